@@ -1,0 +1,63 @@
+"""Faultline's engine: datapaths, their comparison and their proof. Importing it imports no torch."""
+
+from engine.comparison import compare
+from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
+from engine.records import (
+    Answer,
+    AttackCard,
+    Certificate,
+    Certificates,
+    Comparison,
+    Connection,
+    DatasetCard,
+    Datapath,
+    Examination,
+    ExaminationRequest,
+    Gallery,
+    Kinship,
+    Link,
+    ModelCard,
+    Outcome,
+    Prediction,
+    Restoration,
+    Roster,
+    RosterRequest,
+    SettingCard,
+    Site,
+    SiteComparison,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "AttackCard",
+    "BadInput",
+    "BadSetting",
+    "Certificate",
+    "Certificates",
+    "Comparison",
+    "Connection",
+    "DatasetCard",
+    "Datapath",
+    "EngineError",
+    "Examination",
+    "ExaminationRequest",
+    "Gallery",
+    "Kinship",
+    "Link",
+    "ModelCard",
+    "Outcome",
+    "Prediction",
+    "Restoration",
+    "Roster",
+    "RosterRequest",
+    "SettingCard",
+    "Site",
+    "SiteComparison",
+    "StoreError",
+    "UnknownName",
+    "Unsupported",
+    "WorkFailed",
+    "compare",
+]

@@ -1,0 +1,25 @@
+"""Choosing maps by score: numpy only, so that a share slider needs no worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SIZES = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+def quota(channels: int, share: float) -> int:
+    """Return how many of `channels` maps a share keeps: rounded, at least one."""
+    return max(1, round(channels * share))
+
+
+def per_site(strength: Sequence[np.ndarray], share: float) -> tuple[np.ndarray, ...]:
+    """Return per site the sorted indices of the strongest `share` of its maps (ties go to the lower index)."""
+    return tuple(np.sort(np.argsort(-site, kind="stable")[: quota(len(site), share)]) for site in strength)
+
+
+def jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the size of the intersection over the size of the union of two index sets; 1 for two empty ones."""
+    union = len(np.union1d(first, second))
+    return len(np.intersect1d(first, second)) / union if union else 1.0

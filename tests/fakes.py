@@ -1,0 +1,151 @@
+"""A torch-free auditor with made-up but consistent records, for testing the dashboard without an engine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import engine
+from engine.records import (
+    Answer, AttackCard, Certificate, Certificates, Connection, DatasetCard, Datapath, Examination, ExaminationRequest,
+    Gallery, Kinship, Link, ModelCard, Outcome, Prediction, Restoration, Roster, RosterRequest, SettingCard, Site,
+)  # fmt: skip
+
+CLASSES = tuple("0123456789")
+WIDTHS = (("stem", 12, 32), ("layer1", 12, 32), ("layer2", 24, 16), ("layer3", 48, 8))
+
+
+def _sites() -> tuple[Site, ...]:
+    sites = [Site("stem", 12, 32, 32, "stem", "stem", True, 3, 1, 0.5)]
+    for stage, channels, side in WIDTHS[1:]:
+        for block in range(2):
+            for name, role in ((f"{stage}.{block}.relu1", "inner"), (f"{stage}.{block}", "block")):
+                sites.append(Site(name, channels, side, side, stage, role, False, 15, 32 // side, 0.5))
+    return tuple(sites)
+
+
+SITES = _sites()
+
+
+def _links() -> tuple[Link, ...]:
+    links = []
+    for k in range(0, len(SITES) - 1, 2):
+        links += [Link(k, k + 1), Link(k + 1, k + 2), Link(k, k + 2)]
+    return (*links, Link(len(SITES) - 1, len(SITES)))
+
+
+LINKS = _links()
+MODELS = tuple(
+    ModelCard(name, "digits_resnet", name * 4, 99_000, CLASSES, 1, (32, 32), (0.5,), (0.5,), SITES, LINKS, "2026-11-22")
+    for name in ("digits-standard", "digits-robust")
+)
+DATA = (DatasetCard("digits", "abcd", 500, CLASSES, (50,) * 10, 1, (32, 32), "embedded demo", "2026-11-22"),)
+EPSILON = SettingCard("epsilon", "0.05", 0.0, 0.5, "Largest change of any pixel.")
+STEPS = SettingCard("steps", "10", 1, 1000, "Gradient steps.")
+ATTACKS = (
+    AttackCard("fgsm-linf", "FGSM", "linf", False, (EPSILON,)),
+    AttackCard("pgd-linf", "PGD", "linf", False, (EPSILON, STEPS)),
+    AttackCard("mifgsm-linf", "MI-FGSM", "linf", False, (EPSILON, STEPS)),
+)
+
+
+def _outcome(sample: int, label: int) -> Outcome:
+    wrong = (label + 3) % 10
+    status = ("fooled", "fooled", "resisted", "clean_wrong")[sample % 4]
+    after = wrong if status == "fooled" else label
+    before = Prediction(label, 0.98, ((label, 0.98), (wrong, 0.01)))
+    return Outcome(f"{sample:05d}", label, status, before, Prediction(after, 0.9, ((after, 0.9), (label, 0.1))), 0.05, 1.2)
+
+
+def _datapath(rng: np.random.Generator, target: int, rows: int, base: list[np.ndarray], drift: float) -> Datapath:
+    scores = []
+    for k, site in enumerate(SITES):
+        mix = drift * k / len(SITES)
+        values = (1 - mix) * base[k] + mix * rng.exponential(size=(rows, site.channels))
+        scores.append((values * np.sign(rng.normal(size=values.shape))).astype(np.float32))
+    return Datapath("two-run", target, "references", tuple(scores), (4, 8, 16, 32), (0.25, 0.5, 1.0, 1.0), 16, True)
+
+
+def _connections(rng: np.random.Generator) -> tuple[Connection, ...]:
+    found = []
+    for link in LINKS:
+        rows = 2 if link.target == len(SITES) else SITES[link.target].channels
+        shape = (rows, SITES[link.source].channels)
+        found.append(Connection(link.source, link.target, rng.normal(size=shape).astype("f4"), rng.normal(size=shape).astype("f4"), 1e-6))
+    return tuple(found)
+
+
+def examination(request: ExaminationRequest) -> Examination:
+    """Return a made-up examination whose datapaths drift apart with depth."""
+    rng = np.random.default_rng(len(request.samples) + int(request.samples[0]))
+    n = len(request.samples)
+    base = [rng.exponential(size=(1, site.channels)) ** 2 for site in SITES]
+    outcomes = tuple(_outcome(int(sample), int(sample) % 10) for sample in request.samples)
+    pictures = {side: rng.integers(0, 255, size=(n, 32, 32, 1), dtype=np.uint8) for side in ("clean", "adversarial", "noise")}
+    flow = tuple(rng.normal(0.1 * k, 0.1, size=(n, site.channels)).astype("f4") for k, site in enumerate(SITES))
+    noise_flow = tuple(rng.normal(0, 0.02, size=(4 * n, site.channels)).astype("f4") for site in SITES)
+    change = tuple(rng.uniform(0, 2, size=site.channels).astype("f4") for site in SITES)
+    return Examination(
+        "fake" + "-".join(request.samples), request, SITES, LINKS, CLASSES, outcomes,
+        _datapath(rng, outcomes[0].before.label, n, base, 0.05), _datapath(rng, outcomes[0].after.label, n, base, 1.4),
+        _datapath(rng, outcomes[0].before.label, 4 * n, base, 0.1), flow, noise_flow, change, _connections(rng),
+        pictures, ("00007", "00011", "00013", "00017"), 260, 0.4,
+    )  # fmt: skip
+
+
+class FakeAuditor:
+    """Answers like `engine.auditor.Auditor`, at once and from nothing."""
+
+    def models(self) -> tuple[ModelCard, ...]:
+        return MODELS
+
+    def datasets(self) -> tuple[DatasetCard, ...]:
+        return DATA
+
+    def attacks(self) -> tuple[AttackCard, ...]:
+        return ATTACKS
+
+    def methods(self) -> tuple[str, ...]:
+        return ("two-run", "mask", "gradient", "activation", "random")
+
+    def attack_id(self, name: str, epsilon: str) -> str:
+        """Return the full id of an attack at a strength; raises BadInput (UnknownName, BadSetting)."""
+        if name not in {card.name for card in ATTACKS}:
+            raise engine.UnknownName("attack", name, [card.name for card in ATTACKS])
+        return f"{name}:eps={epsilon}"
+
+    def roster(self, request: RosterRequest) -> Answer[Roster]:
+        outcomes = tuple(_outcome(k, request.label) for k in range(request.label, 500, 10))
+        return Answer("ready", Roster(request, outcomes))
+
+    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
+        return Answer("ready", examination(request))
+
+    def certificates(self, request: ExaminationRequest) -> Answer[Certificates]:
+        one = Certificate(16, 0.0, 0.1, 0.02, 0.95, 0.0, 0.6, 0.8, 0.85, 0.12)
+        partial = Certificate(32, 0.0, 0.2)
+        restoration = Restoration((4, 8, 16, 32), (0.0, 0.5, 1.0, 1.0), (0.0, 0.0, 0.0, 0.05), 16)
+        true = tuple(0.8 - 0.05 * k for k in range(len(SITES)))
+        fooled = tuple(0.2 + 0.05 * k for k in range(len(SITES)))
+        known = Certificates(one, partial, restoration, Kinship(true, fooled, 8, SITES[7].name), ("clean", "restoration", "kinship"))
+        return Answer("working", known, 3, 5, "Certificate: controls of the adversarial datapath")
+
+    def gallery(self, model: str, data: str) -> Answer[Gallery]:
+        rng = np.random.default_rng(1)
+        order = tuple(rng.integers(0, 500, size=(site.channels, 16)).astype("i4") for site in SITES)
+        spots = tuple(rng.integers(0, site.height * site.width, size=(site.channels, 16)).astype("i4") for site in SITES)
+        return Answer("ready", Gallery(tuple(f"{k:05d}" for k in range(500)), np.arange(500) % 10, order, spots, order, spots))
+
+    def maps(self, request: ExaminationRequest, site: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clean and adversarial activations at a site, (channels, height, width) float32, mean over images."""
+        rng = np.random.default_rng(site)
+        shape = (SITES[site].channels, SITES[site].height, SITES[site].width)
+        clean = rng.exponential(size=shape).astype("f4")
+        return clean, clean * rng.uniform(0, 2, size=(shape[0], 1, 1)).astype("f4")
+
+    def pictures(self, data: str, samples: tuple[str, ...]) -> np.ndarray:
+        """Return the images of some samples, (images, height, width, channels) uint8."""
+        rng = np.random.default_rng(2)
+        return rng.integers(0, 255, size=(len(samples), 32, 32, 1), dtype=np.uint8)
+
+    def close(self) -> None:
+        return None
