@@ -135,8 +135,19 @@ class FakeAuditor:
         spots = tuple(rng.integers(0, site.height * site.width, size=(site.channels, 16)).astype("i4") for site in SITES)
         return Answer("ready", Gallery(tuple(f"{k:05d}" for k in range(500)), np.arange(500) % 10, order, spots, order, spots))
 
-    def maps(self, request: ExaminationRequest, site: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the clean and adversarial activations at a site, (channels, height, width) float32, mean over images."""
+    def examined(self, key: str) -> Examination:
+        """Return a stored examination by its key; raises UnknownName."""
+        if not key.startswith("fake"):
+            raise engine.UnknownName("examination", key, [])
+        samples = tuple(key.removeprefix("fake").split("-"))
+        return examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
+
+    def maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clean and adversarial activations at a site, (channels, height, width) float32, mean over images.
+
+        Sides longer than 32 are max-pooled down to at most 32. Raises UnknownName for a key that is not stored.
+        """
+        self.examined(key)
         rng = np.random.default_rng(site)
         shape = (SITES[site].channels, SITES[site].height, SITES[site].width)
         clean = rng.exponential(size=shape).astype("f4")
