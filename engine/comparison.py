@@ -56,9 +56,7 @@ def _noise_distances(
     distances = np.empty((draws, len(clean)))
     for draw in range(draws):
         rows = np.arange(images) * draws + draw
-        scores = [np.abs(site[rows]) for site in examination.noise.scores]
-        totals = np.maximum(sum(site.sum(axis=1) for site in scores), 1e-12)
-        kept = selection.per_site([(site / totals[:, None]).mean(axis=0) for site in scores], share)
+        kept = selection.per_site(selection.strength([site[rows] for site in examination.noise.scores]), share)
         distances[draw] = [1.0 - selection.jaccard(a, b) for a, b in zip(clean, kept, strict=True)]
     return distances.min(axis=0).tolist(), distances.max(axis=0).tolist()
 

@@ -10,6 +10,8 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
+from engine import selection
+
 Array = np.ndarray
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
 Role = Literal["stem", "inner", "block"]
@@ -30,7 +32,7 @@ class Site:
     stage: str
     role: Role
     is_cut: bool
-    """True where this one site carries everything: copying it alone restores any answer, so claims leave it out."""
+    """True where every path runs through this site: copying all of its maps restores any answer."""
     field_size: int
     """Side of the receptive field of one position, in input pixels."""
     field_jump: int
@@ -180,19 +182,17 @@ class Datapath:
     scores: tuple[Array, ...]
     """Per site (images, channels) float32, signed: contribution of each map to the target's logit margin."""
     sizes: tuple[int, ...]
-    """Numbers of maps tried in a real transplant, stem and cut sites left out; empty for a zero baseline."""
+    """Numbers of maps really tried, the stem left out. References: transplanted; zero: kept while all others are zeroed."""
     carried: tuple[float, ...]
-    """Share of references into which the label was carried, for each of `sizes`."""
+    """For each of `sizes`, the share of references into which the label was carried (zero: of images that kept it)."""
     carries_at: int | None
-    """Smallest of `sizes` carried into every reference (group: into 9 of 10), or None."""
+    """Smallest of `sizes` from which on the label is carried into at least 9 of 10 references, or None."""
     converged: bool
 
     @property
     def strength(self) -> tuple[Array, ...]:
         """Per site (channels,): mean over images of |score|, each image scaled to sum to one over all sites."""
-        totals = sum(np.abs(site).sum(axis=1) for site in self.scores)
-        scale = 1.0 / np.maximum(totals, 1e-12)
-        return tuple((np.abs(site) * scale[:, None]).mean(axis=0) for site in self.scores)
+        return selection.strength(self.scores)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -292,7 +292,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """Clean maps put back into the adversarial run, by attack flow and at random (stem and cut sites left out)."""
+    """Clean maps put back into the adversarial run, by attack flow and at random (the stem left out)."""
 
     sizes: tuple[int, ...]
     restored: tuple[float, ...]

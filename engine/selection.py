@@ -14,6 +14,16 @@ def quota(channels: int, share: float) -> int:
     return max(1, round(channels * share))
 
 
+def strength(scores: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Return per site (channels,): mean over images of |score|, each image scaled to sum to one over all sites.
+
+    scores: per site (images, channels), signed.
+    """
+    totals = sum(np.abs(site).sum(axis=1) for site in scores)
+    scale = 1.0 / np.maximum(totals, 1e-12)
+    return tuple((np.abs(site) * scale[:, None]).mean(axis=0) for site in scores)
+
+
 def per_site(strength: Sequence[np.ndarray], share: float) -> tuple[np.ndarray, ...]:
     """Return per site the sorted indices of the strongest `share` of its maps (ties go to the lower index)."""
     return tuple(np.sort(np.argsort(-site, kind="stable")[: quota(len(site), share)]) for site in strength)

@@ -1,0 +1,261 @@
+/* The layer panel's tiles: real buttons over picture sheets. Filtering and sorting reuse the buttons and the pictures. */
+(() => {
+  "use strict";
+
+  const GROUPS = ["clean", "shared", "adversarial", "other"];
+  const NAMES = ["clean only", "shared", "adversarial only", "in neither datapath"];
+  const MARKS = ["C", "S", "A", "–"];
+  const PAIR_SIDE = 46; // pixels; a whole number, so that neighbouring tiles of a sheet never bleed in
+  const DIFFERENCE_SIDE = 64;
+  const MILLION = 1e6;
+  const ORDERS = {
+    importance: (p, i) => Math.max(p.clean[i], p.adversarial[i]),
+    change: (p, i) => p.change[i],
+    flow: (p, i) => p.flow[i],
+    index: (p, i) => -i,
+  };
+
+  const drawn = { panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null };
+  const byId = (id) => document.getElementById(id);
+  const minus = (text) => text.replace("-", "−");
+  const percent = (parts, signed) => {
+    const value = (100 * parts) / MILLION;
+    const text = Math.abs(value) >= 10 ? value.toFixed(0) : Math.abs(value) >= 1 ? value.toFixed(1) : value.toFixed(2);
+    return minus(`${signed && value > 0 ? "+" : ""}${text} %`);
+  };
+
+  function isStale(panel, ask) {
+    return !panel.message && Boolean(ask) && (panel.key !== ask.key || panel.layer !== ask.layer || panel.share !== ask.share);
+  }
+
+  function draw(panel, group, sort, scale, difference, ask) {
+    const body = byId("layer-body");
+    if (!panel || !body) return;
+    if (isStale(panel, ask)) {
+      body.classList.add("is-stale");
+      return;
+    }
+    body.classList.remove("is-stale");
+    showMessage(panel, body);
+    if (panel.message) {
+      drawn.panel = null;
+      return;
+    }
+    const isNew = drawn.panel !== panel;
+    if (isNew) build(panel);
+    if (isNew || drawn.group !== group || drawn.sort !== sort) arrange(panel, group, sort);
+    paint(panel, scale, Boolean(difference));
+    const tiles = byId("layer-tiles");
+    tiles.dataset.run = String(Number(tiles.dataset.run || 0) + 1);
+  }
+
+  function showMessage(panel, body) {
+    const message = byId("layer-message");
+    message.textContent = panel.message || "";
+    message.hidden = !panel.message;
+    body.hidden = Boolean(panel.message);
+  }
+
+  function build(panel) {
+    const template = document.createElement("button");
+    template.type = "button";
+    template.tabIndex = -1;
+    template.innerHTML = '<i class="map first"></i><i class="map second"></i><b></b><em></em><span></span>';
+    drawn.buttons = panel.group.map((group, channel) => button(template, panel, group, channel));
+    drawn.panel = panel;
+    drawn.pressed = null;
+    byId("layer-tiles").setAttribute("aria-label", `Feature maps of ${panel.layer}`);
+    showSets(panel.counts);
+    press();
+  }
+
+  function button(template, panel, group, channel) {
+    const tile = template.cloneNode(true);
+    tile.className = `tile ${GROUPS[group]}`;
+    tile.dataset.channel = channel;
+    tile.style.setProperty("--column", channel % panel.columns);
+    tile.style.setProperty("--row", Math.floor(channel / panel.columns));
+    const [, , mark, number] = tile.children;
+    mark.textContent = MARKS[group];
+    number.textContent = channel;
+    tile.setAttribute("aria-pressed", "false");
+    tile.setAttribute("aria-label", `Feature map ${channel}, ${NAMES[group]}, change ${panel.change[channel].toFixed(2)}`);
+    return tile;
+  }
+
+  function arrange(panel, group, sort) {
+    const value = ORDERS[sort] || ORDERS.importance;
+    const wanted = GROUPS.indexOf(group);
+    const channels = panel.group.map((_, channel) => channel).filter((i) => wanted < 0 || panel.group[i] === wanted);
+    const keys = panel.group.map((_, channel) => value(panel, channel));
+    channels.sort((a, b) => keys[b] - keys[a] || a - b);
+    for (const i of channels) drawn.buttons[i].lastChild.textContent = shownValue(panel, i, sort);
+    const tiles = byId("layer-tiles");
+    tiles.replaceChildren(...channels.map((i) => drawn.buttons[i]));
+    tiles.scrollTop = 0;
+    drawn.group = group;
+    drawn.sort = sort;
+    rove(drawn.pressed?.isConnected ? drawn.pressed : tiles.firstElementChild);
+    const total = panel.group.length;
+    byId("layer-shown").textContent = channels.length
+      ? `${channels.length.toLocaleString("en")} of ${total.toLocaleString("en")} maps, ${sorted(sort)}`
+      : `None of the ${total.toLocaleString("en")} maps is ${NAMES[wanted]}.`;
+  }
+
+  function sorted(sort) {
+    return { change: "most changed first", flow: "largest attack flow first", index: "in channel order" }[sort] || "most important first";
+  }
+
+  function shownValue(panel, channel, sort) {
+    if (sort === "flow") return percent(panel.flow[channel], true);
+    return `Δ ${panel.change[channel].toFixed(2)}`;
+  }
+
+  function paint(panel, scale, difference) {
+    const wanted = `${panel.key}/${panel.site}?${scale}&${difference}`;
+    if (drawn.paint === wanted) return;
+    drawn.paint = wanted;
+    const tiles = byId("layer-tiles");
+    const side = difference ? DIFFERENCE_SIDE : PAIR_SIDE;
+    const sheet = (name) => `url("${address(panel, name, scale)}")`;
+    const height = Math.max(8, Math.min(2 * side, Math.round((side * panel.height) / panel.width)));
+    tiles.classList.toggle("is-difference", difference);
+    tiles.style.setProperty("--width", `${side}px`);
+    tiles.style.setProperty("--height", `${height}px`);
+    tiles.style.setProperty("--columns", panel.columns);
+    tiles.style.setProperty("--rows", Math.ceil(panel.group.length / panel.columns));
+    tiles.style.setProperty("--first", sheet(difference ? "difference" : "clean"));
+    tiles.style.setProperty("--second", difference ? "none" : sheet("adversarial"));
+    byId("layer-note").textContent = note(panel, scale, difference);
+  }
+
+  function address(panel, side, scale) {
+    return `/media/maps/${encodeURIComponent(panel.key)}/${panel.site}/${side}.png?scale=${encodeURIComponent(scale)}`;
+  }
+
+  function note(panel, scale, difference) {
+    const parts = [
+      difference
+        ? `Adversarial minus clean: orange is stronger under attack, purple weaker, one scale ${scale === "layer" ? "for the layer" : "per map"}`
+        : `Clean left, adversarial right, one colour scale ${scale === "layer" ? "for the layer" : "per map"}`,
+    ];
+    if (panel.is_pooled) parts.push("tiles are max-pooled to 28 × 28 at most");
+    if (panel.images > 1) parts.push(`mean over ${panel.images} images`);
+    if (panel.is_cut) parts.push("this layer alone carries every answer, so claims leave it out");
+    return `${parts.join("; ")}.`;
+  }
+
+  function showSets(counts) {
+    const [clean, shared, adversarial, outside] = counts;
+    const sets = byId("layer-sets");
+    const column = (n) => (n ? `minmax(2.6em, ${n}fr)` : "0");
+    sets.querySelector(".bar").style.gridTemplateColumns = [clean, shared, adversarial].map(column).join(" ");
+    const say = (selector, text) => { sets.querySelector(selector).textContent = text; };
+    say(".bracket.clean", `clean datapath ${clean + shared}`);
+    say(".bracket.adversarial", `adversarial datapath ${shared + adversarial}`);
+    say(".part.clean", clean ? `C ${clean}` : "");
+    say(".part.shared", shared ? `S ${shared}` : "");
+    say(".part.adversarial", adversarial ? `A ${adversarial}` : "");
+    say(".outside", `– ${outside.toLocaleString("en")} in neither`);
+  }
+
+  function rove(tile) {
+    const tiles = byId("layer-tiles");
+    for (const old of tiles.querySelectorAll('[tabindex="0"]')) old.tabIndex = -1;
+    if (tile) tile.tabIndex = 0;
+  }
+
+  /* Mark the chosen tile, if the choice is of the layer that is drawn. */
+  function press() {
+    drawn.pressed?.setAttribute("aria-pressed", "false");
+    drawn.pressed = drawn.choice && drawn.choice.layer === drawn.panel?.layer ? drawn.buttons[drawn.choice.channel] : null;
+    if (!drawn.pressed) return;
+    drawn.pressed.setAttribute("aria-pressed", "true");
+    if (drawn.pressed.isConnected) rove(drawn.pressed);
+  }
+
+  function choose(ask) {
+    drawn.choice = ask ? { layer: ask.layer, channel: ask.channel } : null;
+    press();
+  }
+
+  function pick(choice) {
+    window.dash_clientside.set_props("pick", { data: { ...choice, t: Date.now() } });
+  }
+
+  /* Columns of the grid as laid out, for the arrow keys. */
+  function columnsShown(tiles) {
+    return getComputedStyle(tiles).gridTemplateColumns.split(" ").length;
+  }
+
+  function move(event) {
+    const tile = event.target.closest(".tile");
+    if (!tile || event.altKey || event.ctrlKey || event.metaKey) return;
+    const all = [...tile.parentElement.children];
+    const at = all.indexOf(tile);
+    const across = columnsShown(tile.parentElement);
+    const goal = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + across, ArrowUp: at - across, Home: 0, End: all.length - 1 }[event.key];
+    if (goal === undefined) return;
+    event.preventDefault();
+    const next = all[goal];
+    if (!next) return;
+    rove(next);
+    next.focus();
+  }
+
+  function explain(event) {
+    const tile = event.target.closest?.(".tile");
+    if (!tile || tile.title || !drawn.panel) return;
+    const panel = drawn.panel;
+    const i = Number(tile.dataset.channel);
+    tile.title = [
+      `Feature map ${i}: ${NAMES[panel.group[i]]}`,
+      `clean ${percent(panel.clean[i])} of all scores, adversarial ${percent(panel.adversarial[i])}`,
+      `change ${panel.change[i].toFixed(2)}, attack flow ${percent(panel.flow[i], true)}`,
+    ].join("\n");
+  }
+
+  function click(event) {
+    const tile = event.target.closest("#layer-tiles .tile");
+    if (tile && drawn.panel) {
+      choose({ layer: drawn.panel.layer, channel: Number(tile.dataset.channel) });
+      pick(drawn.choice);
+      return;
+    }
+    const neighbour = event.target.closest("[data-pick-layer]");
+    if (neighbour) pick({ layer: neighbour.dataset.pickLayer, channel: Number(neighbour.dataset.pickChannel) });
+  }
+
+  /* A tapped node of the neighbourhood; forgetting it lets the same node be tapped again after a step back. */
+  function walk(node) {
+    if (!node) return;
+    window.dash_clientside.set_props("neighbourhood", { tapNodeData: null });
+    if (node.layer) pick({ layer: node.layer, channel: node.channel });
+  }
+
+  let told = "";
+  function tell(group, sort, scale) {
+    const now = { group, sort, scale };
+    const line = Object.values(now).join();
+    if (line === told) return;
+    told = line;
+    // A default is left out of the link.
+    for (const name of Object.keys(now)) if (now[name] === CHOICES[name][0]) now[name] = null;
+    pick(now);
+  }
+
+  const CHOICES = { group: ["all", ...GROUPS], sort: Object.keys(ORDERS), scale: ["channel", "layer"] };
+  function restore(view) {
+    if (!view) return;
+    const wanted = Object.keys(CHOICES).map((name) => (CHOICES[name].includes(view[name]) ? view[name] : CHOICES[name][0]));
+    if (wanted.join() === told) return;
+    told = wanted.join();
+    Object.keys(CHOICES).forEach((name, k) => window.dash_clientside.set_props(`layer-${name}`, { value: wanted[k] }));
+  }
+
+  document.addEventListener("click", click);
+  document.addEventListener("keydown", (event) => { if (event.target.closest?.("#layer-tiles")) move(event); });
+  document.addEventListener("pointerover", explain);
+  document.addEventListener("focusin", explain);
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { tiles: { draw, choose, walk, tell, restore } });
+})();

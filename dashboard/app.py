@@ -1,0 +1,99 @@
+"""The Dash application: page, callbacks, routes, and the guard around them all."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import dash
+from flask import Flask, Response, make_response
+
+from dashboard import admission, routes
+from dashboard.login import Login
+from dashboard.security import OPEN_PATH, Guard
+from dashboard.settings import Settings
+from dashboard.views import page
+from engine import EngineError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+    <head>
+        {%metas%}
+        <meta name="viewport" content="width=device-width, initial-scale=1">
+        <title>{%title%}</title>
+        <link rel="icon" type="image/svg+xml" href="/assets/favicon.svg">
+        <script src="/assets/theme-init.js"></script>
+        {%css%}
+    </head>
+    <body>
+        {%app_entry%}
+        <footer>
+            {%config%}
+            {%scripts%}
+            {%renderer%}
+        </footer>
+    </body>
+</html>"""
+
+
+def create_app(auditor: Any, settings: Settings) -> dash.Dash:
+    """Return the application for an auditor, ready to be served, guarded; raises StoreError."""
+    app = shell()
+    # A function, so that a reload shows models and data that were added since the start.
+    app.layout = functools.partial(page.layout, auditor)
+    page.register(app, auditor)
+    routes.register(app.server, auditor)
+    register_probes(app.server, auditor)
+    return secured(app, settings)
+
+
+def shell() -> dash.Dash:
+    """Return an application without content."""
+    app = dash.Dash(
+        __name__,
+        # Flask would serve a folder called `static` unasked.
+        server=Flask(__name__, static_folder=None),
+        assets_folder=str(ASSETS),
+        # The index loads it in the head, before anything is painted.
+        assets_ignore=r"theme-init\.js",
+        title="Faultline",
+        update_title="",
+        index_string=INDEX,
+        serve_locally=True,
+        compress=True,
+        enable_mcp=False,
+        add_log_handler=False,
+    )
+    # Errors travel to the guard, which logs them under a number and says no more than that number.
+    app.server.config["PROPAGATE_EXCEPTIONS"] = True
+    return app
+
+
+def secured(app: dash.Dash, settings: Settings) -> dash.Dash:
+    """Finish an application: close what Dash leaves open, warm it up, put the guard around it. Raises StoreError."""
+    admission.register(app)
+    # A worker that has not drawn the page yet answers 500 to requests for its scripts (plotly/dash #3971).
+    if app.server.test_client().get("/").status_code != 200:
+        raise RuntimeError("The page could not be drawn.")
+    guard = Guard(app.server.wsgi_app, Login.open(settings.store), settings, script_hashes=app.csp_hashes())
+    app.server.wsgi_app = guard  # type: ignore[method-assign]
+    return app
+
+
+def register_probes(server: Flask, auditor: Any) -> None:
+    """Add the two addresses a supervisor asks: is the process alive, and can it read its store (needs a login)."""
+
+    def ready() -> Response:
+        try:
+            auditor.models()
+        except EngineError as error:
+            return make_response(f"{error}\n", 503, {"Content-Type": "text/plain; charset=utf-8"})
+        return make_response("ready\n", {"Content-Type": "text/plain; charset=utf-8"})
+
+    def health() -> Response:
+        return make_response("ok\n", {"Content-Type": "text/plain; charset=utf-8"})
+
+    server.add_url_rule(OPEN_PATH, "health", health)
+    server.add_url_rule("/ready", "ready", ready)

@@ -1,0 +1,62 @@
+"""How often a feature map takes which activation, clean against adversarial."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard import theme as themes
+from dashboard.viewmodels.neuron import Distribution
+
+FLOOR = 0.5
+"""Where empty bins lie on the logarithmic axis: half a position."""
+
+
+def draw(distribution: Distribution, theme: str) -> go.Figure:
+    """Return step outlines over a logarithmic count: clean solid and filled, adversarial dotted."""
+    colours = themes.palette(theme)
+    filled = {"fill": "tozeroy", "fillcolor": themes.transparent(colours.clean, 0.16)}
+    figure = go.Figure(layout=_layout(theme))
+    figure.add_trace(_outline(distribution.edges, distribution.clean, "clean", colours.clean, dash="solid"))
+    figure.update_traces(filled)
+    figure.add_trace(_outline(distribution.edges, distribution.adversarial, "adversarial", colours.adversarial, dash="dot"))
+    highest = max(distribution.clean.max(), distribution.adversarial.max(), 1)
+    figure.update_yaxes(range=[np.log10(FLOOR), np.log10(highest * 1.6)])
+    return figure
+
+
+def empty(theme: str) -> go.Figure:
+    """Return a figure with axes hidden and nothing in it."""
+    figure = go.Figure(layout=_layout(theme))
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return figure
+
+
+def _outline(edges: np.ndarray, counts: np.ndarray, name: str, colour: str, *, dash: str) -> go.Scatter:
+    """Return a histogram's outline: each count is held from its bin's left edge to the right one."""
+    held = np.append(counts, counts[-1])
+    upper = np.append(edges[1:], edges[-1])
+    return go.Scatter(
+        x=edges.astype(np.float32),
+        y=np.maximum(held, FLOOR).astype(np.float32),
+        customdata=np.column_stack([held, upper]).astype(np.float32),
+        hovertemplate=f"{name}: %{{customdata[0]:d}} positions from %{{x:.3g}} to %{{customdata[1]:.3g}}<extra></extra>",
+        mode="lines",
+        line={"shape": "hv", "color": colour, "width": 2, "dash": dash},
+        name=name,
+    )
+
+
+def _layout(theme: str) -> go.Layout:
+    colours = themes.palette(theme)
+    axis = {"gridcolor": colours.line, "zeroline": False, "linecolor": colours.line, "title": {"font": {"size": 12}}}
+    return go.Layout(
+        **themes.layout(theme),
+        height=190,
+        margin={"l": 48, "r": 8, "t": 8, "b": 40},
+        xaxis={**axis, "title": {"text": "activation"}},
+        yaxis={**axis, "title": {"text": "positions"}, "type": "log", "dtick": 1, "tickformat": ",d"},
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"},
+        hovermode="closest",
+    )

@@ -1,0 +1,27 @@
+"""Ids of the layer and the neuron panel's own components; tiles.js knows the layer ones."""
+
+from __future__ import annotations
+
+LAYER_TITLE = "layer-title"
+LAYER_DATA = "layer-data"
+LAYER_GROUP = "layer-group"
+LAYER_SORT = "layer-sort"
+LAYER_SCALE = "layer-scale"
+LAYER_DIFFERENCE = "layer-difference"
+LAYER_MESSAGE = "layer-message"
+LAYER_BODY = "layer-body"
+LAYER_SETS = "layer-sets"
+LAYER_NOTE = "layer-note"
+LAYER_SHOWN = "layer-shown"
+LAYER_TILES = "layer-tiles"
+
+NEURON_TITLE = "neuron-title"
+NEURON_CARD = "neuron-card"
+NEURON_BODY = "neuron-body"
+GALLERY = "neuron-gallery"
+GALLERY_ORDER = "neuron-gallery-order"
+GALLERY_POLL = "neuron-gallery-poll"
+DISTRIBUTION = "distribution"
+NEIGHBOURHOOD = "neighbourhood"
+NEIGHBOURHOOD_SIDE = "neighbourhood-side"
+NEIGHBOURHOOD_LIST = "neighbourhood-list"

@@ -1,0 +1,195 @@
+"""From a view (which may ask for anything) to what can be shown: defaults chosen, unknown names dropped and named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dashboard.state import GROUP, GROUP_SIZE, ViewState
+from engine import (
+    Answer,
+    AttackCard,
+    BadInput,
+    DatasetCard,
+    ExaminationRequest,
+    ModelCard,
+    Outcome,
+    Roster,
+    RosterRequest,
+    SettingCard,
+)
+
+if TYPE_CHECKING:
+    from engine import Auditor
+
+FIRST_ATTACK = "pgd-linf"
+FIRST_METHOD = "two-run"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a view comes to: names that exist, the roster of its class, and the examination to ask for."""
+
+    view: ViewState
+    notices: tuple[str, ...]
+    models: tuple[ModelCard, ...]
+    datasets: tuple[DatasetCard, ...]
+    """Those whose classes fit the model."""
+    attacks: tuple[AttackCard, ...]
+    methods: tuple[str, ...]
+    model: ModelCard | None = None
+    data: DatasetCard | None = None
+    attack: AttackCard | None = None
+    roster: Answer[Roster] | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    """The images of the shown class that ended as the view's outcome."""
+    request: ExaminationRequest | None = None
+
+
+def resolve(view: ViewState, auditor: Auditor) -> Resolved:
+    """Return what can be shown of `view`; nothing in a link is trusted, and what is dropped is named in `notices`."""
+    notices: list[str] = []
+    models = auditor.models()
+    names = [card.name for card in models]
+    name = choose("model", view.model, names, names[0] if names else None, notices)
+    model = next((card for card in models if card.name == name), None)
+    datasets = tuple(card for card in auditor.datasets() if model and fits(card, model))
+    data = _dataset(view, datasets, notices)
+    chosen = Resolved(
+        replace(view, model=name, data=data.name if data else None),
+        (),
+        models,
+        datasets,
+        auditor.attacks(),
+        auditor.methods(),
+        model,
+        data,
+    )
+    if model and data:
+        chosen = _with_attack(chosen, auditor, notices)
+        chosen = _with_roster(_with_layer(chosen, model, notices), auditor, notices)
+    return replace(chosen, notices=tuple(notices))
+
+
+def fits(data: DatasetCard, model: ModelCard) -> bool:
+    """Whether every class of the data is one of the model's and the images have as many channels."""
+    return data.channels == model.channels and set(data.classes) <= set(model.classes)
+
+
+def epsilon_setting(attack: AttackCard) -> SettingCard | None:
+    """Return the attack's strength setting, or None when it has none."""
+    return next((card for card in attack.settings if card.name == "epsilon"), None)
+
+
+def choose(kind: str, asked: str | None, known: Sequence[str], default: str | None, notices: list[str]) -> str | None:
+    """Return `asked` where it is known, else `default`; a name that is not known is named in `notices`."""
+    if asked is None or asked in known:
+        return default if asked is None else asked
+    shown = f"showing '{default}'" if default is not None else "there is none to show"
+    notices.append(f"The link asked for {kind} '{asked[:80]}', which is not here; {shown}.")
+    return default
+
+
+def _dataset(view: ViewState, datasets: tuple[DatasetCard, ...], notices: list[str]) -> DatasetCard | None:
+    names = [card.name for card in datasets]
+    name = choose("data", view.data, names, names[0] if names else None, notices)
+    return next((card for card in datasets if card.name == name), None)
+
+
+def _with_attack(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    view = chosen.view
+    names = [card.name for card in chosen.attacks]
+    first = FIRST_ATTACK if FIRST_ATTACK in names else names[0]
+    name = choose("attack", view.attack, names, first, notices)
+    attack = next(card for card in chosen.attacks if card.name == name)
+    methods = chosen.methods
+    first = FIRST_METHOD if FIRST_METHOD in methods else methods[0]
+    method = choose("method", view.method, methods, first, notices)
+    epsilon = _epsilon(view, attack, auditor, notices)
+    return replace(chosen, attack=attack, view=replace(view, attack=name, method=method, epsilon=epsilon))
+
+
+def _epsilon(view: ViewState, attack: AttackCard, auditor: Auditor, notices: list[str]) -> str | None:
+    setting = epsilon_setting(attack)
+    default = setting.default if setting else None
+    if view.epsilon is None or default is None:
+        return default
+    try:
+        auditor.attack_id(attack.name, view.epsilon)
+    except BadInput as error:
+        notices.append(f"The link asked for epsilon '{view.epsilon[:80]}'; showing {default}. {error}")
+        return default
+    return view.epsilon
+
+
+def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resolved:
+    view = chosen.view
+    site = next((site for site in model.sites if site.name == view.layer), None)
+    if view.layer is not None and site is None:
+        notices.append(
+            f"The link asked for layer '{view.layer[:80]}', which this model does not have; showing the default layer."
+        )
+    channel = view.channel
+    if channel is not None and site is not None and channel >= site.channels:
+        notices.append(
+            f"The link asked for map {channel} of {site.name}, which has {site.channels}; showing the strongest."
+        )
+        channel = None
+    return replace(chosen, view=replace(view, layer=site.name if site else None, channel=channel if site else None))
+
+
+def _with_roster(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    data = chosen.data
+    if data is None:
+        return chosen
+    filled = [name for name, count in zip(data.classes, data.class_counts, strict=True) if count]
+    asked = choose("class", chosen.view.label, filled, None, notices)
+    label, answer = _search(chosen, auditor, [asked] if asked is not None else filled)
+    chosen = replace(chosen, roster=answer, view=replace(chosen.view, label=label))
+    if answer is None or answer.state != "ready" or answer.value is None:
+        return chosen
+    outcomes = tuple(entry for entry in answer.value.outcomes if entry.status == chosen.view.outcome)
+    return _with_sample(replace(chosen, outcomes=outcomes), auditor, notices)
+
+
+def _search(chosen: Resolved, auditor: Auditor, labels: list[str]) -> tuple[str | None, Answer[Roster] | None]:
+    """Return the first class that holds an image of the outcome (or is still at work), else the first class."""
+    first: tuple[str | None, Answer[Roster] | None] = (None, None)
+    for label in labels:
+        answer = auditor.roster(_roster_request(chosen, auditor, label))
+        if answer.state != "ready" or answer.value is None:
+            return label, answer
+        if any(entry.status == chosen.view.outcome for entry in answer.value.outcomes):
+            return label, answer
+        first = first if first[1] is not None else (label, answer)
+    return first
+
+
+def _attack_id(chosen: Resolved, auditor: Auditor) -> str:
+    name = str(chosen.view.attack)
+    return auditor.attack_id(name, chosen.view.epsilon) if chosen.view.epsilon else name
+
+
+def _roster_request(chosen: Resolved, auditor: Auditor, label: str) -> RosterRequest:
+    view, classes = chosen.view, chosen.model.classes if chosen.model else ()
+    return RosterRequest(str(view.model), str(view.data), _attack_id(chosen, auditor), classes.index(label))
+
+
+def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    keys = [entry.sample for entry in chosen.outcomes]
+    if not keys:
+        return replace(chosen, view=replace(chosen.view, sample=None))
+    sample = chosen.view.sample
+    if sample is not None and sample not in (*keys, GROUP):
+        notices.append(
+            f"Sample '{sample[:80]}' is not among the {chosen.view.outcome} images of class "
+            f"'{chosen.view.label}' under this attack; showing '{keys[0]}'."
+        )
+        sample = keys[0]
+    sample = sample or keys[0]
+    view = replace(chosen.view, sample=sample)
+    samples = tuple(keys[:GROUP_SIZE]) if sample == GROUP else (sample,)
+    attack = _attack_id(chosen, auditor)
+    request = ExaminationRequest(str(view.model), str(view.data), attack, samples, str(view.method))
+    return replace(chosen, view=view, request=request)

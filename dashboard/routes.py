@@ -1,0 +1,166 @@
+"""Images by URL: the browser sends ids, never paths; what the auditor does not know is not found."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+from flask import Flask, Response, request
+
+from dashboard.figures import patches, sprites
+from dashboard.viewmodels import fields
+from engine import DatasetCard, EngineError, Examination, ModelCard, UnknownName
+
+FOREVER = "private,max-age=31536000,immutable"
+"""An address never changes its picture: examinations are stored by content, patches carry the contents' hashes."""
+KEY = re.compile(r"[A-Za-z0-9_-]{1,160}")
+MAP_SIDES = ("clean", "adversarial", "difference")
+PICTURE_SIDES = ("clean", "adversarial", "noise", "perturbation")
+SCALES = ("channel", "layer")
+ORDERS = ("relevance", "activation")
+SHEETS_KEPT, PICTURES_KEPT = 48, 256
+"""Encoded pictures held in memory: at most 48 sheets or grids (0.1-0.7 MB each) and 256 small ones (under 0.2 MB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A picture as it is sent."""
+
+    body: bytes
+    tag: str
+    amplification: int | None = None
+
+
+class Media:
+    """Makes the pictures; every method raises EngineError for what does not exist."""
+
+    def __init__(self, auditor: Any) -> None:
+        self._auditor = auditor
+        self.sheet = lru_cache(SHEETS_KEPT)(self._sheet)
+        self.patches = lru_cache(SHEETS_KEPT)(self._patches)
+        self.single = lru_cache(PICTURES_KEPT)(self._single)
+        self.picture = lru_cache(PICTURES_KEPT)(self._picture)
+
+    def _sheet(self, key: str, site: int, side: str, scale: str) -> Encoded:
+        """Return the tiles of all maps of a site."""
+        _known("side", side, MAP_SIDES)
+        _known("scale", scale, SCALES)
+        clean, adversarial = self._maps(key, site)
+        return _tagged(sprites.sheet(clean, adversarial, cast(sprites.Side, side), cast(sprites.Scale, scale)))
+
+    def _single(self, key: str, site: int, channel: int, side: str) -> Encoded:
+        """Return one map at its stored resolution."""
+        _known("side", side, MAP_SIDES)
+        clean, adversarial = self._maps(key, site)
+        _in_range("channel", channel, len(clean))
+        return _tagged(sprites.single(clean[channel], adversarial[channel], cast(sprites.Side, side)))
+
+    def _picture(self, key: str, row: int, side: str) -> Encoded:
+        """Return an image of an examination, or its enlarged perturbation."""
+        _known("side", side, PICTURE_SIDES)
+        images = self._examined(key).images
+        shown = _known("image", "clean" if side == "perturbation" else side, images)
+        _in_range("row", row, len(images[shown]))
+        if side != "perturbation":
+            return _tagged(sprites.picture(images[shown][row]))
+        clean, adversarial = images["clean"][row], images["adversarial"][row]
+        return _tagged(sprites.perturbation(clean, adversarial), sprites.amplification(clean, adversarial))
+
+    def _patches(self, model: ModelCard, data: DatasetCard, site: int, channel: int, order: str) -> Encoded:
+        """Return the grid of the data set's top patches of one map; raises UnknownName until the gallery is there."""
+        _known("order", order, ORDERS)
+        _in_range("site", site, len(model.sites))
+        _in_range("channel", channel, model.sites[site].channels)
+        gallery = self._auditor.gallery(model.name, data.name).value
+        if gallery is None:
+            raise UnknownName("gallery", model.name, ())
+        indices, positions = getattr(gallery, order)[site][channel], getattr(gallery, f"{order}_positions")[site][channel]
+        pictures = self._auditor.pictures(data.name, tuple(gallery.samples[i] for i in indices))
+        boxes = [_field(model, site, int(position), pictures.shape[1:3]) for position in positions]
+        return _tagged(patches.grid(pictures, boxes))
+
+    def cards(self, model: str, data: str) -> tuple[ModelCard, DatasetCard]:
+        """Return the cards of a model and a data set by name."""
+        return _named("model", model, self._auditor.models()), _named("data set", data, self._auditor.datasets())
+
+    def _examined(self, key: str) -> Examination:
+        if not KEY.fullmatch(key):
+            raise UnknownName("examination", key, ())
+        return cast(Examination, self._auditor.examined(key))
+
+    def _maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
+        _in_range("site", site, len(self._examined(key).sites))
+        return cast(tuple[np.ndarray, np.ndarray], self._auditor.maps(key, site))
+
+
+def register(server: Flask, auditor: Any) -> None:
+    """Add the picture routes to the server."""
+    media = Media(auditor)
+
+    @server.get("/media/maps/<key>/<int:site>/<side>.png")
+    def map_sheet(key: str, site: int, side: str) -> Response:
+        return _respond(lambda: media.sheet(key, site, side, request.args.get("scale", "channel")))
+
+    @server.get("/media/map/<key>/<int:site>/<int:channel>/<side>.png")
+    def single_map(key: str, site: int, channel: int, side: str) -> Response:
+        return _respond(lambda: media.single(key, site, channel, side))
+
+    @server.get("/media/examination/<key>/<int:row>/<side>.png")
+    def examined_picture(key: str, row: int, side: str) -> Response:
+        return _respond(lambda: media.picture(key, row, side))
+
+    @server.get("/media/patches/<model>/<data>/<int:site>/<int:channel>/<order>.png")
+    def top_patches(model: str, data: str, site: int, channel: int, order: str) -> Response:
+        return _respond(lambda: media.patches(*media.cards(model, data), site, channel, order))
+
+    @server.get("/media/<path:address>")
+    def unknown_picture(address: str) -> Response:  # noqa: ARG001 - without this, Dash answers its page with status 200
+        return _not_found()
+
+
+def _respond(make: Callable[[], Encoded]) -> Response:
+    try:
+        encoded = make()
+    except EngineError:
+        return _not_found()
+    response = Response(encoded.body, mimetype="image/png")
+    response.set_etag(encoded.tag)
+    response.headers["Cache-Control"] = FOREVER
+    if encoded.amplification is not None:
+        response.headers["X-Amplification"] = str(encoded.amplification)
+    return cast(Response, response.make_conditional(request))
+
+
+def _not_found() -> Response:
+    return Response("Not found.\n", status=404, mimetype="text/plain", headers={"Cache-Control": "no-store"})
+
+
+def _tagged(body: bytes, amplification: int | None = None) -> Encoded:
+    return Encoded(body, hashlib.blake2b(body, digest_size=16).hexdigest(), amplification)
+
+
+def _known(kind: str, name: str, known: Any) -> str:
+    if name not in known:
+        raise UnknownName(kind, name, known)
+    return name
+
+
+def _named(kind: str, name: str, cards: tuple[Any, ...]) -> Any:
+    known = {card.name: card for card in cards}
+    return known[_known(kind, name, known)]
+
+
+def _in_range(kind: str, index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise UnknownName(kind, index, (f"0 to {count - 1}",))
+
+
+def _field(model: ModelCard, site: int, position: int, size: tuple[int, int]) -> fields.Box:
+    """Return the receptive field of a flat position in pixels of pictures of (height, width) `size`."""
+    row, column = divmod(position, model.sites[site].width)
+    return fields.field(model.sites[site], row, column).scaled(size[0] / model.size[0], size[1] / model.size[1])

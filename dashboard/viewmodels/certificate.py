@@ -1,0 +1,169 @@
+"""The certificate of both datapaths as a table: each check, which way is good, and what came out or "not run"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dashboard.viewmodels.headline import percent
+from engine import Certificate, Certificates, Examination
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the certificate."""
+
+    name: str
+    good: str
+    """Which way is good, as words."""
+    help: str
+    clean: str
+    adversarial: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """One line of the restoration table."""
+
+    maps: int
+    by_flow: str
+    at_random: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """All that stands on the certificate card."""
+
+    checks: tuple[Check, ...]
+    restored: tuple[Restored, ...]
+    restores_at: int | None
+    restoration_note: str
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    name: str
+    good: str
+    help: str
+    read: Callable[[Certificate], str]
+
+
+def _rate(value: float | None) -> str:
+    return NOT_RUN if value is None else percent(value)
+
+
+def _number(value: float | None) -> str:
+    return NOT_RUN if value is None else f"{value:.2f}"
+
+
+def _band(certificate: Certificate) -> str:
+    if certificate.random_low is None or certificate.random_high is None:
+        return NOT_RUN
+    return f"{percent(certificate.random_low)} to {percent(certificate.random_high)}"
+
+
+_CONTROLS = (
+    _Line(
+        "Random maps",
+        "near 0",
+        "Share of references carried by equally many maps drawn at random (95 % of the draws).",
+        _band,
+    ),
+    _Line(
+        "Wrong class",
+        "near 0",
+        "Share carried to a third class when the score is aimed at that class.",
+        lambda one: _rate(one.wrong_class),
+    ),
+    _Line(
+        "Noisy copy",
+        "near 0",
+        "Share carried when a noisy copy of the reference stands in for the image.",
+        lambda one: _rate(one.noisy_copy),
+    ),
+    _Line(
+        "One site at a time",
+        "high",
+        "Keep minus swap when a single site keeps its top 30 %, mean over sites.",
+        lambda one: _number(one.one_site_gap),
+    ),
+    _Line(
+        "Other seed",
+        "high",
+        "Jaccard of the datapath with the one found from another seed.",
+        lambda one: _number(one.seed_jaccard),
+    ),
+    _Line(
+        "Under noise",
+        "high",
+        "Jaccard of the datapath with that of a slightly noisy copy of the image.",
+        lambda one: _number(one.noise_jaccard),
+    ),
+    _Line(
+        "Random weights",
+        "low",
+        "Jaccard with the datapath of the same network with random weights: high would mean the weights do not matter.",
+        lambda one: _number(one.random_weights_jaccard),
+    ),
+)
+
+
+def build(examination: Examination, certificates: Certificates) -> Card:
+    """Return the card; a part that has not arrived reads "not run", a part that failed is listed."""
+    sides = ((examination.clean, certificates.clean), (examination.adversarial, certificates.adversarial))
+    carries = tuple(_carries(one.carries_at, path.carries_at, path.sizes) for path, one in sides)
+    swap = _swap(examination.clean.baseline)
+    lines = (*_CONTROLS[:2], swap, *_CONTROLS[2:])
+    first = Check(
+        "Carries the label",
+        "few maps",
+        "Smallest number of maps whose transplant carries the label into every reference (a group: into 9 of 10).",
+        *carries,
+    )
+    checks = (
+        Check(line.name, line.good, line.help, line.read(sides[0][1]), line.read(sides[1][1])) for line in lines
+    )
+    return Card(
+        (first, *checks),
+        _restored(certificates),
+        certificates.restoration.restores_at if certificates.restoration else None,
+        _restoration_note(certificates, len(examination.outcomes)),
+        certificates.failed,
+    )
+
+
+def _carries(certified: int | None, found: int | None, sizes: tuple[int, ...]) -> str:
+    number = certified if certified is not None else found
+    if number is not None:
+        return f"{number} maps"
+    return f"not with {sizes[-1]} maps" if sizes else NOT_RUN
+
+
+def _swap(baseline: str) -> _Line:
+    """The swap control reads the other way round where kept maps are put on nothing instead of into another run."""
+    if baseline == "zero":
+        text = "Share of other images that this mask calls this image's class: high means it carries the label alone."
+        return _Line("Swap", "near 0", text, lambda one: _rate(one.swap))
+    text = "The same maps filled from another image give that image's class."
+    return _Line("Swap", "near 100 %", text, lambda one: _rate(one.swap))
+
+
+def _restored(certificates: Certificates) -> tuple[Restored, ...]:
+    known = certificates.restoration
+    if known is None:
+        return ()
+    rows = zip(known.sizes, known.restored, known.random, strict=True)
+    return tuple(Restored(size, percent(restored), percent(random)) for size, restored, random in rows)
+
+
+def _restoration_note(certificates: Certificates, images: int) -> str:
+    known = certificates.restoration
+    if known is None:
+        return "Not run yet: whether clean maps put back into the adversarial run restore the class."
+    many = "the image" if images == 1 else f"all {images} images"
+    if known.restores_at is None:
+        return f"No number that was tried restores {many}."
+    return f"{known.restores_at} maps by attack flow restore {many}."

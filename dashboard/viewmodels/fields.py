@@ -1,0 +1,62 @@
+"""Where in the input a position of a feature map looks: receptive fields as boxes in pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from engine import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in image pixels; `right` and `bottom` lie just outside it. It may reach over the image's border."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        """Width in pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """Height in pixels."""
+        return self.bottom - self.top
+
+    def scaled(self, vertical: float, horizontal: float) -> Box:
+        """Return the box in the pixels of a picture that is that many times as high and wide."""
+        return Box(self.left * horizontal, self.top * vertical, self.right * horizontal, self.bottom * vertical)
+
+    def clipped(self, height: float, width: float) -> Box:
+        """Return the part of the box that lies inside an image."""
+        left, right = (min(max(edge, 0.0), width) for edge in (self.left, self.right))
+        top, bottom = (min(max(edge, 0.0), height) for edge in (self.top, self.bottom))
+        return Box(left, top, right, bottom)
+
+
+def field(site: Site, row: int, column: int, *, rows: int = 1, columns: int = 1) -> Box:
+    """Return the receptive field of a position, or of a block of `rows` x `columns` positions that starts there.
+
+    In input pixels of the model. A block reaches from the first to the last of its positions that the site has.
+    """
+    top, bottom = _span(site, row, min(row + rows, site.height) - 1)
+    left, right = _span(site, column, min(column + columns, site.width) - 1)
+    return Box(left, top, right, bottom)
+
+
+def stored_field(site: Site, row: int, column: int, shape: tuple[int, int]) -> Box:
+    """Return the field of a position of a *stored* map, of (height, width) `shape`, that was max-pooled down from the site's."""
+    rows, columns = (math.ceil(full / kept) for full, kept in zip((site.height, site.width), shape, strict=True))
+    return field(site, row * rows, column * columns, rows=rows, columns=columns)
+
+
+def _span(site: Site, first: int, last: int) -> tuple[float, float]:
+    half = site.field_size / 2
+    return (
+        site.field_start + site.field_jump * first - half,
+        site.field_start + site.field_jump * last + half,
+    )

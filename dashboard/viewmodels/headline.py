@@ -1,0 +1,99 @@
+"""The sentence above the river: what is known of one examination, and what is not yet checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine import Certificates, Comparison, Examination, Kinship, Restoration
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One claim, or the plain statement that it is not yet checked."""
+
+    text: str
+    is_known: bool = True
+
+
+def build(examination: Examination, comparison: Comparison, certificates: Certificates) -> tuple[Clause, ...]:
+    """Return the clauses in reading order; each claims only what a record holds."""
+    return (
+        Clause(_predictions(examination)),
+        Clause(_parting(comparison)),
+        _merging(examination, certificates.kinship),
+        _restoring(examination, certificates.restoration),
+    )
+
+
+def _predictions(examination: Examination) -> str:
+    if len(examination.outcomes) > 1:
+        return _group(examination)
+    outcome = examination.outcomes[0]
+    before, after = (examination.classes[side.label] for side in (outcome.before, outcome.after))
+    if outcome.before.label == outcome.after.label:
+        return f"Clean '{before}' stays '{after}' at {percent(outcome.after.confidence)}."
+    return f"Clean '{before}' → '{after}' at {percent(outcome.after.confidence)}."
+
+
+def _group(examination: Examination) -> str:
+    outcomes = examination.outcomes
+    changed = [outcome for outcome in outcomes if outcome.before.label != outcome.after.label]
+    name = examination.classes[examination.clean.target]
+    if not changed:
+        return f"{len(outcomes)} images of '{name}', every one keeps its class."
+    into = examination.classes[examination.adversarial.target]
+    landed = sum(outcome.after.label == examination.adversarial.target for outcome in changed)
+    return f"{len(outcomes)} images of '{name}', {len(changed)} change class, {landed} of them to '{into}'."
+
+
+def _parting(comparison: Comparison) -> str:
+    if comparison.parts_at is None:
+        return "At no two sites running do the datapaths differ by more than under noise of the same size."
+    return f"The datapaths part at {comparison.parts_at}."
+
+
+def _merging(examination: Examination, kinship: Kinship | None) -> Clause:
+    into = examination.classes[examination.adversarial.target]
+    if examination.clean.target == examination.adversarial.target:
+        return Clause("Both runs give the same class, so there is no other class to merge with.")
+    if kinship is None:
+        return Clause(f"Where the adversarial one joins class '{into}': not yet checked.", is_known=False)
+    if kinship.merges_at is None:
+        return Clause(f"The adversarial one never stays nearer to class '{into}' than to the true class.")
+    return Clause(f"From {kinship.merges_at} on the adversarial one is nearer to class '{into}'.")
+
+
+def _restoring(examination: Examination, restoration: Restoration | None) -> Clause:
+    name = examination.classes[examination.clean.target]
+    if restoration is None:
+        return Clause(f"Whether clean maps put back restore '{name}': not yet checked.", is_known=False)
+    if not restoration.sizes:
+        return Clause(f"No number of clean maps was put back, so nothing is known of restoring '{name}'.")
+    total = claimable_maps(examination)
+    if restoration.restores_at is not None:
+        k = restoration.sizes.index(restoration.restores_at)
+        return Clause(
+            f"{restoration.restores_at} of {total} clean maps put back restore '{name}' "
+            f"(random maps: {percent(restoration.random[k])})."
+        )
+    best = max(range(len(restoration.sizes)), key=lambda k: restoration.restored[k])
+    return Clause(
+        f"Up to {restoration.sizes[-1]} of {total} clean maps put back restore '{name}' in at most "
+        f"{percent(restoration.restored[best])} of the images (random maps: {percent(restoration.random[best])})."
+    )
+
+
+def claimable_maps(examination: Examination) -> int:
+    """Return the number of maps outside stem and cut sites: the ones restoration may choose from."""
+    return sum(site.channels for site in examination.sites if site.role != "stem" and not site.is_cut)
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage that never rounds to 0 or 100 what is neither."""
+    if 0 < share < 0.005:
+        return "<1 %"
+    if 0.995 <= share < 1:
+        return ">99 %"
+    return f"{share * 100:.0f} %"
+
+

@@ -1,0 +1,101 @@
+"""The strongest incoming and outgoing connections of one feature map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dashboard.viewmodels import layer
+from engine import Comparison, Connection, Examination
+
+NEIGHBOURS = 8
+Side = Literal["clean", "adversarial"]
+SIDES: tuple[Side, ...] = ("clean", "adversarial")
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A map, or a class's logit, one step before or behind the one that is looked at."""
+
+    name: str
+    """`layer2.1 · 12`, or the class."""
+    layer: str | None
+    """None for a logit."""
+    channel: int | None
+    group: int | None
+    contribution: float
+    """Signed, in logits of the margin explained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """One map between its neighbours, strongest first on either side."""
+
+    name: str
+    group: int
+    side: Side
+    incoming: tuple[Neighbour, ...]
+    outgoing: tuple[Neighbour, ...]
+    incoming_total: int
+    """All incoming connections, of which the strongest are listed."""
+    outgoing_total: int
+
+    @property
+    def largest(self) -> float:
+        """Largest |contribution| listed; 0 without neighbours."""
+        return max((abs(one.contribution) for one in (*self.incoming, *self.outgoing)), default=0.0)
+
+
+def build(examination: Examination, comparison: Comparison, site: int, channel: int, side: Side) -> Neighbourhood:
+    """Return the neighbourhood of a map in one datapath."""
+    incoming, all_incoming = _strongest(examination, comparison, _incoming(examination, site, channel, side))
+    outgoing, all_outgoing = _strongest(examination, comparison, _outgoing(examination, site, channel, side))
+    group = int(layer.groups(comparison.sites[site], examination.sites[site].channels)[channel])
+    name = _map_name(examination, site, channel)
+    return Neighbourhood(name, group, side, incoming, outgoing, all_incoming, all_outgoing)
+
+
+def _matrix(connection: Connection, side: Side) -> np.ndarray:
+    return connection.clean if side == "clean" else connection.adversarial
+
+
+def _incoming(examination: Examination, site: int, channel: int, side: Side) -> list[tuple[int, np.ndarray]]:
+    """Return (source site, contributions of its maps) of every link into the map."""
+    return [(c.source, _matrix(c, side)[channel]) for c in examination.connections if c.target == site]
+
+
+def _outgoing(examination: Examination, site: int, channel: int, side: Side) -> list[tuple[int, np.ndarray]]:
+    return [(c.target, _matrix(c, side)[:, channel]) for c in examination.connections if c.source == site]
+
+
+def _strongest(
+    examination: Examination, comparison: Comparison, candidates: list[tuple[int, np.ndarray]]
+) -> tuple[tuple[Neighbour, ...], int]:
+    """Return the strongest neighbours that contribute at all, over all links together, and how many contribute."""
+    if not candidates:
+        return (), 0
+    sites = np.concatenate([np.full(len(values), site) for site, values in candidates])
+    rows = np.concatenate([np.arange(len(values)) for _, values in candidates])
+    values = np.concatenate([values for _, values in candidates])
+    best = [int(i) for i in np.argsort(-np.abs(values), kind="stable")[:NEIGHBOURS] if values[i] != 0]
+    found = [_neighbour(examination, comparison, int(sites[i]), int(rows[i]), float(values[i])) for i in best]
+    return tuple(found), int(np.count_nonzero(values))
+
+
+def _neighbour(examination: Examination, comparison: Comparison, site: int, row: int, value: float) -> Neighbour:
+    if site == len(examination.sites):
+        return Neighbour(f"class {_logit_class(examination, row)}", None, None, None, value)
+    group = int(layer.groups(comparison.sites[site], examination.sites[site].channels)[row])
+    return Neighbour(_map_name(examination, site, row), examination.sites[site].name, row, group, value)
+
+
+def _map_name(examination: Examination, site: int, channel: int) -> str:
+    return f"{examination.sites[site].name} · {channel}"
+
+
+def _logit_class(examination: Examination, row: int) -> str:
+    """Return the class of a row of the logits: the true class, then the fooled-into class."""
+    label = examination.clean.target if row == 0 else examination.adversarial.target
+    return examination.classes[label]

@@ -1,0 +1,161 @@
+"""The neuron level: what one feature map does in each datapath, and where in the input it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dashboard.viewmodels import asks, fields, layer
+from engine import Comparison, DatasetCard, Datapath, Examination, Gallery, ModelCard, Site, UnknownName
+
+BINS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The place of a map in one datapath at its site."""
+
+    rank: int
+    """1 is the strongest of the site."""
+    share: float
+    """Share of the datapath's whole score."""
+    contribution: float
+    """Signed contribution to the target's logit margin, mean over the images."""
+    is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Where a map is largest, and the part of the input it sees from there."""
+
+    row: int
+    column: int
+    value: float
+    box: fields.Box
+    """Clipped to the image; all edges as shares of its width and height, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronCard:
+    """Everything of one map that does not need the gallery."""
+
+    key: str
+    site: int
+    layer: str
+    channel: int
+    channels: int
+    height: int
+    width: int
+    """Of the stored map."""
+    field_size: int
+    sees_everything: bool
+    """True where the receptive field is at least as large as the image."""
+    images: int
+    group: int
+    clean: Standing
+    adversarial: Standing
+    flow: float
+    """Share of the margin the attack took, signed."""
+    change: float
+    clean_peak: Peak
+    adversarial_peak: Peak
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Distribution:
+    """Two histograms over the positions of one map."""
+
+    edges: np.ndarray
+    """(bins + 1,) activations."""
+    clean: np.ndarray
+    """(bins,) numbers of positions."""
+    adversarial: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """The gallery of one map in one order."""
+
+    order: str
+    site: int
+    channel: int
+    classes: tuple[str, ...]
+    """Class of each patch's image, strongest first."""
+    version: str
+    """Changes when the model or the data set does."""
+
+
+def check_channel(channel: int, site: Site) -> None:
+    """Raise UnknownName for a channel that the site does not have."""
+    if not 0 <= channel < site.channels:
+        raise UnknownName(f"feature map of {site.name}", channel, (f"0 to {site.channels - 1}",))
+
+
+def build(
+    examination: Examination, comparison: Comparison, maps: tuple[np.ndarray, np.ndarray], ask: asks.NeuronAsk
+) -> NeuronCard:
+    """Return the card of a map; maps: clean and adversarial (height, width) as stored. Raises UnknownName."""
+    k = layer.site_index(examination, ask.layer)
+    site, sets = examination.sites[k], comparison.sites[k]
+    check_channel(ask.channel, site)
+    image = examination.images["clean"].shape[1:3]
+    group = int(layer.groups(sets, site.channels)[ask.channel])
+    return NeuronCard(
+        key=ask.key,
+        site=k,
+        layer=ask.layer,
+        channel=ask.channel,
+        channels=site.channels,
+        height=maps[0].shape[0],
+        width=maps[0].shape[1],
+        field_size=site.field_size,
+        sees_everything=site.field_size >= max(image),
+        images=len(examination.outcomes),
+        group=group,
+        clean=_standing(examination.clean, k, ask.channel, kept=group in (layer.CLEAN_ONLY, layer.SHARED)),
+        adversarial=_standing(
+            examination.adversarial, k, ask.channel, kept=group in (layer.ADVERSARIAL_ONLY, layer.SHARED)
+        ),
+        flow=float(layer.flow_shares(examination, k)[ask.channel]),
+        change=float(examination.change[k][ask.channel]),
+        clean_peak=peak(maps[0], site, image),
+        adversarial_peak=peak(maps[1], site, image),
+    )
+
+
+def peak(stored: np.ndarray, site: Site, image: tuple[int, int]) -> Peak:
+    """Return the largest position of a stored map and its receptive field in an image of (height, width)."""
+    row, column = (int(i) for i in np.unravel_index(int(np.argmax(stored)), stored.shape))
+    height, width = image
+    box = fields.stored_field(site, row, column, (stored.shape[0], stored.shape[1])).clipped(height, width)
+    return Peak(row, column, float(stored[row, column]), box.scaled(1 / height, 1 / width))
+
+
+def distribution(clean: np.ndarray, adversarial: np.ndarray) -> Distribution:
+    """Return histograms of two maps over common bins from their joint lowest to their joint highest value."""
+    low, high = float(min(clean.min(), adversarial.min())), float(max(clean.max(), adversarial.max()))
+    edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
+    return Distribution(edges, np.histogram(clean, edges)[0], np.histogram(adversarial, edges)[0])
+
+
+def patches(gallery: Gallery, model: ModelCard, data: DatasetCard, ask: asks.NeuronAsk, order: str) -> Patches:
+    """Return the gallery of a map by `relevance` or `activation`; raises UnknownName."""
+    if order not in ("relevance", "activation"):
+        raise UnknownName("order", order, ("relevance", "activation"))
+    names = [site.name for site in model.sites]
+    if ask.layer not in names:
+        raise UnknownName("layer", ask.layer, names)
+    site = names.index(ask.layer)
+    check_channel(ask.channel, model.sites[site])
+    ranked = gallery.relevance if order == "relevance" else gallery.activation
+    labels = gallery.labels[ranked[site][ask.channel]]
+    classes = tuple(model.classes[int(label)] for label in labels)
+    return Patches(order, site, ask.channel, classes, f"{model.content_hash[:12]}-{data.content_hash[:12]}")
+
+
+def _standing(datapath: Datapath, site: int, channel: int, *, kept: bool) -> Standing:
+    strength = datapath.strength[site]
+    # Ties go to the lower index, as when maps are selected.
+    rank = int(np.flatnonzero(np.argsort(-strength, kind="stable") == channel)[0]) + 1
+    return Standing(rank, float(strength[channel]), float(datapath.scores[site][:, channel].mean()), kept)

@@ -1,0 +1,159 @@
+"""The layer panel: a tile per feature map, drawn by assets/tiles.js from one small record and two picture sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+
+from dashboard import ids, panel_ids
+from dashboard.viewmodels import asks, layer
+from engine import EngineError, compare
+
+NOTHING = "No layer chosen yet. Click a column of the network above, or choose a layer in its list."
+SORTS = (
+    ("importance", "Importance"),
+    ("change", "Change"),
+    ("flow", "Attack flow"),
+    ("index", "Index"),
+)
+SCALES = (("channel", "per map"), ("layer", "per layer"))
+Ask = Mapping[str, Any] | None
+
+
+def layout() -> html.Section:
+    """Return the panel's static skeleton; the script fills the elements that have ids and no children."""
+    return html.Section(
+        [
+            html.Div(
+                [html.H2("2 · Layer", id="layer-heading"), html.Span(id=panel_ids.LAYER_TITLE, className="panel-title")],
+                className="panel-head",
+            ),
+            dcc.Store(id=panel_ids.LAYER_DATA),
+            html.P(NOTHING, id=panel_ids.LAYER_MESSAGE, className="nothing"),
+            html.Div(
+                [_sets(), _controls(), _status(), html.Div(id=panel_ids.LAYER_TILES, className="tiles", role="group")],
+                id=panel_ids.LAYER_BODY,
+                hidden=True,
+            ),
+        ],
+        className="panel layer-panel",
+        **{"aria-labelledby": "layer-heading"},
+    )
+
+
+def register(app: Dash, auditor: Any) -> None:
+    """Connect the panel: one server answer per layer; filter, order, scale and choice stay in the browser."""
+
+    @app.callback(
+        Output(panel_ids.LAYER_DATA, "data"),
+        Output(panel_ids.LAYER_TITLE, "children"),
+        Output(panel_ids.LAYER_GROUP, "data"),
+        Input(ids.LAYER_ASK, "data"),
+        prevent_initial_call=True,
+    )
+    def show_layer(stored: Ask) -> tuple[dict[str, object], str, list[dict[str, str]]]:
+        panel = answer(auditor, stored)
+        return panel.to_store(), panel.title, _choices(panel.group_labels)
+
+    app.clientside_callback(
+        ClientsideFunction("tiles", "draw"),
+        Input(panel_ids.LAYER_DATA, "data"),
+        Input(panel_ids.LAYER_GROUP, "value"),
+        Input(panel_ids.LAYER_SORT, "value"),
+        Input(panel_ids.LAYER_SCALE, "value"),
+        Input(panel_ids.LAYER_DIFFERENCE, "checked"),
+        Input(ids.LAYER_ASK, "data"),
+    )
+    app.clientside_callback(ClientsideFunction("tiles", "choose"), Input(ids.NEURON_ASK, "data"))
+    _register_link(app)
+
+
+def answer(auditor: Any, stored: Ask) -> layer.LayerPanel:
+    """Return the panel of an ask, or an empty one that says why."""
+    if stored is None:
+        return layer.empty(NOTHING)
+    try:
+        ask = asks.layer(stored)
+        examination = auditor.examined(ask.key)
+        return layer.build(examination, compare(examination, ask.share), ask)
+    except EngineError as error:
+        return layer.empty(str(error))
+
+
+def _register_link(app: Dash) -> None:
+    """Keep group, order and scale in the link: a control tells the view, a view read from a link sets the controls."""
+    controls = [Input(name, "value") for name in (panel_ids.LAYER_GROUP, panel_ids.LAYER_SORT, panel_ids.LAYER_SCALE)]
+    app.clientside_callback(ClientsideFunction("tiles", "tell"), *controls, prevent_initial_call=True)
+    app.clientside_callback(ClientsideFunction("tiles", "restore"), Input(ids.VIEW, "data"))
+
+
+def _choices(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"value": value, "label": label} for value, label in pairs]
+
+
+def _sets() -> html.Div:
+    """The set summary: both datapaths as brackets over one bar; the script sets widths and counts."""
+    return html.Div(
+        [
+            html.Div(
+                [
+                    html.Span(className="bracket clean"),
+                    html.Span(className="part clean"),
+                    html.Span(className="part shared"),
+                    html.Span(className="part adversarial"),
+                    html.Span(className="bracket adversarial"),
+                ],
+                className="bar",
+            ),
+            html.Span(className="outside"),
+        ],
+        id=panel_ids.LAYER_SETS,
+        className="sets",
+    )
+
+
+def _controls() -> html.Div:
+    group = dmc.SegmentedControl(
+        id=panel_ids.LAYER_GROUP, data=_choices(layer.LayerPanel().group_labels), value="all", size="xs"
+    )
+    sort = dmc.Select(
+        id=panel_ids.LAYER_SORT,
+        data=_choices(SORTS),
+        value="importance",
+        label="Sort by",
+        size="xs",
+        w=130,
+        allowDeselect=False,
+        className="inline-label",
+    )
+    scale = dmc.SegmentedControl(id=panel_ids.LAYER_SCALE, data=_choices(SCALES), value="channel", size="xs")
+    difference = dmc.Switch(id=panel_ids.LAYER_DIFFERENCE, label="Difference", checked=False, size="sm")
+    return html.Div(
+        [
+            _labelled("Show", group),
+            html.Div([sort, _labelled("Colour scale", scale), difference], className="control-row"),
+        ],
+        className="layer-controls",
+    )
+
+
+def _labelled(text: str, control: dmc.SegmentedControl) -> html.Div:
+    return html.Div(
+        [html.Span(text, className="control-label"), control],
+        className="labelled",
+        role="group",
+        **{"aria-label": text},
+    )
+
+
+def _status() -> html.Div:
+    return html.Div(
+        [
+            html.Span(id=panel_ids.LAYER_SHOWN, role="status"),
+            html.Span(id=panel_ids.LAYER_NOTE),
+        ],
+        className="tiles-status",
+    )

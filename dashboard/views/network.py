@@ -1,0 +1,207 @@
+"""The network level: the river of both datapaths, its headline, its certificate and its table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from plotly.graph_objects import Figure
+
+from dashboard import ids
+from dashboard.figures import river as river_figure
+from dashboard.figures import sprites
+from dashboard.state import ViewState
+from dashboard.viewmodels import certificate as certificate_view
+from dashboard.viewmodels import curves, headline, inputs, river, sites
+from dashboard.views import certificate
+from dashboard.views.header import select
+from engine import BadInput, Certificates, Comparison, Examination, ExaminationRequest, WorkFailed, compare
+
+if TYPE_CHECKING:
+    from engine import Auditor
+
+CONFIG = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Shown:
+    """What one ask of the network level comes to."""
+
+    view: ViewState
+    examination: Examination
+    comparison: Comparison
+    certificates: Certificates
+
+
+def layout() -> html.Section:
+    """Return the panel."""
+    return html.Section(
+        [_heading(), html.Div(_body(), id=ids.NETWORK_BODY)],
+        id=ids.NETWORK,
+        className="panel network",
+        **{"aria-labelledby": "network-title"},
+    )
+
+
+def register(app: Dash, auditor: Auditor) -> None:
+    """Draw the river and tell its facts whenever the network's ask changes."""
+
+    @app.callback(Output(ids.RIVER, "figure"), Input(ids.NETWORK_ASK, "data"), prevent_initial_call=True)
+    def show_river(ask: dict[str, Any] | None) -> Figure:
+        return river_figure.empty() if ask is None else draw(read(ask, auditor))
+
+    @app.callback(Output(ids.FACTS, "data"), Input(ids.NETWORK_ASK, "data"), prevent_initial_call=True)
+    def show_facts(ask: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if ask is None else facts(read(ask, auditor))
+
+    @app.callback(
+        Output(ids.DOWNLOAD, "data"),
+        Input(ids.EXPORT, "n_clicks"),
+        State(ids.NETWORK_ASK, "data"),
+        prevent_initial_call=True,
+    )
+    def export(_clicks: int | None, ask: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if ask is None else file(read(ask, auditor))
+
+    _connect(app)
+    certificate.register(app)
+
+
+def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
+    """Return the records of an ask; raises BadInput for one that is malformed, WorkFailed for one not examined."""
+    request = _request(ask.get("request"))
+    view = ViewState.from_dict(ask)
+    answer = auditor.examination(request)
+    if answer.value is None:
+        raise WorkFailed(answer.message or "The examination is not there yet; the page asks for it again.")
+    certificates = auditor.certificates(request).value or Certificates()
+    return Shown(view, answer.value, compare(answer.value, view.share), certificates)
+
+
+def draw(shown: Shown) -> Figure:
+    """Return the river with its curves."""
+    drawn = river.build(shown.examination, shown.comparison, shown.view.detail)
+    lines = curves.build(shown.examination, shown.comparison, drawn, shown.certificates.kinship)
+    certified = frozenset(shown.certificates.done)
+    answers = tuple(shown.examination.classes[path.target] for path in _paths(shown.examination))
+    return river_figure.draw(drawn, lines, theme=shown.view.theme, certified=certified, answers=answers)
+
+
+def facts(shown: Shown) -> dict[str, Any]:
+    """Return all that stands around the river, as plain values."""
+    examination, comparison, certificates = shown.examination, shown.comparison, shown.certificates
+    images = examination.images
+    factor = sprites.amplification(images["clean"][0], images["adversarial"][0])
+    drawn = river.build(examination, comparison, shown.view.detail)
+    return {
+        "key": examination.key,
+        "headline": [asdict(clause) for clause in headline.build(examination, comparison, certificates)],
+        "note": river_note(drawn, certificates),
+        "summary": sites.summary(examination, comparison),
+        "card": asdict(certificate_view.build(examination, certificates)),
+        "inputs": asdict(inputs.build(examination, factor)),
+        "sites": [asdict(row) for row in sites.build(examination, comparison)],
+    }
+
+
+def river_note(drawn: river.River, certificates: Certificates) -> str:
+    """Return what the reader must know of the drawing itself: what is hidden, what is provisional."""
+    hidden = f"{drawn.hidden} bands under {river.HIDDEN_BELOW:.1%} are not drawn."
+    missing = [side for side in ("clean", "adversarial") if side not in certificates.done]
+    if not missing:
+        return hidden
+    return f"{hidden} Hatched bars are provisional: the certificate of the {' and '.join(missing)} datapath is not in."
+
+
+def file(shown: Shown) -> dict[str, Any]:
+    """Return the site table as a file for download."""
+    rows = sites.build(shown.examination, shown.comparison)
+    return dcc.send_string(sites.to_csv(rows), f"faultline-{shown.examination.key[:16]}-sites.csv", type="text/csv")
+
+
+def _paths(examination: Examination) -> tuple[Any, Any]:
+    return examination.clean, examination.adversarial
+
+
+def _request(stored: object) -> ExaminationRequest:
+    try:
+        return ExaminationRequest(**{**stored, "samples": tuple(stored["samples"])})  # type: ignore[index,dict-item]
+    except (TypeError, KeyError) as error:
+        raise BadInput("The page asked with a request of another version; reload it.") from error
+
+
+def _connect(app: Dash) -> None:
+    """Everything that needs no server: picking by click, the outline of the picked column, the texts and tables."""
+    app.clientside_callback(
+        ClientsideFunction("river", "pick"),
+        Input(ids.RIVER, "clickData"),
+        Input(ids.RIVER, "clickAnnotationData"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("river", "select"),
+        Input(ids.WORK, "data"),
+        Input(ids.RIVER, "figure"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("facts", "network"),
+        Input(ids.FACTS, "data"),
+        Input(ids.WORK, "data"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("facts", "panels"),
+        Input(ids.WORK, "data"),
+        prevent_initial_call=True,
+    )
+
+
+def _heading() -> html.Div:
+    detail = dmc.SegmentedControl(
+        id=ids.DETAIL,
+        size="xs",
+        value="blocks",
+        data=[{"value": "blocks", "label": "Blocks"}, {"value": "sites", "label": "Every site"}],
+        **{"aria-label": "Detail of the network"},
+    )
+    return html.Div(
+        [
+            html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
+            html.Div(detail, className="detail"),
+            _legend(),
+            html.Div(select(ids.LAYER, "Layer"), className="layer-pick"),
+        ],
+        className="panel-heading",
+    )
+
+
+def _legend() -> html.Ul:
+    entries = (("adversarial", "adversarial only"), ("shared", "shared"), ("clean", "clean only"))
+    return html.Ul(
+        [html.Li([html.Span(className=f"swatch {name}"), text]) for name, text in entries],
+        className="legend",
+        **{"aria-label": "Bars from top to bottom"},
+    )
+
+
+def _body() -> list[Any]:
+    graph = dcc.Graph(id=ids.RIVER, figure=river_figure.empty(), config=CONFIG, className="river", responsive=True)
+    return [
+        dcc.Store(id=ids.FACTS),
+        html.P(id=ids.HEADLINE, className="headline", **{"aria-live": "polite"}),
+        html.P(id=ids.RIVER_SUMMARY, className="sr-only"),
+        html.Div(graph, className="river-frame", **{"aria-describedby": ids.RIVER_SUMMARY}),
+        html.P(id=ids.RIVER_NOTE, className="note"),
+        certificate.layout(),
+        html.Details([html.Summary("Exact numbers of every site"), _table()], className="twin"),
+    ]
+
+
+def _table() -> html.Div:
+    button = html.Button("Download CSV", id=ids.EXPORT, className="plain-button")
+    return html.Div([button, dcc.Download(id=ids.DOWNLOAD), html.Div(id=ids.SITES, className="table-scroll")])
+
+

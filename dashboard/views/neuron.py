@@ -1,0 +1,213 @@
+"""The neuron panel: one feature map, where it looks, what it answers to and what it is connected with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import dash_cytoscape
+import dash_mantine_components as dmc
+import plotly.graph_objects as go
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids, panel_ids
+from dashboard.figures import distribution as distribution_figure
+from dashboard.figures import neighbourhood as neighbourhood_figure
+from dashboard.figures import patches as patches_figure
+from dashboard.viewmodels import asks, layer, neighbourhood, neuron
+from dashboard.views import neuron_card
+from engine import Comparison, EngineError, Examination, compare
+
+NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
+ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
+SIDES = (("clean", "clean"), ("adversarial", "adversarial"))
+POLL_MILLISECONDS = 2000
+Ask = Mapping[str, Any] | None
+Rules = list[dict[str, Any]]
+
+
+def layout() -> html.Section:
+    """Return the panel's static skeleton."""
+    head = [html.H2("3 · Neuron", id="neuron-heading"), html.Span(id=panel_ids.NEURON_TITLE, className="panel-title")]
+    body = [_gallery_section(), _distribution_section(), _neighbourhood_section()]
+    return html.Section(
+        [
+            html.Div(head, className="panel-head"),
+            html.Div(html.P(NOTHING, className="nothing"), id=panel_ids.NEURON_CARD),
+            html.Div(body, id=panel_ids.NEURON_BODY, hidden=True),
+            dcc.Interval(id=panel_ids.GALLERY_POLL, interval=POLL_MILLISECONDS, disabled=True),
+        ],
+        className="panel neuron-panel",
+        **{"aria-labelledby": "neuron-heading"},
+    )
+
+
+def register(app: Dash, auditor: Any) -> None:
+    """Connect the panel; every part asks for itself, so the quick ones do not wait for the gallery."""
+
+    @app.callback(
+        Output(panel_ids.NEURON_TITLE, "children"),
+        Output(panel_ids.NEURON_CARD, "children"),
+        Output(panel_ids.NEURON_BODY, "hidden"),
+        Input(ids.NEURON_ASK, "data"),
+        prevent_initial_call=True,
+    )
+    def show_card(stored: Ask) -> tuple[str, Component | list[Component], bool]:
+        return card(auditor, stored)
+
+    @app.callback(
+        Output(panel_ids.DISTRIBUTION, "figure"), Input(ids.NEURON_ASK, "data"), prevent_initial_call=True
+    )
+    def show_distribution(stored: Ask) -> go.Figure:
+        return distribution(auditor, stored)
+
+    @app.callback(
+        Output(panel_ids.NEIGHBOURHOOD, "elements"),
+        Output(panel_ids.NEIGHBOURHOOD, "stylesheet"),
+        Output(panel_ids.NEIGHBOURHOOD_LIST, "children"),
+        Input(ids.NEURON_ASK, "data"),
+        Input(panel_ids.NEIGHBOURHOOD_SIDE, "value"),
+        prevent_initial_call=True,
+    )
+    def show_neighbourhood(stored: Ask, side: str) -> tuple[Rules, Rules, list[Component]]:
+        return neighbours(auditor, stored, side)
+
+    @app.callback(
+        Output(panel_ids.GALLERY, "children"),
+        Output(panel_ids.GALLERY_POLL, "disabled"),
+        Input(ids.NEURON_ASK, "data"),
+        Input(panel_ids.GALLERY_ORDER, "value"),
+        Input(panel_ids.GALLERY_POLL, "n_intervals"),
+        prevent_initial_call=True,
+    )
+    def show_gallery(stored: Ask, order: str, polls: int | None) -> tuple[Component, bool]:  # noqa: ARG001
+        return gallery(auditor, stored, order)
+
+    app.clientside_callback(ClientsideFunction("tiles", "walk"), Input(panel_ids.NEIGHBOURHOOD, "tapNodeData"))
+
+
+def card(auditor: Any, stored: Ask) -> tuple[str, Component | list[Component], bool]:
+    """Return the title, the card and whether the rest is hidden; what cannot be shown is said in the card."""
+    if stored is None:
+        return "", html.P(NOTHING, className="nothing"), True
+    try:
+        ask = asks.neuron(stored)
+        examination, comparison = _examined(auditor, ask)
+        shown = neuron.build(examination, comparison, _maps(auditor, examination, ask), ask)
+    except EngineError as error:
+        return "", html.P(str(error), className="nothing"), True
+    return f"{shown.layer} · feature map {shown.channel}", neuron_card.draw(shown), False
+
+
+def distribution(auditor: Any, stored: Ask) -> go.Figure:
+    """Return the histogram of the map's positions, or an empty figure where the card says what is wrong."""
+    try:
+        ask = asks.neuron(stored or {})
+        examination = auditor.examined(ask.key)
+        return distribution_figure.draw(neuron.distribution(*_maps(auditor, examination, ask)), ask.theme)
+    except EngineError:
+        return distribution_figure.empty("light")
+
+
+def neighbours(auditor: Any, stored: Ask, side: str) -> tuple[Rules, Rules, list[Component]]:
+    """Return the graph's elements, its style and the same as a list; nothing where the card says what is wrong."""
+    try:
+        ask = asks.neuron(stored or {})
+        examination, comparison = _examined(auditor, ask)
+        site = layer.site_index(examination, ask.layer)
+        neuron.check_channel(ask.channel, examination.sites[site])
+    except EngineError:
+        return [], [], []
+    chosen = cast(neighbourhood.Side, side if side in neighbourhood.SIDES else "clean")
+    shown = neighbourhood.build(examination, comparison, site, ask.channel, chosen)
+    return (
+        neighbourhood_figure.elements(shown),
+        neighbourhood_figure.stylesheet(ask.theme),
+        neuron_card.neighbour_lists(shown),
+    )
+
+
+def gallery(auditor: Any, stored: Ask, order: str) -> tuple[Component, bool]:
+    """Return the patches, or how far their computation is, and whether to stop asking again."""
+    try:
+        ask = asks.neuron(stored or {})
+        answer = auditor.gallery(ask.request.model, ask.request.data)
+        if answer.value is None:
+            return neuron_card.gallery_progress(answer), answer.state != "working"
+        model = next(card for card in auditor.models() if card.name == ask.request.model)
+        data = next(card for card in auditor.datasets() if card.name == ask.request.data)
+        shown = neuron.patches(answer.value, model, data, ask, order)
+    except EngineError as error:
+        return html.P(str(error), className="nothing") if stored else html.Div(), True
+    return neuron_card.gallery(shown, (model.name, data.name)), True
+
+
+def _examined(auditor: Any, ask: asks.NeuronAsk) -> tuple[Examination, Comparison]:
+    examination = auditor.examined(ask.key)
+    return examination, compare(examination, ask.share)
+
+
+def _maps(auditor: Any, examination: Examination, ask: asks.NeuronAsk) -> tuple[Any, Any]:
+    """Return the clean and the adversarial map as stored, (height, width) each; raises UnknownName."""
+    site = layer.site_index(examination, ask.layer)
+    neuron.check_channel(ask.channel, examination.sites[site])
+    clean, adversarial = auditor.maps(ask.key, site)
+    return clean[ask.channel], adversarial[ask.channel]
+
+
+def _gallery_section() -> html.Div:
+    order = dmc.SegmentedControl(id=panel_ids.GALLERY_ORDER, data=_choices(ORDERS), value="relevance", size="xs")
+    return html.Div(
+        [
+            _section_head("Top patches of the data set", order, "Order of the patches"),
+            html.Div(id=panel_ids.GALLERY, style={"--patch-columns": patches_figure.CELL_COLUMNS}),
+        ],
+        className="neuron-part",
+    )
+
+
+def _distribution_section() -> html.Div:
+    graph = dcc.Graph(
+        id=panel_ids.DISTRIBUTION,
+        figure=distribution_figure.empty("light"),
+        config={"displayModeBar": False, "responsive": True},
+        className="distribution",
+    )
+    return html.Div([html.H3("Activations over the map's positions"), graph], className="neuron-part")
+
+
+def _neighbourhood_section() -> html.Div:
+    side = dmc.SegmentedControl(id=panel_ids.NEIGHBOURHOOD_SIDE, data=_choices(SIDES), value="adversarial", size="xs")
+    graph = dash_cytoscape.Cytoscape(
+        id=panel_ids.NEIGHBOURHOOD,
+        elements=[],
+        stylesheet=[],
+        layout={"name": "preset", "fit": True, "padding": 8},
+        responsive=True,
+        userZoomingEnabled=False,
+        userPanningEnabled=False,
+        autoungrabify=True,
+        boxSelectionEnabled=False,
+        className="neighbourhood",
+        style={"width": "100%", "height": "260px"},
+    )
+    return html.Div(
+        [
+            _section_head("Strongest connections", side, "Datapath of the connections"),
+            # A picture for the mouse; keyboard and screen reader use the list below, which says the same and more.
+            html.Div(graph, **{"aria-hidden": "true"}),
+            html.P(neuron_card.NEIGHBOURHOOD_LEGEND, className="fine-print"),
+            html.Details([html.Summary("Connections as a list"), html.Div(id=panel_ids.NEIGHBOURHOOD_LIST)]),
+        ],
+        className="neuron-part",
+    )
+
+
+def _section_head(title: str, control: Component, label: str) -> html.Div:
+    group = html.Div(control, role="group", **{"aria-label": label})
+    return html.Div([html.H3(title), group], className="part-head")
+
+
+def _choices(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"value": value, "label": label} for value, label in pairs]

@@ -1,0 +1,323 @@
+"""How far a datapath can be trusted: every check beside its control, in parts that each take about a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import examination as walk
+from engine import methods, selection, tracing
+from engine.attacks import noise
+from engine.datapaths import cases, choosing, extraction, trials
+from engine.datapaths.cases import Case, References
+from engine.errors import UnknownName
+from engine.models import shuffled
+from engine.models.bundle import ModelBundle
+from engine.records import Certificate, Certificates, Datapath, Examination, Kinship, Restoration
+from engine.store.dataset import Dataset
+from engine.tracing import PerMap
+
+RANDOM_DRAWS = 20
+OTHERS = 4
+"""Other images in the swap controls."""
+KINSHIP_IMAGES = 8
+STABILITY_SHARE = 0.2
+ONE_SITE_SHARE = 0.3
+NOISE = 0.01
+"""Standard deviation of the input noise whose datapath should stay the same, pixels in [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Evidence:
+    """An examination's images back on the device, with what every check needs."""
+
+    bundle: ModelBundle
+    dataset: Dataset
+    examination: Examination
+    clean: Case
+    adversarial: Case
+    references: References
+
+    def side(self, name: str) -> tuple[Case, Datapath]:
+        """Return the case and datapath of `clean` or `adversarial`."""
+        return (self.clean, self.examination.clean) if name == "clean" else (self.adversarial, self.examination.adversarial)
+
+    @property
+    def method(self) -> str:
+        """The method of the examination."""
+        return self.examination.request.method
+
+    @property
+    def seed(self) -> int:
+        """The seed of the examination."""
+        return self.examination.request.seed
+
+    def scores(self, datapath: Datapath) -> PerMap:
+        """Return the stored scores of a datapath on the device, per site (images, channels)."""
+        return tuple(torch.from_numpy(np.array(site)).to(self.bundle.device) for site in datapath.scores)
+
+
+def part(
+    name: str, bundle: ModelBundle, dataset: Dataset, examination: Examination, report: walk.Report
+) -> Certificates:
+    """Return one part of an examination's certificates, all other fields left at "not run". Raises UnknownName."""
+    checks: dict[str, Callable[[Evidence], Certificates]] = {
+        "clean": lambda evidence: Certificates(clean=controls(evidence, "clean")),
+        "adversarial": lambda evidence: Certificates(adversarial=controls(evidence, "adversarial")),
+        "restoration": lambda evidence: Certificates(restoration=restoration(evidence)),
+        "stability": stability,
+        "kinship": lambda evidence: Certificates(kinship=kinship(evidence)),
+        "weights": random_weights,
+    }
+    if name not in checks:
+        raise UnknownName("certificate part", name, checks)
+    report(0, 1, f"Checking: {name}")
+    return replace(checks[name](_evidence(bundle, dataset, examination)), done=(name,))
+
+
+def controls(evidence: Evidence, side: str) -> Certificate:
+    """Return the size that carries with its random, wrong-class, swap and noisy-copy controls and the one-site gap."""
+    case, datapath = evidence.side(side)
+    per_map = evidence.scores(datapath)
+    check = _transplant_controls if methods.method(evidence.method).baseline == "references" else _kept_controls
+    found = check(evidence, case, datapath, per_map)
+    return replace(found, carries_at=datapath.carries_at, one_site_gap=one_site_gap(evidence, case, per_map))
+
+
+def restoration(evidence: Evidence) -> Restoration:
+    """Put clean maps back into the adversarial run, by attack flow and at random, and count the labels that return."""
+    bundle, flow = evidence.bundle, tuple(torch.from_numpy(np.array(site)).to(evidence.bundle.device) for site in evidence.examination.flow)
+    donor = tracing.record(bundle, evidence.clean.images)
+    rows = torch.arange(len(evidence.clean.images))
+    generator = torch.Generator().manual_seed(evidence.seed)
+    sizes, restored, at_random = extraction.claim_sizes(bundle), [], []
+    for size in sizes:
+        restored.append(_restored(evidence, donor, rows, choosing.largest(bundle, flow, size)))
+        repeated = rows.repeat_interleave(RANDOM_DRAWS)
+        at_random.append(_restored(evidence, donor, repeated, choosing.at_random(bundle, len(repeated), size, generator)))
+    return Restoration(sizes, tuple(restored), tuple(at_random), extraction.smallest_lasting(sizes, tuple(restored)))
+
+
+def stability(evidence: Evidence) -> Certificates:
+    """Return the Jaccard similarity of both datapaths with themselves under another seed and under small input noise."""
+    found = {}
+    for side in ("clean", "adversarial"):
+        case, datapath = evidence.side(side)
+        other = cases.references(evidence.bundle, evidence.dataset, case, avoid=_avoid(evidence), seed=evidence.seed + 1)
+        seeded = extraction.score(evidence.bundle, case, other, method=evidence.method, seed=evidence.seed + 1)[0]
+        noisy_case = Case(_shaken(case.images, evidence.seed), case.targets)
+        noisy = extraction.score(evidence.bundle, noisy_case, evidence.references, method=evidence.method, seed=evidence.seed)[0]
+        found[side] = Certificate(seed_jaccard=_similarity(datapath, seeded), noise_jaccard=_similarity(datapath, noisy))
+    return Certificates(clean=found["clean"], adversarial=found["adversarial"])
+
+
+def random_weights(evidence: Evidence) -> Certificates:
+    """Return the Jaccard similarity of both datapaths with those of the same network with shuffled weights."""
+    found = {}
+    with shuffled.weights(evidence.bundle, evidence.seed):
+        for side in ("clean", "adversarial"):
+            case, datapath = evidence.side(side)
+            there = replace(evidence.references, trace=tracing.record(evidence.bundle, evidence.references.images))
+            other = extraction.score(evidence.bundle, case, there, method=evidence.method, seed=evidence.seed)[0]
+            found[side] = Certificate(random_weights_jaccard=_similarity(datapath, other))
+    return Certificates(clean=found["clean"], adversarial=found["adversarial"])
+
+
+def kinship(evidence: Evidence) -> Kinship:
+    """Return per site how alike the adversarial datapath is to those of the true and of the fooled-into class."""
+    true, fooled = (int(case.targets.mode().values) for case in (evidence.clean, evidence.adversarial))
+    own = _kept(evidence.examination.adversarial)
+    curves, images = [], KINSHIP_IMAGES
+    for label in (true, fooled):
+        case = _class_case(evidence, label)
+        images = min(images, len(case.images))
+        per_map = extraction.score(evidence.bundle, case, evidence.references, method=evidence.method, seed=evidence.seed)[0]
+        curves.append(_jaccards(own, _kept_of(per_map)))
+    return Kinship(curves[0], curves[1], images, _merges_at(evidence, curves))
+
+
+def one_site_gap(evidence: Evidence, case: Case, per_map: PerMap) -> float:
+    """Return keep minus swap, mean over sites: top 30 % of one site kept, the rest of it zeroed, on the image and on others."""
+    gates = trials.one_site_gates(evidence.bundle, per_map, ONE_SITE_SHARE)
+    rows = torch.arange(len(case.images)).repeat_interleave(len(evidence.bundle.sites))
+    wanted = case.targets[rows]
+    keep = (trials.gate_labels(evidence.bundle, case.images, rows, gates) == wanted).float().mean()
+    others = torch.arange(len(rows)) % len(evidence.references.images)
+    swap = (trials.gate_labels(evidence.bundle, evidence.references.images, others, gates) == wanted).float().mean()
+    return float(keep - swap)
+
+
+def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per_map: PerMap) -> Certificate:
+    bundle, references = evidence.bundle, evidence.references
+    size = datapath.carries_at or datapath.sizes[-1]
+    donor = tracing.record(bundle, case.images)
+    chosen = choosing.largest(bundle, per_map, size)
+    low, high = _random_band(evidence, case, donor, size)
+    wrong = Case(case.images, _third_class(evidence, case))
+    aimed = extraction.score(bundle, wrong, references, method=evidence.method, seed=evidence.seed)[0]
+    return Certificate(
+        random_low=low,
+        random_high=high,
+        wrong_class=float(trials.carried(bundle, wrong, donor, references, choosing.largest(bundle, aimed, size)).float().mean()),
+        swap=_filled_from_others(evidence, case, chosen),
+        noisy_copy=_noisy_copy(evidence, case, chosen),
+    )
+
+
+def _kept_controls(evidence: Evidence, case: Case, datapath: Datapath, per_map: PerMap) -> Certificate:
+    """The controls of the published criterion: keep a share of every site, zero the rest."""
+    bundle = evidence.bundle
+    share = STABILITY_SHARE
+    chosen = choosing.share_of_each_site(per_map, share)
+    rates = []
+    for draw in range(RANDOM_DRAWS):
+        drawn, _ = extraction.score(bundle, case, evidence.references, method="random", seed=evidence.seed + 1000 + draw)
+        rates.append(float(trials.survives(bundle, case, choosing.share_of_each_site(drawn, share)).float().mean()))
+    wrong = Case(case.images, _third_class(evidence, case))
+    aimed = _aimed_mask(evidence, wrong)
+    others = torch.arange(len(case.images)).repeat_interleave(len(evidence.references.images))
+    gates = tuple(site.float()[others] for site in chosen)
+    foreign = torch.arange(len(others)) % len(evidence.references.images)
+    swapped = trials.gate_labels(bundle, evidence.references.images, foreign, gates) == case.targets[others]
+    return Certificate(
+        random_low=float(np.quantile(rates, 0.025)),
+        random_high=float(np.quantile(rates, 0.975)),
+        wrong_class=float(trials.survives(bundle, wrong, choosing.share_of_each_site(aimed, share)).float().mean()),
+        swap=float(swapped.float().mean()),
+    )
+
+
+def _aimed_mask(evidence: Evidence, wrong: Case) -> PerMap:
+    from engine.datapaths import masks
+
+    if evidence.method == "mask":
+        return masks.train(evidence.bundle, wrong, seed=evidence.seed, aim=wrong.targets)
+    return extraction.score(evidence.bundle, wrong, evidence.references, method=evidence.method, seed=evidence.seed)[0]
+
+
+def _random_band(evidence: Evidence, case: Case, donor: tracing.Trace, size: int) -> tuple[float, float]:
+    generator = torch.Generator().manual_seed(evidence.seed)
+    rates = []
+    for _ in range(RANDOM_DRAWS):
+        drawn = choosing.at_random(evidence.bundle, len(case.images), size, generator)
+        rates.append(float(trials.carried(evidence.bundle, case, donor, evidence.references, drawn).float().mean()))
+    return float(np.quantile(rates, 0.025)), float(np.quantile(rates, 0.975))
+
+
+def _third_class(evidence: Evidence, case: Case) -> Tensor:
+    """Per image the likeliest class that is neither its target, nor the pair's other answer, nor a reference's label."""
+    with torch.no_grad():
+        logits = evidence.bundle.logits(case.images)
+    barred = torch.cat([evidence.clean.targets, evidence.adversarial.targets, evidence.references.labels]).unique()
+    if len(barred) < logits.shape[1]:
+        logits[:, barred] = -torch.inf
+    else:
+        logits.scatter_(1, case.targets[:, None], -torch.inf)
+    return logits.argmax(1)
+
+
+def _filled_from_others(evidence: Evidence, case: Case, chosen: PerMap) -> float:
+    """Share of trials in which the same maps, filled from another image, give that image's class."""
+    references = evidence.references
+    count = len(references.images)
+    if count < 2:
+        return float("nan")
+    images = torch.arange(len(case.images)).repeat_interleave(count)
+    into = torch.arange(len(images)) % count
+    # The donor is the next reference: an image of another class than the recipient's.
+    out_of = (into + 1) % count
+    repeated = tuple(site[images] for site in chosen)
+    labels = trials.transplant_labels(evidence.bundle, references.images, references.trace, (into, out_of), repeated)
+    return float((labels == references.labels[out_of]).float().mean())
+
+
+def _noisy_copy(evidence: Evidence, case: Case, chosen: PerMap) -> float:
+    """Share of references that answer the target when the maps come from a noisy copy of the reference itself."""
+    references = evidence.references
+    images, into = case.pairs(references)
+    size = (evidence.adversarial.images - evidence.clean.images).flatten(1).norm(dim=1).mean()
+    shape = references.images.new_zeros(references.images.shape)
+    # Noise as large as the attack's own perturbation, on the reference.
+    delta = shape + size / shape[0].numel() ** 0.5
+    seeds = torch.arange(len(references.images)) + evidence.seed
+    noisy = noise.same_norm_noise(references.images, delta, seeds, draws=1)
+    donor = tracing.record(evidence.bundle, noisy)
+    repeated = tuple(site[images] for site in chosen)
+    labels = trials.transplant_labels(evidence.bundle, references.images, donor, (into, into), repeated)
+    return float((labels == case.targets[images]).float().mean())
+
+
+def _restored(evidence: Evidence, donor: tracing.Trace, rows: Tensor, chosen: PerMap) -> float:
+    labels = trials.transplant_labels(evidence.bundle, evidence.adversarial.images, donor, (rows, rows), chosen)
+    return float((labels == evidence.clean.targets[rows]).float().mean())
+
+
+def _class_case(evidence: Evidence, label: int) -> Case:
+    """Clean, correctly classified images of a class, the examined ones left out."""
+    bundle, dataset = evidence.bundle, evidence.dataset
+    every = np.flatnonzero(cases.labels(bundle, dataset) == label)
+    own = set(evidence.examination.request.samples)
+    samples = [dataset.keys[k] for k in every if dataset.keys[k] not in own][: 3 * KINSHIP_IMAGES]
+    pictures = cases.load(bundle, dataset, tuple(samples))
+    with torch.no_grad():
+        right = bundle.logits(pictures).argmax(1) == label
+    pictures = pictures[right][:KINSHIP_IMAGES]
+    return Case(pictures, torch.full((len(pictures),), label, device=bundle.device))
+
+
+def _merges_at(evidence: Evidence, curves: list[tuple[float, ...]]) -> str | None:
+    nearer = [fooled > true for true, fooled in zip(*curves, strict=True)]
+    if not nearer[-1] or evidence.clean.targets.equal(evidence.adversarial.targets):
+        return None
+    first = len(nearer)
+    while first and nearer[first - 1]:
+        first -= 1
+    return evidence.bundle.sites[first].name
+
+
+def _similarity(datapath: Datapath, per_map: PerMap) -> float:
+    """Mean Jaccard over sites of the kept fifths."""
+    return float(np.mean(_jaccards(_kept(datapath), _kept_of(per_map))))
+
+
+def _jaccards(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...]) -> tuple[float, ...]:
+    return tuple(selection.jaccard(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _kept(datapath: Datapath) -> tuple[np.ndarray, ...]:
+    return selection.per_site(datapath.strength, STABILITY_SHARE)
+
+
+def _kept_of(per_map: PerMap) -> tuple[np.ndarray, ...]:
+    return selection.per_site(selection.strength([site.cpu().numpy() for site in per_map]), STABILITY_SHARE)
+
+
+def _shaken(pictures: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    noisy = pictures + NOISE * torch.randn(pictures.shape, generator=generator).to(pictures.device)
+    return noisy.clamp(0, 1)
+
+
+def _avoid(evidence: Evidence) -> frozenset[int]:
+    return frozenset(
+        label
+        for outcome in evidence.examination.outcomes
+        for label in (outcome.label, outcome.before.label, outcome.after.label)
+    )
+
+
+def _evidence(bundle: ModelBundle, dataset: Dataset, examination: Examination) -> Evidence:
+    sides = {}
+    for name in ("clean", "adversarial"):
+        pictures = walk.unit(np.moveaxis(examination.images[name], 3, 1), bundle.device).contiguous()
+        found = [(o.before if name == "clean" else o.after).label for o in examination.outcomes]
+        sides[name] = Case(pictures, torch.tensor(found, device=bundle.device))
+    blank = Evidence(bundle, dataset, examination, sides["clean"], sides["adversarial"], None)  # type: ignore[arg-type]
+    references = cases.references(
+        bundle, dataset, sides["clean"], avoid=_avoid(blank), seed=examination.request.seed
+    )
+    return replace(blank, references=references)

@@ -1,0 +1,240 @@
+"""The straight walk for one pair or a small group: attack, trace, score, choose, connect, compare. No step looks back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine import connections, images, keys, tracing
+from engine.attacks import catalogue, noise, run
+from engine.datapaths import cases, extraction, scores
+from engine.datapaths.cases import Case, References
+from engine.datapaths.extraction import Extracted
+from engine.models.bundle import ModelBundle
+from engine.records import Connection, Examination, ExaminationRequest, Outcome
+from engine.store.dataset import Dataset
+
+Report = Callable[[int, int, str], None]
+"""Called with (done, total, message)."""
+
+OVERVIEW = 32
+"""Largest side of a stored feature map: larger ones are max-pooled."""
+STAGES = ("Attacking", "Choosing references", "Clean datapath", "Adversarial datapath", "Noise control", "Attack flow")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pairs:
+    """Attacked images as the walk goes on with them: (images, channels, height, width) in [0, 1], on the device."""
+
+    clean: Tensor
+    adversarial: Tensor
+    noise: Tensor
+    """(images * draws, channels, height, width), image-major."""
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def draws(self) -> int:
+        """Noise copies per image."""
+        return len(self.noise) // len(self.clean)
+
+    def labels(self, side: str, device: torch.device) -> Tensor:
+        """Return (images,) what the model says of each image `before` or after the attack."""
+        found = [(outcome.before if side == "before" else outcome.after).label for outcome in self.outcomes]
+        return torch.tensor(found, device=device)
+
+
+def examine(
+    bundle: ModelBundle, dataset: Dataset, request: ExaminationRequest, report: Report
+) -> tuple[Examination, dict[str, np.ndarray]]:
+    """Return the examination of a request and the feature maps to store beside it.
+
+    The maps are named `003/clean` and `003/adversarial`, (channels, height, width) float16, mean over the images, sides
+    above `OVERVIEW` max-pooled. Raises UnknownName and BadSetting.
+    """
+    started = time.perf_counter()
+    step = _Steps(report)
+    step.next()
+    pairs = attacked(bundle, dataset, request.attack, request.samples, request.seed)
+    step.next()
+    clean, adversarial, noisy = _cases(bundle, pairs)
+    references = cases.references(bundle, dataset, clean, avoid=_played(pairs), seed=request.seed)
+    step.next()
+    of_clean = extraction.with_edges(bundle, clean, references, method=request.method, seed=request.seed)
+    step.next()
+    of_adversarial = extraction.with_edges(bundle, adversarial, references, method=request.method, seed=request.seed)
+    step.next()
+    of_noise, passes = extraction.score(bundle, noisy, references, method=request.method, seed=request.seed)
+    step.next()
+    flow, noise_flow = flows(bundle, pairs)
+    runs = tracing.record(bundle, pairs.clean), tracing.record(bundle, pairs.adversarial)
+    found = Examination(
+        key="",
+        request=request,
+        sites=bundle.sites,
+        links=bundle.links,
+        classes=bundle.classes,
+        outcomes=pairs.outcomes,
+        clean=extraction.datapath(bundle, clean, references, of_clean.scores, method=request.method),
+        adversarial=extraction.datapath(bundle, adversarial, references, of_adversarial.scores, method=request.method),
+        noise=extraction.datapath(bundle, noisy, references, of_noise, method=request.method),
+        flow=_arrays(flow.scores),
+        noise_flow=_arrays(noise_flow.scores),
+        change=_arrays(relative_changes(*runs)),
+        connections=_connections(bundle, references, (clean, adversarial), (of_clean, of_adversarial)),
+        images={name: pixels(getattr(pairs, name)) for name in ("clean", "adversarial", "noise")},
+        references=references.samples,
+        passes=of_clean.passes + of_adversarial.passes + passes + flow.passes + noise_flow.passes,
+        seconds=time.perf_counter() - started,
+    )
+    return found, _overviews(*runs)
+
+
+def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int) -> Pairs:
+    """Return the attacked pairs of some samples with their same-norm noise copies; the seed of each image is its own."""
+    spec = catalogue.attack(attack)
+    labels = cases.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
+    clean = cases.load(bundle, dataset, samples)
+    seeds = torch.tensor([image_seed(attack, dataset.card.content_hash, sample, seed) for sample in samples])
+    result = run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
+    adversarial = unit(result.images, bundle.device)
+    copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=4 if len(samples) == 1 else 2)
+    return Pairs(clean, adversarial, _eight_bit(copies), result.outcomes)
+
+
+def image_seed(attack: str, data: str, sample: str, seed: int) -> int:
+    """Return the seed of one image under one attack: it depends on nothing else, so neither does the result."""
+    return int(keys.content_key((attack, data, sample, seed))[:15], 16)
+
+
+def unit(pictures: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Return 8-bit images (batch, channels, height, width) as float32 in [0, 1] on a device."""
+    return torch.from_numpy(images.to_float(np.asarray(pictures))).to(device)
+
+
+def pixels(pictures: Tensor) -> np.ndarray:
+    """Return images (batch, channels, height, width) in [0, 1] as (batch, height, width, channels) uint8, read-only."""
+    found = np.ascontiguousarray(images.to_bytes(pictures.permute(0, 2, 3, 1).cpu().numpy()))
+    found.setflags(write=False)
+    return found
+
+
+def flows(bundle: ModelBundle, pairs: Pairs) -> tuple[scores.Contributions, scores.Contributions]:
+    """Return the attack flow of the adversarial images and, as its control, of their noise copies."""
+    before = pairs.labels("before", bundle.device)
+    rivals = _rivals(bundle, pairs, before)
+    own = _flow(bundle, scores.Question(pairs.clean, before, rivals), pairs.adversarial)
+    repeat = torch.arange(len(before)).repeat_interleave(pairs.draws)
+    copies = scores.Question(pairs.clean[repeat], before[repeat], rivals[repeat])
+    return own, _flow(bundle, copies, pairs.noise)
+
+
+def relative_changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tuple[Tensor, ...]:
+    """Return per site (channels,): L2 distance of each map over the mean of the two norms, mean over images, 0 to 2."""
+    found = []
+    for a, b in zip(clean.maps, adversarial.maps, strict=True):
+        distance, first, second = ((t.flatten(2).norm(dim=2)) for t in (a - b, a, b))
+        found.append((2 * distance / (first + second).clamp(min=1e-6)).mean(dim=0))
+    return tuple(found)
+
+
+def _flow(bundle: ModelBundle, question: scores.Question, starts: Tensor) -> scores.Contributions:
+    parts = [
+        scores.attack_flow(
+            bundle, scores.Question(question.images[rows], question.targets[rows], question.rivals[rows]), starts[rows]
+        )
+        for rows in torch.arange(len(starts)).split(tracing.batch_limit(bundle))
+    ]
+    joined = tuple(torch.cat(site) for site in zip(*(part.scores for part in parts), strict=True))
+    return scores.Contributions(joined, {}, sum(part.passes for part in parts))
+
+
+def _rivals(bundle: ModelBundle, pairs: Pairs, before: Tensor) -> Tensor:
+    """The class the image was fooled into; where it resisted, the runner-up of the adversarial image."""
+    with torch.no_grad():
+        logits = torch.cat([bundle.logits(part) for part in pairs.adversarial.split(tracing.batch_limit(bundle))])
+    return logits.scatter(1, before[:, None], -torch.inf).argmax(1)
+
+
+def _cases(bundle: ModelBundle, pairs: Pairs) -> tuple[Case, Case, Case]:
+    with torch.no_grad():
+        noisy = torch.cat([bundle.logits(part).argmax(1) for part in pairs.noise.split(tracing.batch_limit(bundle))])
+    return (
+        Case(pairs.clean, pairs.labels("before", bundle.device)),
+        Case(pairs.adversarial, pairs.labels("after", bundle.device)),
+        Case(pairs.noise, noisy),
+    )
+
+
+def _played(pairs: Pairs) -> frozenset[int]:
+    """Classes that play a part in the question and must not serve as references."""
+    return frozenset(
+        label for outcome in pairs.outcomes for label in (outcome.label, outcome.before.label, outcome.after.label)
+    )
+
+
+def _connections(
+    bundle: ModelBundle, references: References, sides: tuple[Case, Case], found: tuple[Extracted, Extracted]
+) -> tuple[Connection, ...]:
+    last = len(bundle.sites)
+    heads = [_head(bundle, case, references, sides) for case in sides]
+    result = []
+    for link in bundle.links:
+        if link.target == last:
+            matrices, error = heads, 0.0
+        else:
+            matrices = [side.matrices[link.source, link.target] for side in found]
+            error = max(side.completeness[link.target] for side in found)
+        clean, adversarial = _arrays(matrices)
+        result.append(Connection(link.source, link.target, clean, adversarial, error))
+    return tuple(result)
+
+
+def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[Case, Case]) -> Tensor:
+    classes = torch.stack([side.targets.mode().values for side in sides])
+    rows, refs = case.pairs(references)
+    total = torch.zeros(2, bundle.sites[-1].channels, device=bundle.device)
+    for part in torch.arange(len(rows)).split(tracing.batch_limit(bundle)):
+        starts = references.trace.rows(refs[part])
+        total += connections.head(bundle, case.images[rows[part]], starts, classes)
+    return total / len(rows)
+
+
+def _overviews(clean: tracing.Trace, adversarial: tracing.Trace) -> dict[str, np.ndarray]:
+    found = {}
+    for name, trace in (("clean", clean), ("adversarial", adversarial)):
+        for k, site in enumerate(trace.maps):
+            mean = site.mean(dim=0)
+            side = max(mean.shape[1:])
+            pooled = F.adaptive_max_pool2d(mean, tuple(-(-s * OVERVIEW // side) for s in mean.shape[1:])) if side > OVERVIEW else mean
+            # Activations beyond float16 (65,504) would turn into infinities on the screen.
+            found[f"{k:03d}/{name}"] = pooled.clamp(-65504, 65504).half().cpu().numpy()
+    return found
+
+
+def _eight_bit(pictures: Tensor) -> Tensor:
+    return (pictures * 255).round() / 255
+
+
+def _arrays(tensors: tuple[Tensor, ...] | list[Tensor]) -> tuple[np.ndarray, ...]:
+    found = tuple(np.ascontiguousarray(tensor.float().cpu().numpy()) for tensor in tensors)
+    for array in found:
+        array.setflags(write=False)
+    return found
+
+
+class _Steps:
+    """Counts the stages of one examination for whoever waits."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.done = 0
+
+    def next(self) -> None:
+        self.report(self.done, len(STAGES), STAGES[self.done])
+        self.done += 1

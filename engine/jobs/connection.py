@@ -1,0 +1,167 @@
+"""The way to a Dask cluster: the store's own one on this machine, or an existing one by its address."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+from engine.errors import BadInput, WorkFailed
+from engine.jobs import contact
+from engine.jobs.contact import Contact, NoContact
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+    from distributed.security import Security
+
+DEATHS_ALLOWED: Final = 2
+"""A piece of work that was running when its worker died is begun again so often; the next death fails it."""
+PATIENCE: Final = 30.0
+"""Seconds to wait for another process that holds the lock but has not published its contact yet."""
+HANDSHAKE: Final = "5s"
+log = logging.getLogger(__name__)
+
+
+@final
+class Connection:
+    """Connects on first need and again whenever the other side is gone. Use it from one thread at a time."""
+
+    def __init__(self, store_root: Path, *, scheduler: str | None = None, allow_plain: bool = False) -> None:
+        """Check the address of an existing scheduler, if one is given; raises BadInput."""
+        if scheduler is not None:
+            _require_safe(scheduler, allow_plain)
+        self._root = store_root
+        self._scheduler = scheduler
+        self._ownership = contact.Ownership(store_root)
+        self._client: Client | None = None
+        self._cluster: LocalCluster | None = None
+
+    def client(self) -> Client:
+        """Return a connected client.
+
+        A vanished scheduler is replaced: by the next process that takes the store's lock, or by connecting anew.
+        Raises WorkFailed when no cluster can be reached, StoreError when the store cannot be used.
+        """
+        if self._client is None or self._client.status != "running":
+            self.close()
+            self._client = self._external() if self._scheduler else self._local()
+        return self._client
+
+    def close(self) -> None:
+        """Disconnect; a cluster started here ends with it."""
+        if self._client is None and self._cluster is None:
+            self._ownership.release()
+            return
+        level = logging.getLogger("distributed").level
+        # What Dask logs while it is torn down (lost heartbeats, cancelled futures) is no news to anybody.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        try:
+            if self._client is not None:
+                self._client.close(timeout=2)
+            if self._cluster is not None:
+                contact.withdraw(self._root)
+                self._cluster.close(timeout=5)
+        except (OSError, TimeoutError) as error:
+            log.warning("The connection to the workers did not end cleanly: %s", error)
+        finally:
+            logging.getLogger("distributed").setLevel(level)
+            self._client = self._cluster = None
+            self._ownership.release()
+
+    def _local(self) -> Client:
+        """Start the store's cluster, or connect to the process that runs it already."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if self._ownership.claim():
+                return self._started()
+            try:
+                found = contact.read(self._root)
+                return _connected(found.address, found.security())
+            except (NoContact, OSError, TimeoutError) as error:
+                # The holder is still starting, or it just died and the lock is free in a moment.
+                log.debug("No cluster yet: %r", error)
+                time.sleep(0.2)
+        raise WorkFailed("Another process holds the store's worker but does not answer; end it and ask again.")
+
+    def _started(self) -> Client:
+        from distributed.security import Security
+
+        contact.withdraw(self._root)
+        security = Security.temporary()
+        try:
+            self._cluster = _local_cluster(self._root, security)
+            client = _connected(self._cluster.scheduler_address, security)
+            public = (security.tls_client_cert, security.tls_client_key)
+            contact.publish(self._root, Contact(self._cluster.scheduler_address, *public))
+        except Exception as error:
+            log.exception("The worker could not be started")
+            self.close()
+            raise WorkFailed("The worker could not be started; the reason stands in the log.") from error
+        return client
+
+    def _external(self) -> Client:
+        from distributed.security import Security
+
+        address = str(self._scheduler)
+        try:
+            return _connected(address, Security(require_encryption=address.startswith("tls://")))
+        # TypeError and ValueError: what Dask raises for TLS files that are missing from its configuration.
+        except (OSError, TimeoutError, TypeError, ValueError) as error:
+            log.warning("The scheduler %s could not be reached: %r", address, error)
+            raise WorkFailed("The configured scheduler could not be reached; check its address and certificates.") from error
+
+
+def _require_safe(scheduler: str, allow_plain: bool) -> None:
+    if scheduler.startswith("tls://"):
+        return
+    if not scheduler.startswith("tcp://"):
+        raise BadInput(f"A scheduler's address starts with tls://, got '{scheduler[:80]}'.")
+    if not allow_plain:
+        raise BadInput(
+            "A scheduler runs the code it is sent, so it needs TLS: give a tls:// address, or allow plain tcp explicitly."
+        )
+
+
+def _connected(address: str, security: Security) -> Client:
+    from distributed import Client
+
+    return Client(address, security=security, timeout=HANDSHAKE, set_as_default=False)
+
+
+def _local_cluster(root: Path, security: Security) -> LocalCluster:
+    """One worker process with one thread; torch uses all cores inside it."""
+    import dask
+    from distributed import LocalCluster
+
+    scratch = root / "scratch"
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    with dask.config.set(_settings()):
+        return LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            security=security,
+            silence_logs=logging.ERROR,
+            scheduler_kwargs={"allowed_failures": DEATHS_ALLOWED},
+            local_directory=str(scratch),
+        )
+
+
+def _settings() -> dict[str, Any]:
+    """Environment of the worker process, read by its libraries when they are loaded.
+
+    Few malloc arenas and early trimming keep a worker that has seen large batches from holding on to their memory.
+    """
+    cores = str(os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0)))
+    environment = {
+        "OMP_NUM_THREADS": cores,
+        "MKL_NUM_THREADS": cores,
+        "OPENBLAS_NUM_THREADS": cores,
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
+    return {"distributed.nanny.pre-spawn-environ": environment}

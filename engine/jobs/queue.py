@@ -1,0 +1,225 @@
+"""Handing work to a cluster and knowing how far it is, without ever making a caller wait for a connection."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import secrets
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, final
+
+from engine.errors import EngineError, StoreError, WorkFailed
+from engine.jobs import errand
+from engine.jobs.connection import Connection
+from engine.jobs.notes import Note, NoNote, Notes
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+RETRY_AFTER: Final = 60.0
+"""Seconds for which a failure stands before asking again starts the work again."""
+Priority = Literal["interactive", "roster", "certificate", "gallery"]
+PRIORITIES: Final[dict[Priority, int]] = {"interactive": 30, "roster": 20, "certificate": 10, "gallery": 0}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a piece of work is, as far as this process can tell."""
+
+    state: Literal["unknown", "working", "failed"]
+    """`unknown`: never asked for, or ended; whether it left a result is for the store to say."""
+    done: int = 0
+    total: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ticket:
+    """One piece of work in flight."""
+
+    task: dict[str, Any]
+    """Plain JSON with the content key under `key`; the same key is the same work in every process."""
+    priority: Priority
+    doing: str
+    """What the work does, for example `examining the pair`."""
+    sent: threading.Event
+    settled: threading.Event
+
+    @property
+    def key(self) -> str:
+        return self.task["key"]
+
+
+@final
+class Jobs:
+    """The work of one store. Thread-safe; nothing is connected or started before the first piece of work."""
+
+    def __init__(
+        self, store_root: Path, perform: errand.Perform, *, scheduler: str | None = None, allow_plain: bool = False
+    ) -> None:
+        """Prepare to hand tasks to `perform` in a worker; raises BadInput for a scheduler address that is not safe."""
+        self._root = Path(store_root)
+        self._perform = perform
+        self._connect = functools.partial(Connection, self._root, scheduler=scheduler, allow_plain=allow_plain)
+        self._notes = Notes(self._root)
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._begin()
+
+    def submit(self, task: dict[str, Any], *, priority: Priority, doing: str) -> None:
+        """Hand in a piece of work, in the background.
+
+        Does nothing while it is in flight, and for a minute after it failed. Raises WorkFailed after `close`.
+        """
+        ticket = Ticket(task, priority, doing, threading.Event(), threading.Event())
+        with self._lock:
+            if self._is_closed:
+                raise WorkFailed("The workers have been shut down.")
+            if os.getpid() != self._process:
+                self._begin()
+            if ticket.key in self._tickets or self._failure(ticket.key) is not None:
+                return
+            self._tickets[ticket.key] = ticket
+            self._sender.submit(self._send, ticket)
+
+    def progress(self, key: str) -> Progress:
+        """Return how far a piece of work is."""
+        with self._lock:
+            ticket = self._tickets.get(key)
+            failure = self._failure(key)
+        if ticket is None:
+            return Progress("failed", message=failure) if failure is not None else Progress("unknown")
+        try:
+            note = self._notes.read(key)
+        except NoNote:
+            note = Note("failed")
+        if note.state == "failed":
+            return Progress("working", message="Waiting for the worker." if ticket.sent.is_set() else "Starting the worker.")
+        return Progress("working", note.done, note.total, note.message or f"{ticket.doing.capitalize()}.")
+
+    def wait(self, key: str, seconds: float) -> None:
+        """Wait a little for a piece of work in flight to end."""
+        with self._lock:
+            ticket = self._tickets.get(key)
+        if ticket is not None:
+            ticket.settled.wait(seconds)
+
+    def forgive(self, key: str) -> None:
+        """Forget that a piece of work failed, so that it can be handed in again at once."""
+        with self._lock:
+            self._failures.pop(key, None)
+            if self._failure(key) is not None:
+                self._notes.clear(key)
+
+    def close(self) -> None:
+        """End the connection, and the cluster if this process started it. What was in flight can be asked again."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            is_foreign = os.getpid() != self._process
+        if not is_foreign:
+            self._sender.shutdown(wait=True, cancel_futures=True)
+            self._connection.close()
+
+    def _begin(self) -> None:
+        """Start afresh, also in a process forked off one that was connected: threads and sockets stay with the parent."""
+        self._process = os.getpid()
+        self._connection = self._connect()
+        self._tickets: dict[str, Ticket] = {}
+        self._failures: dict[str, tuple[float, str]] = {}
+        # One thread: connecting takes seconds, and the connection is never used by two threads.
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="faultline-jobs")
+
+    def _send(self, ticket: Ticket) -> None:
+        try:
+            client = self._connection.client()
+            future = client.submit(
+                errand.run,
+                self._perform,
+                ticket.task,
+                str(self._root),
+                key=ticket.key,
+                priority=PRIORITIES[ticket.priority],
+            )
+            ticket.sent.set()
+            future.add_done_callback(functools.partial(self._settle, ticket))
+        except EngineError as error:
+            self._fail(ticket, str(error))
+        except Exception:
+            self._fail_internally(ticket)
+
+    def _settle(self, ticket: Ticket, future: Future) -> None:
+        """Release a finished future at once: a result kept in a worker that dies would be computed again.
+
+        A future cancelled with its connection is forgotten, never taken for done: the next ask hands it in again.
+        """
+        status = future.status
+        error = future.exception(timeout=5) if status == "error" else None
+        future.release()
+        if status == "finished":
+            self._drop(ticket)
+        elif error is not None:
+            self._judge(ticket, error)
+        else:
+            log.info("Lost sight of %s (%s); it is handed in again when it is asked for.", ticket.key, status)
+            self._drop(ticket)
+
+    def _judge(self, ticket: Ticket, error: BaseException) -> None:
+        """Tell the work that kills workers from work that merely waited in the queue of one that died."""
+        from distributed import KilledWorker
+
+        if not isinstance(error, KilledWorker):
+            log.error("Work %s could not be run", ticket.key, exc_info=error)
+            self._fail(ticket, str(error)) if isinstance(error, EngineError) else self._fail_internally(ticket)
+            return
+        starts = self._notes.starts(ticket.key)
+        if starts <= error.allowed_failures:
+            self._resend(ticket)
+        else:
+            self._fail(ticket, str(WorkFailed(f"The worker died {starts} times while {ticket.doing}.")))
+
+    def _resend(self, ticket: Ticket) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._sender.submit(self._send, ticket)
+
+    def _fail_internally(self, ticket: Ticket) -> None:
+        identifier = secrets.token_hex(4)
+        log.error("Work %s ended with internal error %s", ticket.key, identifier, exc_info=True)
+        self._fail(ticket, f"The work ended with an internal error (id {identifier}).")
+
+    def _fail(self, ticket: Ticket, message: str) -> None:
+        """Keep a failure here and, where the disk lets us, for the other processes of this store."""
+        with self._lock:
+            now = time.monotonic()
+            young = {key: one for key, one in self._failures.items() if now - one[0] < RETRY_AFTER}
+            self._failures = {**young, ticket.key: (now, message)}
+        try:
+            self._notes.write(ticket.key, Note("failed", message=message))
+        except StoreError:
+            log.exception("The failure of %s could not be noted", ticket.key)
+        self._drop(ticket)
+
+    def _failure(self, key: str) -> str | None:
+        """Why a piece of work failed within the last minute, here or in another process; None if it did not."""
+        if key in self._failures and time.monotonic() - self._failures[key][0] < RETRY_AFTER:
+            return self._failures[key][1]
+        try:
+            note = self._notes.read(key)
+        except NoNote:
+            return None
+        # A clock that was set back makes an age negative; then the failure no longer stands.
+        return note.message if note.state == "failed" and 0 <= time.time() - note.at < RETRY_AFTER else None
+
+    def _drop(self, ticket: Ticket) -> None:
+        with self._lock:
+            if self._tickets.get(ticket.key) is ticket:
+                del self._tickets[ticket.key]
+        ticket.settled.set()

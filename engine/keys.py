@@ -1,0 +1,64 @@
+"""Keys of content: the same request always has the same key, in every process and on every machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from engine.errors import BadInput
+
+FORMAT = 1
+"""Version of what a stored result means; it is part of every key, so results of another version are never mixed in."""
+DIGEST_BYTES = 16
+
+
+def content_key(record: object, *extra: object) -> str:
+    """Return 32 hex digits that stand for these values: dataclasses, tuples, texts, numbers, fractions.
+
+    Raises BadInput for a number that is not finite and for a value without a canonical form.
+    """
+    plain = [_canonical(value) for value in (record, *extra)]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return bytes_hash(text.encode())
+
+
+def array_hash(array: np.ndarray) -> str:
+    """Return 32 hex digits of an array's element type, shape and values; byte order and memory layout do not count."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    digest = hashlib.blake2b(f"{little.dtype.str}{little.shape}".encode(), digest_size=DIGEST_BYTES)
+    digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def bytes_hash(content: bytes) -> str:
+    """Return 32 hex digits of some bytes."""
+    digest = running_hash()
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def running_hash() -> hashlib.blake2b:
+    """Return the hash object behind `bytes_hash`, for content that arrives in blocks."""
+    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+
+
+def _canonical(value: object) -> object:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadInput(f"A key cannot be made of a number that is not finite, got {value}.")
+        return value
+    if isinstance(value, Fraction):
+        return {"fraction": f"{value.numerator}/{value.denominator}"}
+    if isinstance(value, tuple | list):
+        return [_canonical(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"noun": type(value).__name__, "fields": fields}
+    raise BadInput(f"A key cannot be made of a {type(value).__name__}.")

@@ -1,0 +1,108 @@
+"""The registered architectures: a name and weights give a network; nothing else is ever loaded as code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import BadInput, UnknownName
+from engine.models import cifar, digits_resnet
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How to build a network for given weights, and the preprocessing its weights usually want."""
+
+    build: Callable[[Weights, int], nn.Module]
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def _cifar_resnet(blocks: int) -> Architecture:
+    return Architecture(lambda _, classes: cifar.CifarResNet(blocks, classes), (32, 32), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _robust_resnet(stem: int, width: int, stages: int) -> Architecture:
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+    return Architecture(lambda _, classes: cifar.RobustResNet(stem, width, stages, classes), (32, 32), mean, std)
+
+
+def _small_cnn(weights: Weights, classes: int) -> nn.Module:
+    first, linear = weights.get("0.weight"), weights.get("5.weight")
+    if first is None or linear is None:
+        raise BadInput("The weights do not fit small_cnn: it needs the keys 0.weight and 5.weight.")
+    # 800 inputs to the first linear layer mean 28-pixel images without padding (5 x 5 x 32).
+    return cifar.small_cnn(first.shape[1], classes, padding=0 if linear.shape[1] == 800 else 1, flat=linear.shape[1])
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "cifar_resnet20": _cifar_resnet(3),
+    "cifar_resnet32": _cifar_resnet(5),
+    "cifar_resnet44": _cifar_resnet(7),
+    "cifar_resnet56": _cifar_resnet(9),
+    "resnet2b": _robust_resnet(8, 16, 1),
+    "resnet4b": _robust_resnet(16, 32, 2),
+    "small_cnn": Architecture(_small_cnn, (32, 32), (0.485, 0.456, 0.406), (0.225, 0.225, 0.225)),
+    "digits_resnet": Architecture(lambda _, classes: digits_resnet.DigitsResnet(classes), (32, 32), (0.5,), (0.5,)),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return every registered name: our own and torchvision's classifiers."""
+    from torchvision import models
+
+    return (*ARCHITECTURES, *models.list_models(module=models))
+
+
+def architecture(name: str) -> Architecture:
+    """Return a registered architecture. Raises UnknownName."""
+    from torchvision import models
+
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if name not in models.list_models(module=models):
+        raise UnknownName("architecture", name, names())
+    return Architecture(
+        lambda _, classes: models.get_model(name, weights=None, num_classes=classes),
+        (224, 224),
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+    )
+
+
+def build(name: str, weights: Weights, classes: int) -> nn.Module:
+    """Return the network of `name` with `weights` loaded, in eval mode.
+
+    Raises BadInput naming the first missing, unexpected or misshapen weights when they do not fit.
+    """
+    with torch.random.fork_rng():
+        network = architecture(name).build(weights, classes)
+    _check_fit(name, network.state_dict(), weights)
+    # Older files lack the batch counters of batch norm, which evaluation never reads; every other key was checked above.
+    network.load_state_dict(dict(weights), strict=False)
+    return network.eval()
+
+
+def _check_fit(name: str, wanted: Weights, got: Weights) -> None:
+    missing = sorted(key for key in wanted.keys() - got.keys() if not key.endswith("num_batches_tracked"))
+    unexpected = sorted(got.keys() - wanted.keys())
+    misshapen = sorted(key for key in wanted.keys() & got.keys() if wanted[key].shape != got[key].shape)
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} missing (first: {missing[0]})")
+    if unexpected:
+        faults.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
+    if misshapen:
+        key = misshapen[0]
+        faults.append(
+            f"{len(misshapen)} of another shape (first: {key} is {tuple(got[key].shape)}, needs {tuple(wanted[key].shape)})"
+        )
+    if faults:
+        raise BadInput(f"The weights do not fit {name}: " + "; ".join(faults) + ".")

@@ -1,0 +1,191 @@
+"""The only object that may hold a network: evaluated, frozen, preprocessing inside, with taps at its sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from engine.errors import Unsupported
+from engine.models import graph, paths, sites
+from engine.records import Link, Site
+
+Visit = Callable[[int, Tensor], Tensor]
+"""Given a tap's number and its tensor, returns the tensor that the network goes on with."""
+
+
+class Tap(nn.Module):
+    """An identity in the network at which a visitor may read or replace the tensor."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.visit: Visit | None = None
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        return tensor if self.visit is None else self.visit(self.number, tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A linear path between two sites, with the numbers of the taps that record it (see `paths.Path`)."""
+
+    source: int
+    target: int
+    module: nn.Module | None
+    """The convolution on the way; None for a shortcut."""
+    entrance: int
+    """Tap on what enters the convolution, or on the end of the shortcut."""
+    exit: int
+    """Tap on what leaves the convolution; the same as `entrance` for a shortcut."""
+    entrance_offset: int
+    target_offset: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ModelBundle:
+    """A network in eval mode, frozen, without in-place operations, taking images in [0, 1].
+
+    Raises Unsupported when it is made (`bundle`), never later.
+    """
+
+    network: fx.GraphModule
+    taps: tuple[Tap, ...]
+    sites: tuple[Site, ...]
+    links: tuple[Link, ...]
+    ways: tuple[Way, ...]
+    arrivals: tuple[int, ...]
+    """Per site the tap on the input of its activation (its own tap where it has none)."""
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    mean: Tensor
+    std: Tensor
+    content_hash: str
+    name: str
+
+    @property
+    def device(self) -> torch.device:
+        """The device everything of this bundle runs on."""
+        return self.mean.device
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return (batch, classes) logits of images (batch, channels, height, width) in [0, 1]; differentiable."""
+        return self.network((images - self.mean) / self.std)
+
+    @contextmanager
+    def visiting(self, visit: Visit) -> Iterator[None]:
+        """Let `visit` see and replace the tensor at every tap: sites are numbered first, in order."""
+        for tap in self.taps:
+            tap.visit = visit
+        try:
+            yield
+        finally:
+            for tap in self.taps:
+                tap.visit = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What a network expects of its input."""
+
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def bundle(network: nn.Module, preprocessing: Preprocessing, classes: tuple[str, ...], *, name: str = "", content_hash: str = "") -> ModelBundle:
+    """Return the bundle of a network, on the best device at hand. Raises Unsupported naming what cannot be traced."""
+    traced = graph.symbolic(network.eval())
+    walker = graph.Walker(traced)
+    shapes = graph.sizes(traced, torch.zeros(1, preprocessing.channels, *preprocessing.size))
+    nodes = walker.sites(lambda node: node in shapes and len(shapes[node]) == 4 and shapes[node][2] * shapes[node][3] > 1)
+    if len(nodes) < 2:
+        raise Unsupported(f"{name or type(network).__name__} has {len(nodes)} places with feature maps; at least 2 are needed.")
+    described = sites.describe(walker, nodes, shapes)
+    found = paths.find(walker, nodes, shapes)
+    taps, ways, arrivals = _insert_taps(walker, nodes, found)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    traced.requires_grad_(False)
+    shape = (1, preprocessing.channels, 1, 1)
+    return ModelBundle(
+        network=traced.eval().to(device),
+        taps=taps,
+        sites=described,
+        links=paths.links(found, len(nodes)),
+        ways=ways,
+        arrivals=arrivals,
+        classes=classes,
+        channels=preprocessing.channels,
+        size=preprocessing.size,
+        mean=torch.tensor(preprocessing.mean, device=device).view(shape),
+        std=torch.tensor(preprocessing.std, device=device).view(shape),
+        content_hash=content_hash,
+        name=name,
+    )
+
+
+def _insert_taps(
+    walker: graph.Walker, nodes: list[fx.Node], found: tuple[paths.Path, ...]
+) -> tuple[tuple[Tap, ...], tuple[Way, ...], tuple[int, ...]]:
+    inserter = _Inserter(walker.traced)
+    # Edges first, sites last: a site's tap then takes over every reader, the taps on its edges included.
+    numbered = len(nodes)
+    arrivals = []
+    for k, node in enumerate(nodes):
+        has_input = walker.is_activation(node)
+        arrivals.append(inserter.on_edge(node.all_input_nodes[0], node, numbered) if has_input else k)
+        numbered += has_input
+    ways = []
+    for path in found:
+        entrance, exit_ = numbered, numbered
+        inserter.on_edge(*path.entrance, entrance)
+        numbered += 1
+        if path.carrier is not None:
+            exit_ = inserter.on_node(path.carrier, numbered)
+            numbered += 1
+        module = walker.module(path.carrier) if path.carrier is not None else None
+        ways.append(Way(path.source, path.target, module, entrance, exit_, path.entrance_offset, path.target_offset))
+    for k, node in enumerate(nodes):
+        inserter.on_node(node, k)
+    walker.traced.graph.lint()
+    walker.traced.recompile()
+    return tuple(tap for _, tap in sorted(inserter.taps.items())), tuple(ways), tuple(arrivals)
+
+
+class _Inserter:
+    """Puts taps into a traced graph."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        self.traced = traced
+        self.taps: dict[int, Tap] = {}
+
+    def _new(self, after: fx.Node, number: int) -> fx.Node:
+        self.taps[number] = Tap(number)
+        self.traced.add_submodule(f"tap_{number}", self.taps[number])
+        with self.traced.graph.inserting_after(after):
+            return self.traced.graph.call_module(f"tap_{number}", (after,))
+
+    def on_edge(self, tensor: fx.Node, reader: fx.Node, number: int) -> int:
+        """Tap what `reader` takes from `tensor`; taps already on that edge stay."""
+        last = next(source for source in reader.all_input_nodes if _origin(source) is _origin(tensor))
+        reader.replace_input_with(last, self._new(last, number))
+        return number
+
+    def on_node(self, node: fx.Node, number: int) -> int:
+        """Tap what every reader takes from `node`."""
+        readers = list(node.users)
+        tap = self._new(node, number)
+        for reader in readers:
+            reader.replace_input_with(node, tap)
+        return number
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    while node.op == "call_module" and str(node.target).startswith("tap_"):
+        node = node.all_input_nodes[0]
+    return node

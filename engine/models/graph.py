@@ -1,0 +1,156 @@
+"""Finding a network's sites and the linear paths between them with torch.fx.
+
+A **site** is a tensor of feature maps that later layers read: every activation output, every block output after its
+addition, every concatenation and every linear bottleneck. Hooks on modules would miss functional activations and mix
+up modules that are called twice, so the graph decides.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from engine.errors import Unsupported
+
+ACTIVATION_MODULES = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Mish,
+)  # fmt: skip
+ACTIVATION_FUNCTIONS = (
+    F.relu, F.relu6, F.leaky_relu, F.elu, F.silu, F.gelu, F.hardswish, torch.relu, torch.tanh, torch.sigmoid, F.relu_,
+    torch.relu_,
+)  # fmt: skip
+ACTIVATION_METHODS = ("relu", "relu_", "tanh", "sigmoid")
+ADDITIONS = (operator.add, operator.iadd, torch.add)
+CARRIER_MODULES = (nn.Conv2d, nn.Linear)
+PASSING_MODULES = (
+    nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d,
+    nn.AdaptiveMaxPool2d, nn.Flatten, nn.ZeroPad2d,
+)  # fmt: skip
+PASSING_FUNCTIONS = (
+    F.dropout, F.avg_pool2d, F.adaptive_avg_pool2d, F.max_pool2d, F.adaptive_max_pool2d, torch.flatten, F.pad,
+    operator.getitem, torch.adaptive_avg_pool1d,
+)  # fmt: skip
+PASSING_METHODS = ("flatten", "view", "reshape", "contiguous", "mean", "squeeze", "__getitem__", "dropout")
+
+
+def symbolic(network: nn.Module) -> fx.GraphModule:
+    """Return `network` as a graph without in-place operations. Raises Unsupported naming what cannot be traced."""
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    try:
+        traced = fx.symbolic_trace(network)
+    except (fx.proxy.TraceError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise Unsupported(f"{type(network).__name__} cannot be traced: {reason}. Its forward must not branch on data.") from error
+    for node in traced.graph.nodes:
+        _make_out_of_place(node)
+    traced.recompile()
+    return traced
+
+
+def _make_out_of_place(node: fx.Node) -> None:
+    if node.target is operator.iadd:
+        node.target = operator.add
+    elif node.target in (F.relu_, torch.relu_):
+        node.target = F.relu
+    elif node.op == "call_method" and node.target == "relu_":
+        node.target = "relu"
+    if node.kwargs.get("inplace"):
+        node.update_kwarg("inplace", False)
+    if node.op == "call_function" and node.target in ACTIVATION_FUNCTIONS and True in node.args[1:]:
+        node.args = (*node.args[:1], *(False if argument is True else argument for argument in node.args[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Walker:
+    """Questions about the nodes of one traced network."""
+
+    traced: fx.GraphModule
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """Return the module a node calls, or None."""
+        return self.traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def is_activation(self, node: fx.Node) -> bool:
+        """Tell whether a node is a non-linearity applied to each element."""
+        return self._is(node, ACTIVATION_MODULES, ACTIVATION_FUNCTIONS, ACTIVATION_METHODS)
+
+    def is_addition(self, node: fx.Node) -> bool:
+        """Tell whether a node adds two tensors."""
+        named = node.target in ADDITIONS if node.op == "call_function" else node.target in ("add", "add_")
+        return node.op in ("call_function", "call_method") and named and len(node.all_input_nodes) == 2
+
+    def is_concatenation(self, node: fx.Node) -> bool:
+        """Tell whether a node joins tensors along an axis."""
+        return node.op == "call_function" and node.target in (torch.cat, torch.concat)
+
+    def is_carrier(self, node: fx.Node) -> bool:
+        """Tell whether a node is a convolution or a fully connected layer."""
+        return isinstance(self.module(node), CARRIER_MODULES)
+
+    def is_passing(self, node: fx.Node) -> bool:
+        """Tell whether a node keeps feature maps apart: pooling, padding, slicing, flattening, batch norm, dropout."""
+        return self._is(node, PASSING_MODULES, PASSING_FUNCTIONS, PASSING_METHODS)
+
+    def _is(self, node: fx.Node, modules: tuple, functions: tuple, methods: tuple) -> bool:
+        if node.op == "call_module":
+            return isinstance(self.module(node), modules)
+        if node.op == "call_function":
+            return node.target in functions
+        return node.op == "call_method" and node.target in methods
+
+    def producer(self, node: fx.Node) -> fx.Node:
+        """Return the node whose feature maps reach `node` unmixed, batch norm excepted: the walk stops there."""
+        while self.is_passing(node) and not isinstance(self.module(node), nn.BatchNorm2d):
+            node = node.all_input_nodes[0]
+        return node
+
+    def sites(self, has_maps: Callable[[fx.Node], bool]) -> list[fx.Node]:
+        """Return the site nodes in order of execution. `has_maps` tells which nodes yield (batch, channels, h, w)."""
+        found = set()
+        for node in self.traced.graph.nodes:
+            if self.is_carrier(node):
+                found.add(self.producer(node.all_input_nodes[0]))
+            elif self.is_activation(node) or (self.is_addition(node) and not self._only_activated(node)):
+                found.add(node)
+            elif node.op == "output":
+                found.add(self.producer(node.all_input_nodes[0]))
+        order = [node for node in self.traced.graph.nodes if node in found and node.op not in ("placeholder", "get_attr")]
+        return [node for node in order if has_maps(node) and not self._is_gate(node)]
+
+    def _only_activated(self, node: fx.Node) -> bool:
+        return all(self.is_activation(user) for user in node.users)
+
+    def _is_gate(self, node: fx.Node) -> bool:
+        """A squeeze-and-excitation gate multiplies other maps: it is a weight, not a feature map."""
+        return all(user.target in (operator.mul, torch.mul) for user in node.users) and bool(node.users)
+
+
+def sizes(traced: fx.GraphModule, example: Tensor) -> dict[fx.Node, torch.Size]:
+    """Return the shape of every node's tensor for an example input."""
+    shapes: dict[fx.Node, torch.Size] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> object:
+            result = super().run_node(n)
+            if isinstance(result, Tensor):
+                shapes[n] = result.shape
+            return result
+
+    with torch.no_grad():
+        Recorder(traced).run(example)
+    return shapes
+
+
+def module_of(node: fx.Node) -> str:
+    """Return the dotted name of the module a node belongs to: its own target, or the module whose forward holds it."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]
+    return stack[-1] if stack else ""

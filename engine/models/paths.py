@@ -1,0 +1,96 @@
+"""The linear paths between sites: which convolution or shortcut carries which maps of one site into which of the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+from engine.errors import Unsupported
+from engine.models import graph
+from engine.records import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One way from a site to the input of a later site's activation."""
+
+    source: int
+    target: int
+    carrier: fx.Node | None
+    """The convolution on the way, or None for a shortcut."""
+    entrance: tuple[fx.Node, fx.Node]
+    """(tensor, reader): where the source's maps enter the carrier, or the end of the shortcut."""
+    entrance_offset: int
+    """Channels of the entering tensor before the source's first one (channel padding of a shortcut)."""
+    target_offset: int
+    """First channel of the target that this path feeds (after concatenation or channel padding)."""
+
+
+def find(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, torch.Size]) -> tuple[Path, ...]:
+    """Return every linear path between the site nodes.
+
+    Raises Unsupported naming an operation between two sites that is not linear, such as a multiplication.
+    """
+    search = _Search(walker, {node: k for k, node in enumerate(nodes)}, shapes)
+    return tuple(path for target, node in enumerate(nodes) for path in search.into(target, node))
+
+
+def links(paths: tuple[Path, ...], sites: int) -> tuple[Link, ...]:
+    """Return the site pairs that any path joins, ordered by target, and last the one from the last site to the logits."""
+    pairs = sorted({(path.target, path.source) for path in paths})
+    return (*(Link(source, target) for target, source in pairs), Link(sites - 1, sites))
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    walker: graph.Walker
+    index: dict[fx.Node, int]
+    shapes: dict[fx.Node, torch.Size]
+
+    def into(self, target: int, node: fx.Node) -> Iterator[Path]:
+        if self.walker.is_activation(node):
+            yield from self._arriving(target, node.all_input_nodes[0], node, 0)
+        else:
+            yield from self._inside(target, node, node, 0)
+
+    def _arriving(self, target: int, tensor: fx.Node, reader: fx.Node, offset: int) -> Iterator[Path]:
+        """Paths through the edge `tensor` -> `reader`, walking against the flow."""
+        end, padding = tensor, 0
+        while end not in self.index and self.walker.is_passing(end):
+            padding += _channel_padding(end)
+            end = end.all_input_nodes[0]
+        if end in self.index:
+            yield Path(self.index[end], target, None, (tensor, reader), padding, offset + padding)
+        else:
+            yield from self._inside(target, end, reader, offset + padding)
+
+    def _inside(self, target: int, node: fx.Node, reader: fx.Node, offset: int) -> Iterator[Path]:
+        if self.walker.is_carrier(node):
+            tensor = node.all_input_nodes[0]
+            source = self.walker.producer(tensor)
+            if source in self.index:
+                yield Path(self.index[source], target, node, (tensor, node), 0, offset)
+        elif self.walker.is_addition(node):
+            for tensor in node.all_input_nodes:
+                yield from self._arriving(target, tensor, node, offset)
+        elif self.walker.is_concatenation(node):
+            for tensor in node.all_input_nodes:
+                yield from self._arriving(target, tensor, node, offset)
+                offset += self.shapes[tensor][1]
+        elif self.walker.is_passing(node):
+            yield from self._arriving(target, node.all_input_nodes[0], node, offset + _channel_padding(node))
+        elif node.op != "placeholder":
+            raise Unsupported(
+                f"The operation '{node.name}' ({node.target}) before '{reader.name}' is not linear, so its connections "
+                "cannot be computed exactly. Supported between sites: convolutions, additions, concatenations, pooling, padding."
+            )
+
+
+def _channel_padding(node: fx.Node) -> int:
+    """Channels that a padding puts before the first one (the parameter-free shortcut of CIFAR ResNets)."""
+    widths = node.args[1] if node.target is F.pad else ()
+    return int(widths[4]) if isinstance(widths, tuple | list) and len(widths) >= 6 else 0

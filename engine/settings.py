@@ -1,0 +1,156 @@
+"""Declared settings: one dataclass field gives the range check, the card of the form and its part of the id."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from typing import Any, ClassVar, Literal, Protocol
+
+from engine.errors import BadSetting, UnknownName
+from engine.records import SettingCard
+
+Unit = Literal["", "1/255"]
+SHORT = {"epsilon": "eps"}
+"""Names that ids write shorter; all others stand in the id as they are."""
+LONGEST_ID = 200
+FINEST = 10**12
+"""Largest denominator of a fraction: finer ones say nothing of a pixel and cannot be read back."""
+NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
+FRACTION = re.compile(rf"({NUMBER})(?:/({NUMBER}))?")
+INTEGER = re.compile(r"\d{1,9}")
+DECIMAL = re.compile(rf"{NUMBER}(?:e-?\d{{1,3}})?")
+
+
+class Spec(Protocol):
+    """A frozen dataclass whose fields are all made by `setting`."""
+
+    name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a field declares beside its default."""
+
+    low: float
+    high: float
+    help: str
+    unit: Unit
+
+
+def setting(default: Fraction | int | float, low: float, high: float, help: str, *, unit: Unit = "") -> Any:
+    """Return a dataclass field that must lie in [low, high]; `unit` is what a fraction is counted in when shown."""
+    return field(default=default, metadata={"declared": Declared(low, high, help, unit)})
+
+
+def check(spec: Spec) -> None:
+    """Raise BadSetting unless every setting of `spec` has the type of its default and lies in its range."""
+    for declared_field in fields(spec):
+        value = getattr(spec, declared_field.name)
+        name = f"{spec.name}.{declared_field.name}"
+        _check_type(name, value, type(declared_field.default))
+        declared = declared_field.metadata["declared"]
+        if not declared.low <= value <= declared.high:
+            raise BadSetting(f"{name} must lie in [{declared.low:g}, {declared.high:g}], got {float(value):g}.")
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    if type(value) is not kind:
+        example = ", for example Fraction(8, 255)" if kind is Fraction else ""
+        raise BadSetting(f"{name} must be of type {kind.__name__}{example}; got {value!r} ({type(value).__name__}).")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadSetting(f"{name} must be a finite number, got {value}.")
+    if isinstance(value, Fraction) and value.denominator > FINEST:
+        raise BadSetting(f"{name} must be a fraction with a denominator of at most {FINEST}, got {value}.")
+
+
+def identifier(spec: Spec) -> str:
+    """Return the full id with every setting, for example `pgd-linf:eps=8/255,steps=10`; `parse` reads it back."""
+    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), f.metadata['declared'].unit)}" for f in fields(spec)]
+    return f"{spec.name}:{','.join(parts)}" if parts else spec.name
+
+
+def parse(identifier: str, catalogue: Mapping[str, type], *, kind: str = "attack") -> Any:
+    """Return the spec an id stands for; settings that it leaves out keep their defaults.
+
+    Raises UnknownName for a name outside `catalogue` and BadSetting for a setting that is unknown, repeated, malformed
+    or out of range.
+    """
+    name, colon, rest = identifier.strip()[: LONGEST_ID + 1].partition(":")
+    if name not in catalogue:
+        raise UnknownName(kind, name, catalogue)
+    if len(identifier) > LONGEST_ID:
+        raise BadSetting(f"An id has at most {LONGEST_ID} characters, got {len(identifier)}.")
+    cls = catalogue[name]
+    return cls(**_values(cls, rest)) if colon else cls()
+
+
+def read_fraction(name: str, text: str) -> Fraction:
+    """Return the exact value of `8/255`, `0.05` or `0.5/255`; raises BadSetting, naming the setting."""
+    match = FRACTION.fullmatch(text.strip())
+    if not match or (match[2] and not Fraction(match[2])):
+        raise BadSetting(f"{name} must be a number such as 8/255 or 0.05, got '{text[:40]}'.")
+    return Fraction(match[1]) / Fraction(match[2] or 1)
+
+
+def cards(cls: type) -> tuple[SettingCard, ...]:
+    """Return what a form shows of each setting of a spec class, in the order of its fields."""
+    found = []
+    for declared_field in fields(cls):
+        declared = declared_field.metadata["declared"]
+        default = _text(declared_field.default, declared.unit)
+        found.append(SettingCard(declared_field.name, default, declared.low, declared.high, declared.help))
+    return tuple(found)
+
+
+def _values(cls: type, rest: str) -> dict[str, Fraction | int | float]:
+    """Read `eps=8/255,steps=10` into keyword arguments of `cls`."""
+    known = {_key(declared_field.name): declared_field for declared_field in fields(cls)}
+    values: dict[str, Fraction | int | float] = {}
+    for part in rest.split(","):
+        key, equals, text = part.partition("=")
+        if not equals or key not in known:
+            raise BadSetting(f"{cls.name} has no setting '{part[:40]}'. Known: {', '.join(known) or 'none'}.")
+        found = known[key]
+        if found.name in values:
+            raise BadSetting(f"{cls.name}.{found.name} is given twice.")
+        values[found.name] = _read(f"{cls.name}.{found.name}", text, type(found.default))
+    return values
+
+
+def _read(name: str, text: str, kind: type) -> Fraction | int | float:
+    if kind is Fraction:
+        return read_fraction(name, text)
+    if kind is int and INTEGER.fullmatch(text):
+        return int(text)
+    if kind is float and DECIMAL.fullmatch(text):
+        return float(text)
+    wanted = "a whole number such as 10" if kind is int else "a number such as 0.5"
+    raise BadSetting(f"{name} must be {wanted}, got '{text[:40]}'.")
+
+
+def _key(name: str) -> str:
+    return SHORT.get(name, name)
+
+
+def _text(value: Fraction | int | float, unit: Unit) -> str:
+    """Return the shortest text that reads back to exactly `value`."""
+    if isinstance(value, Fraction):
+        return _fraction_text(value, unit)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _fraction_text(value: Fraction, unit: Unit) -> str:
+    """Return `n/255` when n has at most two decimals and the unit is 1/255, else a decimal, else `p/q`."""
+    if unit == "1/255" and (value * 255 * 100).denominator == 1:
+        return f"{_decimal_text(value * 255)}/255"
+    return _decimal_text(value) if (value * FINEST).denominator == 1 else f"{value.numerator}/{value.denominator}"
+
+
+def _decimal_text(value: Fraction) -> str:
+    whole, rest = divmod(int(value * FINEST), FINEST)
+    return f"{whole}.{rest:012d}".rstrip("0").rstrip(".")

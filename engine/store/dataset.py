@@ -1,0 +1,118 @@
+"""A data set as it lies in the store: images memory-mapped, each checked against its hash when it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from engine import keys
+from engine.errors import BadInput, StoreError, UnknownName
+from engine.records import DatasetCard, ModelCard
+from engine.store.durable import disk_errors
+
+HASH_WIDTH = 2 * keys.DIGEST_BYTES
+
+
+@final
+class Dataset:
+    """Images, labels and names of one data set; every sample has a key such as `00017`."""
+
+    def __init__(self, card: DatasetCard, folder: Path) -> None:
+        self.card = card
+        self._folder = folder
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all samples, in order."""
+        return tuple(f"{index:05d}" for index in range(self.card.count))
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(samples,) int64 indices into the card's classes, read-only."""
+        return self._loaded("labels.npy")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each sample was called where it came from, in order."""
+        with disk_errors("reading a data set"):
+            return tuple(json.loads((self._folder / "names.json").read_text(encoding="utf-8")))
+
+    def images(self, samples: Sequence[str]) -> np.ndarray:
+        """Return images as (samples, height, width, channels) uint8, read-only.
+
+        Raises UnknownName for a key that is not there and StoreError for an image that changed since it was added.
+        """
+        rows = [self.row(sample) for sample in samples]
+        height, width = self.card.size
+        found = np.empty((len(rows), height, width, self.card.channels), dtype=np.uint8)
+        with disk_errors("reading an image"):
+            for place, row in enumerate(rows):
+                found[place] = self._pixels[row]
+                self._check(found[place], row)
+        found.setflags(write=False)
+        return found
+
+    def row(self, sample: str) -> int:
+        """Return the index of a sample; raises UnknownName."""
+        if isinstance(sample, str) and sample.isascii() and sample.isdigit() and len(sample) < 16:
+            index = int(sample)
+            if index < self.card.count and sample == f"{index:05d}":
+                return index
+        raise UnknownName("sample", sample, [f"00000 to {self.card.count - 1:05d}"] if self.card.count else [])
+
+    def keys_of(self, label: int) -> tuple[str, ...]:
+        """Return the keys of all samples of one class (an index into the card's classes), in order."""
+        return tuple(f"{index:05d}" for index in np.flatnonzero(self.labels == label))
+
+    def labels_for(self, model: ModelCard) -> np.ndarray:
+        """Return (samples,) int64 labels as a model counts its classes, matched by class name.
+
+        Raises BadInput for a class with images that the model does not know, or knows under two indices.
+        """
+        if self.card.classes == model.classes:
+            return self.labels
+        places = [self._place(name, model, count) for name, count in self._counted_classes()]
+        return np.asarray(places, dtype=np.int64)[self.labels]
+
+    def _counted_classes(self) -> zip[tuple[str, int]]:
+        return zip(self.card.classes, self.card.class_counts, strict=True)
+
+    def _place(self, name: str, model: ModelCard, count: int) -> int:
+        """Index of a class name in the model; -1 for a class without images, whose label is never used."""
+        if not count:
+            return -1
+        if model.classes.count(name) != 1:
+            problem = "twice" if name in model.classes else "not at all"
+            raise BadInput(
+                f"Class '{name[:80]}' of data set '{self.card.name}' appears {problem} in model '{model.name}'; "
+                "use a data set whose class names are among the model's."
+            )
+        return model.classes.index(name)
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        return np.load(self._folder / "images.npy", mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def _hashes(self) -> np.ndarray:
+        return self._loaded("hashes.npy")
+
+    def _check(self, image: np.ndarray, row: int) -> None:
+        if image_hash(image) != str(self._hashes[row]):
+            raise StoreError(f"Image {row:05d} of data set '{self.card.name}' changed on the disk; add the data set again.")
+
+    def _loaded(self, file: str) -> np.ndarray:
+        with disk_errors("reading a data set"):
+            array = np.load(self._folder / file, allow_pickle=False)
+        array.setflags(write=False)
+        return array
+
+
+def image_hash(image: np.ndarray) -> str:
+    """Return the hash that guards one stored image."""
+    return keys.bytes_hash(image.tobytes())

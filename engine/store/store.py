@@ -1,0 +1,229 @@
+"""The store: one folder that holds models, data sets and results, readable without Faultline."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Final, TypeVar, final
+
+import numpy as np
+
+from engine import serial
+from engine.errors import BadInput, StoreError, UnknownName
+from engine.records import DatasetCard, ModelCard
+from engine.store import durable, envelope, names
+from engine.store.archive import Corrupt
+from engine.store.dataset import HASH_WIDTH, Dataset, image_hash
+from engine.store.shelf import Shelf
+
+FORMAT: Final = 1
+MARKER: Final = "faultline.json"
+FOREIGN_ALLOWED: Final = {"lost+found"}
+"""What an empty folder may hold: the root of a freshly made file system has this one."""
+WEIGHTS: Final = "weights.safetensors"
+Card = TypeVar("Card", ModelCard, DatasetCard)
+log = logging.getLogger(__name__)
+
+
+@final
+class Store:
+    """Models, data sets and results in one folder. Nothing in it is ever half-written or overwritten silently."""
+
+    def __init__(self, root: str | Path, *, create: bool = True) -> None:
+        """Open a store, or make one of an empty or absent folder unless `create` is off; raises StoreError."""
+        self.root = Path(root).resolve()
+        with durable.disk_errors("being opened"):
+            if not (self.root / MARKER).is_file():
+                self._make(create)
+            self._check_format()
+            for name in ("models", "data", "records", "work"):
+                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+        if not os.access(self.root, os.W_OK):
+            raise StoreError("The store's folder cannot be written to; grant this user write access or name another folder.")
+        self.records = Shelf(self.root / "records")
+        self._cards: dict[Path, tuple[tuple[int, int], ModelCard | DatasetCard]] = {}
+        self._datasets: dict[str, Dataset] = {}
+
+    def sweep(self) -> None:
+        """Remove what processes that died while writing left behind."""
+        with durable.disk_errors("being cleaned"):
+            for name in ("", "models", "data", "work"):
+                durable.sweep(self.root / name)
+            self.records.sweep()
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """Return the cards of all models, by name."""
+        return tuple(self._card("models", name, ModelCard) for name in self._listed("models"))
+
+    def datasets(self) -> tuple[DatasetCard, ...]:
+        """Return the cards of all data sets, by name."""
+        return tuple(self._card("data", name, DatasetCard) for name in self._listed("data"))
+
+    def model_card(self, name: str) -> ModelCard:
+        """Return a model's card; raises UnknownName."""
+        self._require_known("model", "models", name)
+        return self._card("models", name, ModelCard)
+
+    def data_card(self, name: str) -> DatasetCard:
+        """Return a data set's card; raises UnknownName."""
+        self._require_known("data set", "data", name)
+        return self._card("data", name, DatasetCard)
+
+    def weights(self, name: str) -> Path:
+        """Return the path of a model's weights after checking their hash; raises UnknownName, StoreError."""
+        self._require_known("model", "models", name)
+        path = self.root / "models" / name / WEIGHTS
+        self._require_whole(path.parent, (WEIGHTS,), ModelCard)
+        return path
+
+    def dataset(self, name: str) -> Dataset:
+        """Return a data set, its labels and names checked, its images checked as they are read."""
+        card = self.data_card(name)
+        held = self._datasets.get(name)
+        if held is None or held.card is not card:
+            folder = self.root / "data" / name
+            self._require_whole(folder, ("labels.npy", "names.json", "hashes.npy"), DatasetCard)
+            held = self._datasets[name] = Dataset(card, folder)
+        return held
+
+    def add_model(self, card: ModelCard, weights: Path | bytes) -> None:
+        """Add a model. The same one again changes nothing; raises BadInput for another one of that name."""
+        names.require_name("model", card.name)
+        if self._is_held("models", card):
+            return
+        with durable.disk_errors("adding a model"), durable.new_folder(self.root / "models" / card.name) as folder:
+            if isinstance(weights, bytes):
+                (folder / WEIGHTS).write_bytes(weights)
+            else:
+                shutil.copyfile(weights, folder / WEIGHTS)
+            _seal(folder, card)
+        self._require_added("models", card)
+
+    def add_data(self, card: DatasetCard, images: np.ndarray, labels: np.ndarray, sample_names: tuple[str, ...]) -> None:
+        """Add a data set. The same one again changes nothing; raises BadInput for another one of that name.
+
+        images: (samples, height, width, channels) uint8; labels: (samples,) integers into the card's classes.
+        """
+        names.require_name("data set", card.name)
+        _check_data(card, images, labels, sample_names)
+        if self._is_held("data", card):
+            return
+        with durable.disk_errors("adding a data set"), durable.new_folder(self.root / "data" / card.name) as folder:
+            np.save(folder / "images.npy", np.ascontiguousarray(images), allow_pickle=False)
+            np.save(folder / "labels.npy", labels.astype(np.int64), allow_pickle=False)
+            hashes = np.array([image_hash(image) for image in images], dtype=f"U{HASH_WIDTH}")
+            np.save(folder / "hashes.npy", hashes, allow_pickle=False)
+            (folder / "names.json").write_text(json.dumps(sample_names), encoding="utf-8")
+            _seal(folder, card)
+        self._require_added("data", card)
+
+    def _make(self, create: bool) -> None:
+        if not create:
+            raise StoreError("This folder is no Faultline store; name the folder that the store was made in.")
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        foreign = [one.name for one in self.root.iterdir() if not one.name.startswith(durable.PREFIX)]
+        if not set(foreign) <= FOREIGN_ALLOWED | {MARKER}:
+            raise StoreError("This folder holds other files and is no Faultline store; name an empty or a new folder.")
+        try:
+            self.root.chmod(0o700)
+        except PermissionError:
+            log.warning("The store's folder belongs to another user; its permissions stay as they are.")
+        content = json.dumps({"made_by": "faultline", "format": FORMAT})
+        durable.write_file(self.root / MARKER, content.encode())
+
+    def _check_format(self) -> None:
+        try:
+            marker = json.loads((self.root / MARKER).read_bytes())
+            found = marker["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{MARKER} is damaged, so this folder cannot be opened as a store.") from error
+        if found != FORMAT:
+            raise StoreError(
+                f"This store has format {str(found)[:20]}, and this Faultline reads format {FORMAT}; "
+                "open it with the version that wrote it, or name a new folder."
+            )
+
+    def _listed(self, shelf: str) -> list[str]:
+        with durable.disk_errors("listing what it holds"):
+            return sorted(one.name for one in (self.root / shelf).iterdir() if names.is_name(one.name))
+
+    def _require_known(self, kind: str, shelf: str, name: object) -> None:
+        if not names.is_name(name) or not (self.root / shelf / str(name) / "card.json").is_file():
+            raise UnknownName(kind, name, self._listed(shelf))
+
+    def _card(self, shelf: str, name: str, noun: type[Card]) -> Card:
+        """A card, read again only when its file changed: menus ask for cards at every interaction."""
+        path = self.root / shelf / name / "card.json"
+        with durable.disk_errors("reading a card"):
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            known = self._cards.get(path)
+            if known is None or known[0] != stamp:
+                known = (stamp, serial.rebuild(noun, self._sealed(path.parent, noun).value))
+                self._cards[path] = known
+        if not isinstance(known[1], noun):
+            raise StoreError(f"'{name}' holds a card of another kind.")
+        return known[1]
+
+    def _sealed(self, folder: Path, noun: type) -> envelope.Envelope:
+        try:
+            return envelope.unpack((folder / "card.json").read_bytes(), noun.__name__)
+        except Corrupt as error:
+            raise _damaged(folder.name, "card.json") from error
+
+    def _require_whole(self, folder: Path, files: tuple[str, ...], noun: type) -> None:
+        with durable.disk_errors(f"reading '{folder.name}'"):
+            hashes = self._sealed(folder, noun).files
+            for file in files:
+                if envelope.file_hash(folder / file) != hashes.get(file):
+                    raise _damaged(folder.name, file)
+
+    def _is_held(self, shelf: str, card: ModelCard | DatasetCard) -> bool:
+        """Tell whether this very thing is here already; raises BadInput when another one has its name."""
+        if not (self.root / shelf / card.name).exists():
+            return False
+        kind = "model" if shelf == "models" else "data set"
+        held = self._card(shelf, card.name, type(card))
+        if _identity(held) != _identity(card):
+            raise BadInput(f"The store already holds another {kind} called '{card.name}'; choose another name.")
+        return True
+
+    def _require_added(self, shelf: str, card: ModelCard | DatasetCard) -> None:
+        """When two processes add under one name at once, the first one wins and the other one is told."""
+        self._is_held(shelf, card)
+
+
+def _damaged(name: str, file: str) -> StoreError:
+    return StoreError(f"{file} of '{name}' differs from what was added; remove that folder and add it again.")
+
+
+def _identity(card: ModelCard | DatasetCard) -> tuple[object, ...]:
+    """What makes two cards speak of the same thing, whenever it was added and whatever was derived from it since."""
+    shared = (card.content_hash, card.classes, card.channels, card.size)
+    if isinstance(card, ModelCard):
+        return (*shared, card.architecture, card.mean, card.std)
+    return (*shared, card.count)
+
+
+def _seal(folder: Path, card: ModelCard | DatasetCard) -> None:
+    hashes = {file.name: envelope.file_hash(file) for file in sorted(folder.iterdir()) if file.name != "images.npy"}
+    sealed = envelope.Envelope(type(card).__name__, serial.flatten(card).value, files=hashes)
+    (folder / "card.json").write_bytes(envelope.pack(sealed))
+
+
+def _check_data(card: DatasetCard, images: np.ndarray, labels: np.ndarray, sample_names: tuple[str, ...]) -> None:
+    shape = (card.count, *card.size, card.channels)
+    if images.dtype != np.uint8 or images.shape != shape:
+        raise BadInput(f"Images must be uint8 of shape {shape}, got {images.dtype} of shape {images.shape}.")
+    if labels.shape != (card.count,) or labels.dtype.kind not in "iu":
+        raise BadInput(f"Labels must be {card.count} integers, got {labels.dtype} of shape {labels.shape}.")
+    if len(sample_names) != card.count:
+        raise BadInput(f"There must be {card.count} sample names, got {len(sample_names)}.")
+    if card.count and not 0 <= int(labels.min()) <= int(labels.max()) < len(card.classes):
+        raise BadInput(f"Labels must lie in 0 to {len(card.classes) - 1}, got {labels.min()} to {labels.max()}.")
+    counts = tuple(np.bincount(labels, minlength=len(card.classes)).tolist())
+    if counts != card.class_counts:
+        raise BadInput(f"The card counts {card.class_counts[:12]} images per class, the labels {counts[:12]}.")

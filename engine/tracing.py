@@ -1,0 +1,129 @@
+"""Reading and replacing feature maps at sites: three visitors of a bundle's taps, and one gradient for them all.
+
+The shared primitive of every method: with `b + (a - b) * m` at each site, the gradient with respect to the gate m is
+the contribution of that feature map, sum over positions of (a - b) * dF/da.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from engine.models.bundle import ModelBundle
+
+Maps = tuple[Tensor, ...]
+"""Per site (batch, channels, height, width)."""
+PerMap = tuple[Tensor, ...]
+"""Per site (batch, channels)."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Trace:
+    """One forward pass over a batch: the maps at every site and the logits, detached."""
+
+    maps: Maps
+    logits: Tensor
+
+    def rows(self, index: Tensor) -> Trace:
+        """Return the trace of some of the images, by (n,) int64 index; rows may repeat."""
+        return Trace(tuple(site[index] for site in self.maps), self.logits[index])
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Keeps the tensors of some taps, each as an autograd node of its own."""
+
+    wanted: frozenset[int]
+    seen: dict[int, Tensor] = field(default_factory=dict)
+
+    def __call__(self, number: int, tensor: Tensor) -> Tensor:
+        if number not in self.wanted:
+            return tensor
+        # An identity tap returns the tensor of its producer, whose gradient would mix in that tensor's other readers.
+        own = tensor.view_as(tensor) if tensor.requires_grad else tensor
+        self.seen[number] = own
+        return own
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Replaces each site's maps by `b + (a - b) * m`: gate m of (batch, channels), baseline run b, or zero."""
+
+    gates: PerMap
+    baseline: Maps | None
+
+    def __call__(self, number: int, tensor: Tensor) -> Tensor:
+        if number >= len(self.gates):
+            return tensor
+        gate = self.gates[number][:, :, None, None]
+        if self.baseline is None:
+            return tensor * gate
+        return torch.lerp(self.baseline[number], tensor, gate)
+
+
+@dataclass(frozen=True, slots=True)
+class Transplant:
+    """Puts the chosen maps of a donor run into the run at hand; everything after them is computed anew."""
+
+    chosen: PerMap
+    """Per site (batch, channels) bool."""
+    donor: Maps
+
+    def __call__(self, number: int, tensor: Tensor) -> Tensor:
+        if number >= len(self.chosen):
+            return tensor
+        return torch.where(self.chosen[number][:, :, None, None], self.donor[number], tensor)
+
+
+@torch.no_grad()
+def record(bundle: ModelBundle, images: Tensor) -> Trace:
+    """Return the trace of images (batch, channels, height, width) in [0, 1]."""
+    recorder = Recorder(frozenset(range(len(bundle.sites))))
+    with bundle.visiting(recorder):
+        logits = bundle.logits(images)
+    return Trace(tuple(recorder.seen[k] for k in range(len(bundle.sites))), logits)
+
+
+@torch.no_grad()
+def transplanted(bundle: ModelBundle, images: Tensor, chosen: PerMap, donor: Maps) -> Tensor:
+    """Return the logits of `images` with the chosen maps taken from the donor run (same batch)."""
+    with bundle.visiting(Transplant(chosen, donor)):
+        return bundle.logits(images)
+
+
+@torch.no_grad()
+def gated(bundle: ModelBundle, images: Tensor, gates: PerMap, baseline: Maps | None = None) -> Tensor:
+    """Return the logits of `images` with every site's maps gated."""
+    with bundle.visiting(Gates(gates, baseline)):
+        return bundle.logits(images)
+
+
+def margins(logits: Tensor, targets: Tensor, rivals: Tensor) -> Tensor:
+    """Return logit(target) - logit(rival), (batch,); a rival of -1 leaves it out."""
+    own = logits.gather(1, targets[:, None]).squeeze(1)
+    other = logits.gather(1, rivals.clamp(min=0)[:, None]).squeeze(1)
+    return own - other * (rivals >= 0)
+
+
+def uniform_gates(bundle: ModelBundle, batch: int, value: float) -> PerMap:
+    """Return gates of one value for every map: per site (batch, channels) float32."""
+    return tuple(torch.full((batch, site.channels), value, device=bundle.device) for site in bundle.sites)
+
+
+def split(flat: Tensor, bundle: ModelBundle) -> PerMap:
+    """Cut (batch, all maps) into per-site (batch, channels) pieces."""
+    return flat.split([site.channels for site in bundle.sites], dim=1)
+
+
+def join(per_map: Sequence[Tensor]) -> Tensor:
+    """Join per-site (batch, channels) pieces into (batch, all maps)."""
+    return torch.cat(list(per_map), dim=1)
+
+
+def batch_limit(bundle: ModelBundle) -> int:
+    """Return how many images go through at once: 96 at 32 pixels, 6 from 128 on (measured: no gain above, and memory)."""
+    height, width = bundle.size
+    return max(6, min(96, 96 * 1024 // (height * width)))
