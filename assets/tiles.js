@@ -5,8 +5,9 @@
   const GROUPS = ["clean", "shared", "adversarial", "other"];
   const NAMES = ["clean only", "shared", "adversarial only", "in neither datapath"];
   const MARKS = ["C", "S", "A", "–"];
-  const PAIR_SIDE = 46; // pixels; a whole number, so that neighbouring tiles of a sheet never bleed in
-  const DIFFERENCE_SIDE = 64;
+  // Whole pixels, so that neighbouring tiles of a sheet never bleed in; the largest with which a layer fits without scrolling.
+  const SIDES = [80, 64, 56, 46];
+  const FITTING = 940;
   const MILLION = 1e6;
   const ORDERS = {
     importance: (p, i) => Math.max(p.clean[i], p.adversarial[i]),
@@ -28,14 +29,13 @@
     return !panel.message && Boolean(ask) && (panel.key !== ask.key || panel.layer !== ask.layer || panel.share !== ask.share);
   }
 
-  function draw(panel, group, sort, scale, difference, ask) {
+  function draw(answer, group, sort, scale, difference, ask) {
     const body = byId("layer-body");
-    if (!panel || !body) return;
-    if (isStale(panel, ask)) {
-      body.classList.add("is-stale");
-      return;
-    }
-    body.classList.remove("is-stale");
+    if (!answer || !body) return;
+    // A late answer to an older question must not replace the one that is drawn.
+    const panel = isStale(answer, ask) && drawn.panel ? drawn.panel : answer;
+    body.classList.toggle("is-stale", isStale(panel, ask));
+    if (isStale(panel, ask)) return;
     showMessage(panel, body);
     if (panel.message) {
       drawn.panel = null;
@@ -116,9 +116,9 @@
     if (drawn.paint === wanted) return;
     drawn.paint = wanted;
     const tiles = byId("layer-tiles");
-    const side = difference ? DIFFERENCE_SIDE : PAIR_SIDE;
+    const side = fittingSide(panel, tiles.clientWidth, difference ? 1 : 2);
     const sheet = (name) => `url("${address(panel, name, scale)}")`;
-    const height = Math.max(8, Math.min(2 * side, Math.round((side * panel.height) / panel.width)));
+    const height = heightOf(panel, side);
     tiles.classList.toggle("is-difference", difference);
     tiles.style.setProperty("--width", `${side}px`);
     tiles.style.setProperty("--height", `${height}px`);
@@ -127,6 +127,16 @@
     tiles.style.setProperty("--first", sheet(difference ? "difference" : "clean"));
     tiles.style.setProperty("--second", difference ? "none" : sheet("adversarial"));
     byId("layer-note").textContent = note(panel, scale, difference);
+  }
+
+  const heightOf = (panel, side) => Math.max(8, Math.min(2 * side, Math.round((side * panel.height) / panel.width)));
+
+  function fittingSide(panel, width, maps) {
+    const fits = (side) => {
+      const across = Math.max(1, Math.floor(width / (maps * side + 16)));
+      return Math.ceil(panel.group.length / across) * (heightOf(panel, side) + 36) <= FITTING;
+    };
+    return SIDES.find(fits) || (maps === 1 ? 64 : SIDES.at(-1));
   }
 
   function address(panel, side, scale) {
@@ -149,7 +159,7 @@
     const [clean, shared, adversarial, outside] = counts;
     const sets = byId("layer-sets");
     const column = (n) => (n ? `minmax(2.6em, ${n}fr)` : "0");
-    sets.querySelector(".bar").style.gridTemplateColumns = [clean, shared, adversarial].map(column).join(" ");
+    sets.querySelector(".sets-bar").style.gridTemplateColumns = [clean, shared, adversarial].map(column).join(" ");
     const say = (selector, text) => { sets.querySelector(selector).textContent = text; };
     say(".bracket.clean", `clean datapath ${clean + shared}`);
     say(".bracket.adversarial", `adversarial datapath ${shared + adversarial}`);

@@ -1,1 +1,1 @@
-"""Faultline's dashboard. Importing it imports no torch, and no Dash either: a compute worker may import it in passing."""
+"""Faultline's dashboard. Importing it imports no torch and no Dash: compute workers import it in passing."""

@@ -35,15 +35,22 @@ def parser() -> Parser:
     made.add_argument("--store", metavar="DIR", help="folder of the store (default: ./faultline-store)")
     made.add_argument("--host", help="address to listen on (default: 127.0.0.1; others need FAULTLINE_HOSTS)")
     made.add_argument("--port", type=int, help="port to listen on (default: 8050)")
-    made.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler, tls://host:port (default: a local worker)")
-    made.add_argument("--new-link", action="store_true", help="print a new one-time link to the running server, and exit")
+    made.add_argument(
+        "--scheduler", metavar="ADDRESS", help="Dask scheduler, tls://host:port (default: a local worker)"
+    )
+    made.add_argument(
+        "--new-link", action="store_true", help="print a new one-time link to the running server, and exit"
+    )
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 2 bad input."""
     options = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # On the handler, as Dask's loggers bring a level of their own and would tell of every start and stop.
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    logging.basicConfig(handlers=[handler], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         chosen = settings.from_environment({**os.environ, **_given(options)})
         if options.new_link:

@@ -54,7 +54,7 @@ def shell() -> dash.Dash:
     app = dash.Dash(
         __name__,
         # Flask would serve a folder called `static` unasked.
-        server=Flask(__name__, static_folder=None),
+        server=Flask(__name__, static_folder=None),  # type: ignore[arg-type]
         assets_folder=str(ASSETS),
         # The index loads it in the head, before anything is painted.
         assets_ignore=r"theme-init\.js",
@@ -78,7 +78,7 @@ def secured(app: dash.Dash, settings: Settings) -> dash.Dash:
     if app.server.test_client().get("/").status_code != 200:
         raise RuntimeError("The page could not be drawn.")
     guard = Guard(app.server.wsgi_app, Login.open(settings.store), settings, script_hashes=app.csp_hashes())
-    app.server.wsgi_app = guard  # type: ignore[method-assign]
+    app.server.wsgi_app = guard
     return app
 
 

@@ -33,7 +33,9 @@ class Login:
         """Return the login of a store folder, made on first use (folder mode 0700, files 0600); raises StoreError."""
         folder = store / "login"
         try:
-            (folder / "links").mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One by one: `parents=True` makes the outer folders with the usual, open mode.
+            for made in (store, folder, folder / "links"):
+                made.mkdir(mode=0o700, exist_ok=True)
             return cls(folder, _read_or_make_secret(folder / "secret"))
         except OSError as error:
             raise StoreError(f"The login files of the store cannot be read or written: {error.strerror}.") from error
@@ -108,5 +110,7 @@ def _read_or_make_secret(path: Path) -> bytes:
             fresh.unlink(missing_ok=True)
     secret = path.read_bytes()
     if len(secret) < 32:
-        raise StoreError("The login secret of the store is damaged: remove the file login/secret; open sessions then end.")
+        raise StoreError(
+            "The login secret of the store is damaged: remove the file login/secret; open sessions then end."
+        )
     return secret

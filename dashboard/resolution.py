@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
+STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
+"""How a strength may be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def choose(kind: str, asked: str | None, known: Sequence[str], default: str | No
     """Return `asked` where it is known, else `default`; a name that is not known is named in `notices`."""
     if asked is None or asked in known:
         return default if asked is None else asked
-    shown = f"showing '{default}'" if default is not None else "there is none to show"
+    shown = f"showing '{default}'" if default is not None else "showing the first that fits"
     notices.append(f"The link asked for {kind} '{asked[:80]}', which is not here; {shown}.")
     return default
 
@@ -112,15 +115,28 @@ def _with_attack(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
 
 def _epsilon(view: ViewState, attack: AttackCard, auditor: Auditor, notices: list[str]) -> str | None:
     setting = epsilon_setting(attack)
-    default = setting.default if setting else None
-    if view.epsilon is None or default is None:
-        return default
-    try:
-        auditor.attack_id(attack.name, view.epsilon)
-    except BadInput as error:
-        notices.append(f"The link asked for epsilon '{view.epsilon[:80]}'; showing {default}. {error}")
-        return default
-    return view.epsilon
+    if view.epsilon is None or setting is None:
+        return setting.default if setting else None
+    value = strength(view.epsilon)
+    if value is not None and setting.low <= value <= setting.high:
+        try:
+            auditor.attack_id(attack.name, view.epsilon)
+            return view.epsilon
+        except BadInput as error:
+            notices.append(str(error))
+    notices.append(
+        f"The link asked for epsilon '{view.epsilon[:80]}', which is not a strength between {setting.low:g} and "
+        f"{setting.high:g}; showing {setting.default}."
+    )
+    return setting.default
+
+
+def strength(text: str) -> float | None:
+    """Return the value of a strength as written, `8/255` or `0.05`; None for anything else."""
+    if not STRENGTH.fullmatch(text):
+        return None
+    above, _, below = text.partition("/")
+    return float(above) / float(below) if below else float(above)
 
 
 def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resolved:

@@ -13,7 +13,7 @@ import numpy as np
 from flask import Flask, Response, request
 
 from dashboard.figures import patches, sprites
-from dashboard.viewmodels import fields
+from dashboard.viewmodels import asks, fields, neuron
 from engine import DatasetCard, EngineError, Examination, ModelCard, UnknownName
 
 FOREVER = "private,max-age=31536000,immutable"
@@ -22,9 +22,8 @@ KEY = re.compile(r"[A-Za-z0-9_-]{1,160}")
 MAP_SIDES = ("clean", "adversarial", "difference")
 PICTURE_SIDES = ("clean", "adversarial", "noise", "perturbation")
 SCALES = ("channel", "layer")
-ORDERS = ("relevance", "activation")
-SHEETS_KEPT, PICTURES_KEPT = 48, 256
-"""Encoded pictures held in memory: at most 48 sheets or grids (0.1-0.7 MB each) and 256 small ones (under 0.2 MB)."""
+SHEETS_KEPT, PICTURES_KEPT = 32, 96
+"""Encoded pictures held in memory: 32 sheets and 32 grids of at most 0.7 MB, 96 maps (2 KB) and inputs (0.15 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +72,20 @@ class Media:
 
     def _patches(self, model: ModelCard, data: DatasetCard, site: int, channel: int, order: str) -> Encoded:
         """Return the grid of the data set's top patches of one map; raises UnknownName until the gallery is there."""
-        _known("order", order, ORDERS)
         _in_range("site", site, len(model.sites))
         _in_range("channel", channel, model.sites[site].channels)
         gallery = self._auditor.gallery(model.name, data.name).value
         if gallery is None:
             raise UnknownName("gallery", model.name, ())
-        indices, positions = getattr(gallery, order)[site][channel], getattr(gallery, f"{order}_positions")[site][channel]
+        ranked, peaks = neuron.ranking(gallery, order)
+        indices, positions = ranked[site][channel], peaks[site][channel]
         pictures = self._auditor.pictures(data.name, tuple(gallery.samples[i] for i in indices))
         boxes = [_field(model, site, int(position), pictures.shape[1:3]) for position in positions]
         return _tagged(patches.grid(pictures, boxes))
 
     def cards(self, model: str, data: str) -> tuple[ModelCard, DatasetCard]:
         """Return the cards of a model and a data set by name."""
-        return _named("model", model, self._auditor.models()), _named("data set", data, self._auditor.datasets())
+        return asks.card("model", model, self._auditor.models()), asks.card("data set", data, self._auditor.datasets())
 
     def _examined(self, key: str) -> Examination:
         if not KEY.fullmatch(key):
@@ -148,11 +147,6 @@ def _known(kind: str, name: str, known: Any) -> str:
     if name not in known:
         raise UnknownName(kind, name, known)
     return name
-
-
-def _named(kind: str, name: str, cards: tuple[Any, ...]) -> Any:
-    known = {card.name: card for card in cards}
-    return known[_known(kind, name, known)]
 
 
 def _in_range(kind: str, index: int, count: int) -> None:

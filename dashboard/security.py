@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from werkzeug.http import parse_cookie, parse_options_header
+from werkzeug.http import parse_cookie
 
 from dashboard import settings as configuration
 from dashboard.login import RENEW_SECONDS, SESSION_SECONDS, Login
@@ -30,10 +30,11 @@ OPEN_PATH = "/health"
 CHUNK = 64 * 1024
 
 _LOG = logging.getLogger(__name__)
-_PAGE = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{head}<title>Faultline</title></head>\n<body>{body}</body></html>\n'
-_ONWARD = _PAGE.format(
-    head='<meta http-equiv="refresh" content="0">', body='<p><a href="">Open Faultline</a></p>'
+_PAGE = (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">{head}'
+    "<title>Faultline</title></head>\n<body>{body}</body></html>\n"
 )
+_ONWARD = _PAGE.format(head='<meta http-equiv="refresh" content="0">', body='<p><a href="">Open Faultline</a></p>')
 _HOW_TO_LOG_IN = (
     "Open the one-time link that Faultline printed when it started. To get a new one, run "
     "<code>python -m dashboard --new-link</code> with the same <code>--store</code> on the machine where it runs."
@@ -59,7 +60,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
     def send(self, environ: WSGIEnvironment, start: StartResponse, failure: Any = None) -> Iterable[bytes]:
-        """Return the body after handing over status and headers; `failure` is `sys.exc_info()` where one is answered."""
+        """Hand over status and headers and return the body; `failure` is `sys.exc_info()` where one is answered."""
         body = self.text.encode()
         standard = [("Content-Type", self.content_type), ("Content-Length", str(len(body)))]
         start(f"{self.status.value} {self.status.phrase}", [*standard, *self.headers], failure)
@@ -79,7 +80,7 @@ class Guard:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333); every answer carries the security headers, no answer carries a trace."""
-        start = self._with_headers(environ, start_response)
+        start = self._with_headers(start_response)
         try:
             check_peer(environ, self._settings)
             check_host(environ, self._settings)
@@ -133,7 +134,9 @@ class Guard:
         return Reply(HTTPStatus.SEE_OTHER, "", headers=headers).send(environ, start)
 
     def _seconds_left(self, environ: WSGIEnvironment) -> int:
-        cookies = parse_cookie(environ.get("HTTP_COOKIE")).getlist(self._cookie_name())
+        # Cookies of other programs on this host arrive too, and Flask stumbles over bytes that are not UTF-8.
+        environ["HTTP_COOKIE"] = environ.get("HTTP_COOKIE", "").encode("ascii", "ignore").decode()
+        cookies = parse_cookie(environ["HTTP_COOKIE"]).getlist(self._cookie_name())
         return max((self._login.seconds_left(cookie) for cookie in cookies), default=0)
 
     def _cookie(self) -> tuple[str, str]:
@@ -145,7 +148,7 @@ class Guard:
         # With this prefix browsers refuse a cookie of this name from a neighbouring subdomain or over plain http.
         return f"__Host-{self._login.cookie_name}" if self._settings.is_https else self._login.cookie_name
 
-    def _with_headers(self, environ: WSGIEnvironment, start_response: StartResponse) -> StartResponse:
+    def _with_headers(self, start_response: StartResponse) -> StartResponse:
         """Return a `start_response` that puts the security headers in, whatever the application says."""
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
@@ -243,7 +246,7 @@ def check_post(environ: WSGIEnvironment, settings: Settings) -> None:
         is_ours = origin.lower() == f"{scheme}://{environ['HTTP_HOST']}".lower()
     if not is_ours:
         raise Refusal(HTTPStatus.FORBIDDEN, "Only the dashboard's own page may send this.")
-    if parse_options_header(environ.get("CONTENT_TYPE"))[0] != "application/json":
+    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Only application/json is taken.")
 
 
@@ -311,7 +314,9 @@ def _default_caching(headers: Iterable[tuple[str, str]]) -> str:
 
 
 def _with_extra(start: StartResponse, header: tuple[str, str]) -> StartResponse:
-    def start_with_extra(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+    def start_with_extra(
+        status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
         return start(status, [*headers, header], exc_info)
 
     return start_with_extra
@@ -322,4 +327,6 @@ def _page(status: HTTPStatus, text: str) -> Reply:
 
 
 def _locked(reason: str) -> Reply:
-    return _page(HTTPStatus.UNAUTHORIZED, _PAGE.format(head="", body=f"<h1>Faultline</h1><p>{reason}</p><p>{_HOW_TO_LOG_IN}</p>"))
+    return _page(
+        HTTPStatus.UNAUTHORIZED, _PAGE.format(head="", body=f"<h1>Faultline</h1><p>{reason}</p><p>{_HOW_TO_LOG_IN}</p>")
+    )

@@ -75,7 +75,9 @@ def announce(settings: Settings) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; raises BadInput where the address cannot be had."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise engine.BadInput(f"Port {port} is already in use: choose another with --port.") from error

@@ -46,8 +46,8 @@ class Settings:
                 raise BadSetting(f"An allowed host is a name or name:port, got '{host[:80]}'.")
         if not self.allowed_hosts and not is_loopback(self.host):
             raise BadSetting(
-                f"'{self.host}' can be reached from other machines: name the hosts it may be called by in FAULTLINE_HOSTS "
-                "(for example audit.example.org), or use 127.0.0.1."
+                f"'{self.host}' can be reached from other machines: name the hosts it may be called by in "
+                "FAULTLINE_HOSTS (for example audit.example.org), or use 127.0.0.1."
             )
 
     @property

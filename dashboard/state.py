@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 from urllib.parse import urlencode
 
 SHARES = (0.05, 0.1, 0.2, 0.3)
@@ -46,9 +47,9 @@ class ViewState:
 
     @classmethod
     def from_dict(cls, stored: object) -> ViewState:
-        """Return the view in `stored`; unknown fields and unusable values are dropped, the share goes to the nearest."""
+        """Return the view in `stored`; what is unusable is dropped, the share goes to the nearest one offered."""
         given = stored if isinstance(stored, Mapping) else {}
-        values = {field.name: _read(field.name, given.get(field.name)) for field in fields(cls)}
+        values: dict[str, Any] = {field.name: _read(field.name, given.get(field.name)) for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if value is not None})
 
     def to_query(self) -> str:

@@ -1,5 +1,6 @@
 """Faultline's engine: datapaths, their comparison and their proof. Importing it imports no torch."""
 
+from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.records import (
@@ -9,8 +10,8 @@ from engine.records import (
     Certificates,
     Comparison,
     Connection,
-    DatasetCard,
     Datapath,
+    DatasetCard,
     Examination,
     ExaminationRequest,
     Gallery,
@@ -32,14 +33,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "AttackCard",
+    "Auditor",
     "BadInput",
     "BadSetting",
     "Certificate",
     "Certificates",
     "Comparison",
     "Connection",
-    "DatasetCard",
     "Datapath",
+    "DatasetCard",
     "EngineError",
     "Examination",
     "ExaminationRequest",

@@ -220,12 +220,12 @@ def _third_class(evidence: Evidence, case: Case) -> Tensor:
     return logits.argmax(1)
 
 
-def _filled_from_others(evidence: Evidence, case: Case, chosen: PerMap) -> float:
-    """Share of trials in which the same maps, filled from another image, give that image's class."""
+def _filled_from_others(evidence: Evidence, case: Case, chosen: PerMap) -> float | None:
+    """Share of trials in which the same maps, filled from another image, give that image's class; None without others."""
     references = evidence.references
     count = len(references.images)
     if count < 2:
-        return float("nan")
+        return None
     images = torch.arange(len(case.images)).repeat_interleave(count)
     into = torch.arange(len(images)) % count
     # The donor is the next reference: an image of another class than the recipient's.

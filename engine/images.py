@@ -1,3 +1,136 @@
+"""Pictures in and out: decoding under limits, fitting to a network's input, and the one float <-> uint8 conversion."""
+
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
-def to_float(x): return x.astype(np.float32)/np.float32(255)
+from PIL import Image, UnidentifiedImageError
+
+from engine.errors import BadInput
+
+FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
+DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+ROUNDING = 1e-6
+"""How far float arithmetic may push a pixel out of [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a picture file may cost before it is refused."""
+
+    pixels: int = 40_000_000
+    file_bytes: int = 64 * 2**20
+
+
+LIMITS = Limits()
+
+
+def to_float(picture: np.ndarray) -> np.ndarray:
+    """Return uint8 values as float32 in [0, 1]; raises BadInput for another dtype."""
+    if picture.dtype != np.uint8:
+        raise BadInput(f"Pixels must be uint8 (0 to 255), got {picture.dtype}.")
+    return picture.astype(np.float32) / np.float32(255)
+
+
+def to_bytes(picture: np.ndarray) -> np.ndarray:
+    """Return float values in [0, 1] as uint8, rounded to nearest: truncation turned a budget of 8/255 into 9/255.
+
+    Raises BadInput for another dtype, for NaN and for values outside [0, 1].
+    """
+    if picture.dtype.kind != "f":
+        raise BadInput(f"Pixels must be floats in [0, 1], got {picture.dtype}.")
+    if not (np.isfinite(picture).all() and (picture >= -ROUNDING).all() and (picture <= 1 + ROUNDING).all()):
+        raise BadInput("Pixels must lie in [0, 1]; got values outside, or not a number.")
+    return np.rint(np.clip(picture, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def decode(path: Path, *, limits: Limits = LIMITS) -> np.ndarray:
+    """Return a picture file as (height, width, 3) uint8; grey files have three equal channels, EXIF data is dropped.
+
+    Raises BadInput naming the file when it is missing, not a picture, cut off, too large, animated, transparent or of
+    more than 8 bits.
+    """
+    try:
+        size = path.stat().st_size
+        if size > limits.file_bytes:
+            raise BadInput(f"{path.name} has {size:,} bytes; at most {limits.file_bytes:,} are read.")
+        with Image.open(path, formats=FORMATS) as picture:
+            _check_header(path.name, picture, limits)
+            return _opaque(path.name, picture)
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{path.name} is not a picture in one of the formats {', '.join(FORMATS)}.") from error
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"{path.name} has too many pixels; at most {limits.pixels:,} are read.") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise BadInput(f"{path.name} cannot be read as a picture: {_one_line(error)}.") from error
+
+
+def fit(pictures: np.ndarray, channels: int, size: tuple[int, int]) -> np.ndarray:
+    """Return (images, height, width, channels) uint8 pictures as a network takes them.
+
+    The shortest side is resized to cover `size` (height, width) and the centre is cut out; grey is repeated to three
+    channels, three equal channels become one. Raises BadInput for coloured pictures where one channel is wanted.
+    """
+    recoloured = _with_channels(pictures, channels)
+    if recoloured.shape[1:3] == size:
+        return recoloured
+    return np.stack([_cover(picture, size) for picture in recoloured]) if len(pictures) else _empty(channels, size)
+
+
+def is_grey(pictures: np.ndarray) -> bool:
+    """Return whether all channels of (images, height, width, channels) pictures are equal."""
+    return all(bool((picture == picture[..., :1]).all()) for picture in pictures)
+
+
+def _check_header(name: str, picture: Image.Image, limits: Limits) -> None:
+    """Check what the header declares before a single pixel is decoded."""
+    if picture.width * picture.height > limits.pixels:
+        raise BadInput(
+            f"{name} declares {picture.width} x {picture.height} pixels; at most {limits.pixels:,} are read."
+        )
+    if picture.mode in DEEP_MODES:
+        raise BadInput(f"{name} has more than 8 bits per channel; save it with 8.")
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1:
+        raise BadInput(f"{name} holds {frames} frames; one picture per file is wanted.")
+
+
+def _opaque(name: str, picture: Image.Image) -> np.ndarray:
+    if picture.has_transparency_data:
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+        if (alpha < 255).any():
+            raise BadInput(f"{name} has transparent pixels; put it on a background first.")
+    return np.asarray(picture.convert("RGB"))
+
+
+def _one_line(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (" ".join(text.split())[:120] or type(error).__name__).rstrip(".")
+
+
+def _with_channels(pictures: np.ndarray, channels: int) -> np.ndarray:
+    if pictures.shape[3] == channels:
+        return pictures
+    if channels == 3 and pictures.shape[3] == 1:
+        return np.repeat(pictures, 3, axis=3)
+    if channels == 1 and is_grey(pictures):
+        return np.ascontiguousarray(pictures[..., :1])
+    raise BadInput(f"The model takes {channels} channel(s), the images have {pictures.shape[3]} that differ.")
+
+
+def _cover(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (height, width, channels) resized so that it just covers `size`, and cut to it."""
+    height, width = size
+    scale = max(height / picture.shape[0], width / picture.shape[1])
+    # max: rounding must not leave a side one pixel short.
+    resized = (max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale)))
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+    pixels = np.asarray(image.resize(resized, Image.Resampling.BILINEAR))
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width].reshape(height, width, picture.shape[2])
+
+
+def _empty(channels: int, size: tuple[int, int]) -> np.ndarray:
+    return np.empty((0, *size, channels), dtype=np.uint8)

@@ -5,45 +5,51 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from fractions import Fraction
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from engine.errors import BadSetting, UnknownName
 from engine.records import SettingCard
 
 Unit = Literal["", "1/255"]
+Value = Fraction | int | float
 SHORT = {"epsilon": "eps"}
 """Names that ids write shorter; all others stand in the id as they are."""
 LONGEST_ID = 200
 FINEST = 10**12
 """Largest denominator of a fraction: finer ones say nothing of a pixel and cannot be read back."""
 NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
-FRACTION = re.compile(rf"({NUMBER})(?:/({NUMBER}))?")
-INTEGER = re.compile(r"\d{1,9}")
-DECIMAL = re.compile(rf"{NUMBER}(?:e-?\d{{1,3}})?")
+FRACTION = re.compile(rf"({NUMBER})(?:/({NUMBER}))?", re.ASCII)
+INTEGER = re.compile(r"\d{1,9}", re.ASCII)
+DECIMAL = re.compile(r"\d{1,12}(?:\.\d{1,24})?(?:e-?\d{1,3})?", re.ASCII)
 
 
 class Spec(Protocol):
     """A frozen dataclass whose fields are all made by `setting`."""
 
     name: ClassVar[str]
+    """What ids begin with."""
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+S = TypeVar("S", bound=Spec)
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a field declares beside its default."""
+    """What a field declares."""
 
+    default: Value
     low: float
     high: float
     help: str
     unit: Unit
 
 
-def setting(default: Fraction | int | float, low: float, high: float, help: str, *, unit: Unit = "") -> Any:
+def setting(default: Value, low: float, high: float, help: str, *, unit: Unit = "") -> Any:
     """Return a dataclass field that must lie in [low, high]; `unit` is what a fraction is counted in when shown."""
-    return field(default=default, metadata={"declared": Declared(low, high, help, unit)})
+    return field(default=default, metadata={"declared": Declared(default, low, high, help, unit)})
 
 
 def check(spec: Spec) -> None:
@@ -51,8 +57,8 @@ def check(spec: Spec) -> None:
     for declared_field in fields(spec):
         value = getattr(spec, declared_field.name)
         name = f"{spec.name}.{declared_field.name}"
-        _check_type(name, value, type(declared_field.default))
-        declared = declared_field.metadata["declared"]
+        declared = _declared(declared_field)
+        _check_type(name, value, type(declared.default))
         if not declared.low <= value <= declared.high:
             raise BadSetting(f"{name} must lie in [{declared.low:g}, {declared.high:g}], got {float(value):g}.")
 
@@ -69,11 +75,11 @@ def _check_type(name: str, value: object, kind: type) -> None:
 
 def identifier(spec: Spec) -> str:
     """Return the full id with every setting, for example `pgd-linf:eps=8/255,steps=10`; `parse` reads it back."""
-    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), f.metadata['declared'].unit)}" for f in fields(spec)]
+    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), _declared(f).unit)}" for f in fields(spec)]
     return f"{spec.name}:{','.join(parts)}" if parts else spec.name
 
 
-def parse(identifier: str, catalogue: Mapping[str, type], *, kind: str = "attack") -> Any:
+def parse(identifier: str, catalogue: Mapping[str, type[S]], *, kind: str = "attack") -> S:
     """Return the spec an id stands for; settings that it leaves out keep their defaults.
 
     Raises UnknownName for a name outside `catalogue` and BadSetting for a setting that is unknown, repeated, malformed
@@ -96,20 +102,20 @@ def read_fraction(name: str, text: str) -> Fraction:
     return Fraction(match[1]) / Fraction(match[2] or 1)
 
 
-def cards(cls: type) -> tuple[SettingCard, ...]:
+def cards(cls: type[Spec]) -> tuple[SettingCard, ...]:
     """Return what a form shows of each setting of a spec class, in the order of its fields."""
     found = []
     for declared_field in fields(cls):
-        declared = declared_field.metadata["declared"]
-        default = _text(declared_field.default, declared.unit)
+        declared = _declared(declared_field)
+        default = _text(declared.default, declared.unit)
         found.append(SettingCard(declared_field.name, default, declared.low, declared.high, declared.help))
     return tuple(found)
 
 
-def _values(cls: type, rest: str) -> dict[str, Fraction | int | float]:
+def _values(cls: type[Spec], rest: str) -> dict[str, Value]:
     """Read `eps=8/255,steps=10` into keyword arguments of `cls`."""
     known = {_key(declared_field.name): declared_field for declared_field in fields(cls)}
-    values: dict[str, Fraction | int | float] = {}
+    values: dict[str, Value] = {}
     for part in rest.split(","):
         key, equals, text = part.partition("=")
         if not equals or key not in known:
@@ -117,11 +123,11 @@ def _values(cls: type, rest: str) -> dict[str, Fraction | int | float]:
         found = known[key]
         if found.name in values:
             raise BadSetting(f"{cls.name}.{found.name} is given twice.")
-        values[found.name] = _read(f"{cls.name}.{found.name}", text, type(found.default))
+        values[found.name] = _read(f"{cls.name}.{found.name}", text, type(_declared(found).default))
     return values
 
 
-def _read(name: str, text: str, kind: type) -> Fraction | int | float:
+def _read(name: str, text: str, kind: type) -> Value:
     if kind is Fraction:
         return read_fraction(name, text)
     if kind is int and INTEGER.fullmatch(text):
@@ -132,11 +138,15 @@ def _read(name: str, text: str, kind: type) -> Fraction | int | float:
     raise BadSetting(f"{name} must be {wanted}, got '{text[:40]}'.")
 
 
+def _declared(declared_field: Field) -> Declared:
+    return declared_field.metadata["declared"]
+
+
 def _key(name: str) -> str:
     return SHORT.get(name, name)
 
 
-def _text(value: Fraction | int | float, unit: Unit) -> str:
+def _text(value: Value, unit: Unit) -> str:
     """Return the shortest text that reads back to exactly `value`."""
     if isinstance(value, Fraction):
         return _fraction_text(value, unit)

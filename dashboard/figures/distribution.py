@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from dashboard import theme as themes
 from dashboard.viewmodels.neuron import Distribution
 
+HEIGHT = 200
 FLOOR = 0.5
 """Where empty bins lie on the logarithmic axis: half a position."""
 
@@ -19,7 +20,9 @@ def draw(distribution: Distribution, theme: str) -> go.Figure:
     figure = go.Figure(layout=_layout(theme))
     figure.add_trace(_outline(distribution.edges, distribution.clean, "clean", colours.clean, dash="solid"))
     figure.update_traces(filled)
-    figure.add_trace(_outline(distribution.edges, distribution.adversarial, "adversarial", colours.adversarial, dash="dot"))
+    figure.add_trace(
+        _outline(distribution.edges, distribution.adversarial, "adversarial", colours.adversarial, dash="dot")
+    )
     highest = max(distribution.clean.max(), distribution.adversarial.max(), 1)
     figure.update_yaxes(range=[np.log10(FLOOR), np.log10(highest * 1.6)])
     return figure
@@ -41,7 +44,7 @@ def _outline(edges: np.ndarray, counts: np.ndarray, name: str, colour: str, *, d
         x=edges.astype(np.float32),
         y=np.maximum(held, FLOOR).astype(np.float32),
         customdata=np.column_stack([held, upper]).astype(np.float32),
-        hovertemplate=f"{name}: %{{customdata[0]:d}} positions from %{{x:.3g}} to %{{customdata[1]:.3g}}<extra></extra>",
+        hovertemplate=f"{name}: %{{customdata[0]:d}} positions, %{{x:.3g}} to %{{customdata[1]:.3g}}<extra></extra>",
         mode="lines",
         line={"shape": "hv", "color": colour, "width": 2, "dash": dash},
         name=name,
@@ -53,10 +56,17 @@ def _layout(theme: str) -> go.Layout:
     axis = {"gridcolor": colours.line, "zeroline": False, "linecolor": colours.line, "title": {"font": {"size": 12}}}
     return go.Layout(
         **themes.layout(theme),
-        height=190,
-        margin={"l": 48, "r": 8, "t": 8, "b": 40},
+        height=HEIGHT,
+        margin={"l": 48, "r": 8, "t": 26, "b": 40},
         xaxis={**axis, "title": {"text": "activation"}},
         yaxis={**axis, "title": {"text": "positions"}, "type": "log", "dtick": 1, "tickformat": ",d"},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"},
+        legend={
+            "orientation": "h",
+            "x": 1,
+            "xanchor": "right",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "bgcolor": "rgba(0,0,0,0)",
+        },
         hovermode="closest",
     )

@@ -11,7 +11,7 @@ from dashboard.viewmodels.neighbourhood import Neighbour, Neighbourhood
 LEFT, CENTRE, RIGHT = 0, 150, 300
 STEP = 26
 """Vertical distance of neighbours in model pixels."""
-NARROWEST, WIDEST = 1.0, 8.0
+NARROWEST, WIDEST = 1.0, 6.0
 GROUP_CLASSES = ("clean", "shared", "adversarial", "neither")
 
 Element = dict[str, Any]
@@ -33,7 +33,7 @@ def elements(shown: Neighbourhood) -> list[Element]:
 def stylesheet(theme: str) -> list[Element]:
     """Return Cytoscape style rules: colour tells the group, dashes a contribution against, width its size."""
     colours = themes.palette(theme)
-    by_group = zip(GROUP_CLASSES, (colours.clean, colours.shared, colours.adversarial, colours.line), strict=True)
+    by_group = zip(GROUP_CLASSES[:3], (colours.clean, colours.shared, colours.adversarial), strict=True)
     return [
         {"selector": "node", "style": _node_style(colours)},
         {"selector": ".incoming", "style": {"text-halign": "left", "text-margin-x": -5}},
@@ -41,8 +41,9 @@ def stylesheet(theme: str) -> list[Element]:
         {"selector": ".class", "style": {"shape": "round-rectangle", "background-color": colours.text}},
         {"selector": "edge", "style": _edge_style(colours)},
         *(rule for group, colour in by_group for rule in _group_rules(group, colour)),
-        {"selector": ".centre", "style": {"width": 24, "height": 24, "font-weight": "bold", "text-valign": "top"}},
-        {"selector": ".against", "style": {"line-style": "dashed", "line-dash-pattern": [5, 4]}},
+        {"selector": "edge.neither", "style": {"opacity": 0.45}},
+        {"selector": ".centre", "style": _centre_style(colours)},
+        {"selector": ".against", "style": {"line-style": "dashed", "line-dash-pattern": [8, 5]}},
     ]
 
 
@@ -66,6 +67,20 @@ def _node_style(colours: themes.Palette) -> Element:
         "border-width": 1.5,
         "border-color": colours.muted,
         "overlay-opacity": 0,
+    }
+
+
+def _centre_style(colours: themes.Palette) -> Element:
+    return {
+        "width": 24,
+        "height": 24,
+        "font-size": 11,
+        "font-weight": "bold",
+        "text-valign": "top",
+        "text-margin-y": -4,
+        "text-background-color": colours.panel,
+        "text-background-opacity": 0.85,
+        "text-background-padding": 2,
     }
 
 

@@ -20,7 +20,7 @@ MARK = 3
 def grid(pictures: Sequence[np.ndarray], boxes: Sequence[Box]) -> bytes:
     """Return a PNG with one cell per picture, `CELL_COLUMNS` to a row.
 
-    pictures: (height, width, channels) uint8, all of one size; boxes: the receptive field of each peak, in picture pixels.
+    pictures: (height, width, channels) uint8, all of one size; boxes: the field of each peak, in picture pixels.
     A cell holds the field's own pixels around its centre, transparent where it reaches over the border. A field that is
     larger than the picture shows the whole picture, with the field's box and its centre drawn on it.
     """
@@ -64,7 +64,8 @@ def _fitted(pixels: np.ndarray) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     longest = max(image.size)
     if longest > CELL:
-        return image.resize(tuple(max(1, side * CELL // longest) for side in image.size), Image.Resampling.BOX)
+        width, height = (max(1, side * CELL // longest) for side in image.size)
+        return image.resize((width, height), Image.Resampling.BOX)
     factor = CELL // longest
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 

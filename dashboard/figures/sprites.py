@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from plotly import colors
 
-from dashboard.viewmodels import layer
+from dashboard.viewmodels import fields, layer
 
 Array = np.ndarray
 Side = Literal["clean", "adversarial", "difference"]
@@ -39,8 +39,7 @@ PURPLE_ORANGE = _palette(colors.diverging.PuOr[::-1])
 
 def pool(maps: Array, limit: int = layer.TILE_LIMIT) -> Array:
     """Return maps (channels, height, width) max-pooled so that no side is longer than `limit`."""
-    rows, columns = (_starts(side, limit) for side in maps.shape[1:])
-    return np.maximum.reduceat(np.maximum.reduceat(maps, rows, axis=1), columns, axis=2)
+    return _pool_axis(_pool_axis(maps, limit, axis=1), limit, axis=2)
 
 
 def pool_signed(difference: Array, limit: int = layer.TILE_LIMIT) -> Array:
@@ -80,8 +79,14 @@ def perturbation(clean: Array, adversarial: Array) -> bytes:
     return picture(np.clip(enlarged, 0, 255).astype(np.uint8))
 
 
-def _starts(side: int, limit: int) -> Array:
-    return np.arange(0, side, -(-side // limit))
+def _pool_axis(maps: Array, limit: int, *, axis: int) -> Array:
+    full = maps.shape[axis]
+    if full <= limit:
+        return maps
+    windows = np.array([fields.window(k, full, limit) for k in range(limit)])
+    starts, ends = windows[:, 0], windows[:, 1]
+    steps = [np.minimum(starts + step, ends - 1) for step in range(int((ends - starts).max()))]
+    return np.maximum.reduce([np.take(maps, step, axis=axis) for step in steps])
 
 
 def _levels(clean: Array, adversarial: Array, side: Side, scale: Scale, limit: int = layer.TILE_LIMIT) -> Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from dashboard.state import SHARES
-from engine import BadInput, ExaminationRequest
+from engine import BadInput, DatasetCard, ExaminationRequest, ModelCard, UnknownName
+
+Card = TypeVar("Card", ModelCard, DatasetCard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,14 @@ def neuron(stored: Mapping[str, Any]) -> NeuronAsk:
         "dark" if stored.get("theme") == "dark" else "light",
         stored.get("gallery") is True,
     )
+
+
+def card(kind: str, name: str, cards: Iterable[Card]) -> Card:
+    """Return the card of that name; raises UnknownName."""
+    known = {one.name: one for one in cards}
+    if name not in known:
+        raise UnknownName(kind, name, known)
+    return known[name]
 
 
 def _text(stored: Mapping[str, Any], name: str) -> str:

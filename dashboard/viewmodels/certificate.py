@@ -123,9 +123,7 @@ def build(examination: Examination, certificates: Certificates) -> Card:
         "Smallest number of maps whose transplant carries the label into every reference (a group: into 9 of 10).",
         *carries,
     )
-    checks = (
-        Check(line.name, line.good, line.help, line.read(sides[0][1]), line.read(sides[1][1])) for line in lines
-    )
+    checks = (Check(line.name, line.good, line.help, line.read(sides[0][1]), line.read(sides[1][1])) for line in lines)
     return Card(
         (first, *checks),
         _restored(certificates),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dashboard.viewmodels import river
 from dashboard.viewmodels.river import River
 from engine import Comparison, Examination, Kinship
 
@@ -43,8 +42,7 @@ def build(examination: Examination, comparison: Comparison, drawn: River, kinshi
     """Return the curves at the columns of the river; the marks may lie between them."""
     sites = [column.site for column in drawn.columns if not column.is_head]
     rows = [comparison.sites[k] for k in sites]
-    names = [site.name for site in examination.sites]
-    places = dict(zip(names, river.positions(examination, drawn).tolist(), strict=True))
+    places = dict(drawn.places)
     fooled_name = examination.classes[examination.adversarial.target]
     return Curves(
         names=tuple(row.site for row in rows),

@@ -49,9 +49,17 @@ def field(site: Site, row: int, column: int, *, rows: int = 1, columns: int = 1)
 
 
 def stored_field(site: Site, row: int, column: int, shape: tuple[int, int]) -> Box:
-    """Return the field of a position of a *stored* map, of (height, width) `shape`, that was max-pooled down from the site's."""
-    rows, columns = (math.ceil(full / kept) for full, kept in zip((site.height, site.width), shape, strict=True))
-    return field(site, row * rows, column * columns, rows=rows, columns=columns)
+    """Return the field of a position of a *stored* map, of (height, width) `shape`, max-pooled down from the site's."""
+    (top, bottom), (left, right) = window(row, site.height, shape[0]), window(column, site.width, shape[1])
+    return field(site, top, left, rows=bottom - top, columns=right - left)
+
+
+def window(index: int, full: int, kept: int) -> tuple[int, int]:
+    """Return the first position and the one behind the last that max-pooling `full` positions to `kept` put together.
+
+    Windows are the least that cover everything evenly (adaptive pooling); they overlap where the sizes do not divide.
+    """
+    return index * full // kept, math.ceil((index + 1) * full / kept)
 
 
 def _span(site: Site, first: int, last: int) -> tuple[float, float]:

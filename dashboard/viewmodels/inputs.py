@@ -55,7 +55,9 @@ def build(examination: Examination, amplification: int) -> Strip:
     outcome, classes, key = examination.outcomes[0], examination.classes, examination.key
     is_group = len(examination.outcomes) > 1
     return Strip(
-        title=f"{len(examination.outcomes)} images, first: {outcome.sample}" if is_group else f"Sample {outcome.sample}",
+        title=f"{len(examination.outcomes)} images, first: {outcome.sample}"
+        if is_group
+        else f"Sample {outcome.sample}",
         clean=picture(key, 0, "clean"),
         adversarial=picture(key, 0, "adversarial"),
         perturbation=picture(key, 0, "perturbation"),

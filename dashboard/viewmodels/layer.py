@@ -10,7 +10,7 @@ from dashboard.viewmodels import asks
 from engine import Comparison, Examination, SiteComparison, UnknownName
 
 TILE_LIMIT = 28
-"""Longest side of a tile in map positions; larger maps are max-pooled in the overview (four times fewer bytes at 56)."""
+"""Longest side of a tile in map positions; larger maps are max-pooled in the overview, a quarter of the bytes."""
 SHEET_COLUMNS = 32
 CLEAN_ONLY, SHARED, ADVERSARIAL_ONLY, NEITHER = range(4)
 GROUP_NAMES = ("clean only", "shared", "adversarial only", "in neither")
@@ -21,7 +21,7 @@ PARTS_PER_MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class LayerPanel:
-    """What stands in the layer panel. All lists run over the site's channels in order; empty when `message` says why."""
+    """What stands in the layer panel; lists run over the channels in order, and are empty when `message` says why."""
 
     message: str = ""
     key: str = ""
@@ -89,7 +89,9 @@ def groups(site: SiteComparison, channels: int) -> np.ndarray:
 def flow_shares(examination: Examination, site: int) -> np.ndarray:
     """Return the attack flow of each map of a site as a share of the margin the attack took, (channels,), signed."""
     margin = examination.flow[-1].sum(axis=1).mean()
-    return examination.flow[site].mean(axis=0) / margin if abs(margin) > 1e-9 else np.zeros(len(examination.change[site]))
+    return (
+        examination.flow[site].mean(axis=0) / margin if abs(margin) > 1e-9 else np.zeros(len(examination.change[site]))
+    )
 
 
 def empty(message: str) -> LayerPanel:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dashboard.resolution import Resolved, epsilon_setting
+from dashboard.resolution import Resolved, epsilon_setting, strength
 from dashboard.state import GROUP, GROUP_SIZE, SHARES
 from engine import AttackCard, Outcome, Roster, SettingCard
 
@@ -54,7 +54,7 @@ def build(resolved: Resolved) -> dict[str, Menu]:
         "outcome": Menu(_outcomes(resolved), view.outcome),
         "sample": Menu(_samples(resolved), view.sample),
         "method": Menu(_methods(resolved.methods), view.method),
-        "share": Menu(tuple(_option(f"{share:g}", f"{share:.0%}") for share in SHARES), f"{view.share:g}"),
+        "share": Menu(tuple(_option(f"{share:g}", f"{100 * share:.0f} %") for share in SHARES), f"{view.share:g}"),
         "layer": Menu(_plain(site.name for site in resolved.model.sites) if resolved.model else (), view.layer),
     }
 
@@ -96,7 +96,7 @@ def _classes(resolved: Resolved) -> tuple[Option, ...]:
 
 def _attacks(cards: Sequence[AttackCard]) -> tuple[Option, ...]:
     groups = (("Attacks", False), ("Noise controls", True))
-    found = [
+    found: list[Option] = [
         {"group": title, "items": [_option(card.name, card.title) for card in cards if card.is_control is is_control]}
         for title, is_control in groups
     ]
@@ -109,15 +109,11 @@ def _strengths(resolved: Resolved) -> list[str]:
     if setting is None:
         return []
     usual = PIXEL_STRENGTHS if _scale(setting) == "pixel" else LENGTH_STRENGTHS
-    named = {text: strength(text) for text in (*usual, setting.default, resolved.view.epsilon or setting.default)}
+    named = {
+        text: strength(text) or 0.0 for text in (*usual, setting.default, resolved.view.epsilon or setting.default)
+    }
     ordered = sorted(named, key=lambda text: named[text])
     return [text for text in ordered if setting.low <= named[text] <= setting.high]
-
-
-def strength(text: str) -> float:
-    """Return the value of a strength that has been checked: `8/255` or `0.05`."""
-    above, _, below = text.partition("/")
-    return float(above) / (float(below) if below else 1.0)
 
 
 def _outcomes(resolved: Resolved) -> tuple[Option, ...]:
@@ -144,7 +140,7 @@ def _samples(resolved: Resolved) -> tuple[Option, ...]:
 
 def _sample(entry: Outcome, classes: tuple[str, ...]) -> str:
     into = f" → {classes[entry.after.label]}" if entry.after.label != entry.before.label else ""
-    return f"{entry.sample}{into} · {entry.after.confidence:.0%}"
+    return f"{entry.sample}{into} · {100 * entry.after.confidence:.0f} %"
 
 
 def _methods(names: Sequence[str]) -> tuple[Option, ...]:

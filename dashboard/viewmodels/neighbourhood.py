@@ -67,7 +67,18 @@ def _incoming(examination: Examination, site: int, channel: int, side: Side) -> 
 
 
 def _outgoing(examination: Examination, site: int, channel: int, side: Side) -> list[tuple[int, np.ndarray]]:
-    return [(c.target, _matrix(c, side)[:, channel]) for c in examination.connections if c.source == site]
+    found = []
+    for connection in examination.connections:
+        if connection.source == site:
+            values = _matrix(connection, side)[:, channel]
+            is_one_class = connection.target == len(examination.sites) and _has_one_class(examination)
+            found.append((connection.target, values[:1] if is_one_class else values))
+    return found
+
+
+def _has_one_class(examination: Examination) -> bool:
+    """Whether both rows of the logits are the same class, as for an image that resisted."""
+    return examination.clean.target == examination.adversarial.target
 
 
 def _strongest(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dashboard.viewmodels import asks, fields, layer
-from engine import Comparison, DatasetCard, Datapath, Examination, Gallery, ModelCard, Site, UnknownName
+from engine import Comparison, Datapath, DatasetCard, Examination, Gallery, ModelCard, Site, UnknownName
 
 BINS = 24
+ORDERS = ("relevance", "activation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +142,24 @@ def distribution(clean: np.ndarray, adversarial: np.ndarray) -> Distribution:
 
 def patches(gallery: Gallery, model: ModelCard, data: DatasetCard, ask: asks.NeuronAsk, order: str) -> Patches:
     """Return the gallery of a map by `relevance` or `activation`; raises UnknownName."""
-    if order not in ("relevance", "activation"):
-        raise UnknownName("order", order, ("relevance", "activation"))
+    ranked, _ = ranking(gallery, order)
     names = [site.name for site in model.sites]
     if ask.layer not in names:
         raise UnknownName("layer", ask.layer, names)
     site = names.index(ask.layer)
     check_channel(ask.channel, model.sites[site])
-    ranked = gallery.relevance if order == "relevance" else gallery.activation
     labels = gallery.labels[ranked[site][ask.channel]]
     classes = tuple(model.classes[int(label)] for label in labels)
     return Patches(order, site, ask.channel, classes, f"{model.content_hash[:12]}-{data.content_hash[:12]}")
+
+
+def ranking(gallery: Gallery, order: str) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Return per site the images and the peak positions of the top patches by `order`; raises UnknownName."""
+    if order not in ORDERS:
+        raise UnknownName("order of patches", order, ORDERS)
+    if order == "relevance":
+        return gallery.relevance, gallery.relevance_positions
+    return gallery.activation, gallery.activation_positions
 
 
 def _standing(datapath: Datapath, site: int, channel: int, *, kept: bool) -> Standing:

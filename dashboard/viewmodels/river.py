@@ -77,6 +77,8 @@ class River:
     bands: tuple[Band, ...]
     hidden: int
     """Bands not drawn because they carry less than `HIDDEN_BELOW`."""
+    places: tuple[tuple[str, float], ...]
+    """Where every site stands on the x axis, those that are not shown evenly between their neighbours."""
 
     @property
     def stages(self) -> tuple[tuple[str, int, int], ...]:
@@ -100,7 +102,7 @@ def build(examination: Examination, comparison: Comparison, detail: str) -> Rive
     found = strengths.between(examination, comparison, [column.site for column in columns])
     placed = {(order[source], order[target]): matrix for (source, target), matrix in found.items()}
     bands, hidden = lay(placed, bars)
-    return River(columns, bars, bands, hidden)
+    return River(columns, bars, bands, hidden, _places(examination, columns))
 
 
 def stack(index: int, column: Column) -> list[Bar]:
@@ -171,7 +173,7 @@ def _head(examination: Examination) -> Column:
     return Column("head", "answer", "head", len(examination.sites), True, 1, counts)
 
 
-def positions(examination: Examination, river: River) -> np.ndarray:
-    """Return (sites,) float: the x of every site, those that are not shown evenly between their neighbours."""
-    shown = [column.site for column in river.columns]
-    return np.interp(np.arange(len(examination.sites)), shown, np.arange(len(shown)))
+def _places(examination: Examination, columns: Sequence[Column]) -> tuple[tuple[str, float], ...]:
+    shown = [column.site for column in columns]
+    x = np.interp(np.arange(len(examination.sites)), shown, np.arange(len(shown)))
+    return tuple((site.name, float(place)) for site, place in zip(examination.sites, x, strict=True))

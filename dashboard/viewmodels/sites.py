@@ -55,7 +55,7 @@ def build(examination: Examination, comparison: Comparison) -> tuple[Row, ...]:
 def to_csv(rows: tuple[Row, ...]) -> str:
     """Return the rows as CSV with a header; text that a spreadsheet would run is escaped, numbers stay numbers."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer)
     writer.writerow([field.name for field in fields(Row)])
     writer.writerows([_safe(cell) for cell in astuple(row)] for row in rows)
     return buffer.getvalue()
@@ -70,8 +70,8 @@ def summary(examination: Examination, comparison: Comparison) -> str:
     first, last = comparison.sites[0], comparison.sites[-1]
     widest = max(comparison.sites, key=lambda site: site.distance - site.floor_high)
     return (
-        f"Network of {len(examination.sites)} sites at {comparison.share:.0%} kept maps. "
-        f"At {first.site} {len(first.shared)} maps are shared and {len(first.clean_only)} are in the clean datapath only; "
+        f"Network of {len(examination.sites)} sites at {100 * comparison.share:.0f} % kept maps. "
+        f"At {first.site} {len(first.shared)} maps are shared and {len(first.clean_only)} clean only; "
         f"at {last.site} {len(last.shared)} are shared and {len(last.clean_only)} clean only. "
         f"Most above noise: {widest.site}, distance {widest.distance:.2f} against at most {widest.floor_high:.2f}."
     )

@@ -21,9 +21,9 @@ Strengths = dict[tuple[int, int], np.ndarray]
 def between(examination: Examination, comparison: Comparison, columns: Sequence[int]) -> Strengths:
     """Return the strength of the connections between shown sites; the head is site `len(sites)`.
 
-    The clean run's contributions count for maps of the clean datapath, the adversarial run's for maps of the adversarial
-    one, each run scaled to the same total; what joins two shared maps is the mean of both. A map that is only in one
-    datapath is so never joined to one that is only in the other.
+    The clean run's contributions count for maps of the clean datapath, the adversarial run's for maps of the
+    adversarial one, each run scaled to the same total; what joins two shared maps is the mean of both. So a map that
+    is only in one datapath is never joined to one that is only in the other.
 
     Sites that are not shown are passed through: the absolute contribution an inner map makes to its target is handed
     back to the inner map's own sources in proportion to their absolute contributions to it (proportional attribution),
@@ -53,9 +53,9 @@ def members(examination: Examination, comparison: Comparison, run: str) -> tuple
     found = []
     for site, sets in zip(examination.sites, comparison.sites, strict=True):
         belongs = np.zeros((site.channels, len(GROUPS)), np.float32)
+        kept = {"adversarial": sets.adversarial_only, "shared": sets.shared, "clean": sets.clean_only}
         for group in RUN_GROUPS[run]:
-            kept = sets.shared if group == "shared" else getattr(sets, f"{group}_only")
-            belongs[list(kept), GROUPS.index(group)] = 1.0
+            belongs[list(kept[group]), GROUPS.index(group)] = 1.0
         found.append(belongs)
     head = np.zeros((len(HEAD_ROWS), len(GROUPS)), np.float32)
     same = examination.clean.target == examination.adversarial.target
@@ -63,38 +63,43 @@ def members(examination: Examination, comparison: Comparison, run: str) -> tuple
     return (*found, head)
 
 
+Incoming = dict[int, list[tuple[int, np.ndarray]]]
+"""Per target site its sources with the signed contributions (target maps, source maps)."""
+
+
 def _of_run(examination: Examination, comparison: Comparison, columns: Sequence[int], run: str) -> Strengths:
     belongs = members(examination, comparison, run)
-    incoming: dict[int, list[tuple[int, np.ndarray]]] = {}
+    incoming: Incoming = {}
     for connection in examination.connections:
-        strength = np.abs(connection.clean if run == "clean" else connection.adversarial)
-        incoming.setdefault(connection.target, []).append((connection.source, strength))
+        signed = connection.clean if run == "clean" else connection.adversarial
+        incoming.setdefault(connection.target, []).append((connection.source, signed))
     known: dict[int, dict[int, np.ndarray]] = {site: {site: belongs[site]} for site in columns}
     found: Strengths = {}
     for target in columns:
-        for column, part in _gather(target, incoming, known).items():
-            found[column, target] = belongs[target].T @ part
+        kept = np.flatnonzero(belongs[target].any(axis=1))
+        links = [(source, np.abs(signed[kept])) for source, signed in incoming.get(target, ())]
+        for column, part in _gather(links, incoming, known).items():
+            found[column, target] = belongs[target][kept].T @ part
     return found
 
 
 def _gather(
-    target: int, incoming: dict[int, list[tuple[int, np.ndarray]]], known: dict[int, dict[int, np.ndarray]]
+    links: list[tuple[int, np.ndarray]], incoming: Incoming, known: dict[int, dict[int, np.ndarray]]
 ) -> dict[int, np.ndarray]:
-    """Return per shown source site (maps of `target`, groups): what its groups contribute to each map."""
+    """Return per shown source site (maps, groups): what its groups contribute to each map the links lead to."""
     found: dict[int, np.ndarray] = {}
-    for source, strength in incoming.get(target, ()):
+    for source, strength in links:
         for column, part in _origins(source, incoming, known).items():
             found[column] = found.get(column, 0.0) + strength @ part
     return found
 
 
-def _origins(
-    source: int, incoming: dict[int, list[tuple[int, np.ndarray]]], known: dict[int, dict[int, np.ndarray]]
-) -> dict[int, np.ndarray]:
+def _origins(source: int, incoming: Incoming, known: dict[int, dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
     """Return per shown site (maps of `source`, groups): which share of each map is owed to which group."""
     if source not in known:
-        total = sum(strength.sum(axis=1) for _, strength in incoming.get(source, ()))
-        scale = 1.0 / np.maximum(np.asarray(total, np.float32), 1e-12)
-        gathered = _gather(source, incoming, known)
-        known[source] = {column: part * scale.reshape(-1, 1) for column, part in gathered.items()}
+        links = [(before, np.abs(signed)) for before, signed in incoming.get(source, ())]
+        total = sum((strength.sum(axis=1) for _, strength in links), start=np.zeros(1, np.float32))
+        scale = 1.0 / np.maximum(total, 1e-12)
+        gathered = _gather(links, incoming, known)
+        known[source] = {column: part * scale[:, None] for column, part in gathered.items()}
     return known[source]

@@ -72,6 +72,12 @@ def empty_state(resolved: Resolved) -> dict[str, str]:
     }
 
 
+def failed_state(message: str) -> dict[str, str]:
+    """Why nothing is shown, and what can be done."""
+    text = message or "The work ended without a result."
+    return {"title": "This view could not be made", "text": f"{text} Try again, or change the filters."}
+
+
 def roster_progress(resolved: Resolved, answer: Answer[Any]) -> Progress:
     """How far the attack on the images of the class is."""
     doing = answer.message or f"Attacking the images of class '{resolved.view.label}'"

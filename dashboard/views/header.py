@@ -6,6 +6,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from dashboard import ids
+from dashboard.views.aria import aria
 
 FILTERS = (
     ("model", ids.MODEL, "Model"),
@@ -44,7 +45,7 @@ def select(name: str, label: str) -> dmc.Select:
 
 
 def register(app: Dash) -> None:
-    """Let the work fill the menus and the status line, and the theme colour the page."""
+    """Let the work fill the menus and the status line, and the view set theme and detail."""
     filled = [Output(name, prop) for _, name, _ in MENUS for prop in ("data", "value")]
     app.clientside_callback(
         ClientsideFunction("view", "menus"),
@@ -65,9 +66,10 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )
     app.clientside_callback(
-        ClientsideFunction("view", "theme"),
+        ClientsideFunction("view", "look"),
         Output(ids.PROVIDER, "forceColorScheme"),
         Output(ids.THEME, "checked"),
+        Output(ids.DETAIL, "value"),
         Input(ids.VIEW, "data"),
         prevent_initial_call=True,
     )
@@ -83,11 +85,11 @@ def _brand() -> html.Div:
 
 def _filters() -> html.Section:
     menus = [html.Div(select(name, label), className=f"filter filter-{field}") for field, name, label in FILTERS]
-    return html.Section(menus, className="filters", **{"aria-label": "Filters"})
+    return html.Section(menus, className="filters", **aria(label="Filters"))
 
 
 def _status() -> html.Div:
-    bar = dmc.Progress(id=ids.PROGRESS, value=0, size=3, className="progress", **{"aria-label": "Progress of the work"})
-    line = html.P("Opening …", id=ids.STATUS, className="status", role="status", **{"aria-live": "polite"})
+    bar = dmc.Progress(id=ids.PROGRESS, value=0, size=3, className="progress", **aria(label="Progress of the work"))
+    line = html.P("Opening …", id=ids.STATUS, className="status", role="status", **aria(live="polite"))
     retry = html.Button("Try again", id=ids.RETRY, className="plain-button", hidden=True)
     return html.Div([line, retry, bar], className="status-row")

@@ -10,6 +10,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard import ids, panel_ids
 from dashboard.viewmodels import asks, layer
+from dashboard.views.aria import aria
 from engine import EngineError, compare
 
 NOTHING = "No layer chosen yet. Click a column of the network above, or choose a layer in its list."
@@ -28,8 +29,11 @@ def layout() -> html.Section:
     return html.Section(
         [
             html.Div(
-                [html.H2("2 · Layer", id="layer-heading"), html.Span(id=panel_ids.LAYER_TITLE, className="panel-title")],
-                className="panel-head",
+                [
+                    html.H2([html.Span("2", className="number"), "Layer"], id="layer-heading"),
+                    html.Span(id=panel_ids.LAYER_TITLE, className="panel-title"),
+                ],
+                className="panel-heading",
             ),
             dcc.Store(id=panel_ids.LAYER_DATA),
             html.P(NOTHING, id=panel_ids.LAYER_MESSAGE, className="nothing"),
@@ -40,7 +44,7 @@ def layout() -> html.Section:
             ),
         ],
         className="panel layer-panel",
-        **{"aria-labelledby": "layer-heading"},
+        **aria(labelledby="layer-heading"),
     )
 
 
@@ -106,7 +110,7 @@ def _sets() -> html.Div:
                     html.Span(className="part adversarial"),
                     html.Span(className="bracket adversarial"),
                 ],
-                className="bar",
+                className="sets-bar",
             ),
             html.Span(className="outside"),
         ],
@@ -130,7 +134,7 @@ def _controls() -> html.Div:
         className="inline-label",
     )
     scale = dmc.SegmentedControl(id=panel_ids.LAYER_SCALE, data=_choices(SCALES), value="channel", size="xs")
-    difference = dmc.Switch(id=panel_ids.LAYER_DIFFERENCE, label="Difference", checked=False, size="sm")
+    difference = dmc.Switch(id=panel_ids.LAYER_DIFFERENCE, label="Difference", checked=False, size="xs")
     return html.Div(
         [
             _labelled("Show", group),
@@ -145,7 +149,7 @@ def _labelled(text: str, control: dmc.SegmentedControl) -> html.Div:
         [html.Span(text, className="control-label"), control],
         className="labelled",
         role="group",
-        **{"aria-label": text},
+        **aria(label=text),
     )
 
 

@@ -16,13 +16,14 @@ from dashboard.state import ViewState
 from dashboard.viewmodels import certificate as certificate_view
 from dashboard.viewmodels import curves, headline, inputs, river, sites
 from dashboard.views import certificate
+from dashboard.views.aria import aria
 from dashboard.views.header import select
 from engine import BadInput, Certificates, Comparison, Examination, ExaminationRequest, WorkFailed, compare
 
 if TYPE_CHECKING:
     from engine import Auditor
 
-CONFIG = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
+CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,7 +42,7 @@ def layout() -> html.Section:
         [_heading(), html.Div(_body(), id=ids.NETWORK_BODY)],
         id=ids.NETWORK,
         className="panel network",
-        **{"aria-labelledby": "network-title"},
+        **aria(labelledby="network-title"),
     )
 
 
@@ -66,7 +67,6 @@ def register(app: Dash, auditor: Auditor) -> None:
         return None if ask is None else file(read(ask, auditor))
 
     _connect(app)
-    certificate.register(app)
 
 
 def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
@@ -82,11 +82,13 @@ def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
 
 def draw(shown: Shown) -> Figure:
     """Return the river with its curves."""
-    drawn = river.build(shown.examination, shown.comparison, shown.view.detail)
-    lines = curves.build(shown.examination, shown.comparison, drawn, shown.certificates.kinship)
+    examination, classes = shown.examination, shown.examination.classes
+    drawn = river.build(examination, shown.comparison, shown.view.detail)
+    lines = curves.build(examination, shown.comparison, drawn, shown.certificates.kinship)
     certified = frozenset(shown.certificates.done)
-    answers = tuple(shown.examination.classes[path.target] for path in _paths(shown.examination))
-    return river_figure.draw(drawn, lines, theme=shown.view.theme, certified=certified, answers=answers)
+    answers = (classes[examination.clean.target], classes[examination.adversarial.target])
+    note = river_note(drawn, shown.certificates)
+    return river_figure.draw(drawn, lines, theme=shown.view.theme, certified=certified, answers=answers, note=note)
 
 
 def facts(shown: Shown) -> dict[str, Any]:
@@ -94,11 +96,9 @@ def facts(shown: Shown) -> dict[str, Any]:
     examination, comparison, certificates = shown.examination, shown.comparison, shown.certificates
     images = examination.images
     factor = sprites.amplification(images["clean"][0], images["adversarial"][0])
-    drawn = river.build(examination, comparison, shown.view.detail)
     return {
         "key": examination.key,
         "headline": [asdict(clause) for clause in headline.build(examination, comparison, certificates)],
-        "note": river_note(drawn, certificates),
         "summary": sites.summary(examination, comparison),
         "card": asdict(certificate_view.build(examination, certificates)),
         "inputs": asdict(inputs.build(examination, factor)),
@@ -108,11 +108,13 @@ def facts(shown: Shown) -> dict[str, Any]:
 
 def river_note(drawn: river.River, certificates: Certificates) -> str:
     """Return what the reader must know of the drawing itself: what is hidden, what is provisional."""
-    hidden = f"{drawn.hidden} bands under {river.HIDDEN_BELOW:.1%} are not drawn."
+    limit = f"{100 * river.HIDDEN_BELOW:g} %"
+    hidden = f"{drawn.hidden} weak connections (under {limit}) are not drawn." if drawn.hidden else ""
     missing = [side for side in ("clean", "adversarial") if side not in certificates.done]
     if not missing:
         return hidden
-    return f"{hidden} Hatched bars are provisional: the certificate of the {' and '.join(missing)} datapath is not in."
+    sides = " and ".join(missing)
+    return f"{hidden} Hatched bars are provisional: the certificate of the {sides} datapath is not in.".strip()
 
 
 def file(shown: Shown) -> dict[str, Any]:
@@ -121,19 +123,19 @@ def file(shown: Shown) -> dict[str, Any]:
     return dcc.send_string(sites.to_csv(rows), f"faultline-{shown.examination.key[:16]}-sites.csv", type="text/csv")
 
 
-def _paths(examination: Examination) -> tuple[Any, Any]:
-    return examination.clean, examination.adversarial
-
-
-def _request(stored: object) -> ExaminationRequest:
+def _request(stored: Any) -> ExaminationRequest:
     try:
-        return ExaminationRequest(**{**stored, "samples": tuple(stored["samples"])})  # type: ignore[index,dict-item]
+        return ExaminationRequest(**{**stored, "samples": tuple(stored["samples"])})
     except (TypeError, KeyError) as error:
         raise BadInput("The page asked with a request of another version; reload it.") from error
 
 
 def _connect(app: Dash) -> None:
-    """Everything that needs no server: picking by click, the outline of the picked column, the texts and tables."""
+    """Everything that needs no server: picking by click, the outline of the picked column, the texts and tables.
+
+    Dash tells callbacks without outputs apart by their inputs alone, so no two of these may have the same inputs.
+    """
+    app.clientside_callback(ClientsideFunction("facts", "draw"), Input(ids.FACTS, "data"), prevent_initial_call=True)
     app.clientside_callback(
         ClientsideFunction("river", "pick"),
         Input(ids.RIVER, "clickData"),
@@ -165,7 +167,7 @@ def _heading() -> html.Div:
         size="xs",
         value="blocks",
         data=[{"value": "blocks", "label": "Blocks"}, {"value": "sites", "label": "Every site"}],
-        **{"aria-label": "Detail of the network"},
+        **aria(label="Detail of the network"),
     )
     return html.Div(
         [
@@ -183,17 +185,17 @@ def _legend() -> html.Ul:
     return html.Ul(
         [html.Li([html.Span(className=f"swatch {name}"), text]) for name, text in entries],
         className="legend",
-        **{"aria-label": "Bars from top to bottom"},
+        **aria(label="Bars from top to bottom"),
     )
 
 
 def _body() -> list[Any]:
-    graph = dcc.Graph(id=ids.RIVER, figure=river_figure.empty(), config=CONFIG, className="river", responsive=True)
+    graph = dcc.Graph(id=ids.RIVER, figure=river_figure.empty(), config=CONFIG, style={"height": river_figure.HEIGHT})
     return [
         dcc.Store(id=ids.FACTS),
-        html.P(id=ids.HEADLINE, className="headline", **{"aria-live": "polite"}),
+        html.P(id=ids.HEADLINE, className="headline", **aria(live="polite")),
         html.P(id=ids.RIVER_SUMMARY, className="sr-only"),
-        html.Div(graph, className="river-frame", **{"aria-describedby": ids.RIVER_SUMMARY}),
+        html.Div(graph, className="river-frame", **aria(describedby=ids.RIVER_SUMMARY)),
         html.P(id=ids.RIVER_NOTE, className="note"),
         certificate.layout(),
         html.Details([html.Summary("Exact numbers of every site"), _table()], className="twin"),
@@ -203,5 +205,3 @@ def _body() -> list[Any]:
 def _table() -> html.Div:
     button = html.Button("Download CSV", id=ids.EXPORT, className="plain-button")
     return html.Div([button, dcc.Download(id=ids.DOWNLOAD), html.Div(id=ids.SITES, className="table-scroll")])
-
-

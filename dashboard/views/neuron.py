@@ -17,29 +17,32 @@ from dashboard.figures import neighbourhood as neighbourhood_figure
 from dashboard.figures import patches as patches_figure
 from dashboard.viewmodels import asks, layer, neighbourhood, neuron
 from dashboard.views import neuron_card
+from dashboard.views.aria import aria
 from engine import Comparison, EngineError, Examination, compare
 
 NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
 ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
 SIDES = (("clean", "clean"), ("adversarial", "adversarial"))
 POLL_MILLISECONDS = 2000
+CHOSEN, UNCHOSEN = "neuron-body", "neuron-body unchosen"
 Ask = Mapping[str, Any] | None
 Rules = list[dict[str, Any]]
 
 
 def layout() -> html.Section:
     """Return the panel's static skeleton."""
-    head = [html.H2("3 · Neuron", id="neuron-heading"), html.Span(id=panel_ids.NEURON_TITLE, className="panel-title")]
+    heading = html.H2([html.Span("3", className="number"), "Neuron"], id="neuron-heading")
+    head = [heading, html.Span(id=panel_ids.NEURON_TITLE, className="panel-title")]
     body = [_gallery_section(), _distribution_section(), _neighbourhood_section()]
     return html.Section(
         [
-            html.Div(head, className="panel-head"),
+            html.Div(head, className="panel-heading"),
             html.Div(html.P(NOTHING, className="nothing"), id=panel_ids.NEURON_CARD),
-            html.Div(body, id=panel_ids.NEURON_BODY, hidden=True),
+            html.Div(body, id=panel_ids.NEURON_BODY, className=UNCHOSEN),
             dcc.Interval(id=panel_ids.GALLERY_POLL, interval=POLL_MILLISECONDS, disabled=True),
         ],
         className="panel neuron-panel",
-        **{"aria-labelledby": "neuron-heading"},
+        **aria(labelledby="neuron-heading"),
     )
 
 
@@ -49,16 +52,14 @@ def register(app: Dash, auditor: Any) -> None:
     @app.callback(
         Output(panel_ids.NEURON_TITLE, "children"),
         Output(panel_ids.NEURON_CARD, "children"),
-        Output(panel_ids.NEURON_BODY, "hidden"),
+        Output(panel_ids.NEURON_BODY, "className"),
         Input(ids.NEURON_ASK, "data"),
         prevent_initial_call=True,
     )
-    def show_card(stored: Ask) -> tuple[str, Component | list[Component], bool]:
+    def show_card(stored: Ask) -> tuple[str, list[Component], str]:
         return card(auditor, stored)
 
-    @app.callback(
-        Output(panel_ids.DISTRIBUTION, "figure"), Input(ids.NEURON_ASK, "data"), prevent_initial_call=True
-    )
+    @app.callback(Output(panel_ids.DISTRIBUTION, "figure"), Input(ids.NEURON_ASK, "data"), prevent_initial_call=True)
     def show_distribution(stored: Ask) -> go.Figure:
         return distribution(auditor, stored)
 
@@ -87,17 +88,17 @@ def register(app: Dash, auditor: Any) -> None:
     app.clientside_callback(ClientsideFunction("tiles", "walk"), Input(panel_ids.NEIGHBOURHOOD, "tapNodeData"))
 
 
-def card(auditor: Any, stored: Ask) -> tuple[str, Component | list[Component], bool]:
-    """Return the title, the card and whether the rest is hidden; what cannot be shown is said in the card."""
+def card(auditor: Any, stored: Ask) -> tuple[str, list[Component], str]:
+    """Return the title, the card and the class of the rest; what cannot be shown is said in the card."""
     if stored is None:
-        return "", html.P(NOTHING, className="nothing"), True
+        return "", [html.P(NOTHING, className="nothing")], UNCHOSEN
     try:
         ask = asks.neuron(stored)
         examination, comparison = _examined(auditor, ask)
         shown = neuron.build(examination, comparison, _maps(auditor, examination, ask), ask)
     except EngineError as error:
-        return "", html.P(str(error), className="nothing"), True
-    return f"{shown.layer} · feature map {shown.channel}", neuron_card.draw(shown), False
+        return "", [html.P(str(error), className="nothing")], UNCHOSEN
+    return f"{shown.layer} · feature map {shown.channel}", neuron_card.draw(shown), CHOSEN
 
 
 def distribution(auditor: Any, stored: Ask) -> go.Figure:
@@ -135,8 +136,8 @@ def gallery(auditor: Any, stored: Ask, order: str) -> tuple[Component, bool]:
         answer = auditor.gallery(ask.request.model, ask.request.data)
         if answer.value is None:
             return neuron_card.gallery_progress(answer), answer.state != "working"
-        model = next(card for card in auditor.models() if card.name == ask.request.model)
-        data = next(card for card in auditor.datasets() if card.name == ask.request.data)
+        model = asks.card("model", ask.request.model, auditor.models())
+        data = asks.card("data set", ask.request.data, auditor.datasets())
         shown = neuron.patches(answer.value, model, data, ask, order)
     except EngineError as error:
         return html.P(str(error), className="nothing") if stored else html.Div(), True
@@ -172,7 +173,7 @@ def _distribution_section() -> html.Div:
         id=panel_ids.DISTRIBUTION,
         figure=distribution_figure.empty("light"),
         config={"displayModeBar": False, "responsive": True},
-        className="distribution",
+        style={"height": distribution_figure.HEIGHT},
     )
     return html.Div([html.H3("Activations over the map's positions"), graph], className="neuron-part")
 
@@ -196,7 +197,7 @@ def _neighbourhood_section() -> html.Div:
         [
             _section_head("Strongest connections", side, "Datapath of the connections"),
             # A picture for the mouse; keyboard and screen reader use the list below, which says the same and more.
-            html.Div(graph, **{"aria-hidden": "true"}),
+            html.Div(graph, **aria(hidden="true")),
             html.P(neuron_card.NEIGHBOURHOOD_LEGEND, className="fine-print"),
             html.Details([html.Summary("Connections as a list"), html.Div(id=panel_ids.NEIGHBOURHOOD_LIST)]),
         ],
@@ -205,7 +206,7 @@ def _neighbourhood_section() -> html.Div:
 
 
 def _section_head(title: str, control: Component, label: str) -> html.Div:
-    group = html.Div(control, role="group", **{"aria-label": label})
+    group = html.Div(control, role="group", **aria(label=label))
     return html.Div([html.H3(title), group], className="part-head")
 
 

@@ -15,6 +15,7 @@ from dashboard.viewmodels.fields import Box
 from dashboard.viewmodels.neighbourhood import Neighbour, Neighbourhood
 from dashboard.viewmodels.neuron import NeuronCard, Patches, Peak, Standing
 from dashboard.viewmodels.wording import number, percent, signed, signed_percent
+from dashboard.views.aria import aria
 from engine import Answer, Gallery
 
 NEIGHBOURHOOD_LEGEND = (
@@ -39,7 +40,7 @@ def gallery(patches: Patches, names: tuple[str, str]) -> Component:
         f"/media/patches/{model}/{data}/{patches.site}/{patches.channel}/{patches.order}.png?v={quote(patches.version)}"
     )
     items = [_patch(sheet, k, len(patches.classes), name) for k, name in enumerate(patches.classes)]
-    return html.Ol(items, className="patches", **{"aria-label": f"Top {len(items)} patches by {patches.order}"})
+    return html.Ol(items, className="patches", **aria(label=f"Top {len(items)} patches by {patches.order}"))
 
 
 def gallery_progress(answer: Answer[Gallery]) -> Component:
@@ -51,7 +52,7 @@ def gallery_progress(answer: Answer[Gallery]) -> Component:
     return html.Div(
         [
             html.P(f"The gallery is being computed.{counted} {answer.message}".strip()),
-            dmc.Progress(value=share, size="sm", animated=True, **{"aria-label": "Gallery progress"}),
+            dmc.Progress(value=share, size="sm", animated=True, **aria(label="Gallery progress")),
         ],
         className="nothing",
     )
@@ -107,13 +108,13 @@ def _reading(card: NeuronCard) -> str:
     sight = "the whole image" if card.sees_everything else f"{card.field_size} × {card.field_size} pixels"
     mean = f" Maps are means over {card.images} images; the first input is shown." if card.images > 1 else ""
     return (
-        f"Boxes: what the peak position sees ({sight}), clean solid, adversarial dotted. "
+        f"Boxes: what the peak position sees ({sight}), clean solid, adversarial dashed. "
         f"The peak {'moved' if moved else 'stayed in place'} under attack.{mean}"
     )
 
 
 def _numbers(card: NeuronCard) -> Component:
-    heads = ("", "Rank at this layer", "Share of all scores", "Contribution", "Kept")
+    heads = ("Datapath", "Rank at this layer", "Share of all scores", "Contribution", "Kept")
     header = html.Tr([html.Th(text, scope="col") for text in heads])
     rows = [_row("Clean", card.clean, card.channels), _row("Adversarial", card.adversarial, card.channels)]
     facts = (
@@ -163,5 +164,5 @@ def _neighbour(one: Neighbour) -> list[Component | str]:
     value = f" {signed(one.contribution)}"
     if one.layer is None or one.group is None:
         return [one.name, value]
-    picked = {"data-pick-layer": one.layer, "data-pick-channel": str(one.channel)}
+    picked: dict[str, Any] = {"data-pick-layer": one.layer, "data-pick-channel": str(one.channel)}
     return [html.Button(one.name, type="button", **picked), f"{value}, {layer.GROUP_NAMES[one.group]}"]

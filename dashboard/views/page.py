@@ -9,6 +9,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from dashboard import ids, theme
 from dashboard.views import header, inputs, layer, network, neuron, watch
+from dashboard.views.aria import aria
 
 if TYPE_CHECKING:
     from engine import Auditor
@@ -18,7 +19,7 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
     """Return the skeleton; nothing of the store is in it, so one layout serves everyone."""
     main = html.Main(
         [
-            html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **{"aria-live": "polite"}),
+            html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **aria(live="polite")),
             inputs.layout(),
             network.layout(),
             html.Div([layer.layout(), neuron.layout()], className="levels"),
@@ -33,7 +34,6 @@ def register(app: Dash, auditor: Auditor) -> None:
     _reduce(app)
     watch.register(app, auditor)
     header.register(app)
-    inputs.register(app)
     network.register(app, auditor)
     layer.register(app, auditor)
     neuron.register(app, auditor)

@@ -68,7 +68,7 @@ def look(stored: object, auditor: Auditor) -> Work:
         found = _look(resolved, auditor)
     except EngineError as error:
         logger.warning("A view could not be answered: %s", error)
-        return Work(asdict(view), "failed", work.failure(str(error)))
+        return _failed(view, str(error))
     return replace(
         found,
         notices=(*state.complaints(stored), *resolved.notices),
@@ -83,7 +83,7 @@ def _look(resolved: Resolved, auditor: Auditor) -> Work:
         stage, progress, empty = work.setup()
         return Work(view, stage, progress, empty=empty)
     if roster.state == "failed":
-        return Work(view, "failed", work.failure(roster.message))
+        return _failed(resolved.view, roster.message)
     if roster.value is None or roster.state != "ready":
         return Work(view, "roster", work.roster_progress(resolved, roster))
     counts = menus.counts(roster.value)
@@ -92,10 +92,14 @@ def _look(resolved: Resolved, auditor: Auditor) -> Work:
     return replace(_examined(resolved, resolved.request, auditor), counts=counts)
 
 
+def _failed(view: ViewState, message: str) -> Work:
+    return Work(asdict(view), "failed", work.failure(message), empty=work.failed_state(message))
+
+
 def _examined(resolved: Resolved, request: ExaminationRequest, auditor: Auditor) -> Work:
     answer = auditor.examination(request)
     if answer.state == "failed":
-        return Work(asdict(resolved.view), "failed", work.failure(answer.message))
+        return _failed(resolved.view, answer.message)
     if answer.value is None:
         return Work(asdict(resolved.view), "examination", work.examination_progress(resolved, answer))
     return _checked(_focused(resolved.view, answer.value), answer.value, auditor)

@@ -1,10 +1,19 @@
-"""Labelled images."""
+"""Labelled images from files: an npz archive or one folder per class. Anything doubtful is refused, nothing skipped."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from engine import images
+from engine.data import npz
+from engine.errors import BadInput, UnknownName
+
+MOST_CLASSES = 100_000
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -17,4 +26,149 @@ class Images:
     """(images,) int64 class indices."""
     classes: tuple[str, ...]
     names: tuple[str, ...]
-    """What to call each image: a file stem, or its index."""
+    """What to call each image, each once: its file's stem or path, or its index."""
+
+
+def read_npz(path: Path) -> Images:
+    """Return the images of an npz file: `x` (images, height, width, 1 or 3) uint8, `y` integers, optionally `classes`.
+
+    Without `classes` the classes are called 0, 1, ... Raises BadInput in one line for anything else.
+    """
+    with npz.opened(path) as archive:
+        found = npz.Archive(path, archive)
+        x, y = found.array("x"), found.array("y")
+        classes = found.array("classes") if "classes" in found else None
+    _check_pixels(path.name, x)
+    labels = _labels(path.name, y, len(x))
+    names = _named(path.name, classes, labels)
+    if int(labels.max()) >= len(names):
+        raise BadInput(f"{path.name} has the label {int(labels.max())}, but only {len(names)} classes.")
+    return Images(_stored(x), _read_only(labels), names, tuple(f"{index:05d}" for index in range(len(x))))
+
+
+def read_folder(path: Path, classes: Sequence[str] | None = None, *, size: tuple[int, int] | None = None) -> Images:
+    """Return the pictures of a folder that holds one folder per class.
+
+    The sorted folder names are the classes unless a list is given, which must then hold every folder's name once. All
+    pictures must be of one size unless `size` (height, width) is given, to which each is then fitted (`images.fit`).
+    Raises BadInput naming the file or folder that cannot be used, and UnknownName for a folder that is no class.
+    """
+    folders = _class_folders(path)
+    names = tuple(classes) if classes is not None else tuple(folder.name for folder in folders)
+    files = [file for folder in folders for file in _files(folder)]
+    indices = {folder.name: _index(folder.name, names) for folder in folders}
+    labels = np.asarray([indices[file.parent.name] for file in files], dtype=np.int64)
+    return Images(_stored(_decoded(files, size)), _read_only(labels), names, _file_names(files))
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Return the class names of a UTF-8 text file, one per line; raises BadInput naming the line that is not one."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path.name} cannot be read as text in UTF-8.") from error
+    return _checked_names(path.name, [line.strip() for line in lines])
+
+
+def _check_pixels(name: str, x: np.ndarray) -> None:
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] not in (1, 3) or x.size == 0:
+        raise BadInput(
+            f"'x' in {name} must be uint8 (images, height, width, 1 or 3), not empty; got {x.dtype} {x.shape}."
+        )
+
+
+def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
+    if y.dtype.kind not in "iu" or y.shape != (count,):
+        raise BadInput(f"'y' in {name} must be {count} whole numbers, one per image; got {y.dtype} {y.shape}.")
+    if int(y.min()) < 0 or int(y.max()) >= MOST_CLASSES:
+        outside = int(y.min()) if int(y.min()) < 0 else int(y.max())
+        raise BadInput(f"Labels in {name} must lie between 0 and {MOST_CLASSES - 1}, got {outside}.")
+    return y.astype(np.int64)
+
+
+def _named(name: str, classes: np.ndarray | None, labels: np.ndarray) -> tuple[str, ...]:
+    if classes is None:
+        return tuple(str(index) for index in range(int(labels.max()) + 1))
+    if classes.dtype.kind != "U" or classes.ndim != 1:
+        raise BadInput(f"'classes' in {name} must be a list of texts, got {classes.dtype} {classes.shape}.")
+    return _checked_names(name, classes.tolist())
+
+
+def _checked_names(source: str, names: list[str]) -> tuple[str, ...]:
+    if not 1 <= len(names) <= MOST_CLASSES:
+        raise BadInput(f"{source} must name between 1 and {MOST_CLASSES} classes, got {len(names)}.")
+    for number, name in enumerate(names, start=1):
+        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+            raise BadInput(
+                f"Class {number} in {source} must be 1 to {LONGEST_NAME} printable characters, got {name[:40]!r}."
+            )
+    return tuple(names)
+
+
+def _class_folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise BadInput(f"{path.name} is not a folder.")
+    entries = sorted(path.iterdir())
+    stray = next((entry for entry in entries if not entry.is_dir()), None)
+    if stray is not None:
+        raise BadInput(f"{stray.name} lies beside the class folders; put every picture into the folder of its class.")
+    if not entries:
+        raise BadInput(f"{path.name} holds no class folders.")
+    _checked_names(path.name, [entry.name for entry in entries])
+    return entries
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(folder.iterdir())
+    if not files:
+        raise BadInput(f"The class folder {folder.name} is empty.")
+    return files
+
+
+def _index(folder: str, classes: tuple[str, ...]) -> int:
+    if folder not in classes:
+        raise UnknownName("class", folder, classes)
+    if classes.count(folder) > 1:
+        raise BadInput(f"The class '{folder[:80]}' stands twice in the list of classes; its folder could mean either.")
+    return classes.index(folder)
+
+
+def _decoded(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
+    """Return the pictures as (images, height, width, 3) uint8, filled in place: a list would take the memory twice."""
+    first = _picture(files[0], size)
+    if first.nbytes * len(files) > npz.MOST_BYTES:
+        raise BadInput(
+            f"{len(files)} pictures of {first.nbytes:,} bytes are more than the {npz.MOST_BYTES:,} that are read."
+        )
+    pictures = np.empty((len(files), *first.shape), dtype=np.uint8)
+    for index, file in enumerate(files):
+        picture = _picture(file, size)
+        if picture.shape != first.shape:
+            raise BadInput(
+                f"{file.parent.name}/{file.name} has {picture.shape[1]} x {picture.shape[0]} pixels, the first picture "
+                f"has {first.shape[1]} x {first.shape[0]}; name one size to fit all pictures to it."
+            )
+        pictures[index] = picture
+    return pictures
+
+
+def _picture(file: Path, size: tuple[int, int] | None) -> np.ndarray:
+    picture = images.decode(file)
+    return picture if size is None else images.fit(picture[None], 3, size)[0]
+
+
+def _file_names(files: list[Path]) -> tuple[str, ...]:
+    """Return the files' stems where each occurs once, else class folder and file name."""
+    stems = tuple(file.stem for file in files)
+    return stems if len(set(stems)) == len(stems) else tuple(f"{file.parent.name}/{file.name}" for file in files)
+
+
+def _stored(x: np.ndarray) -> np.ndarray:
+    """Return the images with one channel where all of them are grey."""
+    return _read_only(x[..., :1] if x.shape[3] == 3 and images.is_grey(x) else x)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array

@@ -57,31 +57,29 @@ def between_runs(bundle: ModelBundle, question: Question, reference: Trace, *, t
 
 def at_once(bundle: ModelBundle, question: Question) -> Contributions:
     """Return the sum over positions of |gradient x activation| with a zero baseline: one pass, unsigned."""
-    recorder = tracing.Recorder(frozenset(range(len(bundle.sites))))
-    with torch.enable_grad(), bundle.visiting(recorder):
-        images = question.images.detach().requires_grad_()
-        margin = tracing.margins(bundle.logits(images), question.targets, question.rivals).sum()
-    maps = [recorder.seen[k] for k in range(len(bundle.sites))]
-    gradients = torch.autograd.grad(margin, maps)
-    scores = tuple((a.detach() * g).abs().sum(dim=(2, 3)) for a, g in zip(maps, gradients, strict=True))
+    maps, gradients = _maps_and_gradients(bundle, question.images, question)
+    scores = tuple((a * g).abs().sum(dim=(2, 3)) for a, g in zip(maps, gradients, strict=True))
     return Contributions(scores, {}, len(question.images))
 
 
-def attack_flow(bundle: ModelBundle, question: Question, start: Tensor, *, taps: frozenset[int] = frozenset()) -> Contributions:
+def attack_flow(bundle: ModelBundle, question: Question, start: Tensor) -> Contributions:
     """Return per map what its change from the run of `start` to the run of `question.images` does to the margin.
 
-    Integrated edge patching: gradients averaged over `STEPS` midpoints between the two images, times the difference of
-    the maps. Signed; at every cut site the sum over maps is the whole change of the margin, up to the quadrature.
+    Integrated over the straight line between the two images: each step's change of the maps times the mean of the
+    gradients at its ends (trapezoids). Signed; at every cut site the sum over maps is the whole change of the margin, up
+    to the quadrature of `STEPS` steps.
     """
-    sites = frozenset(range(len(bundle.sites)))
-    averaged: dict[int, Tensor] = {}
-    for step in range(STEPS):
-        images = torch.lerp(start, question.images, (step + 0.5) / STEPS)
-        for number, gradient in _tap_gradients(bundle, images, question, sites | taps).items():
-            averaged[number] = averaged.get(number, 0) + gradient / STEPS
-    before, after = tracing.record(bundle, start), tracing.record(bundle, question.images)
-    scores = tuple(((after.maps[k] - before.maps[k]) * averaged[k]).sum(dim=(2, 3)) for k in sorted(sites))
-    return Contributions(scores, {k: averaged[k] for k in taps}, (STEPS + 1) * len(start))
+    total: list[Tensor] = []
+    previous: tuple[list[Tensor], list[Tensor]] | None = None
+    for step in range(STEPS + 1):
+        current = _maps_and_gradients(bundle, torch.lerp(start, question.images, step / STEPS), question)
+        if previous is not None:
+            areas = [
+                ((a - b) * (g + h)).sum(dim=(2, 3)) / 2 for a, b, g, h in zip(current[0], previous[0], current[1], previous[1], strict=True)
+            ]
+            total = [a + b for a, b in zip(total, areas, strict=True)] if total else areas
+        previous = current
+    return Contributions(tuple(total), {}, (STEPS + 1) * len(start))
 
 
 def _gate_gradients(
@@ -101,10 +99,12 @@ def _gate_gradients(
     return gradients[: len(leaves)], dict(zip(live, gradients[len(leaves) :], strict=True))
 
 
-def _tap_gradients(bundle: ModelBundle, images: Tensor, question: Question, taps: frozenset[int]) -> dict[int, Tensor]:
-    recorder = tracing.Recorder(taps)
+def _maps_and_gradients(bundle: ModelBundle, images: Tensor, question: Question) -> tuple[list[Tensor], list[Tensor]]:
+    """The maps at every site and the gradients of the summed margin there."""
+    sites = range(len(bundle.sites))
+    recorder = tracing.Recorder(frozenset(sites))
     with torch.enable_grad(), bundle.visiting(recorder):
-        logits = bundle.logits(images.detach().requires_grad_())
-        margin = tracing.margins(logits, question.targets, question.rivals).sum()
-    gradients = torch.autograd.grad(margin, list(recorder.seen.values()))
-    return dict(zip(recorder.seen, gradients, strict=True))
+        margin = tracing.margins(bundle.logits(images.detach().requires_grad_()), question.targets, question.rivals)
+    maps = [recorder.seen[k] for k in sites]
+    gradients = torch.autograd.grad(margin.sum(), maps)
+    return [site.detach() for site in maps], list(gradients)

@@ -51,7 +51,9 @@ def _all() -> tuple[np.ndarray, np.ndarray]:
 
     bunch = load_digits()
     small = np.rint(bunch.images * (255 / BRIGHTEST)).astype(np.uint8)
-    x = np.stack([np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in small])
+    x = np.stack(
+        [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in small]
+    )
     return _read_only(x[..., None]), _read_only(bunch.target.astype(np.int64))
 
 

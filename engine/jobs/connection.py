@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -62,13 +64,17 @@ class Connection:
                 self._client.close(timeout=2)
             if self._cluster is not None:
                 contact.withdraw(self._root)
-                self._cluster.close(timeout=5)
+                _end(self._cluster)
         except (OSError, TimeoutError) as error:
             log.warning("The connection to the workers did not end cleanly: %s", error)
         finally:
             logging.getLogger("distributed").setLevel(level)
             self._client = self._cluster = None
             self._ownership.release()
+
+    def abandon(self) -> None:
+        """Let go of what a fork copied: the parent keeps its connection and, as long as it lives, the lock."""
+        self._ownership.release()
 
     def _local(self) -> Client:
         """Start the store's cluster, or connect to the process that runs it already."""
@@ -110,7 +116,9 @@ class Connection:
         # TypeError and ValueError: what Dask raises for TLS files that are missing from its configuration.
         except (OSError, TimeoutError, TypeError, ValueError) as error:
             log.warning("The scheduler %s could not be reached: %r", address, error)
-            raise WorkFailed("The configured scheduler could not be reached; check its address and certificates.") from error
+            raise WorkFailed(
+                "The configured scheduler could not be reached; check its address and certificates."
+            ) from error
 
 
 def _require_safe(scheduler: str, allow_plain: bool) -> None:
@@ -120,7 +128,7 @@ def _require_safe(scheduler: str, allow_plain: bool) -> None:
         raise BadInput(f"A scheduler's address starts with tls://, got '{scheduler[:80]}'.")
     if not allow_plain:
         raise BadInput(
-            "A scheduler runs the code it is sent, so it needs TLS: give a tls:// address, or allow plain tcp explicitly."
+            "A scheduler runs the code it is sent, so it needs TLS: give a tls:// address or allow plain tcp."
         )
 
 
@@ -139,6 +147,8 @@ def _local_cluster(root: Path, security: Security) -> LocalCluster:
     scratch.mkdir(mode=0o700, exist_ok=True)
     with dask.config.set(_settings()):
         return LocalCluster(
+            # A copy: a worker that is started again later would otherwise get what the settings are by then.
+            config=copy.deepcopy(dask.config.config),
             n_workers=1,
             threads_per_worker=1,
             processes=True,
@@ -146,15 +156,29 @@ def _local_cluster(root: Path, security: Security) -> LocalCluster:
             dashboard_address=None,
             security=security,
             silence_logs=logging.ERROR,
-            scheduler_kwargs={"allowed_failures": DEATHS_ALLOWED},
+            scheduler_kwargs={
+                "allowed_failures": DEATHS_ALLOWED,
+                "dashboard": False,
+                "dashboard_address": "127.0.0.1:0",
+            },
             local_directory=str(scratch),
         )
 
 
+def _end(cluster: LocalCluster) -> None:
+    """End a cluster without waiting for the work in it: results are whole or absent, so a worker may be killed."""
+    for worker in cluster.workers.values():
+        cluster.sync(worker.close, timeout=0.5)
+    cluster.close(timeout=5)
+
+
 def _settings() -> dict[str, Any]:
-    """Environment of the worker process, read by its libraries when they are loaded.
+    """What Dask reads when it starts the cluster, above all the environment of the worker process.
 
     Few malloc arenas and early trimming keep a worker that has seen large batches from holding on to their memory.
+    Without a dashboard Dask still serves logs, call stacks and workers over plain HTTP: no routes, nothing served.
+    Endless saturation: all that waits is ordered by priority in the worker. With Dask's default a click would wait for
+    one more piece of lesser work, which has gone ahead to the worker.
     """
     cores = str(os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0)))
     environment = {
@@ -164,4 +188,9 @@ def _settings() -> dict[str, Any]:
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": "65536",
     }
-    return {"distributed.nanny.pre-spawn-environ": environment}
+    return {
+        "distributed.nanny.pre-spawn-environ": environment,
+        "distributed.scheduler.worker-saturation": math.inf,
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+    }

@@ -62,7 +62,7 @@ def withdraw(store_root: Path) -> None:
 
 @final
 class Ownership:
-    """The store's lock. The system frees it when its holder dies, however it dies; spawned workers do not inherit it."""
+    """The store's lock: the system frees it when its holder dies, however; spawned workers do not inherit it."""
 
     def __init__(self, store_root: Path) -> None:
         self._path = store_root / "cluster.lock"

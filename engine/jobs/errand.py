@@ -11,7 +11,7 @@ from engine.errors import EngineError
 from engine.jobs.notes import Note, Notes
 
 Perform = Callable[[dict[str, Any], str], str]
-"""A module-level function (workers load it from their own installation) from a task and the store's folder to a token."""
+"""From a task and the store's folder to a token: a module-level function, loaded from the worker's own installation."""
 log = logging.getLogger(__name__)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 from engine.errors import EngineError, StoreError, WorkFailed
 from engine.jobs import errand
 from engine.jobs.connection import Connection
-from engine.jobs.notes import Note, NoNote, Notes
+from engine.jobs.notes import NoNote, Note, Notes
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -72,8 +72,8 @@ class Jobs:
         self._is_closed = False
         self._begin()
 
-    def submit(self, task: dict[str, Any], *, priority: Priority, doing: str) -> None:
-        """Hand in a piece of work, in the background.
+    def submit(self, task: dict[str, Any], *, priority: Priority, doing: str) -> bool:
+        """Hand in a piece of work, in the background, and tell whether it is newly in flight.
 
         Does nothing while it is in flight, and for a minute after it failed. Raises WorkFailed after `close`.
         """
@@ -82,11 +82,13 @@ class Jobs:
             if self._is_closed:
                 raise WorkFailed("The workers have been shut down.")
             if os.getpid() != self._process:
+                self._connection.abandon()
                 self._begin()
             if ticket.key in self._tickets or self._failure(ticket.key) is not None:
-                return
+                return False
             self._tickets[ticket.key] = ticket
             self._sender.submit(self._send, ticket)
+        return True
 
     def progress(self, key: str) -> Progress:
         """Return how far a piece of work is."""
@@ -100,7 +102,9 @@ class Jobs:
         except NoNote:
             note = Note("failed")
         if note.state == "failed":
-            return Progress("working", message="Waiting for the worker." if ticket.sent.is_set() else "Starting the worker.")
+            return Progress(
+                "working", message="Waiting for the worker." if ticket.sent.is_set() else "Starting the worker."
+            )
         return Progress("working", note.done, note.total, note.message or f"{ticket.doing.capitalize()}.")
 
     def wait(self, key: str, seconds: float) -> None:
@@ -109,6 +113,14 @@ class Jobs:
             ticket = self._tickets.get(key)
         if ticket is not None:
             ticket.settled.wait(seconds)
+
+    def is_unfinished(self, key: str) -> bool:
+        """Tell whether a worker, in any process and at any time, began a piece of work that did not end well."""
+        try:
+            self._notes.read(key)
+        except NoNote:
+            return False
+        return True
 
     def forgive(self, key: str) -> None:
         """Forget that a piece of work failed, so that it can be handed in again at once."""
@@ -129,7 +141,7 @@ class Jobs:
             self._connection.close()
 
     def _begin(self) -> None:
-        """Start afresh, also in a process forked off one that was connected: threads and sockets stay with the parent."""
+        """Start afresh, also in a fork of a connected process: threads and sockets stay with the parent."""
         self._process = os.getpid()
         self._connection = self._connect()
         self._tickets: dict[str, Ticket] = {}

@@ -146,7 +146,7 @@ def _insert_taps(
         inserter.on_edge(*path.entrance, entrance)
         numbered += 1
         if path.carrier is not None:
-            exit_ = inserter.on_node(path.carrier, numbered)
+            exit_ = inserter.on_exit(path, numbered)
             numbered += 1
         module = walker.module(path.carrier) if path.carrier is not None else None
         ways.append(Way(path.source, path.target, module, entrance, exit_, path.entrance_offset, path.target_offset))
@@ -174,6 +174,24 @@ class _Inserter:
         """Tap what `reader` takes from `tensor`; taps already on that edge stay."""
         last = next(source for source in reader.all_input_nodes if _origin(source) is _origin(tensor))
         reader.replace_input_with(last, self._new(last, number))
+        return number
+
+    def on_exit(self, path: paths.Path, number: int) -> int:
+        """Tap what a convolution sends towards one target.
+
+        Where its output is shared with other targets (dense blocks), the layers up to this target's reader are
+        repeated behind the tap, so that the gradient there is that of this path alone.
+        """
+        carrier = path.carrier or path.reader
+        if path.reader is carrier or all(len(node.users) <= 1 for node in (carrier, *path.chain)):
+            return self.on_node(carrier, number)
+        old = path.chain[-1] if path.chain else carrier
+        end, before = self._new(carrier, number), carrier
+        for node in path.chain:
+            with self.traced.graph.inserting_after(end):
+                end, before = self.traced.graph.node_copy(node, lambda source, b=before, e=end: e if _origin(source) is b else source), node
+        read = next(source for source in path.reader.all_input_nodes if _origin(source) is old)
+        path.reader.replace_input_with(read, end)
         return number
 
     def on_node(self, node: fx.Node, number: int) -> int:

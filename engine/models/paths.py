@@ -22,6 +22,10 @@ class Path:
     target: int
     carrier: fx.Node | None
     """The convolution on the way, or None for a shortcut."""
+    chain: tuple[fx.Node, ...]
+    """Pooling, padding and batch norm between the convolution and the node that reads it for this target, in order."""
+    reader: fx.Node
+    """The node of the target's side (activation, addition, concatenation) that reads the end of the chain."""
     entrance: tuple[fx.Node, fx.Node]
     """(tensor, reader): where the source's maps enter the carrier, or the end of the shortcut."""
     entrance_offset: int
@@ -55,38 +59,51 @@ class _Search:
         if self.walker.is_activation(node):
             yield from self._arriving(target, node.all_input_nodes[0], node, 0)
         else:
-            yield from self._inside(target, node, node, 0)
+            yield from self._bare(target, node)
+
+    def _bare(self, target: int, node: fx.Node) -> Iterator[Path]:
+        """Paths into a site without an activation: an addition, a concatenation, or a linear bottleneck."""
+        if self.walker.is_addition(node) or self.walker.is_concatenation(node):
+            yield from self._joined(target, node, 0)
+        elif self.walker.is_carrier(node):
+            yield from self._carried(target, node, (), node, 0)
+        else:
+            yield from self._arriving(target, node.all_input_nodes[0], node, _channel_padding(node))
 
     def _arriving(self, target: int, tensor: fx.Node, reader: fx.Node, offset: int) -> Iterator[Path]:
         """Paths through the edge `tensor` -> `reader`, walking against the flow."""
         end, padding = tensor, 0
+        chain: tuple[fx.Node, ...] = ()
         while end not in self.index and self.walker.is_passing(end):
             padding += _channel_padding(end)
+            chain = (end, *chain)
             end = end.all_input_nodes[0]
         if end in self.index:
-            yield Path(self.index[end], target, None, (tensor, reader), padding, offset + padding)
+            yield Path(self.index[end], target, None, (), reader, (tensor, reader), padding, offset + padding)
+        elif self.walker.is_carrier(end):
+            yield from self._carried(target, end, chain, reader, offset + padding)
         else:
-            yield from self._inside(target, end, reader, offset + padding)
+            yield from self._joined(target, end, offset + padding)
 
-    def _inside(self, target: int, node: fx.Node, reader: fx.Node, offset: int) -> Iterator[Path]:
-        if self.walker.is_carrier(node):
-            tensor = node.all_input_nodes[0]
-            source = self.walker.producer(tensor)
-            if source in self.index:
-                yield Path(self.index[source], target, node, (tensor, node), 0, offset)
-        elif self.walker.is_addition(node):
+    def _carried(
+        self, target: int, carrier: fx.Node, chain: tuple[fx.Node, ...], reader: fx.Node, offset: int
+    ) -> Iterator[Path]:
+        tensor = carrier.all_input_nodes[0]
+        source = self.walker.producer(tensor)
+        if source in self.index:
+            yield Path(self.index[source], target, carrier, chain, reader, (tensor, carrier), 0, offset)
+
+    def _joined(self, target: int, node: fx.Node, offset: int) -> Iterator[Path]:
+        """Paths through an addition or a concatenation."""
+        is_concatenation = self.walker.is_concatenation(node)
+        if is_concatenation or self.walker.is_addition(node):
             for tensor in node.all_input_nodes:
                 yield from self._arriving(target, tensor, node, offset)
-        elif self.walker.is_concatenation(node):
-            for tensor in node.all_input_nodes:
-                yield from self._arriving(target, tensor, node, offset)
-                offset += self.shapes[tensor][1]
-        elif self.walker.is_passing(node):
-            yield from self._arriving(target, node.all_input_nodes[0], node, offset + _channel_padding(node))
+                offset += self.shapes[tensor][1] if is_concatenation else 0
         elif node.op != "placeholder":
             raise Unsupported(
-                f"The operation '{node.name}' ({node.target}) before '{reader.name}' is not linear, so its connections "
-                "cannot be computed exactly. Supported between sites: convolutions, additions, concatenations, pooling, padding."
+                f"The operation '{node.name}' ({node.target}) before site {target} is not linear, so its connections "
+                "cannot be computed exactly. Supported between sites: convolutions, additions, concatenations, pooling, padding; not multiplications (squeeze-and-excitation)."
             )
 
 

@@ -26,7 +26,7 @@ class Dataset:
         self.card = card
         self._folder = folder
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys of all samples, in order."""
         return tuple(f"{index:05d}" for index in range(self.card.count))
@@ -70,29 +70,33 @@ class Dataset:
         return tuple(f"{index:05d}" for index in np.flatnonzero(self.labels == label))
 
     def labels_for(self, model: ModelCard) -> np.ndarray:
-        """Return (samples,) int64 labels as a model counts its classes, matched by class name.
+        """Return (samples,) int64 labels as a model counts its classes; see `labels_for_classes`."""
+        return self.labels_for_classes(model.classes)
 
-        Raises BadInput for a class with images that the model does not know, or knows under two indices.
+    def labels_for_classes(self, classes: tuple[str, ...]) -> np.ndarray:
+        """Return (samples,) int64 indices into a model's classes, matched by class name, read-only.
+
+        Raises BadInput for a class with images that is not among `classes`, or stands there twice.
         """
-        if self.card.classes == model.classes:
+        if self.card.classes == classes:
             return self.labels
-        places = [self._place(name, model, count) for name, count in self._counted_classes()]
-        return np.asarray(places, dtype=np.int64)[self.labels]
+        pairs = zip(self.card.classes, self.card.class_counts, strict=True)
+        places = np.asarray([self._place(name, classes, count) for name, count in pairs], dtype=np.int64)
+        found = places[self.labels]
+        found.setflags(write=False)
+        return found
 
-    def _counted_classes(self) -> zip[tuple[str, int]]:
-        return zip(self.card.classes, self.card.class_counts, strict=True)
-
-    def _place(self, name: str, model: ModelCard, count: int) -> int:
-        """Index of a class name in the model; -1 for a class without images, whose label is never used."""
+    def _place(self, name: str, classes: tuple[str, ...], count: int) -> int:
+        """Index of a class name among a model's; -1 for a class without images, whose label is never used."""
         if not count:
             return -1
-        if model.classes.count(name) != 1:
-            problem = "twice" if name in model.classes else "not at all"
+        if classes.count(name) != 1:
+            problem = "twice" if name in classes else "not at all"
             raise BadInput(
-                f"Class '{name[:80]}' of data set '{self.card.name}' appears {problem} in model '{model.name}'; "
-                "use a data set whose class names are among the model's."
+                f"Class '{name[:80]}' of data set '{self.card.name}' stands {problem} among the model's {len(classes)} "
+                "classes; use a data set whose class names are the model's."
             )
-        return model.classes.index(name)
+        return classes.index(name)
 
     @cached_property
     def _pixels(self) -> np.ndarray:
@@ -104,7 +108,9 @@ class Dataset:
 
     def _check(self, image: np.ndarray, row: int) -> None:
         if image_hash(image) != str(self._hashes[row]):
-            raise StoreError(f"Image {row:05d} of data set '{self.card.name}' changed on the disk; add the data set again.")
+            raise StoreError(
+                f"Image {row:05d} of data set '{self.card.name}' changed on the disk; add the data set again."
+            )
 
     def _loaded(self, file: str) -> np.ndarray:
         with disk_errors("reading a data set"):

@@ -41,7 +41,9 @@ def disk_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
-        raise StoreError(f"The store failed while {doing}: {reason}. Nothing that was stored before is lost.") from error
+        raise StoreError(
+            f"The store failed while {doing}: {reason}. Nothing that was stored before is lost."
+        ) from error
 
 
 @contextmanager
@@ -108,7 +110,7 @@ def _make_parents(folder: Path) -> None:
 def _rename_new(temporary: Path, target: Path) -> None:
     """Rename, and let the first writer win when two finish together."""
     try:
-        os.rename(temporary, target)
+        temporary.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise

@@ -24,5 +24,6 @@ def require_name(kind: str, text: object) -> None:
     """Raise BadInput unless a text may name a new model or data set."""
     if not is_name(text):
         raise BadInput(
-            f"'{str(text)[:80]}' cannot name a {kind}: use 1 to 64 letters, digits, '.', '_' and '-', first a letter or digit."
+            f"'{str(text)[:80]}' cannot name a {kind}: use 1 to 64 letters, digits, '.', '_' and '-', "
+            "and begin with a letter or digit."
         )

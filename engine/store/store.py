@@ -42,7 +42,9 @@ class Store:
             for name in ("models", "data", "records", "work"):
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
         if not os.access(self.root, os.W_OK):
-            raise StoreError("The store's folder cannot be written to; grant this user write access or name another folder.")
+            raise StoreError(
+                "The store's folder cannot be written to; grant this user write access or name another folder."
+            )
         self.records = Shelf(self.root / "records")
         self._cards: dict[Path, tuple[tuple[int, int], ModelCard | DatasetCard]] = {}
         self._datasets: dict[str, Dataset] = {}
@@ -100,9 +102,12 @@ class Store:
             else:
                 shutil.copyfile(weights, folder / WEIGHTS)
             _seal(folder, card)
-        self._require_added("models", card)
+        # Where two processes add under one name at once, the first one wins and the other one is told.
+        self._is_held("models", card)
 
-    def add_data(self, card: DatasetCard, images: np.ndarray, labels: np.ndarray, sample_names: tuple[str, ...]) -> None:
+    def add_data(
+        self, card: DatasetCard, images: np.ndarray, labels: np.ndarray, sample_names: tuple[str, ...]
+    ) -> None:
         """Add a data set. The same one again changes nothing; raises BadInput for another one of that name.
 
         images: (samples, height, width, channels) uint8; labels: (samples,) integers into the card's classes.
@@ -118,7 +123,7 @@ class Store:
             np.save(folder / "hashes.npy", hashes, allow_pickle=False)
             (folder / "names.json").write_text(json.dumps(sample_names), encoding="utf-8")
             _seal(folder, card)
-        self._require_added("data", card)
+        self._is_held("data", card)
 
     def _make(self, create: bool) -> None:
         if not create:
@@ -185,15 +190,12 @@ class Store:
         """Tell whether this very thing is here already; raises BadInput when another one has its name."""
         if not (self.root / shelf / card.name).exists():
             return False
-        kind = "model" if shelf == "models" else "data set"
-        held = self._card(shelf, card.name, type(card))
+        is_model = isinstance(card, ModelCard)
+        held = self.model_card(card.name) if is_model else self.data_card(card.name)
         if _identity(held) != _identity(card):
+            kind = "model" if is_model else "data set"
             raise BadInput(f"The store already holds another {kind} called '{card.name}'; choose another name.")
         return True
-
-    def _require_added(self, shelf: str, card: ModelCard | DatasetCard) -> None:
-        """When two processes add under one name at once, the first one wins and the other one is told."""
-        self._is_held(shelf, card)
 
 
 def _damaged(name: str, file: str) -> StoreError:

@@ -1,0 +1,166 @@
+/* Drawing what stands around the river from one store of plain values. Text is only ever set as text. */
+(function () {
+  'use strict';
+
+  let layer = null;
+  const byId = (id) => document.getElementById(id);
+
+  function make(tag, settings, ...children) {
+    const node = document.createElement(tag);
+    Object.entries(settings || {}).forEach(([name, value]) => {
+      if (value !== null && value !== undefined && value !== false) { node.setAttribute(name, value); }
+    });
+    node.append(...children.filter((child) => child !== null && child !== undefined));
+    return node;
+  }
+
+  function fill(id, ...children) {
+    const node = byId(id);
+    if (node) { node.replaceChildren(...children); }
+  }
+
+  function table(caption, heads, rows) {
+    const head = make('tr', {}, ...heads.map((text) => make('th', { scope: 'col' }, text)));
+    return make('table', {}, make('caption', { class: 'sr-only' }, caption), make('thead', {}, head),
+      make('tbody', {}, ...rows));
+  }
+
+  const row = (first, cells, settings) => make('tr', settings,
+    make('th', { scope: 'row' }, first), ...cells.map((cell) => make('td', {}, cell)));
+
+  /* ---- inputs ---- */
+  function photo(address, title, text, look) {
+    const image = make('img', { src: address, alt: `${title}: ${text}`, class: 'photo', width: 116, height: 116 });
+    const caption = make('figcaption', {}, make('strong', {}, title), make('span', {}, text));
+    return make('figure', { class: look }, image, caption);
+  }
+
+  function share(value, look) {
+    if (value === null) { return make('span', { class: 'bar' }, make('span', { class: 'figure muted' }, '–')); }
+    const percent = `${(100 * value).toFixed(value > 0 && value < 0.01 ? 1 : 0)} %`;
+    const bar = make('span', { class: `fill ${look}`, style: `width:${Math.max(0.5, 100 * value)}%` });
+    return make('span', { class: 'bar' }, make('span', { class: 'track' }, bar), make('span', { class: 'figure' }, percent));
+  }
+
+  function predictions(strip) {
+    const rows = strip.bars.map((one) => row(
+      make('span', {}, one.name, one.is_true ? make('span', { class: 'muted' }, ' (true)') : null),
+      [share(one.before, 'clean'), share(one.after, 'adversarial')]));
+    return make('div', { class: 'predictions' },
+      table('What the model says before and after', ['Class', 'Before', 'After'], rows));
+  }
+
+  function member(one) {
+    const button = make('button', { class: 'member', title: one.text, 'aria-label': `Open sample ${one.text}` },
+      make('img', { src: one.picture, alt: '', width: 40, height: 40, class: 'photo' }));
+    button.addEventListener('click', () => {
+      window.dash_clientside.set_props('pick', { data: { sample: one.sample, t: Date.now() } });
+    });
+    return button;
+  }
+
+  function inputs(facts) {
+    if (!facts) { fill('inputs-body'); return; }
+    const strip = facts.inputs;
+    const pictures = make('div', { class: 'photos' },
+      photo(strip.clean, 'Clean', strip.clean_text, 'clean'),
+      photo(strip.adversarial, 'Adversarial', strip.adversarial_text, 'adversarial'),
+      photo(strip.perturbation, `Perturbation × ${strip.amplification}`, strip.change, 'perturbation'));
+    const members = strip.members.length
+      ? make('div', { class: 'members', role: 'group', 'aria-label': 'Images of the group' }, ...strip.members.map(member))
+      : null;
+    const about = make('p', { class: 'sample-title' }, strip.title);
+    fill('inputs-body', pictures, make('div', { class: 'inputs-text' }, about, predictions(strip)), members || '');
+  }
+
+  /* ---- network ---- */
+  function pickButton(one) {
+    const button = make('button', { class: 'row-button', 'aria-current': one.site === layer ? 'true' : null }, one.site);
+    button.addEventListener('click', () => {
+      window.dash_clientside.set_props('pick', { data: { layer: one.site, t: Date.now() } });
+    });
+    return button;
+  }
+
+  const part = (value) => `${(100 * value).toFixed(1)} %`;
+
+  function siteRow(one) {
+    const cells = [one.stage, one.maps, one.adversarial_only, one.shared, one.clean_only, one.distance.toFixed(3),
+      `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, part(one.flow), part(one.flow_floor),
+      one.is_cut ? 'stem or cut: left out of claims' : ''];
+    return row(pickButton(one), cells.map(String), { class: one.site === layer ? 'picked' : null });
+  }
+
+  const HEADS = ['Layer', 'Stage', 'Maps', 'Adversarial only', 'Shared', 'Clean only', 'Distance', 'Same-size noise',
+    'Attack flow', 'Flow under noise', 'Note'];
+
+  function network(facts, work) {
+    const chosen = work && work.view ? work.view.layer : null;
+    if (!facts) { fill('headline'); fill('site-table'); network.facts = null; return; }
+    if (facts !== network.facts) {
+      fill('headline', ...facts.headline.map((clause) => make('span', { class: clause.is_known ? null : 'open' },
+        `${clause.text} `)));
+      fill('river-summary', facts.summary);
+    }
+    if (facts !== network.facts || chosen !== layer) {
+      layer = chosen;
+      const focused = document.activeElement && document.activeElement.closest('#site-table') !== null;
+      fill('site-table', table('Exact numbers of every site', HEADS, facts.sites.map(siteRow)));
+      const current = focused && document.querySelector('#site-table [aria-current]');
+      if (current) { current.focus(); }
+    }
+    network.facts = facts;
+  }
+
+  /* ---- certificate ---- */
+  function checkRow(check) {
+    const name = make('span', { title: check.help }, check.name, make('span', { class: 'sr-only' }, `. ${check.help}`));
+    const value = (text) => make('span', { class: text === 'not run' ? 'open' : 'value' }, text);
+    return row(name, [make('span', { class: 'muted' }, check.good), value(check.clean), value(check.adversarial)]);
+  }
+
+  function restoredRow(one, best) {
+    const bar = (text, look) => make('span', { class: 'bar' },
+      make('span', { class: 'track' }, make('span', { class: `fill ${look}`, style: `width:${width(text)}%` })),
+      make('span', { class: 'figure' }, text));
+    const mark = one.maps === best ? `${one.maps} ◀` : String(one.maps);
+    return row(mark, [bar(one.by_flow, 'clean'), bar(one.at_random, 'shared')]);
+  }
+
+  function width(text) {
+    const value = parseFloat(text.replace(/[<>]/, ''));
+    return Number.isFinite(value) ? Math.max(0.5, value) : 0;
+  }
+
+  function card(facts) {
+    if (!facts) { ['checks', 'restoration', 'check-failures'].forEach((id) => fill(id)); return; }
+    const { checks, restored, restores_at: best, restoration_note: note, failures } = facts.card;
+    fill('checks', table('Certificate of both datapaths', ['Check', 'Good is', 'Clean', 'Adversarial'],
+      checks.map(checkRow)));
+    const rows = restored.map((one) => restoredRow(one, best));
+    const shown = rows.length
+      ? table('Share of images restored', ['Maps', 'By attack flow', 'At random'], rows) : '';
+    fill('restoration', shown, make('p', { class: rows.length ? 'note' : 'note open' }, note));
+    fill('check-failures', ...failures.map((text) => make('p', { role: 'alert' }, `Not finished: ${text}`)));
+  }
+
+  function draw(facts) {
+    inputs(facts);
+    card(facts);
+  }
+
+  /* ---- what can be seen at this stage ---- */
+  function panels(work) {
+    if (!work) { return; }
+    const before = document.body.dataset.stage;
+    const isShown = Boolean(work.key);
+    document.body.dataset.stage = work.empty ? 'empty' : isShown ? 'shown' : 'waiting';
+    const empty = byId('empty-state');
+    empty.hidden = !work.empty;
+    if (work.empty) { empty.replaceChildren(make('h2', {}, work.empty.title), make('p', {}, work.empty.text)); }
+    if (before !== document.body.dataset.stage) { window.dispatchEvent(new Event('resize')); }
+  }
+
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.facts = { draw, network, panels };
+})();

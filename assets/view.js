@@ -1,0 +1,154 @@
+/* The page's state: one `view`, the same in the store and in the link. What is asked of the server follows from it. */
+(function () {
+  'use strict';
+
+  const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail',
+    'layer', 'channel', 'theme', 'group', 'sort', 'scale'];
+  const CONTROLS = {
+    'model-select': 'model', 'data-select': 'data', 'label-select': 'label', 'attack-select': 'attack',
+    'epsilon-select': 'epsilon', 'outcome-select': 'outcome', 'sample-select': 'sample', 'method-select': 'method',
+    'share-select': 'share', 'layer-select': 'layer', 'detail-select': 'detail', 'theme-switch': 'theme',
+  };
+  const MENUS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'layer'];
+  /* A choice that makes others meaningless clears them; the server then chooses anew. */
+  const CLEARS = {
+    model: ['channel'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
+    layer: ['channel'],
+  };
+  const LOST_AFTER = 15000;
+  const unchanged = () => window.dash_clientside.no_update;
+  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+  function parse(search) {
+    const query = new URLSearchParams(search);
+    const view = { detail: 'blocks' };
+    FIELDS.forEach((name) => { if (query.get(name)) { view[name] = query.get(name); } });
+    view.theme = document.documentElement.dataset.theme;
+    if (query.get('theme') === 'light' || query.get('theme') === 'dark') { view.theme = query.get('theme'); }
+    return view;
+  }
+
+  function address(view) {
+    const query = new URLSearchParams();
+    FIELDS.forEach((name) => {
+      if (view[name] !== null && view[name] !== undefined && view[name] !== '') { query.set(name, view[name]); }
+    });
+    return window.location.pathname + '?' + query.toString().replaceAll('%2F', '/');
+  }
+
+  const isCurrent = (work, view) => Boolean(work && work.view && same(work.asked, view));
+
+  function read(field, value) {
+    if (field === 'theme') { return value ? 'dark' : 'light'; }
+    if (field === 'label' && value === 'any') { return null; }
+    return field === 'share' ? Number(value) : value;
+  }
+
+  function merge(base, changes, scales) {
+    const next = { ...base };
+    Object.keys(changes).forEach((field) => {
+      (CLEARS[field] || []).forEach((name) => { next[name] = null; });
+    });
+    if (changes.attack && scales && scales[changes.attack] !== scales[base.attack]) { next.epsilon = null; }
+    return { ...next, ...changes };
+  }
+
+  /* What the controls say differently from what is shown; a control that was just filled by the work says the same. */
+  function changesOf(triggered, base) {
+    const changes = {};
+    triggered.forEach(({ prop_id, value }) => {
+      const field = CONTROLS[prop_id.split('.')[0]];
+      if (!field || value === null || value === undefined) { return; }
+      const chosen = read(field, value);
+      if (chosen !== (base[field] === undefined ? null : base[field])) { changes[field] = chosen; }
+    });
+    return changes;
+  }
+
+  function picked(pick, base) {
+    const changes = {};
+    Object.keys(pick || {}).forEach((name) => {
+      if (FIELDS.includes(name) && pick[name] !== base[name]) { changes[name] = pick[name]; }
+    });
+    if ('layer' in changes && 'channel' in (pick || {})) { changes.channel = pick.channel; }
+    return changes;
+  }
+
+  function reduce(...inputs) {
+    const [view, work] = inputs.slice(-2);
+    const context = window.dash_clientside.callback_context;
+    const arrival = context.triggered_id === 'arrival' && inputs[0];
+    if (!view || arrival) {
+      const next = parse(window.location.search);
+      return same(next, view) ? unchanged() : next;
+    }
+    const base = isCurrent(work, view) ? work.view : view;
+    const isPick = context.triggered.some(({ prop_id }) => prop_id.startsWith('pick.'));
+    const changes = isPick ? picked(inputs[1], base) : changesOf(context.triggered, base);
+    if (!Object.keys(changes).length) { return unchanged(); }
+    const next = merge(base, changes, work && work.scales);
+    const isStep = 'layer' in changes || 'channel' in changes || ('sample' in changes && isPick);
+    window.history[isStep ? 'pushState' : 'replaceState'](null, '', address(next));
+    return next;
+  }
+
+  function tick(_intervals, _retries, work, current) {
+    const now = Date.now();
+    const last = current || { count: 0, at: now };
+    const isRetry = window.dash_clientside.callback_context.triggered_id === 'retry';
+    const isWorking = work && work.progress.is_working;
+    const isAnswered = work && work.tick === last.count;
+    if (isRetry || (isWorking && (isAnswered || now - last.at > LOST_AFTER))) {
+      return { count: last.count + 1, at: now };
+    }
+    return unchanged();
+  }
+
+  function changed(next, current) { return same(next, current) ? unchanged() : next; }
+
+  function split(work, view, network, layer, neuron) {
+    if (!isCurrent(work, view)) { return [unchanged(), unchanged(), unchanged()]; }
+    const shown = work.view;
+    window.history.replaceState(null, '', address(shown));
+    if (!work.key) { return [null, null, null].map((none, k) => changed(none, [network, layer, neuron][k])); }
+    const { key, request } = work;
+    const { share, detail, theme, channel } = shown;
+    const open = { request, key, share, layer: shown.layer };
+    return [
+      changed({ request, key, share, detail, theme, arrived: work.arrived }, network),
+      changed(shown.layer ? { ...open, theme } : null, layer),
+      changed(channel === null ? null : { ...open, channel, theme, gallery: work.has_gallery }, neuron),
+    ];
+  }
+
+  function menus(work, view) {
+    const silent = MENUS.flatMap(() => [unchanged(), unchanged()]);
+    if (!isCurrent(work, view) || !work.menus.model) { return silent; }
+    if (same(menus.last, work.menus)) { return silent; }
+    menus.last = work.menus;
+    return MENUS.flatMap((name) => [work.menus[name].options, work.menus[name].value]);
+  }
+
+  function status(work) {
+    if (!work) { return ['', 'Opening …', '', 0, 'progress', true]; }
+    const { text, done, total, is_working: isWorking, can_retry: canRetry } = work.progress;
+    const share = total ? 100 * done / total : 100;
+    const look = isWorking ? (total ? 'progress' : 'progress waiting') : 'progress resting';
+    return [work.counts, text, work.notices.join(' '), share, look, !canRetry];
+  }
+
+  function look(view) {
+    const chosen = view && view.theme === 'dark' ? 'dark' : 'light';
+    document.documentElement.dataset.theme = chosen;
+    try {
+      window.localStorage.setItem('faultline-theme', chosen);
+    } catch (error) {
+      /* Storage may be switched off; the link still carries the theme. */
+    }
+    return [chosen, chosen === 'dark', (view && view.detail) === 'sites' ? 'sites' : 'blocks'];
+  }
+
+  window.addEventListener('popstate', () => window.dash_clientside.set_props('arrival', { data: { t: Date.now() } }));
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.view = { reduce, tick, split, menus, status, look };
+})();

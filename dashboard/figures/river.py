@@ -1,0 +1,288 @@
+"""Drawing the river: bars, bands, stages and labels on cartesian axes, the curves above them on the same x."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+import numpy as np
+from plotly.graph_objects import Bar, Figure, Scatter
+
+from dashboard import theme as themes
+from dashboard.figures import curves as curves_figure
+from dashboard.theme import Palette
+from dashboard.viewmodels.curves import Curves
+from dashboard.viewmodels.river import Band, Column, River
+from dashboard.viewmodels.strengths import GROUPS
+
+HEIGHT = 640
+BAR_WIDTH = 0.2
+EDGE_POINTS = 14
+"""Points along one edge of a band: smooth at any zoom that still shows a whole band."""
+RIVER_DOMAIN = (0.0, 0.545)
+STAGE_Y = 0.556
+"""Paper height of the stage names, just above the river."""
+OPACITY = {"shared": 0.30, "clean": 0.36, "adversarial": 0.36}
+BYPASS_FADE = 0.55
+LABEL_LETTERS = 18
+LETTER = 7.0
+"""Pixels of one letter of a site label; labels that would touch are turned."""
+USUAL_WIDTH = 1080.0
+"""Pixels of the plot on the narrowest supported screen."""
+WORDS = {"adversarial": "adversarial only", "shared": "shared", "clean": "clean only"}
+
+
+def draw(
+    river: River, curves: Curves, *, theme: str, certified: frozenset[str], answers: tuple[str, str], note: str = ""
+) -> Figure:
+    """Return the figure. Bars of a datapath whose certificate is not in `certified` are hatched: provisional.
+
+    answers: what the clean and the adversarial input were called, written beside the head; note: what stands below the
+    figure. The picked column is outlined in the browser: the shape named `selected` is there, hidden.
+    """
+    colours = themes.palette(theme)
+    figure = Figure(_bands(river, colours, is_bypass=True) + _bands(river, colours, is_bypass=False))
+    figure.add_traces(_bars(river, colours, certified))
+    figure.add_traces(_band_points(river))
+    figure.add_traces(curves_figure.traces(curves, colours))
+    figure.update_layout(
+        **themes.layout(theme),
+        **_axes(river),
+        **curves_figure.axes(colours),
+        height=HEIGHT,
+        margin={"l": 44, "r": 12, "t": 6, "b": 84 if _is_turned(river) else 28},
+        showlegend=False,
+        barmode="overlay",
+        dragmode="pan",
+        hovermode="closest",
+        clickmode="event",
+        clickanywhere=True,
+        shapes=[*_stages(river, colours), *curves_figure.shapes(curves, colours), _selection(colours)],
+        annotations=[
+            *_labels(river, colours),
+            *_answers(river, answers, colours),
+            *curves_figure.texts(curves, colours),
+        ],
+        uirevision=f"{river.columns[0].name}|{river.columns[-2].name}|{len(river.columns)}",
+        meta={
+            "columns": [None if column.is_head else column.name for column in river.columns],
+            "places": dict(river.places),
+            "note": note,
+        },
+    )
+    return figure
+
+
+def empty() -> Figure:
+    """Return an empty figure that lets the panel's colour through; it also loads plotly while the page is read."""
+    hidden = {"visible": False}
+    return Figure(
+        layout={
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": hidden,
+            "yaxis": hidden,
+            "height": HEIGHT,
+        }
+    )
+
+
+def _axes(river: River) -> dict[str, object]:
+    last = len(river.columns) - 1
+    tops = max((abs(end) for bar in river.bars for end in (bar.low, bar.high)), default=1.0)
+    horizontal = {"range": [-0.6, last + 0.85], "showgrid": False, "zeroline": False, "showticklabels": False}
+    vertical = {"domain": RIVER_DOMAIN, "range": [-tops * 1.04, tops * 1.04], "visible": False, "fixedrange": True}
+    return {"xaxis": {**horizontal, "anchor": "y"}, "yaxis": vertical}
+
+
+def ribbon(bands: Iterable[Band]) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y of all bands as closed smoothstep outlines with NaN between them, float32, one flat array each."""
+    chosen = list(bands)
+    if not chosen:
+        return np.empty(0, np.float32), np.empty(0, np.float32)
+    along = np.linspace(0.0, 1.0, EDGE_POINTS)
+    smooth = along * along * (3 - 2 * along)
+    left = np.array([[band.source + BAR_WIDTH / 2] for band in chosen])
+    right = np.array([[band.target - BAR_WIDTH / 2] for band in chosen])
+    start = np.array([band.source_span for band in chosen])
+    end = np.array([band.target_span for band in chosen])
+    edges = start[:, :, None] + (end - start)[:, :, None] * smooth
+    x = left + (right - left) * along
+    gap = np.full((len(chosen), 1), np.nan)
+    outline_x = np.hstack([x, x[:, ::-1], gap])
+    outline_y = np.hstack([edges[:, 0], edges[:, 1, ::-1], gap])
+    return outline_x.ravel().astype(np.float32), outline_y.ravel().astype(np.float32)
+
+
+def _bands(river: River, colours: Palette, *, is_bypass: bool) -> list[Scatter]:
+    fade = BYPASS_FADE if is_bypass else 1.0
+    found = []
+    for group in ("shared", "clean", "adversarial"):
+        chosen = [band for band in river.bands if band.colour_group == group and band.is_bypass is is_bypass]
+        if not chosen:
+            continue
+        x, y = ribbon(chosen)
+        fill = themes.transparent(colours.of(group), OPACITY[group] * fade)
+        edge = {"width": 0.7, "color": themes.transparent(colours.of(group), 0.55 * fade)}
+        found.append(
+            Scatter(
+                x=x,
+                y=y,
+                fill="toself",
+                fillcolor=fill,
+                line=edge,
+                mode="lines",
+                hoverinfo="skip",
+                name=f"bands {group}",
+            )
+        )
+    return found
+
+
+def _bars(river: River, colours: Palette, certified: frozenset[str]) -> list[Bar]:
+    found = []
+    for group in GROUPS:
+        chosen = [bar for bar in river.bars if bar.group == group]
+        needed = {"clean", "adversarial"} if group == "shared" else {group}
+        pattern = {"shape": "" if needed <= certified else "/", "fgcolor": colours.panel, "size": 6, "solidity": 0.4}
+        columns = [river.columns[bar.column] for bar in chosen]
+        text = [_bar_text(column, group, bar.count) for column, bar in zip(columns, chosen, strict=True)]
+        found.append(
+            Bar(
+                x=[bar.column for bar in chosen],
+                y=[bar.high - bar.low for bar in chosen],
+                base=[bar.low for bar in chosen],
+                width=BAR_WIDTH,
+                marker={"color": colours.of(group), "line": {"width": 0}, "pattern": pattern},
+                hovertext=text,
+                hovertemplate="%{hovertext}<extra></extra>",
+                name=f"bars {group}",
+            )
+        )
+    return found
+
+
+def _bar_text(column: Column, group: str, count: int) -> str:
+    name = html.escape(column.name)
+    if column.is_head:
+        return f"<b>{name}</b><br>the answer, {WORDS[group]}"
+    return f"<b>{name}</b><br>{count} of {column.kept} kept maps: {WORDS[group]}<br>click to open the layer"
+
+
+def _band_points(river: River) -> list[Scatter]:
+    """Unseen points in the middle of the bands that carry their exact numbers."""
+    names = [column.name for column in river.columns]
+    text = [
+        f"{html.escape(names[band.source])} → {html.escape(names[band.target])}<br>"
+        f"{WORDS[band.groups[0]]} → {WORDS[band.groups[1]]}<br>{100 * band.share:.1f} % of the strength between them"
+        for band in river.bands
+    ]
+    middle = [sum((*band.source_span, *band.target_span)) / 4 for band in river.bands]
+    return [
+        Scatter(
+            x=np.array([(band.source + band.target) / 2 for band in river.bands], np.float32),
+            y=np.array(middle, np.float32),
+            mode="markers",
+            marker={"size": 14, "opacity": 0},
+            hovertext=text,
+            hovertemplate="%{hovertext}<extra></extra>",
+            name="band points",
+        )
+    ]
+
+
+def _stages(river: River, colours: Palette) -> list[dict[str, object]]:
+    return [
+        {
+            "type": "rect",
+            "layer": "below",
+            "xref": "x",
+            "yref": "paper",
+            "x0": first - 0.5,
+            "x1": last + 0.5,
+            "y0": 0,
+            "y1": 1,
+            "line": {"width": 0},
+            "fillcolor": colours.stage if k % 2 else "rgba(0,0,0,0)",
+            "name": f"stage:{name}",
+        }
+        for k, (name, first, last) in enumerate(river.stages)
+    ]
+
+
+def _is_turned(river: River) -> bool:
+    """Whether the site labels would touch each other if they were written level."""
+    longest = max(len(column.label[-LABEL_LETTERS:]) for column in river.columns)
+    return longest * LETTER > USUAL_WIDTH / (len(river.columns) + 0.45)
+
+
+def _labels(river: River, colours: Palette) -> list[dict[str, object]]:
+    turned = _is_turned(river)
+    sites: list[dict[str, object]] = [
+        {
+            "x": k,
+            "y": -0.012,
+            "yref": "paper",
+            "yanchor": "top",
+            "xanchor": "right" if turned else "center",
+            "textangle": -40 if turned else 0,
+            "text": html.escape(column.label[-LABEL_LETTERS:]),
+            "font": {"color": colours.muted, "size": 11},
+            "name": "" if column.is_head else f"site:{column.name}",
+            "captureevents": not column.is_head,
+            "showarrow": False,
+        }
+        for k, column in enumerate(river.columns)
+    ]
+    return [*sites, *_stage_names(river, colours)]
+
+
+def _stage_names(river: River, colours: Palette) -> list[dict[str, object]]:
+    return [
+        {
+            "x": (first + last) / 2,
+            "y": STAGE_Y,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "text": f"<b>{html.escape(name)}</b>",
+            "font": {"color": colours.text, "size": 12},
+            "name": f"stage:{first}:{last}",
+            "captureevents": True,
+            "hovertext": "click to zoom into this stage, double-click the plot to zoom out",
+            "showarrow": False,
+        }
+        for name, first, last in river.stages
+    ]
+
+
+def _answers(river: River, answers: tuple[str, str], colours: Palette) -> list[dict[str, object]]:
+    last = len(river.columns) - 1
+    names = {"clean": answers[0], "adversarial": answers[1], "shared": answers[0]}
+    return [
+        {
+            "x": last + BAR_WIDTH / 2 + 0.06,
+            "y": (bar.low + bar.high) / 2,
+            "xanchor": "left",
+            "text": f"<b>{html.escape(names[bar.group][:14])}</b>",
+            "font": {"color": colours.text, "size": 13},
+            "showarrow": False,
+        }
+        for bar in river.bars
+        if bar.column == last
+    ]
+
+
+def _selection(colours: Palette) -> dict[str, object]:
+    return {
+        "type": "rect",
+        "name": "selected",
+        "visible": False,
+        "xref": "x",
+        "yref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": colours.focus, "width": 1.5},
+        "fillcolor": themes.transparent(colours.focus, 0.05),
+    }

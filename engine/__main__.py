@@ -1,0 +1,199 @@
+"""The command line: `python -m engine COMMAND --help` explains each. Exit codes: 0 done, 2 bad input, 3 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from engine.errors import BadInput, EngineError
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 3
+Command = Callable[[argparse.Namespace], dict]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; whatever is wrong with the input is told in one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        found = options.command(options)
+    except EngineError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return BAD_INPUT
+    except OSError as error:
+        sys.stderr.write(f"error: {error.strerror or error}: {error.filename or 'the store'}\n")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing is half-written, the same command goes on.\n")
+        return INTERRUPTED
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else found["text"] + "\n")
+    return DONE
+
+
+def _demo(options: argparse.Namespace) -> dict:
+    from engine import demo
+    from engine.store.store import Store
+
+    store = Store(options.store)
+    demo.install(store)
+    summary = [f"{card.name} ({sum(site.channels for site in card.sites)} maps)" for card in store.models()]
+    return {"models": [card.name for card in store.models()], "data": demo.DATA, "text": f"The store holds {', '.join(summary)} and the data set {demo.DATA}."}
+
+
+def _model_add(options: argparse.Namespace) -> dict:
+    from engine.data import intake
+    from engine.models import load
+    from engine.store.store import Store
+
+    submission = load.Submission(
+        options.name,
+        options.architecture,
+        options.weights,
+        intake.read_classes(options.classes),
+        _numbers("--mean", options.mean),
+        _numbers("--std", options.std),
+        _size(options.size),
+    )
+    card = load.add(Store(options.store), submission)
+    maps = sum(site.channels for site in card.sites)
+    return {
+        **dataclasses.asdict(card),
+        "text": f"Added {card.name}: {card.architecture}, {card.parameters:,} parameters, {len(card.sites)} sites, {maps} feature maps.",
+    }
+
+
+def _data_add(options: argparse.Namespace) -> dict:
+    from engine.data import catalogue, intake
+    from engine.store.store import Store
+
+    classes = intake.read_classes(options.classes) if options.classes else None
+    if options.npz:
+        found, source = intake.read_npz(options.npz), "npz"
+        if classes is not None:
+            found = intake.with_classes(found, classes)
+    else:
+        found, source = intake.read_folder(options.folder, classes, size=_size(options.size)), "folder"
+    card = catalogue.add(Store(options.store), options.name, found, source=source)
+    height, width = card.size
+    return {
+        **dataclasses.asdict(card),
+        "text": f"Added {card.name}: {card.count} images of {height} x {width}, {len(card.classes)} classes, {min(card.class_counts)} to {max(card.class_counts)} per class.",
+    }
+
+
+def _examine(options: argparse.Namespace) -> dict:
+    from engine import report_files
+    from engine.store.store import Store
+
+    found = report_files.examine(Store(options.store, create=False), _request(options), options.out, certify=not options.quick)
+    before, after = found["before"], found["after"]
+    return {
+        **found,
+        "text": f"{found['sample']} '{before['class']}' ({before['confidence']:.0%}) -> '{after['class']}' ({after['confidence']:.0%}), "
+        f"{found['status']}; parts at {found['parts_at'] or 'no site'}, merges at {found['merges_at'] or 'no site'}; {found['seconds']:.1f} s",
+    }
+
+
+def _benchmark(options: argparse.Namespace) -> dict:
+    from engine import benchmark
+    from engine.store.store import Store
+
+    found = benchmark.run(Store(options.store, create=False), options.model, options.data)
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return {**found, "text": benchmark.table(found)}
+
+
+def _request(options: argparse.Namespace) -> object:
+    from engine.attacks import catalogue
+    from engine.records import ExaminationRequest
+
+    attack = catalogue.identify(catalogue.attack(options.attack))
+    return ExaminationRequest(options.model, options.data, attack, tuple(options.sample), options.method, options.seed)
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.replace(",", " ").split()) if text else None
+    except ValueError as error:
+        raise BadInput(f"{option} must be numbers such as 0.485,0.456,0.406, got '{text}'.") from error
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and 8 <= int(part) <= 1024 for part in parts) or len(parts) > 2:
+        raise BadInput(f"--size must be pixels such as 224 or 224x224, 8 to 1024, got '{text}'.")
+    return int(parts[0]), int(parts[-1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m engine", description="Faultline's engine on the command line.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = _command(commands, "demo", _demo, "Put the embedded demo (two digit networks, 500 digits) into a store.")
+    _add_store(demo)
+    model = commands.add_parser("model", help="Add a model.").add_subparsers(required=True, metavar="add")
+    _model_options(_command(model, "add", _model_add, "Add safetensors weights of a registered architecture."))
+    data = commands.add_parser("data", help="Add a data set.").add_subparsers(required=True, metavar="add")
+    _data_options(_command(data, "add", _data_add, "Add an npz file or a folder with one folder per class."))
+    _examine_options(_command(commands, "examine", _examine, "Examine one pair: JSON, arrays and certificate."))
+    _benchmark_options(_command(commands, "benchmark", _benchmark, "Speed and memory table, ratios in one run."))
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, run: Command, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=run)
+    parser.add_argument("--json", action="store_true", help="Print machine-readable results.")
+    return parser
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("--name", required=True, help="What to call the model.")
+    parser.add_argument("--architecture", required=True, help="A registered name, for example cifar_resnet20 or mobilenet_v2.")
+    parser.add_argument("--weights", type=Path, required=True, metavar="F", help="A safetensors file with state_dict keys.")
+    parser.add_argument("--classes", type=Path, required=True, metavar="F", help="Text file with one class name per line.")
+    parser.add_argument("--mean", help="Comma-separated channel means of the preprocessing, on a scale from 0 to 1.")
+    parser.add_argument("--std", help="Comma-separated channel standard deviations.")
+    parser.add_argument("--size", help="Input size in pixels, for example 224 or 224x224.")
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("--name", required=True, help="What to call the data set.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--npz", type=Path, metavar="FILE", help="x uint8 (images, height, width, 3), y integers, optionally classes.")
+    source.add_argument("--folder", type=Path, metavar="DIR", help="One folder of pictures per class.")
+    parser.add_argument("--classes", type=Path, metavar="F", help="Class names in order, one per line.")
+    parser.add_argument("--size", help="Fit pictures of other sizes to this many pixels (folder only).")
+
+
+def _examine_options(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("--model", required=True, help="A model of the store.")
+    parser.add_argument("--data", required=True, help="A data set of the store.")
+    parser.add_argument("--sample", required=True, nargs="+", metavar="K", help="Key of a sample such as 00017; several make a group.")
+    parser.add_argument("--attack", required=True, metavar="ID", help="For example pgd-linf or pgd-linf:eps=8/255,steps=20.")
+    parser.add_argument("--method", default="two-run", help="two-run (default), mask, gradient, activation or random.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of references and random starts.")
+    parser.add_argument("--quick", action="store_true", help="Leave the certificate out.")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="Folder for examination.json and arrays.npz.")
+
+
+def _benchmark_options(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("--model", default="digits-standard", help="A model of the store.")
+    parser.add_argument("--data", default="digits", help="A data set of the store.")
+    parser.add_argument("--out", type=Path, required=True, metavar="F", help="JSON file to write.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

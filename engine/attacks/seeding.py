@@ -1,0 +1,23 @@
+"""One random stream per image and purpose, so that what is drawn for an image does not depend on its batch mates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+
+import torch
+from torch import Generator, Tensor
+
+
+class Purpose(IntEnum):
+    """What numbers are drawn for; streams of different purposes are unrelated."""
+
+    START = 0
+    SIGNS = 0x1C69B3F74AC4AE35
+    GAUSSIAN = 0x2545F4914F6CDD1D
+    ORDER = 0x369DEA0F31A53F85
+
+
+def drawn(seeds: Tensor, purpose: Purpose, draw: Callable[[Generator], Tensor]) -> Tensor:
+    """Return `draw` of each image's own generator, stacked: (batch, ...), on the CPU, the same on every device."""
+    return torch.stack([draw(Generator().manual_seed(int(seed) ^ purpose)) for seed in seeds.tolist()])

@@ -1,0 +1,259 @@
+"""The facade: answers from the store at once, hands what is missing to a worker, and says how far that is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Final, TypeVar, final
+
+import numpy as np
+
+from engine import certificate_parts, keys, methods, work
+from engine.attacks import catalogue
+from engine.errors import BadInput, BadSetting, UnknownName
+from engine.jobs import Jobs, Priority
+from engine.recent import NotHeld, Recent
+from engine.records import (
+    Answer,
+    AttackCard,
+    Certificates,
+    DatasetCard,
+    Examination,
+    ExaminationRequest,
+    Gallery,
+    ModelCard,
+    Roster,
+    RosterRequest,
+)
+from engine.store import NotStored, Store
+
+Record = TypeVar("Record")
+A_MOMENT: Final = 0.15
+"""Seconds to wait after handing work in, so that quick work needs no poll."""
+MOST_SAMPLES: Final = 16
+LARGEST_SEED: Final = 2**31 - 1
+MEMORY: Final = 96 * 2**20
+"""Bytes of read records that are kept; with what the libraries need the web process stays below 250 MB."""
+DOING: Final = {
+    "roster": "attacking a class",
+    "examination": "examining the pair",
+    "gallery": "collecting the top patches",
+    "demo": "adding the demo",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """One result that somebody wants."""
+
+    kind: str
+    key: str
+    request: work.Request
+    priority: Priority
+    doing: str
+
+
+@final
+class Auditor:
+    """Everything the screen may ask. Thread-safe; several processes may open one store."""
+
+    def __init__(self, store: Store, jobs: Jobs) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._recent = Recent(MEMORY)
+
+    @classmethod
+    def open(cls, root: str | Path, *, scheduler: str | None = None, allow_plain: bool = False) -> Auditor:
+        """Open a store, or make one of an empty folder; no worker starts before the first piece of work.
+
+        scheduler: address of an existing Dask cluster that sees the same folder; by default a worker on this machine.
+        Raises StoreError for a folder that cannot be used and BadInput for an unsafe address.
+        """
+        store = Store(root)
+        store.sweep()
+        return cls(store, Jobs(store.root, work.perform, scheduler=scheduler, allow_plain=allow_plain))
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """Return the cards of all models, by name."""
+        return self._store.models()
+
+    def datasets(self) -> tuple[DatasetCard, ...]:
+        """Return the cards of all data sets, by name."""
+        return self._store.datasets()
+
+    def attacks(self) -> tuple[AttackCard, ...]:
+        """Return the cards of all attacks and noise controls."""
+        return catalogue.cards()
+
+    def methods(self) -> tuple[str, ...]:
+        """Return the names of the ways to score feature maps, the default first."""
+        return tuple(methods.METHODS)
+
+    def attack_id(self, name: str, epsilon: str) -> str:
+        """Return the full id of an attack at a strength such as `8/255`; raises UnknownName, BadSetting."""
+        return catalogue.identify(catalogue.attack_at(name, epsilon))
+
+    def roster(self, request: RosterRequest) -> Answer[Roster]:
+        """Return how every image of a class fares under one attack; raises BadInput."""
+        return self._answer(self._roster(request), Roster)
+
+    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
+        """Return the examination of a pair or a small group; raises BadInput."""
+        return self._answer(self._examination(request), Examination)
+
+    def certificates(self, request: ExaminationRequest) -> Answer[Certificates]:
+        """Return what is known so far of how far an examination can be trusted; raises BadInput.
+
+        Asked for only once the examination is there. A part that failed is listed in `failed` with its reason.
+        """
+        examined = self.examination(request)
+        if examined.value is None:
+            return Answer(examined.state, None, examined.done, examined.total, examined.message)
+        answers = [self._part(examined.value.key, part) for part in certificate_parts.PARTS]
+        failed = Certificates(failed=tuple(one.message for one in answers if one.state == "failed"))
+        merged = certificate_parts.merge([*(one.value for one in answers if one.value is not None), failed])
+        working = [one for one in answers if one.state == "working"]
+        done, total = len(answers) - len(working), len(answers)
+        if not working:
+            return Answer("ready", merged, done, total)
+        return Answer("working", merged, done, total, max(working, key=lambda one: one.total).message)
+
+    def gallery(self, model: str, data: str) -> Answer[Gallery]:
+        """Return the top patches of every feature map of a model over a data set; raises BadInput."""
+        place = work.Place(model, data)
+        return self._answer(Asked("gallery", self._key("gallery", place), place, "gallery", DOING["gallery"]), Gallery)
+
+    def examined(self, key: str) -> Examination:
+        """Return a stored examination by its key; raises UnknownName."""
+        try:
+            return self._stored("examination", key, Examination)
+        except NotStored as error:
+            raise UnknownName("examination", key, []) from error
+
+    def maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clean and adversarial activations at a site, (channels, height, width) float32, mean over images.
+
+        Sides longer than 32 are max-pooled down to at most 32. Raises UnknownName for a key or site that is not stored.
+        """
+        sites = self.examined(key).sites
+        if not 0 <= site < len(sites):
+            raise UnknownName("site", site, [f"0 to {len(sites) - 1}"])
+        members = (f"{site:03d}/clean", f"{site:03d}/adversarial")
+        try:
+            clean, adversarial = self._store.records.read_extra("examination", key, "maps", members)
+        except NotStored as error:
+            raise UnknownName("examination", key, []) from error
+        return _read_only(clean), _read_only(adversarial)
+
+    def pictures(self, data: str, samples: tuple[str, ...]) -> np.ndarray:
+        """Return the images of some samples, (images, height, width, channels) uint8; raises UnknownName."""
+        return self._store.dataset(data).images(samples)
+
+    def install_demo(self) -> Answer[tuple[ModelCard, ...]]:
+        """Add the embedded demo to an empty store, and go on with it where it was interrupted.
+
+        Ready, with the models, once the store holds something that is not a half-added demo.
+        """
+        asked = Asked("demo", keys.content_key("demo", keys.FORMAT), work.Nothing(), "interactive", DOING["demo"])
+        progress = self._jobs.progress(asked.key)
+        is_wanted = self._jobs.is_unfinished(asked.key) or not (self.models() or self.datasets())
+        if progress.state == "unknown" and is_wanted:
+            self._submit(asked)
+            progress = self._jobs.progress(asked.key)
+        if progress.state == "unknown":
+            return Answer("ready", self.models())
+        return Answer(progress.state, None, progress.done, progress.total, progress.message)
+
+    def retry(self, request: RosterRequest | ExaminationRequest) -> None:
+        """Let work that failed be asked again at once, an examination with all parts of its certificate."""
+        if isinstance(request, RosterRequest):
+            self._jobs.forgive(self._roster(request).key)
+            return
+        key = self._examination(request).key
+        self._jobs.forgive(key)
+        for part in certificate_parts.PARTS:
+            self._jobs.forgive(_part_key(key, part))
+
+    def close(self) -> None:
+        """End the worker, if this process started it. What was in flight can be asked for again."""
+        self._jobs.close()
+
+    def _roster(self, request: RosterRequest) -> Asked:
+        request = dataclasses.replace(request, attack=_canonical(request.attack), seed=_seed(request.seed))
+        model = self._store.model_card(request.model)
+        self._store.dataset(request.data).labels_for(model)
+        if type(request.label) is not int or not 0 <= request.label < len(model.classes):
+            raise BadSetting(f"A class index must lie in 0 to {len(model.classes) - 1}, got {str(request.label)[:20]}.")
+        return Asked("roster", self._key("roster", request), request, "roster", DOING["roster"])
+
+    def _examination(self, request: ExaminationRequest) -> Asked:
+        methods.method(request.method)
+        request = dataclasses.replace(request, attack=_canonical(request.attack), seed=_seed(request.seed))
+        dataset = self._store.dataset(request.data)
+        labels = dataset.labels_for(self._store.model_card(request.model))
+        if not 1 <= len(request.samples) <= MOST_SAMPLES or len(set(request.samples)) != len(request.samples):
+            raise BadInput(f"An examination takes 1 to {MOST_SAMPLES} different samples, got {len(request.samples)}.")
+        if len({int(labels[dataset.row(sample)]) for sample in request.samples}) > 1:
+            raise BadInput("The samples of an examination must be of one class.")
+        return Asked("examination", self._key("examination", request), request, "interactive", DOING["examination"])
+
+    def _part(self, examination: str, part: str) -> Answer[Certificates]:
+        request = work.CertificatePart(examination, part)
+        doing = f"checking the {part} part of the certificate"
+        return self._answer(
+            Asked("certificate", _part_key(examination, part), request, "certificate", doing), Certificates, 0
+        )
+
+    def _key(self, kind: str, request: RosterRequest | ExaminationRequest | work.Place) -> str:
+        """Key of a result: all that it depends on. Raises UnknownName for a model or data set that is not there."""
+        model = work.card_key(self._store.model_card(request.model))
+        data = work.card_key(self._store.data_card(request.data))
+        return keys.content_key(kind, request, model, data, keys.FORMAT)
+
+    def _answer(self, asked: Asked, noun: type[Record], patience: float = A_MOMENT) -> Answer[Record]:
+        try:
+            return Answer("ready", self._stored(asked.kind, asked.key, noun))
+        except NotStored:
+            is_new = self._submit(asked)
+        if is_new:
+            self._jobs.wait(asked.key, patience)
+        try:
+            return Answer("ready", self._stored(asked.kind, asked.key, noun))
+        except NotStored:
+            progress = self._jobs.progress(asked.key)
+        if progress.state == "failed":
+            return Answer("failed", message=progress.message)
+        return Answer("working", None, progress.done, progress.total, progress.message)
+
+    def _submit(self, asked: Asked) -> bool:
+        task = work.task(asked.kind, asked.key, asked.request)
+        return self._jobs.submit(task, priority=asked.priority, doing=asked.doing)
+
+    def _stored(self, kind: str, key: str, noun: type[Record]) -> Record:
+        try:
+            return self._recent.get(kind, key, noun)
+        except NotHeld:
+            record = self._store.records.read(kind, key, noun)
+        self._recent.put(kind, key, record)
+        return record
+
+
+def _part_key(examination: str, part: str) -> str:
+    return keys.content_key("certificate", examination, part, keys.FORMAT)
+
+
+def _canonical(attack: str) -> str:
+    """The full id, so that a bare name and its spelled-out defaults share one result."""
+    return catalogue.identify(catalogue.attack(attack))
+
+
+def _seed(seed: int) -> int:
+    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+        raise BadSetting(f"A seed must be a whole number from 0 to {LARGEST_SEED}, got {str(seed)[:20]}.")
+    return seed
+
+
+def _read_only(maps: np.ndarray) -> np.ndarray:
+    found = maps.astype(np.float32)
+    found.setflags(write=False)
+    return found

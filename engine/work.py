@@ -1,0 +1,187 @@
+"""What a worker does for a task: find the model and the data, compute, store. Torch is imported only inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from engine import keys, serial
+from engine.certificate_parts import PARTS
+from engine.errors import BadInput, StoreError
+from engine.jobs.notes import Notes, Report
+from engine.records import Certificates, DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, RosterRequest
+from engine.store import Dataset, Store
+
+if TYPE_CHECKING:
+    from engine.models.bundle import ModelBundle
+
+BUNDLES: Final = 4
+"""Networks a worker keeps ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A model and a data set, by name."""
+
+    model: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatePart:
+    """One part of the certificate of a stored examination."""
+
+    examination: str
+    """Its key."""
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The request of a task that needs none."""
+
+
+Request = RosterRequest | ExaminationRequest | CertificatePart | Place | Nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What every computation needs."""
+
+    store: Store
+    key: str
+    report: Report
+
+
+def task(kind: str, key: str, request: Request) -> dict[str, Any]:
+    """Return a task as the plain JSON that `perform` takes."""
+    return {"format": keys.FORMAT, "kind": kind, "key": key, "request": serial.flatten(request).value}
+
+
+def perform(task: dict[str, Any], store_root: str) -> str:
+    """Do a task and return its key; the result lies in the store. What is stored already is not computed again.
+
+    Raises BadInput for a task that this version does not understand, and whatever EngineError the work ends with.
+    """
+    kind, key, request = _understood(task)
+    inputs = Inputs(_store(store_root), key, Notes(store_root).reporter(key))
+    KINDS[kind].compute(inputs, request)
+    return key
+
+
+@functools.lru_cache(maxsize=64)
+def card_key(card: ModelCard | DatasetCard) -> str:
+    """Return the key of all that a result depends on in a model or data set: content, classes, preprocessing, sites."""
+    return keys.content_key(dataclasses.replace(card, added=""))
+
+
+def _understood(task: dict[str, Any]) -> tuple[str, str, Request]:
+    if not isinstance(task, dict) or set(task) != {"format", "kind", "key", "request"}:
+        raise BadInput("A task consists of format, kind, key and request.")
+    if task["format"] != keys.FORMAT:
+        raise BadInput(
+            f"The task has format {str(task['format'])[:20]}, this worker knows {keys.FORMAT}; "
+            "run the same version of Faultline everywhere."
+        )
+    if task["kind"] not in KINDS:
+        raise BadInput(f"A worker knows no task called '{str(task['kind'])[:80]}'. Known: {', '.join(sorted(KINDS))}.")
+    try:
+        return task["kind"], task["key"], serial.rebuild(KINDS[task["kind"]].request, task["request"])
+    except StoreError as error:
+        raise BadInput(f"The request of a {task['kind']} task is malformed: {error}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _store(root: str) -> Store:
+    """A worker on another machine must see the same folder; it never starts a store of its own."""
+    return Store(root, create=False)
+
+
+def _bundle(store: Store, model: str) -> ModelBundle:
+    return _loaded(store, model, card_key(store.model_card(model)))
+
+
+@functools.lru_cache(maxsize=BUNDLES)
+def _loaded(store: Store, model: str, key: str) -> ModelBundle:  # noqa: ARG001 (the key tells versions of a model apart)
+    from engine.models import load
+
+    return load.bundle(store, model)
+
+
+def _both(inputs: Inputs, request: RosterRequest | ExaminationRequest | Place) -> tuple[ModelBundle, Dataset]:
+    inputs.report(0, 0, f"Loading '{request.model}'")
+    return _bundle(inputs.store, request.model), inputs.store.dataset(request.data)
+
+
+def _roster(inputs: Inputs, request: RosterRequest) -> None:
+    from engine import rosters
+
+    if not inputs.store.records.has("roster", inputs.key):
+        bundle, dataset = _both(inputs, request)
+        found = rosters.attack_class(bundle, dataset, request, inputs.report)
+        inputs.store.records.write("roster", inputs.key, found)
+
+
+def _examination(inputs: Inputs, request: ExaminationRequest) -> None:
+    from engine import examination
+
+    if not inputs.store.records.has("examination", inputs.key):
+        bundle, dataset = _both(inputs, request)
+        found, maps = examination.examine(bundle, dataset, request, inputs.report)
+        keyed = dataclasses.replace(found, key=inputs.key)
+        inputs.store.records.write("examination", inputs.key, keyed, extras={"maps": _for_the_screen(maps)})
+
+
+def _for_the_screen(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(one, dtype=np.float16) for name, one in maps.items()}
+
+
+def _certificate(inputs: Inputs, request: CertificatePart) -> None:
+    from engine import certificates
+
+    if request.part not in PARTS:
+        raise BadInput(f"A certificate has no part called '{request.part[:80]}'. Known: {', '.join(PARTS)}.")
+    if inputs.store.records.has("certificate", inputs.key):
+        return
+    examined = inputs.store.records.read("examination", request.examination, Examination)
+    bundle, dataset = _both(inputs, examined.request)
+    found: Certificates = certificates.part(request.part, bundle, dataset, examined, inputs.report)
+    inputs.store.records.write("certificate", inputs.key, dataclasses.replace(found, done=(request.part,)))
+
+
+def _gallery(inputs: Inputs, request: Place) -> None:
+    from engine.features import gallery
+
+    if not inputs.store.records.has("gallery", inputs.key):
+        bundle, dataset = _both(inputs, request)
+        found: Gallery = gallery.build(bundle, dataset, inputs.report)
+        inputs.store.records.write("gallery", inputs.key, found)
+
+
+def _demo(inputs: Inputs, request: Nothing) -> None:  # noqa: ARG001 (every computation is called the same way)
+    from engine import demo
+
+    inputs.report(0, 0, "Adding the demo's models and images")
+    demo.install(inputs.store)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of task."""
+
+    request: type
+    compute: Callable[[Inputs, Any], None]
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "roster": Kind(RosterRequest, _roster),
+    "examination": Kind(ExaminationRequest, _examination),
+    "certificate": Kind(CertificatePart, _certificate),
+    "gallery": Kind(Place, _gallery),
+    "demo": Kind(Nothing, _demo),
+}

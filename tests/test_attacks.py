@@ -1,0 +1,523 @@
+"""Attacks: laws over the whole catalogue, proof against an independent implementation, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+import torchattack
+from torch import Tensor, nn
+
+from engine import images
+from engine.attacks import catalogue, gradient, isolation, noise, rounding, run
+from engine.attacks.catalogue import ATTACKS, Fgsm, MiFgsm, NoiseGaussian, PgdLinf
+from engine.errors import BadInput
+from engine.models.prediction import predictions
+
+CLASSES = tuple("abcd")
+COUNT = 32
+STRONG = Fraction(32, 255)
+GRADIENT_ATTACKS = [name for name, spec in ATTACKS.items() if not spec.is_control]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What the engine's bundle offers to an attack."""
+
+    network: nn.Module
+    classes: tuple[str, ...] = CLASSES
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def logits(self, pictures: Tensor) -> Tensor:
+        """Computed in float64, where batch size does not change which way a gradient points."""
+        return self.network(pictures.double())
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(4 * 8 * 8, len(CLASSES)),
+        )
+    return Model(network.double().eval())
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    values = np.random.default_rng(0).integers(0, 256, size=(COUNT, 1, 8, 8), dtype=np.uint8)
+    return torch.from_numpy(images.to_float(values))
+
+
+@pytest.fixture(scope="module")
+def labels(model, pictures) -> Tensor:
+    with torch.no_grad():
+        return model.logits(pictures).argmax(dim=1)
+
+
+SEEDS = torch.arange(COUNT) * 7919
+SAMPLES = tuple(f"{index:05d}" for index in range(COUNT))
+
+
+def attacked(model, pictures, labels, spec, seeds=SEEDS):
+    return run.run(model, pictures, labels, spec, seeds[: len(pictures)], samples=SAMPLES[: len(pictures)])
+
+
+def changes(result, pictures) -> np.ndarray:
+    return result.images.astype(int) - images.to_bytes(pictures.numpy())
+
+
+def never(rows: Tensor, _points: Tensor, _logits: Tensor) -> Tensor:
+    return torch.zeros(len(rows), dtype=torch.bool)
+
+
+# Laws that every attack and control obeys
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_budget_means_no_change(name, model, pictures, labels):
+    result = attacked(model, pictures, labels, catalogue.attack_at(name, "0"))
+    assert not changes(result, pictures).any()
+    assert {outcome.status for outcome in result.outcomes} == {"unperturbed"}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("epsilon", ["1/255", "8/255", "13.5/255", "0.5"])
+def test_a_stored_image_stays_within_its_budget(name, epsilon, model, pictures, labels):
+    spec = catalogue.attack_at(name, epsilon)
+    change = changes(attacked(model, pictures, labels, spec), pictures) / 255
+    if spec.norm == "linf":
+        assert np.abs(change).max() <= float(spec.epsilon) + 1e-12
+    else:
+        limit = float(spec.epsilon) * (8 if isinstance(spec, NoiseGaussian) else 1)  # 8 = sqrt(64 pixels)
+        assert np.sqrt((change**2).sum(axis=(1, 2, 3))).max() <= limit + 1e-12
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_same_seeds_give_the_same_images(name, model, pictures, labels):
+    first, second = (attacked(model, pictures, labels, ATTACKS[name]()) for _ in range(2))
+    assert np.array_equal(first.images, second.images)
+    assert first.outcomes == second.outcomes
+
+
+@pytest.mark.parametrize("name", ["pgd-linf", "pgd-l2", "noise-sign", "noise-gaussian", "noise-shuffled"])
+def test_another_seed_gives_another_image(name, model, pictures, labels):
+    spec = catalogue.attack_at(name, "8/255" if name != "pgd-l2" else "0.5")
+    first, second = (attacked(model, pictures, labels, spec, SEEDS + shift) for shift in (0, 1))
+    # Not every image: PGD ends in the same corner from many starts.
+    assert (first.images != second.images).any(axis=(1, 2, 3)).sum() > COUNT // 2
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_image_does_not_depend_on_its_batch_mates(name, model, pictures, labels):
+    """Exact in float64; in float32 a convolution may round differently in a batch of another size."""
+    together = attacked(model, pictures, labels, ATTACKS[name]())
+    for k in (0, 13):
+        row = slice(k, k + 1)
+        alone = run.run(model, pictures[row], labels[row], ATTACKS[name](), SEEDS[row], samples=SAMPLES[row])
+        assert np.array_equal(alone.images[0], together.images[k])
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_norms_and_answers_are_those_of_the_stored_image(name, model, pictures, labels):
+    result = attacked(model, pictures, labels, ATTACKS[name]())
+    change = changes(result, pictures) / 255
+    with torch.no_grad():
+        again = predictions(model.logits(run.unit(result.images, model.device)))
+    for k, outcome in enumerate(result.outcomes):
+        assert outcome.after == again[k]
+        assert outcome.linf == pytest.approx(np.abs(change[k]).max(), abs=1e-12)
+        assert outcome.l2 == pytest.approx(np.linalg.norm(change[k].ravel()), abs=1e-12)
+        assert outcome.sample == SAMPLES[k]
+        assert (outcome.status == "fooled") == (outcome.after.label != outcome.label)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_images_that_are_wrong_to_begin_with_are_left_alone(name, model, pictures, labels):
+    mislabelled = labels.clone()
+    mislabelled[::2] = (labels[::2] + 1) % len(CLASSES)
+    result = attacked(model, pictures, mislabelled, ATTACKS[name]())
+    assert [outcome.status == "clean_wrong" for outcome in result.outcomes] == [k % 2 == 0 for k in range(COUNT)]
+    assert not changes(result, pictures)[::2].any()
+    assert changes(result, pictures)[1::2].any()
+
+
+# What the attacks do
+
+
+@pytest.mark.parametrize("name", GRADIENT_ATTACKS)
+def test_an_attack_fools_where_its_controls_do_not(name, model, pictures, labels):
+    epsilon = "1" if name == "pgd-l2" else "24/255"
+    fooled = {
+        key: sum(
+            outcome.status == "fooled"
+            for outcome in attacked(model, pictures, labels, catalogue.attack_at(key, epsilon)).outcomes
+        )
+        for key in (name, *(("noise-sign", "noise-gaussian", "noise-shuffled") if name != "pgd-l2" else ()))
+    }
+    assert fooled.pop(name) > COUNT // 2
+    assert all(count < COUNT // 4 for count in fooled.values())
+
+
+@pytest.mark.parametrize(
+    ("spec", "independent"),
+    [
+        (MiFgsm(), lambda net: torchattack.MIFGSM(net, device="cpu", eps=8 / 255, steps=10)),
+        (Fgsm(), lambda net: torchattack.FGSM(net, device="cpu", eps=8 / 255)),
+        (
+            PgdLinf(),
+            lambda net: torchattack.PGD(net, device="cpu", eps=8 / 255, steps=10, alpha=2 / 255, random_start=False),
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_ascents_are_bit_identical_to_an_independent_implementation(spec, independent, model, pictures, labels):
+    """Before rounding, without stopping and without a random start, on 32 images (a mean over 32 scales exactly)."""
+    network = nn.Sequential(model.network[:3], nn.Flatten(), model.network[4]).float()
+    try:
+        plain = _Float32(network)
+        task = gradient.Task(pictures, labels, torch.zeros_like(pictures))
+        with isolation.isolated(network):
+            ours = gradient.ascend(plain, task, gradient.ascent_of(spec), never).last
+        theirs = independent(network)(pictures, labels).detach()
+    finally:
+        model.network.double()
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, pictures)
+
+
+class _Float32(Model):
+    def logits(self, pictures: Tensor) -> Tensor:
+        return self.network(pictures)
+
+
+def test_a_zero_gradient_does_not_stop_mifgsm_for_good(pictures):
+    ascent = gradient.ascent_of(MiFgsm())
+    still, momentum = ascent.advance(pictures, *(torch.zeros_like(pictures),) * 3)
+    moved, _ = ascent.advance(pictures, still, momentum, torch.ones_like(pictures))
+    assert (moved[pictures < 0.9] > 0).all()
+
+
+def test_pgd_steps_cross_the_budget_whatever_their_number():
+    sizes = {steps: gradient.ascent_of(PgdLinf(steps=steps)).size for steps in (10, 40)}
+    assert sizes[10] == pytest.approx(2 / 255)
+    assert sizes[40] == pytest.approx(0.5 / 255)
+
+
+def test_a_resisting_image_keeps_its_point_of_highest_loss(model, pictures, labels):
+    task = gradient.Task(pictures, labels, torch.zeros_like(pictures))
+    seen = []
+
+    def watch(rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
+        seen.append((points, torch.nn.functional.cross_entropy(logits, labels[rows], reduction="none")))
+        return never(rows, points, logits)
+
+    # Steps as large as the budget jump from corner to corner, so the last point is often not the best.
+    found = gradient.ascend(model, task, gradient.SignAscent(0.2, 0.4, 6), watch)
+    losses = torch.stack([losses for _, losses in seen[1:]])
+    points = torch.stack([points for points, _ in seen[1:]])
+    best = losses.argmax(dim=0)
+    assert torch.equal(found.points, points[best, torch.arange(COUNT)])
+    assert not torch.equal(found.points, found.last)
+
+
+def test_an_accepted_image_stops_and_the_others_go_on(model, pictures, labels):
+    task = gradient.Task(pictures, labels, torch.zeros_like(pictures))
+    accepted: dict[int, Tensor] = {}
+
+    def when_wrong(rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
+        assert not set(rows.tolist()) & set(accepted)
+        wrong = logits.argmax(dim=1) != labels[rows]
+        accepted.update(zip(rows[wrong].tolist(), points[wrong], strict=True))
+        return wrong
+
+    found = gradient.ascend(model, task, gradient.ascent_of(PgdLinf(STRONG)), when_wrong)
+    assert 0 < len(accepted) < COUNT
+    assert all(torch.equal(found.points[row], point) for row, point in accepted.items())
+
+
+def test_a_point_that_fools_only_before_rounding_does_not_end_the_attack():
+    class Threshold(Model):
+        def logits(self, given: Tensor) -> Tensor:
+            brightness = given.double().mean(dim=(1, 2, 3))
+            return torch.stack([torch.zeros_like(brightness), 1000 * (brightness - 100.4 / 255)], dim=1)
+
+    grey = torch.full((1, 1, 2, 2), 100 / 255)
+    small_steps = MiFgsm(steps=80)
+    result = attacked(Threshold(nn.Identity(), ("dark", "bright")), grey, torch.tensor([0]), small_steps)
+    assert result.outcomes[0].status == "fooled"
+    assert (result.images == 101).all()
+
+
+def test_an_image_that_a_masked_gradient_left_alone_is_called_unperturbed(model, pictures):
+    masked = Model(nn.Sequential(_Steps(), *model.network))
+    with torch.no_grad():
+        own = masked.logits(pictures).argmax(dim=1)
+    statuses = {outcome.status for outcome in attacked(masked, pictures, own, Fgsm()).outcomes}
+    assert statuses == {"unperturbed"}
+
+
+class _Steps(nn.Module):
+    """Quantises its input: the gradient is zero everywhere."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return (pictures * 8).round() / 8
+
+
+def test_a_network_that_breaks_under_attack_is_reported_as_failed(model, pictures, labels):
+    clean = pictures.double()
+
+    class Fragile(nn.Module):
+        def forward(self, given: Tensor) -> Tensor:
+            answer = model.network(given)
+            known = torch.isclose(given[:, None], clean, atol=1e-6).flatten(2).all(dim=2).any(dim=1)
+            return torch.where(known[:, None], answer, torch.full_like(answer, torch.nan))
+
+    result = attacked(Model(Fragile()), pictures, labels, PgdLinf())
+    assert {outcome.status for outcome in result.outcomes} == {"failed"}
+    assert not changes(result, pictures).any()
+    assert all(outcome.after == outcome.before for outcome in result.outcomes)
+
+
+# Noise
+
+
+def test_gaussian_noise_is_as_long_as_the_perturbation_even_on_black(pictures):
+    dark = pictures * (pictures > 0.6)
+    delta = torch.full_like(dark, 0.05)
+    copies = noise.same_norm_noise(dark, delta, SEEDS, draws=3)
+    assert copies.shape == (3 * COUNT, 1, 8, 8)
+    assert copies.min() >= 0 and copies.max() <= 1
+    lengths = (copies - dark.repeat_interleave(3, dim=0)).flatten(1).norm(dim=1)
+    assert torch.allclose(lengths, torch.full_like(lengths, 0.4), rtol=1e-4)
+
+
+def test_noise_copies_of_an_image_differ_and_stand_in_image_order(pictures):
+    delta = torch.full_like(pictures, 0.02)
+    together = noise.same_norm_noise(pictures, delta, SEEDS, draws=2)
+    alone = noise.same_norm_noise(pictures[3:4], delta[3:4], SEEDS[3:4], draws=2)
+    assert torch.equal(together[6:8], alone)
+    assert not torch.equal(together[6], together[7])
+
+
+def test_no_perturbation_gives_no_noise(pictures):
+    assert torch.equal(noise.same_norm_noise(pictures, torch.zeros_like(pictures), SEEDS, draws=1), pictures)
+
+
+def test_the_matched_noise_is_never_longer_than_its_perturbation_and_hardly_shorter(model, pictures, labels):
+    spec = NoiseGaussian(STRONG)
+    noisy = attacked(model, pictures, labels, spec)
+    pgd = attacked(model, pictures, labels, PgdLinf(spec.epsilon, spec.steps))
+    for one, other in zip(noisy.outcomes, pgd.outcomes, strict=True):
+        assert 0.97 * other.l2 < one.l2 <= other.l2 + 1e-12
+
+
+def test_shuffling_keeps_every_value_of_the_perturbation():
+    delta = torch.linspace(-0.1, 0.1, 2 * 3 * 16).view(2, 3, 4, 4)
+    moved = noise.shuffled(torch.full_like(delta, 0.5), delta, torch.tensor([1, 2])) - 0.5
+    assert torch.allclose(moved.flatten(2).sort(dim=2).values, delta.flatten(2).sort(dim=2).values, atol=1e-6)
+    # Channels move together: what was one pixel's colour stays one pixel's colour.
+    assert torch.allclose((moved[:, 1] - moved[:, 0]), (delta[:, 1] - delta[:, 0]), atol=1e-6)
+    assert not torch.allclose(moved, delta, atol=1e-3)
+
+
+def test_sign_noise_moves_every_pixel_by_the_whole_budget():
+    grey = torch.full((2, 1, 4, 4), 0.5)
+    assert torch.allclose((noise.sign_noise(grey, 0.1, torch.tensor([1, 2])) - 0.5).abs(), torch.tensor(0.1))
+
+
+# Rounding
+
+
+def test_rounding_goes_to_the_nearest_value_inside_the_box():
+    clean = np.full((1, 1, 1, 4), 100, dtype=np.uint8)
+    wanted = np.array([[[[108.4, 108.6, 91.5, 100.4]]]], dtype=np.float32) / 255
+    assert rounding.within_linf(clean, wanted, 8).ravel().tolist() == [108, 108, 92, 100]
+
+
+def test_a_budget_below_one_step_allows_no_change():
+    assert rounding.linf_reach(Fraction(1, 2) / 255) == 0
+    assert rounding.linf_reach(Fraction(8, 255)) == 8
+
+
+def test_rounding_into_a_ball_moves_as_few_pixels_as_will_do():
+    generator = np.random.default_rng(1)
+    clean = generator.integers(60, 190, size=(20, 1, 8, 8), dtype=np.uint8)
+    change = generator.normal(size=clean.shape)
+    change *= 30.0 / np.sqrt((change**2).sum(axis=(1, 2, 3), keepdims=True))
+    wanted = ((clean + change) / 255).astype(np.float32)
+    stored = rounding.within_l2(clean, wanted, np.full(20, 900)).astype(int) - clean
+    squares = (stored**2).sum(axis=(1, 2, 3))
+    assert squares.max() <= 900
+    assert squares.min() > 900 - 2 * np.abs(stored).max()
+    assert np.abs(stored - change).max() < 1.0
+
+
+# The network comes back as it was
+
+
+class Lived(nn.Module):
+    """A network in use: one frozen batch norm, a dropout, a parameter without gradient and one with a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(144, 4))
+        self.train()
+        self.body[1].eval()
+        self.body[0].weight.requires_grad_(False)
+        self.body[4].bias.grad = torch.ones(4)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.body(pictures)
+
+
+def snapshot(network: nn.Module) -> list[object]:
+    return [
+        [module.training for module in network.modules()],
+        [parameter.requires_grad for parameter in network.parameters()],
+        [None if parameter.grad is None else parameter.grad.tolist() for parameter in network.parameters()],
+        [buffer.tolist() for buffer in network.buffers()],
+        [parameter.tolist() for parameter in network.parameters()],
+        torch.random.get_rng_state().tolist(),
+    ]
+
+
+def test_a_network_comes_back_as_it_was(pictures):
+    network = Lived()
+    before = snapshot(network)
+    with isolation.isolated(network):
+        assert not any(module.training for module in network.modules())
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        network.train()
+        network(pictures.requires_grad_()).sum().backward()
+        torch.rand(3)
+    pictures.requires_grad_(False)
+    assert snapshot(network) == before
+
+
+def test_a_network_comes_back_as_it_was_after_an_exception(pictures):
+    network = Lived()
+    before = snapshot(network)
+    with pytest.raises(KeyError), isolation.isolated(network):
+        network.train()
+        network(pictures)
+        raise KeyError
+    assert snapshot(network) == before
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_run_leaves_the_network_and_the_generator_alone(name, pictures):
+    network = Lived().double()
+    model = Model(network)
+    with isolation.isolated(network), torch.no_grad():
+        own = model.logits(pictures).argmax(dim=1)
+    before = snapshot(network)
+    with torch.no_grad():
+        attacked(model, pictures, own, ATTACKS[name]())
+    assert snapshot(network) == before
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x: x * 255, r"must lie in \[0, 1\]"),
+        (lambda x: (x - 0.5) / 0.5, r"must lie in \[0, 1\]"),
+        (lambda x: x.masked_fill(x > 0.9, float("nan")), r"must lie in \[0, 1\]"),
+        (lambda x: (x * 255).to(torch.uint8), "must be float32"),
+        (lambda x: x.double(), "must be float32"),
+        (lambda x: x[0], "must be .batch, channels, height, width."),
+        (lambda x: x[:0], "not empty"),
+        (lambda x: (x + 0.3 / 255).clamp(max=1), "8-bit values divided by 255"),
+    ],
+)
+def test_images_that_are_not_eight_bit_in_0_to_1_are_refused(spoil, message, model, pictures, labels):
+    with pytest.raises(BadInput, match=message):
+        attacked(model, spoil(pictures), labels, Fgsm())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda y: y.masked_fill(y == y[0], -100), "Labels must lie between 0 and 3, got -100"),
+        (lambda y: y.masked_fill(y == y[0], 4), "Labels must lie between 0 and 3, got 4"),
+        (lambda y: y.float(), "Labels must be .32,. int64"),
+        (lambda y: y[:5], "Labels must be .32,. int64"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(spoil, message, model, pictures, labels):
+    with pytest.raises(BadInput, match=message):
+        attacked(model, pictures, spoil(labels), Fgsm())
+
+
+def test_every_image_needs_a_seed_and_a_key(model, pictures, labels):
+    with pytest.raises(BadInput, match="Seeds must be"):
+        run.run(model, pictures, labels, Fgsm(), SEEDS[:3], samples=SAMPLES)
+    with pytest.raises(BadInput, match="one sample key per image, got 3 for 32"):
+        run.run(model, pictures, labels, Fgsm(), SEEDS, samples=SAMPLES[:3])
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda logits: logits.softmax(dim=1), "probabilities"),
+        (lambda logits: logits[:, :3], r"one tensor of shape \(32, 4\), got \(32, 3\)"),
+        (lambda logits: (logits, logits), "got tuple"),
+        (lambda logits: logits / 0, "not finite"),
+    ],
+)
+def test_a_network_that_does_not_answer_logits_is_refused(answer, message, model, pictures, labels):
+    class Odd(Model):
+        def logits(self, given: Tensor) -> Tensor:
+            return answer(model.logits(given))
+
+    with pytest.raises(BadInput, match=message):
+        attacked(Odd(model.network), pictures, labels, Fgsm())
+
+
+# Predictions
+
+
+def test_predictions_hold_the_five_largest_shares():
+    (found,) = predictions(torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0, -2.0]]))
+    assert found.label == 1
+    assert [label for label, _ in found.top] == [1, 3, 2, 0, 4]
+    assert found.top[0] == (found.label, found.confidence)
+    assert found.confidence == pytest.approx(np.exp(3) / np.exp([0, 3, 1, 2, -1, -2]).sum())
+
+
+def test_a_confident_prediction_still_orders_its_runners_up():
+    (found,) = predictions(torch.tensor([[200.0, 0.0, 10.0]]))
+    assert [label for label, _ in found.top] == [0, 2, 1]
+    assert found.top[1][1] > found.top[2][1] > 0
+
+
+def test_importing_the_engine_imports_no_torch():
+    code = "import sys, engine, engine.images, engine.data.intake, engine.demo.digits; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", GRADIENT_ATTACKS)
+def test_more_budget_never_fools_fewer(name, model, pictures, labels):
+    budgets = ["0.25", "0.5", "1", "2"] if name == "pgd-l2" else ["2/255", "8/255", "24/255", "64/255"]
+    specs = [replace(catalogue.attack_at(name, budget)) for budget in budgets]
+    counts = [
+        sum(outcome.status == "fooled" for outcome in attacked(model, pictures, labels, spec).outcomes)
+        for spec in specs
+    ]
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]

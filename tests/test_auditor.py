@@ -1,0 +1,529 @@
+"""The facade: it answers at once, asks a worker for what is missing, and refuses what makes no sense before that."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import engine
+from engine import certificate_parts, keys, serial, work
+from engine.auditor import A_MOMENT, MEMORY, Auditor
+from engine.certificate_parts import PARTS
+from engine.errors import BadInput, BadSetting, EngineError, UnknownName
+from engine.jobs import Jobs, Notes, Progress, errand
+from engine.recent import NotHeld, Recent
+from engine.records import (
+    Answer,
+    Certificate,
+    Certificates,
+    Examination,
+    ExaminationRequest,
+    Kinship,
+    Restoration,
+    Roster,
+    RosterRequest,
+)
+from engine.store import Store
+from tests import fake_work, fakes
+
+PAIR = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=10", ("00003",))
+CLASS = RosterRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=10", 3)
+
+
+class PatientJobs:
+    """Jobs that do nothing until told to, then do it in this process."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.waiting: dict[str, dict[str, Any]] = {}
+        self.submitted: list[str] = []
+        self.is_instant = False
+        self.waited = 0.0
+
+    def submit(self, task: dict[str, Any], *, priority: str, doing: str) -> bool:
+        assert priority
+        assert doing
+        if task["key"] in self.waiting or self.progress(task["key"]).state == "failed":
+            return False
+        self.waiting[task["key"]] = task
+        self.submitted.append(task["kind"])
+        return True
+
+    def wait(self, _key: str, seconds: float) -> None:
+        self.waited += seconds
+        if self.is_instant:
+            self.work()
+
+    def progress(self, key: str) -> Progress:
+        if key in self.waiting:
+            return Progress("working", 1, 3, "Working on it")
+        if self.is_unfinished(key):
+            return Progress("failed", message=Notes(self.root).read(key).message)
+        return Progress("unknown")
+
+    def is_unfinished(self, key: str) -> bool:
+        return (self.root / "work" / f"{key}.json").exists()
+
+    def forgive(self, key: str) -> None:
+        Notes(self.root).clear(key)
+
+    def work(self, most: int = 100) -> None:
+        """Do what waits, at most so many pieces."""
+        for key in list(self.waiting)[:most]:
+            errand.run(fake_work.perform, self.waiting[key], str(self.root))
+            del self.waiting[key]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def restored_modules() -> Iterator[None]:
+    """The made-up computations replace modules of the engine; afterwards the real ones are back."""
+    known = dict(sys.modules)
+    homes = {name: getattr(home, name, None) for name, home in fake_work.HOMES.items()}
+    work._loaded.cache_clear()
+    yield
+    for name, home in fake_work.HOMES.items():
+        full = f"{home.__name__}.{name}"
+        sys.modules.pop(full, None)
+        if full in known:
+            sys.modules[full] = known[full]
+        if homes[name] is None:
+            vars(home).pop(name, None)
+        else:
+            setattr(home, name, homes[name])
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    made = Store(tmp_path / "store")
+    fake_work.add_all(made)
+    return made
+
+
+@pytest.fixture
+def jobs(store) -> PatientJobs:
+    return PatientJobs(store.root)
+
+
+@pytest.fixture
+def auditor(store, jobs) -> Auditor:
+    return Auditor(store, jobs)
+
+
+def calls(store: Store) -> list[str]:
+    path = store.root / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_it_has_exactly_what_the_made_up_auditor_has():
+    for name, function in inspect.getmembers(fakes.FakeAuditor, inspect.isfunction):
+        if not name.startswith("_"):
+            wanted, found = inspect.signature(function), inspect.signature(getattr(Auditor, name))
+            assert list(wanted.parameters) == list(found.parameters), name
+
+
+def test_importing_the_engine_loads_neither_torch_nor_dask():
+    program = (
+        "import sys, engine, engine.work, engine.jobs, engine.store;"
+        "print([n for n in ('torch', 'distributed', 'dask', 'dash', 'plotly') if n in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_menus_need_no_worker(auditor, jobs):
+    assert [card.name for card in auditor.models()] == ["digits-robust", "digits-standard"]
+    assert [card.name for card in auditor.datasets()] == ["digits"]
+    assert "pgd-linf" in [card.name for card in auditor.attacks()]
+    assert auditor.methods()[0] == "two-run"
+    assert auditor.attack_id("fgsm-linf", "8/255") == "fgsm-linf:eps=8/255"
+    assert not jobs.submitted
+
+
+def test_what_is_missing_is_handed_in_once_and_ready_when_it_is_done(auditor, jobs, store):
+    first, second = auditor.examination(PAIR), auditor.examination(PAIR)
+    assert first == second == Answer("working", None, 1, 3, "Working on it")
+    assert jobs.submitted == ["examination"]
+    jobs.work()
+    answer = auditor.examination(PAIR)
+    assert answer.state == "ready"
+    assert answer.value.request == PAIR
+    assert calls(store) == ["bundle digits-standard", "examine bundle of digits-standard 00003"]
+
+
+def test_quick_work_needs_no_poll_and_only_new_work_is_waited_for(auditor, jobs):
+    auditor.examination(PAIR)
+    assert jobs.waited == A_MOMENT <= 0.15
+    auditor.examination(PAIR)
+    assert jobs.waited == A_MOMENT
+    jobs.is_instant = True
+    assert auditor.roster(CLASS).state == "ready"
+
+
+def test_a_result_outlives_the_process(auditor, jobs, store):
+    auditor.roster(CLASS)
+    jobs.work()
+    again = PatientJobs(store.root)
+    assert isinstance(Auditor(Store(store.root), again).roster(CLASS).value, Roster)
+    assert not again.submitted
+
+
+def test_an_examination_is_found_by_its_key(auditor, jobs):
+    auditor.examination(PAIR)
+    jobs.work()
+    found = auditor.examination(PAIR).value
+    assert auditor.examined(found.key).key == found.key
+    assert len(found.key) == 32
+
+
+@pytest.mark.parametrize("key", ["", "0" * 32, "../../models", "fake", None])
+def test_an_unknown_key_is_refused(auditor, key):
+    with pytest.raises(UnknownName):
+        auditor.examined(key)
+    with pytest.raises(UnknownName):
+        auditor.maps(key, 0)
+
+
+def test_maps_are_read_by_site(auditor, jobs):
+    auditor.examination(PAIR)
+    jobs.work()
+    key = auditor.examination(PAIR).value.key
+    clean, adversarial = auditor.maps(key, 5)
+    assert clean.dtype == adversarial.dtype == np.float32
+    assert np.array_equal(clean, fake_work.maps_of(5, "clean"))
+    assert np.array_equal(adversarial, fake_work.maps_of(5, "adversarial"))
+    assert not clean.flags.writeable
+    for site in (-1, len(fakes.SITES)):
+        with pytest.raises(UnknownName):
+            auditor.maps(key, site)
+
+
+def test_pictures_are_the_stored_images(auditor, store):
+    assert np.array_equal(auditor.pictures("digits", ("00007",)), store.dataset("digits").images(("00007",)))
+    with pytest.raises(UnknownName):
+        auditor.pictures("digits", ("00040",))
+    with pytest.raises(UnknownName):
+        auditor.pictures("faces", ("00001",))
+
+
+BAD = [
+    {"model": "digits-standart"},
+    {"model": "../models/digits-standard"},
+    {"data": "faces"},
+    {"attack": "pgdd"},
+    {"attack": "pgd-linf:eps=9"},
+    {"attack": "pgd-linf:eps=nan"},
+    {"attack": "pgd-linf:steps=1000000000"},
+    {"seed": -1},
+    {"seed": 2**31},
+    {"seed": 1.5},
+]
+
+
+@pytest.mark.parametrize("change", [*BAD, {"label": 10}, {"label": -1}, {"label": "3"}, {"label": True}])
+def test_a_bad_roster_is_refused_before_any_work(auditor, jobs, change):
+    with pytest.raises(BadInput):
+        auditor.roster(replace(CLASS, **change))
+    assert not jobs.submitted
+
+
+SAMPLES = [(), ("00040",), ("3",), ("00003", "00003"), ("00003", "00004"), tuple(f"{k:05d}" for k in range(3, 40, 2))]
+
+
+@pytest.mark.parametrize("change", [*BAD, {"method": "magic"}, *({"samples": samples} for samples in SAMPLES)])
+def test_a_bad_examination_is_refused_before_any_work(auditor, jobs, change):
+    for ask in (auditor.examination, auditor.certificates):
+        with pytest.raises(BadInput):
+            ask(replace(PAIR, **change))
+    assert not jobs.submitted
+
+
+def test_a_group_of_one_class_is_accepted(auditor):
+    assert auditor.examination(replace(PAIR, samples=("00003", "00013", "00023"))).state == "working"
+
+
+def test_a_data_set_of_other_classes_is_refused_at_once(auditor, store, jobs):
+    store.add_model(replace(fakes.MODELS[0], name="letters", classes=tuple("abcdefghij")), b"w")
+    for ask, request in ((auditor.roster, CLASS), (auditor.examination, PAIR)):
+        with pytest.raises(BadInput, match="Class '0'"):
+            ask(replace(request, model="letters"))
+    assert not jobs.submitted
+
+
+@pytest.mark.parametrize(
+    ("name", "epsilon"), [("pgdd", "8/255"), ("pgd-linf", "9"), ("pgd-linf", "x"), ("pgd-linf", "1/0")]
+)
+def test_a_bad_attack_is_refused(auditor, name, epsilon):
+    with pytest.raises(EngineError):
+        auditor.attack_id(name, epsilon)
+    with pytest.raises((UnknownName, BadSetting)):
+        auditor.attack_id(name, epsilon)
+
+
+def test_a_bare_attack_and_its_spelled_out_defaults_share_one_result(auditor, jobs):
+    auditor.examination(replace(PAIR, attack="pgd-linf"))
+    auditor.examination(replace(PAIR, attack=auditor.attack_id("pgd-linf", "8/255")))
+    assert jobs.submitted == ["examination"]
+
+
+def test_every_input_of_a_result_is_in_its_key(auditor, store):
+    def key(request: ExaminationRequest) -> str:
+        return auditor._examination(request).key
+
+    other_model = replace(fakes.MODELS[0], name="other", content_hash="other")
+    other_mean = replace(fakes.MODELS[0], name="mean", mean=(0.4,))
+    for card in (other_model, other_mean):
+        store.add_model(card, b"w")
+    requests = [
+        PAIR,
+        replace(PAIR, model="other"),
+        replace(PAIR, model="mean"),
+        replace(PAIR, samples=("00013",)),
+        replace(PAIR, method="random"),
+        replace(PAIR, seed=1),
+        replace(PAIR, attack="fgsm-linf"),
+    ]
+    assert len({key(request) for request in requests}) == len(requests)
+    assert work.card_key(other_model) != work.card_key(replace(other_model, content_hash="third"))
+    assert work.card_key(other_model) == work.card_key(replace(other_model, added="2031-01-01"))
+
+
+def test_results_of_another_version_are_not_mixed_in(auditor, jobs, monkeypatch):
+    auditor.examination(PAIR)
+    jobs.work()
+    monkeypatch.setattr(keys, "FORMAT", 99)
+    assert auditor.examination(PAIR).state == "working"
+
+
+def test_failed_work_says_why_and_can_be_asked_again(auditor, jobs, store):
+    (store.root / "refuse").touch()
+    auditor.examination(PAIR)
+    jobs.work()
+    assert auditor.examination(PAIR) == Answer("failed", message="This network cannot be traced.")
+    assert auditor.certificates(PAIR) == Answer("failed", message="This network cannot be traced.")
+    (store.root / "refuse").unlink()
+    auditor.retry(PAIR)
+    assert auditor.examination(PAIR).state == "working"
+    jobs.work()
+    assert auditor.examination(PAIR).state == "ready"
+
+
+def test_certificates_wait_for_the_examination_and_arrive_part_by_part(auditor, jobs, store):
+    assert auditor.certificates(PAIR) == Answer("working", None, 1, 3, "Working on it")
+    assert jobs.submitted == ["examination"]
+    jobs.work()
+    first = auditor.certificates(PAIR)
+    assert (first.state, first.value, first.done, first.total) == ("working", Certificates(), 0, len(PARTS))
+    assert jobs.submitted == ["examination", *["certificate"] * len(PARTS)]
+    jobs.work(most=2)
+    second = auditor.certificates(PAIR)
+    assert (second.state, second.done, second.value.done) == ("working", 2, PARTS[:2])
+    assert second.value.clean == Certificate(carries_at=8)
+    jobs.work()
+    last = auditor.certificates(PAIR)
+    assert (last.state, last.value.done, last.value.failed) == ("ready", PARTS, ())
+    assert last.value.clean == Certificate(carries_at=8, random_weights_jaccard=0.1)
+    assert calls(store).count("bundle digits-standard") == 1, "the worker keeps the network"
+
+
+def test_a_failed_part_is_listed_and_does_not_hide_the_others(auditor, jobs, store):
+    (store.root / "no kinship").touch()
+    auditor.examination(PAIR)
+    jobs.work()
+    auditor.certificates(PAIR)
+    jobs.work()
+    answer = auditor.certificates(PAIR)
+    assert answer.state == "ready"
+    assert answer.value.failed == ("The data set has too few classes.",)
+    assert answer.value.done == tuple(part for part in PARTS if part != "kinship")
+    (store.root / "no kinship").unlink()
+    auditor.retry(PAIR)
+    auditor.certificates(PAIR)
+    jobs.work()
+    assert auditor.certificates(PAIR).value.done == PARTS
+
+
+def test_parts_merge_field_by_field():
+    restoration = Restoration((4,), (1.0,), (0.0,), 4)
+    kinship = Kinship((0.1,), (0.2,), 8, None)
+    partials = [
+        Certificates(restoration=restoration, done=("restoration",)),
+        Certificates(clean=Certificate(swap=0.0, carries_at=4), done=("clean",)),
+        Certificates(
+            clean=Certificate(seed_jaccard=0.5), adversarial=Certificate(seed_jaccard=0.25), done=("stability",)
+        ),
+        Certificates(kinship=kinship, failed=("no",)),
+    ]
+    merged = certificate_parts.merge(partials)
+    assert merged == Certificates(
+        Certificate(carries_at=4, swap=0.0, seed_jaccard=0.5),
+        Certificate(seed_jaccard=0.25),
+        restoration,
+        kinship,
+        ("clean", "restoration", "stability"),
+        ("no",),
+    )
+    assert certificate_parts.merge([]) == Certificates()
+
+
+def test_a_gallery_is_built_once_per_model_and_data_set(auditor, jobs, store):
+    auditor.gallery("digits-standard", "digits")
+    jobs.work()
+    assert auditor.gallery("digits-standard", "digits").state == "ready"
+    assert auditor.gallery("digits-robust", "digits").state == "working"
+    with pytest.raises(UnknownName):
+        auditor.gallery("digits-standard", "faces")
+    assert calls(store).count("gallery") == 1
+
+
+def test_a_damaged_result_is_computed_again(auditor, jobs, store):
+    auditor.examination(PAIR)
+    jobs.work()
+    (path,) = store.root.glob("records/examination/*/*/arrays.npz")
+    path.write_bytes(path.read_bytes()[:-100])
+    fresh = Auditor(store, jobs)
+    assert fresh.examination(PAIR).state == "working"
+    jobs.work()
+    assert fresh.examination(PAIR).state == "ready"
+
+
+def test_the_demo_is_added_to_an_empty_store_only(tmp_path, auditor, jobs):
+    assert auditor.install_demo() == Answer("ready", auditor.models())
+    assert not jobs.submitted
+    empty = Store(tmp_path / "empty")
+    waiting = PatientJobs(empty.root)
+    newcomer = Auditor(empty, waiting)
+    assert newcomer.install_demo().state == "working"
+    assert newcomer.install_demo().state == "working"
+    assert waiting.submitted == ["demo"]
+    waiting.work()
+    answer = newcomer.install_demo()
+    assert answer.state == "ready"
+    assert [card.name for card in answer.value] == ["digits-robust", "digits-standard"]
+
+
+def test_a_half_added_demo_is_gone_on_with(tmp_path):
+    store = Store(tmp_path / "store")
+    store.add_model(fakes.MODELS[0], b"weights")
+    root = store.root
+    jobs = Jobs(root, fake_work.perform)
+    auditor = Auditor(store, jobs)
+    assert auditor.install_demo().state == "ready", "a model somebody added is no half-added demo"
+    key = keys.content_key("demo", keys.FORMAT)
+    notes = Notes(root)
+    notes.write(key, replace(errand.Note("working"), starts=1))
+    assert auditor.install_demo().state == "working"
+    until(lambda: auditor.install_demo().state == "ready")
+    assert len(auditor.models()) == 2
+    auditor.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 25) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "this never became true"
+        time.sleep(0.02)
+
+
+def test_the_whole_way_through_a_real_worker(tmp_path):
+    root = tmp_path / "store"
+    fake_work.add_all(Store(root))
+    first = Auditor(Store(root), Jobs(root, fake_work.perform))
+    second = Auditor(Store(root), Jobs(root, fake_work.perform))
+    started = time.monotonic()
+    assert first.examination(PAIR).state == "working"
+    assert time.monotonic() - started < 1.0, "starting a worker must not block the page"
+    until(lambda: second.examination(PAIR).state == "ready")
+    until(lambda: first.certificates(PAIR).state == "ready")
+    assert first.roster(CLASS).state in ("ready", "working")
+    until(lambda: second.roster(CLASS).state == "ready")
+    assert calls(Store(root)).count("examine bundle of digits-standard 00003") == 1
+    second.close()
+    first.close()
+
+
+def test_open_makes_a_store_and_refuses_an_unsafe_scheduler(tmp_path):
+    auditor = Auditor.open(tmp_path / "store")
+    assert auditor.models() == ()
+    auditor.close()
+    with pytest.raises(BadInput, match="TLS"):
+        Auditor.open(tmp_path / "store", scheduler="tcp://127.0.0.1:8786")
+    Auditor.open(tmp_path / "store", scheduler="tcp://127.0.0.1:8786", allow_plain=True).close()
+
+
+GOOD = work.task("roster", keys.content_key("k"), CLASS)
+MALFORMED = [
+    {},
+    {**GOOD, "kind": "shell"},
+    {**GOOD, "kind": "__import__"},
+    {**GOOD, "format": 0},
+    {**GOOD, "code": "print(1)"},
+    {**GOOD, "request": {**GOOD["request"], "path": "/etc/passwd"}},
+    {**GOOD, "request": {**GOOD["request"], "label": "3"}},
+    {**GOOD, "request": None},
+    {**GOOD, "request": {}},
+    {
+        **work.task("certificate", keys.content_key("k"), work.CertificatePart("0" * 32, "clean")),
+        "request": {"part": "x"},
+    },
+    work.task("certificate", keys.content_key("k"), work.CertificatePart("0" * 32, "everything")),
+]
+
+
+@pytest.mark.parametrize("task", MALFORMED)
+def test_a_malformed_task_is_refused_by_the_worker(store, task):
+    with pytest.raises(BadInput):
+        fake_work.perform(task, str(store.root))
+    assert not calls(store)
+
+
+def test_a_task_is_plain_json():
+    import json
+
+    assert json.loads(json.dumps(GOOD)) == GOOD
+    assert serial.rebuild(RosterRequest, GOOD["request"]) == CLASS
+
+
+def test_a_worker_that_does_not_see_the_store_says_so(tmp_path):
+    with pytest.raises(engine.StoreError, match="no Faultline store"):
+        fake_work.perform(GOOD, str(tmp_path))
+
+
+def test_a_worker_keeps_few_networks(store):
+    for model in ("digits-standard", "digits-robust", "digits-standard"):
+        fake_work.perform(work.task("roster", keys.content_key(model), replace(CLASS, model=model)), str(store.root))
+    assert [call for call in calls(store) if call.startswith("bundle")] == [
+        "bundle digits-standard",
+        "bundle digits-robust",
+    ]
+    assert work._loaded.cache_info().maxsize == 4
+
+
+def test_records_read_lately_are_kept_within_a_budget():
+    records = [fakes.examination(replace(PAIR, samples=(f"{k:05d}",))) for k in range(4)]
+    size = serial.size(records[0])
+    recent = Recent(int(2.5 * size))
+    for k, record in enumerate(records[:3]):
+        recent.put("examination", str(k), record)
+    with pytest.raises(NotHeld):
+        recent.get("examination", "0", Examination)
+    assert recent.get("examination", "1", Examination) is records[1]
+    recent.put("examination", "3", records[3])
+    with pytest.raises(NotHeld):
+        recent.get("examination", "2", Examination)
+    assert recent.get("examination", "1", Examination) is records[1]
+    tiny = Recent(1)
+    tiny.put("examination", "0", records[0])
+    assert tiny.get("examination", "0", Examination) is records[0]
+    assert MEMORY <= 128 * 2**20

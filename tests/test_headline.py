@@ -1,0 +1,79 @@
+"""The headline claims what the records hold and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dashboard.viewmodels import headline
+from engine import Certificates, ExaminationRequest, Kinship, Restoration, compare
+from tests import fakes
+
+
+def examined(*samples: str):
+    return fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
+
+
+def texts(examination, certificates=None, *, parts_at="layer2.0"):
+    comparison = replace(compare(examination, 0.1), parts_at=parts_at)
+    return headline.build(examination, comparison, certificates or Certificates())
+
+
+def test_everything_known_reads_as_one_story():
+    known = Certificates(
+        restoration=Restoration((4, 16), (0.0, 1.0), (0.0, 0.0), 16),
+        kinship=Kinship((0.5,), (0.6,), 8, "layer3.1"),
+    )
+    clauses = texts(examined("00004"), known)
+    assert " ".join(clause.text for clause in clauses) == (
+        "Clean '4' → '7' at 90 %. The datapaths part at layer2.0. "
+        "From layer3.1 on the adversarial one is nearer to class '7'. "
+        "16 of 336 clean maps put back restore '4' (random maps: 0 %)."
+    )
+    assert all(clause.is_known for clause in clauses)
+
+
+def test_what_has_not_arrived_is_not_yet_checked():
+    clauses = texts(examined("00004"))
+    assert [clause.is_known for clause in clauses] == [True, True, False, False]
+    assert all("not yet checked" in clause.text for clause in clauses[2:])
+
+
+def test_stem_and_cut_maps_are_left_out_of_the_total():
+    examination = examined("00004")
+    assert headline.claimable_maps(examination) == sum(site.channels for site in examination.sites[1:])
+
+
+def test_datapaths_that_do_not_part_are_said_not_to():
+    assert "At no two sites running" in texts(examined("00004"), parts_at=None)[1].text
+
+
+def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
+    clauses = texts(examined("00002"), Certificates(kinship=Kinship((0.5,), (0.6,), 8, "layer3.1")))
+    assert clauses[0].text == "Clean '2' stays '2' at 90 %."
+    assert "no other class" in clauses[2].text
+
+
+def test_a_datapath_that_never_stays_nearer_is_said_not_to():
+    clauses = texts(examined("00004"), Certificates(kinship=Kinship((0.5,), (0.4,), 8, None)))
+    assert clauses[2].text == "The adversarial one never stays nearer to class '7' than to the true class."
+
+
+def test_restoration_that_fails_says_how_far_it_came():
+    known = Certificates(restoration=Restoration((4, 16), (0.25, 0.5), (0.0, 0.1), None))
+    assert texts(examined("00004"), known)[3].text == (
+        "Up to 16 of 336 clean maps put back restore '4' in at most 50 % of the images (random maps: 10 %)."
+    )
+
+
+def test_a_group_counts_its_images():
+    assert texts(examined("00000", "00020", "00001"))[0].text == "3 images of '0', 3 change class, 2 of them to '3'."
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0 %"), (0.001, "<1 %"), (0.5, "50 %"), (0.999, ">99 %"), (1.0, "100 %"), (0.98, "98 %")],
+)
+def test_a_percentage_never_rounds_to_never_or_always(share, text):
+    assert headline.percent(share) == text

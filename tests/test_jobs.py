@@ -1,0 +1,458 @@
+"""Work on a real local cluster: nothing lost, nothing done twice, nothing left running, every failure said clearly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import keys
+from engine.errors import BadInput, WorkFailed
+from engine.jobs import Jobs, Notes, contact, queue
+from engine.jobs.connection import Connection
+from engine.store import Store
+from tests import errands
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return Store(tmp_path_factory.mktemp("jobs") / "store").root
+
+
+@pytest.fixture(scope="module")
+def jobs(root) -> Iterator[Jobs]:
+    """One cluster for all tests that leave it as they found it."""
+    made = Jobs(root, errands.perform)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fresh_root(tmp_path) -> Path:
+    return Store(tmp_path / "store").root
+
+
+def key_of(name: str) -> str:
+    return keys.content_key(name)
+
+
+def ask(jobs: Jobs, do: str, name: str, priority: queue.Priority = "interactive") -> str:
+    key = key_of(name)
+    jobs.submit({"key": key, "do": do}, priority=priority, doing="testing the worker")
+    return key
+
+
+def until(condition: Callable[[], object], seconds: float = 25) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "this never became true"
+        time.sleep(0.02)
+
+
+def finish(jobs: Jobs, key: str) -> queue.Progress:
+    until(lambda: jobs.progress(key).state != "working")
+    return jobs.progress(key)
+
+
+def starts(root: Path, key: str) -> list[str]:
+    path = root / f"started-{key}"
+    return path.read_text().split() if path.exists() else []
+
+
+def askers(jobs: Jobs, key: str) -> int:
+    """How many processes the scheduler knows to want a piece of work."""
+
+    def count(key: str, dask_scheduler: object) -> int:
+        return len(dask_scheduler.tasks[key].who_wants) if key in dask_scheduler.tasks else 0
+
+    return jobs._connection.client().run_on_scheduler(count, key)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_work_is_done_in_another_process_and_nothing_of_it_is_kept(jobs, root):
+    key = ask(jobs, "finish", "plain")
+    assert jobs.progress(key).state == "working"
+    assert finish(jobs, key) == queue.Progress("unknown")
+    assert (root / f"finished-{key}").exists()
+    assert starts(root, key) != [str(os.getpid())]
+    assert not list((root / "work").iterdir())
+    client = jobs._connection.client()
+    until(lambda: not client.futures)
+    until(lambda: not client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)))
+
+
+def test_quick_work_can_be_waited_for(jobs, root):
+    finish(jobs, ask(jobs, "finish", "warm"))
+    key = ask(jobs, "finish", "quick")
+    jobs.wait(key, 5)
+    assert (root / f"finished-{key}").exists()
+    assert jobs.progress(key).state == "unknown"
+
+
+def test_progress_is_seen_by_every_process_and_written_seldom(jobs, root):
+    key = ask(jobs, "report", "progress")
+    until(lambda: jobs.progress(key).total == 1000)
+    progress = jobs.progress(key)
+    assert (progress.state, progress.message) == ("working", "Counting")
+    assert progress.done < 1000, "a thousand reports at once must not all be written"
+    assert Notes(root).read(key).message == "Counting"
+    (root / "go").touch()
+    assert finish(jobs, key).state == "unknown"
+    (root / "go").unlink()
+
+
+def test_an_engine_error_arrives_as_its_text_in_every_process(jobs, root):
+    key = ask(jobs, "refuse", "refused")
+    assert finish(jobs, key) == queue.Progress(
+        "failed", message="No attack is called 'pgdd'. Did you mean 'pgd'? Known: pgd."
+    )
+    assert Jobs(root, errands.perform).progress(key) == jobs.progress(key)
+
+
+def test_any_other_error_is_an_id_without_trace_or_path(jobs):
+    message = finish(jobs, ask(jobs, "stumble", "stumbled")).message
+    assert message.startswith("The work ended with an internal error (id ")
+    assert "secret" not in message
+
+
+def test_failed_work_stands_for_a_while_and_can_then_be_asked_again(jobs, root, monkeypatch):
+    key = ask(jobs, "refuse", "again")
+    finish(jobs, key)
+    ask(jobs, "refuse", "again")
+    assert len(starts(root, key)) == 1
+    jobs.forgive(key)
+    assert jobs.progress(key).state == "unknown"
+    ask(jobs, "refuse", "again")
+    assert finish(jobs, key).state == "failed"
+    assert len(starts(root, key)) == 2
+    monkeypatch.setattr(queue, "RETRY_AFTER", 0.0)
+    ask(jobs, "refuse", "again")
+    monkeypatch.undo()
+    assert finish(jobs, key).state == "failed"
+    assert len(starts(root, key)) == 3
+
+
+def test_a_clock_set_back_does_not_keep_a_failure_for_ever(jobs, root, monkeypatch):
+    key = ask(jobs, "refuse", "clock")
+    finish(jobs, key)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    assert Jobs(root, errands.perform).progress(key).state == "unknown"
+
+
+def test_the_same_work_asked_by_several_is_done_once(jobs, root):
+    other = Jobs(root, errands.perform)
+    try:
+        key = ask(jobs, "wait", "shared")
+        ask(jobs, "wait", "shared")
+        ask(other, "wait", "shared")
+        until(lambda: askers(jobs, key) == 2 and starts(root, key))
+        (root / "go").touch()
+        finish(jobs, key)
+        finish(other, key)
+        assert len(starts(root, key)) == 1
+    finally:
+        other.close()
+        (root / "go").unlink(missing_ok=True)
+    assert finish(jobs, ask(jobs, "finish", "still there")).state == "unknown"
+
+
+def test_an_examination_overtakes_all_that_waits(jobs, root):
+    blocking = ask(jobs, "wait", "blocking")
+    until(lambda: starts(root, blocking))
+    order: tuple[queue.Priority, ...] = ("gallery", "certificate", "roster", "interactive")
+    waiting = [ask(jobs, "finish", f"priority {priority}", priority) for priority in order]
+    until(lambda: all(askers(jobs, key) for key in waiting))
+    (root / "go").touch()
+    for key in waiting:
+        finish(jobs, key)
+    (root / "go").unlink()
+    begun = [(root / f"started-{key}").stat().st_mtime_ns for key in waiting]
+    assert begun == sorted(begun, reverse=True)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_work_begun_again(jobs, root):
+    key = ask(jobs, "die_once", "dies once")
+    assert finish(jobs, key).state == "unknown"
+    assert (root / f"finished-{key}").exists()
+    assert len(set(starts(root, key))) == 2
+
+
+def test_work_that_kills_its_worker_is_given_up_and_the_work_behind_it_is_not(fresh_root):
+    """Dask blames all that waits in the queue of a worker that dies."""
+    jobs = Jobs(fresh_root, errands.perform)
+    blocking = ask(jobs, "wait", "before the killer")
+    until(lambda: starts(fresh_root, blocking))
+    killer = ask(jobs, "die", "killer")
+    innocent = ask(jobs, "finish", "innocent", "gallery")
+    until(lambda: askers(jobs, innocent) and askers(jobs, killer))
+    (fresh_root / "go").touch()
+    assert finish(jobs, killer).message == "The worker died 3 times while testing the worker."
+    assert finish(jobs, innocent).state == "unknown"
+    assert len(starts(fresh_root, killer)) == 3
+    assert len(starts(fresh_root, innocent)) == 1
+    jobs.close()
+
+
+def test_the_cluster_listens_on_loopback_and_its_contact_is_private(jobs, root):
+    finish(jobs, ask(jobs, "finish", "contact"))
+    found = contact.read(root)
+    assert found.address.startswith("tls://127.0.0.1:")
+    assert (root / "cluster.json").stat().st_mode & 0o777 == 0o600
+    addresses = jobs._connection.client().run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.workers))
+    assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
+
+
+def test_nothing_that_listens_answers_without_the_certificate(jobs):
+    finish(jobs, ask(jobs, "die_once", "a worker started again must not open up either"))
+    scheduler = jobs._connection.client().run_on_scheduler(lambda dask_scheduler: dask_scheduler.http_server.port)
+    (worker,) = jobs._connection.client().run(lambda dask_worker: dask_worker.http_server.port).values()
+    for port in (scheduler, worker):
+        for path in ("", "health", "info/main/workers.html", "json/counts.json", "metrics"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5)
+
+
+def test_a_foreign_certificate_is_refused(jobs, root):
+    from distributed import Client
+    from distributed.security import Security
+
+    finish(jobs, ask(jobs, "finish", "certificate"))
+    with pytest.raises(OSError):
+        Client(contact.read(root).address, security=Security.temporary(), timeout="1s", set_as_default=False)
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786", "http://x", "inproc://x", "", "TLS//x"])
+def test_a_scheduler_without_tls_is_refused(root, address):
+    with pytest.raises(BadInput):
+        Jobs(root, errands.perform, scheduler=address)
+
+
+def test_plain_tcp_is_possible_only_when_allowed(root):
+    Jobs(root, errands.perform, scheduler="tcp://127.0.0.1:1", allow_plain=True).close()
+
+
+@pytest.fixture
+def foreign_cluster() -> Iterator[tuple[str, dict[str, str]]]:
+    """A cluster somebody else runs, and what a client's Dask configuration needs to reach it."""
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    security = Security.temporary()
+    tls = {
+        "distributed.comm.tls.ca-file": security.tls_client_cert,
+        "distributed.comm.tls.client.cert": security.tls_client_cert,
+        "distributed.comm.tls.client.key": security.tls_client_key,
+    }
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tls", "host": "127.0.0.1"}
+    with LocalCluster(**options, dashboard_address=None, security=security, silence_logs=50) as cluster:
+        yield cluster.scheduler_address, tls
+
+
+def test_an_existing_cluster_does_the_work_and_none_is_started(fresh_root, foreign_cluster):
+    import dask
+
+    address, tls = foreign_cluster
+    with dask.config.set(tls):
+        jobs = Jobs(fresh_root, errands.perform, scheduler=address)
+        assert finish(jobs, ask(jobs, "finish", "far away")).state == "unknown"
+        jobs.close()
+    assert not (fresh_root / "cluster.json").exists()
+
+
+def test_a_scheduler_that_cannot_be_reached_is_said_without_waiting(fresh_root, foreign_cluster):
+    address, _tls = foreign_cluster
+    jobs = Jobs(fresh_root, errands.perform, scheduler=address)
+    started = time.monotonic()
+    key = ask(jobs, "finish", "unreachable")
+    assert time.monotonic() - started < 0.5
+    assert finish(jobs, key).message == (
+        "The configured scheduler could not be reached; check its address and certificates."
+    )
+    jobs.close()
+
+
+def test_after_closing_no_work_is_taken(fresh_root):
+    jobs = Jobs(fresh_root, errands.perform)
+    jobs.close()
+    jobs.close()
+    with pytest.raises(WorkFailed):
+        ask(jobs, "finish", "too late")
+
+
+def test_closing_ends_every_process_and_the_next_one_takes_over(fresh_root):
+    owner, guest = Jobs(fresh_root, errands.perform), Jobs(fresh_root, errands.perform)
+    finish(owner, first := ask(owner, "finish", "one"))
+    finish(guest, second := ask(guest, "finish", "two"))
+    assert starts(fresh_root, first) == starts(fresh_root, second), "both must use one worker"
+    lost = ask(guest, "wait", "lost with the owner")
+    until(lambda: starts(fresh_root, lost))
+    owner.close()
+    worker = int(starts(fresh_root, first)[0])
+    until(lambda: not is_running(worker))
+    assert finish(guest, lost).state == "unknown"
+    assert not (fresh_root / f"finished-{lost}").exists(), "lost is not done"
+    (fresh_root / "go").touch()
+    finish(guest, ask(guest, "wait", "lost with the owner"))
+    assert (fresh_root / f"finished-{lost}").exists()
+    assert len(starts(fresh_root, lost)) == 2
+    guest.close()
+    assert not (fresh_root / "cluster.json").exists()
+
+
+def test_the_lock_is_free_after_its_holder_and_held_before(fresh_root):
+    first, second = contact.Ownership(fresh_root), contact.Ownership(fresh_root)
+    assert first.claim()
+    assert first.claim()
+    assert not second.claim()
+    first.release()
+    assert second.claim()
+    second.release()
+
+
+def test_a_contact_left_by_a_dead_owner_is_not_believed(fresh_root):
+    contact.publish(fresh_root, contact.Contact("tls://127.0.0.1:9", "no certificate", "no key"))
+    own = Connection(fresh_root)
+    assert own.client().status == "running"
+    own.close()
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from engine.jobs import Jobs
+from tests import errands
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    jobs = Jobs(root, errands.perform)
+    jobs.submit({"key": sys.argv[2], "do": sys.argv[3]}, priority="interactive", doing="testing")
+    while jobs.progress(sys.argv[2]).state == "working":
+        time.sleep(0.02)
+    forbidden = [name for name in ("torch", "dash", "plotly") if name in sys.modules]
+    print(forbidden, flush=True)
+    if len(sys.argv) > 4:
+        time.sleep(60)
+    jobs.close()
+"""
+
+
+def owner(tmp_path: Path, root: Path, *arguments: str) -> subprocess.Popen:
+    """Another process that owns the cluster of a store."""
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    chosen = {"OMP_NUM_THREADS", "MALLOC_ARENA_MAX"}
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    environment["PYTHONPATH"] = str(CHECKOUT)
+    command = [sys.executable, str(script), str(root), *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def processes_of(session: int) -> list[int]:
+    """Living processes of a session: the leader and whatever it started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] != "Z" and int(fields[3]) == session:
+            found.append(int(entry.name))
+    return found
+
+
+def test_an_owner_loads_no_torch_and_ends_without_noise(tmp_path, fresh_root):
+    process = owner(tmp_path, fresh_root, key_of("quiet"), "tell_environment")
+    output, noise = process.communicate(timeout=40)
+    assert (process.returncode, output.strip(), noise) == (0, "[]", "")
+    until(lambda: not processes_of(process.pid), 5)
+    # All cores for torch, few malloc arenas, and nothing in the worker has imported torch yet.
+    assert (fresh_root / "environment").read_text() == f"{len(os.sched_getaffinity(0))},2,False"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("do", ["wait", "finish"])
+def test_an_owner_killed_leaves_no_orphan_and_the_next_one_finishes_its_work(tmp_path, fresh_root, do):
+    key = key_of("killed")
+    process = owner(tmp_path, fresh_root, key, do, "stay")
+    until(lambda: starts(fresh_root, key))
+    assert len(processes_of(process.pid)) >= 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    until(lambda: not processes_of(process.pid), 10)
+    (fresh_root / "go").touch()
+    jobs = Jobs(fresh_root, errands.perform)
+    jobs.submit({"key": key, "do": do}, priority="interactive", doing="testing")
+    assert finish(jobs, key).state == "unknown"
+    assert (fresh_root / f"finished-{key}").exists()
+    jobs.close()
+
+
+@pytest.mark.slow
+def test_a_guest_of_a_killed_owner_takes_over(tmp_path, fresh_root):
+    process = owner(tmp_path, fresh_root, key_of("owner's"), "finish", "stay")
+    until(lambda: (fresh_root / "cluster.json").exists())
+    guest = Jobs(fresh_root, errands.perform)
+    key = ask(guest, "wait", "guest's")
+    until(lambda: starts(fresh_root, key))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert finish(guest, key).state == "unknown"
+    (fresh_root / "go").touch()
+    finish(guest, ask(guest, "wait", "guest's"))
+    assert (fresh_root / f"finished-{key}").exists()
+    assert json.loads((fresh_root / "cluster.json").read_text())["address"].startswith("tls://127.0.0.1")
+    guest.close()
+
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from engine.jobs import Jobs
+from tests import errands
+
+def done(jobs, key):
+    jobs.submit({"key": key, "do": "finish"}, priority="interactive", doing="testing")
+    while jobs.progress(key).state == "working":
+        time.sleep(0.02)
+    return (root / f"finished-{key}").exists()
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    jobs = Jobs(root, errands.perform)
+    before = done(jobs, "a" * 32)
+    child = os.fork()
+    if child == 0:
+        print(done(jobs, "b" * 32), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(before, done(jobs, "c" * 32), flush=True)
+    jobs.close()
+"""
+
+
+@pytest.mark.slow
+def test_a_fork_of_a_connected_process_connects_anew_and_does_not_disturb_its_parent(tmp_path, fresh_root):
+    script = tmp_path / "fork.py"
+    script.write_text(FORK)
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-W", "ignore", str(script), str(fresh_root)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["True", "True", "True"], result.stderr

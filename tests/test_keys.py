@@ -1,0 +1,82 @@
+"""Content keys: equal content has one key everywhere, different content never shares one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import keys
+from engine.errors import BadInput
+from engine.records import ExaminationRequest, RosterRequest
+
+REQUEST = ExaminationRequest("m", "d", "pgd-linf:eps=8/255", ("00001",))
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3).map(tuple),
+    max_leaves=6,
+)
+
+
+def test_a_key_is_the_same_in_every_process():
+    program = (
+        "from engine import keys, records;"
+        "print(keys.content_key(records.ExaminationRequest('m', 'd', 'pgd-linf:eps=8/255', ('00001',))))"
+    )
+    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == keys.content_key(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "n"}, {"data": "e"}, {"attack": "x"}, {"samples": ("00002",)}, {"method": "mask"}, {"seed": 1}]
+)
+def test_every_field_of_a_request_counts(change):
+    assert keys.content_key(replace(REQUEST, **change)) != keys.content_key(REQUEST)
+
+
+def test_nouns_with_equal_fields_have_different_keys():
+    first, second = RosterRequest("m", "d", "a", 1), RosterRequest("m", "d", "a", 1, seed=1)
+    assert keys.content_key(first) != keys.content_key(second)
+    assert keys.content_key(first) != keys.content_key(("m", "d", "a", 1, 0))
+
+
+def test_what_only_looks_alike_has_different_keys():
+    alike = [1, 1.0, True, "1", Fraction(1), None, "null", (1,), ((1,),)]
+    assert len({keys.content_key(value) for value in alike}) == len(alike)
+
+
+def test_extra_values_are_part_of_the_key():
+    assert keys.content_key("a", "b") != keys.content_key("ab")
+    assert keys.content_key("a", "b") != keys.content_key(("a", "b"))
+
+
+def test_fractions_are_exact():
+    assert keys.content_key(Fraction(8, 255)) == keys.content_key(Fraction(16, 510))
+    assert keys.content_key(Fraction(8, 255)) != keys.content_key(Fraction(8 / 255))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"bytes"])
+def test_what_has_no_canonical_form_is_refused(value):
+    with pytest.raises(BadInput):
+        keys.content_key(value)
+
+
+@given(PLAIN, PLAIN)
+def test_keys_are_equal_only_for_equal_values(first, second):
+    assert (keys.content_key(first) == keys.content_key(second)) == (repr(first) == repr(second))
+
+
+def test_arrays_are_told_apart_by_values_shape_and_type_but_not_by_layout():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert keys.array_hash(array) == keys.array_hash(np.asfortranarray(array))
+    assert keys.array_hash(array) == keys.array_hash(array.astype(">f4"))
+    changed = array.copy()
+    changed[1, 2] += 1
+    others = [array.reshape(3, 2), array.astype(np.float64), array.view(np.int32), changed]
+    assert len({keys.array_hash(one) for one in [array, *others]}) == 5

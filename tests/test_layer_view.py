@@ -1,0 +1,151 @@
+"""The layer panel: exact groups and counts, an honest title, and errors as text."""
+
+from __future__ import annotations
+
+import json
+
+import dash
+import numpy as np
+import pytest
+from dash import dcc, html
+
+from dashboard import ids, panel_ids
+from dashboard.viewmodels import asks, layer
+from dashboard.views import layer as view
+from engine import BadInput, SiteComparison, UnknownName, compare
+from tests import fakes
+
+KEY = "fake00001"
+LAYER = "layer3.1"
+ASK = {"key": KEY, "layer": LAYER, "share": 0.1, "theme": "light", "request": {}}
+
+
+@pytest.fixture(scope="module")
+def examination():
+    return fakes.FakeAuditor().examined(KEY)
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return view.answer(fakes.FakeAuditor(), ASK)
+
+
+def test_every_map_of_the_site_has_one_entry(panel):
+    lengths = {len(values) for values in (panel.group, panel.clean, panel.adversarial, panel.change, panel.flow)}
+    assert lengths == {48}
+
+
+def test_groups_are_the_sets_of_the_comparison(panel, examination):
+    sets = compare(examination, 0.1).sites[panel.site]
+    members = [tuple(np.flatnonzero(np.array(panel.group) == group)) for group in range(3)]
+    assert members == [sets.clean_only, sets.shared, sets.adversarial_only]
+
+
+def test_counts_add_up_to_all_maps_and_stand_in_the_labels(panel):
+    assert sum(panel.counts) == 48
+    assert panel.counts[layer.CLEAN_ONLY] + panel.counts[layer.SHARED] == 5
+    labels = dict(panel.group_labels)
+    assert labels["all"] == "all 48"
+    assert labels["adversarial"] == f"A adversarial only {panel.counts[layer.ADVERSARIAL_ONLY]}"
+
+
+def test_group_filters_and_groups_follow_the_same_order():
+    sets = SiteComparison("x", (0,), (1,), (2,), 0.5, 0, 0, 0, 0)
+    named = [layer.GROUP_VALUES[group] for group in layer.groups(sets, 4)]
+    assert named == ["clean", "shared", "adversarial", "other"]
+
+
+def test_flow_shares_of_the_last_site_add_up_to_the_whole_margin(examination):
+    assert layer.flow_shares(examination, len(examination.sites) - 1).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_strength_is_written_in_parts_per_million_of_all_sites(panel, examination):
+    total = sum(sum(view.answer(fakes.FakeAuditor(), {**ASK, "layer": site.name}).clean) for site in examination.sites)
+    assert total == pytest.approx(1_000_000, abs=200)
+    assert panel.clean[7] == round(1e6 * float(examination.clean.strength[panel.site][7]))
+
+
+def test_the_title_names_layer_maps_and_size(panel):
+    assert panel.title == "layer3.1 · 48 feature maps · 8 × 8"
+
+
+def test_pooling_is_told_only_where_maps_are_larger_than_a_tile(panel):
+    assert not panel.is_pooled
+    assert view.answer(fakes.FakeAuditor(), {**ASK, "layer": "layer1.0"}).is_pooled
+
+
+def test_a_site_that_carries_everything_is_flagged():
+    assert view.answer(fakes.FakeAuditor(), {**ASK, "layer": "stem"}).is_cut
+
+
+def test_the_record_names_the_question_it_answers(panel):
+    assert (panel.key, panel.layer, panel.share) == (KEY, LAYER, 0.1)
+
+
+def test_nothing_chosen_says_what_to_do():
+    assert view.answer(fakes.FakeAuditor(), None) == layer.empty(view.NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"layer": "layer9"}, "No layer is called 'layer9'"),
+        ({"key": "gone"}, "No examination is called 'gone'"),
+        ({"share": 0.99}, "share of kept maps"),
+        ({"key": None}, "without a key"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(change, text):
+    panel = view.answer(fakes.FakeAuditor(), {**ASK, **change})
+    assert text in panel.message
+    assert panel.title == ""
+
+
+def test_unknown_layers_are_refused_by_the_view_model(examination):
+    with pytest.raises(UnknownName):
+        layer.site_index(examination, "layer9")
+
+
+@pytest.mark.parametrize("channel", [None, -1, 2.0, True, "3"])
+def test_a_channel_is_a_whole_number_from_zero(channel):
+    with pytest.raises(BadInput, match="whole number from 0"):
+        asks.neuron({**ASK, "channel": channel})
+
+
+@pytest.mark.parametrize(("channels", "columns"), [(1, 1), (12, 12), (32, 32), (2048, 32)])
+def test_sheets_have_at_most_32_tiles_to_a_row(channels, columns):
+    assert layer.columns(channels) == columns
+
+
+def test_a_layer_of_2048_maps_costs_less_than_80_kilobytes():
+    rng = np.random.default_rng(0)
+    many = layer.LayerPanel(
+        group=tuple(rng.integers(0, 4, 2048).tolist()),
+        clean=tuple(rng.integers(0, 9999, 2048).tolist()),
+        adversarial=tuple(rng.integers(0, 9999, 2048).tolist()),
+        change=tuple(np.round(rng.uniform(0, 2, 2048), 3).tolist()),
+        flow=tuple(rng.integers(-9999, 9999, 2048).tolist()),
+    )
+    assert len(json.dumps(many.to_store(), separators=(",", ":"))) < 80_000
+
+
+def test_the_callback_answers_through_dash():
+    app = dash.Dash(__name__)
+    app.layout = html.Div([dcc.Store(id=name) for name in (ids.LAYER_ASK, ids.NEURON_ASK, ids.VIEW)] + [view.layout()])
+    view.register(app, fakes.FakeAuditor())
+    outputs = [
+        {"id": name, "property": prop}
+        for name, prop in (
+            (panel_ids.LAYER_DATA, "data"),
+            (panel_ids.LAYER_TITLE, "children"),
+            (panel_ids.LAYER_GROUP, "data"),
+        )
+    ]
+    body = {
+        "output": ".." + "...".join(f"{one['id']}.{one['property']}" for one in outputs) + "..",
+        "outputs": outputs,
+        "inputs": [{"id": ids.LAYER_ASK, "property": "data", "value": ASK}],
+        "changedPropIds": [f"{ids.LAYER_ASK}.data"],
+    }
+    answer = app.server.test_client().post("/_dash-update-component", json=body)
+    assert answer.get_json()["response"][panel_ids.LAYER_TITLE]["children"] == "layer3.1 · 48 feature maps · 8 × 8"

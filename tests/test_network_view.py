@@ -1,0 +1,194 @@
+"""What stands around the river: the certificate, the table and its file, the inputs, the menus."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from dashboard import ids, resolution
+from dashboard.state import ViewState
+from dashboard.viewmodels import certificate, inputs, menus, sites
+from dashboard.views import network
+from engine import (
+    Answer,
+    BadInput,
+    Certificate,
+    Certificates,
+    ExaminationRequest,
+    Prediction,
+    Restoration,
+    SettingCard,
+    WorkFailed,
+    compare,
+)  # fmt: skip
+from tests import fakes
+from tests.fakes import FakeAuditor
+
+REQUEST = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00004",))
+ASK = {
+    "request": asdict(REQUEST),
+    "key": "fake00004",
+    "share": 0.3,
+    "detail": "blocks",
+    "theme": "light",
+    "arrived": [],
+}
+
+
+@pytest.fixture(scope="module")
+def examination():
+    return fakes.examination(REQUEST)
+
+
+def test_a_check_that_was_not_run_never_reads_as_passed(examination):
+    card = certificate.build(examination, Certificates())
+    for check in card.checks[1:]:
+        assert (check.clean, check.adversarial) == ("not run", "not run")
+    assert card.restored == ()
+    assert "Not run yet" in card.restoration_note
+
+
+def test_every_number_of_a_certificate_stands_on_the_card(examination):
+    one = Certificate(16, 0.01, 0.10, 0.02, 0.95, 0.03, 0.61, 0.81, 0.85, 0.12)
+    card = certificate.build(examination, Certificates(clean=one))
+    shown = [check.clean for check in card.checks]
+    assert shown == ["16 maps", "1 % to 10 %", "2 %", "95 %", "3 %", "0.61", "0.81", "0.85", "0.12"]
+    assert all(check.good and check.help for check in card.checks)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "good"), [("references", "near 100 %"), ("blur", "near 100 %"), ("zero", "near 0")]
+)
+def test_the_swap_control_says_which_way_is_good_for_its_baseline(examination, baseline, good):
+    found = replace(examination, clean=replace(examination.clean, baseline=baseline))
+    swap = next(check for check in certificate.build(found, Certificates()).checks if check.name == "Swap")
+    assert swap.good == good
+
+
+def test_a_label_that_no_number_of_maps_carries_is_said_not_to(examination):
+    path = replace(examination.clean, carries_at=None)
+    card = certificate.build(replace(examination, clean=path), Certificates())
+    assert card.checks[0].clean == "not with 32 maps"
+
+
+def test_restoration_is_told_beside_random_maps_and_failures_are_listed(examination):
+    known = Certificates(restoration=Restoration((4, 8), (0.5, 1.0), (0.0, 0.1), 8), failed=("Kinship: no result.",))
+    card = certificate.build(examination, known)
+    assert [(row.maps, row.by_flow, row.at_random) for row in card.restored] == [
+        (4, "50 %", "0 %"),
+        (8, "100 %", "10 %"),
+    ]
+    assert card.restores_at == 8
+    assert card.failures == ("Kinship: no result.",)
+
+
+def test_the_file_holds_every_site_and_its_exact_counts(examination):
+    comparison = compare(examination, 0.3)
+    rows = list(csv.DictReader(io.StringIO(sites.to_csv(sites.build(examination, comparison)))))
+    assert [row["site"] for row in rows] == [site.name for site in examination.sites]
+    assert [int(row["shared"]) for row in rows] == [len(site.shared) for site in comparison.sites]
+
+
+@pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@x", "\tx", "\rx"])
+def test_a_name_that_a_spreadsheet_would_run_is_escaped(examination, name):
+    row = replace(sites.build(examination, compare(examination, 0.3))[0], site=name, flow=-0.5)
+    cells = next(iter(csv.DictReader(io.StringIO(sites.to_csv((row,)), newline=""))))
+    assert cells["site"] == f"'{name}"
+    assert cells["flow"] == "-0.5"
+
+
+def test_the_strip_shows_before_and_after_and_leaves_unknown_shares_open(examination):
+    outcome = replace(
+        examination.outcomes[0],
+        before=Prediction(4, 0.9, ((4, 0.9), (1, 0.1))),
+        after=Prediction(7, 0.8, ((7, 0.8), (4, 0.2))),
+    )
+    strip = inputs.build(replace(examination, outcomes=(outcome,)), 12)
+    assert [(bar.name, bar.before, bar.after, bar.is_true) for bar in strip.bars] == [
+        ("4", 0.9, 0.2, True),
+        ("7", None, 0.8, False),
+        ("1", 0.1, None, False),
+    ]
+    assert strip.clean == "/media/examination/fake00004/0/clean.png"
+    assert strip.amplification == 12
+    assert strip.members == ()
+
+
+def test_a_group_offers_each_of_its_images():
+    found = fakes.examination(replace(REQUEST, samples=("00004", "00005")))
+    strip = inputs.build(found, 1)
+    assert [member.sample for member in strip.members] == ["00004", "00005"]
+    assert strip.members[1].picture.endswith("/1/adversarial.png")
+
+
+def test_strengths_stay_within_the_attack_and_hold_the_default_and_the_shown_one():
+    found = resolution.resolve(ViewState(epsilon="3/255"), FakeAuditor())
+    offered = [option["value"] for option in menus.build(found)["epsilon"].options]
+    assert "0.05" in offered
+    assert offered.index("2/255") < offered.index("3/255") < offered.index("4/255")
+    card = SettingCard("epsilon", "0.5", 0.0, 0.6, "")
+    small = replace(found, attack=replace(found.attack, settings=(card,)))
+    assert all(resolution.strength(option["value"]) <= 0.6 for option in menus.build(small)["epsilon"].options)
+
+
+def test_a_length_is_offered_where_the_strength_is_a_length():
+    found = resolution.resolve(ViewState(), FakeAuditor())
+    card = SettingCard("epsilon", "0.5", 0.0, 50.0, "")
+    attack = replace(found.attack, settings=(card,))
+    assert menus.scales((attack,)) == {"pgd-linf": "length"}
+    offered = menus.build(replace(found, attack=attack, view=replace(found.view, epsilon="0.5")))["epsilon"].options
+    assert [option["value"] for option in offered] == list(menus.LENGTH_STRENGTHS)
+
+
+def test_every_menu_offers_the_value_it_shows():
+    found = resolution.resolve(ViewState(sample="group", layer="layer1.0"), FakeAuditor())
+    for menu in menus.build(found).values():
+        flat = [item for option in menu.options for item in option.get("items", [option])]
+        assert menu.value in [item["value"] for item in flat]
+
+
+def test_noise_controls_are_offered_as_such():
+    found = resolution.resolve(ViewState(), FakeAuditor())
+    attacks = (found.attacks[0], replace(found.attacks[1], is_control=True))
+    groups = menus.build(replace(found, attacks=attacks))["attack"].options
+    assert [group["group"] for group in groups] == ["Attacks", "Noise controls"]
+
+
+def test_the_facts_are_plain_json_and_name_the_same_examination():
+    told = network.facts(network.read(ASK, FakeAuditor()))
+    json.dumps(told)
+    assert told["key"] == "fake00004"
+    assert len(told["sites"]) == len(fakes.SITES)
+
+
+def test_the_figure_carries_what_must_be_known_of_the_drawing():
+    note = network.draw(network.read(ASK, FakeAuditor())).layout.meta["note"]
+    assert "the certificate of the adversarial datapath is not in" in note
+    hiding = network.river.River((), (), (), 3, ())
+    assert network.river_note(hiding, Certificates(done=("clean", "adversarial"))) == (
+        "3 weak connections (under 0.5 %) are not drawn."
+    )
+
+
+@pytest.mark.parametrize("request_", [None, "x", {}, {"samples": []}, {**asdict(REQUEST), "more": 1}])
+def test_a_malformed_ask_is_refused_in_words(request_):
+    with pytest.raises(BadInput, match="reload"):
+        network.read({**ASK, "request": request_}, FakeAuditor())
+
+
+def test_an_ask_before_its_examination_is_refused_in_words():
+    class Late(FakeAuditor):
+        def examination(self, request):
+            return Answer("working", None, 0, len(request.samples), "Examining")
+
+    with pytest.raises(WorkFailed, match="Examining"):
+        network.read(ASK, Late())
+
+
+def test_ids_are_unique():
+    names = [value for name, value in vars(ids).items() if name.isupper()]
+    assert len(names) == len(set(names))

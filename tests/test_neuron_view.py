@@ -1,0 +1,286 @@
+"""The neuron panel: ranks, peaks, histograms, neighbours and the gallery say what the records say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import plotly.utils
+import pytest
+
+from dashboard import theme as themes
+from dashboard.figures import distribution as distribution_figure
+from dashboard.figures import neighbourhood as neighbourhood_figure
+from dashboard.viewmodels import asks, layer, neighbourhood, neuron, wording
+from dashboard.views import neuron as view
+from engine import Answer, Site, UnknownName, compare
+from tests import fakes
+
+KEY = "fake00001"
+REQUEST = {"model": "digits-standard", "data": "digits", "attack": "pgd-linf:eps=0.05", "samples": ["00001"]}
+ASK = {
+    "key": KEY,
+    "layer": "layer2.1",
+    "share": 0.1,
+    "channel": 3,
+    "theme": "light",
+    "request": REQUEST,
+    "gallery": True,
+}
+
+
+@pytest.fixture(scope="module")
+def examination():
+    return fakes.FakeAuditor().examined(KEY)
+
+
+@pytest.fixture(scope="module")
+def comparison(examination):
+    return compare(examination, 0.1)
+
+
+@pytest.fixture(scope="module")
+def site(examination):
+    return layer.site_index(examination, "layer2.1")
+
+
+def text_of(component) -> str:
+    return json.dumps(component, cls=plotly.utils.PlotlyJSONEncoder, ensure_ascii=False)
+
+
+def count(component) -> int:
+    """Components, texts left out."""
+    if isinstance(component, list):
+        return sum(count(one) for one in component)
+    if isinstance(component, str):
+        return 0
+    return 1 + count(getattr(component, "children", None) or [])
+
+
+def card(examination, comparison, **changes):
+    ask = asks.neuron({**ASK, **changes})
+    clean, adversarial = fakes.FakeAuditor().maps(KEY, layer.site_index(examination, ask.layer))
+    return neuron.build(examination, comparison, (clean[ask.channel], adversarial[ask.channel]), ask)
+
+
+def test_the_strongest_map_has_rank_one_and_is_kept(examination, comparison, site):
+    strongest = int(np.argmax(examination.adversarial.strength[site]))
+    shown = card(examination, comparison, channel=strongest)
+    assert shown.adversarial.rank == 1
+    assert shown.adversarial.is_kept
+    assert shown.adversarial.share == pytest.approx(float(examination.adversarial.strength[site].max()))
+
+
+def test_ranks_of_a_site_are_each_given_once(examination, comparison):
+    ranks = [card(examination, comparison, channel=c).clean.rank for c in range(24)]
+    assert sorted(ranks) == list(range(1, 25))
+
+
+def test_kept_means_a_rank_within_the_share(examination, comparison):
+    cards = [card(examination, comparison, channel=c) for c in range(24)]
+    assert all(one.clean.is_kept == (one.clean.rank <= 2) for one in cards)
+    assert all(one.adversarial.is_kept == (one.adversarial.rank <= 2) for one in cards)
+
+
+def test_a_peak_is_found_where_it_was_planted_and_sees_its_field():
+    stored = np.zeros((8, 8))
+    stored[2, 5] = 3.0
+    place = Site("x", 1, 8, 8, "x", "block", False, 8, 4, 2.0)
+    found = neuron.peak(stored, place, (32, 32))
+    assert (found.row, found.column, found.value) == (2, 5, 3.0)
+    box = found.box
+    assert (box.left, box.top, box.right, box.bottom) == (18 / 32, 6 / 32, 26 / 32, 14 / 32)
+
+
+def test_a_field_is_clipped_to_the_image():
+    stored = np.zeros((8, 8))
+    place = Site("x", 1, 8, 8, "x", "block", False, 100, 4, 2.0)
+    box = neuron.peak(stored, place, (32, 32)).box
+    assert (box.left, box.top, box.right, box.bottom) == (0, 0, 1, 1)
+
+
+def test_histograms_count_every_position_once():
+    rng = np.random.default_rng(0)
+    clean, adversarial = rng.normal(size=(2, 8, 8))
+    shown = neuron.distribution(clean, adversarial)
+    assert (shown.clean.sum(), shown.adversarial.sum(), len(shown.edges)) == (64, 64, neuron.BINS + 1)
+
+
+def test_constant_maps_have_a_histogram():
+    assert neuron.distribution(np.zeros((4, 4)), np.zeros((4, 4))).clean.sum() == 16
+
+
+@pytest.mark.parametrize("theme", themes.PALETTES)
+def test_the_distribution_tells_sides_by_line_style_and_colour_of_the_theme(theme):
+    figure = distribution_figure.draw(neuron.distribution(np.arange(9.0), np.arange(9.0) * 2), theme)
+    lines = [(trace.line.dash, trace.line.color) for trace in figure.data]
+    colours = themes.palette(theme)
+    assert lines == [("solid", colours.clean), ("dot", colours.adversarial)]
+    assert figure.layout.yaxis.type == "log"
+
+
+def test_outlines_carry_the_true_counts():
+    shown = neuron.distribution(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))
+    figure = distribution_figure.draw(shown, "light")
+    assert np.array_equal(figure.data[0].customdata[:-1, 0], shown.clean)
+    assert min(figure.data[0].y) == distribution_figure.FLOOR
+
+
+@pytest.mark.parametrize("side", neighbourhood.SIDES)
+def test_incoming_neighbours_are_the_largest_contributions_over_all_links(examination, comparison, site, side):
+    shown = neighbourhood.build(examination, comparison, site, 3, side)
+    every = np.concatenate([getattr(link, side)[3] for link in examination.connections if link.target == site])
+    expected = sorted(np.abs(every), reverse=True)[:8]
+    assert [abs(one.contribution) for one in shown.incoming] == pytest.approx(expected)
+    assert shown.incoming_total == len(every)
+
+
+def test_a_planted_connection_is_found_with_its_site_channel_and_sign(examination, comparison, site):
+    link = next(c for c in examination.connections if c.source == site)
+    planted = link.clean.copy()
+    planted[7, 3] = -99.0
+    others = tuple(dataclasses.replace(c, clean=planted) if c is link else c for c in examination.connections)
+    found = neighbourhood.build(dataclasses.replace(examination, connections=others), comparison, site, 3, "clean")
+    best = found.outgoing[0]
+    assert (best.layer, best.channel, best.contribution) == (examination.sites[link.target].name, 7, -99.0)
+
+
+def test_the_last_site_feeds_the_two_classes(examination, comparison):
+    shown = neighbourhood.build(examination, comparison, len(examination.sites) - 1, 0, "clean")
+    outcome = examination.outcomes[0]
+    names = {f"class {examination.classes[k]}" for k in (outcome.label, outcome.after.label)}
+    assert {one.name for one in shown.outgoing} == names
+    assert all(one.layer is None for one in shown.outgoing)
+
+
+def test_an_image_that_resisted_has_one_class_behind_the_last_site(comparison):
+    resisted = fakes.FakeAuditor().examined("fake00002")
+    shown = neighbourhood.build(resisted, comparison, len(resisted.sites) - 1, 0, "clean")
+    assert [one.name for one in shown.outgoing] == ["class 2"]
+
+
+def test_contributions_of_zero_are_no_neighbours(examination, comparison, site):
+    blank = tuple(dataclasses.replace(c, clean=np.zeros_like(c.clean)) for c in examination.connections)
+    shown = neighbourhood.build(dataclasses.replace(examination, connections=blank), comparison, site, 3, "clean")
+    assert (shown.incoming, shown.outgoing, shown.largest) == ((), (), 0.0)
+
+
+def test_elements_put_sources_left_targets_right_and_mark_negative_ones(examination, comparison, site):
+    shown = neighbourhood.build(examination, comparison, site, 3, "adversarial")
+    elements = neighbourhood_figure.elements(shown)
+    places = [e["position"]["x"] for e in elements if "position" in e]
+    assert sorted(places).count(neighbourhood_figure.LEFT) == len(shown.incoming)
+    edges = [e for e in elements if "source" in e["data"]]
+    against = ["against" in e["classes"] for e in edges]
+    assert against == [one.contribution < 0 for one in (*shown.incoming, *shown.outgoing)]
+    assert max(e["data"]["width"] for e in edges) == neighbourhood_figure.WIDEST
+
+
+def test_every_edge_joins_nodes_that_exist(examination, comparison, site):
+    elements = neighbourhood_figure.elements(neighbourhood.build(examination, comparison, site, 3, "clean"))
+    nodes = {e["data"]["id"] for e in elements if "id" in e["data"]}
+    assert all({e["data"]["source"], e["data"]["target"]} <= nodes for e in elements if "source" in e["data"])
+
+
+def test_the_stylesheet_follows_the_theme():
+    light, dark = (json.dumps(neighbourhood_figure.stylesheet(theme)) for theme in ("light", "dark"))
+    assert themes.palette("light").clean in light
+    assert themes.palette("dark").clean in dark
+    assert "wheel" not in light
+
+
+def test_gallery_captions_are_the_classes_of_the_patches():
+    auditor = fakes.FakeAuditor()
+    gallery = auditor.gallery("digits-standard", "digits").value
+    ask = asks.neuron(ASK)
+    shown = neuron.patches(gallery, fakes.MODELS[0], fakes.DATA[0], ask, "relevance")
+    assert shown.classes == tuple(str(k % 10) for k in gallery.relevance[shown.site][3])
+
+
+def test_a_ready_gallery_shows_patches_and_stops_asking():
+    component, stops = view.gallery(fakes.FakeAuditor(), ASK, "relevance")
+    assert stops
+    assert "/media/patches/digits-standard/digits/" in text_of(component)
+    assert len(component.children) == 16
+
+
+def test_a_gallery_in_work_tells_how_far_it_is_and_asks_again():
+    class Working(fakes.FakeAuditor):
+        def gallery(self, *_):
+            return Answer("working", None, 120, 500, "Looking at images")
+
+    component, stops = view.gallery(Working(), ASK, "relevance")
+    assert not stops
+    assert "120 of 500. Looking at images" in text_of(component)
+
+
+def test_a_failed_gallery_says_why_and_stops_asking():
+    class Failed(fakes.FakeAuditor):
+        def gallery(self, *_):
+            return Answer("failed", message="The worker died.")
+
+    component, stops = view.gallery(Failed(), ASK, "relevance")
+    assert stops
+    assert "The worker died." in text_of(component)
+
+
+def test_the_card_names_the_map_and_shows_both_sides():
+    title, body, shown_as = view.card(fakes.FakeAuditor(), ASK)
+    assert (title, shown_as) == ("layer2.1 · feature map 3", view.CHOSEN)
+    for address in (f"/media/map/{KEY}/", f"/media/examination/{KEY}/0/clean.png", "adversarial.png"):
+        assert address in text_of(body)
+
+
+def test_nothing_chosen_says_what_to_do():
+    title, body, shown_as = view.card(fakes.FakeAuditor(), None)
+    assert (title, shown_as) == ("", view.UNCHOSEN)
+    assert view.NOTHING in text_of(body)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"channel": 24}, "No feature map of layer2.1 is called '24'"),
+        ({"layer": "layer9"}, "No layer is called 'layer9'"),
+        ({"key": "gone"}, "No examination is called 'gone'"),
+        ({"request": None}, "without a request"),
+        ({"request": {"shape": 1}}, "request of another version"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_once_in_the_card(change, text):
+    ask = {**ASK, **change}
+    _, body, shown_as = view.card(fakes.FakeAuditor(), ask)
+    assert text in text_of(body)
+    assert shown_as == view.UNCHOSEN
+    assert not view.distribution(fakes.FakeAuditor(), ask).data
+    assert view.neighbours(fakes.FakeAuditor(), ask, "clean") == ([], [], [])
+
+
+def test_the_gallery_of_an_unknown_model_is_refused_as_text():
+    component, stops = view.gallery(fakes.FakeAuditor(), {**ASK, "request": {**REQUEST, "model": "other"}}, "relevance")
+    assert stops
+    assert "No model is called 'other'" in text_of(component)
+
+
+def test_answers_stay_far_below_the_size_at_which_dash_gets_slow():
+    auditor = fakes.FakeAuditor()
+    _, body, _ = view.card(auditor, ASK)
+    lists = view.neighbours(auditor, ASK, "clean")[2]
+    patches, _ = view.gallery(auditor, ASK, "relevance")
+    assert max(count(body), count(lists), count(patches)) < 50
+
+
+def test_an_unknown_order_of_patches_is_refused():
+    gallery = fakes.FakeAuditor().gallery("", "").value
+    with pytest.raises(UnknownName):
+        neuron.patches(gallery, fakes.MODELS[0], fakes.DATA[0], asks.neuron(ASK), "alphabet")
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [(wording.percent(0.0041), "0.41 %"), (wording.signed_percent(0.021), "+2.1 %"), (wording.signed(-1.234), "−1.23"),
+     (wording.signed_percent(-0.5), "−50 %"), (wording.percent(1.0), "100 %"), (wording.signed(0.0), "0")],
+)  # fmt: skip
+def test_numbers_are_written_briefly_with_a_real_minus(written, value):
+    assert written == value

@@ -1,0 +1,232 @@
+"""Records survive the disk exactly, and a damaged one is never trusted."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from engine import keys, serial
+from engine.errors import StoreError
+from engine.records import (
+    Certificate,
+    Certificates,
+    Datapath,
+    ExaminationRequest,
+    Kinship,
+    Outcome,
+    Restoration,
+    Roster,
+    RosterRequest,
+)
+from engine.store import NotStored, Store
+from engine.store.shelf import KINDS
+from tests import fakes
+
+KEY = keys.content_key("one")
+AUDITOR = fakes.FakeAuditor()
+REQUEST = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00000", "00004"))
+RECORDS = {
+    "examination": fakes.examination(REQUEST),
+    "roster": AUDITOR.roster(RosterRequest("digits-standard", "digits", "pgd-linf:eps=0.05", 3)).value,
+    "certificate": AUDITOR.certificates(REQUEST).value,
+    "gallery": AUDITOR.gallery("digits-standard", "digits").value,
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def same(first: object, second: object) -> bool:
+    """The slow comparison: plain values equal, arrays equal in bytes, type and shape."""
+    one, two = serial.flatten(first), serial.flatten(second)
+    pairs = [(one.arrays[name], two.arrays[name]) for name in one.arrays]
+    are_equal = all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+    return one.value == two.value and set(one.arrays) == set(two.arrays) and are_equal
+
+
+def test_every_kind_of_record_is_tried():
+    assert set(RECORDS) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_comes_back_exactly(store, kind):
+    store.records.write(kind, KEY, RECORDS[kind])
+    found = Store(store.root).records.read(kind, KEY, KINDS[kind])
+    assert type(found) is KINDS[kind]
+    assert same(found, RECORDS[kind])
+
+
+def test_records_without_arrays_come_back_equal(store):
+    found = Certificates(
+        Certificate(None, 0.1, 0.30000000000000004, random_weights_jaccard=0.0),
+        Certificate(),
+        Restoration((4, 8), (0.5, 1.0), (0.0, 1 / 3), None),
+        Kinship((0.1,), (0.2,), 8, None),
+        ("clean",),
+        ("The worker died.",),
+    )
+    store.records.write("certificate", KEY, found)
+    assert store.records.read("certificate", KEY, Certificates) == found
+
+
+def test_nested_tuples_of_mixed_types_keep_their_types(store):
+    roster = RECORDS["roster"]
+    store.records.write("roster", KEY, roster)
+    outcome = store.records.read("roster", KEY, Roster).outcomes[0]
+    assert outcome == roster.outcomes[0]
+    assert type(outcome) is Outcome
+    assert [type(value) for value in outcome.before.top[0]] == [int, float]
+
+
+def test_arrays_that_come_back_cannot_be_changed(store):
+    store.records.write("examination", KEY, RECORDS["examination"])
+    found = store.records.read("examination", KEY, KINDS["examination"])
+    for array in (found.clean.scores[0], found.images["clean"], found.connections[0].clean):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+def test_stored_results_are_readable_without_faultline(store):
+    store.records.write("examination", KEY, RECORDS["examination"])
+    folder = store.root / "records" / "examination" / KEY[:2] / KEY
+    value = json.loads((folder / "record.json").read_text())["content"]["value"]
+    with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+        assert value["clean"]["scores"][3] == {"array": "clean/scores/003"}
+        assert np.array_equal(arrays["clean/scores/003"], RECORDS["examination"].clean.scores[3])
+
+
+@pytest.mark.parametrize("file", ["record.json", "arrays.npz"])
+def test_a_flipped_byte_is_found_and_the_record_discarded(store, file):
+    store.records.write("roster", KEY, RECORDS["roster"])
+    store.records.write("examination", KEY, RECORDS["examination"])
+    kind = "examination"
+    path = store.root / "records" / kind / KEY[:2] / KEY / file
+    whole = path.read_bytes()
+    places = np.random.default_rng(0).integers(0, len(whole), size=25).tolist()
+    for place in [0, len(whole) - 1, *places]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        store.records.write(kind, KEY, RECORDS[kind])
+        path.write_bytes(bytes(flipped))
+        try:
+            found = store.records.read(kind, KEY, KINDS[kind])
+        except NotStored:
+            assert not store.records.has(kind, KEY)
+        else:
+            # A flip in the padding or in a date of the archive changes no value.
+            assert same(found, RECORDS[kind])
+    assert store.records.has("roster", KEY)
+
+
+def test_a_flipped_byte_in_the_values_of_an_array_is_never_read(store):
+    store.records.write("examination", KEY, RECORDS["examination"])
+    path = store.root / "records" / "examination" / KEY[:2] / KEY / "arrays.npz"
+    content = bytearray(path.read_bytes())
+    values = RECORDS["examination"].clean.scores[2].tobytes()
+    content[bytes(content).index(values) + 5] ^= 64
+    path.write_bytes(bytes(content))
+    with pytest.raises(NotStored, match="damaged"):
+        store.records.read("examination", KEY, KINDS["examination"])
+
+
+def test_swapped_archives_are_found(store):
+    other = fakes.examination(replace(REQUEST, samples=("00001", "00005")))
+    second = keys.content_key("two")
+    store.records.write("examination", KEY, RECORDS["examination"])
+    store.records.write("examination", second, other)
+    here, there = (store.root / "records" / "examination" / key[:2] / key / "arrays.npz" for key in (KEY, second))
+    here.write_bytes(there.read_bytes())
+    with pytest.raises(NotStored):
+        store.records.read("examination", KEY, KINDS["examination"])
+
+
+@pytest.mark.parametrize("file", ["record.json", "arrays.npz"])
+def test_a_missing_file_discards_the_record(store, file):
+    store.records.write("examination", KEY, RECORDS["examination"])
+    (store.root / "records" / "examination" / KEY[:2] / KEY / file).unlink()
+    with pytest.raises(NotStored):
+        store.records.read("examination", KEY, KINDS["examination"])
+    assert not store.records.has("examination", KEY)
+
+
+def test_a_record_of_another_format_is_kept_and_the_message_says_what_to_do(store, monkeypatch):
+    monkeypatch.setattr("engine.store.envelope.FORMAT", 99)
+    store.records.write("roster", KEY, RECORDS["roster"])
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match=r"format 99.*open the store with the version that wrote it"):
+        store.records.read("roster", KEY, Roster)
+    assert store.records.has("roster", KEY)
+
+
+def test_extra_archives_are_read_member_by_member(store):
+    maps = {f"{site:03d}/clean": np.full((2, 3, 3), site, dtype=np.float16) for site in range(3)}
+    store.records.write("roster", KEY, RECORDS["roster"], extras={"maps": maps})
+    (found,) = store.records.read_extra("roster", KEY, "maps", ("001/clean",))
+    assert found.dtype == np.float16
+    assert np.array_equal(found, maps["001/clean"])
+    with pytest.raises(NotStored):
+        store.records.read_extra("roster", KEY, "maps", ("009/clean",))
+
+
+def test_nothing_in_the_store_can_hold_an_object():
+    smuggled = Datapath("m", 0, "zero", (np.array([object()]),), (), (), None, True)
+    with pytest.raises(StoreError, match="scores/000"):
+        serial.flatten(smuggled)
+
+
+def test_a_pickled_array_in_an_archive_is_not_opened(store):
+    store.records.write("examination", KEY, RECORDS["examination"])
+    folder = store.root / "records" / "examination" / KEY[:2] / KEY
+    np.savez(folder / "arrays.npz", **{"clean/scores/000": np.array([{"a": 1}], dtype=object)})
+    with zipfile.ZipFile(folder / "arrays.npz") as archive:
+        assert "clean/scores/000.npy" in archive.namelist()
+    with pytest.raises(NotStored):
+        store.records.read("examination", KEY, KINDS["examination"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_named_and_not_stored(store, value):
+    with pytest.raises(StoreError, match="clean/swap"):
+        store.records.write("certificate", KEY, Certificates(clean=Certificate(swap=value)))
+    assert not store.records.has("certificate", KEY)
+
+
+def test_a_field_added_later_takes_its_default_and_an_unknown_one_is_named():
+    value = serial.flatten(RosterRequest("m", "d", "a", 1, seed=7)).value
+    del value["seed"]
+    assert serial.rebuild(RosterRequest, value).seed == 0
+    with pytest.raises(StoreError, match="lacks the field 'label'"):
+        serial.rebuild(RosterRequest, {"model": "m", "data": "d", "attack": "a"})
+    with pytest.raises(StoreError, match="no field called 'path'"):
+        serial.rebuild(RosterRequest, {**value, "path": "/etc/passwd"})
+
+
+WRONG = [("label", "1"), ("label", True), ("label", 1.5), ("model", 3), ("model", None), ("seed", [1])]
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG)
+def test_a_value_of_the_wrong_type_is_refused(name, wrong):
+    value = serial.flatten(RosterRequest("m", "d", "a", 1)).value
+    with pytest.raises(StoreError, match=name):
+        serial.rebuild(RosterRequest, {**value, name: wrong})
+
+
+def test_a_literal_outside_its_list_is_refused():
+    value = serial.flatten(RECORDS["roster"].outcomes[0]).value
+    assert serial.rebuild(Outcome, value) == RECORDS["roster"].outcomes[0]
+    with pytest.raises(StoreError, match="status"):
+        serial.rebuild(Outcome, {**value, "status": "great"})
+
+
+def test_the_bytes_of_a_record_are_those_of_its_arrays():
+    gallery = RECORDS["gallery"]
+    arrays = [gallery.labels] + [
+        one for f in fields(gallery) if f.name not in ("samples", "labels") for one in getattr(gallery, f.name)
+    ]
+    assert serial.size(gallery) == sum(array.nbytes for array in arrays)

@@ -1,0 +1,237 @@
+"""The river: heights, what fills what, what is left out, and that the drawing stays small and follows the theme."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dashboard import theme as themes
+from dashboard.figures import river as river_figure
+from dashboard.viewmodels import curves, river, strengths
+from dashboard.viewmodels.strengths import GROUPS
+from engine import Comparison, Examination, ExaminationRequest, Kinship, compare
+from tests import fakes
+
+SHARE = 0.3
+
+
+@pytest.fixture(scope="module")
+def examination() -> Examination:
+    return fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00004",)))
+
+
+@pytest.fixture(scope="module")
+def comparison(examination) -> Comparison:
+    return compare(examination, SHARE)
+
+
+@pytest.fixture(params=["blocks", "sites"])
+def drawn(request, examination, comparison) -> river.River:
+    return river.build(examination, comparison, request.param)
+
+
+def draw(examination, comparison, *, detail="blocks", kinship=None, answers=("4", "7"), **look):
+    found = river.build(examination, comparison, detail)
+    lines = curves.build(examination, comparison, found, kinship)
+    chosen = {"theme": "light", "certified": frozenset({"clean", "adversarial"}), **look}
+    return river_figure.draw(found, lines, answers=answers, **chosen)
+
+
+def test_blocks_leave_out_the_inner_sites_and_sites_do_not(examination, comparison):
+    blocks = river.build(examination, comparison, "blocks")
+    sites = river.build(examination, comparison, "sites")
+    assert [column.name for column in blocks.columns] == [
+        *(site.name for site in examination.sites if site.role != "inner"),
+        "head",
+    ]
+    assert len(sites.columns) == len(examination.sites) + 1
+
+
+def test_a_bar_is_as_high_as_its_share_of_the_datapath(drawn, comparison):
+    sets = {site.site: site for site in comparison.sites}
+    for bar in drawn.bars:
+        column = drawn.columns[bar.column]
+        if column.is_head:
+            continue
+        kept = len(sets[column.name].shared) + len(sets[column.name].clean_only)
+        members = {
+            "clean": sets[column.name].clean_only,
+            "shared": sets[column.name].shared,
+            "adversarial": sets[column.name].adversarial_only,
+        }[bar.group]
+        assert bar.count == len(members)
+        assert bar.high - bar.low == pytest.approx(len(members) / kept)
+
+
+def test_adversarial_only_stands_above_shared_and_clean_only_below(drawn):
+    for k in range(len(drawn.columns)):
+        spans = {bar.group: (bar.low, bar.high) for bar in drawn.bars if bar.column == k}
+        if "shared" in spans:
+            assert spans["shared"][0] == pytest.approx(-spans["shared"][1])
+        if "adversarial" in spans:
+            assert spans["adversarial"][0] > spans["clean"][1]
+
+
+def test_the_head_shows_both_answers_or_one_where_they_agree(examination, comparison):
+    assert [bar.group for bar in river.build(examination, comparison, "blocks").bars[-2:]] == ["adversarial", "clean"]
+    same = replace(examination, adversarial=replace(examination.adversarial, target=examination.clean.target))
+    bars = river.build(same, comparison, "blocks").bars
+    assert [bar.group for bar in bars if bar.column == bars[-1].column] == ["shared"]
+
+
+def test_bands_that_leave_or_enter_a_bar_fill_it_and_never_overlap(examination, comparison, monkeypatch):
+    monkeypatch.setattr(river, "HIDDEN_BELOW", 0.0)
+    drawn = river.build(examination, comparison, "sites")
+    for bar in drawn.bars:
+        leaving = [band.source_span for band in drawn.bands if (band.source, band.groups[0]) == (bar.column, bar.group)]
+        entering = [
+            band.target_span for band in drawn.bands if (band.target, band.groups[1]) == (bar.column, bar.group)
+        ]
+        for spans in (sorted(leaving), sorted(entering)):
+            if not spans:
+                continue
+            assert spans[0][0] == pytest.approx(bar.low)
+            assert spans[-1][1] == pytest.approx(bar.high)
+            assert [low for low, _ in spans[1:]] == pytest.approx([high for _, high in spans[:-1]])
+
+
+def test_bands_leave_a_bar_in_the_order_of_the_bars_they_go_to(drawn):
+    for bar in drawn.bars:
+        bands = [band for band in drawn.bands if (band.source, band.groups[0]) == (bar.column, bar.group)]
+        downwards = sorted(bands, key=lambda band: -band.source_span[1])
+        ranks = [GROUPS.index(band.groups[1]) for band in downwards]
+        assert ranks == sorted(ranks)
+
+
+def test_what_is_only_in_one_datapath_never_joins_what_is_only_in_the_other(drawn):
+    assert not {("clean", "adversarial"), ("adversarial", "clean")} & {band.groups for band in drawn.bands}
+
+
+def test_weak_bands_are_counted_not_drawn(examination, comparison, monkeypatch):
+    monkeypatch.setattr(river, "HIDDEN_BELOW", 0.0)
+    everything = river.build(examination, comparison, "sites")
+    assert everything.hidden == 0
+    monkeypatch.setattr(river, "HIDDEN_BELOW", 0.1)
+    some = river.build(examination, comparison, "sites")
+    assert some.hidden == sum(band.share < 0.1 for band in everything.bands) > 0
+    assert len(some.bands) + some.hidden == len(everything.bands)
+
+
+def test_the_shares_between_two_columns_sum_to_one(examination, comparison, monkeypatch):
+    monkeypatch.setattr(river, "HIDDEN_BELOW", 0.0)
+    totals: dict[tuple[int, int], float] = {}
+    for band in river.build(examination, comparison, "blocks").bands:
+        totals[band.source, band.target] = totals.get((band.source, band.target), 0.0) + band.share
+    assert list(totals.values()) == pytest.approx([1.0] * len(totals))
+
+
+def test_skip_links_pass_behind_in_the_full_view_and_are_part_of_the_bands_between_blocks(examination, comparison):
+    assert any(band.is_bypass for band in river.build(examination, comparison, "sites").bands)
+    assert not any(band.is_bypass for band in river.build(examination, comparison, "blocks").bands)
+
+
+def test_strength_through_an_inner_site_is_handed_back_in_proportion(examination, comparison):
+    """Against the slow way: every path from map to map, one by one, for the block from site 2 through 3 to site 4."""
+    by_link = {(one.source, one.target): np.abs(one.clean).astype(float) for one in examination.connections}
+    direct, first, second = by_link[2, 4], by_link[2, 3], by_link[3, 4]
+    sets = [strengths.members(examination, comparison, "clean")[k] for k in range(5)]
+    slow = np.zeros((3, 3))
+    for up in range(direct.shape[0]):
+        for down in range(direct.shape[1]):
+            through = sum(second[up, k] * first[k, down] / first[k].sum() for k in range(first.shape[0]))
+            slow += np.outer(sets[4][up], sets[2][down]) * (direct[up, down] + through)
+    columns = [k for k, site in enumerate(examination.sites) if site.role != "inner"]
+    fast = strengths._of_run(examination, comparison, [*columns, len(examination.sites)], "clean")
+    assert fast[2, 4] == pytest.approx(slow, rel=1e-4)
+
+
+def test_a_run_counts_only_for_maps_of_its_own_datapath(examination, comparison):
+    silent = tuple(replace(one, adversarial=np.zeros_like(one.adversarial)) for one in examination.connections)
+    found = strengths.between(replace(examination, connections=silent), comparison, range(len(examination.sites) + 1))
+    above = GROUPS.index("adversarial")
+    assert all(not matrix[above].any() and not matrix[:, above].any() for matrix in found.values())
+    assert any(matrix.any() for matrix in found.values())
+
+
+def test_without_connections_the_bars_stand_alone(examination, comparison):
+    bare = river.build(replace(examination, connections=()), comparison, "blocks")
+    assert bare.bands == ()
+    assert bare.bars
+
+
+def test_hidden_sites_stand_between_their_neighbours(examination, comparison):
+    places = dict(river.build(examination, comparison, "blocks").places)
+    assert places["layer1.0"] == 1.0
+    assert places["layer1.0.relu1"] == 0.5
+
+
+def test_a_band_starts_and_ends_on_its_bars(drawn):
+    band = drawn.bands[0]
+    x, y = river_figure.ribbon([band])
+    upper = y[: river_figure.EDGE_POINTS]
+    assert (x[0], x[river_figure.EDGE_POINTS - 1]) == pytest.approx(
+        (band.source + river_figure.BAR_WIDTH / 2, band.target - river_figure.BAR_WIDTH / 2)
+    )
+    assert {round(float(upper[0]), 5), round(float(upper[-1]), 5)} == {
+        round(band.source_span[0], 5),
+        round(band.target_span[0], 5),
+    }
+    assert np.isnan(x[-1])
+
+
+@pytest.mark.parametrize("detail", ["blocks", "sites"])
+def test_the_figure_has_few_traces_however_many_bands(examination, comparison, detail):
+    kinship = Kinship((0.5,) * len(examination.sites), (0.4,) * len(examination.sites), 8, None)
+    assert len(draw(examination, comparison, detail=detail, kinship=kinship).data) <= 16
+
+
+@pytest.mark.parametrize("theme", themes.PALETTES)
+def test_the_figure_wears_the_theme_and_no_colour_of_the_other(examination, comparison, theme):
+    text = draw(examination, comparison, theme=theme).to_json()
+    other = themes.palette("dark" if theme == "light" else "light")
+    own = themes.palette(theme)
+    assert own.clean in text
+    assert own.panel in text
+    for colour in (other.clean, other.adversarial, other.shared, other.text, other.muted, other.stage):
+        assert colour not in text
+
+
+@pytest.mark.parametrize(
+    ("certified", "hatched"),
+    [
+        ((), {"adversarial", "shared", "clean"}),
+        (("clean",), {"adversarial", "shared"}),
+        (("clean", "adversarial"), set()),
+    ],
+)
+def test_bars_are_hatched_until_their_certificate_is_in(examination, comparison, certified, hatched):
+    figure = draw(examination, comparison, certified=frozenset(certified))
+    bars = {trace.name: trace for trace in figure.data if trace.name.startswith("bars ")}
+    assert {name.removeprefix("bars ") for name, bar in bars.items() if bar.marker.pattern.shape} == hatched
+
+
+def test_the_likeness_curves_are_there_only_once_they_are_known(examination, comparison):
+    def names(figure):
+        return [trace.name for trace in figure.data if trace.name.startswith("likeness")]
+
+    kinship = Kinship((0.5,) * len(examination.sites), (0.4,) * len(examination.sites), 8, "layer3.1.relu1")
+    without, with_it = draw(examination, comparison), draw(examination, comparison, kinship=kinship)
+    assert names(without) == []
+    assert len(names(with_it)) == 2
+    assert "not yet checked" in str(without.layout.annotations)
+    assert "from layer3.1.relu1" in str(with_it.layout.annotations)
+
+
+def test_class_names_are_text_in_the_figure(examination, comparison):
+    named = replace(examination, classes=tuple(f"<a href='x'>{k}</a>" for k in range(10)))
+    kinship = Kinship((0.5,) * len(examination.sites), (0.4,) * len(examination.sites), 8, "layer3.1")
+    assert "<a href" not in draw(named, comparison, kinship=kinship, answers=("<a href", "<a href")).to_json()
+
+
+def test_the_browser_finds_columns_places_and_the_outline(examination, comparison):
+    figure = draw(examination, comparison)
+    assert figure.layout.meta["columns"][-1] is None
+    assert set(figure.layout.meta["places"]) == {site.name for site in examination.sites}
+    assert [shape.name for shape in figure.layout.shapes].count("selected") == 1

@@ -1,0 +1,181 @@
+"""Scores are contributions: they add up, they find planted maps, and an image's scores do not depend on its batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from engine import tracing
+from engine.datapaths import choosing, masks, scores, trials
+from engine.datapaths.cases import Case
+from tests import toys
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return toys.bundle(toys.seeded(toys.Residual()))
+
+
+def ask(bundle, count=6):
+    images = toys.pictures(count)
+    targets = torch.arange(count) % 3
+    return scores.Question(images, targets, (targets + 1) % 3)
+
+
+def margin(bundle, question, images):
+    return tracing.margins(bundle.logits(images), question.targets, question.rivals)
+
+
+def test_two_run_scores_add_up_to_the_difference_of_the_margins(bundle, monkeypatch):
+    monkeypatch.setattr(scores, "STEPS", 400)
+    question, starts = ask(bundle), toys.pictures(6, seed=9)
+    found = scores.between_runs(bundle, question, tracing.record(bundle, starts))
+    whole = margin(bundle, question, question.images) - margin(bundle, question, starts)
+    assert torch.allclose(tracing.join(found.scores).sum(1), whole, atol=2e-2)
+    assert found.passes == 400 * 6
+
+
+def test_the_gate_gradient_is_the_slow_sum_over_positions(bundle):
+    """The oracle differentiates with respect to each site's maps themselves and multiplies by (a - b)."""
+    question, reference = ask(bundle, 2), tracing.record(bundle, toys.pictures(2, seed=9))
+    gates = tracing.uniform_gates(bundle, 2, 0.3)
+    fast, _ = scores._gate_gradients(bundle, question, gates, reference.maps, frozenset())
+    for number in range(len(bundle.sites)):
+        seen = {}
+
+        def visit(k, tensor, number=number, seen=seen):
+            if k >= len(gates):
+                return tensor
+            out = reference.maps[k] + (tensor - reference.maps[k]) * gates[k][:, :, None, None]
+            if k == number:
+                seen["inside"], seen["out"] = tensor.detach(), out.detach().requires_grad_()
+                return seen["out"]
+            return out
+
+        with torch.enable_grad(), bundle.visiting(visit):
+            total = tracing.margins(bundle.logits(question.images), question.targets, question.rivals).sum()
+        (gradient,) = torch.autograd.grad(total, seen["out"])
+        slow = (gradient * (seen["inside"] - reference.maps[number])).sum((2, 3))
+        assert torch.allclose(fast[number], slow, atol=1e-5)
+
+
+def test_attack_flow_is_complete_at_every_cut_site(bundle, monkeypatch):
+    monkeypatch.setattr(scores, "STEPS", 100)
+    question, starts = ask(bundle), toys.pictures(6, seed=9)
+    flow = scores.attack_flow(bundle, question, starts)
+    whole = margin(bundle, question, question.images) - margin(bundle, question, starts)
+    cuts = [k for k, site in enumerate(bundle.sites) if site.is_cut]
+    assert len(cuts) >= 3
+    for k in cuts:
+        assert torch.allclose(flow.scores[k].sum(1), whole, atol=0.1)
+
+
+@pytest.mark.parametrize("score", ["between_runs", "attack_flow", "at_once"])
+def test_an_images_scores_do_not_depend_on_its_batch_mates(bundle, score):
+    question, starts = ask(bundle), toys.pictures(6, seed=9)
+
+    def run(rows):
+        part = scores.Question(question.images[rows], question.targets[rows], question.rivals[rows])
+        if score == "between_runs":
+            return scores.between_runs(bundle, part, tracing.record(bundle, starts[rows])).scores
+        if score == "attack_flow":
+            return scores.attack_flow(bundle, part, starts[rows]).scores
+        return scores.at_once(bundle, part).scores
+
+    together, alone = run(torch.arange(6)), run(torch.tensor([4]))
+    for a, b in zip(together, alone, strict=True):
+        assert torch.allclose(a[4:5], b, atol=1e-5)
+
+
+PLANTED = (0, 3, 7)
+
+
+def planted():
+    """Only maps 0, 3 and 7 of 16 reach the logits from any site, each with positive weights."""
+    network = toys.seeded(toys.Chain(width=16))
+    matters = torch.zeros(16)
+    matters[list(PLANTED)] = 1.0
+    with torch.no_grad():
+        for layer in (network.b, network.c):
+            layer.weight.copy_(layer.weight.abs() * 0.1 * matters[None, :, None, None])
+        network.linear.weight.mul_(matters[None])
+        network.linear.weight[0, list(PLANTED)] = torch.tensor([1.0, 1.2, 0.9])
+        for layer in (network.a, network.b, network.c):
+            layer.bias.abs_()
+    return toys.bundle(network)
+
+
+def test_maps_that_cannot_matter_score_zero_and_planted_ones_do_not():
+    bundle = planted()
+    reference = tracing.record(bundle, toys.pictures(6, seed=9))
+    for site in scores.between_runs(bundle, ask(bundle), reference).scores:
+        assert set(site.abs().mean(0).topk(3).indices.tolist()) == set(PLANTED)
+        others = [c for c in range(16) if c not in PLANTED]
+        assert float(site[:, others].abs().max()) == 0.0
+
+
+def test_a_trained_mask_keeps_the_planted_maps():
+    bundle = planted()
+    images = toys.pictures(6)
+    case = Case(images, bundle.logits(images).argmax(1))
+    for site in masks.train(bundle, case, seed=0):
+        for row in site:
+            assert set(row.topk(3).indices.tolist()) == set(PLANTED)
+
+
+def test_transplanting_a_whole_cut_site_gives_the_donors_answer(bundle):
+    images, others = toys.pictures(8), toys.pictures(8, seed=9)
+    donor, cut = tracing.record(bundle, images), max(k for k, site in enumerate(bundle.sites) if site.is_cut)
+    chosen = tuple(torch.full((8, site.channels), k == cut) for k, site in enumerate(bundle.sites))
+    assert torch.allclose(tracing.transplanted(bundle, others, chosen, donor.maps), donor.logits, atol=1e-5)
+
+
+def test_transplanting_nothing_changes_nothing(bundle):
+    images, others = toys.pictures(8), toys.pictures(8, seed=9)
+    chosen = tuple(torch.zeros(8, site.channels, dtype=torch.bool) for site in bundle.sites)
+    moved = tracing.transplanted(bundle, others, chosen, tracing.record(bundle, images).maps)
+    assert torch.equal(moved, tracing.record(bundle, others).logits)
+
+
+def test_the_largest_leave_the_stem_out_and_count_exactly(bundle):
+    per_map = tuple(torch.ones(2, site.channels) for site in bundle.sites)
+    chosen = choosing.largest(bundle, per_map, 5)
+    assert not chosen[0].any()
+    assert int(tracing.join(chosen).sum(1).unique()) == 5
+
+
+def test_random_choices_are_repeatable_and_leave_the_stem_out(bundle):
+    draws = [choosing.at_random(bundle, 3, 7, torch.Generator().manual_seed(4)) for _ in range(2)]
+    assert torch.equal(tracing.join(draws[0]), tracing.join(draws[1]))
+    assert not draws[0][0].any()
+
+
+def test_one_site_gates_touch_one_site_each(bundle):
+    per_map = tuple(torch.rand(2, site.channels) for site in bundle.sites)
+    gates = trials.one_site_gates(bundle, per_map, 0.5)
+    closed = torch.stack([(gate < 1).any(1) for gate in gates], dim=1)
+    assert torch.equal(closed.view(2, len(gates), len(gates)), torch.eye(len(gates), dtype=torch.bool).expand(2, -1, -1))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_tap_is_left_visited(bundle, fails):
+    def visit(_, tensor):
+        if fails:
+            raise RuntimeError("in the middle")
+        return tensor
+
+    try:
+        with bundle.visiting(visit):
+            bundle.logits(toys.pictures(1))
+    except RuntimeError:
+        assert fails
+    assert all(tap.visit is None for tap in bundle.taps)
+
+
+def test_the_mask_loss_is_a_divergence_from_the_networks_own_answer(bundle):
+    images = toys.pictures(4)
+    wanted = bundle.logits(images).softmax(1)
+    whole = [torch.ones(4, site.channels) for site in bundle.sites]
+    assert float(masks._loss(bundle, images, whole, 1.0, wanted)) == pytest.approx(0.0, abs=1e-5)
+    assert F.kl_div(wanted.flip(1).log(), wanted, reduction="sum") > 0

@@ -1,0 +1,105 @@
+"""Sites come from the graph: functional, reused and in-place activations are told apart, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from engine.errors import Unsupported
+from engine.models import architectures, cifar
+from tests import toys
+
+
+def test_a_bundle_answers_like_the_network_it_was_made_from():
+    network = toys.seeded(toys.Residual())
+    images = toys.pictures(4)
+    with torch.no_grad():
+        plain = network((images - 0.5) / 0.25)
+    assert torch.allclose(toys.bundle(network).logits(images), plain, atol=1e-6)
+
+
+def test_every_activation_and_concatenation_is_one_site_with_a_unique_name():
+    found = toys.bundle(toys.seeded(toys.Residual()))
+    assert [(site.name, site.channels) for site in found.sites] == [
+        ("relu", 4), ("relu#2", 8), ("relu#3", 8), ("relu#4", 4), ("relu#5", 4), ("cat", 8),
+    ]  # fmt: skip
+
+
+def test_recorded_maps_are_not_overwritten_by_in_place_activations():
+    from engine import tracing
+
+    found = toys.bundle(toys.seeded(toys.Residual()))
+    maps = tracing.record(found, toys.pictures(2)).maps
+    before = [site.clone() for site in maps]
+    found.logits(toys.pictures(2, seed=5))
+    assert all(torch.equal(a, b) for a, b in zip(maps, before, strict=True))
+
+
+def test_resnet20_has_19_sites_688_maps_in_four_stages():
+    found = toys.bundle(cifar.CifarResNet(3, 10).eval(), side=32, classes=tuple("0123456789"))
+    assert len(found.sites) == 19
+    assert sum(site.channels for site in found.sites) == 688
+    assert list(dict.fromkeys(site.stage for site in found.sites)) == ["stem", "layer1", "layer2", "layer3"]
+    assert [site.name for site in found.sites[:3]] == ["relu", "layer1.0.relu", "layer1.0"]
+    assert [site.role for site in found.sites[:3]] == ["stem", "inner", "block"]
+
+
+def test_block_outputs_are_cut_sites_and_branches_are_not():
+    found = toys.bundle(cifar.CifarResNet(1, 10).eval(), side=32)
+    assert {site.role: site.is_cut for site in found.sites} == {"stem": True, "inner": False, "block": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "sites", "maps"), [("mobilenet_v2", 52, 17056), ("squeezenet1_1", 34, 6504), ("resnet18", 17, 3904)]
+)
+def test_torchvision_classifiers_yield_their_sites(name, sites, maps):
+    found = toys.bundle(torchvision.models.get_model(name, weights=None).eval(), side=64)
+    assert (len(found.sites), sum(site.channels for site in found.sites)) == (sites, maps)
+
+
+def test_a_network_that_branches_on_data_is_refused_by_name():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(Unsupported, match=r"Branching cannot be traced"):
+        toys.bundle(Branching())
+
+
+def test_a_multiplication_between_sites_is_refused_by_name():
+    with pytest.raises(Unsupported, match=r"is not linear.*not multiplications"):
+        toys.bundle(torchvision.models.efficientnet_b0(weights=None).eval(), side=64)
+
+
+def test_the_receptive_field_holds_every_pixel_that_a_position_depends_on():
+    from engine import tracing
+
+    found = toys.bundle(toys.seeded(toys.Chain()), side=16)
+    number, row, column = 2, 9, 6
+    images = toys.pictures(1, side=16).requires_grad_()
+    recorder = tracing.Recorder(frozenset({number}))
+    with found.visiting(recorder):
+        found.logits(images)
+    (gradient,) = torch.autograd.grad(recorder.seen[number][0, :, row, column].sum(), images)
+    touched = gradient[0].abs().sum(0).nonzero()
+    site = found.sites[number]
+    centre = site.field_start + row * site.field_jump
+    assert touched[:, 0].min() + 0.5 >= centre - site.field_size / 2
+    assert touched[:, 0].max() + 0.5 <= centre + site.field_size / 2
+    assert touched[:, 0].max() - touched[:, 0].min() + 1 == site.field_size
+
+
+def test_weights_that_do_not_fit_are_named():
+    from engine.errors import BadInput
+
+    weights = dict(cifar.CifarResNet(3, 10).state_dict())
+    weights["linear.weight"] = torch.zeros(7, 64)
+    del weights["conv1.weight"]
+    weights["extra"] = torch.zeros(1)
+    with pytest.raises(BadInput) as refused:
+        architectures.build("cifar_resnet20", weights, 10)
+    for part in ("1 missing (first: conv1.weight)", "1 unexpected (first: extra)", "linear.weight is (7, 64), needs (10, 64)"):
+        assert part in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,173 @@
+"""The view: what a link may say, what becomes of what it may not, and what the defaults are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import parse_qsl
+
+import pytest
+
+from dashboard import resolution, state
+from dashboard.state import SHARES, ViewState
+from engine import Answer, BadSetting, Roster, RosterRequest
+from tests import fakes
+from tests.fakes import FakeAuditor
+
+
+class Outcomes(FakeAuditor):
+    """Every image of a class ends as that class's entry says; classes without an entry resist."""
+
+    def __init__(self, statuses: dict[int, str]) -> None:
+        self.statuses = statuses
+        self.asked: list[int] = []
+
+    def roster(self, request: RosterRequest) -> Answer[Roster]:
+        self.asked.append(request.label)
+        status = self.statuses.get(request.label, "resisted")
+        if status == "working":
+            return Answer("working", None, 3, 50)
+        found = super().roster(request).value
+        assert found is not None
+        return Answer("ready", replace(found, outcomes=tuple(replace(one, status=status) for one in found.outcomes)))
+
+
+def test_a_view_survives_the_way_through_its_link():
+    view = ViewState(
+        model="m", data="d", label="cat & dog", attack="pgd-linf", epsilon="8/255", outcome="resisted", sample="group",
+        method="mask", share=0.3, detail="sites", layer="layer1.0.relu#2", channel=7, theme="dark", group="shared",
+    )  # fmt: skip
+    assert ViewState.from_dict(dict(parse_qsl(view.to_query()))) == view
+
+
+def test_a_default_view_has_an_empty_link():
+    assert ViewState().to_query() == ""
+
+
+@pytest.mark.parametrize(
+    "stored", [None, [], "x", 3, {"nonsense": 1}, {"model": ["a"]}, {"channel": {}, "share": None}]
+)
+def test_what_is_no_view_becomes_the_default_view(stored):
+    assert ViewState.from_dict(stored) == ViewState()
+
+
+@pytest.mark.parametrize(
+    ("given", "share"), [("0.07", 0.05), (7, 0.3), (-1, 0.05), ("0.1", 0.1), ("nan", 0.1), ("a", 0.1), (True, 0.1)]
+)
+def test_a_share_goes_to_the_nearest_offered(given, share):
+    assert ViewState.from_dict({"share": given}).share == share
+    assert share in SHARES
+
+
+@pytest.mark.parametrize("channel", [-1, "x", 1.5, 1e12, "inf", True])
+def test_an_impossible_channel_is_dropped(channel):
+    assert ViewState.from_dict({"channel": channel}).channel is None
+
+
+def test_a_name_is_cut_to_a_length_nobody_needs():
+    assert len(str(ViewState.from_dict({"model": "m" * 10_000}).model)) == state.LONGEST
+
+
+def test_unusable_values_are_named_and_usable_ones_are_not():
+    told = state.complaints({"detail": "x", "theme": "dark", "share": "0.10", "channel": "4", "outcome": "won"})
+    assert [text.split("'")[1] for text in told] == ["won", "x"]
+
+
+def test_an_empty_view_resolves_to_the_defaults():
+    found = resolution.resolve(ViewState(), FakeAuditor())
+    view = found.view
+    assert (view.model, view.data, view.attack, view.epsilon) == ("digits-standard", "digits", "pgd-linf", "0.05")
+    assert (view.outcome, view.label, view.sample, view.method) == ("fooled", "0", "00000", "two-run")
+    assert found.notices == ()
+    assert found.request is not None
+    assert found.request.samples == ("00000",)
+    assert found.request.attack == "pgd-linf:eps=0.05"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "nope"),
+        ("data", "nope"),
+        ("label", "nope"),
+        ("attack", "nope"),
+        ("method", "nope"),
+        ("sample", "nope"),
+        ("layer", "nope"),
+        ("epsilon", "0.7"),
+        ("epsilon", "nope"),
+        ("epsilon", "1/0"),
+    ],
+)
+def test_what_a_link_asks_for_in_vain_is_named_and_replaced(field, value):
+    found = resolution.resolve(replace(ViewState(), **{field: value}), FakeAuditor())
+    assert len(found.notices) == 1
+    assert f"'{value}'" in found.notices[0]
+    assert getattr(found.view, field) != value
+    assert found.request is not None
+
+
+def test_a_strength_the_engine_refuses_is_named_with_its_reason():
+    class Strict(FakeAuditor):
+        def attack_id(self, name: str, epsilon: str) -> str:
+            if epsilon == "0.3":
+                raise BadSetting("pgd-linf.epsilon must lie in [0, 0.2], got 0.3.")
+            return super().attack_id(name, epsilon)
+
+    found = resolution.resolve(ViewState(epsilon="0.3"), Strict())
+    assert found.view.epsilon == "0.05"
+    assert any("must lie in [0, 0.2]" in text for text in found.notices)
+
+
+def test_a_map_beyond_its_layer_is_named_and_dropped():
+    found = resolution.resolve(ViewState(layer="layer1.0", channel=12), FakeAuditor())
+    assert (found.view.layer, found.view.channel) == ("layer1.0", None)
+    assert "map 12 of layer1.0" in found.notices[0]
+
+
+def test_any_class_is_the_first_with_an_image_of_the_outcome():
+    auditor = Outcomes({2: "fooled"})
+    found = resolution.resolve(ViewState(), auditor)
+    assert found.view.label == "2"
+    assert auditor.asked == [0, 1, 2]
+
+
+def test_a_named_class_is_kept_even_without_an_image():
+    found = resolution.resolve(ViewState(label="1"), Outcomes({2: "fooled"}))
+    assert found.view.label == "1"
+    assert found.request is None
+    assert found.outcomes == ()
+
+
+def test_the_search_waits_at_a_class_that_is_still_attacked():
+    auditor = Outcomes({1: "working", 2: "fooled"})
+    found = resolution.resolve(ViewState(), auditor)
+    assert found.view.label == "1"
+    assert found.roster is not None
+    assert found.roster.state == "working"
+    assert auditor.asked == [0, 1]
+
+
+def test_a_group_is_at_most_sixteen_images_of_the_outcome():
+    found = resolution.resolve(ViewState(sample="group"), FakeAuditor())
+    assert found.request is not None
+    assert len(found.request.samples) == state.GROUP_SIZE
+    assert found.view.sample == "group"
+    assert {outcome.status for outcome in found.outcomes} == {"fooled"}
+
+
+def test_data_with_other_classes_or_channels_does_not_fit():
+    model, data = fakes.MODELS[0], fakes.DATA[0]
+    assert resolution.fits(data, model)
+    assert not resolution.fits(replace(data, classes=("cat",)), model)
+    assert not resolution.fits(replace(data, channels=3), model)
+
+
+def test_an_empty_store_resolves_to_nothing_to_ask():
+    class Empty(FakeAuditor):
+        def models(self):
+            return ()
+
+    found = resolution.resolve(ViewState(model="digits-standard"), Empty())
+    assert found.roster is None
+    assert found.request is None
+    assert "digits-standard" in found.notices[0]

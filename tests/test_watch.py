@@ -1,0 +1,176 @@
+"""Watching the work: each stage of a view says what is done, what is missing and whether to ask again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+from dash import Dash, html
+
+from dashboard import ids
+from dashboard.views import watch
+from engine import Answer, Certificates, UnknownName
+from tests.fakes import FakeAuditor
+
+
+class At(FakeAuditor):
+    """Answers one question with a given answer, the rest like the fake."""
+
+    def __init__(self, **answers: Answer) -> None:
+        self.answers = answers
+
+    def roster(self, request):
+        return self.answers.get("roster") or super().roster(request)
+
+    def examination(self, request):
+        return self.answers.get("examination") or super().examination(request)
+
+    def certificates(self, request):
+        return self.answers.get("certificates") or super().certificates(request)
+
+    def gallery(self, model, data):
+        return self.answers.get("gallery") or super().gallery(model, data)
+
+
+def test_a_view_that_is_ready_names_its_examination_and_what_has_arrived():
+    work = watch.look({}, FakeAuditor())
+    assert work.stage == "certificates"
+    assert work.key == "fake00000"
+    assert work.request["samples"] == ("00000",)
+    assert set(work.arrived) == {"clean", "restoration", "kinship"}
+    assert work.progress.is_working
+    assert (work.progress.done, work.progress.total) == (3, 5)
+    assert work.has_gallery
+
+
+def test_the_counts_name_everything_that_was_attempted():
+    assert watch.look({}, FakeAuditor()).counts == "50 attempted · 0 clean wrong · 25 fooled · 25 resisted"
+    assert watch.look({"label": "1"}, FakeAuditor()).counts == "50 attempted · 25 clean wrong · 25 fooled · 0 resisted"
+
+
+def test_a_view_without_a_layer_is_shown_where_the_datapaths_part_at_its_strongest_map():
+    auditor = FakeAuditor()
+    work = watch.look({"share": 0.3}, auditor)
+    found = auditor.examined(work.key)
+    site = [place.name for place in found.sites].index(work.view["layer"])
+    both = [max(pair) for pair in zip(found.clean.strength[site], found.adversarial.strength[site], strict=True)]
+    assert work.view["channel"] == both.index(max(both))
+
+
+def test_a_layer_and_map_that_were_asked_for_are_kept():
+    work = watch.look({"layer": "layer1.0", "channel": 3}, FakeAuditor())
+    assert (work.view["layer"], work.view["channel"]) == ("layer1.0", 3)
+
+
+@pytest.mark.parametrize(
+    ("question", "stage", "text"),
+    [
+        ("roster", "roster", "Attacking the images of class '0' … 12 of 50"),
+        ("examination", "examination", "Examining sample 00000 … 12 of 50"),
+    ],
+)
+def test_work_in_progress_says_how_far_it_is_and_is_asked_again(question, stage, text):
+    work = watch.look({}, At(**{question: Answer("working", None, 12, 50)}))
+    assert (work.stage, work.progress.text, work.key) == (stage, text, None)
+    assert work.progress.is_working
+    assert not work.progress.can_retry
+
+
+@pytest.mark.parametrize("question", ["roster", "examination"])
+def test_work_that_failed_says_why_and_can_be_tried_again(question):
+    work = watch.look({}, At(**{question: Answer("failed", message="The worker died 3 times.")}))
+    assert work.stage == "failed"
+    assert work.progress.can_retry
+    assert not work.progress.is_working
+    assert "The worker died 3 times." in work.empty["text"]
+    assert work.menus["model"].value == "digits-standard"
+
+
+def test_a_part_that_failed_is_told_and_the_rest_is_shown():
+    known = Certificates(done=("clean",), failed=("The swap control ended without a result.",))
+    work = watch.look({}, At(certificates=Answer("ready", known)))
+    assert work.key == "fake00000"
+    assert work.progress.text == "The swap control ended without a result."
+    assert work.progress.can_retry
+
+
+def test_a_gallery_at_work_keeps_the_page_asking():
+    work = watch.look({}, At(certificates=Answer("ready", Certificates()), gallery=Answer("working", None, 1, 4)))
+    assert (work.stage, work.has_gallery) == ("gallery", False)
+    assert work.progress.is_working
+
+
+def test_when_all_is_there_nothing_is_asked_again():
+    work = watch.look({}, At(certificates=Answer("ready", Certificates(done=("clean",)))))
+    assert work.stage == "done"
+    assert not work.progress.is_working
+
+
+def test_no_image_of_the_outcome_is_an_empty_state_with_counts_and_a_way_out():
+    work = watch.look({"outcome": "resisted", "label": "1"}, FakeAuditor())
+    assert (work.stage, work.key) == ("empty", None)
+    assert work.empty["title"] == "No image of class '1' resisted"
+    assert "25 fooled" in work.empty["text"]
+    assert "set the outcome to 'fooled' (25 here)" in work.empty["text"]
+
+
+def test_an_empty_store_waits_for_a_model():
+    class Empty(FakeAuditor):
+        def models(self):
+            return ()
+
+    work = watch.look({}, Empty())
+    assert work.stage == "setup"
+    assert work.progress.is_working
+    assert work.empty["title"] == "No model to show yet"
+
+
+def test_unknown_names_are_named_and_the_page_goes_on():
+    work = watch.look({"model": "x", "attack": "y", "sample": "z", "detail": "w"}, FakeAuditor())
+    assert [f"'{name}'" in text for name, text in zip("wxyz", work.notices, strict=True)] == [True] * 4
+    assert work.key is not None
+
+
+def test_an_error_of_the_engine_becomes_its_text():
+    class Broken(FakeAuditor):
+        def examination(self, request):
+            raise UnknownName("sample", request.samples[0], ["00001"])
+
+    work = watch.look({}, Broken())
+    assert work.stage == "failed"
+    assert "No sample is called '00000'" in work.progress.text
+
+
+def test_an_error_that_is_not_the_engines_is_not_swallowed():
+    class Broken(FakeAuditor):
+        def examination(self, request):
+            return 1 // (len(request.samples) - 1)
+
+    with pytest.raises(ZeroDivisionError):
+        watch.look({}, Broken())
+
+
+@pytest.mark.parametrize("stored", [{}, {"outcome": "resisted", "label": "1"}, {"model": "x"}, None])
+def test_an_answer_is_plain_json(stored):
+    json.dumps(asdict(watch.look(stored, FakeAuditor())))
+
+
+def test_the_callback_echoes_what_was_asked_so_that_a_late_answer_is_known_as_late():
+    app = Dash("test_watch")
+    app.layout = html.Div([watch.stores(), html.Button(id=ids.RETRY)])
+    watch.register(app, FakeAuditor())
+    answer = app.server.test_client().post(
+        "/_dash-update-component",
+        json={
+            "output": f"{ids.WORK}.data",
+            "outputs": {"id": ids.WORK, "property": "data"},
+            "inputs": [
+                {"id": ids.VIEW, "property": "data", "value": {"label": "2"}},
+                {"id": ids.TICK, "property": "data", "value": {"count": 4, "at": 0}},
+            ],
+            "changedPropIds": [f"{ids.VIEW}.data"],
+        },
+    )
+    data = answer.get_json()["response"][ids.WORK]["data"]
+    assert (data["asked"], data["tick"], data["view"]["label"]) == ({"label": "2"}, 4, "2")
