@@ -76,8 +76,8 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
 
 
 def fits(data: DatasetCard, model: ModelCard) -> bool:
-    """Whether every class of the data is one of the model's and the images have as many channels."""
-    return data.channels == model.channels and set(data.classes) <= set(model.classes)
+    """Whether every class of the data is one of the model's and the images are grey or have as many channels."""
+    return data.channels in (1, model.channels) and set(data.classes) <= set(model.classes)
 
 
 def epsilon_setting(attack: AttackCard) -> SettingCard | None:
@@ -109,14 +109,22 @@ def _with_attack(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
     methods = chosen.methods
     first = FIRST_METHOD if FIRST_METHOD in methods else methods[0]
     method = choose("method", view.method, methods, first, notices)
-    epsilon = _epsilon(view, attack, auditor, notices)
+    epsilon = _epsilon(chosen, attack, auditor, notices)
     return replace(chosen, attack=attack, view=replace(view, attack=name, method=method, epsilon=epsilon))
 
 
-def _epsilon(view: ViewState, attack: AttackCard, auditor: Auditor, notices: list[str]) -> str | None:
+def first_strength(data: DatasetCard | None, attack: AttackCard) -> str | None:
+    """Return the strength to start with: the data set's own for an Linf attack, else the attack's; None without one."""
     setting = epsilon_setting(attack)
+    suggested = data.epsilon if data and attack.norm == "linf" else ""
+    return (suggested or setting.default) if setting else None
+
+
+def _epsilon(chosen: Resolved, attack: AttackCard, auditor: Auditor, notices: list[str]) -> str | None:
+    view, setting = chosen.view, epsilon_setting(attack)
+    first = first_strength(chosen.data, attack)
     if view.epsilon is None or setting is None:
-        return setting.default if setting else None
+        return first
     value = strength(view.epsilon)
     if value is not None and setting.low <= value <= setting.high:
         try:
@@ -126,9 +134,9 @@ def _epsilon(view: ViewState, attack: AttackCard, auditor: Auditor, notices: lis
             notices.append(str(error))
     notices.append(
         f"The link asked for epsilon '{view.epsilon[:80]}', which is not a strength between {setting.low:g} and "
-        f"{setting.high:g}; showing {setting.default}."
+        f"{setting.high:g}; showing {first}."
     )
-    return setting.default
+    return first
 
 
 def strength(text: str) -> float | None:

@@ -84,6 +84,8 @@ class DatasetCard:
     source: str
     """What it was made from, for example `npz` or `folder`; never a path."""
     added: str
+    epsilon: str = ""
+    """Attack strength that menus start with, for example `8/255`; empty for each attack's own default."""
 
 
 @dataclass(frozen=True, slots=True)

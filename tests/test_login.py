@@ -161,22 +161,6 @@ def test_a_link_waits_for_a_day_only(tmp_path: Path) -> None:
     assert not login.use_token(token)
 
 
-def test_a_token_taken_by_another_process_in_the_same_moment_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    login = Login.open(tmp_path)
-    token = login.new_token()
-    (link,) = (tmp_path / "login" / "links").iterdir()
-    seen = link.stat()
-
-    def stat_and_lose_the_race(path: Path) -> os.stat_result:
-        path.unlink()
-        return seen
-
-    monkeypatch.setattr(Path, "stat", stat_and_lose_the_race)
-    assert not login.use_token(token)
-
-
 def test_the_secret_is_private_and_lasting(tmp_path: Path) -> None:
     secrets = {Login.open(tmp_path).secret, Login.open(tmp_path).secret}
     assert len(secrets) == 1

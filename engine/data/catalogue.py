@@ -12,7 +12,7 @@ from engine.records import DatasetCard
 from engine.store.store import Store
 
 
-def add(store: Store, name: str, found: Images, *, source: str) -> DatasetCard:
+def add(store: Store, name: str, found: Images, *, source: str, epsilon: str = "") -> DatasetCard:
     """Store images under a name. The same ones again change nothing; raises BadInput for others under that name."""
     pixels = keys.array_hash(np.ascontiguousarray(found.x)), keys.array_hash(np.ascontiguousarray(found.y))
     card = DatasetCard(
@@ -25,6 +25,7 @@ def add(store: Store, name: str, found: Images, *, source: str) -> DatasetCard:
         size=(found.x.shape[1], found.x.shape[2]),
         source=source,
         added=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        epsilon=epsilon,
     )
     store.add_data(card, found.x, found.y, found.names)
     return store.data_card(name)

@@ -185,6 +185,7 @@ def _settings() -> dict[str, Any]:
         "OMP_NUM_THREADS": cores,
         "MKL_NUM_THREADS": cores,
         "OPENBLAS_NUM_THREADS": cores,
+        "OMP_WAIT_POLICY": "PASSIVE",
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": "65536",
     }
