@@ -151,7 +151,8 @@
     ];
     if (panel.is_pooled) parts.push("tiles are max-pooled to 28 × 28 at most");
     if (panel.images > 1) parts.push(`mean over ${panel.images} images`);
-    if (panel.is_cut) parts.push("this layer alone carries every answer, so claims leave it out");
+    if (panel.is_stem) parts.push("the stem: its few maps carry everything, so claims leave it out");
+    else if (panel.is_cut) parts.push("every path runs through this layer: all of its maps together carry any answer");
     return `${parts.join("; ")}.`;
   }
 

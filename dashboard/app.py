@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dashboard.settings import Settings
 from dashboard.views import page
 from engine import EngineError
 
+_LOG = logging.getLogger(__name__)
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -88,8 +90,9 @@ def register_probes(server: Flask, auditor: Any) -> None:
     def ready() -> Response:
         try:
             auditor.models()
-        except EngineError as error:
-            return make_response(f"{error}\n", 503, {"Content-Type": "text/plain; charset=utf-8"})
+        except EngineError:
+            _LOG.exception("The store cannot be read")
+            return make_response("not ready\n", 503, {"Content-Type": "text/plain; charset=utf-8"})
         return make_response("ready\n", {"Content-Type": "text/plain; charset=utf-8"})
 
     def health() -> Response:

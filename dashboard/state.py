@@ -36,7 +36,7 @@ class ViewState:
     sample: str | None = None
     """Sample key, `group`, or None for the first one."""
     method: str | None = None
-    share: float = 0.1
+    share: float = 0.2
     detail: str = "blocks"
     layer: str | None = None
     channel: int | None = None

@@ -206,8 +206,8 @@ class Auditor:
 
     def _key(self, kind: str, request: RosterRequest | ExaminationRequest | work.Place) -> str:
         """Key of a result: all that it depends on. Raises UnknownName for a model or data set that is not there."""
-        model = work.card_key(self._store.model_card(request.model))
-        data = work.card_key(self._store.data_card(request.data))
+        model = work.model_key(self._store.model_card(request.model))
+        data = work.data_key(self._store.data_card(request.data))
         return keys.content_key(kind, request, model, data, keys.FORMAT)
 
     def _answer(self, asked: Asked, noun: type[Record], patience: float = A_MOMENT) -> Answer[Record]:

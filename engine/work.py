@@ -75,9 +75,14 @@ def perform(task: dict[str, Any], store_root: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def card_key(card: ModelCard | DatasetCard) -> str:
-    """Return the key of all that a result depends on in a model or data set: content, classes, preprocessing, sites."""
+def model_key(card: ModelCard) -> str:
+    """Return the key of all that a result depends on in a model: content, classes, preprocessing, sites and links."""
     return keys.content_key(dataclasses.replace(card, added=""))
+
+
+def data_key(card: DatasetCard) -> str:
+    """Return the key of all that a result depends on in a data set."""
+    return keys.content_key(card.content_hash, card.classes, card.count, card.channels, card.size)
 
 
 def _understood(task: dict[str, Any]) -> tuple[str, str, Request]:
@@ -103,7 +108,7 @@ def _store(root: str) -> Store:
 
 
 def _bundle(store: Store, model: str) -> ModelBundle:
-    return _loaded(store, model, card_key(store.model_card(model)))
+    return _loaded(store, model, model_key(store.model_card(model)))
 
 
 @functools.lru_cache(maxsize=BUNDLES)

@@ -114,7 +114,7 @@ def gunicorn(store: Path, log: Path) -> Iterator[Running]:
         "4",
     ]
     command += ["--access-logfile", "-", "--error-logfile", "-", "--worker-tmp-dir", str(store.parent)]
-    environment = os.environ | {"FAULTLINE_STORE": str(store)}
+    environment = os.environ | {"FAULTLINE_STORE": str(store), "HOME": str(store.parent)}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "tests.guarded:serve()"], cwd=CHECKOUT, env=environment, stdout=output, stderr=output

@@ -295,8 +295,11 @@ def test_every_input_of_a_result_is_in_its_key(auditor, store):
         replace(PAIR, attack="fgsm-linf"),
     ]
     assert len({key(request) for request in requests}) == len(requests)
-    assert work.card_key(other_model) != work.card_key(replace(other_model, content_hash="third"))
-    assert work.card_key(other_model) == work.card_key(replace(other_model, added="2031-01-01"))
+    assert work.model_key(other_model) == work.model_key(replace(other_model, added="2031-01-01"))
+    data = fakes.DATA[0]
+    changes = ({"content_hash": "other"}, {"classes": fakes.CLASSES[::-1]}, {"size": (16, 64)})
+    assert all(work.data_key(replace(data, **change)) != work.data_key(data) for change in changes)
+    assert work.data_key(data) == work.data_key(replace(data, added="2031-01-01", epsilon="1/255"))
 
 
 def test_results_of_another_version_are_not_mixed_in(auditor, jobs, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -44,6 +44,21 @@ def test_nouns_with_equal_fields_have_different_keys():
     first, second = RosterRequest("m", "d", "a", 1), RosterRequest("m", "d", "a", 1, seed=1)
     assert keys.content_key(first) != keys.content_key(second)
     assert keys.content_key(first) != keys.content_key(("m", "d", "a", 1, 0))
+
+
+@dataclass(frozen=True)
+class First:
+    size: int
+
+
+@dataclass(frozen=True)
+class Second:
+    size: int
+
+
+def test_nouns_are_told_apart_by_their_name_alone():
+    assert keys.content_key(First(1)) == keys.content_key(First(1))
+    assert keys.content_key(First(1)) != keys.content_key(Second(1))
 
 
 def test_what_only_looks_alike_has_different_keys():

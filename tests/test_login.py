@@ -161,6 +161,19 @@ def test_a_link_waits_for_a_day_only(tmp_path: Path) -> None:
     assert not login.use_token(token)
 
 
+def test_a_token_is_good_for_exactly_one_of_several_threads(tmp_path: Path) -> None:
+    login = Login.open(tmp_path)
+    start = threading.Barrier(6)
+
+    def use(token: str) -> bool:
+        start.wait(10)
+        return login.use_token(token)
+
+    with ThreadPoolExecutor(6) as pool:
+        for token in [login.new_token() for _ in range(150)]:
+            assert sum(pool.map(use, [token] * 6)) == 1
+
+
 def test_the_secret_is_private_and_lasting(tmp_path: Path) -> None:
     secrets = {Login.open(tmp_path).secret, Login.open(tmp_path).secret}
     assert len(secrets) == 1

@@ -92,6 +92,12 @@ def test_arrays_that_come_back_cannot_be_changed(store):
             array[...] = 0
 
 
+def test_a_rebuilt_record_freezes_the_arrays_it_is_given():
+    flat = serial.flatten(RECORDS["gallery"])
+    arrays = {name: array.copy() for name, array in flat.arrays.items()}
+    assert not serial.rebuild(KINDS["gallery"], flat.value, arrays).labels.flags.writeable
+
+
 def test_stored_results_are_readable_without_faultline(store):
     store.records.write("examination", KEY, RECORDS["examination"])
     folder = store.root / "records" / "examination" / KEY[:2] / KEY

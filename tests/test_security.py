@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flask import Response
+from flask import Flask, Response
 from werkzeug.test import Client
 
+import engine
 from dashboard import security
 from dashboard.login import Login
 from dashboard.settings import Settings
 from tests import guarded
+from tests.fakes import FakeAuditor
 from tests.servers import ECHO, FAIL, START, Reply, Running
 
 LIMIT = 2 * 1024 * 1024

@@ -177,7 +177,7 @@ def _process(command_line: list[str], output: Path, **environment: str) -> Itera
         process = subprocess.Popen(
             command_line,
             cwd=CHECKOUT,
-            env=os.environ | environment | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | environment | {"PYTHONUNBUFFERED": "1", "HOME": str(output.parent)},
             stdout=file,
             stderr=file,
         )

@@ -64,7 +64,7 @@ def texts(curves: Curves, colours: Palette) -> list[dict[str, object]]:
     return [
         _title(_distance_title(curves, colours), DISTANCE_TITLE_Y, colours),
         _title(
-            "<b>Attack flow</b>, share of the margin lost · grey: largest under noise of the same size",
+            "<b>Attack flow</b> through each branch, share of the margin lost · grey: largest under noise of the same size",
             FLOW_TITLE_Y,
             colours,
         ),
@@ -168,15 +168,14 @@ def _kinship(curves: Curves, colours: Palette) -> list[Scatter]:
 
 
 def _flow(curves: Curves, colours: Palette) -> list[Bar]:
-    x = np.arange(len(curves.names))
-    floor = np.array(curves.flow_floor)
-    pairs = list(zip(curves.flow, curves.flow_floor, strict=True))
-    rows = zip(curves.names, pairs, strict=True)
+    present = [(k, flow) for k, flow in enumerate(curves.flow) if flow is not None]
+    x = np.array([k for k, _ in present])
+    floor = np.array([flow.floor for _, flow in present])
     text = [
-        f"<b>{html.escape(name)}</b><br>attack flow {flow:+.1%}<br>largest under noise {low:.1%}"
-        for name, (flow, low) in rows
+        f"<b>{html.escape(flow.site)}</b><br>attack flow {flow.share:+.1%}<br>largest under noise {flow.floor:.1%}"
+        for _, flow in present
     ]
-    above = [colours.adversarial if abs(flow) > low else colours.shared for flow, low in pairs]
+    above = [colours.adversarial if abs(flow.share) > flow.floor else colours.shared for _, flow in present]
     floors = Bar(
         x=x,
         y=2 * floor,
@@ -189,7 +188,7 @@ def _flow(curves: Curves, colours: Palette) -> list[Bar]:
     )
     bars = Bar(
         x=x,
-        y=curves.flow,
+        y=np.array([flow.share for _, flow in present]),
         yaxis="y3",
         width=FLOW_WIDTH,
         marker={"color": above, "line": {"width": 0}},

@@ -18,6 +18,17 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """Attack flow through one site that other paths pass by."""
+
+    site: str
+    share: float
+    """Of the margin lost, signed."""
+    floor: float
+    """Largest share under noise of the same size."""
+
+
+@dataclass(frozen=True, slots=True)
 class Curves:
     """One value per shown site (the head has none); every tuple has the length of `names`."""
 
@@ -26,9 +37,8 @@ class Curves:
     """1 - Jaccard of the clean and the adversarial datapath."""
     floor_low: tuple[float, ...]
     floor_high: tuple[float, ...]
-    flow: tuple[float, ...]
-    """Share of the margin lost, signed."""
-    flow_floor: tuple[float, ...]
+    flow: tuple[Flow | None, ...]
+    """What passes through the branch of each column's block; None where every path runs through the one site."""
     true_class: tuple[float, ...] | None
     """Jaccard with the true class's datapath; None until it has been computed."""
     fooled_into: tuple[float, ...] | None
@@ -49,8 +59,7 @@ def build(examination: Examination, comparison: Comparison, drawn: River, kinshi
         distance=tuple(row.distance for row in rows),
         floor_low=tuple(row.floor_low for row in rows),
         floor_high=tuple(row.floor_high for row in rows),
-        flow=tuple(row.flow for row in rows),
-        flow_floor=tuple(row.flow_floor for row in rows),
+        flow=tuple(_flow(examination, comparison, k, set(sites)) for k in sites),
         true_class=tuple(kinship.true_class[k] for k in sites) if kinship else None,
         fooled_into=tuple(kinship.fooled_into[k] for k in sites) if kinship else None,
         true_name=examination.classes[examination.clean.target],
@@ -58,6 +67,21 @@ def build(examination: Examination, comparison: Comparison, drawn: River, kinshi
         parts=_mark(places, comparison.parts_at, "part at"),
         merges=_mark(places, kinship.merges_at if kinship else None, f"nearer to '{fooled_name}' from"),
     )
+
+
+def _flow(examination: Examination, comparison: Comparison, site: int, shown: set[int]) -> Flow | None:
+    """The flow of a site, or for a block's output, where it is the whole margin by construction, of the block's branch."""
+    inside = range(site) if examination.sites[site].is_cut else range(site + 1)
+    block = examination.sites[site].name
+    places = [
+        k
+        for k in inside
+        if not examination.sites[k].is_cut and (k == site or (k not in shown and examination.sites[k].name.startswith(f"{block}.")))
+    ]
+    if not places:
+        return None
+    row = comparison.sites[places[-1]]
+    return Flow(row.site, row.flow, row.flow_floor)
 
 
 def _mark(places: dict[str, float], site: str | None, text: str) -> Mark | None:

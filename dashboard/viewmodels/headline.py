@@ -84,8 +84,8 @@ def _restoring(examination: Examination, restoration: Restoration | None) -> Cla
 
 
 def claimable_maps(examination: Examination) -> int:
-    """Return the number of maps outside stem and cut sites: the ones restoration may choose from."""
-    return sum(site.channels for site in examination.sites if site.role != "stem" and not site.is_cut)
+    """Return the number of maps outside the stem: the ones restoration may choose from."""
+    return sum(site.channels for site in examination.sites if site.role != "stem")
 
 
 def percent(share: float) -> str:

@@ -32,6 +32,7 @@ class LayerPanel:
     width: int = 0
     columns: int = 1
     is_pooled: bool = False
+    is_stem: bool = False
     is_cut: bool = False
     images: int = 0
     counts: tuple[int, ...] = ()
@@ -113,7 +114,8 @@ def build(examination: Examination, comparison: Comparison, ask: asks.LayerAsk) 
         width=site.width,
         columns=columns(site.channels),
         is_pooled=max(site.height, site.width) > TILE_LIMIT,
-        is_cut=site.is_cut or site.role == "stem",
+        is_stem=site.role == "stem",
+        is_cut=site.is_cut,
         images=len(examination.outcomes),
         counts=tuple(np.bincount(group, minlength=len(GROUP_NAMES)).tolist()),
         group=tuple(group.tolist()),

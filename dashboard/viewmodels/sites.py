@@ -27,8 +27,10 @@ class Row:
     floor_high: float
     flow: float
     flow_floor: float
+    role: str
+    """The stem is left out of claims."""
     is_cut: bool
-    """Stem and cut sites are left out of claims."""
+    """Every path runs through it, so its flow is the whole margin whatever the attack."""
 
 
 def build(examination: Examination, comparison: Comparison) -> tuple[Row, ...]:
@@ -46,7 +48,8 @@ def build(examination: Examination, comparison: Comparison) -> tuple[Row, ...]:
             round(sets.floor_high, 6),
             round(sets.flow, 6),
             round(sets.flow_floor, 6),
-            place.is_cut or place.role == "stem",
+            place.role,
+            place.is_cut,
         )
         for place, sets in zip(examination.sites, comparison.sites, strict=True)
     )

@@ -24,7 +24,7 @@ def add(store: Store, name: str, found: Images, *, source: str, epsilon: str = "
         channels=found.x.shape[3],
         size=(found.x.shape[1], found.x.shape[2]),
         source=source,
-        added=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         epsilon=epsilon,
     )
     store.add_data(card, found.x, found.y, found.names)

@@ -59,7 +59,7 @@ def add(store: Store, submission: Submission) -> ModelCard:
         std=declared.std,
         sites=made.sites,
         links=made.links,
-        added=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
     )
     store.add_model(card, submission.weights)
     return store.model_card(submission.name)

@@ -61,9 +61,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             _sync(file)
         _sync(temporary)
-        if not target.exists():
-            _rename_new(temporary, target)
-            _sync(parent)
+        _rename_new(temporary, target)
+        _sync(parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

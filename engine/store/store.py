@@ -57,12 +57,14 @@ class Store:
             self.records.sweep()
 
     def models(self) -> tuple[ModelCard, ...]:
-        """Return the cards of all models, by name."""
-        return tuple(self._card("models", name, ModelCard) for name in self._listed("models"))
+        """Return the cards of all models, in the order they were added."""
+        cards = [self._card("models", name, ModelCard) for name in self._listed("models")]
+        return tuple(sorted(cards, key=lambda card: card.added))
 
     def datasets(self) -> tuple[DatasetCard, ...]:
-        """Return the cards of all data sets, by name."""
-        return tuple(self._card("data", name, DatasetCard) for name in self._listed("data"))
+        """Return the cards of all data sets, in the order they were added."""
+        cards = [self._card("data", name, DatasetCard) for name in self._listed("data")]
+        return tuple(sorted(cards, key=lambda card: card.added))
 
     def model_card(self, name: str) -> ModelCard:
         """Return a model's card; raises UnknownName."""
