@@ -29,7 +29,7 @@ def start() -> Flask:
         if invitation.is_first(Login.open(chosen.store)):
             serving.announce(chosen)
     except EngineError as error:
-        # The one error that makes gunicorn print a line and end, instead of a trace or a new worker for ever.
+        # The one error that makes gunicorn print a line and end, instead of our trace or a new worker for ever.
         sys.stderr.write(f"faultline: {error}\n")
         raise AppImportError("Faultline cannot start.") from error
     return server

@@ -97,7 +97,12 @@ def add_all(store: Store) -> None:
     """Add two models and one data set of 40 images."""
     for card in fakes.MODELS:
         store.add_model(card, b"weights")
+    add_data(store)
+
+
+def add_data(store: Store, content_hash: str = "abcd") -> None:
+    """Add the data set alone."""
     labels = np.arange(40) % 10
     images = np.random.default_rng(0).integers(0, 255, size=(40, 32, 32, 1), dtype=np.uint8)
-    card = fakes.DatasetCard("digits", "abcd", 40, fakes.CLASSES, (4,) * 10, 1, (32, 32), "npz", "2026-11-22")
+    card = fakes.DatasetCard("digits", content_hash, 40, fakes.CLASSES, (4,) * 10, 1, (32, 32), "npz", "2026-11-22")
     store.add_data(card, images, labels, tuple(f"{k}.png" for k in range(40)))

@@ -269,6 +269,24 @@ def test_an_image_that_a_masked_gradient_left_alone_is_called_unperturbed(model,
     assert statuses == {"unperturbed"}
 
 
+def test_a_resisting_image_is_perturbed_even_if_every_step_lowers_its_loss(model, pictures, labels):
+    class Backwards(Model):
+        def logits(self, given: Tensor) -> Tensor:
+            return self.network((2 * given.detach() - given).double())
+
+    result = attacked(Backwards(model.network), pictures, labels, Fgsm())
+    assert {outcome.status for outcome in result.outcomes} == {"resisted"}
+
+
+def test_an_image_whose_gradient_is_not_finite_is_reported_as_failed(model, pictures, labels):
+    class Rooted(Model):
+        def logits(self, given: Tensor) -> Tensor:
+            return self.network(given.double()) + 0 * (given - given.detach()).sqrt().sum()
+
+    result = attacked(Rooted(model.network), pictures, labels, PgdLinf())
+    assert {outcome.status for outcome in result.outcomes} == {"failed"}
+
+
 class _Steps(nn.Module):
     """Quantises its input: the gradient is zero everywhere."""
 
@@ -402,6 +420,7 @@ def test_a_network_comes_back_as_it_was(pictures):
         assert not any(parameter.requires_grad for parameter in network.parameters())
         network.train()
         network(pictures.requires_grad_()).sum().backward()
+        network.zero_grad(set_to_none=False)
         torch.rand(3)
     pictures.requires_grad_(False)
     assert snapshot(network) == before

@@ -302,6 +302,22 @@ def test_every_input_of_a_result_is_in_its_key(auditor, store):
     assert work.data_key(data) == work.data_key(replace(data, added="2031-01-01", epsilon="1/255"))
 
 
+def test_a_model_or_data_set_replaced_under_its_name_has_other_results(store, tmp_path):
+    def key(held: Store) -> str:
+        return Auditor(held, PatientJobs(held.root))._examination(PAIR).key
+
+    other = Store(tmp_path / "other")
+    other.add_model(replace(fakes.MODELS[0], content_hash="retrained"), b"w")
+    fake_work.add_data(other)
+    another = Store(tmp_path / "another")
+    another.add_model(fakes.MODELS[0], b"w")
+    fake_work.add_data(another, content_hash="relabelled")
+    same = Store(tmp_path / "same")
+    fake_work.add_all(same)
+    assert key(same) == key(store)
+    assert len({key(store), key(other), key(another)}) == 3
+
+
 def test_results_of_another_version_are_not_mixed_in(auditor, jobs, monkeypatch):
     auditor.examination(PAIR)
     jobs.work()

@@ -71,7 +71,7 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     jobs = Jobs(root, errands.perform)
     jobs.submit({"key": sys.argv[2], "do": sys.argv[3]}, priority="interactive", doing="testing")
-    while jobs.progress(sys.argv[2]).state == "working":
+    while jobs.progress(sys.argv[2]).state == "working" and not (root / "leave").exists():
         time.sleep(0.02)
     forbidden = [name for name in ("torch", "dash", "plotly") if name in sys.modules]
     print(forbidden, flush=True)
@@ -114,6 +114,15 @@ def test_an_owner_loads_no_torch_and_ends_without_noise(tmp_path, fresh_root):
     until(lambda: not processes_of(process.pid), 5)
     # All cores for torch, few malloc arenas, and nothing in the worker has imported torch yet.
     assert (fresh_root / "environment").read_text() == f"{len(os.sched_getaffinity(0))},2,False"
+
+
+def test_an_owner_that_leaves_in_the_middle_of_work_is_quick_and_quiet(tmp_path, fresh_root):
+    process = owner(tmp_path, fresh_root, key_of("middle"), "wait")
+    until(lambda: starts(fresh_root, key_of("middle")))
+    (fresh_root / "leave").touch()
+    output, noise = process.communicate(timeout=10)
+    assert (process.returncode, output.strip(), noise) == (0, "[]", "")
+    until(lambda: not processes_of(process.pid), 5)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.data import intake
+from engine.data import intake, npz
 from engine.errors import BadInput, UnknownName
 
 COLOUR = np.random.default_rng(0).integers(0, 256, size=(6, 4, 5, 3), dtype=np.uint8)
@@ -40,6 +40,15 @@ def test_an_npz_file_is_read_whole(tmp_path):
 
 def test_classes_that_are_not_named_are_numbered(tmp_path):
     assert intake.read_npz(archive(tmp_path, x=COLOUR, y=LABELS)).classes == ("0", "1", "2")
+
+
+def test_a_list_of_classes_names_the_labels_of_an_npz_file(tmp_path):
+    found = intake.read_npz(archive(tmp_path, x=COLOUR, y=LABELS))
+    named = intake.with_classes(found, ["a", "b", "c", "d"])
+    assert named.classes == ("a", "b", "c", "d")
+    assert named.y is found.y and named.x is found.x
+    with pytest.raises(BadInput, match="The data set has the label 2, but only 2 classes"):
+        intake.with_classes(found, ["a", "b"])
 
 
 def test_three_equal_channels_are_stored_as_one(tmp_path):
@@ -100,6 +109,19 @@ def test_a_header_that_declares_more_than_there_is_costs_no_memory(tmp_path, sha
         file.writestr("x.npy", header(shape) + b"\0" * 100)
     with pytest.raises(BadInput, match="declares"):
         intake.read_npz(tmp_path / "set.npz")
+
+
+def test_an_array_over_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "MOST_BYTES", COLOUR.nbytes - 1)
+    with pytest.raises(BadInput, match=r"declares 360 bytes; at most 359"):
+        intake.read_npz(archive(tmp_path, x=COLOUR, y=LABELS))
+
+
+def test_pictures_over_the_limit_are_refused_after_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "MOST_BYTES", 100)
+    path = folder(tmp_path, {"a/1.png": COLOUR[0], "a/2.png": COLOUR[1]})
+    with pytest.raises(BadInput, match="2 pictures of 60 bytes are more than the 100"):
+        intake.read_folder(path)
 
 
 def test_a_negative_shape_is_refused(tmp_path):

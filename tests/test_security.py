@@ -301,6 +301,21 @@ def test_an_exception_is_a_number_that_stands_in_the_log(server: Running) -> Non
     assert guarded.SECRET_TEXT in logged[logged.index(f"Error {number}") :]
 
 
+def test_a_store_that_cannot_be_read_is_not_ready_and_named_in_the_log_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise engine.StoreError(f"{tmp_path} is gone.")
+
+    auditor = FakeAuditor()
+    auditor.models = broken
+    server = Flask("probes")
+    guarded.app.register_probes(server, auditor)
+    reply = server.test_client().get("/ready")
+    assert (reply.status_code, reply.text) == (503, "not ready\n")
+    assert str(tmp_path) in caplog.text
+
+
 def test_flask_serves_no_folder_of_its_own() -> None:
     assert "static" not in guarded.app.shell().server.view_functions
 

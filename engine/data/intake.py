@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,7 @@ def read_npz(path: Path) -> Images:
     _check_pixels(path.name, x)
     labels = _labels(path.name, y, len(x))
     names = _named(path.name, classes, labels)
-    if int(labels.max()) >= len(names):
-        raise BadInput(f"{path.name} has the label {int(labels.max())}, but only {len(names)} classes.")
+    _check_named(path.name, labels, names)
     return Images(_stored(x), _read_only(labels), names, tuple(f"{index:05d}" for index in range(len(x))))
 
 
@@ -59,6 +58,12 @@ def read_folder(path: Path, classes: Sequence[str] | None = None, *, size: tuple
     indices = {folder.name: _index(folder.name, names) for folder in folders}
     labels = np.asarray([indices[file.parent.name] for file in files], dtype=np.int64)
     return Images(_stored(_decoded(files, size)), _read_only(labels), names, _file_names(files))
+
+
+def with_classes(found: Images, classes: Sequence[str]) -> Images:
+    """Return images with their labels read as indices into `classes`; raises BadInput for a label that has no name."""
+    _check_named("The data set", found.y, classes)
+    return replace(found, classes=tuple(classes))
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -84,6 +89,11 @@ def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
         outside = int(y.min()) if int(y.min()) < 0 else int(y.max())
         raise BadInput(f"Labels in {name} must lie between 0 and {MOST_CLASSES - 1}, got {outside}.")
     return y.astype(np.int64)
+
+
+def _check_named(source: str, labels: np.ndarray, classes: Sequence[str]) -> None:
+    if int(labels.max()) >= len(classes):
+        raise BadInput(f"{source} has the label {int(labels.max())}, but only {len(classes)} classes.")
 
 
 def _named(name: str, classes: np.ndarray | None, labels: np.ndarray) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ ARCHITECTURE = "digits_resnet"
 LICENCE = "CC BY 4.0, E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, doi 10.24432/C50P49"
 """Of the data; scikit-learn, which carries it, is BSD 3-clause."""
 EPSILON = Fraction(24, 255)
-"""Strength at which PGD-10 leaves 0.2 % of the held-out images right for the standard network, for the robust 88.4 %."""
+"""Under PGD-10 of this strength the standard network is right on 0.2 % of the held-out images, the robust on 88.4 %."""
 
 
 def weights(model: str) -> Path:

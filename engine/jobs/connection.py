@@ -56,9 +56,6 @@ class Connection:
         if self._client is None and self._cluster is None:
             self._ownership.release()
             return
-        level = logging.getLogger("distributed").level
-        # What Dask logs while it is torn down (lost heartbeats, cancelled futures) is no news to anybody.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
             if self._client is not None:
                 self._client.close(timeout=2)
@@ -68,7 +65,6 @@ class Connection:
         except (OSError, TimeoutError) as error:
             log.warning("The connection to the workers did not end cleanly: %s", error)
         finally:
-            logging.getLogger("distributed").setLevel(level)
             self._client = self._cluster = None
             self._ownership.release()
 

@@ -159,6 +159,8 @@ class Jobs:
                 str(self._root),
                 key=ticket.key,
                 priority=PRIORITIES[ticket.priority],
+                # What is handed in within this time is one batch to Dask, and of a batch it begins the last one first.
+                fifo_timeout=0,
             )
             ticket.sent.set()
             future.add_done_callback(functools.partial(self._settle, ticket))

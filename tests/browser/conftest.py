@@ -1,0 +1,156 @@
+"""The real server on the real demo, and a real Chromium. Skips without a browser; with BROWSER_REQUIRED=1 that fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PATIENCE = 120_000
+"""Milliseconds a test waits for work on a busy machine; nothing is asserted of the time it takes."""
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Served:
+    """A running dashboard."""
+
+    url: str
+    link: str
+    store: Path
+    process: subprocess.Popen
+
+    def new_link(self) -> str:
+        """Return another one-time link, as the command line prints it."""
+        command = [sys.executable, "-m", "dashboard", "--new-link", "--store", str(self.store)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@dataclass
+class Watched:
+    """A page with everything it complained about and every address it called."""
+
+    page: object
+    errors: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+
+def _missing(reason: str) -> None:
+    if os.environ.get("BROWSER_REQUIRED") == "1":
+        pytest.fail(f"BROWSER_REQUIRED=1, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[object]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        _missing("no Chromium is installed (apt package chromium)")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("playwright is not installed (requirements-dev.txt)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def start(store: Path, *, port: int | None = None) -> Served:
+    """Start `python -m dashboard` on a store and wait for the link it prints."""
+    port = port or _free_port()
+    command = [sys.executable, "-m", "dashboard", "--store", str(store), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        found = re.search(r"http://\S+token=\S+", line)
+        if found:
+            return Served(f"http://127.0.0.1:{port}", found.group(), store, process)
+    raise RuntimeError("the dashboard did not start:\n" + "".join(printed))
+
+
+def stop(served: Served) -> None:
+    """End a dashboard like Ctrl-C does."""
+    served.process.send_signal(signal.SIGINT)
+    try:
+        served.process.wait(30)
+    finally:
+        served.process.kill()
+
+
+@pytest.fixture(scope="session")
+def served(chromium, tmp_path_factory) -> Iterator[Served]:
+    running = start(tmp_path_factory.mktemp("demo") / "store")
+    yield running
+    stop(running)
+
+
+@pytest.fixture(scope="session")
+def cookies(chromium, served) -> list[dict]:
+    """Log in once with the printed link; later pages start with its cookie."""
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(served.link)
+    page.wait_for_selector("#network-panel", state="attached", timeout=PATIENCE)
+    found = context.cookies()
+    context.close()
+    return found
+
+
+@pytest.fixture
+def watched(chromium, served, cookies) -> Iterator[Watched]:
+    """A logged-in page that fails its test on any console error, page error or call to another machine."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    context.add_cookies(cookies)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    seen = Watched(page)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and seen.errors.append(message.text))
+    page.on("request", lambda request: seen.hosts.add(urlsplit(request.url).hostname or "inline"))
+    yield seen
+    context.close()
+    assert seen.errors == []
+    assert seen.hosts <= {"127.0.0.1", "inline"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(page: object, expression: str, *, seconds: float = PATIENCE / 1000) -> None:
+    """Wait until a JavaScript expression holds. Playwright's own waiting needs `eval`, which the page's policy forbids."""
+    wait_until(lambda: page.evaluate(f"() => Boolean({expression})"), seconds=seconds, what=expression)
+
+
+def settled(page: object) -> None:
+    """Wait until the river is drawn and all checks of the view have run."""
+    page.wait_for_selector("#network-river .main-svg .trace", state="attached")
+    until(page, "document.querySelector('#status').textContent.startsWith('All checks')")
+
+
+def wait_until(claim: Callable[[], bool], *, seconds: float = 60.0, what: str = "it") -> None:
+    """Wait until a claim of the outside world holds, or fail."""
+    end = time.monotonic() + seconds
+    while not claim():
+        if time.monotonic() > end:
+            raise AssertionError(f"this did not come true in {seconds:g} s: {what}")
+        time.sleep(0.1)
