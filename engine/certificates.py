@@ -313,7 +313,7 @@ def _avoid(evidence: Evidence) -> frozenset[int]:
 def _evidence(bundle: ModelBundle, dataset: Dataset, examination: Examination) -> Evidence:
     sides = {}
     for name in ("clean", "adversarial"):
-        pictures = walk.unit(np.moveaxis(examination.images[name], 3, 1), bundle.device).contiguous()
+        pictures = walk.unit(np.ascontiguousarray(np.moveaxis(examination.images[name], 3, 1)), bundle.device)
         found = [(o.before if name == "clean" else o.after).label for o in examination.outcomes]
         sides[name] = Case(pictures, torch.tensor(found, device=bundle.device))
     blank = Evidence(bundle, dataset, examination, sides["clean"], sides["adversarial"], None)  # type: ignore[arg-type]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
@@ -107,20 +108,36 @@ def _store(root: str) -> Store:
     return Store(root, create=False)
 
 
-def _bundle(store: Store, model: str) -> ModelBundle:
-    return _loaded(store, model, model_key(store.model_card(model)))
+@final
+class Bundles:
+    """The networks a worker used last, at most `BUNDLES`; loading one is reported, since it takes seconds."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[str, ModelBundle] = OrderedDict()
+
+    def bundle(self, inputs: Inputs, model: str) -> ModelBundle:
+        """Return the bundle of a stored model; a model replaced under its name is another one."""
+        key = keys.content_key(str(inputs.store.root), model_key(inputs.store.model_card(model)))
+        if key not in self._held:
+            from engine.models import load
+
+            inputs.report(0, 0, f"Loading '{model}'")
+            self._held[key] = load.bundle(inputs.store, model)
+        self._held.move_to_end(key)
+        while len(self._held) > BUNDLES:
+            self._held.popitem(last=False)
+        return self._held[key]
+
+    def clear(self) -> None:
+        """Let go of all networks."""
+        self._held.clear()
 
 
-@functools.lru_cache(maxsize=BUNDLES)
-def _loaded(store: Store, model: str, key: str) -> ModelBundle:  # noqa: ARG001 (the key tells versions of a model apart)
-    from engine.models import load
-
-    return load.bundle(store, model)
+LOADED: Final = Bundles()
 
 
 def _both(inputs: Inputs, request: RosterRequest | ExaminationRequest | Place) -> tuple[ModelBundle, Dataset]:
-    inputs.report(0, 0, f"Loading '{request.model}'")
-    return _bundle(inputs.store, request.model), inputs.store.dataset(request.data)
+    return LOADED.bundle(inputs, request.model), inputs.store.dataset(request.data)
 
 
 def _roster(inputs: Inputs, request: RosterRequest) -> None:

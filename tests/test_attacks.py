@@ -79,7 +79,7 @@ def changes(result, pictures) -> np.ndarray:
     return result.images.astype(int) - images.to_bytes(pictures.numpy())
 
 
-def never(rows: Tensor, _points: Tensor, _logits: Tensor) -> Tensor:
+def never(rows: Tensor, _points: Tensor) -> Tensor:
     return torch.zeros(len(rows), dtype=torch.bool)
 
 
@@ -216,39 +216,50 @@ def test_pgd_steps_cross_the_budget_whatever_their_number():
     assert sizes[40] == pytest.approx(0.5 / 255)
 
 
-def test_a_resisting_image_keeps_its_point_of_highest_loss(model, pictures, labels):
-    task = gradient.Task(pictures, labels, torch.zeros_like(pictures))
+def climbed(monkeypatch, model, task, accept) -> tuple[gradient.Found, Tensor, Tensor]:
+    """Ascend while writing down every point and its loss: (steps, batch, ...), the start left out."""
     seen = []
+    real = gradient._differentiate
 
-    def watch(rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
-        seen.append((points, torch.nn.functional.cross_entropy(logits, labels[rows], reduction="none")))
-        return never(rows, points, logits)
+    def watched(bundle, points, labels):
+        answer = real(bundle, points, labels)
+        seen.append((points.detach(), answer[1]))
+        return answer
 
+    monkeypatch.setattr(gradient, "_differentiate", watched)
     # Steps as large as the budget jump from corner to corner, so the last point is often not the best.
-    found = gradient.ascend(model, task, gradient.SignAscent(0.2, 0.4, 6), watch)
-    losses = torch.stack([losses for _, losses in seen[1:]])
-    points = torch.stack([points for points, _ in seen[1:]])
-    best = losses.argmax(dim=0)
-    assert torch.equal(found.points, points[best, torch.arange(COUNT)])
+    found = gradient.ascend(model, task, gradient.SignAscent(0.2, 0.4, 6), accept)
+    return found, torch.stack([points for points, _ in seen[1:]]), torch.stack([losses for _, losses in seen[1:]])
+
+
+@pytest.mark.parametrize("accepts", [False, True])
+def test_the_point_of_highest_loss_is_kept_whether_or_not_the_attack_succeeds(
+    model, pictures, labels, monkeypatch, accepts
+):
+    task = gradient.Task(pictures, labels, torch.zeros_like(pictures))
+    found, points, losses = climbed(
+        monkeypatch, model, task, lambda rows, _: torch.full((len(rows),), accepts, dtype=torch.bool)
+    )
+    assert torch.equal(found.points, points[losses.argmax(dim=0), torch.arange(COUNT)])
     assert not torch.equal(found.points, found.last)
 
 
-def test_an_accepted_image_stops_and_the_others_go_on(model, pictures, labels):
+def test_where_the_strongest_point_does_not_succeed_the_first_that_does_is_kept(model, pictures, labels, monkeypatch):
     task = gradient.Task(pictures, labels, torch.zeros_like(pictures))
-    accepted: dict[int, Tensor] = {}
+    first: dict[int, Tensor] = {}
 
-    def when_wrong(rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
-        assert not set(rows.tolist()) & set(accepted)
-        wrong = logits.argmax(dim=1) != labels[rows]
-        accepted.update(zip(rows[wrong].tolist(), points[wrong], strict=True))
-        return wrong
+    def only_the_first_asked(rows: Tensor, points: Tensor) -> Tensor:
+        answer = torch.tensor([row not in first for row in rows.tolist()])
+        first.update({row: point for row, point in zip(rows.tolist(), points, strict=True) if row not in first})
+        return answer
 
-    found = gradient.ascend(model, task, gradient.ascent_of(PgdLinf(STRONG)), when_wrong)
-    assert 0 < len(accepted) < COUNT
-    assert all(torch.equal(found.points[row], point) for row, point in accepted.items())
+    found, _, losses = climbed(monkeypatch, model, task, only_the_first_asked)
+    assert first
+    assert all(torch.equal(found.points[row], point) for row, point in first.items())
+    assert len(losses) == 6
 
 
-def test_a_point_that_fools_only_before_rounding_does_not_end_the_attack():
+def test_an_attack_goes_on_beyond_a_point_that_fools_only_before_rounding():
     class Threshold(Model):
         def logits(self, given: Tensor) -> Tensor:
             brightness = given.double().mean(dim=(1, 2, 3))
@@ -258,7 +269,7 @@ def test_a_point_that_fools_only_before_rounding_does_not_end_the_attack():
     small_steps = MiFgsm(steps=80)
     result = attacked(Threshold(nn.Identity(), ("dark", "bright")), grey, torch.tensor([0]), small_steps)
     assert result.outcomes[0].status == "fooled"
-    assert (result.images == 101).all()
+    assert (result.images == 108).all()
 
 
 def test_an_image_that_a_masked_gradient_left_alone_is_called_unperturbed(model, pictures):

@@ -91,7 +91,7 @@ def restored_modules() -> Iterator[None]:
     """The made-up computations replace modules of the engine; afterwards the real ones are back."""
     known = dict(sys.modules)
     homes = {name: getattr(home, name, None) for name, home in fake_work.HOMES.items()}
-    work._loaded.cache_clear()
+    work.LOADED.clear()
     yield
     for name, home in fake_work.HOMES.items():
         full = f"{home.__name__}.{name}"
@@ -519,14 +519,23 @@ def test_a_worker_that_does_not_see_the_store_says_so(tmp_path):
         fake_work.perform(GOOD, str(tmp_path))
 
 
-def test_a_worker_keeps_few_networks(store):
-    for model in ("digits-standard", "digits-robust", "digits-standard"):
-        fake_work.perform(work.task("roster", keys.content_key(model), replace(CLASS, model=model)), str(store.root))
-    assert [call for call in calls(store) if call.startswith("bundle")] == [
-        "bundle digits-standard",
-        "bundle digits-robust",
-    ]
-    assert work._loaded.cache_info().maxsize == 4
+def test_a_worker_keeps_the_networks_it_used_last(store):
+    names = [f"model-{k}" for k in range(work.BUNDLES + 1)]
+    for name in names:
+        store.add_model(replace(fakes.MODELS[0], name=name), b"w")
+    for step, name in enumerate([*names[:4], names[0], names[4], names[0], names[1]]):
+        task = work.task("roster", keys.content_key(step), replace(CLASS, model=name))
+        fake_work.perform(task, str(store.root))
+    loaded = [call.removeprefix("bundle ") for call in calls(store) if call.startswith("bundle")]
+    assert loaded == [*names, names[1]], "the one not used for longest had to go"
+
+
+def test_loading_is_reported_only_when_it_happens(store, monkeypatch):
+    heard = []
+    monkeypatch.setattr(Notes, "reporter", lambda *_: lambda done, total, message: heard.append(message))  # noqa: ARG005
+    for step in range(2):
+        fake_work.perform(work.task("roster", keys.content_key(step), CLASS), str(store.root))
+    assert heard == ["Loading 'digits-standard'", "Attacking", "Attacking"]
 
 
 def test_records_read_lately_are_kept_within_a_budget():

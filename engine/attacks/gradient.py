@@ -105,38 +105,79 @@ class Found:
     """What an ascent found for each image."""
 
     points: Tensor
-    """The first point that was accepted, else that of the highest loss; the start only where nothing else was seen."""
+    """The point of the highest loss; where only others were accepted, the first of those."""
     last: Tensor
     """Where the ascent ended."""
     broken: Tensor
     """(batch,) bool: logits or gradient were not finite, and the image was given up."""
 
 
-Accept = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Given (rows,) indices into the task, their points and logits, returns (rows,) bool: need not go on."""
+Accept = Callable[[Tensor, Tensor], Tensor]
+"""Given (rows,) indices into the task and their points, returns (rows,) bool: the attack has succeeded there."""
 
 
 def ascend(bundle: Classifier, task: Task, ascent: Ascent, accept: Accept) -> Found:
-    """Climb the cross-entropy from `task.start`; an accepted image stops, the others go on without it."""
-    change, momentum, best = task.start.clone(), torch.zeros_like(task.start), task.start.clone()
-    best_loss = torch.full_like(task.labels, -torch.inf, dtype=torch.float64)
-    broken = torch.zeros_like(task.labels, dtype=torch.bool)
-    rows = torch.arange(len(task.labels), device=task.labels.device)
+    """Climb the cross-entropy from `task.start` for all steps, also beyond the first success: the strongest point counts."""
+    climb = _Climb.at(task)
+    momentum = torch.zeros_like(task.start)
     for step in range(ascent.steps + 1):
-        points = task.images[rows] + change[rows]
+        rows = (~climb.broken).nonzero()[:, 0]
+        if not len(rows):
+            break
+        points = task.images[rows] + climb.change[rows]
         logits, losses, gradient = _differentiate(bundle, points, task.labels[rows])
         sound = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(dim=1)
-        accepted = sound & accept(rows, points, logits)
+        climb.broken[rows[~sound]] = True
+        climb.note_success(rows, sound & (logits.argmax(dim=1) != task.labels[rows]), points, accept)
         # The loss of the start does not count: a masked gradient must not pass off a clean image as an attacked one.
-        better = sound & (accepted | ((losses > best_loss[rows]) & (step > 0)))
-        best[rows[better]], best_loss[rows[better]] = change[rows[better]], losses[better]
-        broken[rows[~sound]] = True
-        going = sound & ~accepted
-        if step == ascent.steps or not going.any():
-            break
-        rows = rows[going]
-        change[rows], momentum[rows] = ascent.advance(task.images[rows], change[rows], momentum[rows], gradient[going])
-    return Found(task.images + best, task.images + change, broken)
+        climb.note_loss(rows, sound & (step > 0), losses)
+        if step < ascent.steps:
+            going = rows[sound]
+            climb.change[going], momentum[going] = ascent.advance(
+                task.images[going], climb.change[going], momentum[going], gradient[sound]
+            )
+    return Found(task.images + climb.chosen(task, accept), task.images + climb.change, climb.broken)
+
+
+@dataclass(slots=True)
+class _Climb:
+    """Where every image of an ascent is and the best it has seen, as changes (batch, channels, height, width)."""
+
+    change: Tensor
+    best: Tensor
+    best_loss: Tensor
+    success: Tensor
+    succeeded: Tensor
+    broken: Tensor
+
+    @classmethod
+    def at(cls, task: Task) -> _Climb:
+        never = torch.zeros_like(task.labels, dtype=torch.bool)
+        lowest = torch.full_like(task.labels, -torch.inf, dtype=torch.float64)
+        return cls(task.start.clone(), task.start.clone(), lowest, task.start.clone(), never, never.clone())
+
+    def note_success(self, rows: Tensor, fooled: Tensor, points: Tensor, accept: Accept) -> None:
+        """Keep the first point of an image that is accepted."""
+        new = fooled & ~self.succeeded[rows]
+        if new.any():
+            accepted = rows[new][accept(rows[new], points[new])]
+            self.success[accepted] = self.change[accepted]
+            self.succeeded[accepted] = True
+
+    def note_loss(self, rows: Tensor, counts: Tensor, losses: Tensor) -> None:
+        """Keep the point of an image whose loss is the highest so far."""
+        better = rows[counts & (losses > self.best_loss[rows])]
+        self.best[better] = self.change[better]
+        self.best_loss[rows] = torch.where(counts, losses.maximum(self.best_loss[rows]), self.best_loss[rows])
+
+    def chosen(self, task: Task, accept: Accept) -> Tensor:
+        """The strongest change, unless only another one succeeds."""
+        rows = self.succeeded.nonzero()[:, 0]
+        result = self.best.clone()
+        if len(rows):
+            lost = rows[~accept(rows, task.images[rows] + self.best[rows])]
+            result[lost] = self.success[lost]
+        return result
 
 
 def ascent_of(spec: GradientAttack) -> Ascent:

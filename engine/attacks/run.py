@@ -48,7 +48,7 @@ def run(
     """Attack every correctly classified image of a batch.
 
     pictures: (batch, channels, height, width) float32, multiples of 1/255 in [0, 1]; labels, seeds: (batch,) int64, one
-    seed per image. Of each image the first point that still fools when stored is kept, else that of the highest loss.
+    seed per image. Of each image the point of the highest loss is kept; where that one, stored, does not fool, the first that does.
     Raises BadInput for images, labels, seeds or logits that cannot be judged, and WorkFailed if a budget is exceeded.
     """
     clean = inspection.check_images(pictures)
@@ -105,14 +105,9 @@ def _dispatched(bundle: Classifier, subjects: Subjects, spec: Attack) -> tuple[n
 def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> tuple[np.ndarray, np.ndarray]:
     """Attack by gradient ascent."""
 
-    def fools_when_stored(rows: Tensor, points: Tensor, logits: Tensor) -> Tensor:
-        fooled = logits.argmax(dim=1) != subjects.labels[rows]
-        if fooled.any():
-            chosen = rows[fooled]
-            stored = _rounded(subjects.clean[chosen.cpu().numpy()], points[fooled], spec)
-            again = _answers(bundle, unit(stored, points.device)).argmax(dim=1)
-            fooled[fooled.clone()] = again != subjects.labels[chosen]
-        return fooled
+    def fools_when_stored(rows: Tensor, points: Tensor) -> Tensor:
+        stored = _rounded(subjects.clean[rows.cpu().numpy()], points, spec)
+        return _answers(bundle, unit(stored, points.device)).argmax(dim=1) != subjects.labels[rows]
 
     task = gradient.Task(subjects.images, subjects.labels, gradient.start_of(spec, subjects.images, subjects.seeds))
     found = gradient.ascend(bundle, task, gradient.ascent_of(spec), fools_when_stored)

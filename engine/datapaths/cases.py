@@ -48,12 +48,15 @@ class Case:
 def load(bundle: ModelBundle, dataset: Dataset, samples: tuple[str, ...]) -> Tensor:
     """Return samples as (images, channels, height, width) float32 in [0, 1], fitted to the model's input."""
     fitted = images.fit(dataset.images(samples), bundle.channels, bundle.size)
-    return torch.from_numpy(images.to_float(fitted)).permute(0, 3, 1, 2).contiguous().to(bundle.device)
+    pictures = torch.from_numpy(images.to_float(fitted)).permute(0, 3, 1, 2)
+    # Copied into plain strides: one-channel images count as channels-last after `contiguous`, and there torch 2.15
+    # crashes on weight gradients of odd batches on the CPU.
+    return torch.empty(pictures.shape, device=bundle.device).copy_(pictures)
 
 
 def labels(bundle: ModelBundle, dataset: Dataset) -> np.ndarray:
     """Return (images,) int64: the model's class index of every image of the data set."""
-    return np.asarray(dataset.labels_for_classes(bundle.classes))
+    return np.array(dataset.labels_for(bundle))
 
 
 def references(bundle: ModelBundle, dataset: Dataset, case: Case, *, avoid: frozenset[int], seed: int) -> References:

@@ -6,16 +6,25 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 import numpy as np
 
 from engine import keys
 from engine.errors import BadInput, StoreError, UnknownName
-from engine.records import DatasetCard, ModelCard
+from engine.records import DatasetCard
 from engine.store.durable import disk_errors
 
 HASH_WIDTH = 2 * keys.DIGEST_BYTES
+
+
+class Classifier(Protocol):
+    """What has a name and ordered class names: a model's card or its bundle."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
 
 @final
@@ -69,7 +78,7 @@ class Dataset:
         """Return the keys of all samples of one class (an index into the card's classes), in order."""
         return tuple(f"{index:05d}" for index in np.flatnonzero(self.labels == label))
 
-    def labels_for(self, model: ModelCard) -> np.ndarray:
+    def labels_for(self, model: Classifier) -> np.ndarray:
         """Return (samples,) int64 labels as a model counts its classes; see `labels_for_classes`."""
         return self.labels_for_classes(model.classes)
 

@@ -105,7 +105,7 @@ def test_back_and_forward_walk_through_the_layers_that_were_opened(watched, serv
         ("model=nobody", "model 'nobody'"),
         ("label=zebra", "class 'zebra'"),
         ("attack=telepathy", "attack 'telepathy'"),
-        (f"{PAIR}&sample=99999", "sample '99999'"),
+        (f"{PAIR}&sample=99999", "Sample '99999'"),
         (f"{PAIR}&layer=layer9.9", "layer 'layer9.9'"),
         (f"{PAIR}&epsilon=8", "epsilon '8'"),
         (f"{PAIR}&epsilon=-1/255", "epsilon '-1/255'"),
