@@ -8,18 +8,30 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.errors import BadInput, EngineError
+from engine.records import ExaminationRequest, ModelCard
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 3
-Command = Callable[[argparse.Namespace], dict]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Told:
+    """What a command says: a line or table for people, and the same for programs (`--json`)."""
+
+    text: str
+    found: dict[str, Any]
+
+
+Command = Callable[[argparse.Namespace], Told]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; whatever is wrong with the input is told in one line."""
     options = _parser().parse_args(arguments)
     try:
-        found = options.command(options)
+        told = options.command(options)
     except EngineError as error:
         sys.stderr.write(f"error: {error}\n")
         return BAD_INPUT
@@ -29,21 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing is half-written, the same command goes on.\n")
         return INTERRUPTED
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else found["text"] + "\n")
+    sys.stdout.write((json.dumps(told.found, indent=2) if options.json else told.text) + "\n")
     return DONE
 
 
-def _demo(options: argparse.Namespace) -> dict:
+def _demo(options: argparse.Namespace) -> Told:
     from engine import demo
     from engine.store.store import Store
 
     store = Store(options.store)
     demo.install(store)
-    summary = [f"{card.name} ({sum(site.channels for site in card.sites)} maps)" for card in store.models()]
-    return {"models": [card.name for card in store.models()], "data": demo.DATA, "text": f"The store holds {', '.join(summary)} and the data set {demo.DATA}."}
+    models = [f"{card.name} ({_maps(card)} feature maps)" for card in store.models()]
+    found = {"models": [card.name for card in store.models()], "data": demo.DATA}
+    return Told(f"The store holds {', '.join(models)} and the data set {demo.DATA}.", found)
 
 
-def _model_add(options: argparse.Namespace) -> dict:
+def _model_add(options: argparse.Namespace) -> Told:
     from engine.data import intake
     from engine.models import load
     from engine.store.store import Store
@@ -58,57 +71,54 @@ def _model_add(options: argparse.Namespace) -> dict:
         _size(options.size),
     )
     card = load.add(Store(options.store), submission)
-    maps = sum(site.channels for site in card.sites)
-    return {
-        **dataclasses.asdict(card),
-        "text": f"Added {card.name}: {card.architecture}, {card.parameters:,} parameters, {len(card.sites)} sites, {maps} feature maps.",
-    }
+    size = f"{card.parameters:,} parameters, {len(card.sites)} sites, {_maps(card)} feature maps"
+    return Told(f"Added {card.name}: {card.architecture}, {size}.", dataclasses.asdict(card))
 
 
-def _data_add(options: argparse.Namespace) -> dict:
+def _data_add(options: argparse.Namespace) -> Told:
+    from engine.attacks import catalogue as attacks
     from engine.data import catalogue, intake
     from engine.store.store import Store
 
+    if options.epsilon:
+        attacks.attack_at("pgd-linf", options.epsilon)
     classes = intake.read_classes(options.classes) if options.classes else None
     if options.npz:
-        found, source = intake.read_npz(options.npz), "npz"
-        if classes is not None:
-            found = intake.with_classes(found, classes)
+        found = intake.read_npz(options.npz)
+        found = found if classes is None else intake.with_classes(found, classes)
     else:
-        found, source = intake.read_folder(options.folder, classes, size=_size(options.size)), "folder"
-    card = catalogue.add(Store(options.store), options.name, found, source=source)
-    height, width = card.size
-    return {
-        **dataclasses.asdict(card),
-        "text": f"Added {card.name}: {card.count} images of {height} x {width}, {len(card.classes)} classes, {min(card.class_counts)} to {max(card.class_counts)} per class.",
-    }
+        found = intake.read_folder(options.folder, classes, size=_size(options.size))
+    source = "npz" if options.npz else "folder"
+    card = catalogue.add(Store(options.store), options.name, found, source=source, epsilon=options.epsilon)
+    per_class = f"{len(card.classes)} classes, {min(card.class_counts)} to {max(card.class_counts)} images each"
+    text = f"Added {card.name}: {card.count} images of {card.size[0]} x {card.size[1]} pixels, {per_class}."
+    return Told(text, dataclasses.asdict(card))
 
 
-def _examine(options: argparse.Namespace) -> dict:
+def _examine(options: argparse.Namespace) -> Told:
     from engine import report_files
     from engine.store.store import Store
 
-    found = report_files.examine(Store(options.store, create=False), _request(options), options.out, certify=not options.quick)
-    before, after = found["before"], found["after"]
-    return {
-        **found,
-        "text": f"{found['sample']} '{before['class']}' ({before['confidence']:.0%}) -> '{after['class']}' ({after['confidence']:.0%}), "
-        f"{found['status']}; parts at {found['parts_at'] or 'no site'}, merges at {found['merges_at'] or 'no site'}; {found['seconds']:.1f} s",
-    }
+    store = Store(options.store, create=False)
+    found = report_files.examine(store, _request(options), options.out, certify=not options.quick)
+    return Told(report_files.sentence(found), found)
 
 
-def _benchmark(options: argparse.Namespace) -> dict:
+def _benchmark(options: argparse.Namespace) -> Told:
     from engine import benchmark
     from engine.store.store import Store
 
     found = benchmark.run(Store(options.store, create=False), options.model, options.data)
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return {**found, "text": benchmark.table(found)}
+    return Told(benchmark.table(found), found)
 
 
-def _request(options: argparse.Namespace) -> object:
+def _maps(card: ModelCard) -> int:
+    return sum(site.channels for site in card.sites)
+
+
+def _request(options: argparse.Namespace) -> ExaminationRequest:
     from engine.attacks import catalogue
-    from engine.records import ExaminationRequest
 
     attack = catalogue.identify(catalogue.attack(options.attack))
     return ExaminationRequest(options.model, options.data, attack, tuple(options.sample), options.method, options.seed)
@@ -158,9 +168,15 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 def _model_options(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--name", required=True, help="What to call the model.")
-    parser.add_argument("--architecture", required=True, help="A registered name, for example cifar_resnet20 or mobilenet_v2.")
-    parser.add_argument("--weights", type=Path, required=True, metavar="F", help="A safetensors file with state_dict keys.")
-    parser.add_argument("--classes", type=Path, required=True, metavar="F", help="Text file with one class name per line.")
+    parser.add_argument(
+        "--architecture", required=True, help="A registered name, for example cifar_resnet20 or mobilenet_v2."
+    )
+    parser.add_argument(
+        "--weights", type=Path, required=True, metavar="F", help="A safetensors file with state_dict keys."
+    )
+    parser.add_argument(
+        "--classes", type=Path, required=True, metavar="F", help="Text file with one class name per line."
+    )
     parser.add_argument("--mean", help="Comma-separated channel means of the preprocessing, on a scale from 0 to 1.")
     parser.add_argument("--std", help="Comma-separated channel standard deviations.")
     parser.add_argument("--size", help="Input size in pixels, for example 224 or 224x224.")
@@ -170,22 +186,31 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--name", required=True, help="What to call the data set.")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--npz", type=Path, metavar="FILE", help="x uint8 (images, height, width, 3), y integers, optionally classes.")
+    source.add_argument(
+        "--npz", type=Path, metavar="FILE", help="x uint8 (images, height, width, 3), y integers, optionally classes."
+    )
     source.add_argument("--folder", type=Path, metavar="DIR", help="One folder of pictures per class.")
     parser.add_argument("--classes", type=Path, metavar="F", help="Class names in order, one per line.")
     parser.add_argument("--size", help="Fit pictures of other sizes to this many pixels (folder only).")
+    parser.add_argument("--epsilon", default="", help="Attack strength the menus start with, for example 8/255.")
 
 
 def _examine_options(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument("--model", required=True, help="A model of the store.")
     parser.add_argument("--data", required=True, help="A data set of the store.")
-    parser.add_argument("--sample", required=True, nargs="+", metavar="K", help="Key of a sample such as 00017; several make a group.")
-    parser.add_argument("--attack", required=True, metavar="ID", help="For example pgd-linf or pgd-linf:eps=8/255,steps=20.")
+    parser.add_argument(
+        "--sample", required=True, nargs="+", metavar="K", help="Key of a sample such as 00017; several make a group."
+    )
+    parser.add_argument(
+        "--attack", required=True, metavar="ID", help="For example pgd-linf or pgd-linf:eps=8/255,steps=20."
+    )
     parser.add_argument("--method", default="two-run", help="two-run (default), mask, gradient, activation or random.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of references and random starts.")
     parser.add_argument("--quick", action="store_true", help="Leave the certificate out.")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="Folder for examination.json and arrays.npz.")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="Folder for examination.json and arrays.npz."
+    )
 
 
 def _benchmark_options(parser: argparse.ArgumentParser) -> None:

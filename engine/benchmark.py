@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import resource
@@ -54,7 +55,9 @@ def run(store: Store, model: str, data: str) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """Return the table as text."""
     machine = found["machine"]
-    lines = [f"{found['model']} on {found['data']}, {machine['cores']} cores, {machine['device']}, torch {machine['torch']}"]
+    lines = [
+        f"{found['model']} on {found['data']}, {machine['cores']} cores, {machine['device']}, torch {machine['torch']}"
+    ]
     for row in found["rows"]:
         reference = f"{row['reference']:>10.3g} {row['ratio']:>8.2f}x" if row["reference"] is not None else ""
         lines.append(f"{row['name']:<48}{row['value']:>10.3g} {row['unit']:<6}{reference}")
@@ -68,10 +71,15 @@ def _pair(bundle: ModelBundle, dataset: Dataset) -> list[Row]:
     examined = _timed(lambda: examination.examine(bundle, dataset, request, _quiet))
     rows = [_row("new pair: attack, datapaths, connections", examined, "s", PAIR_TARGET)]
     parts = [
-        _timed(lambda name=name: certificates.part(name, bundle, dataset, found, _quiet)) for name in certificate_parts.PARTS
+        _timed(functools.partial(certificates.part, name, bundle, dataset, found, _quiet))
+        for name in certificate_parts.PARTS
     ]
     rows.append(_row("its certificate, all parts", sum(parts), "s", CERTIFICATE_TARGET))
-    return [*rows, _row("longest certificate part", max(parts), "s"), _row("image-passes of the pair", found.passes, "")]
+    return [
+        *rows,
+        _row("longest certificate part", max(parts), "s"),
+        _row("image-passes of the pair", found.passes, ""),
+    ]
 
 
 def _passes(bundle: ModelBundle, dataset: Dataset) -> list[Row]:

@@ -44,7 +44,11 @@ class Evidence:
 
     def side(self, name: str) -> tuple[Case, Datapath]:
         """Return the case and datapath of `clean` or `adversarial`."""
-        return (self.clean, self.examination.clean) if name == "clean" else (self.adversarial, self.examination.adversarial)
+        return (
+            (self.clean, self.examination.clean)
+            if name == "clean"
+            else (self.adversarial, self.examination.adversarial)
+        )
 
     @property
     def method(self) -> str:
@@ -83,14 +87,19 @@ def controls(evidence: Evidence, side: str) -> Certificate:
     """Return the size that carries with its random, wrong-class, swap and noisy-copy controls and the one-site gap."""
     case, datapath = evidence.side(side)
     per_map = evidence.scores(datapath)
-    check = _transplant_controls if methods.method(evidence.method).baseline == "references" else _kept_controls
-    found = check(evidence, case, datapath, per_map)
+    if methods.method(evidence.method).baseline == "references":
+        found = _transplant_controls(evidence, case, datapath, per_map)
+    else:
+        found = _kept_controls(evidence, case, per_map)
     return replace(found, carries_at=datapath.carries_at, one_site_gap=one_site_gap(evidence, case, per_map))
 
 
 def restoration(evidence: Evidence) -> Restoration:
     """Put clean maps back into the adversarial run, by attack flow and at random, and count the labels that return."""
-    bundle, flow = evidence.bundle, tuple(torch.from_numpy(np.array(site)).to(evidence.bundle.device) for site in evidence.examination.flow)
+    bundle, flow = (
+        evidence.bundle,
+        tuple(torch.from_numpy(np.array(site)).to(evidence.bundle.device) for site in evidence.examination.flow),
+    )
     donor = tracing.record(bundle, evidence.clean.images)
     rows = torch.arange(len(evidence.clean.images))
     generator = torch.Generator().manual_seed(evidence.seed)
@@ -98,7 +107,9 @@ def restoration(evidence: Evidence) -> Restoration:
     for size in sizes:
         restored.append(_restored(evidence, donor, rows, choosing.largest(bundle, flow, size)))
         repeated = rows.repeat_interleave(RANDOM_DRAWS)
-        at_random.append(_restored(evidence, donor, repeated, choosing.at_random(bundle, len(repeated), size, generator)))
+        at_random.append(
+            _restored(evidence, donor, repeated, choosing.at_random(bundle, len(repeated), size, generator))
+        )
     return Restoration(sizes, tuple(restored), tuple(at_random), extraction.smallest_lasting(sizes, tuple(restored)))
 
 
@@ -107,11 +118,17 @@ def stability(evidence: Evidence) -> Certificates:
     found = {}
     for side in ("clean", "adversarial"):
         case, datapath = evidence.side(side)
-        other = cases.references(evidence.bundle, evidence.dataset, case, avoid=_avoid(evidence), seed=evidence.seed + 1)
+        other = cases.references(
+            evidence.bundle, evidence.dataset, case, avoid=_avoid(evidence), seed=evidence.seed + 1
+        )
         seeded = extraction.score(evidence.bundle, case, other, method=evidence.method, seed=evidence.seed + 1)[0]
         noisy_case = Case(_shaken(case.images, evidence.seed), case.targets)
-        noisy = extraction.score(evidence.bundle, noisy_case, evidence.references, method=evidence.method, seed=evidence.seed)[0]
-        found[side] = Certificate(seed_jaccard=_similarity(datapath, seeded), noise_jaccard=_similarity(datapath, noisy))
+        noisy = extraction.score(
+            evidence.bundle, noisy_case, evidence.references, method=evidence.method, seed=evidence.seed
+        )[0]
+        found[side] = Certificate(
+            seed_jaccard=_similarity(datapath, seeded), noise_jaccard=_similarity(datapath, noisy)
+        )
     return Certificates(clean=found["clean"], adversarial=found["adversarial"])
 
 
@@ -135,7 +152,9 @@ def kinship(evidence: Evidence) -> Kinship:
     for label in (true, fooled):
         case = _class_case(evidence, label)
         images = min(images, len(case.images))
-        per_map = extraction.score(evidence.bundle, case, evidence.references, method=evidence.method, seed=evidence.seed)[0]
+        per_map = extraction.score(
+            evidence.bundle, case, evidence.references, method=evidence.method, seed=evidence.seed
+        )[0]
         curves.append(_jaccards(own, _kept_of(per_map)))
     return Kinship(curves[0], curves[1], images, _merges_at(evidence, curves))
 
@@ -162,20 +181,24 @@ def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per
     return Certificate(
         random_low=low,
         random_high=high,
-        wrong_class=float(trials.carried(bundle, wrong, donor, references, choosing.largest(bundle, aimed, size)).float().mean()),
+        wrong_class=float(
+            trials.carried(bundle, wrong, donor, references, choosing.largest(bundle, aimed, size)).float().mean()
+        ),
         swap=_filled_from_others(evidence, case, chosen),
         noisy_copy=_noisy_copy(evidence, case, chosen),
     )
 
 
-def _kept_controls(evidence: Evidence, case: Case, datapath: Datapath, per_map: PerMap) -> Certificate:
+def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certificate:
     """The controls of the published criterion: keep a share of every site, zero the rest."""
     bundle = evidence.bundle
     share = STABILITY_SHARE
     chosen = choosing.share_of_each_site(per_map, share)
     rates = []
     for draw in range(RANDOM_DRAWS):
-        drawn, _ = extraction.score(bundle, case, evidence.references, method="random", seed=evidence.seed + 1000 + draw)
+        drawn, _ = extraction.score(
+            bundle, case, evidence.references, method="random", seed=evidence.seed + 1000 + draw
+        )
         rates.append(float(trials.survives(bundle, case, choosing.share_of_each_site(drawn, share)).float().mean()))
     wrong = Case(case.images, _third_class(evidence, case))
     aimed = _aimed_mask(evidence, wrong)
@@ -317,7 +340,5 @@ def _evidence(bundle: ModelBundle, dataset: Dataset, examination: Examination) -
         found = [(o.before if name == "clean" else o.after).label for o in examination.outcomes]
         sides[name] = Case(pictures, torch.tensor(found, device=bundle.device))
     blank = Evidence(bundle, dataset, examination, sides["clean"], sides["adversarial"], None)  # type: ignore[arg-type]
-    references = cases.references(
-        bundle, dataset, sides["clean"], avoid=_avoid(blank), seed=examination.request.seed
-    )
+    references = cases.references(bundle, dataset, sides["clean"], avoid=_avoid(blank), seed=examination.request.seed)
     return replace(blank, references=references)

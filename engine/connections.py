@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from engine import tracing
 from engine.models.bundle import ModelBundle, Way
@@ -107,7 +108,7 @@ def _add_way(matrix: Tensor, way: Way, change: Tensor, gradient: Tensor) -> None
 def _convolution(module: nn.Conv2d, change: Tensor, gradient: Tensor) -> Tensor:
     """(output channels, input channels) contributions through one convolution, summed over batch and positions."""
     weight = module.weight
-    correlated = torch.nn.grad.conv2d_weight(
+    correlated = conv2d_weight(
         change, weight.shape, gradient, module.stride, module.padding, module.dilation, module.groups
     )
     part = (correlated * weight).sum(dim=(2, 3))

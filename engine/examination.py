@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import connections, images, keys, tracing
-from engine.attacks import catalogue, noise, run
+from engine.attacks import catalogue, noise
+from engine.attacks import run as attack_run
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case, References
 from engine.datapaths.extraction import Extracted
@@ -101,7 +102,7 @@ def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[
     labels = cases.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
     clean = cases.load(bundle, dataset, samples)
     seeds = torch.tensor([image_seed(attack, dataset.card.content_hash, sample, seed) for sample in samples])
-    result = run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
+    result = attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
     adversarial = unit(result.images, bundle.device)
     copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=4 if len(samples) == 1 else 2)
     return Pairs(clean, adversarial, _eight_bit(copies), result.outcomes)
@@ -211,7 +212,11 @@ def _overviews(clean: tracing.Trace, adversarial: tracing.Trace) -> dict[str, np
         for k, site in enumerate(trace.maps):
             mean = site.mean(dim=0)
             side = max(mean.shape[1:])
-            pooled = F.adaptive_max_pool2d(mean, tuple(-(-s * OVERVIEW // side) for s in mean.shape[1:])) if side > OVERVIEW else mean
+            pooled = (
+                F.adaptive_max_pool2d(mean, tuple(-(-s * OVERVIEW // side) for s in mean.shape[1:]))
+                if side > OVERVIEW
+                else mean
+            )
             # Activations beyond float16 (65,504) would turn into infinities on the screen.
             found[f"{k:03d}/{name}"] = pooled.clamp(-65504, 65504).half().cpu().numpy()
     return found

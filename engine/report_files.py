@@ -44,6 +44,13 @@ def examine(store: Store, request: ExaminationRequest, out: Path, *, certify: bo
     return summary
 
 
+def sentence(found: dict[str, Any]) -> str:
+    """Return one line that says what an examination's JSON holds."""
+    before, after = (f"'{found[side]['class']}' ({found[side]['confidence']:.0%})" for side in ("before", "after"))
+    where = f"parts at {found['parts_at'] or 'no site'}, merges at {found['merges_at'] or 'no site'}"
+    return f"{found['sample']} {before} -> {after}, {found['status']}; {where}; {found['seconds']:.1f} s"
+
+
 def _quiet(done: int, total: int, message: str) -> None:
     """Progress of a command that ends in seconds is not shown."""
 
@@ -124,7 +131,7 @@ def _plain(record: object) -> Any:
 
 
 def _arrays(found: Examination) -> bytes:
-    members: dict[str, np.ndarray] = {name: pictures for name, pictures in found.images.items()}
+    members: dict[str, np.ndarray] = dict(found.images)
     members["images"] = np.stack([found.images["clean"], found.images["adversarial"]])
     for side, datapath in (("clean", found.clean), ("adversarial", found.adversarial)):
         kept = selection.per_site(datapath.strength, SHARE)
@@ -138,5 +145,5 @@ def _arrays(found: Examination) -> bytes:
         members[f"edges_clean/{found.sites[edge.source].name}->{target}"] = edge.clean
         members[f"edges_adversarial/{found.sites[edge.source].name}->{target}"] = edge.adversarial
     buffer = io.BytesIO()
-    np.savez(buffer, **members)
+    np.savez(buffer, allow_pickle=False, **members)
     return buffer.getvalue()

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from engine import examination, tracing
-from engine.attacks import catalogue, run
+from engine.attacks import catalogue
+from engine.attacks import run as attack_run
 from engine.datapaths import cases
 from engine.models.bundle import ModelBundle
 from engine.records import Outcome, Roster, RosterRequest
@@ -29,5 +30,5 @@ def attack_class(bundle: ModelBundle, dataset: Dataset, request: RosterRequest, 
         seeds = [examination.image_seed(request.attack, dataset.card.content_hash, s, request.seed) for s in samples]
         labels = torch.full((len(samples),), request.label, device=bundle.device)
         pictures = cases.load(bundle, dataset, samples)
-        outcomes += run.run(bundle, pictures, labels, spec, torch.tensor(seeds), samples=samples).outcomes
+        outcomes += attack_run.run(bundle, pictures, labels, spec, torch.tensor(seeds), samples=samples).outcomes
     return Roster(request, tuple(outcomes))

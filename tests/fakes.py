@@ -6,8 +6,26 @@ import numpy as np
 
 import engine
 from engine.records import (
-    Answer, AttackCard, Certificate, Certificates, Connection, DatasetCard, Datapath, Examination, ExaminationRequest,
-    Gallery, Kinship, Link, ModelCard, Outcome, Prediction, Restoration, Roster, RosterRequest, SettingCard, Site,
+    Answer,
+    AttackCard,
+    Certificate,
+    Certificates,
+    Connection,
+    Datapath,
+    DatasetCard,
+    Examination,
+    ExaminationRequest,
+    Gallery,
+    Kinship,
+    Link,
+    ModelCard,
+    Outcome,
+    Prediction,
+    Restoration,
+    Roster,
+    RosterRequest,
+    SettingCard,
+    Site,
 )  # fmt: skip
 
 CLASSES = tuple("0123456789")
@@ -53,7 +71,9 @@ def _outcome(sample: int, label: int) -> Outcome:
     status = ("fooled", "fooled", "resisted", "clean_wrong")[sample % 4]
     after = wrong if status == "fooled" else label
     before = Prediction(label, 0.98, ((label, 0.98), (wrong, 0.01)))
-    return Outcome(f"{sample:05d}", label, status, before, Prediction(after, 0.9, ((after, 0.9), (label, 0.1))), 0.05, 1.2)
+    return Outcome(
+        f"{sample:05d}", label, status, before, Prediction(after, 0.9, ((after, 0.9), (label, 0.1))), 0.05, 1.2
+    )
 
 
 def _datapath(rng: np.random.Generator, target: int, rows: int, base: list[np.ndarray], drift: float) -> Datapath:
@@ -70,7 +90,11 @@ def _connections(rng: np.random.Generator) -> tuple[Connection, ...]:
     for link in LINKS:
         rows = 2 if link.target == len(SITES) else SITES[link.target].channels
         shape = (rows, SITES[link.source].channels)
-        found.append(Connection(link.source, link.target, rng.normal(size=shape).astype("f4"), rng.normal(size=shape).astype("f4"), 1e-6))
+        found.append(
+            Connection(
+                link.source, link.target, rng.normal(size=shape).astype("f4"), rng.normal(size=shape).astype("f4"), 1e-6
+            )
+        )
     return tuple(found)
 
 
@@ -80,7 +104,9 @@ def examination(request: ExaminationRequest) -> Examination:
     n = len(request.samples)
     base = [rng.exponential(size=(1, site.channels)) ** 2 for site in SITES]
     outcomes = tuple(_outcome(int(sample), int(sample) % 10) for sample in request.samples)
-    pictures = {side: rng.integers(0, 255, size=(n, 32, 32, 1), dtype=np.uint8) for side in ("clean", "adversarial", "noise")}
+    pictures = {
+        side: rng.integers(0, 255, size=(n, 32, 32, 1), dtype=np.uint8) for side in ("clean", "adversarial", "noise")
+    }
     flow = tuple(rng.normal(0.1 * k, 0.1, size=(n, site.channels)).astype("f4") for k, site in enumerate(SITES))
     noise_flow = tuple(rng.normal(0, 0.02, size=(4 * n, site.channels)).astype("f4") for site in SITES)
     change = tuple(rng.uniform(0, 2, size=site.channels).astype("f4") for site in SITES)
@@ -126,14 +152,20 @@ class FakeAuditor:
         restoration = Restoration((4, 8, 16, 32), (0.0, 0.5, 1.0, 1.0), (0.0, 0.0, 0.0, 0.05), 16)
         true = tuple(0.8 - 0.05 * k for k in range(len(SITES)))
         fooled = tuple(0.2 + 0.05 * k for k in range(len(SITES)))
-        known = Certificates(one, partial, restoration, Kinship(true, fooled, 8, SITES[7].name), ("clean", "restoration", "kinship"))
+        known = Certificates(
+            one, partial, restoration, Kinship(true, fooled, 8, SITES[7].name), ("clean", "restoration", "kinship")
+        )
         return Answer("working", known, 3, 5, "Certificate: controls of the adversarial datapath")
 
     def gallery(self, model: str, data: str) -> Answer[Gallery]:
         rng = np.random.default_rng(1)
         order = tuple(rng.integers(0, 500, size=(site.channels, 16)).astype("i4") for site in SITES)
-        spots = tuple(rng.integers(0, site.height * site.width, size=(site.channels, 16)).astype("i4") for site in SITES)
-        return Answer("ready", Gallery(tuple(f"{k:05d}" for k in range(500)), np.arange(500) % 10, order, spots, order, spots))
+        spots = tuple(
+            rng.integers(0, site.height * site.width, size=(site.channels, 16)).astype("i4") for site in SITES
+        )
+        return Answer(
+            "ready", Gallery(tuple(f"{k:05d}" for k in range(500)), np.arange(500) % 10, order, spots, order, spots)
+        )
 
     def examined(self, key: str) -> Examination:
         """Return a stored examination by its key; raises UnknownName."""

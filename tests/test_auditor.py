@@ -532,7 +532,7 @@ def test_a_worker_keeps_the_networks_it_used_last(store):
 
 def test_loading_is_reported_only_when_it_happens(store, monkeypatch):
     heard = []
-    monkeypatch.setattr(Notes, "reporter", lambda *_: lambda done, total, message: heard.append(message))  # noqa: ARG005
+    monkeypatch.setattr(Notes, "reporter", lambda *_: lambda done, total, message: heard.append(message))
     for step in range(2):
         fake_work.perform(work.task("roster", keys.content_key(step), CLASS), str(store.root))
     assert heard == ["Loading 'digits-standard'", "Attacking", "Attacking"]

@@ -155,7 +155,9 @@ def test_one_site_gates_touch_one_site_each(bundle):
     per_map = tuple(torch.rand(2, site.channels) for site in bundle.sites)
     gates = trials.one_site_gates(bundle, per_map, 0.5)
     closed = torch.stack([(gate < 1).any(1) for gate in gates], dim=1)
-    assert torch.equal(closed.view(2, len(gates), len(gates)), torch.eye(len(gates), dtype=torch.bool).expand(2, -1, -1))
+    assert torch.equal(
+        closed.view(2, len(gates), len(gates)), torch.eye(len(gates), dtype=torch.bool).expand(2, -1, -1)
+    )
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -100,6 +100,10 @@ def test_weights_that_do_not_fit_are_named():
     weights["extra"] = torch.zeros(1)
     with pytest.raises(BadInput) as refused:
         architectures.build("cifar_resnet20", weights, 10)
-    for part in ("1 missing (first: conv1.weight)", "1 unexpected (first: extra)", "linear.weight is (7, 64), needs (10, 64)"):
+    for part in (
+        "1 missing (first: conv1.weight)",
+        "1 unexpected (first: extra)",
+        "linear.weight is (7, 64), needs (10, 64)",
+    ):
         assert part in str(refused.value)
     assert "\n" not in str(refused.value)

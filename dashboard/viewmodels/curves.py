@@ -76,7 +76,8 @@ def _flow(examination: Examination, comparison: Comparison, site: int, shown: se
     places = [
         k
         for k in inside
-        if not examination.sites[k].is_cut and (k == site or (k not in shown and examination.sites[k].name.startswith(f"{block}.")))
+        if not examination.sites[k].is_cut
+        and (k == site or (k not in shown and examination.sites[k].name.startswith(f"{block}.")))
     ]
     if not places:
         return None

@@ -37,7 +37,9 @@ class Contributions:
     """Image-passes used: one forward and backward of one image."""
 
 
-def between_runs(bundle: ModelBundle, question: Question, reference: Trace, *, taps: frozenset[int] = frozenset()) -> Contributions:
+def between_runs(
+    bundle: ModelBundle, question: Question, reference: Trace, *, taps: frozenset[int] = frozenset()
+) -> Contributions:
     """Return joint mask integrated gradients between the reference run and the run of the images.
 
     All gates move together from 0 (the reference's maps) to 1 (the images'); the sum over all maps is the difference of
@@ -75,7 +77,8 @@ def attack_flow(bundle: ModelBundle, question: Question, start: Tensor) -> Contr
         current = _maps_and_gradients(bundle, torch.lerp(start, question.images, step / STEPS), question)
         if previous is not None:
             areas = [
-                ((a - b) * (g + h)).sum(dim=(2, 3)) / 2 for a, b, g, h in zip(current[0], previous[0], current[1], previous[1], strict=True)
+                ((a - b) * (g + h)).sum(dim=(2, 3)) / 2
+                for a, b, g, h in zip(current[0], previous[0], current[1], previous[1], strict=True)
             ]
             total = [a + b for a, b in zip(total, areas, strict=True)] if total else areas
         previous = current

@@ -29,12 +29,18 @@ def build(bundle: ModelBundle, dataset: Dataset, report: Report) -> Gallery:
     for first, maps, gradients in _passes(bundle, dataset, samples, report):
         for k, (activation, gradient) in enumerate(zip(maps, gradients, strict=True)):
             relevance = activation * gradient
-            best["relevance"][k] = best["relevance"][k].with_batch(first, relevance.abs().sum(dim=(2, 3)), relevance.abs())
+            best["relevance"][k] = best["relevance"][k].with_batch(
+                first, relevance.abs().sum(dim=(2, 3)), relevance.abs()
+            )
             best["activation"][k] = best["activation"][k].with_batch(first, activation.amax(dim=(2, 3)), activation)
     return Gallery(
         samples,
         _frozen(labels[rows]),
-        *(tuple(_frozen(getattr(one, what)) for one in best[kind]) for kind in best for what in ("images", "positions")),
+        *(
+            tuple(_frozen(getattr(one, what)) for one in best[kind])
+            for kind in best
+            for what in ("images", "positions")
+        ),
     )
 
 

@@ -50,7 +50,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet2b": _robust_resnet(8, 16, 1),
     "resnet4b": _robust_resnet(16, 32, 2),
     "small_cnn": Architecture(_small_cnn, (32, 32), (0.485, 0.456, 0.406), (0.225, 0.225, 0.225)),
-    "digits_resnet": Architecture(lambda _, classes: digits_resnet.DigitsResNet(classes), (32, 32), digits_resnet.MEAN, digits_resnet.STD),
+    "digits_resnet": Architecture(
+        lambda _, classes: digits_resnet.DigitsResNet(classes), (32, 32), digits_resnet.MEAN, digits_resnet.STD
+    ),
 }
 
 

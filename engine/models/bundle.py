@@ -98,14 +98,25 @@ class Preprocessing:
     std: tuple[float, ...]
 
 
-def bundle(network: nn.Module, preprocessing: Preprocessing, classes: tuple[str, ...], *, name: str = "", content_hash: str = "") -> ModelBundle:
+def bundle(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    classes: tuple[str, ...],
+    *,
+    name: str = "",
+    content_hash: str = "",
+) -> ModelBundle:
     """Return the bundle of a network, on the best device at hand. Raises Unsupported naming what cannot be traced."""
     traced = graph.symbolic(network.eval())
     walker = graph.Walker(traced)
     shapes = graph.sizes(traced, torch.zeros(1, preprocessing.channels, *preprocessing.size))
-    nodes = walker.sites(lambda node: node in shapes and len(shapes[node]) == 4 and shapes[node][2] * shapes[node][3] > 1)
+    nodes = walker.sites(
+        lambda node: node in shapes and len(shapes[node]) == 4 and shapes[node][2] * shapes[node][3] > 1
+    )
     if len(nodes) < 2:
-        raise Unsupported(f"{name or type(network).__name__} has {len(nodes)} places with feature maps; at least 2 are needed.")
+        raise Unsupported(
+            f"{name or type(network).__name__} has {len(nodes)} places with feature maps; at least 2 are needed."
+        )
     described = sites.describe(walker, nodes, shapes)
     found = paths.find(walker, nodes, shapes)
     taps, ways, arrivals = _insert_taps(walker, nodes, found)
@@ -189,7 +200,7 @@ class _Inserter:
         end, before = self._new(carrier, number), carrier
         for node in path.chain:
             with self.traced.graph.inserting_after(end):
-                end, before = self.traced.graph.node_copy(node, lambda source, b=before, e=end: e if _origin(source) is b else source), node
+                end, before = self.traced.graph.node_copy(node, _swapped(before, end)), node
         read = next(source for source in path.reader.all_input_nodes if _origin(source) is old)
         path.reader.replace_input_with(read, end)
         return number
@@ -201,6 +212,10 @@ class _Inserter:
         for reader in readers:
             reader.replace_input_with(node, tap)
         return number
+
+
+def _swapped(old: fx.Node, new: fx.Node) -> Callable[[fx.Node], fx.Node]:
+    return lambda source: new if _origin(source) is old else source
 
 
 def _origin(node: fx.Node) -> fx.Node:

@@ -71,7 +71,9 @@ class RobustResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, stem, 3, 2, 1)
         self.layer1 = nn.Sequential(RobustBlock(stem, width, 2), RobustBlock(width, width, 1))
         self.layer2 = (
-            nn.Sequential(RobustBlock(width, width, 2), RobustBlock(width, width, 1)) if stages == 2 else nn.Sequential()
+            nn.Sequential(RobustBlock(width, width, 2), RobustBlock(width, width, 1))
+            if stages == 2
+            else nn.Sequential()
         )
         side = 32 // 2 ** (stages + 1)
         self.linear1 = nn.Linear(width * side * side, 100)

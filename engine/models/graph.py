@@ -42,12 +42,14 @@ def symbolic(network: nn.Module) -> fx.GraphModule:
     """Return `network` as a graph without in-place operations. Raises Unsupported naming what cannot be traced."""
     for module in network.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False
+            module.__dict__["inplace"] = False
     try:
         traced = fx.symbolic_trace(network)
     except (fx.proxy.TraceError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise Unsupported(f"{type(network).__name__} cannot be traced: {reason}. Its forward must not branch on data.") from error
+        raise Unsupported(
+            f"{type(network).__name__} cannot be traced: {reason}. Its forward must not branch on data."
+        ) from error
     for node in traced.graph.nodes:
         _make_out_of_place(node)
     traced.recompile()
@@ -121,7 +123,9 @@ class Walker:
                 found.add(node)
             elif node.op == "output":
                 found.add(self.producer(node.all_input_nodes[0]))
-        order = [node for node in self.traced.graph.nodes if node in found and node.op not in ("placeholder", "get_attr")]
+        order = [
+            node for node in self.traced.graph.nodes if node in found and node.op not in ("placeholder", "get_attr")
+        ]
         return [node for node in order if has_maps(node) and not self._is_gate(node)]
 
     def _only_activated(self, node: fx.Node) -> bool:

@@ -82,7 +82,9 @@ def read(path: Path) -> dict[str, Tensor]:
         size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         brace = file.read(1)
     if brace != b"{" or size > min(LARGEST_HEADER, path.stat().st_size):
-        raise BadInput(f"{path.name} is not a safetensors file; pickled models are never opened. Save the state_dict with safetensors.")
+        raise BadInput(
+            f"{path.name} is not a safetensors file; pickled models are never opened. Save the state_dict with safetensors."
+        )
     try:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, ValueError, RuntimeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -109,7 +111,9 @@ def _preprocessing(submission: Submission, weights: dict[str, Tensor]) -> Prepro
     if len(mean) == 3 and channels == 1 and submission.mean is None:
         mean, std = (0.0,), (1.0,)
     if len(mean) != channels or len(std) != channels:
-        raise BadInput(f"--mean and --std need {channels} values each for this network, got {len(mean)} and {len(std)}.")
+        raise BadInput(
+            f"--mean and --std need {channels} values each for this network, got {len(mean)} and {len(std)}."
+        )
     if not all(value > 0 for value in std):
         raise BadInput(f"--std must be positive, got {std}.")
     return Preprocessing(int(channels), submission.size or usual.size, mean, std)

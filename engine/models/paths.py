@@ -103,7 +103,8 @@ class _Search:
         elif node.op != "placeholder":
             raise Unsupported(
                 f"The operation '{node.name}' ({node.target}) before site {target} is not linear, so its connections "
-                "cannot be computed exactly. Supported between sites: convolutions, additions, concatenations, pooling, padding; not multiplications (squeeze-and-excitation)."
+                "cannot be computed exactly. Supported between sites: convolutions, additions, concatenations, pooling, "
+                "padding; not multiplications (squeeze-and-excitation)."
             )
 
 

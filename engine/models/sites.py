@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-import os.path
 from collections import Counter
 
 import torch
@@ -20,7 +19,7 @@ Field = tuple[int, int, float]
 
 def describe(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, torch.Size]) -> tuple[Site, ...]:
     """Return the `Site` records of the site nodes, in order."""
-    blocks = [_block_of(walker, node) for node in nodes]
+    blocks = [_block_of(node) for node in nodes]
     roles = [_role(k, blocks) for k in range(len(nodes))]
     names = _unique([_name(node, block, role) for node, block, role in zip(nodes, blocks, roles, strict=True)])
     stages = _stages(names, roles, [tuple(shapes[node][2:]) for node in nodes])
@@ -42,15 +41,11 @@ def describe(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, t
     )
 
 
-def _block_of(walker: graph.Walker, node: fx.Node) -> str:
+def _block_of(node: fx.Node) -> str:
     """The outermost module around a node that is more than a list of others; empty at the top of the network."""
     parts = graph.module_of(node).split(".")
+    kinds = dict(node.meta.get("nn_module_stack", {}).values())
     for end in range(1, len(parts) + 1):
-        module = walker.traced
-        for part in parts[:end]:
-            module = getattr(module, part, None)
-        original = node.meta.get("nn_module_stack", {})
-        kinds = {name: kind for name, kind in original.values()}
         kind = kinds.get(".".join(parts[:end]))
         if isinstance(kind, type) and not issubclass(kind, nn.Sequential | nn.ModuleList | nn.ModuleDict):
             is_leaf = kind.__module__.startswith("torch.nn")
@@ -90,7 +85,11 @@ def _stages(names: list[str], roles: list[Role], sizes: list[tuple[int, ...]]) -
     runs = [list(run) for _, run in itertools.groupby(range(len(names)), key=lambda k: keys[k])]
     shared = [_shared_prefix([names[k] for k in run]) for run in runs]
     titles = [
-        "stem" if keys[run[0]] == ("stem",) else prefix if prefix and shared.count(prefix) == 1 else "x".join(map(str, keys[run[0]]))
+        "stem"
+        if keys[run[0]] == ("stem",)
+        else prefix
+        if prefix and shared.count(prefix) == 1
+        else "x".join(map(str, keys[run[0]]))
         for run, prefix in zip(runs, shared, strict=True)
     ]
     return [title for title, run in zip(titles, runs, strict=True) for _ in run]
@@ -98,7 +97,10 @@ def _stages(names: list[str], roles: list[Role], sizes: list[tuple[int, ...]]) -
 
 def _shared_prefix(names: list[str]) -> str:
     parts = [name.split(".") for name in names]
-    return ".".join(os.path.commonprefix(parts)) if len(parts) > 1 else parts[0][0]
+    if len(parts) == 1:
+        return parts[0][0]
+    shared = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
+    return ".".join(level[0] for level in shared)
 
 
 def _is_cut(traced: fx.GraphModule, site: fx.Node) -> bool:
@@ -128,10 +130,15 @@ def _widen(walker: graph.Walker, node: fx.Node, field: Field) -> Field:
     size, jump, start = field
     module = walker.module(node)
     if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        kernel, stride, padding, dilation = (_first(getattr(module, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation"))
+        kernel, stride, padding, dilation = (
+            _first(getattr(module, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation")
+        )
         span = (kernel - 1) * dilation
         return size + span * jump, jump * stride, start + (span / 2 - padding) * jump
-    if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) or node.target in (F.adaptive_avg_pool2d, torch.flatten):
+    if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) or node.target in (
+        F.adaptive_avg_pool2d,
+        torch.flatten,
+    ):
         return 1 << 20, jump, start
     if node.target is operator.getitem and isinstance(node.args[1], tuple):
         steps = [part.step for part in node.args[1] if isinstance(part, slice) and part.step]

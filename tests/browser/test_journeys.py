@@ -115,7 +115,7 @@ def test_what_a_link_asks_for_and_is_not_there_is_named_and_the_page_goes_on(wat
     page = watched.page
     page.goto(f"{served.url}/?{link}")
     page.wait_for_selector("#network-river .main-svg .trace", state="attached")
-    until(page, f"document.querySelector(\'#notices\').textContent.includes({json.dumps(told)})")
+    until(page, f"document.querySelector('#notices').textContent.includes({json.dumps(told)})")
 
 
 def test_two_browsers_do_not_disturb_each_other(chromium, served, cookies):
