@@ -53,11 +53,16 @@ def between(bundle: ModelBundle, images: Tensor, starts: Tensor, gradients: Grad
 
 
 def completeness(edges: Edges) -> dict[int, float]:
-    """Return per target the largest error of the edges' sum against the direct total, relative to the largest total."""
+    """Return per target the largest error of the edges' sum against the direct total.
+
+    Relative to the largest absolute mass of edges into one map: totals may cancel to nothing, masses do not.
+    """
     errors = {}
     for target, direct in edges.arriving.items():
-        total = sum(matrix.sum(dim=1) for (_, end), matrix in edges.matrices.items() if end == target)
-        errors[target] = float((total - direct).abs().max() / direct.abs().max().clamp(min=1e-12))
+        matrices = [matrix for (_, end), matrix in edges.matrices.items() if end == target]
+        total = sum(matrix.sum(dim=1) for matrix in matrices)
+        mass = sum(matrix.abs().sum(dim=1) for matrix in matrices)
+        errors[target] = float((total - direct).abs().max() / mass.max().clamp(min=1e-12))
     return errors
 
 
