@@ -60,8 +60,8 @@ def completeness(edges: Edges) -> dict[int, float]:
     errors = {}
     for target, direct in edges.arriving.items():
         matrices = [matrix for (_, end), matrix in edges.matrices.items() if end == target]
-        total = sum(matrix.sum(dim=1) for matrix in matrices)
-        mass = sum(matrix.abs().sum(dim=1) for matrix in matrices)
+        total = torch.stack([matrix.sum(dim=1) for matrix in matrices]).sum(dim=0)
+        mass = torch.stack([matrix.abs().sum(dim=1) for matrix in matrices]).sum(dim=0)
         errors[target] = float((total - direct).abs().max() / mass.max().clamp(min=1e-12))
     return errors
 

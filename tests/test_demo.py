@@ -20,7 +20,7 @@ def shipped(model: str) -> bundle.ModelBundle:
     weights = load_file(demo.weights(model))
     network = architectures.build(demo.ARCHITECTURE, weights, len(demo.CLASSES))
     preprocessing = bundle.Preprocessing(1, (digits.SIDE, digits.SIDE), digits_resnet.MEAN, digits_resnet.STD)
-    return bundle.bundle(network, preprocessing, demo.CLASSES)
+    return bundle.bundle(network, preprocessing, bundle.Identity(demo.CLASSES))
 
 
 def header(model: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from engine.errors import Unsupported
 from engine.models import architectures, cifar
+from engine.models import bundle as bundles
 from tests import toys
 
 
@@ -107,3 +108,11 @@ def test_weights_that_do_not_fit_are_named():
     ):
         assert part in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_blocks_of_mobilenet_v2_are_19_sites_with_2816_maps():
+    network = torchvision.models.mobilenet_v2(weights=None).eval()
+    declared = bundles.Preprocessing(3, (64, 64), (0.5,) * 3, (0.25,) * 3)
+    found = bundles.block_bundle(network, declared, bundles.Identity(("x",) * 1000))
+    assert (len(found.sites), sum(site.channels for site in found.sites)) == (19, 2816)
+    assert torch.equal(found.logits(toys.pictures(1, 64)), network((toys.pictures(1, 64) - 0.5) / 0.25))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.models import bundle as bundles
-from engine.models.bundle import ModelBundle, Preprocessing
+from engine.models.bundle import Identity, ModelBundle, Preprocessing
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -64,7 +64,7 @@ def seeded(network: nn.Module, seed: int = 0) -> nn.Module:
 
 def bundle(network: nn.Module, side: int = 8, classes: tuple[str, ...] = CLASSES) -> ModelBundle:
     """Return the bundle of a toy on the CPU."""
-    return bundles.bundle(network, Preprocessing(3, (side, side), (0.5,) * 3, (0.25,) * 3), classes, name="toy")
+    return bundles.bundle(network, Preprocessing(3, (side, side), (0.5,) * 3, (0.25,) * 3), Identity(classes, "toy"))
 
 
 def pictures(count: int, side: int = 8, seed: int = 1) -> Tensor:

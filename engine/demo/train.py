@@ -64,7 +64,7 @@ def measure(network: nn.Module) -> Figures:
     """Return how a network does on the held-out images, clean and under PGD-10 at the demo's epsilon."""
     x, y = tensors(digits.held_out())
     preprocessing = bundle.Preprocessing(channels=1, size=(digits.SIDE, digits.SIDE), mean=MEAN, std=STD)
-    subject = bundle.bundle(network, preprocessing, CLASSES)
+    subject = bundle.bundle(network, preprocessing, bundle.Identity(CLASSES))
     keys = tuple(f"{index:05d}" for index in range(len(y)))
     attacked = run.run(subject, x, y, catalogue.PgdLinf(EPSILON), torch.arange(len(y)), samples=keys)
     statuses = [outcome.status for outcome in attacked.outcomes]

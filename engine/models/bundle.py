@@ -98,45 +98,71 @@ class Preprocessing:
     std: tuple[float, ...]
 
 
-def bundle(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    classes: tuple[str, ...],
-    *,
-    name: str = "",
-    content_hash: str = "",
-) -> ModelBundle:
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a bundle is called and whose answers it gives."""
+
+    classes: tuple[str, ...]
+    name: str = ""
+    content_hash: str = ""
+
+
+def bundle(network: nn.Module, preprocessing: Preprocessing, identity: Identity) -> ModelBundle:
     """Return the bundle of a network, on the best device at hand. Raises Unsupported naming what cannot be traced."""
+    walker, nodes, shapes = _sites(network, preprocessing, identity)
+    described = sites.describe(walker, nodes, shapes)
+    return _assembled(walker, nodes, described, paths.find(walker, nodes, shapes), (preprocessing, identity))
+
+
+def block_bundle(network: nn.Module, preprocessing: Preprocessing, identity: Identity) -> ModelBundle:
+    """Return a bundle whose sites are the stem and the outputs of blocks alone, without connections between them."""
+    walker, nodes, shapes = _sites(network, preprocessing, identity)
+    described = sites.describe(walker, nodes, shapes)
+    kept = [k for k, site in enumerate(described) if site.role != "inner"]
+    return _assembled(
+        walker, [nodes[k] for k in kept], tuple(described[k] for k in kept), (), (preprocessing, identity)
+    )
+
+
+def _sites(
+    network: nn.Module, preprocessing: Preprocessing, identity: Identity
+) -> tuple[graph.Walker, list[fx.Node], dict[fx.Node, torch.Size]]:
     traced = graph.symbolic(network.eval())
     walker = graph.Walker(traced)
     shapes = graph.sizes(traced, torch.zeros(1, preprocessing.channels, *preprocessing.size))
-    nodes = walker.sites(
-        lambda node: node in shapes and len(shapes[node]) == 4 and shapes[node][2] * shapes[node][3] > 1
-    )
+    nodes = walker.sites(lambda node: len(shapes.get(node, ())) == 4 and shapes[node][2] * shapes[node][3] > 1)
     if len(nodes) < 2:
-        raise Unsupported(
-            f"{name or type(network).__name__} has {len(nodes)} places with feature maps; at least 2 are needed."
-        )
-    described = sites.describe(walker, nodes, shapes)
-    found = paths.find(walker, nodes, shapes)
+        name = identity.name or type(network).__name__
+        raise Unsupported(f"{name} has {len(nodes)} places with feature maps; at least 2 are needed.")
+    return walker, nodes, shapes
+
+
+def _assembled(
+    walker: graph.Walker,
+    nodes: list[fx.Node],
+    described: tuple[Site, ...],
+    found: tuple[paths.Path, ...],
+    known: tuple[Preprocessing, Identity],
+) -> ModelBundle:
+    preprocessing, identity = known
     taps, ways, arrivals = _insert_taps(walker, nodes, found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    traced.requires_grad_(False)
+    walker.traced.requires_grad_(False)
     shape = (1, preprocessing.channels, 1, 1)
     return ModelBundle(
-        network=traced.eval().to(device),
+        network=walker.traced.eval().to(device),
         taps=taps,
         sites=described,
         links=paths.links(found, len(nodes)),
         ways=ways,
         arrivals=arrivals,
-        classes=classes,
+        classes=identity.classes,
         channels=preprocessing.channels,
         size=preprocessing.size,
         mean=torch.tensor(preprocessing.mean, device=device).view(shape),
         std=torch.tensor(preprocessing.std, device=device).view(shape),
-        content_hash=content_hash,
-        name=name,
+        content_hash=identity.content_hash,
+        name=identity.name,
     )
 
 

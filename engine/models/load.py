@@ -10,13 +10,13 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine import keys
 from engine.errors import BadInput
 from engine.models import architectures
 from engine.models import bundle as bundles
-from engine.models.bundle import ModelBundle, Preprocessing
+from engine.models.bundle import Identity, ModelBundle, Preprocessing
 from engine.records import ModelCard
 from engine.store.store import Store
 
@@ -46,7 +46,7 @@ def add(store: Store, submission: Submission) -> ModelCard:
     weights = read(submission.weights)
     declared = _preprocessing(submission, weights)
     network = architectures.build(submission.architecture, weights, len(submission.classes))
-    made = bundles.bundle(network, declared, submission.classes, name=submission.name)
+    made = bundles.bundle(network, declared, Identity(submission.classes, submission.name))
     card = ModelCard(
         name=submission.name,
         architecture=submission.architecture,
@@ -66,11 +66,20 @@ def add(store: Store, submission: Submission) -> ModelCard:
 
 
 def bundle(store: Store, name: str) -> ModelBundle:
-    """Return the bundle of a stored model. Raises UnknownName."""
+    """Return the bundle of a stored model with all of its sites. Raises UnknownName."""
+    return bundles.bundle(*_parts(store, name))
+
+
+def block_bundle(store: Store, name: str) -> ModelBundle:
+    """Return the bundle of a stored model with the stem and block outputs as its only sites. Raises UnknownName."""
+    return bundles.block_bundle(*_parts(store, name))
+
+
+def _parts(store: Store, name: str) -> tuple[nn.Module, Preprocessing, Identity]:
     card = store.model_card(name)
     network = architectures.build(card.architecture, read(store.weights(name)), len(card.classes))
     declared = Preprocessing(card.channels, card.size, card.mean, card.std)
-    return bundles.bundle(network, declared, card.classes, name=name, content_hash=card.content_hash)
+    return network, declared, Identity(card.classes, name, card.content_hash)
 
 
 def read(path: Path) -> dict[str, Tensor]:
