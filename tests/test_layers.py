@@ -1,0 +1,146 @@
+"""The house as a table: every module has its layer, and arrows point down only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("engine.errors",),
+    ("engine.selection", "engine.keys"),
+    ("engine.records",),
+    (
+        "engine.settings",
+        "engine.images",
+        "engine.methods",
+        "engine.comparison",
+        "engine.certificate_parts",
+        "engine.serial",
+    ),
+    ("engine.statistics",),
+    ("engine.store",),
+    ("engine.attacks.catalogue",),
+    ("engine.data",),
+    ("engine.models",),
+    ("engine.attacks",),
+    ("engine.tracing",),
+    ("engine.connections", "engine.datapaths"),
+    ("engine.demo",),
+    ("engine.examination",),
+    ("engine.features", "engine.rosters", "engine.certificates"),
+    ("engine.evaluation", "engine.benchmark", "engine.report_files"),
+    ("engine.work", "engine.jobs", "engine.recent"),
+    ("engine.auditor",),
+    ("engine",),
+    ("engine.__main__",),
+    ("dashboard.ids", "dashboard.panel_ids", "dashboard.theme", "dashboard.settings"),
+    ("dashboard.state",),
+    ("dashboard.resolution",),
+    ("dashboard.viewmodels",),
+    ("dashboard.figures",),
+    ("dashboard.login", "dashboard.admission", "dashboard.routes"),
+    ("dashboard.security", "dashboard.invitation"),
+    ("dashboard.views",),
+    ("dashboard.app",),
+    ("dashboard.serving",),
+    ("dashboard",),
+    ("dashboard.__main__", "dashboard.wsgi"),
+)
+"""From the ground up. A name stands for its module or package; the longest name that fits decides."""
+
+BELOW_THE_LINE = (
+    "engine.attacks", "engine.models", "engine.tracing", "engine.connections", "engine.datapaths", "engine.demo",
+    "engine.examination", "engine.features", "engine.rosters", "engine.certificates", "engine.evaluation",
+    "engine.benchmark", "engine.report_files",
+)  # fmt: skip
+"""Only these may import torch, and only in worker processes and commands."""
+TORCH = {"torch", "torchvision", "safetensors"}
+FORBIDDEN = {
+    "engine": {"dash", "plotly", "flask", "dashboard", "dash_cytoscape", "dash_mantine_components"},
+    "dashboard": TORCH | {"captum", "distributed"},
+}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in ("engine", "dashboard"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> set[str]:
+    """Every module an import statement names, in functions too; `from package import module` names the module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return found
+
+
+def layer(module: str) -> int:
+    """The place of a module, by the longest name of the table that is it or holds it."""
+    fitting = [
+        (len(name), place)
+        for place, names in enumerate(LAYERS)
+        for name in names
+        if module == name or (module.startswith(f"{name}.") and name not in FORBIDDEN)
+    ]
+    if not fitting:
+        raise LookupError(f"{module} has no place in LAYERS: give it one")
+    return max(fitting)[1]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_point_down(module):
+    own = [name for name in imports(MODULES[module]) if name.partition(".")[0] in FORBIDDEN]
+    upward = [name for name in own if layer(name) > layer(module)]
+    assert upward == [], f"{module} imports from above"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_half_keeps_to_its_libraries(module):
+    package = module.partition(".")[0]
+    named = {name.partition(".")[0] for name in imports(MODULES[module])}
+    assert not named & FORBIDDEN[package]
+    if not module.startswith(BELOW_THE_LINE):
+        assert not named & TORCH, f"{module} is above the line under which torch is imported"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("dashboard")])
+def test_the_dashboard_uses_only_what_the_engine_exports(module):
+    assert not [name for name in imports(MODULES[module]) if name.startswith("engine.")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_longer_than_400_lines(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 400
+
+
+def test_nine_in_ten_functions_are_under_25_lines():
+    bodies = []
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+                bodies.append(node.end_lineno - first.lineno + 1)
+    assert sorted(bodies)[int(0.9 * len(bodies))] < 25
+
+
+@pytest.mark.parametrize("package", ["engine", "dashboard", "dashboard.app", "engine.auditor", "engine.work"])
+def test_importing_the_upper_half_imports_no_torch(package):
+    program = f"import sys, {package}; sys.exit(bool({{'torch', 'torchvision'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
