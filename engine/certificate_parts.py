@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from engine.records import Certificate, Certificates
 
-PARTS: Final = ("clean", "adversarial", "restoration", "stability", "kinship", "weights")
+PARTS: Final = ("clean", "adversarial", "restoration", "stability", "kinship", "weights", "cross")
 """In the order in which they are asked for."""
 
 
@@ -19,6 +19,8 @@ def merge(partials: Sequence[Certificates]) -> Certificates:
         adversarial=_joined([one.adversarial for one in partials]),
         restoration=next((one.restoration for one in partials if one.restoration is not None), None),
         kinship=next((one.kinship for one in partials if one.kinship is not None), None),
+        classes=next((one.classes for one in partials if one.classes is not None), None),
+        cross=next((one.cross for one in partials if one.cross is not None), None),
         done=tuple(part for part in PARTS if any(part in one.done for one in partials)),
         failed=tuple(message for one in partials for message in one.failed),
     )

@@ -3,66 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from engine import evidence as evidences
 from engine import examination as walk
-from engine import methods, selection, tracing
+from engine import kinship, methods, tracing
 from engine.attacks import noise
 from engine.datapaths import cases, choosing, extraction, trials
-from engine.datapaths.cases import Case, References
+from engine.datapaths.cases import Case
 from engine.errors import UnknownName
+from engine.evidence import Evidence
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
-from engine.records import Certificate, Certificates, Datapath, Examination, Kinship, Restoration
+from engine.records import Certificate, Certificates, Datapath, Examination, Restoration
 from engine.store.dataset import Dataset
 from engine.tracing import PerMap
 
 RANDOM_DRAWS = 20
 OTHERS = 4
 """Other images in the swap controls."""
-KINSHIP_IMAGES = 8
-STABILITY_SHARE = 0.2
 ONE_SITE_SHARE = 0.3
 NOISE = 0.01
 """Standard deviation of the input noise whose datapath should stay the same, pixels in [0, 1]."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Evidence:
-    """An examination's images back on the device, with what every check needs."""
-
-    bundle: ModelBundle
-    dataset: Dataset
-    examination: Examination
-    clean: Case
-    adversarial: Case
-    references: References
-
-    def side(self, name: str) -> tuple[Case, Datapath]:
-        """Return the case and datapath of `clean` or `adversarial`."""
-        return (
-            (self.clean, self.examination.clean)
-            if name == "clean"
-            else (self.adversarial, self.examination.adversarial)
-        )
-
-    @property
-    def method(self) -> str:
-        """The method of the examination."""
-        return self.examination.request.method
-
-    @property
-    def seed(self) -> int:
-        """The seed of the examination."""
-        return self.examination.request.seed
-
-    def scores(self, datapath: Datapath) -> PerMap:
-        """Return the stored scores of a datapath on the device, per site (images, channels)."""
-        return tuple(torch.from_numpy(np.array(site)).to(self.bundle.device) for site in datapath.scores)
 
 
 def part(
@@ -74,13 +40,14 @@ def part(
         "adversarial": lambda evidence: Certificates(adversarial=controls(evidence, "adversarial")),
         "restoration": lambda evidence: Certificates(restoration=restoration(evidence)),
         "stability": stability,
-        "kinship": lambda evidence: Certificates(kinship=kinship(evidence)),
+        "kinship": kinship.of_classes,
         "weights": random_weights,
+        "cross": lambda evidence: Certificates(cross=kinship.crossed(evidence)),
     }
     if name not in checks:
         raise UnknownName("certificate part", name, checks)
     report(0, 1, f"Checking: {name}")
-    return replace(checks[name](_evidence(bundle, dataset, examination)), done=(name,))
+    return replace(checks[name](evidences.gather(bundle, dataset, examination)), done=(name,))
 
 
 def controls(evidence: Evidence, side: str) -> Certificate:
@@ -119,7 +86,7 @@ def stability(evidence: Evidence) -> Certificates:
     for side in ("clean", "adversarial"):
         case, datapath = evidence.side(side)
         other = cases.references(
-            evidence.bundle, evidence.dataset, case, avoid=_avoid(evidence), seed=evidence.seed + 1
+            evidence.bundle, evidence.dataset, case, avoid=evidences.played(evidence), seed=evidence.seed + 1
         )
         seeded = extraction.score(evidence.bundle, case, other, method=evidence.method, seed=evidence.seed + 1)[0]
         noisy_case = Case(_shaken(case.images, evidence.seed), case.targets)
@@ -127,7 +94,7 @@ def stability(evidence: Evidence) -> Certificates:
             evidence.bundle, noisy_case, evidence.references, method=evidence.method, seed=evidence.seed
         )[0]
         found[side] = Certificate(
-            seed_jaccard=_similarity(datapath, seeded), noise_jaccard=_similarity(datapath, noisy)
+            seed_jaccard=kinship.similarity(datapath, seeded), noise_jaccard=kinship.similarity(datapath, noisy)
         )
     return Certificates(clean=found["clean"], adversarial=found["adversarial"])
 
@@ -140,23 +107,8 @@ def random_weights(evidence: Evidence) -> Certificates:
             case, datapath = evidence.side(side)
             there = replace(evidence.references, trace=tracing.record(evidence.bundle, evidence.references.images))
             other = extraction.score(evidence.bundle, case, there, method=evidence.method, seed=evidence.seed)[0]
-            found[side] = Certificate(random_weights_jaccard=_similarity(datapath, other))
+            found[side] = Certificate(random_weights_jaccard=kinship.similarity(datapath, other))
     return Certificates(clean=found["clean"], adversarial=found["adversarial"])
-
-
-def kinship(evidence: Evidence) -> Kinship:
-    """Return per site how alike the adversarial datapath is to those of the true and of the fooled-into class."""
-    true, fooled = (int(case.targets.mode().values) for case in (evidence.clean, evidence.adversarial))
-    own = _kept(evidence.examination.adversarial)
-    curves, images = [], KINSHIP_IMAGES
-    for label in (true, fooled):
-        case = _class_case(evidence, label)
-        images = min(images, len(case.images))
-        per_map = extraction.score(
-            evidence.bundle, case, evidence.references, method=evidence.method, seed=evidence.seed
-        )[0]
-        curves.append(_jaccards(own, _kept_of(per_map)))
-    return Kinship(curves[0], curves[1], images, _merges_at(evidence, curves))
 
 
 def one_site_gap(evidence: Evidence, case: Case, per_map: PerMap) -> float:
@@ -192,7 +144,7 @@ def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per
 def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certificate:
     """The controls of the published criterion: keep a share of every site, zero the rest."""
     bundle = evidence.bundle
-    share = STABILITY_SHARE
+    share = kinship.SHARE
     chosen = choosing.share_of_each_site(per_map, share)
     rates = []
     for draw in range(RANDOM_DRAWS):
@@ -279,66 +231,7 @@ def _restored(evidence: Evidence, donor: tracing.Trace, rows: Tensor, chosen: Pe
     return float((labels == evidence.clean.targets[rows]).float().mean())
 
 
-def _class_case(evidence: Evidence, label: int) -> Case:
-    """Clean, correctly classified images of a class, the examined ones left out."""
-    bundle, dataset = evidence.bundle, evidence.dataset
-    every = np.flatnonzero(cases.labels(bundle, dataset) == label)
-    own = set(evidence.examination.request.samples)
-    samples = [dataset.keys[k] for k in every if dataset.keys[k] not in own][: 3 * KINSHIP_IMAGES]
-    pictures = cases.load(bundle, dataset, tuple(samples))
-    with torch.no_grad():
-        right = bundle.logits(pictures).argmax(1) == label
-    pictures = pictures[right][:KINSHIP_IMAGES]
-    return Case(pictures, torch.full((len(pictures),), label, device=bundle.device))
-
-
-def _merges_at(evidence: Evidence, curves: list[tuple[float, ...]]) -> str | None:
-    nearer = [fooled > true for true, fooled in zip(*curves, strict=True)]
-    if not nearer[-1] or evidence.clean.targets.equal(evidence.adversarial.targets):
-        return None
-    first = len(nearer)
-    while first and nearer[first - 1]:
-        first -= 1
-    return evidence.bundle.sites[first].name
-
-
-def _similarity(datapath: Datapath, per_map: PerMap) -> float:
-    """Mean Jaccard over sites of the kept fifths."""
-    return float(np.mean(_jaccards(_kept(datapath), _kept_of(per_map))))
-
-
-def _jaccards(first: tuple[np.ndarray, ...], second: tuple[np.ndarray, ...]) -> tuple[float, ...]:
-    return tuple(selection.jaccard(a, b) for a, b in zip(first, second, strict=True))
-
-
-def _kept(datapath: Datapath) -> tuple[np.ndarray, ...]:
-    return selection.per_site(datapath.strength, STABILITY_SHARE)
-
-
-def _kept_of(per_map: PerMap) -> tuple[np.ndarray, ...]:
-    return selection.per_site(selection.strength([site.cpu().numpy() for site in per_map]), STABILITY_SHARE)
-
-
 def _shaken(pictures: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     noisy = pictures + NOISE * torch.randn(pictures.shape, generator=generator).to(pictures.device)
     return noisy.clamp(0, 1)
-
-
-def _avoid(evidence: Evidence) -> frozenset[int]:
-    return frozenset(
-        label
-        for outcome in evidence.examination.outcomes
-        for label in (outcome.label, outcome.before.label, outcome.after.label)
-    )
-
-
-def _evidence(bundle: ModelBundle, dataset: Dataset, examination: Examination) -> Evidence:
-    sides = {}
-    for name in ("clean", "adversarial"):
-        pictures = walk.unit(np.ascontiguousarray(np.moveaxis(examination.images[name], 3, 1)), bundle.device)
-        found = [(o.before if name == "clean" else o.after).label for o in examination.outcomes]
-        sides[name] = Case(pictures, torch.tensor(found, device=bundle.device))
-    blank = Evidence(bundle, dataset, examination, sides["clean"], sides["adversarial"], None)  # type: ignore[arg-type]
-    references = cases.references(bundle, dataset, sides["clean"], avoid=_avoid(blank), seed=examination.request.seed)
-    return replace(blank, references=references)

@@ -317,6 +317,27 @@ class Kinship:
     """First site from which the fooled-into class stays the nearer one, or None."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ClassDatapaths:
+    """The datapaths of clean images of the true and of the fooled-into class, for sets of any size."""
+
+    true: tuple[Array, ...]
+    """Per site (channels,): strength of each map, mean over the class's images."""
+    fooled: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """The 2 x 2 design, per site as Jaccard similarities: what differs because of the answer, what because of the input."""
+
+    same_input_clean: tuple[float, ...]
+    """The clean image asked for the true and for the fooled-into class."""
+    same_input_adversarial: tuple[float, ...]
+    same_answer_true: tuple[float, ...]
+    """The clean and the adversarial image, both asked for the true class."""
+    same_answer_fooled: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Certificates:
     """What is known so far of how far an examination can be trusted; parts arrive one by one."""
@@ -329,6 +350,8 @@ class Certificates:
     """Names of the parts that have arrived."""
     failed: tuple[str, ...] = ()
     """Messages of parts that ended without a result."""
+    classes: ClassDatapaths | None = None
+    cross: Cross | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

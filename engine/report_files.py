@@ -13,7 +13,15 @@ import numpy as np
 from engine import certificate_parts, certificates, comparison, examination, selection
 from engine.errors import BadInput
 from engine.models import load
-from engine.records import Certificates, Comparison, Datapath, Examination, ExaminationRequest, Outcome, Prediction
+from engine.records import (
+    Certificates,
+    Comparison,
+    Datapath,
+    Examination,
+    ExaminationRequest,
+    Outcome,
+    Prediction,
+)
 from engine.store import durable
 from engine.store.store import Store
 
@@ -70,6 +78,7 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
         "adversarial": _datapath(found.adversarial, known.adversarial),
         "restoration": _plain(known.restoration),
         "kinship": _plain(known.kinship),
+        "cross": _plain(known.cross),
         "certificate_parts": {"done": list(known.done), "failed": list(known.failed)},
         "sites": [
             {

@@ -33,7 +33,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.connections", "engine.datapaths"),
     ("engine.demo",),
     ("engine.examination",),
-    ("engine.features", "engine.rosters", "engine.certificates"),
+    ("engine.features", "engine.rosters", "engine.evidence"),
+    ("engine.kinship",),
+    ("engine.certificates",),
     ("engine.evaluation", "engine.benchmark", "engine.report_files"),
     ("engine.work", "engine.jobs", "engine.recent"),
     ("engine.auditor",),
@@ -56,7 +58,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 BELOW_THE_LINE = (
     "engine.attacks", "engine.models", "engine.tracing", "engine.connections", "engine.datapaths", "engine.demo",
-    "engine.examination", "engine.features", "engine.rosters", "engine.certificates", "engine.evaluation",
+    "engine.examination", "engine.features", "engine.rosters", "engine.evidence", "engine.kinship", "engine.certificates",
+    "engine.evaluation",
     "engine.benchmark", "engine.report_files",
 )  # fmt: skip
 """Only these may import torch, and only in worker processes and commands."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -11,8 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,6 +25,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 120_000
 """Milliseconds a test waits for work on a busy machine; nothing is asserted of the time it takes."""
 ROOT = Path(__file__).parents[2]
@@ -50,25 +55,43 @@ class Watched:
     hosts: set[str] = field(default_factory=set)
 
 
-def _missing(reason: str) -> None:
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("BROWSER_REQUIRED") == "1":
         pytest.fail(f"BROWSER_REQUIRED=1, but {reason}")
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[object]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        _missing("no Chromium is installed (apt package chromium)")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        _missing("playwright is not installed (requirements-dev.txt)")
+def browser_path() -> str | None:
+    """Return where Chromium is installed, or None."""
+    return next((path for path in map(shutil.which, BROWSERS) if path is not None), None)
+
+
+@contextmanager
+def launch(path: str | None) -> Iterator[object]:
+    """Run a Chromium."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[object]:
+    require("playwright")
+    if browser_path() is None:
+        _missing("no Chromium is installed (apt package chromium)")
+    with launch(browser_path()) as browser:
+        yield browser
+
+
+def require(module: str) -> ModuleType:
+    """Return a module that the browser tests need; without it the test is skipped, or fails where it is required."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return _missing(f"{module} is not installed (requirements-dev.txt)")
 
 
 def start(store: Path, *, port: int | None = None) -> Served:

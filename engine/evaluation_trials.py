@@ -1,0 +1,222 @@
+"""The columns of an evaluation, each counted from real forward passes in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine import statistics, tracing
+from engine.datapaths import choosing
+from engine.evaluation_subjects import Pairs, Subjects
+from engine.models.bundle import ModelBundle
+from engine.statistics import Estimate
+from engine.tracing import PerMap
+
+KEPT = (0.05, 0.1, 0.2, 0.3, 0.5)
+"""Shares of every site."""
+MAPS = (8, 16, 32, 64, 128)
+"""Numbers of maps over all sites but the stem."""
+ONE_SITES = 7
+"""Sites, evenly spread without the stem, that are masked one at a time."""
+Estimates = tuple[Estimate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sufficient:
+    """The published criterion: a share of every site kept, all else zeroed. One entry per share."""
+
+    agreement: Estimates
+    """The answer stays."""
+    kl: Estimates
+    """Divergence of the masked from the full answer, in nats."""
+    wrong_class: Estimates
+    """A mask aimed at a wrong class gets it."""
+    swap: Estimates
+    """An image of another class under this image's mask is called this image's class: high means the mask says nothing
+    about the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transplant:
+    """The chosen maps copied into the run of another class's image, the rest recomputed. One entry per number of maps."""
+
+    carried: Estimates
+    """The label goes over."""
+    wrong_class: Estimates
+    """Maps chosen for a wrong third class give that class."""
+    swap: Estimates
+    """The same maps filled from a third image give that image's class: high is right."""
+    quota_carried: Estimates
+    """`carried` where a share of every site is copied; one entry per share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Clean maps put back into the adversarial run. One entry per number of maps."""
+
+    restored: Estimates
+    """The clean label comes back."""
+    wrong_class: Estimates
+    """Maps chosen for a wrong third class give that class."""
+    noisy_copy: Estimates
+    """The same maps from a noisy copy of the adversarial image restore the clean label."""
+    swap: Estimates
+    """The same maps from another clean image give that image's class: high is right."""
+    mean_maps: Estimate
+    """Fewest maps that restore, by bisection of each image's ranking; more maps are taken to restore too."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneSite:
+    """One site keeps a share of its maps, all others are whole; mean over the sites. One entry per share."""
+
+    keep: Estimates
+    swap: Estimates
+    """An image of another class there is called this image's class: low is right."""
+
+
+def map_counts(bundle: ModelBundle) -> tuple[int, ...]:
+    """Return the numbers of maps tried: `MAPS` as far as there are that many beside the stem."""
+    most = int(choosing.claimable(bundle).sum())
+    return tuple(count for count in MAPS if count <= most) or (most,)
+
+
+def sufficient(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap) -> Sufficient:
+    """Return the columns of the published criterion for scores of the own class and scores aimed at `thirds`."""
+    kept, forced = _shares(own), _shares(aimed)
+    full = _kept_logits(bundle, subjects.images, [tuple(torch.ones_like(site) for site in kept[0])])[0]
+    there = _kept_logits(bundle, subjects.images, kept)
+    wrong = _kept_logits(bundle, subjects.images, forced).argmax(2)
+    swapped = _kept_logits(bundle, subjects.images[subjects.partners], kept).argmax(2)
+    wanted, got = full.log_softmax(1), there.log_softmax(2)
+    divergence = F.kl_div(got, wanted.expand_as(got), reduction="none", log_target=True).sum(2)
+    return Sufficient(
+        agreement=_shares_of(there.argmax(2) == full.argmax(1)),
+        kl=tuple(statistics.mean(row) for row in divergence.clamp(min=0).cpu().numpy()),
+        wrong_class=_shares_of(wrong == subjects.thirds),
+        swap=_shares_of(swapped == subjects.labels),
+    )
+
+
+def transplant(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap) -> Transplant:
+    """Return the columns of copying maps of each image into its partner's run."""
+    recipients = subjects.images[subjects.partners]
+    counts = map_counts(bundle)
+    chosen = [choosing.largest(bundle, own, count) for count in counts]
+    forced = [choosing.largest(bundle, aimed, count) for count in counts]
+    quota = [_without_stem(bundle, kept) for kept in _shares(own)]
+    labels = moved_labels(bundle, recipients, subjects.images, [*chosen, *quota, *forced])
+    carried, shared, wrong = labels.split([len(chosen), len(quota), len(forced)])
+    swapped = moved_labels(bundle, recipients, subjects.images[subjects.strangers], chosen)
+    return Transplant(
+        carried=_shares_of(carried == subjects.labels),
+        wrong_class=_shares_of(wrong == subjects.thirds),
+        swap=_shares_of(swapped == subjects.labels[subjects.strangers]),
+        quota_carried=_shares_of(shared == subjects.labels),
+    )
+
+
+def restore(bundle: ModelBundle, pairs: Pairs, own: PerMap, aimed: PerMap) -> Restore:
+    """Return the columns of putting clean maps back into the adversarial runs."""
+    counts = map_counts(bundle)
+    chosen = [choosing.largest(bundle, own, count) for count in counts]
+    forced = [choosing.largest(bundle, aimed, count) for count in counts]
+    labels = moved_labels(bundle, pairs.adversarial, pairs.clean, [*chosen, *forced])
+    restored, wrong = labels.split([len(chosen), len(forced)])
+    noisy = moved_labels(bundle, pairs.adversarial, pairs.noisy, chosen)
+    swapped = moved_labels(bundle, pairs.adversarial, pairs.strangers, chosen)
+    return Restore(
+        restored=_shares_of(restored == pairs.before),
+        wrong_class=_shares_of(wrong == pairs.thirds),
+        noisy_copy=_shares_of(noisy == pairs.before),
+        swap=_shares_of(swapped == pairs.stranger_labels),
+        mean_maps=statistics.mean(fewest_maps(bundle, pairs, own).cpu().numpy()),
+    )
+
+
+def one_site(bundle: ModelBundle, subjects: Subjects, own: PerMap) -> OneSite:
+    """Return how often the answer stays, on the image and on its partner, when one site at a time is masked."""
+    shares = _shares(own)
+    keep, swap = [], []
+    for kept in shares:
+        trials = [_gated_alone(kept, number) for number in _spread(bundle)]
+        here = _kept_logits(bundle, subjects.images, trials).argmax(2) == subjects.labels
+        there = _kept_logits(bundle, subjects.images[subjects.partners], trials).argmax(2) == subjects.labels
+        keep.append(statistics.mean(here.float().mean(0).cpu().numpy()))
+        swap.append(statistics.mean(there.float().mean(0).cpu().numpy()))
+    return OneSite(tuple(keep), tuple(swap))
+
+
+def moved_labels(bundle: ModelBundle, recipients: Tensor, donors: Tensor, choices: Sequence[PerMap]) -> Tensor:
+    """Return (choices, images) labels of recipient images with the chosen maps of donor images in their runs."""
+    found = []
+    for rows in torch.arange(len(recipients)).split(tracing.batch_limit(bundle)):
+        donor, into = tracing.record(bundle, donors[rows]).maps, recipients[rows]
+        labels = [_moved(bundle, into, donor, tuple(site[rows] for site in chosen)) for chosen in choices]
+        found.append(torch.stack(labels))
+    return torch.cat(found, dim=1)
+
+
+def fewest_maps(bundle: ModelBundle, pairs: Pairs, own: PerMap) -> Tensor:
+    """Return (images,) the fewest top-ranked maps that restore each label, found by bisection.
+
+    All maps beside the stem restore every label, since the last site alone decides it.
+    """
+    ranks = _ranks(bundle, own)
+    # No map restores nothing: every pair was fooled.
+    low, high = torch.zeros_like(pairs.before), torch.full_like(pairs.before, int(choosing.claimable(bundle).sum()))
+    while bool((high - low > 1).any()):
+        middle = (low + high) // 2
+        chosen = tracing.split(ranks < middle[:, None], bundle)
+        is_restored = moved_labels(bundle, pairs.adversarial, pairs.clean, [chosen])[0] == pairs.before
+        low, high = torch.where(is_restored, low, middle), torch.where(is_restored, middle, high)
+    return high
+
+
+def _ranks(bundle: ModelBundle, own: PerMap) -> Tensor:
+    """Place of each map (images, all maps), 0 for the largest claimable |score|."""
+    flat = tracing.join(own).abs().masked_fill(~choosing.claimable(bundle), -1.0)
+    return flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
+
+
+def _moved(bundle: ModelBundle, recipients: Tensor, donor: PerMap, chosen: PerMap) -> Tensor:
+    return tracing.transplanted(bundle, recipients, chosen, donor).argmax(1)
+
+
+def _kept_logits(bundle: ModelBundle, images: Tensor, gates: Sequence[PerMap]) -> Tensor:
+    """(gates, images, classes) logits with every site's maps gated, zero baseline."""
+    found = []
+    for rows in torch.arange(len(images)).split(tracing.batch_limit(bundle)):
+        part = images[rows]
+        logits = [tracing.gated(bundle, part, tuple(site[rows].float() for site in gate)) for gate in gates]
+        found.append(torch.stack(logits))
+    return torch.cat(found, dim=1)
+
+
+def _shares(per_map: PerMap) -> list[PerMap]:
+    magnitudes = tuple(site.abs() for site in per_map)
+    return [choosing.share_of_each_site(magnitudes, share) for share in KEPT]
+
+
+def _without_stem(bundle: ModelBundle, kept: PerMap) -> PerMap:
+    return tuple(site & (bundle.sites[k].role != "stem") for k, site in enumerate(kept))
+
+
+def _gated_alone(kept: PerMap, number: int) -> PerMap:
+    return tuple(site if k == number else torch.ones_like(site) for k, site in enumerate(kept))
+
+
+def _spread(bundle: ModelBundle) -> list[int]:
+    """Numbers of at most `ONE_SITES` sites, evenly spread from behind the stem to the last."""
+    inside = [k for k, site in enumerate(bundle.sites) if site.role != "stem"]
+    places = np.linspace(0, len(inside) - 1, min(ONE_SITES, len(inside))).round().astype(int)
+    return [inside[k] for k in places]
+
+
+def _shares_of(hits: Tensor) -> Estimates:
+    return tuple(statistics.proportion(row) for row in hits.cpu().numpy())

@@ -1,0 +1,305 @@
+"""How quickly the page answers when the results are stored: `python -m tests.browser.speed [--store DIR]`.
+
+A program, not a test: it prints a table of medians beside their targets and asserts nothing. It starts the real
+dashboard on the store (the embedded demo on an empty one), lets it compute what will be looked at, then opens a fresh
+browser and clicks with the mouse. A time runs from the mouse button to the frame in which the whole answer stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.browser.conftest import PATIENCE, Served, browser_path, launch, settled, start, stop, until
+
+STOPWATCH = Path(__file__).with_name("stopwatch.js")
+REPEATS = 9
+MIB = 2**20
+PAIR = "model=digits-standard&data=digits&attack=pgd-linf"
+LABELS = tuple("0123456789")
+ATTACKS = ("FGSM", "PGD", "MI-FGSM")
+SITES = ("layer1.0", "layer3.1", "layer2.1", "layer1.1", "layer3.0", "layer2.0", "layer3.2", "layer1.2", "layer2.2")
+
+
+@dataclass
+class Traffic:
+    """What one page did over the wire and on its main thread since it was last reset."""
+
+    session: Any
+    requests: int = 0
+    received: int = 0
+    cpu_before: float = 0.0
+
+    def reset(self) -> None:
+        self.requests = self.received = 0
+        self.cpu_before = self.cpu_seconds()
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the page's main thread."""
+        metrics = self.session.send("Performance.getMetrics")["metrics"]
+        return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+
+@dataclass
+class Series:
+    """Measurements of one kind of click."""
+
+    name: str
+    target: float | None
+    unit: str = "ms"
+    values: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
+    kilobytes: list[float] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    options = _options(arguments)
+    with tempfile.TemporaryDirectory() as empty:
+        store = options.store or Path(empty) / "store"
+        sys.stdout.write(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores\n")
+        with _running(store) as served, launch(browser_path()) as browser:
+            cookies = _logged_in(browser, served)
+            _prime(browser, served, cookies)
+            series = _measured(browser, served, cookies, options.repeats)
+            series += _memory(served)
+        sys.stdout.write(table(series))
+        sys.stdout.write(f"load average after: {os.getloadavg()[0]:.2f}\n")
+    return 0
+
+
+def table(series: Sequence[Series]) -> str:
+    """Return one line per measurement: median, range, target, and what it cost."""
+    lines = [f"{'what':<34} {'median':>8} {'range':>15} {'target':>8} {'n':>3} {'CPU ms':>7} {'calls':>6} {'KB':>7}"]
+    for one in series:
+        middle, low, high = statistics.median(one.values), min(one.values), max(one.values)
+        target = "" if one.target is None else f"{one.target:g}"
+        verdict = "" if one.target is None else "  ok" if middle <= one.target else "  MISSED"
+        extra = "".join(
+            f" {statistics.median(values):>{width}.0f}" if values else " " * (width + 1)
+            for values, width in ((one.cpu, 7), (one.requests, 6), (one.kilobytes, 7))
+        )
+        span = f"{low:.0f} to {high:.0f}"
+        lines.append(
+            f"{one.name:<34} {middle:>5.0f} {one.unit:<2} {span:>15} {target:>8} {len(one.values):>3}{extra}{verdict}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.speed", description=__doc__)
+    parser.add_argument("--store", type=Path, help="folder of a store with the demo (default: a new one)")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="clicks of each kind")
+    return parser.parse_args(arguments)
+
+
+@contextmanager
+def _running(store: Path) -> Iterator[Served]:
+    served = start(store)
+    try:
+        yield served
+    finally:
+        stop(served)
+
+
+def _logged_in(browser: Any, served: Served) -> list[dict]:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(served.link)
+    page.wait_for_selector("#network-panel", state="attached", timeout=PATIENCE)
+    cookies = context.cookies()
+    context.close()
+    return cookies
+
+
+@contextmanager
+def _opened(browser: Any, cookies: list[dict], address: str) -> Iterator[tuple[Any, Traffic]]:
+    """A fresh browser profile on an address, with the stopwatch and the traffic counter running."""
+    context = browser.new_context(viewport={"width": 1280, "height": 2400})
+    context.add_cookies(cookies)
+    context.add_init_script(path=STOPWATCH)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    session = context.new_cdp_session(page)
+    session.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
+    session.send("Performance.enable")
+    session.send("Network.enable")
+    traffic = Traffic(session)
+    session.on("Network.loadingFinished", lambda event: _count(traffic, event))
+    page.goto(address)
+    try:
+        yield page, traffic
+    finally:
+        context.close()
+
+
+def _count(traffic: Traffic, event: dict) -> None:
+    traffic.requests += 1
+    traffic.received += int(event["encodedDataLength"])
+
+
+def _prime(browser: Any, served: Served, cookies: list[dict]) -> None:
+    """Let the store hold everything that the clicks will ask for."""
+    with _opened(browser, cookies, f"{served.url}/?{PAIR}&label=3") as (page, _):
+        settled(page)
+        for label in LABELS:
+            _choose(page, "label-select", f"^{label}$")
+            settled_for(page, "label", label)
+        for title, attack in zip(ATTACKS, ("fgsm-linf", "pgd-linf", "mifgsm-linf"), strict=True):
+            _choose(page, "attack-select", f"^{title}$")
+            settled_for(page, "attack", attack)
+        for k in range(REPEATS):
+            _open_menu(page, "sample-select")
+            page.get_by_role("option").nth(k + 1).click()
+            page.wait_for_timeout(300)
+            settled(page)
+
+
+def settled_for(page: Any, name: str, value: str) -> None:
+    """Wait until the link says so and all checks of the view have run."""
+    until(page, f"new URLSearchParams(location.search).get('{name}') === '{value}'")
+    page.wait_for_timeout(300)
+    settled(page)
+
+
+def _measured(browser: Any, served: Served, cookies: list[dict], repeats: int) -> list[Series]:
+    address = f"{served.url}/?{PAIR}&label=3"
+    series = _openings(browser, cookies, address, repeats)
+    with _opened(browser, cookies, f"{address}&layer=layer1.0&channel=0") as (page, traffic):
+        settled(page)
+        page.wait_for_timeout(1500)
+        labels = [f"^{LABELS[(4 + k) % 10]}$" for k in range(repeats)]
+        attacks = [f"^{ATTACKS[k % 3]}$" for k in range(repeats)]
+        series += [
+            _clicks(page, traffic, Series("class -> network", 400), "network", _options_of(page, "label-select", labels)),
+            _clicks(
+                page, traffic, Series("attack -> network", 400), "network", _options_of(page, "attack-select", attacks)
+            ),
+            _clicks(page, traffic, Series("sample -> network", 400), "network", _samples_of(page, repeats)),
+            _clicks(page, traffic, Series("layer -> tiles", 300), "layer", _columns_of(page, repeats)),
+            _clicks(page, traffic, Series("neuron -> panel", 250), "neuron", _tiles_of(page, repeats)),
+        ]
+    return series
+
+
+def _openings(browser: Any, cookies: list[dict], address: str, repeats: int) -> list[Series]:
+    """Open the page in fresh profiles, nothing cached in the browser."""
+    names = (("first contentful paint", 500), ("controls usable", 1500), ("network drawn on open", 2500))
+    painted, usable, drawn = (Series(name, target) for name, target in names)
+    for _ in range(repeats):
+        with _opened(browser, cookies, address) as (page, traffic):
+            until(page, "window.stopwatch.opening().drawn > 0")
+            found = page.evaluate("window.stopwatch.opening()")
+            painted.values.append(found["painted"])
+            usable.values.append(found["usable"])
+            drawn.values.append(found["drawn"])
+            drawn.cpu.append(1000 * traffic.cpu_seconds())
+            drawn.requests.append(traffic.requests)
+            drawn.kilobytes.append(traffic.received / 1000)
+    return [painted, usable, drawn]
+
+
+Step = Callable[[], Callable[[], None]]
+"""Prepares a click (opens a menu, finds a place) and returns what does it."""
+
+
+def _clicks(page: Any, traffic: Traffic, series: Series, level: str, steps: Sequence[Step]) -> Series:
+    for step in steps:
+        do_click = step()
+        page.wait_for_timeout(1200)
+        traffic.reset()
+        page.evaluate("level => window.stopwatch.start(level)", level)
+        do_click()
+        until(page, "window.stopwatch.result")
+        series.values.append(page.evaluate("window.stopwatch.result"))
+        page.wait_for_timeout(400)
+        series.cpu.append(1000 * (traffic.cpu_seconds() - traffic.cpu_before))
+        series.requests.append(traffic.requests)
+        series.kilobytes.append(traffic.received / 1000)
+    return series
+
+
+def _open_menu(page: Any, control: str) -> None:
+    page.locator(f"#{control}").click()
+
+
+def _choose(page: Any, control: str, option: str) -> None:
+    _open_menu(page, control)
+    page.get_by_role("option", name=re.compile(option)).first.click()
+
+
+def _options_of(page: Any, control: str, names: Sequence[str]) -> list[Step]:
+    def step(name: str) -> Callable[[], None]:
+        _open_menu(page, control)
+        return page.get_by_role("option", name=re.compile(name)).first.click
+
+    return [lambda name=name: step(name) for name in names]
+
+
+def _samples_of(page: Any, repeats: int) -> list[Step]:
+    def step(place: int) -> Callable[[], None]:
+        _open_menu(page, "sample-select")
+        return page.get_by_role("option").nth(place).click
+
+    # The first option is the group, the second one is shown already.
+    return [lambda k=k: step(2 + k % 6) for k in range(repeats)]
+
+
+def _columns_of(page: Any, repeats: int) -> list[Step]:
+    def step(column: int) -> Callable[[], None]:
+        place = page.evaluate(
+            """column => {
+                const plot = document.querySelector('#network-river .js-plotly-plot');
+                const box = plot.getBoundingClientRect(), layout = plot._fullLayout;
+                return [box.left + layout._size.l + layout.xaxis.d2p(column),
+                        box.top + layout.yaxis._offset + layout.yaxis.d2p(0)];
+            }""",
+            column,
+        )
+        page.mouse.move(*place)
+        return lambda: page.mouse.click(*place)
+
+    return [lambda k=k: step(1 + (4 * k) % 9) for k in range(repeats)]
+
+
+def _tiles_of(page: Any, repeats: int) -> list[Step]:
+    def step(place: int) -> Callable[[], None]:
+        return page.locator("#layer-tiles button").nth(place).click
+
+    return [lambda k=k: step(1 + k) for k in range(repeats)]
+
+
+def _memory(served: Served) -> list[Series]:
+    web, *others = (_resident(pid) for pid in (served.process.pid, *_descendants(served.process.pid)))
+    worker = max(others, default=0.0)
+    return [
+        Series("web process resident", 250, "MB", [web]),
+        Series("worker resident (largest child)", 1500, "MB", [worker]),
+    ]
+
+
+def _resident(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *_descendants(int(child))]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
