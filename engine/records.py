@@ -250,14 +250,23 @@ class SiteComparison:
     shared: tuple[int, ...]
     adversarial_only: tuple[int, ...]
     distance: float
-    """1 - Jaccard of the two kept sets."""
+    """1 - Jaccard of the clean and the adversarial datapath of an image, mean over images."""
     floor_low: float
     floor_high: float
-    """The same distance between the clean image and its same-norm noisy copies: range over the draws."""
+    """The same distance to same-norm noisy copies: of one pair the range over the draws, else a 95 % interval."""
     flow: float
     """Attack flow of the site, share of the whole margin lost (signed)."""
     flow_floor: float
     """Largest |flow| of a noise draw, same unit."""
+    distance_low: float = 0.0
+    distance_high: float = 0.0
+    """95 % bootstrap interval over the images; both the distance itself for a single pair."""
+    p_value: float | None = None
+    """One-sided, that the distance exceeds the floor, Holm-adjusted over the sites; None for a single pair."""
+    target_only: tuple[int, ...] = ()
+    """Maps of the fooled-into class's datapath that neither image's has."""
+    noise_also: tuple[int, ...] = ()
+    """Those of `adversarial_only` that noise of the same size brings in too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +277,7 @@ class Comparison:
     sites: tuple[SiteComparison, ...]
     parts_at: str | None
     """First site whose distance exceeds the floor for two sites running, or None."""
+    images: int = 1
 
 
 @dataclass(frozen=True, slots=True)
