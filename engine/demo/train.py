@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -41,12 +42,15 @@ class Figures:
     """Not fooled by PGD-10 at the demo's epsilon, judged on the stored 8-bit image, and right to begin with."""
 
 
-def train(kind: Kind, epochs: int, seed: int) -> nn.Module:
-    """Return a network trained on the demo's training images, in eval mode; leaves torch's global generator alone."""
+def train(kind: Kind, epochs: int, seed: int, *, make: Callable[[], nn.Module] = DigitsResNet) -> nn.Module:
+    """Return a network trained on the demo's training images, in eval mode; leaves torch's global generator alone.
+
+    make: builds the untrained network for (batch, 1, 32, 32) images and ten classes.
+    """
     x, y = tensors(digits.training())
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
-        network = DigitsResNet()
+        network = make()
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=5e-3)
         steps = epochs * -(-len(x) // BATCH)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
