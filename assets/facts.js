@@ -94,8 +94,8 @@
   const HEADS = ['Layer', 'Stage', 'Maps', 'Adversarial only', 'Shared', 'Clean only', 'Distance', 'Same-size noise',
     'Attack flow', 'Flow under noise', 'Note'];
 
-  function network(facts, work) {
-    const chosen = work && work.view ? work.view.layer : null;
+  function network(facts, ask) {
+    const chosen = ask ? ask.layer : null;
     if (!facts) { fill('headline'); fill('site-table'); network.facts = null; return; }
     if (facts !== network.facts) {
       fill('headline', ...facts.headline.map((clause) => make('span', { class: clause.is_known ? null : 'open' },

@@ -55,10 +55,10 @@
 
   const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to zoom into it.';
 
-  function select(work, figure) {
+  function select(ask, figure) {
     const note = figure && figure.layout && figure.layout.meta ? figure.layout.meta.note : null;
     document.getElementById('river-note').textContent = note === null ? '' : `${note} ${HOW}`.trim();
-    layer = work && work.view ? work.view.layer : null;
+    layer = ask ? ask.layer : null;
     const plot = graph();
     if (plot && plot.on) {
       prepare(plot);

@@ -10,6 +10,8 @@
     'share-select': 'share', 'layer-select': 'layer', 'detail-select': 'detail', 'theme-switch': 'theme',
   };
   const MENUS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'layer'];
+  /* What an examination depends on; the rest of a view only says how it is shown. */
+  const EXAMINED = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method'];
   /* A choice that makes others meaningless clears them; the server then chooses anew. */
   const CLEARS = {
     model: ['channel'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
@@ -89,6 +91,7 @@
     const next = merge(base, changes, work && work.scales);
     const isStep = 'layer' in changes || 'channel' in changes || ('sample' in changes && isPick);
     window.history[isStep ? 'pushState' : 'replaceState'](null, '', address(next));
+    ahead(work, next);
     return next;
   }
 
@@ -104,21 +107,46 @@
     return unchanged();
   }
 
-  function changed(next, current) { return same(next, current) ? unchanged() : next; }
+  /* What was last asked of each level; a level is asked again only for something else. */
+  const asked = { network: null, layer: null, neuron: null };
+  const LEVELS = Object.keys(asked);
 
-  function split(work, view, network, layer, neuron) {
-    if (!isCurrent(work, view)) { return [unchanged(), unchanged(), unchanged()]; }
-    const shown = work.view;
-    window.history.replaceState(null, '', address(shown));
-    if (!work.key) { return [null, null, null].map((none, k) => changed(none, [network, layer, neuron][k])); }
+  function asksOf(work, shown) {
     const { key, request } = work;
     const { share, detail, theme, channel } = shown;
     const open = { request, key, share, layer: shown.layer };
-    return [
-      changed({ request, key, share, detail, theme, arrived: work.arrived }, network),
-      changed(shown.layer ? { ...open, theme } : null, layer),
-      changed(channel === null ? null : { ...open, channel, theme, gallery: work.has_gallery }, neuron),
-    ];
+    return {
+      network: { request, key, share, detail, theme, arrived: work.arrived },
+      layer: shown.layer ? { ...open, theme } : null,
+      neuron: channel === null ? null : { ...open, channel, theme, gallery: work.has_gallery },
+    };
+  }
+
+  function changed(level, next) {
+    if (same(next, asked[level])) { return unchanged(); }
+    asked[level] = next;
+    return next;
+  }
+
+  function split(work, view) {
+    if (!isCurrent(work, view)) { return LEVELS.map(unchanged); }
+    window.history.replaceState(null, '', address(work.view));
+    const next = work.key ? asksOf(work, work.view) : { network: null, layer: null, neuron: null };
+    return LEVELS.map((level) => changed(level, next[level]));
+  }
+
+  /* A step within the examination that is shown needs no look at the work first: the levels are asked at once. */
+  function ahead(work, next) {
+    if (!work || !work.key || !work.view) { return; }
+    if (EXAMINED.some((name) => next[name] !== work.view[name]) || !next.layer) { return; }
+    const wanted = asksOf(work, next);
+    // The map to look at first in another layer is the server's choice.
+    if (next.channel === null || next.channel === undefined) { delete wanted.neuron; }
+    Object.keys(wanted).forEach((level) => {
+      if (changed(level, wanted[level]) !== unchanged()) {
+        window.dash_clientside.set_props(`${level}-ask`, { data: wanted[level] });
+      }
+    });
   }
 
   function menus(work, view) {

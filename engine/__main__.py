@@ -104,6 +104,25 @@ def _examine(options: argparse.Namespace) -> Told:
     return Told(report_files.sentence(found), found)
 
 
+def _evaluate(options: argparse.Namespace) -> Told:
+    from engine import evaluation, evaluation_files
+    from engine.attacks import catalogue
+    from engine.methods import METHODS
+    from engine.store.store import Store
+
+    names = tuple(part.strip() for part in options.methods.split(",")) if options.methods else tuple(METHODS)
+    attack = catalogue.identify(catalogue.attack(options.attack))
+    request = evaluation.EvaluationRequest(attack, options.images, names, options.first, options.seed)
+    place = evaluation_files.Place(options.model, options.data, options.sites, options.out)
+    found = evaluation_files.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
+    return Told(evaluation_files.text(found), found)
+
+
+def _told_on_stderr(done: int, total: int, message: str) -> None:
+    sys.stderr.write(f"{done}/{total} {message}\n")
+    sys.stderr.flush()
+
+
 def _benchmark(options: argparse.Namespace) -> Told:
     from engine import benchmark
     from engine.store.store import Store
@@ -150,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="Add a data set.").add_subparsers(required=True, metavar="add")
     _data_options(_command(data, "add", _data_add, "Add an npz file or a folder with one folder per class."))
     _examine_options(_command(commands, "examine", _examine, "Examine one pair: JSON, arrays and certificate."))
+    _evaluate_options(_command(commands, "evaluate", _evaluate, "Faithfulness table of all methods, with intervals."))
     _benchmark_options(_command(commands, "benchmark", _benchmark, "Speed and memory table, ratios in one run."))
     return parser
 
@@ -211,6 +231,21 @@ def _examine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="Folder for examination.json and arrays.npz."
     )
+
+
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("--model", required=True, help="A model of the store.")
+    parser.add_argument("--data", required=True, help="A data set of the store.")
+    parser.add_argument("--attack", required=True, metavar="ID", help="For example pgd-linf:eps=8/255,steps=10.")
+    parser.add_argument("--images", type=int, default=100, metavar="N", help="Correctly classified images, 100 if not given.")
+    parser.add_argument("--first", type=int, default=128, metavar="K", help="Index of the first image, 128 if not given.")
+    parser.add_argument("--methods", metavar="A,B", help="Comma-separated names of methods; all if not given.")
+    parser.add_argument(
+        "--sites", choices=("all", "blocks"), default="all", help="All sites (default), or the stem and block outputs."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of references, controls and random starts.")
+    parser.add_argument("--out", type=Path, required=True, metavar="F", help="JSON file to write; must not exist.")
 
 
 def _benchmark_options(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from engine import tracing
-from engine.models.bundle import ModelBundle, Way
+from engine.models import precision
+from engine.models.bundle import ModelBundle, Tap, Way
 
 Gradients = dict[int, Tensor]
 
@@ -28,26 +29,42 @@ class Edges:
     """Per target (channels,): the same total taken directly at the input of its activation."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Changes:
+    """Two runs of distinct images, and which of them each row of the batch stands for."""
+
+    runs: tuple[Gradients, Gradients]
+    rows: tuple[Tensor, Tensor]
+
+    def at(self, tap: int) -> Tensor:
+        """Return the change at a tap from the second run to the first, (batch, channels, height, width)."""
+        return self.runs[0][tap][self.rows[0]] - self.runs[1][tap][self.rows[1]]
+
+
 def taps(bundle: ModelBundle) -> frozenset[int]:
     """Return the taps whose gradients `between` needs."""
-    exits = {way.exit for way in bundle.ways}
-    return frozenset(exits | {bundle.arrivals[way.target] for way in bundle.ways})
+    network = precision.folded(bundle)
+    next_taps = _next_taps(network)
+    exits = {next_taps.get(way.exit, way.exit) for way in network.ways}
+    return frozenset(exits | {network.arrivals[way.target] for way in network.ways})
 
 
 def between(bundle: ModelBundle, images: Tensor, starts: Tensor, gradients: Gradients) -> Edges:
     """Return the edges from the run of `starts` to the run of `images`, summed over the batch.
 
-    gradients: of the explained margin at `taps(bundle)`, path-averaged, same batch.
+    gradients: of the explained margin at `taps(bundle)`, path-averaged, same batch, on the folded twin
+    (`scores.between_runs`). Each distinct image runs once, however often it stands in a batch.
     """
-    change = _changes(bundle, images, starts)
+    network = precision.folded(bundle)
+    change, next_taps = _changes(network, images, starts), _next_taps(network)
     matrices: dict[tuple[int, int], Tensor] = {}
-    for way in bundle.ways:
+    for way in network.ways:
         shape = (bundle.sites[way.target].channels, bundle.sites[way.source].channels)
         matrix = matrices.setdefault((way.source, way.target), torch.zeros(shape, device=bundle.device))
-        _add_way(matrix, way, change[way.entrance], gradients[way.exit])
+        _add_way(matrix, way, change.at(way.entrance), gradients[next_taps.get(way.exit, way.exit)])
     arriving = {
-        target: (gradients[bundle.arrivals[target]] * change[bundle.arrivals[target]]).sum(dim=(0, 2, 3))
-        for target in {way.target for way in bundle.ways}
+        target: (gradients[network.arrivals[target]] * change.at(network.arrivals[target])).sum(dim=(0, 2, 3))
+        for target in {way.target for way in network.ways}
     }
     return Edges(matrices, arriving)
 
@@ -72,30 +89,46 @@ def head(bundle: ModelBundle, images: Tensor, starts: tracing.Trace, classes: Te
     Exact where the rest of the network is linear (pooling and one fully connected layer), else by the midpoint rule.
     """
     last = len(bundle.sites) - 1
-    gates = list(tracing.uniform_gates(bundle, len(images), 1.0))
-    gates[last] = torch.full_like(gates[last], 0.5)
-    recorder = tracing.Recorder(frozenset({last}))
-    rows = []
     with torch.enable_grad():
-        gates[last].requires_grad_()
-        gating = tracing.Gates(tuple(gates), starts.maps)
-        with bundle.visiting(lambda number, tensor: gating(number, recorder(number, tensor))):
+        gate = torch.full((len(images), bundle.sites[last].channels), 0.5, device=bundle.device, requires_grad=True)
+
+        def halfway(number: int, tensor: Tensor) -> Tensor:
+            return torch.lerp(starts.maps[last], tensor, gate[:, :, None, None]) if number == last else tensor
+
+        with bundle.visiting(halfway):
             logits = bundle.logits(images)
-        for label in classes:
-            (gradient,) = torch.autograd.grad(logits[:, label].sum(), gates[last], retain_graph=True)
-            rows.append(gradient.sum(dim=0))
+        wanted = [logits[:, label].sum() for label in classes]
+        rows = [torch.autograd.grad(total, gate, retain_graph=True)[0].sum(dim=0) for total in wanted]
     return torch.stack(rows)
 
 
-def _changes(bundle: ModelBundle, images: Tensor, starts: Tensor) -> Gradients:
+def _next_taps(network: ModelBundle) -> dict[int, int]:
+    """Taps whose only reader is another tap, and the last of that chain: one tensor, whose gradient is kept once.
+
+    A chain ends at a site at the latest: behind its tap the maps are gated.
+    """
+    calls = [node for node in network.network.graph.nodes if node.op == "call_module"]
+    modules = {node: network.network.get_submodule(str(node.target)) for node in calls}
+    numbers = {node: module.number for node, module in modules.items() if isinstance(module, Tap)}
+    found: dict[int, int] = {}
+    for node in reversed(numbers):
+        readers = list(node.users)
+        if len(readers) == 1 and readers[0] in numbers and numbers[node] >= len(network.sites):
+            found[numbers[node]] = found.get(numbers[readers[0]], numbers[readers[0]])
+    return found
+
+
+def _changes(bundle: ModelBundle, images: Tensor, starts: Tensor) -> _Changes:
     wanted = frozenset({way.entrance for way in bundle.ways} | {bundle.arrivals[way.target] for way in bundle.ways})
-    runs = []
+    runs, rows = [], []
     for batch in (images, starts):
+        distinct, order = torch.unique(batch, dim=0, return_inverse=True)
         recorder = tracing.Recorder(wanted)
         with torch.no_grad(), bundle.visiting(recorder):
-            bundle.logits(batch)
+            bundle.logits(distinct)
         runs.append(recorder.seen)
-    return {number: runs[0][number] - runs[1][number] for number in wanted}
+        rows.append(order)
+    return _Changes((runs[0], runs[1]), (rows[0], rows[1]))
 
 
 def _add_way(matrix: Tensor, way: Way, change: Tensor, gradient: Tensor) -> None:

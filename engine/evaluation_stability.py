@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from engine import certificates, evaluation_rankings, evaluation_subjects, statistics
+from engine import evaluation_rankings, evaluation_subjects, statistics
 from engine.datapaths import choosing
-from engine.errors import BadInput
-from engine.evaluation_rankings import Ask
 from engine.evaluation_subjects import Subjects
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
 from engine.statistics import Estimate
 from engine.tracing import PerMap
+
+SHARE = 0.2
+NOISE = 0.01
+"""Standard deviation of the input noise, pixels in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,13 @@ class ClassJaccard:
     """Similarity of datapaths of images of one class, and of images of two."""
 
     within: Estimate | None
-    """None where no two images share a class."""
+    """None where fewer than two images have another one of their class."""
     between: Estimate
 
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """Mean over images of the Jaccard similarity of the kept fifths, itself the mean over sites. Chance is 0.11."""
+    """Means over images of the Jaccard similarity of the kept fifths, itself a mean over sites. Chance is about 0.11."""
 
     seed_jaccard: Estimate
     """Another seed, which also draws other partners as reference runs."""
@@ -41,22 +44,60 @@ class Stability:
 
 
 def stability(bundle: ModelBundle, method: str, subjects: Subjects, own: PerMap, *, seed: int) -> Stability:
-    """Return how a method's scores `own` for the clean images hold up."""
+    """Return how a method's scores `own` of the clean images hold up."""
     ask = evaluation_rankings.asked(subjects)
     redrawn = evaluation_subjects.matched(bundle, subjects.samples, subjects.images, subjects.labels, seed=seed + 1)
-    noisy = Ask(_shaken(subjects.images, seed), ask.targets, ask.starts, ask.rivals)
-    seeded = evaluation_rankings.score(bundle, method, evaluation_rankings.asked(redrawn), seed=seed + 1)[0]
-    shaken = evaluation_rankings.score(bundle, method, noisy, seed=seed)[0]
+    seeded, _ = evaluation_rankings.score(bundle, method, evaluation_rankings.asked(redrawn), seed=seed + 1)
+    noisy = replace(ask, images=_shaken(subjects.images, seed))
+    shaken, _ = evaluation_rankings.score(bundle, method, noisy, seed=_fresh(method, seed, 2))
     with shuffled.weights(bundle, seed):
-        # The scores of `random` do not look at the weights: another draw stands for them.
-        drawn = seed + 2 if method == "random" else seed
-        scrambled = evaluation_rankings.score(bundle, method, ask, seed=drawn)[0]
-    if method == "random":
-        shaken = evaluation_rankings.score(bundle, method, ask, seed=seed + 3)[0]
-    kept = _kept(own)
+        scrambled, _ = evaluation_rankings.score(bundle, method, ask, seed=_fresh(method, seed, 3))
+    kept = choosing.share_of_each_site(_sizes(own), SHARE)
     return Stability(
-        seed_jaccard=statistics.mean(_jaccard(kept, _kept(seeded))),
-        noise_jaccard=statistics.mean(_jaccard(kept, _kept(shaken))),
+        seed_jaccard=_alike(kept, seeded),
+        noise_jaccard=_alike(kept, shaken),
         class_jaccard=between_classes(kept, subjects.labels),
-        random_weights_jaccard=statistics.mean(_jaccard(kept, _kept(scrambled))),
+        random_weights_jaccard=_alike(kept, scrambled),
     )
+
+
+def between_classes(kept: PerMap, labels: Tensor) -> ClassJaccard:
+    """Return the similarity of datapaths within and between classes, averaged per image over all others of the kind.
+
+    kept: per site (images, channels) bool; labels: (images,).
+    """
+    alike = torch.stack([_pairwise(site.float()) for site in kept]).mean(0).cpu().numpy()
+    same = (labels[:, None] == labels[None]).cpu().numpy()
+    mates = same & ~np.eye(len(alike), dtype=bool)
+    has_mate = mates.any(axis=1)
+    within = (alike * mates).sum(axis=1)[has_mate] / mates.sum(axis=1)[has_mate]
+    between = (alike * ~same).sum(axis=1) / (~same).sum(axis=1)
+    return ClassJaccard(statistics.mean(within) if len(within) > 1 else None, statistics.mean(between))
+
+
+def _alike(kept: PerMap, other: PerMap) -> Estimate:
+    """Similarity of each image's kept maps with those of other scores of the same images."""
+    there = choosing.share_of_each_site(_sizes(other), SHARE)
+    ratios = [(a & b).sum(1) / (a | b).sum(1) for a, b in zip(kept, there, strict=True)]
+    return statistics.mean(torch.stack(ratios).mean(0).cpu().numpy())
+
+
+def _pairwise(kept: Tensor) -> Tensor:
+    """(images, images) Jaccard similarities of rows of (images, channels) zeros and ones."""
+    shared, sizes = kept @ kept.T, kept.sum(1)
+    return shared / (sizes[:, None] + sizes[None] - shared)
+
+
+def _sizes(per_map: PerMap) -> PerMap:
+    return tuple(site.abs() for site in per_map)
+
+
+def _shaken(pictures: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    noisy = pictures + NOISE * torch.randn(pictures.shape, generator=generator).to(pictures.device)
+    return noisy.clamp(0, 1)
+
+
+def _fresh(method: str, seed: int, draw: int) -> int:
+    """Random scores look at nothing but their seed: each comparison draws new ones, so that it shows chance."""
+    return seed + draw if method == "random" else seed

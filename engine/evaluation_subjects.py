@@ -132,5 +132,7 @@ def _drawn(candidates: Tensor, barred: Tensor, generator: torch.Generator) -> Te
     """Return per row of `barred` (rows, classes) a random index into `candidates` (n,) whose class is not barred there."""
     allowed = (candidates[None, :, None] != barred[:, None, :]).all(dim=2)
     if not bool(allowed.any(dim=1).all()):
-        raise BadInput("Every control needs an image and a class beyond the two in question; add images of more classes.")
+        raise BadInput(
+            "Every control needs an image and a class beyond the two in question; add images of more classes."
+        )
     return torch.rand(allowed.shape, generator=generator).masked_fill(~allowed, -1.0).argmax(dim=1)

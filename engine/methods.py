@@ -14,14 +14,20 @@ class Method:
 
     title: str
     baseline: Literal["references", "zero"]
+    takes_aim: bool = True
+    """False where the scores are the same whatever class is asked about: a low wrong-class rate then proves nothing."""
 
 
 METHODS: dict[str, Method] = {
     "two-run": Method("Two-run: joint mask integrated gradients against other-class images", "references"),
     "mask": Method("Mask network: trained mask that keeps the output, everything else zeroed", "zero"),
+    "sigmoid": Method("Sigmoid mask: trained with a penalty on its size", "zero"),
+    "gates": Method("Distillation-guided routing: trained gates with a penalty on their sum", "zero"),
+    "quadratic": Method("Quadratic choice within each layer by Frank-Wolfe", "zero", takes_aim=False),
+    "conductance": Method("Conductance from the mean colour", "zero"),
     "gradient": Method("Sum of |gradient x activation|", "zero"),
-    "activation": Method("Mean activation", "zero"),
-    "random": Method("Random order (control)", "references"),
+    "activation": Method("Mean activation", "zero", takes_aim=False),
+    "random": Method("Random order (control)", "references", takes_aim=False),
 }
 
 

@@ -6,6 +6,7 @@ the contribution of that feature map, sum over positions of (a - b) * dF/da.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +50,56 @@ class Recorder:
 
 
 @dataclass(frozen=True, slots=True)
+class GradientMean:
+    """Adds up the gradients at some taps over several backward passes, each freed as soon as it is added."""
+
+    wanted: frozenset[int]
+    passes: int
+    means: dict[int, Tensor] = field(default_factory=dict)
+
+    def __call__(self, number: int, tensor: Tensor) -> Tensor:
+        # Before the first gate nothing needs a gradient.
+        if number not in self.wanted or not tensor.requires_grad:
+            return tensor
+        own = tensor.view_as(tensor)
+        own.register_hook(functools.partial(self._add, number))
+        return own
+
+    def _add(self, number: int, gradient: Tensor) -> None:
+        if number in self.means:
+            self.means[number].add_(gradient, alpha=1 / self.passes)
+        else:
+            self.means[number] = gradient / self.passes
+
+
+@dataclass(frozen=True, slots=True)
+class Trapezoids:
+    """Adds up, from one backward pass to the next, each map's change times the mean of the gradients before and after.
+
+    Every site lets go of the earlier pass as soon as it has its gradient, so two passes never lie in memory whole.
+    """
+
+    sites: int
+    totals: dict[int, Tensor] = field(default_factory=dict)
+    """Per site (batch, channels)."""
+    earlier: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def __call__(self, number: int, tensor: Tensor) -> Tensor:
+        if number >= self.sites:
+            return tensor
+        own = tensor.view_as(tensor)
+        own.register_hook(functools.partial(self._add, number, own.detach()))
+        return own
+
+    def _add(self, number: int, maps: Tensor, gradient: Tensor) -> None:
+        if number in self.earlier:
+            before, slope = self.earlier[number]
+            area = ((maps - before) * (gradient + slope)).sum(dim=(2, 3)) / 2
+            self.totals[number] = self.totals.get(number, 0) + area
+        self.earlier[number] = maps, gradient
+
+
+@dataclass(frozen=True, slots=True)
 class Gates:
     """Replaces each site's maps by `b + (a - b) * m`: gate m of (batch, channels), baseline run b, or zero."""
 
@@ -58,10 +109,13 @@ class Gates:
     def __call__(self, number: int, tensor: Tensor) -> Tensor:
         if number >= len(self.gates):
             return tensor
-        gate = self.gates[number][:, :, None, None]
+        gate = self.gates[number][:, :, None, None].to(tensor.dtype)
         if self.baseline is None:
             return tensor * gate
-        return torch.lerp(self.baseline[number], tensor, gate)
+        if tensor.dtype == torch.float32:
+            return torch.lerp(self.baseline[number], tensor, gate)
+        # The same by hand: torch's bfloat16 `lerp` with a broadcast weight takes up to ten times as long on a CPU.
+        return self.baseline[number] + (tensor - self.baseline[number]) * gate
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import torchvision
 
 from engine import connections, tracing
 from engine.datapaths import scores
-from engine.models import cifar
+from engine.models import cifar, precision
 from tests import toys
 
 
@@ -41,16 +41,18 @@ def test_edges_equal_a_slow_loop_over_source_maps():
     bundle = toys.bundle(toys.seeded(toys.Residual()))
     images, starts, gradients = explained(bundle, 8)
     fast = connections.between(bundle, images, starts, gradients).matrices
-    change = connections._changes(bundle, images, starts)
+    bundle = precision.folded(bundle)
+    change, next_taps = connections._changes(bundle, images, starts), connections._next_taps(bundle)
     for source, target in fast:
         slow = torch.zeros_like(fast[source, target])
         for way in (way for way in bundle.ways if (way.source, way.target) == (source, target)):
             for i in range(bundle.sites[source].channels):
-                alone = torch.zeros_like(change[way.entrance])
-                alone[:, i + way.entrance_offset] = change[way.entrance][:, i + way.entrance_offset]
+                whole = change.at(way.entrance)
+                alone = torch.zeros_like(whole)
+                alone[:, i + way.entrance_offset] = whole[:, i + way.entrance_offset]
                 if way.module is not None:
                     alone = way.module(alone) - way.module(torch.zeros_like(alone))
-                arrived = (alone * gradients[way.exit]).sum((0, 2, 3))
+                arrived = (alone * gradients[next_taps.get(way.exit, way.exit)]).sum((0, 2, 3))
                 start = way.target_offset - way.entrance_offset
                 slow[start : start + len(arrived), i] += arrived
         assert torch.allclose(fast[source, target], slow, atol=1e-4 * float(slow.abs().max()))

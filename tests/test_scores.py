@@ -40,7 +40,8 @@ def test_the_gate_gradient_is_the_slow_sum_over_positions(bundle):
     """The oracle differentiates with respect to each site's maps themselves and multiplies by (a - b)."""
     question, reference = ask(bundle, 2), tracing.record(bundle, toys.pictures(2, seed=9))
     gates = tracing.uniform_gates(bundle, 2, 0.3)
-    fast, _ = scores._gate_gradients(bundle, question, gates, reference.maps, frozenset())
+    unwanted = tracing.GradientMean(frozenset(), 1)
+    fast = scores._gate_gradients(bundle, question, gates, reference.maps, unwanted)
     for number in range(len(bundle.sites)):
         seen = {}
 

@@ -144,14 +144,14 @@ def _connect(app: Dash) -> None:
     )
     app.clientside_callback(
         ClientsideFunction("river", "select"),
-        Input(ids.WORK, "data"),
+        Input(ids.LAYER_ASK, "data"),
         Input(ids.RIVER, "figure"),
         prevent_initial_call=True,
     )
     app.clientside_callback(
         ClientsideFunction("facts", "network"),
         Input(ids.FACTS, "data"),
-        Input(ids.WORK, "data"),
+        Input(ids.LAYER_ASK, "data"),
         prevent_initial_call=True,
     )
     app.clientside_callback(

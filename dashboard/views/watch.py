@@ -53,9 +53,6 @@ def register(app: Dash, auditor: Auditor) -> None:
         Output(ids.NEURON_ASK, "data"),
         Input(ids.WORK, "data"),
         State(ids.VIEW, "data"),
-        State(ids.NETWORK_ASK, "data"),
-        State(ids.LAYER_ASK, "data"),
-        State(ids.NEURON_ASK, "data"),
         prevent_initial_call=True,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from engine import connections, methods, tracing
-from engine.datapaths import choosing, masks, scores, trials
+from engine.datapaths import choosing, conductance, draws, masks, published, scores, trials
 from engine.datapaths.cases import Case, References
+from engine.datapaths.scores import Contributions
 from engine.models.bundle import ModelBundle
 from engine.records import Datapath
 from engine.selection import SIZES
@@ -35,21 +37,17 @@ class Extracted:
 
 
 def score(bundle: ModelBundle, case: Case, references: References, *, method: str, seed: int) -> tuple[PerMap, int]:
-    """Return the scores of a method, per site (images, channels), and the image-passes used."""
-    if method == "two-run":
-        found = _between_runs(bundle, case, references, with_edges=False)
-        return found.scores, found.passes
-    if method == "mask":
-        return masks.train(bundle, case, seed=seed), len(case.images) * (masks.STEPS + 1)
-    if method == "gradient":
-        alone = torch.full_like(case.targets, -1)
-        found_once = scores.at_once(bundle, scores.Question(case.images, case.targets, alone))
-        return found_once.scores, found_once.passes
-    if method == "activation":
-        return tuple(site.abs().mean(dim=(2, 3)) for site in tracing.record(bundle, case.images).maps), len(case.images)
+    """Return the scores of a method, per site (images, channels), and the image-passes used.
+
+    Images do not influence each other, whatever goes through the network together. Where the network does not answer a
+    case's target, the method is aimed at it, if it can be (`Method.takes_aim`). Raises UnknownName.
+    """
     methods.method(method)
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.rand(len(case.images), site.channels, generator=generator) for site in bundle.sites), 0
+    parts = []
+    for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
+        parts.append(SCORERS[method](bundle, Case(case.images[rows], case.targets[rows]), references, seed))
+    joined = zip(*(part.scores for part in parts), strict=True)
+    return tuple(torch.cat(site) for site in joined), sum(part.passes for part in parts)
 
 
 def with_edges(bundle: ModelBundle, case: Case, references: References, *, method: str, seed: int) -> Extracted:
@@ -94,8 +92,69 @@ def claim_sizes(bundle: ModelBundle) -> tuple[int, ...]:
     return tuple(size for size in SIZES if size <= most) or (max(1, most),)
 
 
+def _two_run(bundle: ModelBundle, case: Case, references: References, _seed: int) -> Contributions:
+    found = _between_runs(bundle, case, references, with_edges=False)
+    return Contributions(found.scores, {}, found.passes)
+
+
+def _mask(bundle: ModelBundle, case: Case, _references: References, seed: int) -> Contributions:
+    return Contributions(masks.train(bundle, case, seed=seed), {}, masks.PASSES * len(case.images))
+
+
+def _sigmoid(bundle: ModelBundle, case: Case, _references: References, seed: int) -> Contributions:
+    return published.sigmoid(bundle, case, seed=seed)
+
+
+def _gates(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
+    return published.gates(bundle, case)
+
+
+def _quadratic(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
+    return published.quadratic(bundle, case)
+
+
+def _conductance(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
+    # Zero at the network's own input, where captum starts too; from black it finds worse datapaths (measured).
+    return conductance.along(bundle, _alone(case), torch.zeros_like(case.images) + bundle.mean)
+
+
+def _gradient(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
+    return scores.at_once(bundle, _alone(case))
+
+
+def _activation(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
+    maps = tracing.record(bundle, case.images).maps
+    return Contributions(tuple(site.abs().mean(dim=(2, 3)) for site in maps), {}, len(case.images))
+
+
+def _random(bundle: ModelBundle, case: Case, _references: References, seed: int) -> Contributions:
+    drawn = draws.uniform(case.images, sum(site.channels for site in bundle.sites), seed=seed)
+    return Contributions(tracing.split(drawn, bundle), {}, 0)
+
+
+Scorer = Callable[[ModelBundle, Case, References, int], Contributions]
+SCORERS: dict[str, Scorer] = {
+    "two-run": _two_run,
+    "mask": _mask,
+    "sigmoid": _sigmoid,
+    "gates": _gates,
+    "quadratic": _quadratic,
+    "conductance": _conductance,
+    "gradient": _gradient,
+    "activation": _activation,
+    "random": _random,
+}
+"""How each of `methods.METHODS` is computed: bundle, case, references, seed."""
+
+
+def _alone(case: Case) -> scores.Question:
+    """The plain logit of each image's target."""
+    return scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
+
+
 def _between_runs(bundle: ModelBundle, case: Case, references: References, *, with_edges: bool) -> Extracted:
     rows, refs = case.pairs(references)
+    donor = tracing.record(bundle, case.images)
     wanted = connections.taps(bundle) if with_edges else frozenset()
     gathered: list[PerMap] = []
     matrices: dict[tuple[int, int], Tensor] = {}
@@ -104,7 +163,7 @@ def _between_runs(bundle: ModelBundle, case: Case, references: References, *, wi
     for part in torch.arange(len(rows)).split(tracing.batch_limit(bundle)):
         own, other = rows[part], refs[part]
         question = scores.Question(case.images[own], case.targets[own], references.labels[other])
-        found = scores.between_runs(bundle, question, references.trace.rows(other), taps=wanted)
+        found = scores.into_runs(bundle, question, references.images[other], donor.rows(own), taps=wanted)
         gathered.append(found.scores)
         passes += found.passes
         if with_edges:
@@ -131,9 +190,11 @@ def _transplant_sizes(
 
 
 def _kept_sizes(bundle: ModelBundle, case: Case, per_map: PerMap) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    # Ranked without the sign, as everywhere: signed rankings also pass when aimed at a wrong class (measured).
+    strengths = tuple(site.abs() for site in per_map)
     sizes, shares = [], []
     for share in KEPT_SHARES:
-        chosen = choosing.share_of_each_site(per_map, share)
+        chosen = choosing.share_of_each_site(strengths, share)
         sizes.append(int(sum(site[0].sum() for site in chosen)))
         shares.append(float(trials.survives(bundle, case, chosen).float().mean()))
     return tuple(sizes), tuple(shares)

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import tracing
-from engine.datapaths import choosing, scores
+from engine.datapaths import choosing, draws, scores
 from engine.datapaths.cases import Case
+from engine.models import precision
 from engine.models.bundle import ModelBundle
 from engine.tracing import PerMap
 
@@ -23,32 +24,67 @@ STEPS = 20
 LEARNING_RATE = 0.03
 SHARES = (0.05, 0.5)
 """Smallest and largest share of maps drawn."""
+SHAKE = 0.1
+"""Largest seeded change of a starting rank in [-1, 1]: maps that are as good as each other then change places with the
+seed, so the seed check can tell that the choice between them means nothing."""
+PASSES = STEPS + 2
+"""Per image: the contributions it starts from, the answer to keep, and the steps."""
 
 
 def train(bundle: ModelBundle, case: Case, *, seed: int, aim: Tensor | None = None) -> PerMap:
     """Return per site (images, channels) scores whose top shares keep the network's answer, everything else zeroed.
 
-    aim: (images,) classes to reach instead of the network's own distribution (the wrong-class control). Images do not
-    influence each other: the losses are summed, and the sizes drawn depend on `seed` alone.
+    aim: (images,) classes to reach instead of the case's targets (the wrong-class control). Images do not influence
+    each other: the losses are summed, and the sizes drawn depend on `seed` alone.
     """
-    start = scores.at_once(bundle, scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))).scores
-    values = [_rank(site).requires_grad_() for site in start]
-    with torch.no_grad():
-        wanted = bundle.logits(case.images).softmax(1)
-    if aim is not None:
-        wanted = F.one_hot(aim, len(bundle.classes)).to(wanted)
+    case = case if aim is None else Case(case.images, aim)
+    parts = []
+    for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
+        parts.append(_train(bundle, Case(case.images[rows], case.targets[rows]), seed))
+    return tuple(torch.cat(site) for site in zip(*parts, strict=True))
+
+
+@torch.no_grad()
+def wanted(bundle: ModelBundle, case: Case) -> Tensor:
+    """Return (images, classes) the distributions to keep.
+
+    The network's own where it answers the case's target; elsewhere the target alone, so that a method can be aimed.
+    """
+    own = bundle.logits(case.images).softmax(1)
+    aimed = F.one_hot(case.targets, own.shape[1]).to(own)
+    return torch.where((own.argmax(1) == case.targets)[:, None], own, aimed)
+
+
+def divergence(bundle: ModelBundle, images: Tensor, gates: PerMap, distributions: Tensor) -> Tensor:
+    """Return (images,) the Kullback-Leibler divergence of the gated network's answers from the distributions."""
+    with bundle.visiting(tracing.Gates(gates, None)):
+        logits = bundle.logits(images)
+    return F.kl_div(logits.log_softmax(1), distributions, reduction="none").sum(dim=1)
+
+
+def _train(bundle: ModelBundle, case: Case, seed: int) -> PerMap:
+    values = _start(bundle, case, seed)
+    network, distributions = precision.folded(bundle), wanted(bundle, case)
     optimiser = torch.optim.Adam(values, lr=LEARNING_RATE, betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         low, high = (math.log(share) for share in SHARES)
         share = math.exp(low + (high - low) * float(torch.rand((), generator=generator)))
         with torch.enable_grad():
-            loss = _loss(bundle, case.images, values, share, wanted)
+            loss = _loss(network, case.images, values, share, distributions)
             gradients = torch.autograd.grad(loss, values)
         for value, gradient in zip(values, gradients, strict=True):
             value.grad = gradient
         optimiser.step()
     return tuple(value.detach() - value.detach().amin(dim=1, keepdim=True) for value in values)
+
+
+def _start(bundle: ModelBundle, case: Case, seed: int) -> list[Tensor]:
+    """Per site (images, channels): the rank by sum |gradient x activation|, slightly shaken by the seed."""
+    alone = torch.full_like(case.targets, -1)
+    ranked = [_rank(site) for site in scores.at_once(bundle, scores.Question(case.images, case.targets, alone)).scores]
+    shaken = tracing.split(draws.uniform(case.images, sum(s.channels for s in bundle.sites), seed=seed), bundle)
+    return [(rank + SHAKE * (2 * drawn - 1)).requires_grad_() for rank, drawn in zip(ranked, shaken, strict=True)]
 
 
 def _rank(site: Tensor) -> Tensor:
@@ -61,6 +97,4 @@ def _loss(bundle: ModelBundle, images: Tensor, values: list[Tensor], share: floa
     hard = choosing.share_of_each_site(tuple(value.detach() for value in values), share)
     # Straight-through: the forward pass sees the hard choice, the gradient goes to the scores.
     gates = tuple(kept.float() + value - value.detach() for kept, value in zip(hard, values, strict=True))
-    with bundle.visiting(tracing.Gates(gates, None)):
-        logits = bundle.logits(images)
-    return F.kl_div(logits.log_softmax(1), wanted, reduction="sum")
+    return divergence(bundle, images, gates, wanted).sum()

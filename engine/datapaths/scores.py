@@ -1,4 +1,7 @@
-"""Contribution scores: what each feature map adds to a logit margin, for all sites in one backward pass."""
+"""Contribution scores: what each feature map adds to a logit margin, for all sites in one backward pass.
+
+Computed on the bundle's folded twin: the same function up to float32 rounding, with less time and memory.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine import tracing
+from engine.models import precision
 from engine.models.bundle import ModelBundle
 from engine.tracing import Maps, PerMap, Trace
 
@@ -33,6 +37,7 @@ class Contributions:
 
     scores: PerMap
     gradients: dict[int, Tensor]
+    """By tap of the folded twin (`precision.folded`), which numbers its taps as the bundle does."""
     passes: int
     """Image-passes used: one forward and backward of one image."""
 
@@ -45,22 +50,33 @@ def between_runs(
     All gates move together from 0 (the reference's maps) to 1 (the images'); the sum over all maps is the difference of
     the margin between the two runs, up to the quadrature of `STEPS` midpoints.
     """
-    batch = len(question.images)
+    network, batch = precision.folded(bundle), len(question.images)
+    averaged = tracing.GradientMean(taps, STEPS)
     total: list[Tensor] = []
-    averaged: dict[int, Tensor] = {}
     for step in range(STEPS):
-        gates = tracing.uniform_gates(bundle, batch, (step + 0.5) / STEPS)
-        gradients, seen = _gate_gradients(bundle, question, gates, reference.maps, taps)
+        gates = tracing.uniform_gates(network, batch, (step + 0.5) / STEPS)
+        gradients = _gate_gradients(network, question, gates, reference.maps, averaged)
         total = [a + g for a, g in zip(total, gradients, strict=True)] if total else list(gradients)
-        for number, gradient in seen.items():
-            averaged[number] = averaged.get(number, 0) + gradient / STEPS
-    return Contributions(tuple(site / STEPS for site in total), averaged, STEPS * batch)
+    return Contributions(tuple(site / STEPS for site in total), averaged.means, STEPS * batch)
+
+
+def into_runs(
+    bundle: ModelBundle, question: Question, starts: Tensor, donor: Trace, *, taps: frozenset[int] = frozenset()
+) -> Contributions:
+    """Return the same for the transplant that is claimed: maps of the images' run copied into the live runs of `starts`.
+
+    All gates move from the runs of `starts` (batch, channels, height, width) to the recorded maps of `donor`, the trace of
+    the question's images. The other direction, replacing maps of the images' run, ranks worse for the transplant:
+    ResNet-20, 16 maps, 100 pairs: 74 instead of 99 labels carried.
+    """
+    found = between_runs(bundle, Question(starts, question.targets, question.rivals), donor, taps=taps)
+    return Contributions(tuple(-site for site in found.scores), found.gradients, found.passes)
 
 
 def at_once(bundle: ModelBundle, question: Question) -> Contributions:
     """Return the sum over positions of |gradient x activation| with a zero baseline: one pass, unsigned."""
-    maps, gradients = _maps_and_gradients(bundle, question.images, question)
-    scores = tuple((a * g).abs().sum(dim=(2, 3)) for a, g in zip(maps, gradients, strict=True))
+    maps, gradients = _maps_and_gradients(precision.folded(bundle), question.images, question)
+    scores = tuple((a * g).abs().sum(dim=(2, 3)).float() for a, g in zip(maps, gradients, strict=True))
     return Contributions(scores, {}, len(question.images))
 
 
@@ -71,35 +87,26 @@ def attack_flow(bundle: ModelBundle, question: Question, start: Tensor) -> Contr
     gradients at its ends (trapezoids). Signed; at every cut site the sum over maps is the whole change of the margin, up
     to the quadrature of `STEPS` steps.
     """
-    total: list[Tensor] = []
-    previous: tuple[list[Tensor], list[Tensor]] | None = None
+    network, areas = precision.folded(bundle), tracing.Trapezoids(len(bundle.sites))
     for step in range(STEPS + 1):
-        current = _maps_and_gradients(bundle, torch.lerp(start, question.images, step / STEPS), question)
-        if previous is not None:
-            areas = [
-                ((a - b) * (g + h)).sum(dim=(2, 3)) / 2
-                for a, b, g, h in zip(current[0], previous[0], current[1], previous[1], strict=True)
-            ]
-            total = [a + b for a, b in zip(total, areas, strict=True)] if total else areas
-        previous = current
-    return Contributions(tuple(total), {}, (STEPS + 1) * len(start))
+        images = torch.lerp(start, question.images, step / STEPS).detach().requires_grad_()
+        with torch.enable_grad(), network.visiting(areas):
+            margin = tracing.margins(network.logits(images), question.targets, question.rivals).sum()
+        torch.autograd.grad(margin, images)
+    return Contributions(tuple(areas.totals[k] for k in range(areas.sites)), {}, (STEPS + 1) * len(start))
 
 
 def _gate_gradients(
-    bundle: ModelBundle, question: Question, gates: PerMap, baseline: Maps | None, taps: frozenset[int]
-) -> tuple[tuple[Tensor, ...], dict[int, Tensor]]:
-    """Gradients of the summed margin with respect to the gates and to the tensors at `taps`."""
-    recorder = tracing.Recorder(taps)
+    bundle: ModelBundle, question: Question, gates: PerMap, baseline: Maps | None, averaged: tracing.GradientMean
+) -> PerMap:
+    """Gradients of the summed margin with respect to the gates; those at other taps are added to `averaged`."""
     with torch.enable_grad():
         leaves = tuple(gate.clone().requires_grad_() for gate in gates)
         gating = tracing.Gates(leaves, baseline)
-        with bundle.visiting(lambda number, tensor: gating(number, recorder(number, tensor))):
+        with bundle.visiting(lambda number, tensor: gating(number, averaged(number, tensor))):
             logits = bundle.logits(question.images)
         margin = tracing.margins(logits, question.targets, question.rivals).sum()
-    # Before the first gate nothing needs a gradient, so taps there were recorded without one.
-    live = {number: tensor for number, tensor in recorder.seen.items() if tensor.requires_grad}
-    gradients = torch.autograd.grad(margin, [*leaves, *live.values()])
-    return gradients[: len(leaves)], dict(zip(live, gradients[len(leaves) :], strict=True))
+    return torch.autograd.grad(margin, leaves)
 
 
 def _maps_and_gradients(bundle: ModelBundle, images: Tensor, question: Question) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,0 +1,205 @@
+"""The datapath of a group of images: mean strength, what is special to its classes, and whether other images confirm it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import selection, statistics, tracing
+from engine.datapaths import cases, choosing, draws, extraction, trials
+from engine.datapaths.cases import Case, References
+from engine.errors import BadInput
+from engine.models.bundle import ModelBundle
+from engine.statistics import Estimate
+from engine.store.dataset import Dataset
+from engine.tracing import PerMap
+
+DRAWS = 5
+"""Random sets of maps tried for each held-out image."""
+CLASS_IMAGES = 8
+"""Clean images behind the datapath of a class."""
+Strength = tuple[np.ndarray, ...]
+"""Per site (channels,): mean over images of |score|, each image scaled to sum to one over all sites."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How scores are made: a name of `methods.METHODS` and the seed."""
+
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Group:
+    """The images a datapath is made of, and others of the same kind it is tried on."""
+
+    name: str
+    members: Case
+    held_out: Case
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Whether the group's strongest maps, filled from a held-out image, carry that image's label into its references."""
+
+    sizes: tuple[int, ...]
+    """Numbers of maps, the stem left out."""
+    carried: tuple[Estimate, ...]
+    """Per size the share of held-out images that reach at least 9 of 10 references."""
+    random: tuple[float, ...]
+    """The same with equally many random maps, mean over the draws."""
+    references: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GroupDatapath:
+    """What the images of a group have in common; arrays are read-only."""
+
+    name: str
+    method: str
+    images: int
+    strength: Strength
+    specific: Strength
+    """Strength less the mean over classes: above zero where a map matters more here than for classes at large."""
+    held_out: HeldOut
+
+
+def datapaths(
+    bundle: ModelBundle, groups: Sequence[Group], references: References, baseline: Strength, recipe: Recipe
+) -> tuple[GroupDatapath, ...]:
+    """Return the datapaths of groups against the same references; baseline: the mean over classes (`class_mean`)."""
+    return tuple(_datapath(bundle, group, references, baseline, recipe) for group in groups)
+
+
+def class_mean(bundle: ModelBundle, dataset: Dataset, labels: Sequence[int], recipe: Recipe) -> Strength:
+    """Return the mean over classes of each class's strength, from clean images against references of other classes.
+
+    Classes without a correctly classified image are left out. Raises BadInput where none is left.
+    """
+    found = []
+    for label in labels:
+        case = of_classes(bundle, dataset, [label] * CLASS_IMAGES, avoid=())
+        if not len(case.images):
+            continue
+        references = cases.references(bundle, dataset, case, avoid=frozenset({label}), seed=recipe.seed)
+        found.append(_strength(bundle, case, references, recipe))
+    if not found:
+        raise BadInput("No image of these classes is classified correctly, so there is no mean over classes.")
+    return _read_only(np.mean(site, axis=0) for site in zip(*found, strict=True))
+
+
+def of_classes(bundle: ModelBundle, dataset: Dataset, wanted: Sequence[int], *, avoid: Sequence[str]) -> Case:
+    """Return clean, correctly classified images, one of each wanted class, in the data set's order, none twice.
+
+    wanted: class indices, repeated as often as images are wanted; there are fewer images where a class has too few.
+    avoid: samples to leave out.
+    """
+    every, barred = cases.labels(bundle, dataset), set(avoid)
+    found: dict[int, list[Tensor]] = {}
+    for label in sorted(set(wanted)):
+        samples = [dataset.keys[k] for k in np.flatnonzero(every == label) if dataset.keys[k] not in barred]
+        found[label] = _classified(bundle, dataset, samples, label, wanted.count(label))
+    chosen = [(label, found[label].pop(0)) for label in wanted if found[label]]
+    labels = torch.tensor([label for label, _ in chosen], dtype=torch.int64, device=bundle.device)
+    height, width = bundle.size
+    empty = torch.empty(0, bundle.channels, height, width, device=bundle.device)
+    return Case(torch.stack([image for _, image in chosen]) if chosen else empty, labels)
+
+
+def halves(name: str, case: Case, *, draws: int = 1) -> Group:
+    """Return the group of every other image, the rest held out. `draws` rows in a row belong to one image.
+
+    Raises BadInput for fewer than two images.
+    """
+    images = len(case.images) // draws
+    if images < 2:
+        raise BadInput(f"Group '{name}' has {images} image(s); at least 2 are needed to hold one out.")
+    of_image = torch.arange(len(case.images)) // draws
+    own, rest = (of_image % 2 == 0).nonzero()[:, 0], (of_image % 2 == 1).nonzero()[:, 0]
+    return Group(name, Case(case.images[own], case.targets[own]), Case(case.images[rest], case.targets[rest]))
+
+
+def of_pairs(clean: Case, adversarial: Case, noise: Case, fooled_into: Case) -> tuple[Group, ...]:
+    """Return the groups of an attack: the clean images, the adversarial ones, clean ones of the fooled-into classes, noise.
+
+    noise: same-norm copies, (images * draws) rows, image-major. The same source images are held out of the clean, the
+    adversarial and the noise group. Raises BadInput where a group has fewer than two images.
+    """
+    return (
+        halves("clean", clean),
+        halves("adversarial", adversarial),
+        halves("fooled-into", fooled_into),
+        halves("noise", noise, draws=len(noise.images) // max(1, len(clean.images))),
+    )
+
+
+def held_out(bundle: ModelBundle, case: Case, strength: Strength, references: References, *, seed: int) -> HeldOut:
+    """Return what the strongest maps of a group do when they are filled from images that had no part in it."""
+    parts = []
+    for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
+        parts.append(_hits(bundle, Case(case.images[rows], case.targets[rows]), strength, references, seed))
+    own, *random = np.concatenate(parts, axis=2)
+    return HeldOut(
+        sizes=extraction.claim_sizes(bundle),
+        carried=tuple(statistics.proportion(hits) for hits in own),
+        random=tuple(float(share) for share in np.mean(random, axis=(0, 2))),
+        references=len(references.images),
+    )
+
+
+def _datapath(
+    bundle: ModelBundle, group: Group, references: References, baseline: Strength, recipe: Recipe
+) -> GroupDatapath:
+    strength = _strength(bundle, group.members, references, recipe)
+    return GroupDatapath(
+        name=group.name,
+        method=recipe.method,
+        images=len(group.members.images),
+        strength=strength,
+        specific=_read_only(own - mean for own, mean in zip(strength, baseline, strict=True)),
+        held_out=held_out(bundle, group.held_out, strength, references, seed=recipe.seed),
+    )
+
+
+def _strength(bundle: ModelBundle, case: Case, references: References, recipe: Recipe) -> Strength:
+    per_map, _ = extraction.score(bundle, case, references, method=recipe.method, seed=recipe.seed)
+    return _read_only(selection.strength([site.float().cpu().numpy() for site in per_map]))
+
+
+def _hits(bundle: ModelBundle, case: Case, strength: Strength, references: References, seed: int) -> np.ndarray:
+    """(1 + draws, sizes, images) bool: whether the label arrives, by the group's ranking and by random ones."""
+    donor, total = tracing.record(bundle, case.images), sum(site.channels for site in bundle.sites)
+    rankings = [tuple(torch.tensor(site, device=bundle.device).expand(len(case.images), -1) for site in strength)]
+    for draw in range(DRAWS):
+        rankings.append(tracing.split(draws.uniform(case.images, total, seed=seed + draw), bundle))
+    hits = []
+    for ranking in rankings:
+        chosen = [choosing.largest(bundle, ranking, size) for size in extraction.claim_sizes(bundle)]
+        shares = [trials.carried(bundle, case, donor, references, one).float().mean(dim=1) for one in chosen]
+        hits.append(torch.stack(shares) >= extraction.ENOUGH)
+    return torch.stack(hits).cpu().numpy()
+
+
+def _classified(bundle: ModelBundle, dataset: Dataset, samples: list[str], label: int, count: int) -> list[Tensor]:
+    """The first `count` images that the network calls `label`."""
+    found: list[Tensor] = []
+    limit = tracing.batch_limit(bundle)
+    for first in range(0, len(samples), limit):
+        if len(found) >= count:
+            break
+        pictures = cases.load(bundle, dataset, tuple(samples[first : first + limit]))
+        with torch.no_grad():
+            found += list(pictures[bundle.logits(pictures).argmax(1) == label])
+    return found[:count]
+
+
+def _read_only(arrays: Iterable[np.ndarray]) -> Strength:
+    frozen = tuple(np.ascontiguousarray(array) for array in arrays)
+    for array in frozen:
+        array.setflags(write=False)
+    return frozen

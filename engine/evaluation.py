@@ -1,0 +1,173 @@
+"""The faithfulness table: every method asked the same questions of the same images, each beside its controls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine import evaluation_rankings, evaluation_stability, evaluation_subjects, evaluation_trials, methods
+from engine.errors import BadSetting
+from engine.evaluation_stability import Stability
+from engine.evaluation_subjects import Pairs, Subjects
+from engine.evaluation_trials import OneSite, Restore, Sufficient, Transplant
+from engine.models.bundle import ModelBundle
+from engine.store.dataset import Dataset
+from engine.tracing import PerMap
+
+FIRST = 128
+"""Index of the first image by default: methods were chosen while looking at the ones before."""
+FLOW_METHOD = "two-run"
+STEPS = ("scores", "sufficient", "transplant", "restore", "one site", "stability")
+
+Report = Callable[[int, int, str], None]
+"""Called with (done, total, message)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """What to evaluate on which images."""
+
+    attack: str
+    """Full id, for example `pgd-linf:eps=8/255,steps=10`."""
+    images: int
+    """Correctly classified images wanted."""
+    methods: tuple[str, ...]
+    first: int = FIRST
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < evaluation_subjects.FEWEST:
+            raise BadSetting(f"--images must be at least {evaluation_subjects.FEWEST}, got {self.images}.")
+        if self.first < 0:
+            raise BadSetting(f"--first must not be negative, got {self.first}.")
+        for name in self.methods:
+            methods.method(name)
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRow:
+    """One method's answers."""
+
+    name: str
+    passes_per_image: float
+    """Image-passes of one score: one forward and backward of one image."""
+    seconds_per_image: float
+    sufficient: Sufficient
+    transplant: Transplant
+    restore: Restore
+    joint_restore: Restore | None
+    """Two-run alone: restoring by the joint mask gradients between the two runs instead of the attack flow."""
+    one_site: OneSite
+    stability: Stability
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The whole table."""
+
+    request: EvaluationRequest
+    model: str
+    data: str
+    images: int
+    """Correctly classified images looked at."""
+    fooled: int
+    """Those that the attack fools: the denominator of `restore`."""
+    sites: int
+    total_maps: int
+    maps: tuple[int, ...]
+    rows: tuple[MethodRow, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Walk:
+    """What every row needs."""
+
+    bundle: ModelBundle
+    subjects: Subjects
+    pairs: Pairs
+    seed: int
+
+
+def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, report: Report) -> Evaluation:
+    """Return the table of a request. Raises BadInput where the images do not suffice."""
+    started = time.perf_counter()
+    total = 1 + len(STEPS) * len(request.methods)
+    report(0, total, "choosing and attacking images")
+    subjects = evaluation_subjects.choose(bundle, dataset, request.images, first=request.first, seed=request.seed)
+    pairs = evaluation_subjects.fooled(bundle, dataset, subjects, request.attack, request.seed)
+    walk = Walk(bundle, subjects, pairs, request.seed)
+    rows = []
+    for k, name in enumerate(request.methods):
+        steps = Steps(report, 1 + k * len(STEPS), total, name)
+        rows.append(row(walk, name, steps))
+    return Evaluation(
+        request=request,
+        model=bundle.name,
+        data=dataset.card.name,
+        images=len(subjects.samples),
+        fooled=len(pairs.before),
+        sites=len(bundle.sites),
+        total_maps=sum(site.channels for site in bundle.sites),
+        maps=evaluation_trials.map_counts(bundle),
+        rows=tuple(rows),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
+    """Return one method's answers."""
+    bundle, subjects = walk.bundle, walk.subjects
+    ask = evaluation_rankings.asked(subjects)
+    steps.next()
+    started = time.perf_counter()
+    own, passes = evaluation_rankings.score(bundle, name, ask, seed=walk.seed)
+    seconds = time.perf_counter() - started
+    aiming = evaluation_rankings.Ask(ask.images, subjects.thirds, ask.starts, ask.rivals)
+    aimed, _ = evaluation_rankings.score(bundle, name, aiming, seed=walk.seed)
+    steps.next()
+    sufficient = evaluation_trials.sufficient(bundle, subjects, own, aimed)
+    steps.next()
+    ranked = [evaluation_rankings.for_transplant(bundle, name, ask, found) for found in (own, aimed)]
+    transplant = evaluation_trials.transplant(bundle, subjects, *ranked)
+    steps.next()
+    restore = evaluation_trials.restore(bundle, walk.pairs, *_restoring(walk, name))
+    joint = evaluation_trials.restore(bundle, walk.pairs, *_jointly(walk)) if name == FLOW_METHOD else None
+    steps.next()
+    one_site = evaluation_trials.one_site(bundle, subjects, own)
+    steps.next()
+    stability = evaluation_stability.stability(bundle, name, subjects, own, seed=walk.seed)
+    count = len(subjects.samples)
+    return MethodRow(name, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, stability)
+
+
+def _restoring(walk: Walk, name: str) -> tuple[PerMap, PerMap]:
+    """Scores that restore the clean label, and scores aimed at a wrong third class."""
+    pairs = walk.pairs
+    return (
+        evaluation_rankings.for_restore(walk.bundle, name, pairs, seed=walk.seed, targets=pairs.before),
+        evaluation_rankings.for_restore(walk.bundle, name, pairs, seed=walk.seed, targets=pairs.thirds),
+    )
+
+
+def _jointly(walk: Walk) -> tuple[PerMap, PerMap]:
+    pairs = walk.pairs
+    sides = (
+        evaluation_rankings.Ask(pairs.clean, to, pairs.adversarial, pairs.after) for to in (pairs.before, pairs.thirds)
+    )
+    own, aimed = (evaluation_rankings.joint(walk.bundle, ask) for ask in sides)
+    return own, aimed
+
+
+class Steps:
+    """Counts the steps of one method for whoever waits."""
+
+    def __init__(self, report: Report, done: int, total: int, method: str) -> None:
+        self.report, self.done, self.total, self.method = report, done, total, method
+        self.step = 0
+
+    def next(self) -> None:
+        """Report the step that begins."""
+        self.report(self.done + self.step, self.total, f"{self.method}: {STEPS[self.step]}")
+        self.step += 1

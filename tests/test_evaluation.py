@@ -1,0 +1,344 @@
+"""The faithfulness table: each column against a slow count or a planted answer, and the shape that programs read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import __main__ as command_line
+from engine import (
+    demo,
+    evaluation,
+    evaluation_rankings,
+    evaluation_stability,
+    evaluation_subjects,
+    evaluation_table,
+    evaluation_trials,
+    methods,
+    tracing,
+)
+from engine.datapaths import choosing
+from engine.errors import BadInput, BadSetting, UnknownName
+from engine.evaluation_subjects import Pairs
+from engine.store.store import Store
+from tests import test_cifar, test_scores, toys
+
+PLANTED = test_scores.PLANTED
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    """Only maps 0, 3 and 7 of 16 reach the logits; the head is made so that all three classes are answered."""
+    made = test_scores.planted()
+    with torch.no_grad():
+        features = tracing.record(made, toys.pictures(80)).maps[-1].mean((2, 3))[:, list(PLANTED)]
+        weight = torch.zeros(3, 16)
+        weight[:, list(PLANTED)] = torch.eye(3) / features.std(0)
+        made.network.linear.weight.copy_(weight)
+        made.network.linear.bias.copy_(-(features / features.std(0)).mean(0))
+    return made
+
+
+@pytest.fixture(scope="module")
+def subjects(bundle):
+    images = toys.pictures(COUNT)
+    labels = bundle.logits(images).argmax(1)
+    return evaluation_subjects.matched(bundle, tuple(map(str, range(COUNT))), images, labels, seed=0)
+
+
+@pytest.fixture(scope="module")
+def pairs(bundle, subjects):
+    """Every image `attacked` by turning into its partner."""
+    adversarial = subjects.images[subjects.partners]
+    return Pairs(
+        clean=subjects.images,
+        adversarial=adversarial,
+        noisy=adversarial,
+        before=subjects.labels,
+        after=subjects.labels[subjects.partners],
+        strangers=subjects.images[subjects.strangers],
+        stranger_labels=subjects.labels[subjects.strangers],
+        thirds=subjects.thirds,
+    )
+
+
+def scored(bundle, maps):
+    """The same scores for every image: the given maps first, the last site before the others."""
+    wanted = torch.zeros(16)
+    wanted[list(maps)] = 1.0
+    return tuple((wanted * (1 + k)).expand(COUNT, -1) for k in range(len(bundle.sites)))
+
+
+def values(estimates):
+    return [one.value for one in estimates]
+
+
+def test_partners_strangers_and_third_classes_are_of_other_classes(subjects):
+    labels = subjects.labels
+    assert (labels[subjects.partners] != labels).all()
+    assert (labels[subjects.strangers] != labels).all()
+    assert (labels[subjects.strangers] != labels[subjects.partners]).all()
+    assert (subjects.thirds != labels).all()
+    assert (subjects.thirds != labels[subjects.partners]).all()
+
+
+def test_matching_is_repeatable_and_another_seed_draws_others(bundle, subjects):
+    parts = bundle, subjects.samples, subjects.images, subjects.labels
+    assert torch.equal(evaluation_subjects.matched(*parts, seed=0).partners, subjects.partners)
+    assert not torch.equal(evaluation_subjects.matched(*parts, seed=1).partners, subjects.partners)
+
+
+def test_images_of_two_classes_are_refused(bundle, subjects):
+    with pytest.raises(BadInput, match="more classes"):
+        evaluation_subjects.matched(bundle, ("0",) * COUNT, subjects.images, torch.arange(COUNT) % 2, seed=0)
+
+
+def test_planted_maps_carry_every_label_and_the_others_none(bundle, subjects):
+    own, other = scored(bundle, PLANTED), scored(bundle, set(range(16)) - set(PLANTED))
+    right = evaluation_trials.transplant(bundle, subjects, own, own)
+    assert values(right.carried) == [1.0] * len(evaluation_trials.map_counts(bundle))
+    assert values(right.swap) == values(right.carried)
+    assert values(right.wrong_class) == [0.0] * len(right.carried)
+    # 20 % of 16 maps are three: the planted ones.
+    assert values(right.quota_carried)[2:] == [1.0] * 3
+    assert evaluation_trials.transplant(bundle, subjects, other, other).carried[0].value == 0.0
+
+
+def test_planted_maps_restore_and_their_noisy_copy_and_a_wrong_class_do_not(bundle, pairs):
+    own = scored(bundle, PLANTED)
+    found = evaluation_trials.restore(bundle, pairs, own, own)
+    assert values(found.restored) == values(found.swap) == [1.0] * len(found.restored)
+    assert values(found.noisy_copy) == values(found.wrong_class) == [0.0] * len(found.restored)
+    assert found.mean_maps.value <= 3
+    assert found.mean_maps.low <= found.mean_maps.value <= found.mean_maps.high
+
+
+def test_the_fewest_maps_are_those_of_a_slow_search(bundle, pairs):
+    generator = torch.Generator().manual_seed(5)
+    own = tuple(torch.rand(COUNT, 16, generator=generator) for _ in bundle.sites)
+    fast = evaluation_trials.fewest_maps(bundle, pairs, own)
+    donor = tracing.record(bundle, pairs.clean).maps
+    restored = torch.stack(
+        [
+            tracing.transplanted(bundle, pairs.adversarial, choosing.largest(bundle, own, k), donor).argmax(1)
+            == pairs.before
+            for k in range(33)
+        ]
+    )
+    rows = torch.arange(COUNT)
+    assert restored[fast, rows].all()
+    assert not restored[fast - 1, rows].any()
+    monotone = (restored.int().diff(dim=0) >= 0).all(0)
+    assert monotone.sum() >= COUNT // 3
+    assert torch.equal(fast[monotone], restored.int().argmax(0)[monotone])
+
+
+def test_moved_labels_are_those_of_one_image_at_a_time(bundle, subjects, pairs, monkeypatch):
+    monkeypatch.setattr(tracing, "batch_limit", lambda _: 5)
+    choices = [choosing.at_random(bundle, COUNT, k, torch.Generator().manual_seed(k)) for k in (4, 12)]
+    fast = evaluation_trials.moved_labels(bundle, pairs.adversarial, pairs.clean, choices)
+    for labels, chosen in zip(fast, choices, strict=True):
+        for k in range(COUNT):
+            donor = tracing.record(bundle, pairs.clean[k : k + 1]).maps
+            alone = tuple(site[k : k + 1] for site in chosen)
+            slow = tracing.transplanted(bundle, pairs.adversarial[k : k + 1], alone, donor).argmax(1)
+            assert int(slow) == int(labels[k])
+
+
+def test_sufficient_counts_what_one_image_at_a_time_gives(bundle, subjects):
+    generator = torch.Generator().manual_seed(6)
+    own, aimed = (tuple(torch.randn(COUNT, 16, generator=generator) for _ in bundle.sites) for _ in range(2))
+    found = evaluation_trials.sufficient(bundle, subjects, own, aimed)
+    share = evaluation_trials.KEPT.index(0.3)
+    agreed, swapped, wrong, divergence = 0, 0, 0, 0.0
+    for k in range(COUNT):
+        masks = [
+            tuple((site[k : k + 1].abs() >= site[k].abs().topk(5).values[-1]).float() for site in scores)
+            for scores in (own, aimed)
+        ]
+        image, other = subjects.images[k : k + 1], subjects.images[subjects.partners[k]][None]
+        full = bundle.logits(image).softmax(1)
+        masked = tracing.gated(bundle, image, masks[0]).softmax(1)
+        agreed += int(masked.argmax() == full.argmax())
+        divergence += float((full * (full.log() - masked.log())).sum())
+        swapped += int(tracing.gated(bundle, other, masks[0]).argmax() == subjects.labels[k])
+        wrong += int(tracing.gated(bundle, image, masks[1]).argmax() == subjects.thirds[k])
+    got = [column[share].value for column in (found.agreement, found.swap, found.wrong_class, found.kl)]
+    assert got == pytest.approx([agreed / COUNT, swapped / COUNT, wrong / COUNT, divergence / COUNT], abs=1e-5)
+    assert 0 < agreed < COUNT
+
+
+def test_one_site_at_a_time_leaves_the_others_whole(bundle, subjects):
+    own = scored(bundle, PLANTED)
+    found = evaluation_trials.one_site(bundle, subjects, own)
+    # Three of 16 maps and more: nothing that matters is lost, so the partner keeps its own, other answer.
+    assert values(found.keep)[2:] == [1.0] * 3
+    assert values(found.swap)[2:] == [0.0] * 3
+    without = evaluation_trials.one_site(bundle, subjects, scored(bundle, set(range(16)) - set(PLANTED)))
+    assert without.keep[2].value < 1.0
+
+
+def test_class_jaccard_is_one_within_and_zero_between_disjoint_datapaths():
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    kept = (torch.eye(3, dtype=torch.bool).repeat_interleave(2, dim=1)[labels],)
+    found = evaluation_stability.between_classes(kept, labels)
+    assert (found.within.value, found.within.n) == (1.0, 4)
+    assert (found.between.value, found.between.n) == (0.0, 5)
+    assert evaluation_stability.between_classes(kept, torch.arange(5)).within is None
+
+
+def test_random_scores_are_alike_by_chance_alone_and_activation_wholly(bundle, subjects):
+    ask = evaluation_rankings.asked(subjects)
+    found = {}
+    for name in ("random", "activation"):
+        own, _ = evaluation_rankings.score(bundle, name, ask, seed=0)
+        found[name] = evaluation_stability.stability(bundle, name, subjects, own, seed=0)
+    # Two draws of 3 of 16: 0.10 to 0.13 expected.
+    for one in ("seed_jaccard", "noise_jaccard", "random_weights_jaccard"):
+        assert getattr(found["random"], one).value == pytest.approx(0.12, abs=0.06)
+    assert found["activation"].seed_jaccard.value == 1.0
+    assert found["activation"].random_weights_jaccard.value < 0.7
+
+
+CHEAP = ("two-run", "random")
+
+
+@pytest.fixture(scope="module")
+def whole(bundle, subjects, pairs):
+    """The table of all methods on the planted network, as JSON."""
+    walk = evaluation.Walk(bundle, subjects, pairs, 0)
+    rows = [evaluation.row(walk, name, evaluation.Steps(lambda *_: None, 0, 1, name)) for name in methods.METHODS]
+    request = evaluation.EvaluationRequest("pgd-linf", COUNT, tuple(methods.METHODS))
+    maps = evaluation_trials.map_counts(bundle)
+    found = evaluation.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, maps, tuple(rows), 1.0)
+    return json.loads(json.dumps(evaluation_table.as_json(found)))
+
+
+LENGTHS = {"sufficient": "kept", "one_site": "kept", "transplant": "maps", "restore": "maps"}
+COLUMNS = {
+    "sufficient": {"agreement", "kl", "wrong_class", "swap"},
+    "transplant": {"carried", "wrong_class"},
+    "restore": {"restored", "mean_maps", "wrong_class", "noisy_copy"},
+    "one_site": {"keep", "swap"},
+}
+
+
+@pytest.mark.parametrize("number", range(len(methods.METHODS)), ids=list(methods.METHODS))
+def test_every_method_has_every_column_with_its_interval(whole, number):
+    row = whole["methods"][number]
+    assert row["name"] == list(methods.METHODS)[number]
+    for group, key in LENGTHS.items():
+        head = evaluation_table.HEADLINES.get(group)
+        for name in COLUMNS[group]:
+            low, high = ("low", "high") if name == head else (f"{name}_low", f"{name}_high")
+            at, between, to = (torch.tensor(row[group][part]) for part in (low, name, high))
+            assert ((at <= between + 1e-6) & (between <= to + 1e-6)).all()
+            assert name == "mean_maps" or len(between) == len(whole[key])
+    for name in ("seed_jaccard", "noise_jaccard", "random_weights_jaccard"):
+        assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+    assert {"within", "between"} <= set(row["class_jaccard"])
+    assert (row["passes_per_image"] > 0) == (row["name"] != "random")
+
+
+def test_two_runs_cost_five_passes_and_also_restore_by_their_joint_gradients(whole):
+    two_run = whole["methods"][0]
+    assert two_run["passes_per_image"] == 5
+    assert two_run["joint_restore"]["restored"][-1] == 1.0
+    assert "joint_restore" not in whole["methods"][1]
+
+
+def test_the_table_names_every_method_under_every_question(whole):
+    lines = evaluation_table.text(whole).splitlines()
+    for name in methods.METHODS:
+        assert sum(line.startswith(f"{name} ") for line in lines) >= 12
+    assert max(len(line) for line in lines[1:]) <= 132
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """The folder of a store with the demo and of the JSON that the command wrote."""
+    root = tmp_path_factory.mktemp("evaluation")
+    demo.install(Store(root / "store"))
+    assert command_line.main(arguments(root)) == 0
+    return root
+
+
+def arguments(root, *more):
+    known = ["--store", str(root / "store"), "--model", "digits-standard", "--data", "digits", "--images", "6"]
+    known += ["--attack", "pgd-linf:eps=48/255,steps=10", "--methods", ",".join(CHEAP)]
+    return ["evaluate", *known, "--out", str(root / "table.json"), *more]
+
+
+def test_the_command_writes_what_was_asked_for(table):
+    found = json.loads((table / "table.json").read_text())
+    assert (found["model"], found["data"], found["images"], found["first"]) == ("digits-standard", "digits", 6, 128)
+    assert (found["kept"], found["maps"]) == ([0.05, 0.1, 0.2, 0.3, 0.5], [8, 16, 32, 64, 128])
+    assert 2 <= found["fooled"] <= 6
+    assert [row["name"] for row in found["methods"]] == list(CHEAP)
+
+
+def test_the_same_command_gives_the_same_figures(table, tmp_path):
+    out = tmp_path / "again.json"
+    assert command_line.main(arguments(table, "--out", str(out))) == 0
+    first, second = (json.loads(file.read_text()) for file in (table / "table.json", out))
+    for one, other in zip(first["methods"], second["methods"], strict=True):
+        for group in (*COLUMNS, "seed_jaccard"):
+            assert one[group] == other[group]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "exists already"),
+        (("--images", "1"), "at least 2"),
+        (("--methods", "two-rum"), "Did you mean 'two-run'"),
+        (("--first", "-1"), "must not be negative"),
+        (("--first", "499", "--out", "OTHER"), "at least 2 of 3 classes"),
+        (("--out", "missing/table.json"), "no folder missing"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told_in_one_line(table, tmp_path, capsys, more, message):
+    given = [str(tmp_path / "other.json") if part == "OTHER" else part for part in more]
+    assert command_line.main(arguments(table, *given)) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert message in error[-1]
+
+
+def test_a_request_is_checked_before_anything_runs():
+    with pytest.raises(BadSetting):
+        evaluation.EvaluationRequest("pgd-linf", 1, ("two-run",))
+    with pytest.raises(UnknownName):
+        evaluation.EvaluationRequest("pgd-linf", 10, ("none",))
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(
+    not test_cifar.SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
+    reason="the folder ../shared/data is not beside this checkout",
+)
+def test_on_cifar_masks_pass_the_published_criterion_on_other_images_too_and_two_runs_carry_labels(tmp_path):
+    root = Path(tmp_path)
+    (root / "classes.txt").write_text("\n".join(test_cifar.CLASSES))
+    folder = ["--store", str(root / "store"), "--classes", str(root / "classes.txt")]
+    weights = str(test_cifar.SHARED / "weights" / "resnet20.safetensors")
+    npz = str(test_cifar.SHARED / "cifar10_test_first1000.npz")
+    model = ["model", "add", "--name", "resnet20", "--architecture", "cifar_resnet20", "--weights", weights]
+    assert command_line.main([*model, *folder]) == 0
+    assert command_line.main(["data", "add", "--name", "cifar10", "--npz", npz, *folder]) == 0
+    asked = ["evaluate", "--store", str(root / "store"), "--model", "resnet20", "--data", "cifar10", "--images", "40"]
+    asked += ["--attack", test_cifar.ATTACK, "--methods", "two-run,mask", "--out", str(root / "table.json")]
+    assert command_line.main(asked) == 0
+    found = json.loads((root / "table.json").read_text())
+    two_run, mask = found["methods"]
+    middle = slice(found["kept"].index(0.1), found["kept"].index(0.3) + 1)
+    assert min(mask["sufficient"]["agreement"][middle]) >= 0.85
+    # The guard of the finding: the mask of one image makes another class's image answer that image's class.
+    assert min(mask["sufficient"]["swap"][middle]) >= 0.80
+    assert two_run["transplant"]["carried"][found["maps"].index(16)] >= 0.88
+    assert two_run["restore"]["restored"][found["maps"].index(32)] >= 0.90
+    assert two_run["restore"]["noisy_copy"][found["maps"].index(32)] <= 0.05
