@@ -134,9 +134,9 @@
 
   function card(facts) {
     if (!facts) { ['checks', 'restoration', 'check-failures'].forEach((id) => fill(id)); return; }
-    const { checks, restored, restores_at: best, restoration_note: note, failures } = facts.card;
+    const { checks, restored, restores_at: best, restoration_note: note, failures, warnings } = facts.card;
     fill('checks', table('Certificate of both datapaths', ['Check', 'Good is', 'Clean', 'Adversarial'],
-      checks.map(checkRow)));
+      checks.map(checkRow)), ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
     const rows = restored.map((one) => restoredRow(one, best));
     const shown = rows.length
       ? table('Share of images restored', ['Maps', 'By attack flow', 'At random'], rows) : '';

@@ -55,6 +55,7 @@ def text(found: dict[str, Any]) -> str:
         *_section("One site at a time, the others whole", kept),
         *_rates(rows, "one_site", ("keep", "swap")),
         *_scalars(rows),
+        *_unaimed(rows),
     ]
     return "\n".join(lines)
 
@@ -63,6 +64,7 @@ def _method(row: MethodRow) -> dict[str, Any]:
     found = {
         "name": row.name,
         "title": methods.method(row.name).title,
+        "takes_aim": methods.method(row.name).takes_aim,
         "passes_per_image": row.passes_per_image,
         "seconds_per_image": row.seconds_per_image,
         "one_site": _columns(row.one_site, ""),
@@ -111,7 +113,8 @@ def _rates(rows: list[dict[str, Any]], group: str, columns: tuple[str, ...]) -> 
             cells = (
                 f"{100 * v:.0f} [{100 * a:.0f}, {100 * b:.0f}]" for v, a, b in zip(values, lows, highs, strict=True)
             )
-            lines.append(_line(row["name"], column, cells))
+            name = "two-run joint" if group == "joint_restore" else row["name"]
+            lines.append(_line(name, column, cells))
     return lines
 
 
@@ -120,7 +123,13 @@ def _means(rows: list[dict[str, Any]], group: str, column: str) -> list[str]:
 
 
 def _line(name: str, column: str, cells: Iterable[str]) -> str:
-    return f"{name:<13}{column:<13}" + "".join(f"{cell:>15}" for cell in cells)
+    return f"{name:<14}{column:<12}" + "".join(f"{cell:>15}" for cell in cells)
+
+
+def _unaimed(rows: list[dict[str, Any]]) -> list[str]:
+    names = [row["name"] for row in rows if not row["takes_aim"]]
+    note = "cannot be aimed at a class: their low wrong_class proves nothing."
+    return ["", f"{', '.join(names)} {note}"] if names else []
 
 
 def _scalars(rows: list[dict[str, Any]]) -> list[str]:

@@ -70,9 +70,7 @@ def test_peak_memory_counts_what_lives_at_once():
 
 def test_paired_times_compare_the_two_in_turn():
     calls = []
-    row = benchmark_rows.paired(
-        "order", lambda: calls.append("own"), lambda: calls.append("other"), repeats=2, count=1
-    )
+    row = benchmark_rows.paired("order", lambda: calls.append("own"), lambda: calls.append("other"), repeats=2, count=1)
     assert calls == ["own", "other"] * 3
     assert row.reference is not None and row.unit == "ms"
 

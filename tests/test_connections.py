@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 
 from engine import connections, tracing
 from engine.datapaths import scores
-from engine.models import cifar, precision
+from engine.models import architectures, cifar, precision
+from engine.models import bundle as bundles
 from tests import toys
 
 
@@ -84,3 +90,96 @@ def test_the_head_adds_up_to_the_difference_of_the_logits():
     runs = tracing.record(bundle, images), tracing.record(bundle, starts)
     found = connections.head(bundle, images, runs[1], torch.tensor([0, 2]))
     assert torch.allclose(found.sum(1), (runs[0].logits - runs[1].logits)[:, [0, 2]].sum(0), atol=1e-4)
+
+
+def test_each_distinct_image_runs_once_however_often_it_stands_in_a_batch(monkeypatch):
+    bundle = toys.bundle(toys.seeded(toys.Residual()))
+    images, starts = toys.pictures(2).repeat_interleave(3, 0), toys.pictures(3, seed=9).repeat(2, 1, 1, 1)
+    asked = scores.Question(images, torch.zeros(6, dtype=torch.int64), torch.ones(6, dtype=torch.int64))
+    found = scores.between_runs(bundle, asked, tracing.record(bundle, starts), taps=connections.taps(bundle))
+    together = connections.between(bundle, images, starts, found.gradients)
+    change = connections._changes(precision.folded(bundle), images, starts)
+    assert [{len(site) for site in run.values()} for run in change.runs] == [{2}, {3}]
+    for link, matrix in together.matrices.items():
+        rows = [{tap: g[k : k + 1] for tap, g in found.gradients.items()} for k in range(6)]
+        parts = [connections.between(bundle, images[k : k + 1], starts[k : k + 1], rows[k]).matrices for k in range(6)]
+        assert torch.allclose(matrix, sum(part[link] for part in parts), rtol=1e-4, atol=1e-5)
+
+
+def test_a_gradient_is_kept_once_for_taps_on_one_tensor_but_never_beyond_a_site():
+    network = precision.folded(NETWORKS["mobilenet"]()[0])
+    next_taps = connections._next_taps(network)
+    assert next_taps
+    assert all(tap >= len(network.sites) for tap in next_taps)
+    assert any(last < len(network.sites) for last in next_taps.values())
+
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+DRAWN = 2
+"""Edges drawn from every convolution, besides its strongest."""
+
+
+def ablated_edges(bundle, change, gradients, generator):
+    """Per convolution the strongest edge and some drawn ones: its contribution E and what it puts into its target map."""
+    next_taps, claimed, removed = connections._next_taps(bundle), [], []
+    for way in (way for way in bundle.ways if way.module is not None):
+        arriving, weight = change.at(way.entrance), way.module.weight
+        edges = connections._convolution(way.module, arriving, gradients[next_taps.get(way.exit, way.exit)])
+        drawn = torch.randint(edges.numel(), (DRAWN,), generator=generator)
+        for edge in (int(edges.abs().argmax()), *drawn.tolist()):
+            j, i = divmod(edge, edges.shape[1])
+            kernel, source = weight[j : j + 1, i : i + 1], arriving[:, i : i + 1]
+            stride, padding = way.module.stride, way.module.padding
+            claimed.append(float(edges[j, i]))
+            removed.append((way.exit, j, torch.nn.functional.conv2d(source, kernel, None, stride, padding)[0, 0]))
+    return torch.tensor(claimed), removed
+
+
+def effects(bundle, question, reference, removed):
+    """What taking each edge out does to the margin, mean over the points of the path that the scores integrate over."""
+    count = len(removed) + 1
+
+    def without(number, tensor):
+        changed = tensor.clone()
+        for row, (tap, j, part) in enumerate(removed):
+            if tap == number:
+                changed[row, j] -= part
+        return changed
+
+    parts = question.images, question.targets, question.rivals
+    repeated = scores.Question(*(part.expand(count, *part.shape[1:]) for part in parts))
+    maps, total = tuple(site.expand(count, -1, -1, -1) for site in reference.maps), torch.zeros(count)
+    for step in range(scores.STEPS):
+        gating = tracing.Gates(tracing.uniform_gates(bundle, count, (step + 0.5) / scores.STEPS), maps)
+        with torch.no_grad(), bundle.visiting(lambda k, t, gating=gating: gating(k, without(k, t))):
+            total += tracing.margins(bundle.logits(repeated.images), repeated.targets, repeated.rivals)
+    return (total[-1] - total[:-1]) / scores.STEPS
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(
+    not SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
+    reason="the folder ../shared/data is not beside this checkout",
+)
+def test_edges_predict_what_taking_one_edge_out_really_does():
+    """Eight images of CIFAR-10 from index 128 on, 432 edges of ResNet-20, each against another image's run."""
+    usual = architectures.architecture("cifar_resnet20")
+    weights = safetensors.torch.load_file(SHARED / "weights" / "resnet20.safetensors")
+    declared = bundles.Preprocessing(3, (32, 32), usual.mean, usual.std)
+    network = architectures.build("cifar_resnet20", weights, 10)
+    bundle = precision.folded(bundles.bundle(network, declared, bundles.Identity(tuple("abcdefghij"))))
+    with np.load(SHARED / "cifar10_test_first1000.npz", allow_pickle=False) as data:
+        images = torch.from_numpy(data["x"][128:144]).permute(0, 3, 1, 2).float() / 255
+    labels, generator = bundle.logits(images).argmax(1), torch.Generator().manual_seed(0)
+    correlations = []
+    for k in range(8):
+        image, start, rival = images[k : k + 1], images[k + 8 : k + 9], labels[k + 8 : k + 9]
+        asked = scores.Question(image, labels[k : k + 1], torch.where(rival == labels[k], -1, rival))
+        reference = tracing.record(bundle, start)
+        found = scores.between_runs(bundle, asked, reference, taps=connections.taps(bundle))
+        change = connections._changes(bundle, image, start)
+        claimed, removed = ablated_edges(bundle, change, found.gradients, generator)
+        real = effects(bundle, asked, reference, removed)
+        correlations.append(float(torch.corrcoef(torch.stack([claimed, real]))[0, 1]))
+    assert np.mean(correlations) >= 0.95
+    assert min(correlations) >= 0.8

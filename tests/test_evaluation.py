@@ -151,14 +151,14 @@ def test_moved_labels_are_those_of_one_image_at_a_time(bundle, subjects, pairs, 
 
 
 def test_sufficient_counts_what_one_image_at_a_time_gives(bundle, subjects):
-    generator = torch.Generator().manual_seed(6)
+    generator = torch.Generator().manual_seed(9)
     own, aimed = (tuple(torch.randn(COUNT, 16, generator=generator) for _ in bundle.sites) for _ in range(2))
     found = evaluation_trials.sufficient(bundle, subjects, own, aimed)
-    share = evaluation_trials.KEPT.index(0.3)
+    share = evaluation_trials.KEPT.index(0.5)
     agreed, swapped, wrong, divergence = 0, 0, 0, 0.0
     for k in range(COUNT):
         masks = [
-            tuple((site[k : k + 1].abs() >= site[k].abs().topk(5).values[-1]).float() for site in scores)
+            tuple((site[k : k + 1].abs() >= site[k].abs().topk(8).values[-1]).float() for site in scores)
             for scores in (own, aimed)
         ]
         image, other = subjects.images[k : k + 1], subjects.images[subjects.partners[k]][None]
@@ -170,7 +170,7 @@ def test_sufficient_counts_what_one_image_at_a_time_gives(bundle, subjects):
         wrong += int(tracing.gated(bundle, image, masks[1]).argmax() == subjects.thirds[k])
     got = [column[share].value for column in (found.agreement, found.swap, found.wrong_class, found.kl)]
     assert got == pytest.approx([agreed / COUNT, swapped / COUNT, wrong / COUNT, divergence / COUNT], abs=1e-5)
-    assert 0 < agreed < COUNT
+    assert 0 < swapped < agreed < COUNT
 
 
 def test_one_site_at_a_time_leaves_the_others_whole(bundle, subjects):
@@ -256,7 +256,9 @@ def test_the_table_names_every_method_under_every_question(whole):
     lines = evaluation_table.text(whole).splitlines()
     for name in methods.METHODS:
         assert sum(line.startswith(f"{name} ") for line in lines) >= 12
+    assert sum(line.startswith("two-run joint ") for line in lines) == 2
     assert max(len(line) for line in lines[1:]) <= 132
+    assert lines[-1].startswith("quadratic, activation, random cannot be aimed")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
-"""Who is let in, under both servers (S2), and links from other sites in a real browser."""
+"""Who is let in, under both servers (S2); links from other sites are followed in tests/browser/test_login_links.py."""
 
 from __future__ import annotations
 
-import http.server
 import os
 import re
 import threading
@@ -16,7 +15,7 @@ import pytest
 from dashboard import login as logins
 from dashboard.login import Login
 from tests import guarded
-from tests.servers import CALLBACKS, ECHO, START, Running, werkzeug
+from tests.servers import CALLBACKS, ECHO, START, Running
 
 
 @pytest.fixture(scope="module", params=["werkzeug", pytest.param("gunicorn", marks=pytest.mark.slow)])
@@ -179,49 +178,3 @@ def test_the_secret_is_private_and_lasting(tmp_path: Path) -> None:
     assert len(secrets) == 1
     assert (tmp_path / "login" / "secret").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "login").stat().st_mode & 0o777 == 0o700
-
-
-class _OtherSite(http.server.BaseHTTPRequestHandler):
-    """A page under another host name with one link; its address says where the link leads."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(f'<link rel="icon" href="data:,"><a href="{self.path[1:]}">link</a>'.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-
-@pytest.fixture
-def tab() -> Iterator[object]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("no Chromium")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(chromium), args=flags)
-        yield browser.new_page()
-        browser.close()
-
-
-@pytest.mark.browser
-def test_links_on_another_site_lead_in_and_stay_logged_in(tab: object, tmp_path: Path) -> None:
-    other = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _OtherSite)
-    threading.Thread(target=other.serve_forever, daemon=True).start()
-    complaints: list[str] = []
-    tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    with werkzeug(tmp_path / "store", tmp_path / "log") as server:
-        token = server.login.new_token()
-        for query in (f"layer=a&token={token}", "layer=b", f"layer=c&token={token}"):
-            tab.goto(f"http://localhost:{other.server_port}/http://{server.host}/?{query}")
-            tab.click("a")
-            tab.wait_for_selector("#echo:not(:empty)", timeout=15_000)
-            assert tab.url == f"http://{server.host}/?{query.partition('&')[0]}"
-        tab.reload()
-        tab.wait_for_selector("#echo:not(:empty)", timeout=15_000)
-        assert tab.evaluate("document.cookie") == ""
-    other.shutdown()
-    assert complaints == []

@@ -69,6 +69,17 @@ def test_the_swap_control_says_which_way_is_good_for_its_baseline(examination, b
     assert swap.good == good
 
 
+@pytest.mark.parametrize(
+    ("baseline", "swap", "is_told"), [("zero", 0.9, True), ("zero", 0.1, False), ("references", 0.9, False)]
+)
+def test_a_mask_that_gives_its_class_to_other_images_is_said_to_carry_the_label(examination, baseline, swap, is_told):
+    found = replace(examination, clean=replace(examination.clean, baseline=baseline))
+    card = certificate.build(found, Certificates(clean=Certificate(swap=swap)))
+    assert [("clean mask gives 90 %" in text, "not the image" in text) for text in card.warnings] == [
+        (True, True)
+    ] * is_told
+
+
 def test_a_label_that_no_number_of_maps_carries_is_said_not_to(examination):
     path = replace(examination.clean, carries_at=None)
     card = certificate.build(replace(examination, clean=path), Certificates())

@@ -151,7 +151,16 @@ def test_ranks_count_and_not_sizes_or_signs():
 
 
 CREATORS = ("zeros", "ones", "full", "eye", "empty", "rand", "randn", "randint", "randperm", "tensor")
-ON_DEVICE = ("tracing", "connections", "certificates", "examination", "rosters", "datapaths/*", "models/*", "features/*")
+ON_DEVICE = (
+    "tracing",
+    "connections",
+    "certificates",
+    "examination",
+    "rosters",
+    "datapaths/*",
+    "models/*",
+    "features/*",
+)
 ON_THE_HOST = {
     ("bundle", "zeros"): "an example input, before the network has its device",
     ("choosing", "full"): "flags, moved to the device as one",
@@ -172,7 +181,11 @@ def created_without_a_device(path):
     }
     for node in ast.walk(tree):
         function = node.func if isinstance(node, ast.Call) else None
-        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "torch":
+        if (
+            isinstance(function, ast.Attribute)
+            and isinstance(function.value, ast.Name)
+            and function.value.id == "torch"
+        ):
             named = any(keyword.arg == "device" for keyword in node.keywords)
             if function.attr in CREATORS and not named and id(node) not in moved:
                 yield path.stem, function.attr, node.lineno

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.viewmodels.headline import percent
-from engine import Certificate, Certificates, Examination
+from engine import Certificate, Certificates, Datapath, Examination
 
 NOT_RUN = "not run"
+SIDES = ("clean", "adversarial")
+CARRIES_LABEL = 0.5
+"""From this share of other images on, a mask is said to carry the label alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Card:
     restores_at: int | None
     restoration_note: str
     failures: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What a control says against a datapath."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,19 @@ def build(examination: Examination, certificates: Certificates) -> Card:
         certificates.restoration.restores_at if certificates.restoration else None,
         _restoration_note(certificates, len(examination.outcomes)),
         certificates.failed,
+        tuple(_warning(name, one) for name, (path, one) in zip(SIDES, sides, strict=True) if _is_label(path, one)),
+    )
+
+
+def _is_label(datapath: Datapath, certificate: Certificate) -> bool:
+    """Whether kept maps on nothing give their class to at least half of the other images."""
+    return datapath.baseline == "zero" and certificate.swap is not None and certificate.swap >= CARRIES_LABEL
+
+
+def _warning(name: str, certificate: Certificate) -> str:
+    return (
+        f"Put on other images, the {name} mask gives {percent(certificate.swap or 0.0)} of them this class: "
+        f"the mask carries the label, not the image. Read its maps as a label, not as an explanation."
     )
 
 
@@ -143,7 +161,7 @@ def _carries(certified: int | None, found: int | None, sizes: tuple[int, ...]) -
 def _swap(baseline: str) -> _Line:
     """The swap control reads the other way round where kept maps are put on nothing instead of into another run."""
     if baseline == "zero":
-        text = "Share of other images that this mask calls this image's class: high means it carries the label alone."
+        text = "Share of other images that this mask gives this image's class. High: it carries the label, not the image."
         return _Line("Swap", "near 0", text, lambda one: _rate(one.swap))
     text = "The same maps filled from another image give that image's class."
     return _Line("Swap", "near 100 %", text, lambda one: _rate(one.swap))

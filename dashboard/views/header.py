@@ -16,8 +16,8 @@ FILTERS = (
     ("epsilon", ids.EPSILON, "Strength ε"),
     ("outcome", ids.OUTCOME, "Outcome"),
     ("sample", ids.SAMPLE, "Sample"),
-    ("method", ids.METHOD, "Scores"),
-    ("share", ids.SHARE, "Kept maps"),
+    ("method", ids.METHOD, "Scored by"),
+    ("share", ids.SHARE, "Kept per layer"),
 )
 """View field, component id and label of every filter, in reading order."""
 MENUS = (*FILTERS, ("layer", ids.LAYER, "Layer"))
@@ -45,13 +45,14 @@ def select(name: str, label: str) -> dmc.Select:
 
 
 def register(app: Dash) -> None:
-    """Let the work fill the menus and the status line, and the view set theme and detail."""
+    """Let the work fill the menus and the status line and start the clock, and the view set theme and detail."""
     filled = [Output(name, prop) for _, name, _ in MENUS for prop in ("data", "value")]
     app.clientside_callback(
         ClientsideFunction("view", "menus"),
         *filled,
         Input(ids.WORK, "data"),
         State(ids.VIEW, "data"),
+        *(State(name, "value") for _, name, _ in MENUS),
         prevent_initial_call=True,
     )
     app.clientside_callback(
@@ -62,6 +63,7 @@ def register(app: Dash) -> None:
         Output(ids.PROGRESS, "value"),
         Output(ids.PROGRESS, "className"),
         Output(ids.RETRY, "hidden"),
+        Output(ids.CLOCK, "disabled"),
         Input(ids.WORK, "data"),
         prevent_initial_call=True,
     )

@@ -16,7 +16,6 @@ from engine.errors import BadInput
 from engine.models.bundle import ModelBundle
 from engine.statistics import Estimate
 from engine.store.dataset import Dataset
-from engine.tracing import PerMap
 
 DRAWS = 5
 """Random sets of maps tried for each held-out image."""

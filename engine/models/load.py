@@ -114,7 +114,9 @@ def content_hash(
 
 def _preprocessing(submission: Submission, weights: dict[str, Tensor]) -> Preprocessing:
     usual = architectures.architecture(submission.architecture)
-    channels = next((tensor.shape[1] for tensor in weights.values() if tensor.ndim == 4), len(usual.mean))
+    # Files list their tensors by name: SqueezeNet's `classifier` stands before its first convolution.
+    found = [tensor.shape[1] for tensor in weights.values() if tensor.ndim == 4] or [len(usual.mean)]
+    channels = len(usual.mean) if len(usual.mean) in found else found[0]
     mean = submission.mean or usual.mean
     std = submission.std or usual.std
     if len(mean) == 3 and channels == 1 and submission.mean is None:

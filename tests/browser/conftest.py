@@ -177,3 +177,17 @@ def wait_until(claim: Callable[[], bool], *, seconds: float = 60.0, what: str = 
         if time.monotonic() > end:
             raise AssertionError(f"this did not come true in {seconds:g} s: {what}")
         time.sleep(0.1)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process ids of the children of a process, and of theirs."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+def resident(pid: int) -> float:
+    """Return the memory of a process in MiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

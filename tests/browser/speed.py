@@ -19,18 +19,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.browser.conftest import PATIENCE, Served, browser_path, launch, settled, start, stop, until
+from tests.browser.conftest import (
+    PATIENCE,
+    Served,
+    browser_path,
+    descendants,
+    launch,
+    resident,
+    settled,
+    start,
+    stop,
+    until,
+)
 
 STOPWATCH = Path(__file__).with_name("stopwatch.js")
 REPEATS = 9
 """Clicks of each kind: a multiple of what is looked at in turn, so that each kind ends where it began."""
-MIB = 2**20
 PAIR = "model=digits-standard&data=digits&attack=pgd-linf"
 LABELS = ("7", "1", "3")
 ATTACKS = (("MI-FGSM", "mifgsm-linf"), ("PGD", "pgd-linf"))
-SAMPLES = 3
-"""How many classes, attacks and samples are computed beforehand and then looked at in turn."""
-SITES = ("layer1.0", "layer3.1", "layer2.1", "layer1.1", "layer3.0", "layer2.0", "layer3.2", "layer1.2", "layer2.2")
+SAMPLES, COLUMNS = 3, 6
+"""What is looked at in turn: samples of the menu (the group stands before them), columns of the river (after the stem)."""
 
 
 @dataclass
@@ -49,7 +58,7 @@ class Traffic:
     def cpu_seconds(self) -> float:
         """Return the CPU time of the page's main thread."""
         metrics = self.session.send("Performance.getMetrics")["metrics"]
-        return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+        return next(one["value"] for one in metrics if one["name"] == "ThreadTime")
 
 
 @dataclass
@@ -133,8 +142,7 @@ def _opened(browser: Any, cookies: list[dict], address: str) -> Iterator[tuple[A
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     session = context.new_cdp_session(page)
-    session.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
-    session.send("Performance.enable")
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     session.send("Network.enable")
     traffic = Traffic(session)
     session.on("Network.loadingFinished", lambda event: _count(traffic, event))
@@ -183,7 +191,9 @@ def _measured(browser: Any, served: Served, cookies: list[dict], repeats: int) -
         labels = [f"^{LABELS[k % len(LABELS)]}$" for k in range(repeats)]
         attacks = [f"^{ATTACKS[k % len(ATTACKS)][0]}$" for k in range(repeats)]
         series += [
-            _clicks(page, traffic, Series("class -> network", 400), "network", _options_of(page, "label-select", labels)),
+            _clicks(
+                page, traffic, Series("class -> network", 400), "network", _options_of(page, "label-select", labels)
+            ),
             _clicks(page, traffic, Series("sample -> network", 400), "network", _samples_of(page, repeats)),
             _clicks(
                 page, traffic, Series("attack -> network", 400), "network", _options_of(page, "attack-select", attacks)
@@ -271,7 +281,7 @@ def _columns_of(page: Any, repeats: int) -> list[Step]:
         page.mouse.move(*place)
         return lambda: page.mouse.click(*place)
 
-    return [lambda k=k: step(1 + 4 * (k + 1) % 9) for k in range(repeats)]
+    return [lambda k=k: step(1 + (k + 1) % COLUMNS) for k in range(repeats)]
 
 
 def _tiles_of(page: Any, repeats: int) -> list[Step]:
@@ -282,25 +292,10 @@ def _tiles_of(page: Any, repeats: int) -> list[Step]:
 
 
 def _memory(served: Served) -> list[Series]:
-    web, *others = (_resident(pid) for pid in (served.process.pid, *_descendants(served.process.pid)))
-    worker = max(others, default=0.0)
-    return [
-        Series("web process resident", 250, "MB", [web]),
-        Series("worker resident (largest child)", 1500, "MB", [worker]),
-    ]
-
-
-def _resident(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *_descendants(int(child))]
-    return found
+    """Resident memory of the web process and, where one was needed, of the worker: its largest descendant."""
+    found = [Series("web process resident", 250, "MB", [resident(served.process.pid)])]
+    others = [resident(pid) for pid in descendants(served.process.pid)]
+    return [*found, Series("worker resident", 1500, "MB", [max(others)])] if others else found
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.browser.conftest import PATIENCE, settled, until
+from tests.browser.conftest import PATIENCE, require, settled, until
 
 pytestmark = pytest.mark.browser
 PAIR = "model=digits-standard&data=digits&label=3&attack=pgd-linf"
@@ -144,7 +144,7 @@ def test_the_dark_theme_is_in_the_link_and_reaches_the_figures(watched, served):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_serious_accessibility_violation(watched, served, theme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    axe = require("axe_playwright_python.sync_playwright")
     page = watched.page
     page.goto(f"{served.url}/?{PAIR}&theme={theme}&layer=layer3.0&channel=3")
     settled(page)

@@ -1,0 +1,102 @@
+"""Further ways through the page: keyboard only, groups, images that resisted, every filter, both usual screen widths."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.browser.conftest import settled, until
+from tests.browser.test_journeys import PAIR, choose, query
+
+pytestmark = pytest.mark.browser
+
+FILTERS = (
+    ("model-select", "model", "^digits-robust$", "digits-robust"),
+    ("label-select", "label", "^7$", "7"),
+    ("attack-select", "attack", "^FGSM$", "fgsm-linf"),
+    ("epsilon-select", "epsilon", r"^16.255$", "16/255"),
+    ("outcome-select", "outcome", "^Resisted", "resisted"),
+    ("sample-select", "sample", "^First ", "group"),
+    ("method-select", "method", "^Mask network$", "mask"),
+    ("share-select", "share", "^5 %$", "0.05"),
+    ("layer-select", "layer", r"^layer3\.1$", "layer3.1"),
+)
+
+
+@pytest.mark.parametrize(("control", "name", "option", "value"), FILTERS)
+def test_every_filter_goes_into_the_link_and_comes_back_from_it(watched, served, control, name, option, value):
+    page = watched.page
+    page.goto(f"{served.url}/?{PAIR}")
+    page.wait_for_selector("#network-river .main-svg .trace", state="attached")
+    before = query(page)[name]
+    assert before != value
+    choose(page, control, option)
+    until(page, f"new URLSearchParams(location.search).get('{name}') === '{value}'")
+    shown = page.locator(f"#{control}").input_value()
+    page.goto(page.url)
+    until(page, f"document.querySelector('#{control}')?.value === {shown!r}")
+    assert query(page)[name] == value
+
+
+def test_with_the_keyboard_alone_from_the_filters_to_a_feature_map(watched, served):
+    page = watched.page
+    page.goto(f"{served.url}/?{PAIR}&layer=layer3.0&channel=0")
+    settled(page)
+    page.wait_for_selector("#layer-tiles button", state="attached")
+    tab_to(page, "document.activeElement.id === 'label-select'")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    until(page, "new URLSearchParams(location.search).get('label') === '4'")
+    settled(page)
+    tab_to(page, "document.activeElement.closest('#layer-tiles') !== null")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    channel = page.evaluate("document.activeElement.dataset.channel")
+    assert channel != query(page)["channel"]
+    page.keyboard.press("Enter")
+    until(page, f"/feature map {channel}$/.test(document.querySelector('#neuron-title').textContent.trim())")
+    assert query(page)["channel"] == channel
+
+
+def tab_to(page, claim: str, most: int = 150) -> None:
+    """Press Tab until a claim of the focused element holds."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"() => {claim}"):
+            return
+    raise AssertionError(f"no element within {most} steps of Tab: {claim}")
+
+
+def test_a_group_is_shown_as_one_and_each_of_its_images_can_be_opened(watched, served):
+    page = watched.page
+    page.goto(f"{served.url}/?{PAIR}&sample=group")
+    page.wait_for_selector("#network-river .main-svg .trace", state="attached")
+    until(page, "/^\\d+ images of '3'/.test(document.querySelector('#headline').textContent)")
+    members = page.locator("#inputs-body .member")
+    assert members.count() > 1
+    sample = members.nth(1).get_attribute("title").split()[0]
+    members.nth(1).click()
+    until(page, f"new URLSearchParams(location.search).get('sample') === '{sample}'")
+    until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '3'\")")
+
+
+def test_an_image_that_resisted_is_shown_as_one_that_keeps_its_class(watched, served):
+    page = watched.page
+    page.goto(f"{served.url}/?model=digits-robust&data=digits&attack=pgd-linf&outcome=resisted")
+    page.wait_for_selector("#network-river .main-svg .trace", state="attached")
+    headline = page.locator("#headline").inner_text()
+    assert re.match(r"Clean '\d' stays '\d' at", headline)
+    assert "no other class to merge with" in headline
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_the_page_never_scrolls_sideways(watched, served, width):
+    page = watched.page
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(f"{served.url}/?{PAIR}&detail=sites&layer=layer3.0&channel=3")
+    settled(page)
+    page.wait_for_selector("#layer-tiles button", state="attached")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,179 @@
+"""Datapaths of groups: means of images, what is special to a class, and held-out images that confirm or refute them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine import demo, examination, selection, tracing
+from engine.datapaths import cases, choosing, extraction, groups, trials
+from engine.datapaths.cases import Case, References
+from engine.datapaths.groups import Recipe
+from engine.errors import BadInput
+from engine.models import load
+from engine.store.store import Store
+from tests import test_scores, toys
+
+RECIPE = Recipe("gradient", 0)
+SAMPLES = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On networks this small, threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return toys.bundle(toys.seeded(toys.Residual()))
+
+
+def answered(bundle, count, seed=1):
+    images = toys.pictures(count, seed=seed)
+    with torch.no_grad():
+        return Case(images, bundle.logits(images).argmax(1))
+
+
+def references(bundle):
+    images = toys.pictures(2, seed=9)
+    trace = tracing.record(bundle, images)
+    return References(images, (trace.logits.argmax(1) + 1) % 3, trace, (), "references")
+
+
+def zeros(bundle):
+    return tuple(np.zeros(site.channels, dtype=np.float32) for site in bundle.sites)
+
+
+def test_a_groups_strength_is_the_mean_of_its_images_alone(bundle):
+    group, known = groups.halves("clean", answered(bundle, 6)), references(bundle)
+    (found,) = groups.datapaths(bundle, [group], known, zeros(bundle), RECIPE)
+    alone = []
+    for k in range(3):
+        one = Case(group.members.images[k : k + 1], group.members.targets[k : k + 1])
+        alone.append(
+            selection.strength([s.numpy() for s in extraction.score(bundle, one, known, method="gradient", seed=0)[0]])
+        )
+    for site, rows in zip(found.strength, zip(*alone, strict=True), strict=True):
+        assert np.allclose(site, np.mean(rows, axis=0), atol=1e-6)
+        assert not site.flags.writeable
+    assert (found.name, found.method, found.images) == ("clean", "gradient", 3)
+    assert sum(float(site.sum()) for site in found.strength) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_specific_part_is_what_exceeds_the_mean_over_classes(bundle):
+    group, known = groups.halves("clean", answered(bundle, 6)), references(bundle)
+    mean = tuple(np.full(site.channels, 0.01, dtype=np.float32) for site in bundle.sites)
+    (found,) = groups.datapaths(bundle, [group], known, mean, RECIPE)
+    for own, specific in zip(found.strength, found.specific, strict=True):
+        assert np.allclose(specific, own - 0.01)
+
+
+def test_halves_share_no_image_and_copies_stay_with_theirs(bundle):
+    images = torch.arange(5.0).repeat_interleave(3)[:, None, None, None].expand(-1, 3, 8, 8)
+    group = groups.halves("noise", Case(images, torch.zeros(15, dtype=torch.int64)), draws=3)
+    assert group.members.images[:, 0, 0, 0].tolist() == [0, 0, 0, 2, 2, 2, 4, 4, 4]
+    assert group.held_out.images[:, 0, 0, 0].tolist() == [1, 1, 1, 3, 3, 3]
+
+
+def test_a_group_of_one_image_is_refused(bundle):
+    with pytest.raises(BadInput, match=r"Group 'clean' has 1 image"):
+        groups.halves("clean", answered(bundle, 1))
+
+
+def test_held_out_shares_are_those_of_a_loop_over_images(bundle, monkeypatch):
+    case, known = answered(bundle, 5, seed=3), references(bundle)
+    strength = tuple(np.linspace(0, 1, site.channels, dtype=np.float32) for site in bundle.sites)
+    monkeypatch.setattr(tracing, "batch_limit", lambda _: 2)
+    found = groups.held_out(bundle, case, strength, known, seed=0)
+    for place, size in enumerate(found.sizes):
+        hits = []
+        for k in range(5):
+            one = Case(case.images[k : k + 1], case.targets[k : k + 1])
+            chosen = choosing.largest(bundle, tuple(torch.tensor(site)[None] for site in strength), size)
+            carried = trials.carried(bundle, one, tracing.record(bundle, one.images), known, chosen)
+            hits.append(bool(carried.all()))
+        assert found.carried[place].value == np.mean(hits)
+        assert found.carried[place].n == 5
+        assert found.carried[place].low <= np.mean(hits) <= found.carried[place].high
+    assert found.references == 2 and len(found.random) == len(found.sizes)
+
+
+def test_planted_maps_carry_held_out_images_as_the_whole_does_and_the_others_do_not():
+    bundle = test_scores.planted()
+    with torch.no_grad():
+        bundle.network.linear.weight[1, 0] = 5.0
+    case, known = answered(bundle, 6), references(bundle)
+    # Black images as references answer another class here: the biases alone speak.
+    trace = tracing.record(bundle, torch.zeros(2, 3, 8, 8))
+    known = replace(known, images=torch.zeros(2, 3, 8, 8), trace=trace, labels=trace.logits.argmax(1))
+    planted = tuple(np.isin(np.arange(16), test_scores.PLANTED).astype(np.float32) for _ in bundle.sites)
+    others = tuple(1 - site for site in planted)
+    size = (6,)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, "claim_sizes", lambda _: size)
+        found, none = (groups.held_out(bundle, case, one, known, seed=0) for one in (planted, others))
+    differs = (case.targets[:, None] != known.labels).all(1).float().mean()
+    assert found.carried[0].value == 1.0
+    assert none.carried[0].value == pytest.approx(1 - float(differs))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("groups") / "store")
+    demo.install(store)
+    bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
+    samples = dataset.keys_of(3)[:SAMPLES]
+    pairs = examination.attacked(bundle, dataset, "pgd-linf:eps=24/255,steps=5", samples, 0)
+    return bundle, dataset, samples, pairs
+
+
+def test_the_four_groups_of_an_attack_are_held_to_their_held_out_images(digits):
+    bundle, dataset, samples, pairs = digits
+    before, after = (pairs.labels(side, bundle.device) for side in ("before", "after"))
+    with torch.no_grad():
+        noise = Case(pairs.noise, bundle.logits(pairs.noise).argmax(1))
+    clean, adversarial = Case(pairs.clean, before), Case(pairs.adversarial, after)
+    into = groups.of_classes(bundle, dataset, after.tolist(), avoid=samples)
+    known = cases.references(bundle, dataset, clean, avoid=frozenset({3, *after.tolist()}), seed=0)
+    recipe = Recipe("two-run", 0)
+    mean = groups.class_mean(bundle, dataset, range(10), recipe)
+    found = groups.datapaths(bundle, groups.of_pairs(clean, adversarial, noise, into), known, mean, recipe)
+    assert [(one.name, one.images, one.held_out.carried[0].n) for one in found] == [
+        ("clean", 4, 4),
+        ("adversarial", 4, 4),
+        ("fooled-into", 4, 4),
+        ("noise", 8, 8),
+    ]
+    for one in found:
+        place = one.held_out.sizes.index(32)
+        assert one.held_out.carried[place].value > one.held_out.random[place]
+    kept = [np.concatenate([site > 0 for site in one.specific]) for one in found]
+    assert (kept[0] == kept[3]).mean() > (kept[0] == kept[2]).mean()
+
+
+def test_images_of_classes_are_the_wanted_ones_classified_correctly_and_none_twice(digits):
+    bundle, dataset, samples, _ = digits
+    found = groups.of_classes(bundle, dataset, [3, 5, 5, 3], avoid=samples)
+    assert found.targets.tolist() == [3, 5, 5, 3]
+    with torch.no_grad():
+        assert torch.equal(bundle.logits(found.images).argmax(1), found.targets)
+    assert len(torch.unique(found.images, dim=0)) == 4
+    avoided = cases.load(bundle, dataset, samples)
+    assert not any(bool((avoided == image).flatten(1).all(1).any()) for image in found.images)
+
+
+def test_classes_without_a_right_answer_are_left_out_of_the_mean_or_refused(digits):
+    bundle, dataset, *_ = digits
+    both = groups.class_mean(bundle, dataset, [3, 5], RECIPE)
+    parts = [groups.class_mean(bundle, dataset, [label], RECIPE) for label in (3, 5)]
+    for site, first, second in zip(both, *parts, strict=True):
+        assert np.allclose(site, (first + second) / 2)
+    with pytest.raises(BadInput, match="classified correctly"):
+        groups.class_mean(bundle, dataset, [], RECIPE)

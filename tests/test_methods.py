@@ -1,0 +1,278 @@
+"""Laws that every method keeps, the planted and the copied maps, and each published method against its definition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+
+from engine import methods, selection, tracing
+from engine.datapaths import conductance, draws, extraction, masks, published, scores
+from engine.datapaths.cases import Case, References
+from engine.errors import UnknownName
+from engine.models.bundle import ModelBundle
+from tests import test_scores, toys
+
+FINDS_PLANTED = ("two-run", "mask", "gates", "quadratic", "conductance", "gradient")
+"""Not the sigmoid mask: it stops at fewer maps where fewer keep the answer. Activation and random do not look at the answer."""
+TRAINED = ("mask", "sigmoid")
+"""Those whose start the seed shakes."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On networks this small, threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return toys.bundle(toys.seeded(toys.Residual()))
+
+
+def answered(bundle, count=5):
+    images = toys.pictures(count)
+    with torch.no_grad():
+        return Case(images, bundle.logits(images).argmax(1))
+
+
+def references(bundle, count=2):
+    images = toys.pictures(count, seed=9)
+    trace = tracing.record(bundle, images)
+    return References(images, (trace.logits.argmax(1) + 1) % 3, trace, (), "references")
+
+
+def score(bundle, case, method, seed=0):
+    return extraction.score(bundle, case, references(bundle), method=method, seed=seed)[0]
+
+
+def rows(case, index):
+    return Case(case.images[index], case.targets[index])
+
+
+def test_every_method_of_the_menu_is_computed():
+    assert list(extraction.SCORERS) == list(methods.METHODS)
+
+
+def test_an_unknown_method_is_refused_by_name(bundle):
+    with pytest.raises(UnknownName, match=r"'sigmiod'.*'sigmoid'"):
+        score(bundle, answered(bundle), "sigmiod")
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_scores_are_finite_and_of_every_map(bundle, method):
+    found = score(bundle, answered(bundle), method)
+    assert [tuple(site.shape) for site in found] == [(5, site.channels) for site in bundle.sites]
+    assert all(bool(torch.isfinite(site).all()) for site in found)
+    assert any(len(site.unique()) > 1 for site in found)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_the_same_question_gives_the_same_scores(bundle, method):
+    first, second = (tracing.join(score(bundle, answered(bundle), method)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_scores_depend_on_neither_batch_mates_nor_batch_size(bundle, method, monkeypatch):
+    case = answered(bundle)
+    together = tracing.join(score(bundle, case, method))
+    alone = tracing.join(score(bundle, rows(case, torch.tensor([3])), method))
+    turned = tracing.join(score(bundle, rows(case, torch.arange(4, -1, -1)), method)).flip(0)
+    monkeypatch.setattr(tracing, "batch_limit", lambda _: 2)
+    small = tracing.join(score(bundle, case, method))
+    for other in (turned, small):
+        assert torch.allclose(together, other, atol=1e-4, rtol=1e-3)
+    assert torch.allclose(together[3:4], alone, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_no_more_than_the_limit_goes_through_the_network_at_once(bundle, method, monkeypatch):
+    case, known, sizes, logits = answered(bundle), references(bundle), [], ModelBundle.logits
+    monkeypatch.setattr(tracing, "batch_limit", lambda _: 2)
+    monkeypatch.setattr(
+        ModelBundle, "logits", lambda self, images: (sizes.append(len(images)), logits(self, images))[1]
+    )
+    extraction.score(bundle, case, known, method=method, seed=0)
+    assert max(sizes, default=2) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [
+        ("two-run", 10),
+        ("mask", 22),
+        ("sigmoid", 101),
+        ("gates", 31),
+        ("quadratic", 3),
+        ("conductance", 11),
+        ("gradient", 1),
+        ("activation", 1),
+        ("random", 0),
+    ],
+)
+def test_passes_are_counted_per_image(bundle, method, passes):
+    found = extraction.score(bundle, answered(bundle), references(bundle), method=method, seed=0)
+    assert found[1] == 5 * passes
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_a_method_takes_aim_as_its_entry_says(bundle, method):
+    case = answered(bundle)
+    aimed = replace(case, targets=(case.targets + 1) % 3)
+    found, other = (tracing.join(score(bundle, one, method)) for one in (case, aimed))
+    assert torch.equal(found, other) is not methods.METHODS[method].takes_aim
+
+
+@pytest.mark.parametrize("method", FINDS_PLANTED)
+def test_planted_maps_come_first_at_every_site(method):
+    bundle = test_scores.planted()
+    for site in score(bundle, answered(bundle), method):
+        for row in site.abs():
+            assert set(row.topk(3).indices.tolist()) == set(test_scores.PLANTED)
+
+
+def test_a_sigmoid_mask_closes_every_map_that_cannot_matter():
+    bundle = test_scores.planted()
+    dead = [c for c in range(16) if c not in test_scores.PLANTED]
+    for site in score(bundle, answered(bundle), "sigmoid"):
+        assert float(site[:, dead].max()) < 0.5
+    assert float(site[:, list(test_scores.PLANTED)].max()) > 0.5
+
+
+def copied():
+    """Sixteen maps per site, eight copies each of two: any choice among copies is as good as any other."""
+    network = toys.seeded(toys.Chain(width=16))
+    with torch.no_grad():
+        for layer in (network.a, network.b, network.c):
+            layer.weight.copy_(layer.weight[:2].repeat(8, 1, 1, 1))
+            layer.bias.copy_(layer.bias[:2].repeat(8))
+        for layer in (network.b, network.c):
+            layer.weight.copy_(layer.weight[:, :2].repeat(1, 8, 1, 1) / 8)
+        network.linear.weight.copy_(network.linear.weight[:, :2].repeat(1, 8))
+    return toys.bundle(network)
+
+
+def jaccard(first, second):
+    """Mean over images and sites of the similarity of the kept fifths."""
+    found = []
+    for row in range(len(first[0])):
+        kept = [selection.per_site([site[row].abs().numpy() for site in side], 0.2) for side in (first, second)]
+        found += [selection.jaccard(a, b) for a, b in zip(*kept, strict=True)]
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_copied_maps_are_reported_unstable_by_seed_and_by_noise(method):
+    """Contributions and gates give copies the same score; there the tie goes to the lower index and looks stable."""
+    similar = {}
+    for name, bundle in (("copied", copied()), ("plain", toys.bundle(toys.seeded(toys.Chain(width=16))))):
+        case = answered(bundle)
+        shaken = case.images + 0.01 * torch.randn(case.images.shape, generator=torch.Generator().manual_seed(0))
+        found = score(bundle, case, method)
+        seeded, noisy = score(bundle, case, method, seed=1), score(bundle, replace(case, images=shaken), method)
+        similar[name] = jaccard(found, seeded), jaccard(found, noisy)
+    assert max(similar["copied"]) <= 0.45
+    assert min(similar["plain"]) >= 0.65
+
+
+def test_equal_scores_share_their_rank_and_the_others_are_spread_evenly():
+    ranks = masks._rank(torch.tensor([[0.0, 0.0, 5.0, 5.0 * (1 + 1e-6), 9.0]]))
+    assert torch.allclose(ranks, torch.tensor([[-0.75, -0.75, 0.25, 0.25, 1.0]]))
+
+
+def test_an_images_draws_are_its_own():
+    images = toys.pictures(3)
+    drawn = draws.uniform(images, 50, seed=0)
+    assert torch.equal(drawn[[2]], draws.uniform(images[[2]], 50, seed=0))
+    assert len(drawn.flatten().unique()) > 140
+    assert not torch.equal(drawn, draws.uniform(images, 50, seed=1))
+    assert float(drawn.min()) >= 0 and float(drawn.max()) < 1
+
+
+def test_a_mask_is_to_keep_the_answer_or_to_reach_its_aim(bundle):
+    case = answered(bundle, 2)
+    aimed = replace(case, targets=torch.stack([case.targets[0], (case.targets[1] + 1) % 3]))
+    found = masks.wanted(bundle, aimed)
+    assert torch.equal(found[0], bundle.logits(case.images).softmax(1)[0])
+    assert found[1].tolist() == [float(k == aimed.targets[1]) for k in range(3)]
+
+
+def test_a_heavier_penalty_makes_smaller_sigmoid_masks(bundle, monkeypatch):
+    sizes = []
+    for penalty in (0.0, 5.0, 50.0):
+        monkeypatch.setattr(published, "SIGMOID_PENALTY", penalty)
+        sizes.append(float(tracing.join(published.sigmoid(bundle, answered(bundle), seed=0).scores).mean()))
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_gates_keep_the_answer_within_their_range_at_a_smaller_sum(bundle):
+    case = answered(bundle)
+    found = published.gates(bundle, case).scores
+    assert torch.equal(tracing.gated(bundle, case.images, found).argmax(1), case.targets)
+    flat = tracing.join(found)
+    assert float(flat.min()) >= 0 and float(flat.max()) <= published.GATE_HIGHEST
+    assert bool((flat.sum(1) < flat.shape[1]).all())
+
+
+def test_frank_wolfe_reaches_what_a_general_solver_reaches():
+    generator = torch.Generator().manual_seed(0)
+    contributions = torch.randn(4, 3, 8, generator=generator, dtype=torch.float64)
+    # Without this shift the loss can be zero and everything would do.
+    contributions += 1.0
+    found = published.frank_wolfe(contributions, 3)
+    assert torch.allclose(found.sum(1), torch.full((4,), 3.0, dtype=torch.float64))
+    assert float(found.min()) >= -1e-12 and float(found.max()) <= 1 + 1e-12
+    for image, kept in zip(contributions.numpy(), found.numpy(), strict=True):
+
+        def loss(z, image=image):
+            return float(((image @ (1 - z)) ** 2).sum())
+
+        budget = {"type": "eq", "fun": lambda z: z.sum() - 3}
+        slow = optimize.minimize(loss, np.full(8, 3 / 8), bounds=[(0, 1)] * 8, constraints=[budget], method="SLSQP")
+        assert loss(kept) <= slow.fun + 0.02 * loss(np.full(8, 3 / 8))
+
+
+def test_probability_contributions_are_those_of_one_class_and_site_at_a_time(bundle):
+    images = toys.pictures(2)
+    found = published._probability_contributions(bundle, images)
+    likeliest = bundle.logits(images).argsort(1, descending=True)
+    for k in range(len(bundle.sites)):
+        for place in range(3):
+            recorder = tracing.Recorder(frozenset({k}))
+            with bundle.visiting(recorder):
+                chances = bundle.logits(images.clone().requires_grad_()).softmax(1)
+            chosen = chances.gather(1, likeliest[:, [place]]).sum()
+            (gradient,) = torch.autograd.grad(chosen, recorder.seen[k])
+            slow = (gradient * recorder.seen[k]).sum((2, 3))
+            assert torch.allclose(found[k][:, place].float(), slow, atol=1e-5)
+
+
+def test_conductance_is_complete_at_every_cut_site(bundle):
+    case = answered(bundle)
+    question = scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
+    starts = torch.full_like(case.images, 0.5)
+    found = conductance.along(bundle, question, starts, steps=100)
+    own, from_starts = (test_scores.margin(bundle, question, images) for images in (case.images, starts))
+    for k, site in enumerate(bundle.sites):
+        if site.is_cut:
+            assert torch.allclose(found.scores[k].sum(1), own - from_starts, atol=0.1)
+
+
+def test_conductance_is_captums_layer_by_layer(bundle):
+    attr = pytest.importorskip("captum.attr")
+    case = answered(bundle)
+    question = scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
+    starts = torch.full_like(case.images, 0.5)
+    found = conductance.along(bundle, question, starts, steps=100).scores
+    taps = {tap.number: tap for tap in bundle.taps}
+    for k in range(len(bundle.sites)):
+        peer = attr.LayerConductance(bundle.logits, taps[k])
+        slow = peer.attribute(case.images, baselines=starts, target=case.targets, n_steps=100)
+        assert np.corrcoef(found[k].flatten(), slow.detach().sum((2, 3)).flatten())[0, 1] >= 0.999
