@@ -6,8 +6,14 @@
   const NAMES = ["clean only", "shared", "adversarial only", "in neither datapath"];
   const MARKS = ["C", "S", "A", "–"];
   // Whole pixels, so that neighbouring tiles of a sheet never bleed in; the largest with which a layer fits without scrolling.
-  const SIDES = [80, 64, 56, 46];
+  const LARGEST = 84;
+  const SMALLEST = 46;
   const FITTING = 940;
+  // Beside its maps a tile takes its border and the gap, below them its text and the gap.
+  const AROUND = 22;
+  const BELOW = 36;
+  // Above this many, tiles out of sight are not painted; a smaller layer is also whole on paper.
+  const MANY = 256;
   const MILLION = 1e6;
   const ORDERS = {
     importance: (p, i) => Math.max(p.clean[i], p.adversarial[i]),
@@ -120,6 +126,7 @@
     const sheet = (name) => `url("${address(panel, name, scale)}")`;
     const height = heightOf(panel, side);
     tiles.classList.toggle("is-difference", difference);
+    tiles.classList.toggle("is-many", panel.group.length > MANY);
     tiles.style.setProperty("--width", `${side}px`);
     tiles.style.setProperty("--height", `${height}px`);
     tiles.style.setProperty("--columns", panel.columns);
@@ -131,12 +138,14 @@
 
   const heightOf = (panel, side) => Math.max(8, Math.min(2 * side, Math.round((side * panel.height) / panel.width)));
 
+  /* The fewest tiles across with which all fit, as wide as the panel lets them be. */
   function fittingSide(panel, width, maps) {
-    const fits = (side) => {
-      const across = Math.max(1, Math.floor(width / (maps * side + 16)));
-      return Math.ceil(panel.group.length / across) * (heightOf(panel, side) + 36) <= FITTING;
-    };
-    return SIDES.find(fits) || (maps === 1 ? 64 : SIDES.at(-1));
+    const sideOf = (across) => Math.min(LARGEST, Math.floor(((width + 6) / across - AROUND) / maps));
+    const most = Math.max(1, Math.floor((width + 6) / (maps * SMALLEST + AROUND)));
+    const fits = (across) => Math.ceil(panel.group.length / across) * (heightOf(panel, sideOf(across)) + BELOW) <= FITTING;
+    let across = 1;
+    while (across < most && !fits(across)) across += 1;
+    return Math.max(SMALLEST, sideOf(across));
   }
 
   function address(panel, side, scale) {

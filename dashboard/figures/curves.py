@@ -77,6 +77,8 @@ def _distance_title(curves: Curves, colours: Palette) -> str:
     if curves.true_class is None:
         return f"{start} · likeness to the classes: not yet checked"
     true, fooled = html.escape(curves.true_name[:20]), html.escape(curves.fooled_name[:20])
+    if true == fooled:
+        return f"{start} · likeness of the adversarial one to <span style='color:{colours.clean}'>━ '{true}'</span>"
     return (
         f"{start} · likeness of the adversarial one to <span style='color:{colours.clean}'>━ '{true}'</span> "
         f"and <span style='color:{colours.adversarial}'>┅ '{fooled}'</span>"

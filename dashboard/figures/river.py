@@ -282,7 +282,8 @@ def _selection(colours: Palette) -> dict[str, object]:
         "x0": 0,
         "x1": 1,
         "y0": 0,
-        "y1": 1,
+        # Below the titles, which it would cross.
+        "y1": curves_figure.DISTANCE_DOMAIN[1],
         "line": {"color": colours.focus, "width": 1.5},
         "fillcolor": themes.transparent(colours.focus, 0.05),
     }

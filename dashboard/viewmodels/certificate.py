@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dashboard.viewmodels.headline import percent
+from dashboard.viewmodels.headline import keeps_class, percent
 from engine import Certificate, Certificates, Datapath, Examination
 
 NOT_RUN = "not run"
@@ -131,9 +131,9 @@ def build(examination: Examination, certificates: Certificates) -> Card:
     checks = (Check(line.name, line.good, line.help, line.read(sides[0][1]), line.read(sides[1][1])) for line in lines)
     return Card(
         (first, *checks),
-        _restored(certificates),
+        () if keeps_class(examination) else _restored(certificates),
         certificates.restoration.restores_at if certificates.restoration else None,
-        _restoration_note(certificates, len(examination.outcomes)),
+        _restoration_note(examination, certificates),
         certificates.failed,
         tuple(_warning(name, one) for name, (path, one) in zip(SIDES, sides, strict=True) if _is_label(path, one)),
     )
@@ -175,8 +175,10 @@ def _restored(certificates: Certificates) -> tuple[Restored, ...]:
     return tuple(Restored(size, percent(restored), percent(random)) for size, restored, random in rows)
 
 
-def _restoration_note(certificates: Certificates, images: int) -> str:
-    known = certificates.restoration
+def _restoration_note(examination: Examination, certificates: Certificates) -> str:
+    known, images = certificates.restoration, len(examination.outcomes)
+    if keeps_class(examination):
+        return "Nothing was lost: the class stayed what it was, so there is nothing to restore."
     if known is None:
         return "Not run yet: whether clean maps put back into the adversarial run restore the class."
     many = "the image" if images == 1 else f"all {images} images"

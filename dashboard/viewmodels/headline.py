@@ -54,7 +54,7 @@ def _parting(comparison: Comparison) -> str:
 
 def _merging(examination: Examination, kinship: Kinship | None) -> Clause:
     into = examination.classes[examination.adversarial.target]
-    if examination.clean.target == examination.adversarial.target:
+    if keeps_class(examination):
         return Clause("Both runs give the same class, so there is no other class to merge with.")
     if kinship is None:
         return Clause(f"Where the adversarial one joins class '{into}': not yet checked.", is_known=False)
@@ -65,6 +65,8 @@ def _merging(examination: Examination, kinship: Kinship | None) -> Clause:
 
 def _restoring(examination: Examination, restoration: Restoration | None) -> Clause:
     name = examination.classes[examination.clean.target]
+    if keeps_class(examination):
+        return Clause("Nothing was lost, so there is nothing to restore.")
     if restoration is None:
         return Clause(f"Whether clean maps put back restore '{name}': not yet checked.", is_known=False)
     if not restoration.sizes:
@@ -81,6 +83,11 @@ def _restoring(examination: Examination, restoration: Restoration | None) -> Cla
         f"Up to {restoration.sizes[-1]} of {total} clean maps put back restore '{name}' in at most "
         f"{percent(restoration.restored[best])} of the images (random maps: {percent(restoration.random[best])})."
     )
+
+
+def keeps_class(examination: Examination) -> bool:
+    """Whether the attack left the class as it was, so that there is no margin to be put back."""
+    return examination.clean.target == examination.adversarial.target
 
 
 def claimable_maps(examination: Examination) -> int:

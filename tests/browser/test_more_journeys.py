@@ -45,10 +45,11 @@ def test_with_the_keyboard_alone_from_the_filters_to_a_feature_map(watched, serv
     settled(page)
     page.wait_for_selector("#layer-tiles button", state="attached")
     tab_to(page, "document.activeElement.id === 'label-select'")
-    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("4")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    until(page, "new URLSearchParams(location.search).get('label') === '4'")
+    until(page, "new URLSearchParams(location.search).get('label') === '4'", seconds=30)
     settled(page)
     tab_to(page, "document.activeElement.closest('#layer-tiles') !== null")
     page.keyboard.press("Home")
@@ -77,7 +78,7 @@ def test_a_group_is_shown_as_one_and_each_of_its_images_can_be_opened(watched, s
     until(page, "/^\\d+ images of '3'/.test(document.querySelector('#headline').textContent)")
     members = page.locator("#inputs-body .member")
     assert members.count() > 1
-    sample = members.nth(1).get_attribute("title").split()[0]
+    sample = members.nth(1).get_attribute("title").partition(":")[0]
     members.nth(1).click()
     until(page, f"new URLSearchParams(location.search).get('sample') === '{sample}'")
     until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '3'\")")
@@ -90,6 +91,7 @@ def test_an_image_that_resisted_is_shown_as_one_that_keeps_its_class(watched, se
     headline = page.locator("#headline").inner_text()
     assert re.match(r"Clean '\d' stays '\d' at", headline)
     assert "no other class to merge with" in headline
+    assert "nothing to restore" in headline
 
 
 @pytest.mark.parametrize("width", [1280, 1920])
