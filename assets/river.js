@@ -49,7 +49,10 @@
   function prepare(plot) {
     if (plot.dataset.prepared) { return; }
     plot.dataset.prepared = 'yes';
-    plot.on('plotly_afterplot', mark);
+    plot.on('plotly_afterplot', () => {
+      mark();
+      window.dash_clientside.view.follow();
+    });
     plot.addEventListener('wheel', (event) => { if (!event.ctrlKey) { event.stopPropagation(); } }, true);
   }
 

@@ -128,11 +128,31 @@
     return next;
   }
 
+  function ask(level, next) {
+    if (changed(level, next) !== unchanged()) { window.dash_clientside.set_props(`${level}-ask`, { data: next }); }
+  }
+
+  /* Another examination is drawn from the top: layer and neuron wait for the river, at most this many milliseconds. */
+  const RIVER_FIRST = 400;
+  let waiting = null;
+
+  function follow(wanted) {
+    if (!waiting || (wanted && wanted !== waiting)) { return; }
+    const { layer, neuron } = waiting;
+    waiting = null;
+    ask('layer', layer);
+    ask('neuron', neuron);
+  }
+
   function split(work, view) {
     if (!isCurrent(work, view)) { return LEVELS.map(unchanged); }
     window.history.replaceState(null, '', address(work.view));
     const next = work.key ? asksOf(work, work.view) : { network: null, layer: null, neuron: null };
-    return LEVELS.map((level) => changed(level, next[level]));
+    const isOther = next.network && (!asked.network || asked.network.key !== next.network.key);
+    waiting = isOther ? next : null;
+    if (!isOther) { return LEVELS.map((level) => changed(level, next[level])); }
+    window.setTimeout(() => follow(next), RIVER_FIRST);
+    return [changed('network', next.network), unchanged(), unchanged()];
   }
 
   /* A step within the examination that is shown needs no look at the work first: the levels are asked at once. */
@@ -142,11 +162,8 @@
     const wanted = asksOf(work, next);
     // The map to look at first in another layer is the server's choice.
     if (next.channel === null || next.channel === undefined) { delete wanted.neuron; }
-    Object.keys(wanted).forEach((level) => {
-      if (changed(level, wanted[level]) !== unchanged()) {
-        window.dash_clientside.set_props(`${level}-ask`, { data: wanted[level] });
-      }
-    });
+    waiting = null;
+    Object.keys(wanted).forEach((level) => ask(level, wanted[level]));
   }
 
   /* Only what differs is set: drawing ten menus again takes longer than drawing the river. */
@@ -186,5 +203,5 @@
 
   window.addEventListener('popstate', () => window.dash_clientside.set_props('arrival', { data: { t: Date.now() } }));
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.view = { reduce, tick, split, menus, status, look };
+  window.dash_clientside.view = { reduce, tick, split, follow, menus, status, look };
 })();

@@ -238,8 +238,12 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="A model of the store.")
     parser.add_argument("--data", required=True, help="A data set of the store.")
     parser.add_argument("--attack", required=True, metavar="ID", help="For example pgd-linf:eps=8/255,steps=10.")
-    parser.add_argument("--images", type=int, default=100, metavar="N", help="Correctly classified images, 100 if not given.")
-    parser.add_argument("--first", type=int, default=128, metavar="K", help="Index of the first image, 128 if not given.")
+    parser.add_argument(
+        "--images", type=int, default=100, metavar="N", help="Correctly classified images, 100 if not given."
+    )
+    parser.add_argument(
+        "--first", type=int, default=128, metavar="K", help="Index of the first image, 128 if not given."
+    )
     parser.add_argument("--methods", metavar="A,B", help="Comma-separated names of methods; all if not given.")
     parser.add_argument(
         "--sites", choices=("all", "blocks"), default="all", help="All sites (default), or the stem and block outputs."

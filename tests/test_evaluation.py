@@ -332,7 +332,7 @@ def test_on_cifar_masks_pass_the_published_criterion_on_other_images_too_and_two
     model = ["model", "add", "--name", "resnet20", "--architecture", "cifar_resnet20", "--weights", weights]
     assert command_line.main([*model, *folder]) == 0
     assert command_line.main(["data", "add", "--name", "cifar10", "--npz", npz, *folder]) == 0
-    asked = ["evaluate", "--store", str(root / "store"), "--model", "resnet20", "--data", "cifar10", "--images", "40"]
+    asked = ["evaluate", "--store", str(root / "store"), "--model", "resnet20", "--data", "cifar10", "--images", "24"]
     asked += ["--attack", test_cifar.ATTACK, "--methods", "two-run,mask", "--out", str(root / "table.json")]
     assert command_line.main(asked) == 0
     found = json.loads((root / "table.json").read_text())

@@ -55,6 +55,11 @@ def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
     assert "no other class" in clauses[2].text
 
 
+def test_where_the_class_was_kept_nothing_is_said_to_be_restored():
+    known = Certificates(restoration=Restoration((4,), (1.0,), (1.0,), 4))
+    assert texts(examined("00002"), known)[3].text == "Nothing was lost, so there is nothing to restore."
+
+
 def test_a_datapath_that_never_stays_nearer_is_said_not_to():
     clauses = texts(examined("00004"), Certificates(kinship=Kinship((0.5,), (0.4,), 8, None)))
     assert clauses[2].text == "The adversarial one never stays nearer to class '7' than to the true class."
@@ -77,3 +82,10 @@ def test_a_group_counts_its_images():
 )
 def test_a_percentage_never_rounds_to_never_or_always(share, text):
     assert headline.percent(share) == text
+
+
+def test_a_group_that_does_not_part_says_how_many_images_that_rests_on():
+    samples = tuple(f"{k:05d}" for k in range(3))
+    made = fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
+    said = headline.build(made, compare(made, 0.2), Certificates())[1].text
+    assert said == "With 3 images no two sites running lie further apart than under noise of the same size."

@@ -221,11 +221,18 @@ def test_gates_keep_the_answer_within_their_range_at_a_smaller_sum(bundle):
     assert bool((flat.sum(1) < flat.shape[1]).all())
 
 
-def test_frank_wolfe_reaches_what_a_general_solver_reaches():
-    generator = torch.Generator().manual_seed(0)
-    contributions = torch.randn(4, 3, 8, generator=generator, dtype=torch.float64)
-    # Without this shift the loss can be zero and everything would do.
-    contributions += 1.0
+def test_of_each_image_the_gates_that_kept_its_answer_are_returned_not_those_of_least_loss(bundle, monkeypatch):
+    monkeypatch.setattr(published, "GATE_PENALTY", 5.0)
+    case = answered(bundle, 8)
+    closed = tracing.gated(bundle, case.images, tracing.uniform_gates(bundle, 8, 0.0)).argmax(1)
+    assert bool((closed != case.targets).any())
+    assert torch.equal(tracing.gated(bundle, case.images, published.gates(bundle, case).scores).argmax(1), case.targets)
+
+
+def test_frank_wolfe_comes_near_what_a_general_solver_finds(monkeypatch):
+    monkeypatch.setattr(published, "QUADRATIC_STEPS", 500)
+    # Ten classes and eight maps: the loss cannot be zero, where every choice would do.
+    contributions = torch.randn(4, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = published.frank_wolfe(contributions, 3)
     assert torch.allclose(found.sum(1), torch.full((4,), 3.0, dtype=torch.float64))
     assert float(found.min()) >= -1e-12 and float(found.max()) <= 1 + 1e-12
@@ -236,7 +243,18 @@ def test_frank_wolfe_reaches_what_a_general_solver_reaches():
 
         budget = {"type": "eq", "fun": lambda z: z.sum() - 3}
         slow = optimize.minimize(loss, np.full(8, 3 / 8), bounds=[(0, 1)] * 8, constraints=[budget], method="SLSQP")
-        assert loss(kept) <= slow.fun + 0.02 * loss(np.full(8, 3 / 8))
+        assert slow.fun <= loss(kept) + 1e-6 <= 1.01 * slow.fun + 1e-5
+
+
+def test_masks_trained_in_small_batches_are_the_same(bundle, monkeypatch):
+    case, sizes, logits = answered(bundle), [], ModelBundle.logits
+    together = masks.train(bundle, case, seed=0)
+    monkeypatch.setattr(tracing, "batch_limit", lambda _: 2)
+    monkeypatch.setattr(
+        ModelBundle, "logits", lambda self, images: (sizes.append(len(images)), logits(self, images))[1]
+    )
+    assert torch.allclose(tracing.join(masks.train(bundle, case, seed=0)), tracing.join(together), atol=1e-4)
+    assert max(sizes) == 2
 
 
 def test_probability_contributions_are_those_of_one_class_and_site_at_a_time(bundle):
@@ -258,11 +276,11 @@ def test_conductance_is_complete_at_every_cut_site(bundle):
     case = answered(bundle)
     question = scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
     starts = torch.full_like(case.images, 0.5)
-    found = conductance.along(bundle, question, starts, steps=100)
+    found = conductance.along(bundle, question, starts, steps=400)
     own, from_starts = (test_scores.margin(bundle, question, images) for images in (case.images, starts))
     for k, site in enumerate(bundle.sites):
         if site.is_cut:
-            assert torch.allclose(found.scores[k].sum(1), own - from_starts, atol=0.1)
+            assert torch.allclose(found.scores[k].sum(1), own - from_starts, atol=5e-3)
 
 
 def test_conductance_is_captums_layer_by_layer(bundle):

@@ -60,6 +60,15 @@ def test_every_number_of_a_certificate_stands_on_the_card(examination):
     assert all(check.good and check.help for check in card.checks)
 
 
+def test_where_the_class_was_kept_the_card_shows_no_restoration(examination):
+    kept = replace(examination, adversarial=replace(examination.adversarial, target=examination.clean.target))
+    known = Certificates(restoration=Restoration((4,), (1.0,), (1.0,), 4))
+    assert certificate.build(examination, known).restored
+    card = certificate.build(kept, known)
+    assert card.restored == ()
+    assert "nothing to restore" in card.restoration_note
+
+
 @pytest.mark.parametrize(
     ("baseline", "good"), [("references", "near 100 %"), ("blur", "near 100 %"), ("zero", "near 0")]
 )

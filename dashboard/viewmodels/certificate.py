@@ -161,7 +161,9 @@ def _carries(certified: int | None, found: int | None, sizes: tuple[int, ...]) -
 def _swap(baseline: str) -> _Line:
     """The swap control reads the other way round where kept maps are put on nothing instead of into another run."""
     if baseline == "zero":
-        text = "Share of other images that this mask gives this image's class. High: it carries the label, not the image."
+        text = (
+            "Share of other images that this mask gives this image's class. High: it carries the label, not the image."
+        )
         return _Line("Swap", "near 0", text, lambda one: _rate(one.swap))
     text = "The same maps filled from another image give that image's class."
     return _Line("Swap", "near 100 %", text, lambda one: _rate(one.swap))

@@ -47,6 +47,10 @@ def _group(examination: Examination) -> str:
 
 
 def _parting(comparison: Comparison) -> str:
+    if comparison.parts_at is None and comparison.images > 1:
+        return (
+            f"With {comparison.images} images no two sites running lie further apart than under noise of the same size."
+        )
     if comparison.parts_at is None:
         return "At no two sites running do the datapaths differ by more than under noise of the same size."
     return f"The datapaths part at {comparison.parts_at}."

@@ -119,7 +119,9 @@ def halves(name: str, case: Case, *, draws: int = 1) -> Group:
     if images < 2:
         raise BadInput(f"Group '{name}' has {images} image(s); at least 2 are needed to hold one out.")
     of_image = torch.arange(len(case.images)) // draws
-    own, rest = (of_image % 2 == 0).nonzero()[:, 0], (of_image % 2 == 1).nonzero()[:, 0]
+    own = (of_image % 2 == 0).nonzero()[:, 0]
+    # One copy of each held-out image: more would count as images they are not.
+    rest = (of_image % 2 == 1).nonzero()[::draws, 0]
     return Group(name, Case(case.images[own], case.targets[own]), Case(case.images[rest], case.targets[rest]))
 
 

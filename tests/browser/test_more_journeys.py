@@ -102,3 +102,24 @@ def test_the_page_never_scrolls_sideways(watched, served, width):
     settled(page)
     page.wait_for_selector("#layer-tiles button", state="attached")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_click_on_a_tile_is_answered_without_waiting_for_a_look_at_the_work(watched, served):
+    page = watched.page
+    page.goto(f"{served.url}/?{PAIR}&layer=layer3.0&channel=3")
+    settled(page)
+    held = []
+    page.route(
+        "**/_dash-update-component",
+        lambda route: held.append(route) if '"output":"work.data"' in route.request.post_data else route.continue_(),
+    )
+    tile = page.locator("#layer-tiles button:not([data-channel='3'])").first
+    channel = tile.get_attribute("data-channel")
+    tile.click()
+    until(
+        page, f"/feature map {channel}$/.test(document.querySelector('#neuron-title').textContent.trim())", seconds=30
+    )
+    assert len(held) == 1
+    page.unroute("**/_dash-update-component")
+    held[0].continue_()
+    until(page, f"new URLSearchParams(location.search).get('channel') === '{channel}'")
