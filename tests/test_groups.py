@@ -178,6 +178,15 @@ def test_images_of_classes_are_the_wanted_ones_classified_correctly_and_none_twi
     assert not any(bool((avoided == image).flatten(1).all(1).any()) for image in found.images)
 
 
+def test_images_called_another_class_stand_for_none(digits):
+    bundle, dataset, *_ = digits
+    found = groups.of_classes(bundle, dataset, [label for label in range(10) for _ in range(50)], avoid=())
+    truth = torch.as_tensor(cases.labels(bundle, dataset))
+    with torch.no_grad():
+        right = int((bundle.logits(cases.load(bundle, dataset, dataset.keys)).argmax(1) == truth).sum())
+    assert len(found.images) == right < 500
+
+
 def test_classes_without_a_right_answer_are_left_out_of_the_mean_or_refused(digits):
     bundle, dataset, *_ = digits
     both = groups.class_mean(bundle, dataset, [3, 5], RECIPE)
