@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.browser.conftest import settled, until
+from tests.browser.conftest import settled, until, wait_until
 from tests.browser.test_journeys import PAIR, choose, query
 
 pytestmark = pytest.mark.browser
@@ -47,6 +47,7 @@ def test_with_the_keyboard_alone_from_the_filters_to_a_feature_map(watched, serv
     tab_to(page, "document.activeElement.id === 'label-select'")
     page.keyboard.press("Control+A")
     page.keyboard.type("4")
+    until(page, "document.querySelectorAll('[role=option]').length === 1")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     until(page, "new URLSearchParams(location.search).get('label') === '4'", seconds=30)
@@ -110,7 +111,7 @@ def test_a_click_on_a_tile_is_answered_without_waiting_for_a_look_at_the_work(wa
     settled(page)
     held = []
     page.route(
-        "**/_dash-update-component",
+        "**/_dash-update-component*",
         lambda route: held.append(route) if '"output":"work.data"' in route.request.post_data else route.continue_(),
     )
     tile = page.locator("#layer-tiles button:not([data-channel='3'])").first
@@ -119,7 +120,7 @@ def test_a_click_on_a_tile_is_answered_without_waiting_for_a_look_at_the_work(wa
     until(
         page, f"/feature map {channel}$/.test(document.querySelector('#neuron-title').textContent.trim())", seconds=30
     )
-    assert len(held) == 1
-    page.unroute("**/_dash-update-component")
+    wait_until(lambda: page.evaluate("true") and len(held) == 1, what="the look at the work was asked for")
+    page.unroute("**/_dash-update-component*")
     held[0].continue_()
     until(page, f"new URLSearchParams(location.search).get('channel') === '{channel}'")
