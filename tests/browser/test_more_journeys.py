@@ -44,15 +44,14 @@ def test_with_the_keyboard_alone_from_the_filters_to_a_feature_map(watched, serv
     page.goto(f"{served.url}/?{PAIR}&layer=layer3.0&channel=0")
     settled(page)
     page.wait_for_selector("#layer-tiles button", state="attached")
-    tab_to(page, "document.activeElement.id === 'label-select'")
-    page.keyboard.press("Control+A")
-    page.keyboard.type("4")
-    until(page, "document.querySelectorAll('[role=option]').length === 1")
-    page.keyboard.press("ArrowDown")
+    press_until(page, "Tab", "document.activeElement.id === 'label-select'")
+    press_until(page, "ArrowDown", "document.querySelector('[data-combobox-selected]')?.textContent.trim() === '4'")
     page.keyboard.press("Enter")
     until(page, "new URLSearchParams(location.search).get('label') === '4'", seconds=30)
+    until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '4'\")")
     settled(page)
-    tab_to(page, "document.activeElement.closest('#layer-tiles') !== null")
+    page.wait_for_timeout(1000)
+    press_until(page, "Tab", "document.activeElement.closest('#layer-tiles') !== null")
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
@@ -63,13 +62,13 @@ def test_with_the_keyboard_alone_from_the_filters_to_a_feature_map(watched, serv
     assert query(page)["channel"] == channel
 
 
-def tab_to(page, claim: str, most: int = 150) -> None:
-    """Press Tab until a claim of the focused element holds."""
+def press_until(page, key: str, claim: str, most: int = 150) -> None:
+    """Press a key until a claim of the page holds."""
     for _ in range(most):
-        page.keyboard.press("Tab")
+        page.keyboard.press(key)
         if page.evaluate(f"() => {claim}"):
             return
-    raise AssertionError(f"no element within {most} steps of Tab: {claim}")
+    raise AssertionError(f"not within {most} times {key}: {claim}")
 
 
 def test_a_group_is_shown_as_one_and_each_of_its_images_can_be_opened(watched, served):
@@ -110,10 +109,14 @@ def test_a_click_on_a_tile_is_answered_without_waiting_for_a_look_at_the_work(wa
     page.goto(f"{served.url}/?{PAIR}&layer=layer3.0&channel=3")
     settled(page)
     held = []
-    page.route(
-        "**/_dash-update-component*",
-        lambda route: held.append(route) if '"output":"work.data"' in route.request.post_data else route.continue_(),
-    )
+
+    def hold_the_first(route) -> None:
+        if not held and '"output":"work.data"' in route.request.post_data:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/_dash-update-component*", hold_the_first)
     tile = page.locator("#layer-tiles button:not([data-channel='3'])").first
     channel = tile.get_attribute("data-channel")
     tile.click()
@@ -121,6 +124,5 @@ def test_a_click_on_a_tile_is_answered_without_waiting_for_a_look_at_the_work(wa
         page, f"/feature map {channel}$/.test(document.querySelector('#neuron-title').textContent.trim())", seconds=30
     )
     wait_until(lambda: page.evaluate("true") and len(held) == 1, what="the look at the work was asked for")
-    page.unroute("**/_dash-update-component*")
     held[0].continue_()
     until(page, f"new URLSearchParams(location.search).get('channel') === '{channel}'")
