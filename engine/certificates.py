@@ -153,7 +153,7 @@ def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certifica
         )
         rates.append(float(trials.survives(bundle, case, choosing.share_of_each_site(drawn, share)).float().mean()))
     wrong = Case(case.images, _third_class(evidence, case))
-    aimed = _aimed_mask(evidence, wrong)
+    aimed = extraction.score(bundle, wrong, evidence.references, method=evidence.method, seed=evidence.seed)[0]
     others = torch.arange(len(case.images)).repeat_interleave(len(evidence.references.images))
     gates = tuple(site.float()[others] for site in chosen)
     foreign = torch.arange(len(others)) % len(evidence.references.images)
@@ -164,14 +164,6 @@ def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certifica
         wrong_class=float(trials.survives(bundle, wrong, choosing.share_of_each_site(aimed, share)).float().mean()),
         swap=float(swapped.float().mean()),
     )
-
-
-def _aimed_mask(evidence: Evidence, wrong: Case) -> PerMap:
-    from engine.datapaths import masks
-
-    if evidence.method == "mask":
-        return masks.train(evidence.bundle, wrong, seed=evidence.seed, aim=wrong.targets)
-    return extraction.score(evidence.bundle, wrong, evidence.references, method=evidence.method, seed=evidence.seed)[0]
 
 
 def _random_band(evidence: Evidence, case: Case, donor: tracing.Trace, size: int) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from engine import examination as walk
+from engine.attacks import run as attack_run
 from engine.datapaths import cases
 from engine.datapaths.cases import Case, References
 from engine.models.bundle import ModelBundle
@@ -63,7 +63,7 @@ def gather(bundle: ModelBundle, dataset: Dataset, examination: Examination) -> E
     """Return the evidence of a stored examination; the references are drawn again, by the same seed."""
     sides = {}
     for name in ("clean", "adversarial"):
-        pictures = walk.unit(np.ascontiguousarray(np.moveaxis(examination.images[name], 3, 1)), bundle.device)
+        pictures = attack_run.unit(np.ascontiguousarray(np.moveaxis(examination.images[name], 3, 1)), bundle.device)
         found = [(o.before if name == "clean" else o.after).label for o in examination.outcomes]
         sides[name] = Case(pictures, torch.tensor(found, device=bundle.device))
     blank = Evidence(bundle, dataset, examination, sides["clean"], sides["adversarial"], None)  # type: ignore[arg-type]

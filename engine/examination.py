@@ -103,7 +103,7 @@ def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[
     clean = cases.load(bundle, dataset, samples)
     seeds = torch.tensor([image_seed(attack, dataset.card.content_hash, sample, seed) for sample in samples])
     result = attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
-    adversarial = unit(result.images, bundle.device)
+    adversarial = attack_run.unit(result.images, bundle.device)
     copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=4 if len(samples) == 1 else 2)
     return Pairs(clean, adversarial, _eight_bit(copies), result.outcomes)
 
@@ -111,11 +111,6 @@ def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[
 def image_seed(attack: str, data: str, sample: str, seed: int) -> int:
     """Return the seed of one image under one attack: it depends on nothing else, so neither does the result."""
     return int(keys.content_key((attack, data, sample, seed))[:15], 16)
-
-
-def unit(pictures: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Return 8-bit images (batch, channels, height, width) as float32 in [0, 1] on a device."""
-    return torch.from_numpy(images.to_float(np.asarray(pictures))).to(device)
 
 
 def pixels(pictures: Tensor) -> np.ndarray:
