@@ -105,17 +105,17 @@ def _examine(options: argparse.Namespace) -> Told:
 
 
 def _evaluate(options: argparse.Namespace) -> Told:
-    from engine import evaluation, evaluation_files
     from engine.attacks import catalogue
+    from engine.evaluation import files, walk
     from engine.methods import METHODS
     from engine.store.store import Store
 
     names = tuple(part.strip() for part in options.methods.split(",")) if options.methods else tuple(METHODS)
     attack = catalogue.identify(catalogue.attack(options.attack))
-    request = evaluation.EvaluationRequest(attack, options.images, names, options.first, options.seed)
-    place = evaluation_files.Place(options.model, options.data, options.sites, options.out)
-    found = evaluation_files.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
-    return Told(evaluation_files.text(found), found)
+    request = walk.EvaluationRequest(attack, options.images, names, options.first, options.seed)
+    place = files.Place(options.model, options.data, options.sites, options.out)
+    found = files.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
+    return Told(files.text(found), found)
 
 
 def _told_on_stderr(done: int, total: int, message: str) -> None:
@@ -124,12 +124,12 @@ def _told_on_stderr(done: int, total: int, message: str) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> Told:
-    from engine import benchmark
+    from engine.benchmark import table
     from engine.store.store import Store
 
-    found = benchmark.run(Store(options.store, create=False), options.model, options.data)
+    found = table.run(Store(options.store, create=False), options.model, options.data)
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return Told(benchmark.table(found), found)
+    return Told(table.text(found), found)
 
 
 def _maps(card: ModelCard) -> int:

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from engine import benchmark, benchmark_passes, benchmark_peers, benchmark_rows, demo
-from engine.benchmark_rows import Scale
+from engine import demo
+from engine.benchmark import measures, passes, peers, table
+from engine.benchmark.measures import Scale
 from engine.datapaths import conductance, scores
 from engine.models import load
 from engine.store.store import Store
@@ -33,7 +34,7 @@ def ask(bundle, count=3):
 
 def test_every_part_is_measured_beside_a_plain_pass(store):
     bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
-    rows = benchmark_passes.measure(bundle, dataset, TINY)
+    rows = passes.measure(bundle, dataset, TINY)
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
         assert math.isfinite(row.value)
@@ -42,16 +43,16 @@ def test_every_part_is_measured_beside_a_plain_pass(store):
 
 
 def test_the_table_shows_every_row_and_is_plain_json(store, monkeypatch):
-    monkeypatch.setattr(benchmark, "_pair", lambda *_: [benchmark_rows.row("new pair", 1.0, "s", 2.0)])
-    monkeypatch.setattr(benchmark.gallery, "build", lambda *_: None)
-    monkeypatch.setattr(benchmark_passes, "measure", lambda *_: [])
-    monkeypatch.setattr(benchmark_peers, "is_there", lambda: False)
-    found = benchmark.run(store, "digits-standard", "digits", TINY)
+    monkeypatch.setattr(table, "_pair", lambda *_: [measures.row("new pair", 1.0, "s", 2.0)])
+    monkeypatch.setattr(table.gallery, "build", lambda *_: None)
+    monkeypatch.setattr(passes, "measure", lambda *_: [])
+    monkeypatch.setattr(peers, "is_there", lambda: False)
+    found = table.run(store, "digits-standard", "digits", TINY)
     assert json.loads(json.dumps(found["rows"][1])) == {
         "name": "new pair", "value": 1.0, "unit": "s", "reference": 2.0, "ratio": 0.5, "note": "",
     }  # fmt: skip
-    text = benchmark.table(found)
-    assert "0.50x" in text and benchmark_peers.MISSING in text
+    text = table.text(found)
+    assert "0.50x" in text and peers.MISSING in text
     assert all(row["name"] in text for row in found["rows"])
 
 
@@ -64,13 +65,13 @@ def test_peak_memory_counts_what_lives_at_once():
         for _ in range(4):
             torch.ones(2**18)
 
-    row = benchmark_rows.memory("ones", together, in_turn)
+    row = measures.memory("ones", together, in_turn)
     assert row.reference == pytest.approx(1.0, abs=0.1) and row.ratio == pytest.approx(4.0, abs=0.5)
 
 
 def test_paired_times_compare_the_two_in_turn():
     calls = []
-    row = benchmark_rows.paired("order", lambda: calls.append("own"), lambda: calls.append("other"), repeats=2, count=1)
+    row = measures.paired("order", lambda: calls.append("own"), lambda: calls.append("other"), repeats=2, count=1)
     assert calls == ["own", "other"] * 3
     assert row.reference is not None and row.unit == "ms"
 
@@ -80,8 +81,8 @@ def test_captums_conductance_is_ours_at_many_steps():
     bundle = toys.bundle(toys.seeded(toys.Residual()))
     asked = ask(bundle)
     own = conductance.along(bundle, asked, torch.zeros_like(asked.images), steps=100).scores
-    assert benchmark_peers.correlation(own, benchmark_peers.layer_conductance(bundle, asked, 100)) >= 0.999
-    assert benchmark_peers.correlation(own, tuple(site.flip(1) for site in own)) < 0.9
+    assert peers.correlation(own, peers.layer_conductance(bundle, asked, 100)) >= 0.999
+    assert peers.correlation(own, tuple(site.flip(1) for site in own)) < 0.9
 
 
 def test_captums_gradient_times_activation_is_ours():
@@ -89,6 +90,6 @@ def test_captums_gradient_times_activation_is_ours():
     bundle = toys.bundle(toys.seeded(toys.Residual()))
     asked = ask(bundle)
     own = scores.at_once(bundle, asked).scores
-    for site, peer in zip(own, benchmark_peers.gradient_times_activation(bundle, asked), strict=True):
+    for site, peer in zip(own, peers.gradient_times_activation(bundle, asked), strict=True):
         assert torch.allclose(site, peer, rtol=1e-4, atol=1e-5)
     assert all(tap.visit is None and not tap._forward_hooks for tap in bundle.taps)

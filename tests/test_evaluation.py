@@ -10,20 +10,11 @@ import pytest
 import torch
 
 from engine import __main__ as command_line
-from engine import (
-    demo,
-    evaluation,
-    evaluation_rankings,
-    evaluation_stability,
-    evaluation_subjects,
-    evaluation_table,
-    evaluation_trials,
-    methods,
-    tracing,
-)
+from engine import demo, methods, tracing
 from engine.datapaths import choosing
 from engine.errors import BadInput, BadSetting, UnknownName
-from engine.evaluation_subjects import Pairs
+from engine.evaluation import pairing, rankings, stability, table, trials, walk
+from engine.evaluation.pairing import Pairs
 from engine.store.store import Store
 from tests import test_cifar, test_scores, toys
 
@@ -48,7 +39,7 @@ def bundle():
 def subjects(bundle):
     images = toys.pictures(COUNT)
     labels = bundle.logits(images).argmax(1)
-    return evaluation_subjects.matched(bundle, tuple(map(str, range(COUNT))), images, labels, seed=0)
+    return pairing.matched(bundle, tuple(map(str, range(COUNT))), images, labels, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -89,29 +80,29 @@ def test_partners_strangers_and_third_classes_are_of_other_classes(subjects):
 
 def test_matching_is_repeatable_and_another_seed_draws_others(bundle, subjects):
     parts = bundle, subjects.samples, subjects.images, subjects.labels
-    assert torch.equal(evaluation_subjects.matched(*parts, seed=0).partners, subjects.partners)
-    assert not torch.equal(evaluation_subjects.matched(*parts, seed=1).partners, subjects.partners)
+    assert torch.equal(pairing.matched(*parts, seed=0).partners, subjects.partners)
+    assert not torch.equal(pairing.matched(*parts, seed=1).partners, subjects.partners)
 
 
 def test_images_of_two_classes_are_refused(bundle, subjects):
     with pytest.raises(BadInput, match="more classes"):
-        evaluation_subjects.matched(bundle, ("0",) * COUNT, subjects.images, torch.arange(COUNT) % 2, seed=0)
+        pairing.matched(bundle, ("0",) * COUNT, subjects.images, torch.arange(COUNT) % 2, seed=0)
 
 
 def test_planted_maps_carry_every_label_and_the_others_none(bundle, subjects):
     own, other = scored(bundle, PLANTED), scored(bundle, set(range(16)) - set(PLANTED))
-    right = evaluation_trials.transplant(bundle, subjects, own, own)
-    assert values(right.carried) == [1.0] * len(evaluation_trials.map_counts(bundle))
+    right = trials.transplant(bundle, subjects, own, own)
+    assert values(right.carried) == [1.0] * len(trials.map_counts(bundle))
     assert values(right.swap) == values(right.carried)
     assert values(right.wrong_class) == [0.0] * len(right.carried)
     # 20 % of 16 maps are three: the planted ones.
     assert values(right.quota_carried)[2:] == [1.0] * 3
-    assert evaluation_trials.transplant(bundle, subjects, other, other).carried[0].value == 0.0
+    assert trials.transplant(bundle, subjects, other, other).carried[0].value == 0.0
 
 
 def test_planted_maps_restore_and_their_noisy_copy_and_a_wrong_class_do_not(bundle, pairs):
     own = scored(bundle, PLANTED)
-    found = evaluation_trials.restore(bundle, pairs, own, own)
+    found = trials.restore(bundle, pairs, own, own)
     assert values(found.restored) == values(found.swap) == [1.0] * len(found.restored)
     assert values(found.noisy_copy) == values(found.wrong_class) == [0.0] * len(found.restored)
     assert found.mean_maps.value <= 3
@@ -121,7 +112,7 @@ def test_planted_maps_restore_and_their_noisy_copy_and_a_wrong_class_do_not(bund
 def test_the_fewest_maps_are_those_of_a_slow_search(bundle, pairs):
     generator = torch.Generator().manual_seed(5)
     own = tuple(torch.rand(COUNT, 16, generator=generator) for _ in bundle.sites)
-    fast = evaluation_trials.fewest_maps(bundle, pairs, own)
+    fast = trials.fewest_maps(bundle, pairs, own)
     donor = tracing.record(bundle, pairs.clean).maps
     restored = torch.stack(
         [
@@ -141,7 +132,7 @@ def test_the_fewest_maps_are_those_of_a_slow_search(bundle, pairs):
 def test_moved_labels_are_those_of_one_image_at_a_time(bundle, subjects, pairs, monkeypatch):
     monkeypatch.setattr(tracing, "batch_limit", lambda _: 5)
     choices = [choosing.at_random(bundle, COUNT, k, torch.Generator().manual_seed(k)) for k in (4, 12)]
-    fast = evaluation_trials.moved_labels(bundle, pairs.adversarial, pairs.clean, choices)
+    fast = trials.moved_labels(bundle, pairs.adversarial, pairs.clean, choices)
     for labels, chosen in zip(fast, choices, strict=True):
         for k in range(COUNT):
             donor = tracing.record(bundle, pairs.clean[k : k + 1]).maps
@@ -153,8 +144,8 @@ def test_moved_labels_are_those_of_one_image_at_a_time(bundle, subjects, pairs, 
 def test_sufficient_counts_what_one_image_at_a_time_gives(bundle, subjects):
     generator = torch.Generator().manual_seed(9)
     own, aimed = (tuple(torch.randn(COUNT, 16, generator=generator) for _ in bundle.sites) for _ in range(2))
-    found = evaluation_trials.sufficient(bundle, subjects, own, aimed)
-    share = evaluation_trials.KEPT.index(0.5)
+    found = trials.sufficient(bundle, subjects, own, aimed)
+    share = trials.KEPT.index(0.5)
     agreed, swapped, wrong, divergence = 0, 0, 0, 0.0
     for k in range(COUNT):
         masks = [
@@ -175,29 +166,29 @@ def test_sufficient_counts_what_one_image_at_a_time_gives(bundle, subjects):
 
 def test_one_site_at_a_time_leaves_the_others_whole(bundle, subjects):
     own = scored(bundle, PLANTED)
-    found = evaluation_trials.one_site(bundle, subjects, own)
+    found = trials.one_site(bundle, subjects, own)
     # Three of 16 maps and more: nothing that matters is lost, so the partner keeps its own, other answer.
     assert values(found.keep)[2:] == [1.0] * 3
     assert values(found.swap)[2:] == [0.0] * 3
-    without = evaluation_trials.one_site(bundle, subjects, scored(bundle, set(range(16)) - set(PLANTED)))
+    without = trials.one_site(bundle, subjects, scored(bundle, set(range(16)) - set(PLANTED)))
     assert without.keep[2].value < 1.0
 
 
 def test_class_jaccard_is_one_within_and_zero_between_disjoint_datapaths():
     labels = torch.tensor([0, 0, 1, 1, 2])
     kept = (torch.eye(3, dtype=torch.bool).repeat_interleave(2, dim=1)[labels],)
-    found = evaluation_stability.between_classes(kept, labels)
+    found = stability.between_classes(kept, labels)
     assert (found.within.value, found.within.n) == (1.0, 4)
     assert (found.between.value, found.between.n) == (0.0, 5)
-    assert evaluation_stability.between_classes(kept, torch.arange(5)).within is None
+    assert stability.between_classes(kept, torch.arange(5)).within is None
 
 
 def test_random_scores_are_alike_by_chance_alone_and_activation_wholly(bundle, subjects):
-    ask = evaluation_rankings.asked(subjects)
+    ask = rankings.asked(subjects)
     found = {}
     for name in ("random", "activation"):
-        own, _ = evaluation_rankings.score(bundle, name, ask, seed=0)
-        found[name] = evaluation_stability.stability(bundle, name, subjects, own, seed=0)
+        own, _ = rankings.score(bundle, name, ask, seed=0)
+        found[name] = stability.stability(bundle, name, subjects, own, seed=0)
     # Two draws of 3 of 16: 0.10 to 0.13 expected.
     for one in ("seed_jaccard", "noise_jaccard", "random_weights_jaccard"):
         assert getattr(found["random"], one).value == pytest.approx(0.12, abs=0.06)
@@ -211,12 +202,12 @@ CHEAP = ("two-run", "random")
 @pytest.fixture(scope="module")
 def whole(bundle, subjects, pairs):
     """The table of all methods on the planted network, as JSON."""
-    walk = evaluation.Walk(bundle, subjects, pairs, 0)
-    rows = [evaluation.row(walk, name, evaluation.Steps(lambda *_: None, 0, 1, name)) for name in methods.METHODS]
-    request = evaluation.EvaluationRequest("pgd-linf", COUNT, tuple(methods.METHODS))
-    maps = evaluation_trials.map_counts(bundle)
-    found = evaluation.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, maps, tuple(rows), 1.0)
-    return json.loads(json.dumps(evaluation_table.as_json(found)))
+    made = walk.Walk(bundle, subjects, pairs, 0)
+    rows = [walk.row(made, name, walk.Steps(lambda *_: None, 0, 1, name)) for name in methods.METHODS]
+    request = walk.EvaluationRequest("pgd-linf", COUNT, tuple(methods.METHODS))
+    maps = trials.map_counts(bundle)
+    found = walk.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, maps, tuple(rows), 1.0)
+    return json.loads(json.dumps(table.as_json(found)))
 
 
 LENGTHS = {"sufficient": "kept", "one_site": "kept", "transplant": "maps", "restore": "maps"}
@@ -233,7 +224,7 @@ def test_every_method_has_every_column_with_its_interval(whole, number):
     row = whole["methods"][number]
     assert row["name"] == list(methods.METHODS)[number]
     for group, key in LENGTHS.items():
-        head = evaluation_table.HEADLINES.get(group)
+        head = table.HEADLINES.get(group)
         for name in COLUMNS[group]:
             low, high = ("low", "high") if name == head else (f"{name}_low", f"{name}_high")
             at, between, to = (torch.tensor(row[group][part]) for part in (low, name, high))
@@ -253,7 +244,7 @@ def test_two_runs_cost_five_passes_and_also_restore_by_their_joint_gradients(who
 
 
 def test_the_table_names_every_method_under_every_question(whole):
-    lines = evaluation_table.text(whole).splitlines()
+    lines = table.text(whole).splitlines()
     for name in methods.METHODS:
         assert sum(line.startswith(f"{name} ") for line in lines) >= 12
     assert sum(line.startswith("two-run joint ") for line in lines) == 2
@@ -262,7 +253,7 @@ def test_the_table_names_every_method_under_every_question(whole):
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
+def written(tmp_path_factory):
     """The folder of a store with the demo and of the JSON that the command wrote."""
     root = tmp_path_factory.mktemp("evaluation")
     demo.install(Store(root / "store"))
@@ -276,18 +267,18 @@ def arguments(root, *more):
     return ["evaluate", *known, "--out", str(root / "table.json"), *more]
 
 
-def test_the_command_writes_what_was_asked_for(table):
-    found = json.loads((table / "table.json").read_text())
+def test_the_command_writes_what_was_asked_for(written):
+    found = json.loads((written / "table.json").read_text())
     assert (found["model"], found["data"], found["images"], found["first"]) == ("digits-standard", "digits", 6, 128)
     assert (found["kept"], found["maps"]) == ([0.05, 0.1, 0.2, 0.3, 0.5], [8, 16, 32, 64, 128])
     assert 2 <= found["fooled"] <= 6
     assert [row["name"] for row in found["methods"]] == list(CHEAP)
 
 
-def test_the_same_command_gives_the_same_figures(table, tmp_path):
+def test_the_same_command_gives_the_same_figures(written, tmp_path):
     out = tmp_path / "again.json"
-    assert command_line.main(arguments(table, "--out", str(out))) == 0
-    first, second = (json.loads(file.read_text()) for file in (table / "table.json", out))
+    assert command_line.main(arguments(written, "--out", str(out))) == 0
+    first, second = (json.loads(file.read_text()) for file in (written / "table.json", out))
     for one, other in zip(first["methods"], second["methods"], strict=True):
         for group in (*COLUMNS, "seed_jaccard"):
             assert one[group] == other[group]
@@ -304,18 +295,18 @@ def test_the_same_command_gives_the_same_figures(table, tmp_path):
         (("--out", "missing/table.json"), "no folder missing"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told_in_one_line(table, tmp_path, capsys, more, message):
+def test_what_cannot_be_evaluated_is_told_in_one_line(written, tmp_path, capsys, more, message):
     given = [str(tmp_path / "other.json") if part == "OTHER" else part for part in more]
-    assert command_line.main(arguments(table, *given)) == 2
+    assert command_line.main(arguments(written, *given)) == 2
     error = capsys.readouterr().err.splitlines()
     assert message in error[-1]
 
 
 def test_a_request_is_checked_before_anything_runs():
     with pytest.raises(BadSetting):
-        evaluation.EvaluationRequest("pgd-linf", 1, ("two-run",))
+        walk.EvaluationRequest("pgd-linf", 1, ("two-run",))
     with pytest.raises(UnknownName):
-        evaluation.EvaluationRequest("pgd-linf", 10, ("none",))
+        walk.EvaluationRequest("pgd-linf", 10, ("none",))
 
 
 @pytest.mark.shared_data

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import evaluation_rankings, evaluation_subjects, statistics
+from engine import statistics
 from engine.datapaths import choosing
-from engine.evaluation_subjects import Subjects
+from engine.evaluation import pairing, rankings
+from engine.evaluation.pairing import Subjects
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
 from engine.statistics import Estimate
@@ -45,13 +46,13 @@ class Stability:
 
 def stability(bundle: ModelBundle, method: str, subjects: Subjects, own: PerMap, *, seed: int) -> Stability:
     """Return how a method's scores `own` of the clean images hold up."""
-    ask = evaluation_rankings.asked(subjects)
-    redrawn = evaluation_subjects.matched(bundle, subjects.samples, subjects.images, subjects.labels, seed=seed + 1)
-    seeded, _ = evaluation_rankings.score(bundle, method, evaluation_rankings.asked(redrawn), seed=seed + 1)
+    ask = rankings.asked(subjects)
+    redrawn = pairing.matched(bundle, subjects.samples, subjects.images, subjects.labels, seed=seed + 1)
+    seeded, _ = rankings.score(bundle, method, rankings.asked(redrawn), seed=seed + 1)
     noisy = replace(ask, images=_shaken(subjects.images, seed))
-    shaken, _ = evaluation_rankings.score(bundle, method, noisy, seed=_fresh(method, seed, 2))
+    shaken, _ = rankings.score(bundle, method, noisy, seed=_fresh(method, seed, 2))
     with shuffled.weights(bundle, seed):
-        scrambled, _ = evaluation_rankings.score(bundle, method, ask, seed=_fresh(method, seed, 3))
+        scrambled, _ = rankings.score(bundle, method, ask, seed=_fresh(method, seed, 3))
     kept = choosing.share_of_each_site(_sizes(own), SHARE)
     return Stability(
         seed_jaccard=_alike(kept, seeded),

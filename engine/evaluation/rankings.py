@@ -10,7 +10,7 @@ from torch import Tensor
 from engine import methods, tracing
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case
-from engine.evaluation_subjects import Pairs, Subjects
+from engine.evaluation.pairing import Pairs, Subjects
 from engine.models.bundle import ModelBundle
 from engine.tracing import PerMap
 

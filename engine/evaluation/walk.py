@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import evaluation_rankings, evaluation_stability, evaluation_subjects, evaluation_trials, methods
+from engine import methods
 from engine.errors import BadSetting
-from engine.evaluation_stability import Stability
-from engine.evaluation_subjects import Pairs, Subjects
-from engine.evaluation_trials import OneSite, Restore, Sufficient, Transplant
+from engine.evaluation import pairing, rankings, stability, trials
+from engine.evaluation.pairing import Pairs, Subjects
+from engine.evaluation.stability import Stability
+from engine.evaluation.trials import OneSite, Restore, Sufficient, Transplant
 from engine.models.bundle import ModelBundle
 from engine.store.dataset import Dataset
 from engine.tracing import PerMap
@@ -37,8 +38,8 @@ class EvaluationRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.images < evaluation_subjects.FEWEST:
-            raise BadSetting(f"--images must be at least {evaluation_subjects.FEWEST}, got {self.images}.")
+        if self.images < pairing.FEWEST:
+            raise BadSetting(f"--images must be at least {pairing.FEWEST}, got {self.images}.")
         if self.first < 0:
             raise BadSetting(f"--first must not be negative, got {self.first}.")
         for name in self.methods:
@@ -95,8 +96,8 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
     started = time.perf_counter()
     total = 1 + len(STEPS) * len(request.methods)
     report(0, total, "choosing and attacking images")
-    subjects = evaluation_subjects.choose(bundle, dataset, request.images, first=request.first, seed=request.seed)
-    pairs = evaluation_subjects.fooled(bundle, dataset, subjects, request.attack, request.seed)
+    subjects = pairing.choose(bundle, dataset, request.images, first=request.first, seed=request.seed)
+    pairs = pairing.fooled(bundle, dataset, subjects, request.attack, request.seed)
     walk = Walk(bundle, subjects, pairs, request.seed)
     rows = []
     for k, name in enumerate(request.methods):
@@ -110,7 +111,7 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
         fooled=len(pairs.before),
         sites=len(bundle.sites),
         total_maps=sum(site.channels for site in bundle.sites),
-        maps=evaluation_trials.map_counts(bundle),
+        maps=trials.map_counts(bundle),
         rows=tuple(rows),
         seconds=time.perf_counter() - started,
     )
@@ -119,44 +120,42 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
 def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
     """Return one method's answers."""
     bundle, subjects = walk.bundle, walk.subjects
-    ask = evaluation_rankings.asked(subjects)
+    ask = rankings.asked(subjects)
     steps.next()
     started = time.perf_counter()
-    own, passes = evaluation_rankings.score(bundle, name, ask, seed=walk.seed)
+    own, passes = rankings.score(bundle, name, ask, seed=walk.seed)
     seconds = time.perf_counter() - started
-    aiming = evaluation_rankings.Ask(ask.images, subjects.thirds, ask.starts, ask.rivals)
-    aimed, _ = evaluation_rankings.score(bundle, name, aiming, seed=walk.seed)
+    aiming = rankings.Ask(ask.images, subjects.thirds, ask.starts, ask.rivals)
+    aimed, _ = rankings.score(bundle, name, aiming, seed=walk.seed)
     steps.next()
-    sufficient = evaluation_trials.sufficient(bundle, subjects, own, aimed)
+    sufficient = trials.sufficient(bundle, subjects, own, aimed)
     steps.next()
-    ranked = [evaluation_rankings.for_transplant(bundle, name, ask, found) for found in (own, aimed)]
-    transplant = evaluation_trials.transplant(bundle, subjects, *ranked)
+    ranked = [rankings.for_transplant(bundle, name, ask, found) for found in (own, aimed)]
+    transplant = trials.transplant(bundle, subjects, *ranked)
     steps.next()
-    restore = evaluation_trials.restore(bundle, walk.pairs, *_restoring(walk, name))
-    joint = evaluation_trials.restore(bundle, walk.pairs, *_jointly(walk)) if name == FLOW_METHOD else None
+    restore = trials.restore(bundle, walk.pairs, *_restoring(walk, name))
+    joint = trials.restore(bundle, walk.pairs, *_jointly(walk)) if name == FLOW_METHOD else None
     steps.next()
-    one_site = evaluation_trials.one_site(bundle, subjects, own)
+    one_site = trials.one_site(bundle, subjects, own)
     steps.next()
-    stability = evaluation_stability.stability(bundle, name, subjects, own, seed=walk.seed)
+    alike = stability.stability(bundle, name, subjects, own, seed=walk.seed)
     count = len(subjects.samples)
-    return MethodRow(name, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, stability)
+    return MethodRow(name, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, alike)
 
 
 def _restoring(walk: Walk, name: str) -> tuple[PerMap, PerMap]:
     """Scores that restore the clean label, and scores aimed at a wrong third class."""
     pairs = walk.pairs
     return (
-        evaluation_rankings.for_restore(walk.bundle, name, pairs, seed=walk.seed, targets=pairs.before),
-        evaluation_rankings.for_restore(walk.bundle, name, pairs, seed=walk.seed, targets=pairs.thirds),
+        rankings.for_restore(walk.bundle, name, pairs, seed=walk.seed, targets=pairs.before),
+        rankings.for_restore(walk.bundle, name, pairs, seed=walk.seed, targets=pairs.thirds),
     )
 
 
 def _jointly(walk: Walk) -> tuple[PerMap, PerMap]:
     pairs = walk.pairs
-    sides = (
-        evaluation_rankings.Ask(pairs.clean, to, pairs.adversarial, pairs.after) for to in (pairs.before, pairs.thirds)
-    )
-    own, aimed = (evaluation_rankings.joint(walk.bundle, ask) for ask in sides)
+    sides = (rankings.Ask(pairs.clean, to, pairs.adversarial, pairs.after) for to in (pairs.before, pairs.thirds))
+    own, aimed = (rankings.joint(walk.bundle, ask) for ask in sides)
     return own, aimed
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine import statistics, tracing
 from engine.datapaths import choosing
-from engine.evaluation_subjects import Pairs, Subjects
+from engine.evaluation.pairing import Pairs, Subjects
 from engine.models.bundle import ModelBundle
 from engine.statistics import Estimate
 from engine.tracing import PerMap

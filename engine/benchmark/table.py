@@ -13,15 +13,13 @@ from typing import Any
 import torch
 
 from engine import (
-    benchmark_passes,
-    benchmark_peers,
-    benchmark_rows,
     certificate_parts,
     certificates,
     examination,
     tracing,
 )
-from engine.benchmark_rows import Row, Scale
+from engine.benchmark import measures, passes, peers
+from engine.benchmark.measures import Row, Scale
 from engine.datapaths import cases
 from engine.features import gallery
 from engine.models import load
@@ -40,16 +38,16 @@ def run(store: Store, model: str, data: str, scale: Scale = FULL) -> dict[str, A
     started = time.perf_counter()
     bundle, dataset = load.bundle(store, model), store.dataset(data)
     loaded = time.perf_counter() - started
-    rows = [benchmark_rows.row("model loaded", loaded, "s"), *_pair(bundle, dataset, scale)]
-    rows.append(benchmark_rows.row("gallery of every map", _once(lambda: gallery.build(bundle, dataset, _quiet)), "s"))
+    rows = [measures.row("model loaded", loaded, "s"), *_pair(bundle, dataset, scale)]
+    rows.append(measures.row("gallery of every map", _once(lambda: gallery.build(bundle, dataset, _quiet)), "s"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rows.append(benchmark_rows.row("peak memory of this process so far", peak, "MiB", MEMORY_TARGET))
-    rows += benchmark_passes.measure(bundle, dataset, scale)
-    rows += benchmark_peers.measure(bundle, dataset, scale)
+    rows.append(measures.row("peak memory of this process so far", peak, "MiB", MEMORY_TARGET))
+    rows += passes.measure(bundle, dataset, scale)
+    rows += peers.measure(bundle, dataset, scale)
     return {"machine": _machine(), "model": model, "data": data, "rows": [asdict(row) for row in rows]}
 
 
-def table(found: dict[str, Any]) -> str:
+def text(found: dict[str, Any]) -> str:
     """Return the table as text."""
     machine = found["machine"]
     lines = [
@@ -67,16 +65,16 @@ def _pair(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
     request = ExaminationRequest(bundle.name, dataset.card.name, ATTACK, (_first_correct(bundle, dataset),))
     found = examination.examine(bundle, dataset, request, _quiet)[0]
     repeats = min(3, scale.repeats)
-    examined = benchmark_rows.timed(lambda: examination.examine(bundle, dataset, request, _quiet), repeats)
+    examined = measures.timed(lambda: examination.examine(bundle, dataset, request, _quiet), repeats)
     parts = [
-        benchmark_rows.timed(functools.partial(certificates.part, name, bundle, dataset, found, _quiet), repeats)
+        measures.timed(functools.partial(certificates.part, name, bundle, dataset, found, _quiet), repeats)
         for name in certificate_parts.PARTS
     ]
     return [
-        benchmark_rows.row("new pair: attack, datapaths, connections", examined, "s", PAIR_TARGET),
-        benchmark_rows.row("its certificate, all parts", sum(parts), "s", CERTIFICATE_TARGET),
-        benchmark_rows.row("longest certificate part", max(parts), "s"),
-        benchmark_rows.row("image-passes of the pair", found.passes, ""),
+        measures.row("new pair: attack, datapaths, connections", examined, "s", PAIR_TARGET),
+        measures.row("its certificate, all parts", sum(parts), "s", CERTIFICATE_TARGET),
+        measures.row("longest certificate part", max(parts), "s"),
+        measures.row("image-passes of the pair", found.passes, ""),
     ]
 
 
@@ -87,7 +85,7 @@ def _first_correct(bundle: ModelBundle, dataset: Dataset) -> str:
     return keys[int((right == truth).nonzero()[0, 0])]
 
 
-def _once(work: benchmark_rows.Work) -> float:
+def _once(work: measures.Work) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine import benchmark_rows, connections, tracing
-from engine.benchmark_rows import Row, Scale, Work
+from engine import connections, tracing
+from engine.benchmark import measures
+from engine.benchmark.measures import Row, Scale, Work
 from engine.datapaths import cases, masks, reduced, scores
 from engine.datapaths.cases import Case
 from engine.datapaths.scores import Question
@@ -102,10 +103,10 @@ def _times(batch: Batch, apart: Batch, scale: Scale) -> list[Row]:
             for _ in range(passes):
                 of.plain()
 
-        return benchmark_rows.paired(name, work, plain, repeats=scale.repeats, count=of.rows)
+        return measures.paired(name, work, plain, repeats=scale.repeats, count=of.rows)
 
     return [
-        benchmark_rows.row("image-passes of a two-run score", scores.STEPS, ""),
+        measures.row("image-passes of a two-run score", scores.STEPS, ""),
         against_plain("contributions of all sites in one pass", batch.one_pass, batch),
         against_plain(f"two-run score, against {scores.STEPS} plain passes", batch.two_run, batch, scores.STEPS),
         against_plain("all connections, images against references", _edges(batch), batch),
@@ -116,12 +117,12 @@ def _times(batch: Batch, apart: Batch, scale: Scale) -> list[Row]:
 
 def _memories(batch: Batch, apart: Batch) -> list[Row]:
     return [
-        benchmark_rows.memory("peak memory: two-run score", batch.two_run, batch.plain),
-        benchmark_rows.memory("peak memory: with gradients for connections", batch.two_run_with_edges, batch.plain),
-        benchmark_rows.memory("peak memory: connections, images against references", _edges(batch), batch.plain),
-        benchmark_rows.memory("peak memory: connections, every image another", _edges(apart), apart.plain),
-        benchmark_rows.memory("peak memory: attack flow", batch.flow, batch.plain),
-        benchmark_rows.memory("peak memory: mask training", batch.mask, batch.plain),
+        measures.memory("peak memory: two-run score", batch.two_run, batch.plain),
+        measures.memory("peak memory: with gradients for connections", batch.two_run_with_edges, batch.plain),
+        measures.memory("peak memory: connections, images against references", _edges(batch), batch.plain),
+        measures.memory("peak memory: connections, every image another", _edges(apart), apart.plain),
+        measures.memory("peak memory: attack flow", batch.flow, batch.plain),
+        measures.memory("peak memory: mask training", batch.mask, batch.plain),
     ]
 
 
@@ -132,15 +133,15 @@ def _reduced(batch: Batch, scale: Scale) -> list[Row]:
     narrow = Batch(network, batch.question, batch.starts, run)
     decision = reduced.decide(batch.bundle, batch.question, batch.starts, references=REFERENCES)
     return [
-        benchmark_rows.paired(
+        measures.paired(
             "two-run score in bfloat16, against float32",
             narrow.two_run,
             batch.two_run,
             repeats=scale.repeats,
             count=batch.rows,
         ),
-        benchmark_rows.row("rank correlation of bfloat16 with float32", decision.rank_correlation, ""),
-        benchmark_rows.row("bfloat16 would be chosen (1 yes, 0 no)", decision.is_reduced, ""),
+        measures.row("rank correlation of bfloat16 with float32", decision.rank_correlation, ""),
+        measures.row("bfloat16 would be chosen (1 yes, 0 no)", decision.is_reduced, ""),
     ]
 
 

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from engine import evaluation_trials, methods
-from engine.evaluation import Evaluation, MethodRow
-from engine.evaluation_trials import Estimates
+from engine import methods
+from engine.evaluation import trials
+from engine.evaluation.trials import Estimates
+from engine.evaluation.walk import Evaluation, MethodRow
 from engine.statistics import Estimate
 
 HEADLINES = {"sufficient": "agreement", "transplant": "carried", "restore": "restored", "joint_restore": "restored"}
@@ -28,7 +29,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
         "seed": request.seed,
         "sites": found.sites,
         "total_maps": found.total_maps,
-        "kept": list(evaluation_trials.KEPT),
+        "kept": list(trials.KEPT),
         "maps": list(found.maps),
         "seconds": found.seconds,
         "methods": [_method(row) for row in found.rows],

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine import evaluation, evaluation_table
 from engine.errors import BadInput
-from engine.evaluation import EvaluationRequest, Report
+from engine.evaluation import table, walk
+from engine.evaluation.walk import EvaluationRequest, Report
 from engine.models import load
 from engine.store import durable
 from engine.store.store import Store
 
-text = evaluation_table.text
+text = table.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def evaluate(store: Store, place: Place, request: EvaluationRequest, report: Rep
         raise BadInput(f"There is no folder {place.out.parent.name} for {place.out.name}.")
     dataset = store.dataset(place.data)
     bundle = (load.block_bundle if place.sites == "blocks" else load.bundle)(store, place.model)
-    found = evaluation_table.as_json(evaluation.run(bundle, dataset, request, report))
+    found = table.as_json(walk.run(bundle, dataset, request, report))
     found["site_choice"] = place.sites
     with durable.disk_errors("writing an evaluation"):
         durable.write_file(place.out, (json.dumps(found, indent=2) + "\n").encode())

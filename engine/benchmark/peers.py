@@ -7,8 +7,9 @@ import importlib.util
 import torch
 from torch import Tensor, nn
 
-from engine import benchmark_rows, tracing
-from engine.benchmark_rows import Row, Scale
+from engine import tracing
+from engine.benchmark import measures
+from engine.benchmark.measures import Row, Scale
 from engine.datapaths import cases, conductance, scores
 from engine.datapaths.scores import Question
 from engine.models import precision
@@ -84,8 +85,8 @@ def measure(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
     def theirs() -> None:
         layer_conductance(bundle, asked, steps)
 
-    def row(name: str, work: benchmark_rows.Work, reference: benchmark_rows.Work, repeats: int) -> Row:
-        return benchmark_rows.paired(name, work, reference, repeats=repeats, count=len(asked.images))
+    def row(name: str, work: measures.Work, reference: measures.Work, repeats: int) -> Row:
+        return measures.paired(name, work, reference, repeats=repeats, count=len(asked.images))
 
     repeats, name = min(3, scale.repeats), f"conductance of all sites, {steps} steps, against captum"
     fine = conductance.along(bundle, few, torch.zeros_like(few.images), steps=scale.agreement_steps).scores
@@ -99,7 +100,7 @@ def measure(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
             lambda: gradient_times_activation(bundle, asked),
             scale.repeats,
         ),
-        benchmark_rows.row(
+        measures.row(
             f"correlation with captum's conductance, {scale.agreement_steps} steps", correlation(fine, peer), ""
         ),
     ]
