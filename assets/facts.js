@@ -2,22 +2,8 @@
 (function () {
   'use strict';
 
-  let layer = null;
-  const byId = (id) => document.getElementById(id);
-
-  function make(tag, settings, ...children) {
-    const node = document.createElement(tag);
-    Object.entries(settings || {}).forEach(([name, value]) => {
-      if (value !== null && value !== undefined && value !== false) { node.setAttribute(name, value); }
-    });
-    node.append(...children.filter((child) => child !== null && child !== undefined));
-    return node;
-  }
-
-  function fill(id, ...children) {
-    const node = byId(id);
-    if (node) { node.replaceChildren(...children); }
-  }
+  const { byId, make, fill } = window.faultline;
+  const shown = { facts: null, layer: null };
 
   function table(caption, heads, rows) {
     const head = make('tr', {}, ...heads.map((text) => make('th', { scope: 'col' }, text)));
@@ -75,7 +61,7 @@
 
   /* ---- network ---- */
   function pickButton(one) {
-    const button = make('button', { class: 'row-button', 'aria-current': one.site === layer ? 'true' : null }, one.site);
+    const button = make('button', { class: 'row-button', 'aria-current': one.site === shown.layer ? 'true' : null }, one.site);
     button.addEventListener('click', () => {
       window.dash_clientside.set_props('pick', { data: { layer: one.site, t: Date.now() } });
     });
@@ -88,28 +74,28 @@
     const cells = [one.stage, one.maps, one.adversarial_only, one.shared, one.clean_only, one.distance.toFixed(3),
       `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, part(one.flow), part(one.flow_floor),
       one.role === 'stem' ? 'stem: left out of claims' : one.is_cut ? 'every path runs through it' : ''];
-    return row(pickButton(one), cells.map(String), { class: one.site === layer ? 'picked' : null });
+    return row(pickButton(one), cells.map(String), { class: one.site === shown.layer ? 'picked' : null });
   }
 
   const HEADS = ['Layer', 'Stage', 'Maps', 'Adversarial only', 'Shared', 'Clean only', 'Distance', 'Same-size noise',
     'Attack flow', 'Flow under noise', 'Note'];
 
-  function network(facts, ask) {
-    const chosen = ask ? ask.layer : null;
-    if (!facts) { fill('headline'); fill('site-table'); network.facts = null; return; }
-    if (facts !== network.facts) {
-      fill('headline', ...facts.headline.map((clause) => make('span', { class: clause.is_known ? null : 'open' },
-        `${clause.text} `)));
-      fill('river-summary', facts.summary);
-    }
-    if (facts !== network.facts || chosen !== layer) {
-      layer = chosen;
-      const focused = document.activeElement && document.activeElement.closest('#site-table') !== null;
-      fill('site-table', table('Exact numbers of every site', HEADS, facts.sites.map(siteRow)));
-      const current = focused && document.querySelector('#site-table [aria-current]');
-      if (current) { current.focus(); }
-    }
-    network.facts = facts;
+  const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to zoom into it.';
+
+  function network(facts) {
+    if (!facts) { ['headline', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }
+    fill('headline', ...facts.headline.map((clause) => make('span', { class: clause.is_known ? null : 'open' },
+      `${clause.text} `)));
+    fill('river-summary', facts.summary);
+    fill('river-note', `${facts.note} ${HOW}`.trim());
+    siteTable(facts);
+  }
+
+  function siteTable(facts) {
+    const focused = document.activeElement && document.activeElement.closest('#site-table') !== null;
+    fill('site-table', table('Exact numbers of every site', HEADS, facts.sites.map(siteRow)));
+    const current = focused && document.querySelector('#site-table [aria-current]');
+    if (current) { current.focus(); }
   }
 
   /* ---- certificate ---- */
@@ -145,9 +131,19 @@
   }
 
   function draw(facts) {
+    shown.facts = facts;
     inputs(facts);
+    network(facts);
     card(facts);
+    window.dash_clientside.river.prepare();
   }
+
+  window.faultline.onAsk('layer', (ask) => {
+    const layer = ask ? ask.layer : null;
+    if (layer === shown.layer) { return; }
+    shown.layer = layer;
+    if (shown.facts) { siteTable(shown.facts); }
+  });
 
   /* ---- what can be seen at this stage ---- */
   function panels(work) {
@@ -162,5 +158,5 @@
   }
 
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.facts = { draw, network, panels };
+  window.dash_clientside.facts = { draw, panels };
 })();

@@ -30,45 +30,50 @@
     if (typeof x === 'number') { open(columns(graph())[Math.round(x)]); }
   }
 
+  /* The outline of the picked column is an element over the plot: drawing it never draws the plot again. */
+  function outline(plot) {
+    const frame = plot.closest('.river-frame');
+    const there = frame.querySelector('.outline');
+    if (there) { return there; }
+    const made = window.faultline.make('div', { class: 'outline', hidden: '' });
+    frame.append(made);
+    return made;
+  }
+
   function mark() {
     const plot = graph();
-    if (!plot || !plot.layout) { return; }
-    const index = (plot.layout.shapes || []).findIndex((shape) => shape.name === 'selected');
-    if (index < 0) { return; }
-    const place = (meta(plot).places || {})[layer];
-    const wanted = place !== undefined;
+    const axis = plot && plot._fullLayout && plot._fullLayout.xaxis;
+    if (!axis || !meta(plot).places) { return; }
+    const place = meta(plot).places[layer];
+    const box = outline(plot);
+    const size = plot._fullLayout._size;
     const half = columns(plot).includes(layer) ? 0.5 : 0.1;
-    const shape = plot.layout.shapes[index];
-    if (Boolean(shape.visible) === wanted && (!wanted || shape.x0 === place - half)) { return; }
-    const at = `shapes[${index}].`;
-    const ends = wanted ? { [at + 'x0']: place - half, [at + 'x1']: place + half } : {};
-    window.Plotly.relayout(plot, { [at + 'visible']: wanted, ...ends });
+    const [left, right] = [place - half, place + half].map((x) => Math.min(axis._length, Math.max(0, axis.d2p(x))));
+    box.hidden = place === undefined || right - left < 1;
+    const top = size.t + (1 - meta(plot).top) * size.h;
+    Object.assign(box.style, { left: `${axis._offset + left}px`, width: `${right - left}px`, top: `${top}px`,
+      height: `${meta(plot).top * size.h}px` });
   }
 
   /* The wheel zooms only with Ctrl held, so that the page can be scrolled past the plot. */
-  function prepare(plot) {
-    if (plot.dataset.prepared) { return; }
+  function prepare() {
+    const plot = graph();
+    if (!plot || !plot.on || plot.dataset.prepared) { mark(); return; }
     plot.dataset.prepared = 'yes';
     plot.on('plotly_afterplot', () => {
       mark();
-      window.dash_clientside.view.follow();
+      window.dash_clientside.view.drawn();
     });
+    plot.on('plotly_relayouting', () => { outline(plot).hidden = true; });
     plot.addEventListener('wheel', (event) => { if (!event.ctrlKey) { event.stopPropagation(); } }, true);
+    mark();
   }
 
-  const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to zoom into it.';
-
-  function select(ask, figure) {
-    const note = figure && figure.layout && figure.layout.meta ? figure.layout.meta.note : null;
-    document.getElementById('river-note').textContent = note === null ? '' : `${note} ${HOW}`.trim();
+  window.faultline.onAsk('layer', (ask) => {
     layer = ask ? ask.layer : null;
-    const plot = graph();
-    if (plot && plot.on) {
-      prepare(plot);
-      mark();
-    }
-  }
+    mark();
+  });
 
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.river = { pick, select };
+  window.dash_clientside.river = { pick, prepare };
 })();

@@ -22,7 +22,7 @@
     index: (p, i) => -i,
   };
 
-  const drawn = { panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null };
+  const drawn = { panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null, ask: null };
   const byId = (id) => document.getElementById(id);
   const minus = (text) => text.replace("-", "−");
   const percent = (parts, signed) => {
@@ -35,13 +35,13 @@
     return !panel.message && Boolean(ask) && (panel.key !== ask.key || panel.layer !== ask.layer || panel.share !== ask.share);
   }
 
-  function draw(answer, group, sort, scale, difference, ask) {
+  function draw(answer, group, sort, scale, difference) {
     const body = byId("layer-body");
     if (!answer || !body) return;
     // A late answer to an older question must not replace the one that is drawn.
-    const panel = isStale(answer, ask) && drawn.panel ? drawn.panel : answer;
-    body.classList.toggle("is-stale", isStale(panel, ask));
-    if (isStale(panel, ask)) return;
+    const panel = isStale(answer, drawn.ask) && drawn.panel ? drawn.panel : answer;
+    body.classList.toggle("is-stale", isStale(panel, drawn.ask));
+    if (isStale(panel, drawn.ask)) return;
     showMessage(panel, body);
     if (panel.message) {
       drawn.panel = null;
@@ -60,6 +60,7 @@
     message.textContent = panel.message || "";
     message.hidden = !panel.message;
     body.hidden = Boolean(panel.message);
+    byId("layer-title").textContent = panel.title;
   }
 
   function build(panel) {
@@ -273,9 +274,14 @@
     Object.keys(CHOICES).forEach((name, k) => window.dash_clientside.set_props(`layer-${name}`, { value: wanted[k] }));
   }
 
+  window.faultline.onAsk("layer", (ask) => {
+    drawn.ask = ask;
+    byId("layer-body")?.classList.toggle("is-stale", Boolean(drawn.panel) && isStale(drawn.panel, ask));
+  });
+  window.faultline.onAsk("neuron", choose);
   document.addEventListener("click", click);
   document.addEventListener("keydown", (event) => { if (event.target.closest?.("#layer-tiles")) move(event); });
   document.addEventListener("pointerover", explain);
   document.addEventListener("focusin", explain);
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { tiles: { draw, choose, walk, tell, restore } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { tiles: { draw, walk, tell, restore } });
 })();

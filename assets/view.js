@@ -18,7 +18,9 @@
     layer: ['channel'],
   };
   const LOST_AFTER = 15000;
+  const { byId, say } = window.faultline;
   const unchanged = () => window.dash_clientside.no_update;
+  const set = (id, values) => window.dash_clientside.set_props(id, values);
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
   function parse(search) {
@@ -82,7 +84,9 @@
     const arrival = context.triggered_id === 'arrival' && inputs[0];
     if (!view || arrival) {
       const next = parse(window.location.search);
-      return same(next, view) ? unchanged() : next;
+      if (same(next, view)) { return unchanged(); }
+      look(next, inputs);
+      return next;
     }
     const base = isCurrent(work, view) ? work.view : view;
     const isPick = context.triggered.some(({ prop_id }) => prop_id.startsWith('pick.'));
@@ -91,6 +95,7 @@
     const next = merge(base, changes, work && work.scales);
     const isStep = 'layer' in changes || 'channel' in changes || ('sample' in changes && isPick);
     window.history[isStep ? 'pushState' : 'replaceState'](null, '', address(next));
+    look(next, inputs);
     ahead(work, next);
     return next;
   }
@@ -109,7 +114,6 @@
 
   /* What was last asked of each level; a level is asked again only for something else. */
   const asked = { network: null, layer: null, neuron: null };
-  const LEVELS = Object.keys(asked);
 
   function asksOf(work, shown) {
     const { key, request } = work;
@@ -118,25 +122,22 @@
     return {
       network: { request, key, share, detail, theme, arrived: work.arrived },
       layer: shown.layer ? { ...open, theme } : null,
-      neuron: channel === null ? null : { ...open, channel, theme, gallery: work.has_gallery },
+      neuron: channel === null ? null : { ...open, channel, theme, gallery: work.gallery },
     };
   }
 
-  function changed(level, next) {
-    if (same(next, asked[level])) { return unchanged(); }
-    asked[level] = next;
-    return next;
-  }
-
   function ask(level, next) {
-    if (changed(level, next) !== unchanged()) { window.dash_clientside.set_props(`${level}-ask`, { data: next }); }
+    if (same(next, asked[level])) { return; }
+    asked[level] = next;
+    window.faultline.announce(level, next);
+    set(`${level}-ask`, { data: next });
   }
 
   /* Another examination is drawn from the top: layer and neuron wait for the river, at most this many milliseconds. */
   const RIVER_FIRST = 400;
   let waiting = null;
 
-  function follow(wanted) {
+  function drawn(wanted) {
     if (!waiting || (wanted && wanted !== waiting)) { return; }
     const { layer, neuron } = waiting;
     waiting = null;
@@ -144,15 +145,17 @@
     ask('neuron', neuron);
   }
 
-  function split(work, view) {
-    if (!isCurrent(work, view)) { return LEVELS.map(unchanged); }
-    window.history.replaceState(null, '', address(work.view));
+  function split(work) {
     const next = work.key ? asksOf(work, work.view) : { network: null, layer: null, neuron: null };
     const isOther = next.network && (!asked.network || asked.network.key !== next.network.key);
     waiting = isOther ? next : null;
-    if (!isOther) { return LEVELS.map((level) => changed(level, next[level])); }
-    window.setTimeout(() => follow(next), RIVER_FIRST);
-    return [changed('network', next.network), unchanged(), unchanged()];
+    ask('network', next.network);
+    if (isOther) {
+      window.setTimeout(() => drawn(next), RIVER_FIRST);
+    } else {
+      ask('layer', next.layer);
+      ask('neuron', next.neuron);
+    }
   }
 
   /* A step within the examination that is shown needs no look at the work first: the levels are asked at once. */
@@ -167,41 +170,67 @@
   }
 
   /* Only what differs is set: drawing ten menus again takes longer than drawing the river. */
-  function menus(work, view, ...values) {
-    const known = isCurrent(work, view) && work.menus.model ? work.menus : null;
-    const last = menus.last || {};
-    menus.last = known || last;
-    return MENUS.flatMap((name, k) => {
-      if (!known) { return [unchanged(), unchanged()]; }
-      const { options, value } = known[name];
-      return [
-        last[name] && same(last[name].options, options) ? unchanged() : options,
-        value === values[k] ? unchanged() : value,
-      ];
+  const known = { menus: {}, isResting: null };
+
+  function menus(work, values) {
+    if (!work.menus.model) { return; }
+    MENUS.forEach((name, k) => {
+      const { options, value } = work.menus[name];
+      const last = known.menus[name];
+      const changes = {};
+      if (!last || !same(last, options)) { changes.data = options; }
+      if (value !== values[k]) { changes.value = value; }
+      if (Object.keys(changes).length) { set(`${name}-select`, changes); }
+      known.menus[name] = options;
     });
   }
 
   function status(work) {
-    if (!work) { return ['', 'Opening …', '', 0, 'progress', true, false]; }
     const { text, done, total, is_working: isWorking, can_retry: canRetry } = work.progress;
     const share = total ? 100 * done / total : 100;
-    const look = isWorking ? (total ? 'progress' : 'progress waiting') : 'progress resting';
+    const bar = byId('progress');
+    say('counts', work.counts);
+    say('status', text);
+    say('notices', work.notices.join(' '));
+    bar.className = isWorking ? (total ? 'progress' : 'progress waiting') : 'progress resting';
+    bar.style.setProperty('--share', `${share}%`);
+    bar.setAttribute('aria-valuenow', Math.round(share));
+    byId('retry').hidden = !canRetry;
     // The clock rests with the work: an idle page costs nothing.
-    return [work.counts, text, work.notices.join(' '), share, look, !canRetry, !isWorking];
+    if (known.isResting !== !isWorking) { set('clock', { disabled: !isWorking }); }
+    known.isResting = !isWorking;
   }
 
-  function look(view) {
-    const chosen = view && view.theme === 'dark' ? 'dark' : 'light';
+  /* One answer on the work: everything on the page that follows from it. */
+  function follow(work, view, ...values) {
+    if (!work) { return; }
+    status(work);
+    window.dash_clientside.facts.panels(work);
+    if (!isCurrent(work, view)) { return; }
+    window.history.replaceState(null, '', address(work.view));
+    split(work);
+    menus(work, values);
+  }
+
+  /* What the view itself sets, where a control does not say it already. */
+  function look(view, inputs) {
+    const chosen = view.theme === 'dark' ? 'dark' : 'light';
+    const detail = view.detail === 'sites' ? 'sites' : 'blocks';
+    const [shownDetail, isDark] = inputs.slice(-4, -2);
+    if (known.theme !== chosen) { set('mantine', { forceColorScheme: chosen }); }
+    if (Boolean(isDark) !== (chosen === 'dark')) { set('theme-switch', { checked: chosen === 'dark' }); }
+    if (shownDetail !== detail) { set('detail-select', { value: detail }); }
+    window.dash_clientside.tiles.restore(view);
+    known.theme = chosen;
     document.documentElement.dataset.theme = chosen;
     try {
       window.localStorage.setItem('faultline-theme', chosen);
     } catch (error) {
       /* Storage may be switched off; the link still carries the theme. */
     }
-    return [chosen, chosen === 'dark', (view && view.detail) === 'sites' ? 'sites' : 'blocks'];
   }
 
   window.addEventListener('popstate', () => window.dash_clientside.set_props('arrival', { data: { t: Date.now() } }));
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.view = { reduce, tick, split, follow, menus, status, look };
+  window.dash_clientside.view = { reduce, tick, follow, drawn };
 })();

@@ -137,7 +137,6 @@ def test_the_callback_answers_through_dash():
         {"id": name, "property": prop}
         for name, prop in (
             (panel_ids.LAYER_DATA, "data"),
-            (panel_ids.LAYER_TITLE, "children"),
             (panel_ids.LAYER_GROUP, "data"),
         )
     ]
@@ -148,4 +147,4 @@ def test_the_callback_answers_through_dash():
         "changedPropIds": [f"{ids.LAYER_ASK}.data"],
     }
     answer = app.server.test_client().post("/_dash-update-component", json=body)
-    assert answer.get_json()["response"][panel_ids.LAYER_TITLE]["children"] == "layer3.1 · 48 feature maps · 8 × 8"
+    assert answer.get_json()["response"][panel_ids.LAYER_DATA]["data"]["title"] == "layer3.1 · 48 feature maps · 8 × 8"

@@ -185,8 +185,8 @@ def test_the_facts_are_plain_json_and_name_the_same_examination():
     assert len(told["sites"]) == len(fakes.SITES)
 
 
-def test_the_figure_carries_what_must_be_known_of_the_drawing():
-    note = network.draw(network.read(ASK, FakeAuditor())).layout.meta["note"]
+def test_what_must_be_known_of_the_drawing_is_told():
+    note = network.facts(network.read(ASK, FakeAuditor()))["note"]
     assert "the certificate of the adversarial datapath is not in" in note
     hiding = network.river.River((), (), (), 3, ())
     assert network.river_note(hiding, Certificates(done=("clean", "adversarial"))) == (

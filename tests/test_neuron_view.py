@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import dash_mantine_components as dmc
 import numpy as np
 import plotly.utils
 import pytest
+from dash import html
 
 from dashboard import theme as themes
 from dashboard.figures import distribution as distribution_figure
 from dashboard.figures import neighbourhood as neighbourhood_figure
 from dashboard.viewmodels import asks, layer, neighbourhood, neuron, wording
 from dashboard.views import neuron as view
+from dashboard.views import plain
 from engine import Answer, Site, UnknownName, compare
 from tests import fakes
 
@@ -26,7 +29,7 @@ ASK = {
     "channel": 3,
     "theme": "light",
     "request": REQUEST,
-    "gallery": True,
+    "gallery": "ready",
 }
 
 
@@ -47,15 +50,6 @@ def site(examination):
 
 def text_of(component) -> str:
     return json.dumps(component, cls=plotly.utils.PlotlyJSONEncoder, ensure_ascii=False)
-
-
-def count(component) -> int:
-    """Components, texts left out."""
-    if isinstance(component, list):
-        return sum(count(one) for one in component)
-    if isinstance(component, str):
-        return 0
-    return 1 + count(getattr(component, "children", None) or [])
 
 
 def card(examination, comparison, **changes):
@@ -198,44 +192,63 @@ def test_gallery_captions_are_the_classes_of_the_patches():
     assert shown.classes == tuple(str(k % 10) for k in gallery.relevance[shown.site][3])
 
 
-def test_a_ready_gallery_shows_patches_and_stops_asking():
-    component, stops = view.gallery(fakes.FakeAuditor(), ASK, "relevance")
-    assert stops
-    assert "/media/patches/digits-standard/digits/" in text_of(component)
-    assert len(component.children) == 16
+def facts(auditor=None, ask=ASK) -> dict:
+    return view.facts(auditor or fakes.FakeAuditor(), ask)
 
 
-def test_a_gallery_in_work_tells_how_far_it_is_and_asks_again():
-    class Working(fakes.FakeAuditor):
+def elements(content) -> list[dict]:
+    """All elements of plain pieces, outermost first."""
+    found = []
+    for piece in content:
+        if isinstance(piece, dict):
+            found += [piece, *elements(piece["children"])]
+    return found
+
+
+@pytest.mark.parametrize("order", neuron.ORDERS)
+def test_a_ready_gallery_shows_sixteen_patches_in_both_orders(order, site):
+    patches = facts()["patches"][order]
+    assert f"/media/patches/digits-standard/digits/{site}/3/{order}.png" in text_of(patches)
+    assert [one["tag"] for one in elements(patches)].count("li") == 16
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (Answer("working", None, 120, 500, "Looking at images"), "being computed; the line at the top says how far"),
+        (Answer("failed", message="The worker died."), "could not be computed: The worker died."),
+    ],
+)
+def test_a_gallery_that_is_not_there_says_why(answer, text):
+    class Without(fakes.FakeAuditor):
         def gallery(self, *_):
-            return Answer("working", None, 120, 500, "Looking at images")
+            return answer
 
-    component, stops = view.gallery(Working(), ASK, "relevance")
-    assert not stops
-    assert "120 of 500. Looking at images" in text_of(component)
-
-
-def test_a_failed_gallery_says_why_and_stops_asking():
-    class Failed(fakes.FakeAuditor):
-        def gallery(self, *_):
-            return Answer("failed", message="The worker died.")
-
-    component, stops = view.gallery(Failed(), ASK, "relevance")
-    assert stops
-    assert "The worker died." in text_of(component)
+    shown = facts(Without())
+    assert [text in text_of(shown["patches"][order]) for order in neuron.ORDERS] == [True, True]
+    assert shown["card"]
 
 
 def test_the_card_names_the_map_and_shows_both_sides():
-    title, body, shown_as = view.card(fakes.FakeAuditor(), ASK)
-    assert (title, shown_as) == ("layer2.1 · feature map 3", view.CHOSEN)
+    shown = facts()
+    assert (shown["title"], shown["message"]) == ("layer2.1 · feature map 3", "")
     for address in (f"/media/map/{KEY}/", f"/media/examination/{KEY}/0/clean.png", "adversarial.png"):
-        assert address in text_of(body)
+        assert address in text_of(shown["card"])
+
+
+def test_both_sides_have_their_neighbours_as_graph_and_as_list(examination, comparison, site):
+    near = facts()["neighbours"]
+    for side in neighbourhood.SIDES:
+        built = neighbourhood.build(examination, comparison, site, 3, side)
+        assert near[side]["elements"] == neighbourhood_figure.elements(built)
+        buttons = [one for one in elements(near[side]["list"]) if one["tag"] == "button"]
+        assert len(buttons) == len(built.incoming) + len(built.outgoing)
+        assert buttons[0]["attributes"]["data-pick-layer"] == built.incoming[0].layer
 
 
 def test_nothing_chosen_says_what_to_do():
-    title, body, shown_as = view.card(fakes.FakeAuditor(), None)
-    assert (title, shown_as) == ("", view.UNCHOSEN)
-    assert view.NOTHING in text_of(body)
+    shown = facts(ask=None)
+    assert (shown["title"], shown["message"], shown["card"]) == ("", view.NOTHING, [])
 
 
 @pytest.mark.parametrize(
@@ -248,27 +261,33 @@ def test_nothing_chosen_says_what_to_do():
         ({"request": {"shape": 1}}, "request of another version"),
     ],
 )
-def test_what_cannot_be_shown_is_said_once_in_the_card(change, text):
+def test_what_cannot_be_shown_is_said_once_and_nothing_else_is_shown(change, text):
     ask = {**ASK, **change}
-    _, body, shown_as = view.card(fakes.FakeAuditor(), ask)
-    assert text in text_of(body)
-    assert shown_as == view.UNCHOSEN
+    shown = facts(ask=ask)
+    assert text in shown["message"]
+    assert (shown["card"], shown["patches"], shown["neighbours"]) == ([], {}, {})
     assert not view.distribution(fakes.FakeAuditor(), ask).data
-    assert view.neighbours(fakes.FakeAuditor(), ask, "clean") == ([], [], [])
 
 
 def test_the_gallery_of_an_unknown_model_is_refused_as_text():
-    component, stops = view.gallery(fakes.FakeAuditor(), {**ASK, "request": {**REQUEST, "model": "other"}}, "relevance")
-    assert stops
-    assert "No model is called 'other'" in text_of(component)
+    shown = facts(ask={**ASK, "request": {**REQUEST, "model": "other"}})
+    assert "No model is called 'other'" in text_of(shown["patches"]["relevance"])
 
 
-def test_answers_stay_far_below_the_size_at_which_dash_gets_slow():
-    auditor = fakes.FakeAuditor()
-    _, body, _ = view.card(auditor, ASK)
-    lists = view.neighbours(auditor, ASK, "clean")[2]
-    patches, _ = view.gallery(auditor, ASK, "relevance")
-    assert max(count(body), count(lists), count(patches)) < 50
+def test_an_answer_stays_small():
+    assert len(text_of(facts())) < 40_000
+
+
+def test_markup_in_a_class_name_stays_text():
+    written = plain.pieces([html.Li(["<b>x</b>", html.B("y", title="<i>")], className="z")])
+    inner = {"tag": "b", "attributes": {"title": "<i>"}, "children": ["y"]}
+    assert written == [{"tag": "li", "attributes": {"class": "z"}, "children": ["<b>x</b>", inner]}]
+
+
+@pytest.mark.parametrize("content", [dmc.Progress(value=1), object()])
+def test_only_html_is_drawn_as_plain_values(content):
+    with pytest.raises(TypeError, match="Only"):
+        plain.pieces([content])
 
 
 def test_an_unknown_order_of_patches_is_refused():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dashboard import theme as themes
+from dashboard.figures import curves as curves_figure
 from dashboard.figures import river as river_figure
 from dashboard.viewmodels import curves, river, strengths
 from dashboard.viewmodels.strengths import GROUPS
@@ -234,4 +235,4 @@ def test_the_browser_finds_columns_places_and_the_outline(examination, compariso
     figure = draw(examination, comparison)
     assert figure.layout.meta["columns"][-1] is None
     assert set(figure.layout.meta["places"]) == {site.name for site in examination.sites}
-    assert [shape.name for shape in figure.layout.shapes].count("selected") == 1
+    assert figure.layout.meta["top"] == curves_figure.DISTANCE_DOMAIN[1]

@@ -41,7 +41,7 @@ def test_a_view_that_is_ready_names_its_examination_and_what_has_arrived():
     assert set(work.arrived) == {"clean", "restoration", "kinship"}
     assert work.progress.is_working
     assert (work.progress.done, work.progress.total) == (3, 5)
-    assert work.has_gallery
+    assert work.gallery == "ready"
 
 
 def test_the_counts_name_everything_that_was_attempted():
@@ -97,7 +97,7 @@ def test_a_part_that_failed_is_told_and_the_rest_is_shown():
 
 def test_a_gallery_at_work_keeps_the_page_asking():
     work = watch.look({}, At(certificates=Answer("ready", Certificates()), gallery=Answer("working", None, 1, 4)))
-    assert (work.stage, work.has_gallery) == ("gallery", False)
+    assert (work.stage, work.gallery) == ("gallery", "working")
     assert work.progress.is_working
 
 

@@ -32,13 +32,11 @@ USUAL_WIDTH = 1080.0
 WORDS = {"adversarial": "adversarial only", "shared": "shared", "clean": "clean only"}
 
 
-def draw(
-    river: River, curves: Curves, *, theme: str, certified: frozenset[str], answers: tuple[str, str], note: str = ""
-) -> Figure:
+def draw(river: River, curves: Curves, *, theme: str, certified: frozenset[str], answers: tuple[str, str]) -> Figure:
     """Return the figure. Bars of a datapath whose certificate is not in `certified` are hatched: provisional.
 
-    answers: what the clean and the adversarial input were called, written beside the head; note: what stands below the
-    figure. The picked column is outlined in the browser: the shape named `selected` is there, hidden.
+    answers: what the clean and the adversarial input were called, written beside the head. The picked column is outlined
+    in the browser (assets/river.js), which finds the columns and the outline's height in `layout.meta`.
     """
     colours = themes.palette(theme)
     figure = Figure(_bands(river, colours, is_bypass=True) + _bands(river, colours, is_bypass=False))
@@ -57,7 +55,7 @@ def draw(
         hovermode="closest",
         clickmode="event",
         clickanywhere=True,
-        shapes=[*_stages(river, colours), *curves_figure.shapes(curves, colours), _selection(colours)],
+        shapes=[*_stages(river, colours), *curves_figure.shapes(curves, colours)],
         annotations=[
             *_labels(river, colours),
             *_answers(river, answers, colours),
@@ -67,7 +65,8 @@ def draw(
         meta={
             "columns": [None if column.is_head else column.name for column in river.columns],
             "places": dict(river.places),
-            "note": note,
+            # Below the titles, which the outline would cross.
+            "top": curves_figure.DISTANCE_DOMAIN[1],
         },
     )
     return figure
@@ -270,20 +269,3 @@ def _answers(river: River, answers: tuple[str, str], colours: Palette) -> list[d
         for bar in river.bars
         if bar.column == last
     ]
-
-
-def _selection(colours: Palette) -> dict[str, object]:
-    return {
-        "type": "rect",
-        "name": "selected",
-        "visible": False,
-        "xref": "x",
-        "yref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": 0,
-        # Below the titles, which it would cross.
-        "y1": curves_figure.DISTANCE_DOMAIN[1],
-        "line": {"color": colours.focus, "width": 1.5},
-        "fillcolor": themes.transparent(colours.focus, 0.05),
-    }

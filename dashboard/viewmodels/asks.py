@@ -31,7 +31,6 @@ class NeuronAsk:
     channel: int
     request: ExaminationRequest
     theme: str
-    has_gallery: bool
 
 
 def layer(stored: Mapping[str, Any]) -> LayerAsk:
@@ -51,7 +50,6 @@ def neuron(stored: Mapping[str, Any]) -> NeuronAsk:
         channel,
         _request(stored.get("request")),
         "dark" if stored.get("theme") == "dark" else "light",
-        stored.get("gallery") is True,
     )
 
 

@@ -95,8 +95,8 @@ def keeps_class(examination: Examination) -> bool:
 
 
 def claimable_maps(examination: Examination) -> int:
-    """Return the number of maps outside the stem: the ones restoration may choose from."""
-    return sum(site.channels for site in examination.sites if site.role != "stem")
+    """Return the number of maps that restoration may choose from."""
+    return sum(site.channels for site in examination.sites if site.is_claimable)
 
 
 def percent(share: float) -> str:

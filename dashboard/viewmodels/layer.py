@@ -63,7 +63,7 @@ class LayerPanel:
 
     def to_store(self) -> dict[str, object]:
         """Return plain values for the browser."""
-        return asdict(self)
+        return {**asdict(self), "title": self.title}
 
 
 def columns(channels: int) -> int:

@@ -36,7 +36,8 @@ class Work:
     request: dict[str, Any] | None = None
     arrived: tuple[str, ...] = ()
     """Certificate parts that have arrived or failed."""
-    has_gallery: bool = False
+    gallery: str = ""
+    """State of the gallery: `ready`, `working` or `failed`."""
     counts: str = ""
     notices: tuple[str, ...] = ()
     menus: dict[str, Menu] = field(default_factory=dict)

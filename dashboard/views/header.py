@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, html
+from dash import ClientsideFunction, Dash, Input, State, html
 
 from dashboard import ids
 from dashboard.views.aria import aria
@@ -45,34 +45,15 @@ def select(name: str, label: str) -> dmc.Select:
 
 
 def register(app: Dash) -> None:
-    """Let the work fill the menus and the status line and start the clock, and the view set theme and detail."""
-    filled = [Output(name, prop) for _, name, _ in MENUS for prop in ("data", "value")]
+    """Let every answer on the work set what differs: menus, status line, clock, and what the three levels are asked.
+
+    One callback without outputs: each output of a callback costs the browser milliseconds, also one that stays as it is.
+    """
     app.clientside_callback(
-        ClientsideFunction("view", "menus"),
-        *filled,
+        ClientsideFunction("view", "follow"),
         Input(ids.WORK, "data"),
         State(ids.VIEW, "data"),
         *(State(name, "value") for _, name, _ in MENUS),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
-        ClientsideFunction("view", "status"),
-        Output(ids.COUNTS, "children"),
-        Output(ids.STATUS, "children"),
-        Output(ids.NOTICES, "children"),
-        Output(ids.PROGRESS, "value"),
-        Output(ids.PROGRESS, "className"),
-        Output(ids.RETRY, "hidden"),
-        Output(ids.CLOCK, "disabled"),
-        Input(ids.WORK, "data"),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
-        ClientsideFunction("view", "look"),
-        Output(ids.PROVIDER, "forceColorScheme"),
-        Output(ids.THEME, "checked"),
-        Output(ids.DETAIL, "value"),
-        Input(ids.VIEW, "data"),
         prevent_initial_call=True,
     )
 
@@ -91,7 +72,7 @@ def _filters() -> html.Section:
 
 
 def _status() -> html.Div:
-    bar = dmc.Progress(id=ids.PROGRESS, value=0, size=3, className="progress", **aria(label="Progress of the work"))
+    bar = html.Div(id=ids.PROGRESS, className="progress", role="progressbar", **aria(label="Progress of the work"))
     line = html.P("Opening …", id=ids.STATUS, className="status", role="status", **aria(live="polite"))
     retry = html.Button("Try again", id=ids.RETRY, className="plain-button", hidden=True)
     return html.Div([line, retry, bar], className="status-row")

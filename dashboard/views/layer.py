@@ -53,14 +53,13 @@ def register(app: Dash, auditor: Any) -> None:
 
     @app.callback(
         Output(panel_ids.LAYER_DATA, "data"),
-        Output(panel_ids.LAYER_TITLE, "children"),
         Output(panel_ids.LAYER_GROUP, "data"),
         Input(ids.LAYER_ASK, "data"),
         prevent_initial_call=True,
     )
-    def show_layer(stored: Ask) -> tuple[dict[str, object], str, list[dict[str, str]]]:
+    def show_layer(stored: Ask) -> tuple[dict[str, object], list[dict[str, str]]]:
         panel = answer(auditor, stored)
-        return panel.to_store(), panel.title, _choices(panel.group_labels)
+        return panel.to_store(), _choices(panel.group_labels)
 
     app.clientside_callback(
         ClientsideFunction("tiles", "draw"),
@@ -69,10 +68,10 @@ def register(app: Dash, auditor: Any) -> None:
         Input(panel_ids.LAYER_SORT, "value"),
         Input(panel_ids.LAYER_SCALE, "value"),
         Input(panel_ids.LAYER_DIFFERENCE, "checked"),
-        Input(ids.LAYER_ASK, "data"),
     )
-    app.clientside_callback(ClientsideFunction("tiles", "choose"), Input(ids.NEURON_ASK, "data"))
-    _register_link(app)
+    # Group, order and scale stand in the link: a control tells the view; a view read from a link sets the controls.
+    controls = [Input(name, "value") for name in (panel_ids.LAYER_GROUP, panel_ids.LAYER_SORT, panel_ids.LAYER_SCALE)]
+    app.clientside_callback(ClientsideFunction("tiles", "tell"), *controls, prevent_initial_call=True)
 
 
 def answer(auditor: Any, stored: Ask) -> layer.LayerPanel:
@@ -85,13 +84,6 @@ def answer(auditor: Any, stored: Ask) -> layer.LayerPanel:
         return layer.build(examination, compare(examination, ask.share), ask)
     except EngineError as error:
         return layer.empty(str(error))
-
-
-def _register_link(app: Dash) -> None:
-    """Keep group, order and scale in the link: a control tells the view, a view read from a link sets the controls."""
-    controls = [Input(name, "value") for name in (panel_ids.LAYER_GROUP, panel_ids.LAYER_SORT, panel_ids.LAYER_SCALE)]
-    app.clientside_callback(ClientsideFunction("tiles", "tell"), *controls, prevent_initial_call=True)
-    app.clientside_callback(ClientsideFunction("tiles", "restore"), Input(ids.VIEW, "data"))
 
 
 def _choices(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:

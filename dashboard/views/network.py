@@ -34,6 +34,7 @@ class Shown:
     examination: Examination
     comparison: Comparison
     certificates: Certificates
+    river: river.River
 
 
 def layout() -> html.Section:
@@ -49,13 +50,17 @@ def layout() -> html.Section:
 def register(app: Dash, auditor: Auditor) -> None:
     """Draw the river and tell its facts whenever the network's ask changes."""
 
-    @app.callback(Output(ids.RIVER, "figure"), Input(ids.NETWORK_ASK, "data"), prevent_initial_call=True)
-    def show_river(ask: dict[str, Any] | None) -> Figure:
-        return river_figure.empty() if ask is None else draw(read(ask, auditor))
-
-    @app.callback(Output(ids.FACTS, "data"), Input(ids.NETWORK_ASK, "data"), prevent_initial_call=True)
-    def show_facts(ask: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if ask is None else facts(read(ask, auditor))
+    @app.callback(
+        Output(ids.RIVER, "figure"),
+        Output(ids.FACTS, "data"),
+        Input(ids.NETWORK_ASK, "data"),
+        prevent_initial_call=True,
+    )
+    def show_network(ask: dict[str, Any] | None) -> tuple[Figure, dict[str, Any] | None]:
+        if ask is None:
+            return river_figure.empty(), None
+        shown = read(ask, auditor)
+        return draw(shown), facts(shown)
 
     @app.callback(
         Output(ids.DOWNLOAD, "data"),
@@ -77,18 +82,18 @@ def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
     if answer.value is None:
         raise WorkFailed(answer.message or "The examination is not there yet; the page asks for it again.")
     certificates = auditor.certificates(request).value or Certificates()
-    return Shown(view, answer.value, compare(answer.value, view.share), certificates)
+    comparison = compare(answer.value, view.share)
+    drawn = river.build(answer.value, comparison, view.detail)
+    return Shown(view, answer.value, comparison, certificates, drawn)
 
 
 def draw(shown: Shown) -> Figure:
     """Return the river with its curves."""
     examination, classes = shown.examination, shown.examination.classes
-    drawn = river.build(examination, shown.comparison, shown.view.detail)
-    lines = curves.build(examination, shown.comparison, drawn, shown.certificates.kinship)
+    lines = curves.build(examination, shown.comparison, shown.river, shown.certificates.kinship)
     certified = frozenset(shown.certificates.done)
     answers = (classes[examination.clean.target], classes[examination.adversarial.target])
-    note = river_note(drawn, shown.certificates)
-    return river_figure.draw(drawn, lines, theme=shown.view.theme, certified=certified, answers=answers, note=note)
+    return river_figure.draw(shown.river, lines, theme=shown.view.theme, certified=certified, answers=answers)
 
 
 def facts(shown: Shown) -> dict[str, Any]:
@@ -100,6 +105,7 @@ def facts(shown: Shown) -> dict[str, Any]:
         "key": examination.key,
         "headline": [asdict(clause) for clause in headline.build(examination, comparison, certificates)],
         "summary": sites.summary(examination, comparison),
+        "note": river_note(shown.river, certificates),
         "card": asdict(certificate_view.build(examination, certificates)),
         "inputs": asdict(inputs.build(examination, factor)),
         "sites": [asdict(row) for row in sites.build(examination, comparison)],
@@ -131,7 +137,7 @@ def _request(stored: Any) -> ExaminationRequest:
 
 
 def _connect(app: Dash) -> None:
-    """Everything that needs no server: picking by click, the outline of the picked column, the texts and tables.
+    """Everything that needs no server: picking by click, the texts and tables.
 
     Dash tells callbacks without outputs apart by their inputs alone, so no two of these may have the same inputs.
     """
@@ -140,23 +146,6 @@ def _connect(app: Dash) -> None:
         ClientsideFunction("river", "pick"),
         Input(ids.RIVER, "clickData"),
         Input(ids.RIVER, "clickAnnotationData"),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
-        ClientsideFunction("river", "select"),
-        Input(ids.LAYER_ASK, "data"),
-        Input(ids.RIVER, "figure"),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
-        ClientsideFunction("facts", "network"),
-        Input(ids.FACTS, "data"),
-        Input(ids.LAYER_ASK, "data"),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
-        ClientsideFunction("facts", "panels"),
-        Input(ids.WORK, "data"),
         prevent_initial_call=True,
     )
 

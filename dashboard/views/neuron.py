@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import dash_cytoscape
 import dash_mantine_components as dmc
@@ -16,30 +16,28 @@ from dashboard.figures import distribution as distribution_figure
 from dashboard.figures import neighbourhood as neighbourhood_figure
 from dashboard.figures import patches as patches_figure
 from dashboard.viewmodels import asks, layer, neighbourhood, neuron
-from dashboard.views import neuron_card
+from dashboard.views import neuron_card, plain
 from dashboard.views.aria import aria
 from engine import Comparison, EngineError, Examination, compare
 
 NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
 ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
 SIDES = (("clean", "clean"), ("adversarial", "adversarial"))
-POLL_MILLISECONDS = 2000
-CHOSEN, UNCHOSEN = "neuron-body", "neuron-body unchosen"
 Ask = Mapping[str, Any] | None
-Rules = list[dict[str, Any]]
 
 
 def layout() -> html.Section:
-    """Return the panel's static skeleton."""
+    """Return the panel's static skeleton; assets/neuron.js fills the elements that have ids and no children."""
     heading = html.H2([html.Span("3", className="number"), "Neuron"], id="neuron-heading")
     head = [heading, html.Span(id=panel_ids.NEURON_TITLE, className="panel-title")]
     body = [_gallery_section(), _distribution_section(), _neighbourhood_section()]
     return html.Section(
         [
+            dcc.Store(id=panel_ids.NEURON_FACTS),
             html.Div(head, className="panel-heading"),
-            html.Div(html.P(NOTHING, className="nothing"), id=panel_ids.NEURON_CARD),
-            html.Div(body, id=panel_ids.NEURON_BODY, className=UNCHOSEN),
-            dcc.Interval(id=panel_ids.GALLERY_POLL, interval=POLL_MILLISECONDS, disabled=True),
+            html.P(NOTHING, id=panel_ids.NEURON_MESSAGE, className="nothing"),
+            html.Div(id=panel_ids.NEURON_CARD),
+            html.Div(body, id=panel_ids.NEURON_BODY, className="neuron-body unchosen"),
         ],
         className="panel neuron-panel",
         **aria(labelledby="neuron-heading"),
@@ -47,58 +45,53 @@ def layout() -> html.Section:
 
 
 def register(app: Dash, auditor: Any) -> None:
-    """Connect the panel; every part asks for itself, so the quick ones do not wait for the gallery."""
+    """Connect the panel: one answer of the server per feature map; order and side are chosen in the browser."""
 
     @app.callback(
-        Output(panel_ids.NEURON_TITLE, "children"),
-        Output(panel_ids.NEURON_CARD, "children"),
-        Output(panel_ids.NEURON_BODY, "className"),
+        Output(panel_ids.NEURON_FACTS, "data"),
+        Output(panel_ids.DISTRIBUTION, "figure"),
         Input(ids.NEURON_ASK, "data"),
         prevent_initial_call=True,
     )
-    def show_card(stored: Ask) -> tuple[str, list[Component], str]:
-        return card(auditor, stored)
+    def show_neuron(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+        return facts(auditor, stored), distribution(auditor, stored)
 
-    @app.callback(Output(panel_ids.DISTRIBUTION, "figure"), Input(ids.NEURON_ASK, "data"), prevent_initial_call=True)
-    def show_distribution(stored: Ask) -> go.Figure:
-        return distribution(auditor, stored)
-
-    @app.callback(
+    app.clientside_callback(
+        ClientsideFunction("neuron", "draw"),
         Output(panel_ids.NEIGHBOURHOOD, "elements"),
         Output(panel_ids.NEIGHBOURHOOD, "stylesheet"),
-        Output(panel_ids.NEIGHBOURHOOD_LIST, "children"),
-        Input(ids.NEURON_ASK, "data"),
+        Input(panel_ids.NEURON_FACTS, "data"),
+        Input(panel_ids.GALLERY_ORDER, "value"),
         Input(panel_ids.NEIGHBOURHOOD_SIDE, "value"),
         prevent_initial_call=True,
     )
-    def show_neighbourhood(stored: Ask, side: str) -> tuple[Rules, Rules, list[Component]]:
-        return neighbours(auditor, stored, side)
-
-    @app.callback(
-        Output(panel_ids.GALLERY, "children"),
-        Output(panel_ids.GALLERY_POLL, "disabled"),
-        Input(ids.NEURON_ASK, "data"),
-        Input(panel_ids.GALLERY_ORDER, "value"),
-        Input(panel_ids.GALLERY_POLL, "n_intervals"),
-        prevent_initial_call=True,
+    app.clientside_callback(
+        ClientsideFunction("tiles", "walk"), Input(panel_ids.NEIGHBOURHOOD, "tapNodeData"), prevent_initial_call=True
     )
-    def show_gallery(stored: Ask, order: str, polls: int | None) -> tuple[Component, bool]:  # noqa: ARG001
-        return gallery(auditor, stored, order)
-
-    app.clientside_callback(ClientsideFunction("tiles", "walk"), Input(panel_ids.NEIGHBOURHOOD, "tapNodeData"))
 
 
-def card(auditor: Any, stored: Ask) -> tuple[str, list[Component], str]:
-    """Return the title, the card and the class of the rest; what cannot be shown is said in the card."""
+def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
+    """Return all of a map that is no plot, as plain values; what cannot be shown is said in `message`."""
     if stored is None:
-        return "", [html.P(NOTHING, className="nothing")], UNCHOSEN
+        return _nothing(NOTHING)
     try:
         ask = asks.neuron(stored)
         examination, comparison = _examined(auditor, ask)
         shown = neuron.build(examination, comparison, _maps(auditor, examination, ask), ask)
     except EngineError as error:
-        return "", [html.P(str(error), className="nothing")], UNCHOSEN
-    return f"{shown.layer} · feature map {shown.channel}", neuron_card.draw(shown), CHOSEN
+        return _nothing(str(error))
+    near = {
+        side: neighbourhood.build(examination, comparison, shown.site, ask.channel, side)
+        for side in neighbourhood.SIDES
+    }
+    return {
+        "title": f"{shown.layer} · feature map {shown.channel}",
+        "message": "",
+        "card": plain.pieces(neuron_card.draw(shown)),
+        "patches": {order: plain.pieces(patches(auditor, ask, order)) for order, _ in ORDERS},
+        "neighbours": {side: _neighbours(one) for side, one in near.items()},
+        "stylesheet": neighbourhood_figure.stylesheet(ask.theme),
+    }
 
 
 def distribution(auditor: Any, stored: Ask) -> go.Figure:
@@ -111,37 +104,29 @@ def distribution(auditor: Any, stored: Ask) -> go.Figure:
         return distribution_figure.empty("light")
 
 
-def neighbours(auditor: Any, stored: Ask, side: str) -> tuple[Rules, Rules, list[Component]]:
-    """Return the graph's elements, its style and the same as a list; nothing where the card says what is wrong."""
+def patches(auditor: Any, ask: asks.NeuronAsk, order: str) -> Component:
+    """Return the patches, or why they are not there. A gallery that gets ready later makes the page ask again."""
+    answer = auditor.gallery(ask.request.model, ask.request.data)
+    if answer.value is None:
+        return neuron_card.gallery_awaited(answer)
     try:
-        ask = asks.neuron(stored or {})
-        examination, comparison = _examined(auditor, ask)
-        site = layer.site_index(examination, ask.layer)
-        neuron.check_channel(ask.channel, examination.sites[site])
-    except EngineError:
-        return [], [], []
-    chosen = cast(neighbourhood.Side, side if side in neighbourhood.SIDES else "clean")
-    shown = neighbourhood.build(examination, comparison, site, ask.channel, chosen)
-    return (
-        neighbourhood_figure.elements(shown),
-        neighbourhood_figure.stylesheet(ask.theme),
-        neuron_card.neighbour_lists(shown),
-    )
-
-
-def gallery(auditor: Any, stored: Ask, order: str) -> tuple[Component, bool]:
-    """Return the patches, or how far their computation is, and whether to stop asking again."""
-    try:
-        ask = asks.neuron(stored or {})
-        answer = auditor.gallery(ask.request.model, ask.request.data)
-        if answer.value is None:
-            return neuron_card.gallery_progress(answer), answer.state != "working"
         model = asks.card("model", ask.request.model, auditor.models())
         data = asks.card("data set", ask.request.data, auditor.datasets())
         shown = neuron.patches(answer.value, model, data, ask, order)
     except EngineError as error:
-        return html.P(str(error), className="nothing") if stored else html.Div(), True
-    return neuron_card.gallery(shown, (model.name, data.name)), True
+        return html.P(str(error), className="nothing")
+    return neuron_card.gallery(shown, (model.name, data.name))
+
+
+def _nothing(message: str) -> dict[str, Any]:
+    return {"title": "", "message": message, "card": [], "patches": {}, "neighbours": {}, "stylesheet": []}
+
+
+def _neighbours(shown: neighbourhood.Neighbourhood) -> dict[str, Any]:
+    return {
+        "elements": neighbourhood_figure.elements(shown),
+        "list": plain.pieces(neuron_card.neighbour_lists(shown)),
+    }
 
 
 def _examined(auditor: Any, ask: asks.NeuronAsk) -> tuple[Examination, Comparison]:

@@ -1,11 +1,10 @@
-"""The pieces of the neuron panel that are made anew for each feature map: fewer than fifty components each."""
+"""The pieces of the neuron panel that are made anew for each feature map."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import quote
 
-import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
@@ -43,19 +42,12 @@ def gallery(patches: Patches, names: tuple[str, str]) -> Component:
     return html.Ol(items, className="patches", **aria(label=f"Top {len(items)} patches by {patches.order}"))
 
 
-def gallery_progress(answer: Answer[Gallery]) -> Component:
-    """Return how far the gallery is, or why it failed."""
+def gallery_awaited(answer: Answer[Gallery]) -> Component:
+    """Return why there are no patches: they are being collected, or that failed."""
     if answer.state == "failed":
         return html.P(f"The gallery could not be computed: {answer.message}", className="nothing")
-    share = 100 * answer.done / answer.total if answer.total else 0
-    counted = f" {answer.done:,} of {answer.total:,}." if answer.total else ""
-    return html.Div(
-        [
-            html.P(f"The gallery is being computed.{counted} {answer.message}".strip()),
-            dmc.Progress(value=share, size="sm", animated=True, **aria(label="Gallery progress")),
-        ],
-        className="nothing",
-    )
+    text = "The gallery is being computed; the line at the top says how far it is."
+    return html.P(text, className="nothing")
 
 
 def neighbour_lists(shown: Neighbourhood) -> list[Component]:

@@ -30,7 +30,7 @@ def stores() -> html.Div:
 
 
 def register(app: Dash, auditor: Auditor) -> None:
-    """Connect the view to the work, and the work to the asks of the three levels."""
+    """Connect the view to the work; what follows from it is the header's (menus, status) and the browser's (asks)."""
 
     @app.callback(Output(ids.WORK, "data"), Input(ids.VIEW, "data"), Input(ids.TICK, "data"), prevent_initial_call=True)
     def watch(stored: dict[str, Any] | None, tick: dict[str, Any] | None) -> dict[str, Any]:
@@ -44,15 +44,6 @@ def register(app: Dash, auditor: Auditor) -> None:
         Input(ids.RETRY, "n_clicks"),
         State(ids.WORK, "data"),
         State(ids.TICK, "data"),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
-        ClientsideFunction("view", "split"),
-        Output(ids.NETWORK_ASK, "data"),
-        Output(ids.LAYER_ASK, "data"),
-        Output(ids.NEURON_ASK, "data"),
-        Input(ids.WORK, "data"),
-        State(ids.VIEW, "data"),
         prevent_initial_call=True,
     )
 
@@ -114,7 +105,7 @@ def _checked(view: ViewState, examination: Examination, auditor: Auditor) -> Wor
         key=examination.key,
         request=asdict(request),
         arrived=(*known.done, *known.failed),
-        has_gallery=gallery.state == "ready",
+        gallery=gallery.state,
     )
 
 

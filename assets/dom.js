@@ -1,0 +1,43 @@
+/* Making elements from plain values. Text is only ever set as text. */
+(function () {
+  'use strict';
+
+  const byId = (id) => document.getElementById(id);
+
+  function make(tag, settings, ...children) {
+    const node = document.createElement(tag);
+    Object.entries(settings || {}).forEach(([name, value]) => {
+      if (value === null || value === undefined || value === false) { return; }
+      if (name === 'style' && typeof value === 'object') { Object.assign(node.style, value); return; }
+      node.setAttribute(name, value);
+    });
+    node.append(...children.filter((child) => child !== null && child !== undefined));
+    return node;
+  }
+
+  /* What dashboard/views/plain.py wrote: a text, or a tag with its attributes and children. */
+  function built(piece) {
+    return typeof piece === 'string' ? piece : make(piece.tag, piece.attributes, ...piece.children.map(built));
+  }
+
+  function fill(id, ...children) {
+    const node = byId(id);
+    if (node) { node.replaceChildren(...children); }
+  }
+
+  function say(id, text) {
+    const node = byId(id);
+    if (node && node.textContent !== text) { node.textContent = text; }
+  }
+
+  const listeners = [];
+
+  /* A level asks for something else than it shows: every script that must know is told, without the server's help. */
+  function onAsk(level, listener) { listeners.push([level, listener]); }
+
+  function announce(level, ask) {
+    listeners.filter(([name]) => name === level).forEach(([, listener]) => listener(ask));
+  }
+
+  window.faultline = { byId, make, built, fill, say, onAsk, announce };
+})();
