@@ -112,7 +112,7 @@ def _evaluate(options: argparse.Namespace) -> Told:
 
     names = tuple(part.strip() for part in options.methods.split(",")) if options.methods else tuple(METHODS)
     attack = catalogue.identify(catalogue.attack(options.attack))
-    request = walk.EvaluationRequest(attack, options.images, names, options.first, options.seed)
+    request = walk.EvaluationRequest(attack, options.images, names, options.first, options.seed, _counts(options.maps))
     place = files.Place(options.model, options.data, options.sites, options.out)
     found = files.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
     return Told(files.text(found), found)
@@ -148,6 +148,13 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.replace(",", " ").split()) if text else None
     except ValueError as error:
         raise BadInput(f"{option} must be numbers such as 0.485,0.456,0.406, got '{text}'.") from error
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise BadInput(f"--maps must be whole numbers such as 8,16,32, got '{text}'.")
+    return tuple(int(part) for part in parts)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -245,6 +252,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
         "--first", type=int, default=128, metavar="K", help="Index of the first image, 128 if not given."
     )
     parser.add_argument("--methods", metavar="A,B", help="Comma-separated names of methods; all if not given.")
+    parser.add_argument("--maps", default="8,16,32,64,128", metavar="K,L", help="Numbers of maps to move, rising.")
     parser.add_argument(
         "--sites", choices=("all", "blocks"), default="all", help="All sites (default), or the stem and block outputs."
     )

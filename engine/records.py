@@ -14,7 +14,7 @@ from engine import selection
 
 Array = np.ndarray
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
-Role = Literal["stem", "inner", "block"]
+Role = Literal["stem", "inner", "block", "evidence"]
 
 STATUSES: tuple[Status, ...] = ("fooled", "resisted", "clean_wrong", "unperturbed", "failed")
 T = TypeVar("T")
@@ -39,6 +39,11 @@ class Site:
     """Input pixels between the fields of neighbouring positions."""
     field_start: float
     """Input coordinate of the centre of position 0's field."""
+
+    @property
+    def is_claimable(self) -> bool:
+        """False where a few maps carry any answer trivially: the stem, and maps that are the classes' own evidence."""
+        return self.role not in ("stem", "evidence")
 
 
 @dataclass(frozen=True, slots=True)

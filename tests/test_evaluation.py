@@ -20,6 +20,7 @@ from tests import test_cifar, test_scores, toys
 
 PLANTED = test_scores.PLANTED
 COUNT = 24
+COUNTS = (8, 16, 32)
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +92,18 @@ def test_images_of_two_classes_are_refused(bundle, subjects):
 
 def test_planted_maps_carry_every_label_and_the_others_none(bundle, subjects):
     own, other = scored(bundle, PLANTED), scored(bundle, set(range(16)) - set(PLANTED))
-    right = trials.transplant(bundle, subjects, own, own)
-    assert values(right.carried) == [1.0] * len(trials.map_counts(bundle))
+    right = trials.transplant(bundle, subjects, own, own, COUNTS)
+    assert values(right.carried) == [1.0] * len(COUNTS)
     assert values(right.swap) == values(right.carried)
     assert values(right.wrong_class) == [0.0] * len(right.carried)
     # 20 % of 16 maps are three: the planted ones.
     assert values(right.quota_carried)[2:] == [1.0] * 3
-    assert trials.transplant(bundle, subjects, other, other).carried[0].value == 0.0
+    assert trials.transplant(bundle, subjects, other, other, COUNTS).carried[0].value == 0.0
 
 
 def test_planted_maps_restore_and_their_noisy_copy_and_a_wrong_class_do_not(bundle, pairs):
     own = scored(bundle, PLANTED)
-    found = trials.restore(bundle, pairs, own, own)
+    found = trials.restore(bundle, pairs, own, own, COUNTS)
     assert values(found.restored) == values(found.swap) == [1.0] * len(found.restored)
     assert values(found.noisy_copy) == values(found.wrong_class) == [0.0] * len(found.restored)
     assert found.mean_maps.value <= 3
@@ -202,11 +203,10 @@ CHEAP = ("two-run", "random")
 @pytest.fixture(scope="module")
 def whole(bundle, subjects, pairs):
     """The table of all methods on the planted network, as JSON."""
-    made = walk.Walk(bundle, subjects, pairs, 0)
+    made = walk.Walk(bundle, subjects, pairs, 0, COUNTS)
     rows = [walk.row(made, name, walk.Steps(lambda *_: None, 0, 1, name)) for name in methods.METHODS]
     request = walk.EvaluationRequest("pgd-linf", COUNT, tuple(methods.METHODS))
-    maps = trials.map_counts(bundle)
-    found = walk.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, maps, tuple(rows), 1.0)
+    found = walk.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, ("relu",), COUNTS, tuple(rows), 1.0)
     return json.loads(json.dumps(table.as_json(found)))
 
 
@@ -273,6 +273,12 @@ def test_the_command_writes_what_was_asked_for(written):
     assert (found["kept"], found["maps"]) == ([0.05, 0.1, 0.2, 0.3, 0.5], [8, 16, 32, 64, 128])
     assert 2 <= found["fooled"] <= 6
     assert [row["name"] for row in found["methods"]] == list(CHEAP)
+    assert found["left_out"] == ["relu"]
+
+
+def test_numbers_of_maps_that_are_not_there_are_left_out(bundle):
+    assert trials.map_counts(bundle, (2, 32, 33)) == (2, 32)
+    assert trials.map_counts(bundle, (64,)) == (32,)
 
 
 def test_the_same_command_gives_the_same_figures(written, tmp_path):
@@ -291,6 +297,9 @@ def test_the_same_command_gives_the_same_figures(written, tmp_path):
         (("--images", "1"), "at least 2"),
         (("--methods", "two-rum"), "Did you mean 'two-run'"),
         (("--first", "-1"), "must not be negative"),
+        (("--maps", "8,x"), "whole numbers such as 8,16,32"),
+        (("--maps", "16,8"), "rising numbers from 1 on"),
+        (("--maps", "0,8"), "rising numbers from 1 on"),
         (("--first", "499", "--out", "OTHER"), "at least 2 of 3 classes"),
         (("--out", "missing/table.json"), "no folder missing"),
     ],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from engine.datapaths import choosing
 from engine.errors import Unsupported
 from engine.models import architectures, cifar
 from engine.models import bundle as bundles
@@ -50,6 +52,44 @@ def test_resnet20_has_19_sites_688_maps_in_four_stages():
 def test_block_outputs_are_cut_sites_and_branches_are_not():
     found = toys.bundle(cifar.CifarResNet(1, 10).eval(), side=32)
     assert {site.role: site.is_cut for site in found.sites} == {"stem": True, "inner": False, "block": True}
+
+
+class Pooled(nn.Module):
+    """Ends in one map per class and pooling, as SqueezeNet does; `classes` of them."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 6, 3), nn.Conv2d(6, classes, 1)
+        self.rest = nn.Identity() if classes == 3 else nn.Linear(classes, 3)
+
+    def forward(self, x):
+        x = F.relu(self.c(F.relu(self.b(F.relu(self.a(x))))))
+        return self.rest(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@pytest.mark.parametrize(("width", "role"), [(3, "evidence"), (4, "block")])
+def test_maps_that_are_the_classes_themselves_are_left_out_of_claims(width, role):
+    found = toys.bundle(toys.seeded(Pooled(width)))
+    assert [site.role for site in found.sites] == ["stem", "block", role]
+    scores = tuple(torch.full((2, site.channels), 1.0 + k) for k, site in enumerate(found.sites))
+    chosen = [site.any().item() for site in choosing.largest(found, scores, 3)]
+    assert chosen == [False, width == 3, width != 3]
+    drawn = choosing.at_random(found, 50, 3, torch.Generator().manual_seed(0))
+    assert [site.any().item() for site in drawn] == [False, True, width != 3]
+
+
+def test_where_nothing_else_is_left_the_classes_own_maps_may_be_claimed():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    assert [site.is_claimable for site in toys.bundle(nn.Sequential(*network, nn.Flatten())).sites] == [False, True]
+
+
+def test_squeezenet_claims_nothing_by_its_classifier_and_mobilenet_leaves_out_its_stem_alone():
+    found = {
+        name: toys.bundle(torchvision.models.get_model(name, weights=None).eval(), side=64).sites
+        for name in ("squeezenet1_1", "mobilenet_v2")
+    }
+    left_out = {name: [site.name for site in sites if not site.is_claimable] for name, sites in found.items()}
+    assert left_out == {"squeezenet1_1": ["features.1", "classifier.2"], "mobilenet_v2": ["features.0.2"]}
 
 
 @pytest.mark.parametrize(

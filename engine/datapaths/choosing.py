@@ -12,8 +12,8 @@ from engine.tracing import PerMap
 
 
 def claimable(bundle: ModelBundle) -> Tensor:
-    """Return (all maps,) bool: False for the stem, whose few maps carry everything trivially."""
-    flags = [torch.full((site.channels,), site.role != "stem") for site in bundle.sites]
+    """Return (all maps,) bool: False where a few maps carry any answer trivially (`Site.is_claimable`)."""
+    flags = [torch.full((site.channels,), site.is_claimable) for site in bundle.sites]
     return torch.cat(flags).to(bundle.device)
 
 

@@ -67,30 +67,36 @@ def for_transplant(bundle: ModelBundle, method: str, ask: Ask, own: PerMap) -> P
     return own if method in SAME_SCALE else by_site(own)
 
 
-def for_restore(bundle: ModelBundle, method: str, pairs: Pairs, *, seed: int, targets: Tensor) -> PerMap:
-    """Return scores by which to put clean maps back into the adversarial run, so that it answers `targets`.
+def for_restore(bundle: ModelBundle, method: str, pairs: Pairs, *, seed: int) -> tuple[PerMap, PerMap]:
+    """Return scores by which to put clean maps back into the adversarial run: for the clean label, and for a wrong third.
 
-    Two-run: the attack flow. Zero-baseline methods: how much the datapath of the clean image (for `targets`) differs
+    Two-run: the attack flow. Zero-baseline methods: how much the datapath of the clean image (for that class) differs
     from that of the adversarial one (for its own answer). Activation: the difference of the maps, each site's divided
     by their sum (restored at 16 of ResNet-20's maps: 89 of 100, undivided 40).
     """
-    ask = Ask(pairs.clean, targets, pairs.adversarial, pairs.after)
+    own, aimed = wanted(pairs)
     if method == "two-run":
-        return _flow(bundle, ask)
+        return _flow(bundle, own), _flow(bundle, aimed)
     if method == "activation":
-        return by_site(differences(bundle, pairs.clean, pairs.adversarial))
-    clean, _ = score(bundle, method, ask, seed=seed)
+        found = by_site(differences(bundle, pairs.clean, pairs.adversarial))
+        return found, found
+    clean, forced = (score(bundle, method, ask, seed=seed)[0] for ask in (own, aimed))
     if methods.method(method).baseline == "references":
-        return clean
-    adversarial, _ = score(bundle, method, replace(ask, images=pairs.adversarial, targets=pairs.after), seed=seed)
-    if method not in SAME_SCALE:
-        clean, adversarial = by_site(clean), by_site(adversarial)
-    return tuple((a - b).abs() for a, b in zip(clean, adversarial, strict=True))
+        return clean, forced
+    there, _ = score(bundle, method, replace(own, images=pairs.adversarial, targets=pairs.after), seed=seed)
+    return _apart(method, clean, there), _apart(method, forced, there)
 
 
-def joint(bundle: ModelBundle, ask: Ask) -> PerMap:
-    """Return the joint mask integrated gradients between the runs of an ask: the two-run score itself."""
-    return score(bundle, "two-run", ask, seed=0)[0]
+def joint(bundle: ModelBundle, pairs: Pairs) -> tuple[PerMap, PerMap]:
+    """Return the same by the joint mask integrated gradients between the two runs: the two-run score itself."""
+    own, aimed = (score(bundle, "two-run", ask, seed=0)[0] for ask in wanted(pairs))
+    return own, aimed
+
+
+def wanted(pairs: Pairs) -> tuple[Ask, Ask]:
+    """Return the questions of clean images against their adversarial runs: the clean label, and a wrong third class."""
+    own = Ask(pairs.clean, pairs.before, pairs.adversarial, pairs.after)
+    return own, replace(own, targets=pairs.thirds)
 
 
 def differences(bundle: ModelBundle, images: Tensor, others: Tensor) -> PerMap:
@@ -105,6 +111,13 @@ def differences(bundle: ModelBundle, images: Tensor, others: Tensor) -> PerMap:
 def by_site(per_map: PerMap) -> PerMap:
     """Return |scores| with each image's sum over each site scaled to one."""
     return tuple(site.abs() / site.abs().sum(dim=1, keepdim=True).clamp(min=1e-12) for site in per_map)
+
+
+def _apart(method: str, clean: PerMap, adversarial: PerMap) -> PerMap:
+    """How much two datapaths differ in each map."""
+    if method not in SAME_SCALE:
+        clean, adversarial = by_site(clean), by_site(adversarial)
+    return tuple((a - b).abs() for a, b in zip(clean, adversarial, strict=True))
 
 
 def _scored(bundle: ModelBundle, method: str, ask: Ask, seed: int) -> tuple[PerMap, int]:

@@ -29,6 +29,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
         "seed": request.seed,
         "sites": found.sites,
         "total_maps": found.total_maps,
+        "left_out": list(found.left_out),
         "kept": list(trials.KEPT),
         "maps": list(found.maps),
         "seconds": found.seconds,
@@ -45,6 +46,7 @@ def text(found: dict[str, Any]) -> str:
         f"{found['model']} on {found['data']}: {found['images']} correctly classified images from index "
         f"{found['first']} on, {found['fooled']} fooled by {found['attack']}; {found['sites']} sites, "
         f"{found['total_maps']} feature maps. Percent [95 % interval].",
+        f"No claim may choose maps of {', '.join(found['left_out'])}: a few of them carry any answer trivially.",
         *_section("Sufficient: a share of every site kept, the rest zeroed; the answer stays", kept),
         *_rates(rows, "sufficient", ("agreement", "wrong_class", "swap")),
         *_means(rows, "sufficient", "kl"),

@@ -20,9 +20,9 @@ from engine.tracing import PerMap
 KEPT = (0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of every site."""
 MAPS = (8, 16, 32, 64, 128)
-"""Numbers of maps over all sites but the stem."""
+"""Numbers of maps over all claimable sites, unless others are asked for."""
 ONE_SITES = 7
-"""Sites, evenly spread without the stem, that are masked one at a time."""
+"""Claimable sites, evenly spread, that are masked one at a time."""
 Estimates = tuple[Estimate, ...]
 
 
@@ -80,10 +80,10 @@ class OneSite:
     """An image of another class there is called this image's class: low is right."""
 
 
-def map_counts(bundle: ModelBundle) -> tuple[int, ...]:
-    """Return the numbers of maps tried: `MAPS` as far as there are that many beside the stem."""
+def map_counts(bundle: ModelBundle, wanted: tuple[int, ...] = MAPS) -> tuple[int, ...]:
+    """Return the numbers of maps tried: those wanted, as far as there are that many claimable ones."""
     most = int(choosing.claimable(bundle).sum())
-    return tuple(count for count in MAPS if count <= most) or (most,)
+    return tuple(count for count in wanted if count <= most) or (most,)
 
 
 def sufficient(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap) -> Sufficient:
@@ -103,13 +103,14 @@ def sufficient(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerM
     )
 
 
-def transplant(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap) -> Transplant:
-    """Return the columns of copying maps of each image into its partner's run."""
+def transplant(
+    bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap, counts: tuple[int, ...]
+) -> Transplant:
+    """Return the columns of copying `counts` maps of each image into its partner's run."""
     recipients = subjects.images[subjects.partners]
-    counts = map_counts(bundle)
     chosen = [choosing.largest(bundle, own, count) for count in counts]
     forced = [choosing.largest(bundle, aimed, count) for count in counts]
-    quota = [_without_stem(bundle, kept) for kept in _shares(own)]
+    quota = [_claimable_alone(bundle, kept) for kept in _shares(own)]
     labels = moved_labels(bundle, recipients, subjects.images, [*chosen, *quota, *forced])
     carried, shared, wrong = labels.split([len(chosen), len(quota), len(forced)])
     swapped = moved_labels(bundle, recipients, subjects.images[subjects.strangers], chosen)
@@ -121,9 +122,8 @@ def transplant(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerM
     )
 
 
-def restore(bundle: ModelBundle, pairs: Pairs, own: PerMap, aimed: PerMap) -> Restore:
-    """Return the columns of putting clean maps back into the adversarial runs."""
-    counts = map_counts(bundle)
+def restore(bundle: ModelBundle, pairs: Pairs, own: PerMap, aimed: PerMap, counts: tuple[int, ...]) -> Restore:
+    """Return the columns of putting `counts` clean maps back into the adversarial runs."""
     chosen = [choosing.largest(bundle, own, count) for count in counts]
     forced = [choosing.largest(bundle, aimed, count) for count in counts]
     labels = moved_labels(bundle, pairs.adversarial, pairs.clean, [*chosen, *forced])
@@ -165,7 +165,7 @@ def moved_labels(bundle: ModelBundle, recipients: Tensor, donors: Tensor, choice
 def fewest_maps(bundle: ModelBundle, pairs: Pairs, own: PerMap) -> Tensor:
     """Return (images,) the fewest top-ranked maps that restore each label, found by bisection.
 
-    All maps beside the stem restore every label, since the last site alone decides it.
+    All claimable maps restore every label: behind the last of them nothing is left of the adversarial run.
     """
     ranks = _ranks(bundle, own)
     # No map restores nothing: every pair was fooled.
@@ -203,8 +203,8 @@ def _shares(per_map: PerMap) -> list[PerMap]:
     return [choosing.share_of_each_site(magnitudes, share) for share in KEPT]
 
 
-def _without_stem(bundle: ModelBundle, kept: PerMap) -> PerMap:
-    return tuple(site & (bundle.sites[k].role != "stem") for k, site in enumerate(kept))
+def _claimable_alone(bundle: ModelBundle, kept: PerMap) -> PerMap:
+    return tuple(site & bundle.sites[k].is_claimable for k, site in enumerate(kept))
 
 
 def _gated_alone(kept: PerMap, number: int) -> PerMap:
@@ -212,8 +212,8 @@ def _gated_alone(kept: PerMap, number: int) -> PerMap:
 
 
 def _spread(bundle: ModelBundle) -> list[int]:
-    """Numbers of at most `ONE_SITES` sites, evenly spread from behind the stem to the last."""
-    inside = [k for k, site in enumerate(bundle.sites) if site.role != "stem"]
+    """Numbers of at most `ONE_SITES` sites, evenly spread over the claimable ones."""
+    inside = [k for k, site in enumerate(bundle.sites) if site.is_claimable]
     places = np.linspace(0, len(inside) - 1, min(ONE_SITES, len(inside))).round().astype(int)
     return [inside[k] for k in places]
 

@@ -36,12 +36,16 @@ class EvaluationRequest:
     methods: tuple[str, ...]
     first: int = FIRST
     seed: int = 0
+    maps: tuple[int, ...] = trials.MAPS
+    """Numbers of maps to move, smallest first; those that the network does not have are left out."""
 
     def __post_init__(self) -> None:
         if self.images < pairing.FEWEST:
             raise BadSetting(f"--images must be at least {pairing.FEWEST}, got {self.images}.")
         if self.first < 0:
             raise BadSetting(f"--first must not be negative, got {self.first}.")
+        if not self.maps or self.maps[0] < 1 or list(self.maps) != sorted(set(self.maps)):
+            raise BadSetting(f"--maps must be rising numbers from 1 on, got {', '.join(map(str, self.maps))}.")
         for name in self.methods:
             methods.method(name)
 
@@ -76,6 +80,8 @@ class Evaluation:
     """Those that the attack fools: the denominator of `restore`."""
     sites: int
     total_maps: int
+    left_out: tuple[str, ...]
+    """Sites whose maps no claim may choose (`Site.is_claimable`)."""
     maps: tuple[int, ...]
     rows: tuple[MethodRow, ...]
     seconds: float
@@ -89,6 +95,7 @@ class Walk:
     subjects: Subjects
     pairs: Pairs
     seed: int
+    maps: tuple[int, ...]
 
 
 def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, report: Report) -> Evaluation:
@@ -98,7 +105,7 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
     report(0, total, "choosing and attacking images")
     subjects = pairing.choose(bundle, dataset, request.images, first=request.first, seed=request.seed)
     pairs = pairing.fooled(bundle, dataset, subjects, request.attack, request.seed)
-    walk = Walk(bundle, subjects, pairs, request.seed)
+    walk = Walk(bundle, subjects, pairs, request.seed, trials.map_counts(bundle, request.maps))
     rows = []
     for k, name in enumerate(request.methods):
         steps = Steps(report, 1 + k * len(STEPS), total, name)
@@ -111,7 +118,8 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
         fooled=len(pairs.before),
         sites=len(bundle.sites),
         total_maps=sum(site.channels for site in bundle.sites),
-        maps=trials.map_counts(bundle),
+        left_out=tuple(site.name for site in bundle.sites if not site.is_claimable),
+        maps=walk.maps,
         rows=tuple(rows),
         seconds=time.perf_counter() - started,
     )
@@ -130,11 +138,11 @@ def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
     steps.next()
     sufficient = trials.sufficient(bundle, subjects, own, aimed)
     steps.next()
-    ranked = [rankings.for_transplant(bundle, name, ask, found) for found in (own, aimed)]
-    transplant = trials.transplant(bundle, subjects, *ranked)
+    carrying, forcing = (rankings.for_transplant(bundle, name, ask, found) for found in (own, aimed))
+    transplant = trials.transplant(bundle, subjects, carrying, forcing, walk.maps)
     steps.next()
-    restore = trials.restore(bundle, walk.pairs, *_restoring(walk, name))
-    joint = trials.restore(bundle, walk.pairs, *_jointly(walk)) if name == FLOW_METHOD else None
+    restore = _restored(walk, rankings.for_restore(bundle, name, walk.pairs, seed=walk.seed))
+    joint = _restored(walk, rankings.joint(bundle, walk.pairs)) if name == FLOW_METHOD else None
     steps.next()
     one_site = trials.one_site(bundle, subjects, own)
     steps.next()
@@ -143,20 +151,9 @@ def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
     return MethodRow(name, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, alike)
 
 
-def _restoring(walk: Walk, name: str) -> tuple[PerMap, PerMap]:
-    """Scores that restore the clean label, and scores aimed at a wrong third class."""
-    pairs = walk.pairs
-    return (
-        rankings.for_restore(walk.bundle, name, pairs, seed=walk.seed, targets=pairs.before),
-        rankings.for_restore(walk.bundle, name, pairs, seed=walk.seed, targets=pairs.thirds),
-    )
-
-
-def _jointly(walk: Walk) -> tuple[PerMap, PerMap]:
-    pairs = walk.pairs
-    sides = (rankings.Ask(pairs.clean, to, pairs.adversarial, pairs.after) for to in (pairs.before, pairs.thirds))
-    own, aimed = (rankings.joint(walk.bundle, ask) for ask in sides)
-    return own, aimed
+def _restored(walk: Walk, ranked: tuple[PerMap, PerMap]) -> Restore:
+    own, aimed = ranked
+    return trials.restore(walk.bundle, walk.pairs, own, aimed, walk.maps)
 
 
 class Steps:

@@ -31,7 +31,7 @@ def describe(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, t
             height=shapes[node][2],
             width=shapes[node][3],
             stage=stages[k],
-            role=roles[k],
+            role="evidence" if len(nodes) > 2 and _is_class_evidence(walker, node, shapes) else roles[k],
             is_cut=_is_cut(walker.traced, node),
             field_size=min(fields[node][0], 1 << 20),
             field_jump=fields[node][1],
@@ -101,6 +101,13 @@ def _shared_prefix(names: list[str]) -> str:
         return parts[0][0]
     shared = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
     return ".".join(level[0] for level in shared)
+
+
+def _is_class_evidence(walker: graph.Walker, site: fx.Node, shapes: dict[fx.Node, torch.Size]) -> bool:
+    """Tell whether a site's maps are the classes themselves: as many as there are logits, only pooling behind them."""
+    output = next(node for node in reversed(walker.traced.graph.nodes) if node.op == "output")
+    logits = output.all_input_nodes[0]
+    return walker.producer(logits) is site and shapes[logits][1] == shapes[site][1]
 
 
 def _is_cut(traced: fx.GraphModule, site: fx.Node) -> bool:
