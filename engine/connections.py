@@ -30,15 +30,50 @@ class Edges:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Changes:
-    """Two runs of distinct images, and which of them each row of the batch stands for."""
+class _Rows:
+    """Two runs of distinct images in one batch, and which of them each pair of images stands for."""
 
-    runs: tuple[Gradients, Gradients]
-    rows: tuple[Tensor, Tensor]
+    first: Tensor | slice
+    """Per pair the row of the image that is explained."""
+    second: Tensor | slice
+    """Per pair the row of the image it starts from."""
 
-    def at(self, tap: int) -> Tensor:
-        """Return the change at a tap from the second run to the first, (batch, channels, height, width)."""
-        return self.runs[0][tap][self.rows[0]] - self.runs[1][tap][self.rows[1]]
+    def change(self, tensor: Tensor) -> Tensor:
+        """Return the change from the second run to the first, (pairs, channels, height, width)."""
+        return tensor[self.first] - tensor[self.second]
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Adds up the contributions at every tap as both runs pass it together, so that neither is ever kept whole.
+
+    ResNet-20, 32 all-different pairs, in plain passes: 1.4 in time and 0.43 in memory; recording both runs first took 1.7 and 2.0.
+    """
+
+    network: ModelBundle
+    gradients: Gradients
+    rows: _Rows
+    edges: Edges
+    entrances: dict[int, list[Way]]
+    targets: dict[int, int]
+    """Of the taps on arrivals, the site."""
+    next_taps: dict[int, int]
+    held: tuple[Tensor, Tensor] | None = None
+    """The last tensor and its change: taps in a row see the same one."""
+
+    def __call__(self, number: int, tensor: Tensor) -> Tensor:
+        if number in self.entrances or number in self.targets:
+            if self.held is None or self.held[0] is not tensor:
+                self.held = tensor, self.rows.change(tensor)
+            self._add(number, self.held[1])
+        return tensor
+
+    def _add(self, number: int, change: Tensor) -> None:
+        if number in self.targets:
+            self.edges.arriving[self.targets[number]] = (self.gradients[number] * change).sum(dim=(0, 2, 3))
+        for way in self.entrances.get(number, ()):
+            gradient = self.gradients[self.next_taps.get(way.exit, way.exit)]
+            _add_way(self.edges.matrices[way.source, way.target], way, change, gradient)
 
 
 def taps(bundle: ModelBundle) -> frozenset[int]:
@@ -56,17 +91,17 @@ def between(bundle: ModelBundle, images: Tensor, starts: Tensor, gradients: Grad
     (`scores.between_runs`). Each distinct image runs once, however often it stands in a batch.
     """
     network = precision.folded(bundle)
-    change, next_taps = _changes(network, images, starts), _next_taps(network)
-    matrices: dict[tuple[int, int], Tensor] = {}
+    rows, distinct = _together(images, starts)
+    matrices = {(way.source, way.target): _blank(bundle, way) for way in network.ways}
+    entrances: dict[int, list[Way]] = {}
     for way in network.ways:
-        shape = (bundle.sites[way.target].channels, bundle.sites[way.source].channels)
-        matrix = matrices.setdefault((way.source, way.target), torch.zeros(shape, device=bundle.device))
-        _add_way(matrix, way, change.at(way.entrance), gradients[next_taps.get(way.exit, way.exit)])
-    arriving = {
-        target: (gradients[network.arrivals[target]] * change.at(network.arrivals[target])).sum(dim=(0, 2, 3))
-        for target in {way.target for way in network.ways}
-    }
-    return Edges(matrices, arriving)
+        entrances.setdefault(way.entrance, []).append(way)
+    targets = {network.arrivals[way.target]: way.target for way in network.ways}
+    sums = _Sums(network, gradients, rows, Edges(matrices, {}), entrances, targets, _next_taps(network))
+    with torch.no_grad(), network.visiting(sums):
+        # Channels last: a CPU convolves 16 channels of 32 x 32 three times as fast (9.3 and 2.9 ms for 64 rows).
+        network.logits(distinct.contiguous(memory_format=torch.channels_last))
+    return sums.edges
 
 
 def completeness(edges: Edges) -> dict[int, float]:
@@ -118,17 +153,18 @@ def _next_taps(network: ModelBundle) -> dict[int, int]:
     return found
 
 
-def _changes(bundle: ModelBundle, images: Tensor, starts: Tensor) -> _Changes:
-    wanted = frozenset({way.entrance for way in bundle.ways} | {bundle.arrivals[way.target] for way in bundle.ways})
-    runs, rows = [], []
-    for batch in (images, starts):
-        distinct, order = torch.unique(batch, dim=0, return_inverse=True)
-        recorder = tracing.Recorder(wanted)
-        with torch.no_grad(), bundle.visiting(recorder):
-            bundle.logits(distinct)
-        runs.append(recorder.seen)
-        rows.append(order)
-    return _Changes((runs[0], runs[1]), (rows[0], rows[1]))
+def _together(images: Tensor, starts: Tensor) -> tuple[_Rows, Tensor]:
+    """The distinct images of both batches, one after the other, and their rows; no gathering where all are distinct."""
+    first, of_first = torch.unique(images, dim=0, return_inverse=True)
+    second, of_second = torch.unique(starts, dim=0, return_inverse=True)
+    if len(first) == len(images) and len(second) == len(starts):
+        return _Rows(slice(len(images)), slice(len(images), None)), torch.cat([images, starts])
+    return _Rows(of_first, len(first) + of_second), torch.cat([first, second])
+
+
+def _blank(bundle: ModelBundle, way: Way) -> Tensor:
+    shape = bundle.sites[way.target].channels, bundle.sites[way.source].channels
+    return torch.zeros(shape, device=bundle.device)
 
 
 def _add_way(matrix: Tensor, way: Way, change: Tensor, gradient: Tensor) -> None:

@@ -10,11 +10,14 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from torch import nn
 
 from engine import connections, tracing
+from engine.benchmark import measures
 from engine.datapaths import scores
 from engine.models import architectures, cifar, precision
 from engine.models import bundle as bundles
+from engine.models.bundle import ModelBundle
 from tests import toys
 
 
@@ -23,6 +26,17 @@ def explained(bundle, side, count=3):
     question = scores.Question(images, torch.zeros(count, dtype=torch.int64), torch.ones(count, dtype=torch.int64))
     found = scores.between_runs(bundle, question, tracing.record(bundle, starts), taps=connections.taps(bundle))
     return images, starts, found.gradients
+
+
+def changes(bundle, images, starts):
+    """At every tap the change from one run to the other, each run alone."""
+    runs = []
+    for batch in (images, starts):
+        recorder = tracing.Recorder(frozenset(range(len(bundle.taps))))
+        with torch.no_grad(), bundle.visiting(recorder):
+            bundle.logits(batch)
+        runs.append(recorder.seen)
+    return {tap: runs[0][tap] - runs[1][tap] for tap in runs[0]}
 
 
 NETWORKS = {
@@ -48,12 +62,12 @@ def test_edges_equal_a_slow_loop_over_source_maps():
     images, starts, gradients = explained(bundle, 8)
     fast = connections.between(bundle, images, starts, gradients).matrices
     bundle = precision.folded(bundle)
-    change, next_taps = connections._changes(bundle, images, starts), connections._next_taps(bundle)
+    change, next_taps = changes(bundle, images, starts), connections._next_taps(bundle)
     for source, target in fast:
         slow = torch.zeros_like(fast[source, target])
         for way in (way for way in bundle.ways if (way.source, way.target) == (source, target)):
             for i in range(bundle.sites[source].channels):
-                whole = change.at(way.entrance)
+                whole = change[way.entrance]
                 alone = torch.zeros_like(whole)
                 alone[:, i + way.entrance_offset] = whole[:, i + way.entrance_offset]
                 if way.module is not None:
@@ -92,18 +106,38 @@ def test_the_head_adds_up_to_the_difference_of_the_logits():
     assert torch.allclose(found.sum(1), (runs[0].logits - runs[1].logits)[:, [0, 2]].sum(0), atol=1e-4)
 
 
-def test_each_distinct_image_runs_once_however_often_it_stands_in_a_batch(monkeypatch):
-    bundle = toys.bundle(toys.seeded(toys.Residual()))
-    images, starts = toys.pictures(2).repeat_interleave(3, 0), toys.pictures(3, seed=9).repeat(2, 1, 1, 1)
+@pytest.mark.parametrize(("repeats", "rows"), [(3, 2 + 3), (1, 6 + 6)], ids=["repeated", "all different"])
+def test_each_distinct_image_runs_once_however_often_it_stands_in_a_batch(monkeypatch, repeats, rows):
+    bundle, sizes, logits = toys.bundle(toys.seeded(toys.Residual())), [], ModelBundle.logits
+    images = toys.pictures(6 // repeats).repeat_interleave(repeats, 0)
+    starts = toys.pictures(3 if repeats > 1 else 6, seed=9).repeat(2 if repeats > 1 else 1, 1, 1, 1)
     asked = scores.Question(images, torch.zeros(6, dtype=torch.int64), torch.ones(6, dtype=torch.int64))
     found = scores.between_runs(bundle, asked, tracing.record(bundle, starts), taps=connections.taps(bundle))
-    together = connections.between(bundle, images, starts, found.gradients)
-    change = connections._changes(precision.folded(bundle), images, starts)
-    assert [{len(site) for site in run.values()} for run in change.runs] == [{2}, {3}]
+    with monkeypatch.context() as patched:
+        patched.setattr(ModelBundle, "logits", lambda self, batch: (sizes.append(len(batch)), logits(self, batch))[1])
+        together = connections.between(bundle, images, starts, found.gradients)
+    assert sizes == [rows]
     for link, matrix in together.matrices.items():
-        rows = [{tap: g[k : k + 1] for tap, g in found.gradients.items()} for k in range(6)]
-        parts = [connections.between(bundle, images[k : k + 1], starts[k : k + 1], rows[k]).matrices for k in range(6)]
+        one = [{tap: g[k : k + 1] for tap, g in found.gradients.items()} for k in range(6)]
+        parts = [connections.between(bundle, images[k : k + 1], starts[k : k + 1], one[k]).matrices for k in range(6)]
         assert torch.allclose(matrix, sum(part[link] for part in parts), rtol=1e-4, atol=1e-5)
+
+
+def test_connections_keep_neither_run_in_memory():
+    """Peak of ten layers: two of them alive at a time in a doubled batch, and one change; a plain backward keeps them all."""
+    layers = [layer for _ in range(10) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
+    deep = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)
+    )
+    bundle = toys.bundle(toys.seeded(deep), 32)
+    images, starts, gradients = explained(bundle, 32, 8)
+
+    def plain():
+        leaf = images.clone().requires_grad_()
+        torch.autograd.grad(bundle.logits(leaf).sum(), leaf)
+
+    own = measures.peak(lambda: connections.between(bundle, images, starts, gradients))
+    assert own <= measures.peak(plain)
 
 
 def test_a_gradient_is_kept_once_for_taps_on_one_tensor_but_never_beyond_a_site():
@@ -123,7 +157,7 @@ def ablated_edges(bundle, change, gradients, generator):
     """Per convolution the strongest edge and some drawn ones: its contribution E and what it puts into its target map."""
     next_taps, claimed, removed = connections._next_taps(bundle), [], []
     for way in (way for way in bundle.ways if way.module is not None):
-        arriving, weight = change.at(way.entrance), way.module.weight
+        arriving, weight = change[way.entrance], way.module.weight
         edges = connections._convolution(way.module, arriving, gradients[next_taps.get(way.exit, way.exit)])
         drawn = torch.randint(edges.numel(), (DRAWN,), generator=generator)
         for edge in (int(edges.abs().argmax()), *drawn.tolist()):
@@ -177,7 +211,7 @@ def test_edges_predict_what_taking_one_edge_out_really_does():
         asked = scores.Question(image, labels[k : k + 1], torch.where(rival == labels[k], -1, rival))
         reference = tracing.record(bundle, start)
         found = scores.between_runs(bundle, asked, reference, taps=connections.taps(bundle))
-        change = connections._changes(bundle, image, start)
+        change = changes(bundle, image, start)
         claimed, removed = ablated_edges(bundle, change, found.gradients, generator)
         real = effects(bundle, asked, reference, removed)
         correlations.append(float(torch.corrcoef(torch.stack([claimed, real]))[0, 1]))
