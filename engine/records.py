@@ -11,6 +11,20 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from engine import selection
+from engine.certificate_records import (
+    Certificate as Certificate,
+    Certificates as Certificates,
+    ClassDatapaths as ClassDatapaths,
+    Comparison as Comparison,
+    Cross as Cross,
+    GroupDatapath as GroupDatapath,
+    Groups as Groups,
+    HeldOut as HeldOut,
+    Kinship as Kinship,
+    Restoration as Restoration,
+    SiteComparison as SiteComparison,
+    SiteSpan as SiteSpan,
+)
 
 Array = np.ndarray
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
@@ -95,13 +109,14 @@ class DatasetCard:
 
 @dataclass(frozen=True, slots=True)
 class SettingCard:
-    """One setting of an attack or method, as a form shows it."""
+    """One setting of an attack or method, as a form shows it: a number from `low` to `high` or one of the `choices`."""
 
     name: str
     default: str
     low: float
     high: float
     help: str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +125,7 @@ class AttackCard:
 
     name: str
     title: str
-    norm: Literal["linf", "l2"]
+    norm: Literal["linf", "l2", "none"]
     is_control: bool
     settings: tuple[SettingCard, ...]
 
@@ -128,7 +143,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One attacked image, judged by predicting the stored 8-bit image again."""
+    """One attacked image, judged by predicting the stored 8-bit image again; `target` is the class aimed for, if any."""
 
     sample: str
     label: int
@@ -138,6 +153,7 @@ class Outcome:
     linf: float
     """Largest pixel change in [0, 1] units."""
     l2: float
+    target: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,129 +260,6 @@ class Examination:
     passes: int = 0
     """Image-passes used (one forward and backward of one image)."""
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SiteComparison:
-    """How the two datapaths relate at one site."""
-
-    site: str
-    clean_only: tuple[int, ...]
-    shared: tuple[int, ...]
-    adversarial_only: tuple[int, ...]
-    distance: float
-    """1 - Jaccard of the clean and the adversarial datapath of an image, mean over images."""
-    floor_low: float
-    floor_high: float
-    """The same distance to same-norm noisy copies: of one pair the range over the draws, else a 95 % interval."""
-    flow: float
-    """Attack flow of the site, share of the whole margin lost (signed)."""
-    flow_floor: float
-    """Largest |flow| of a noise draw, same unit."""
-    distance_low: float = 0.0
-    distance_high: float = 0.0
-    """95 % bootstrap interval over the images; both the distance itself for a single pair."""
-    p_value: float | None = None
-    """One-sided, that the distance exceeds the floor, Holm-adjusted over the sites; None for a single pair."""
-    target_only: tuple[int, ...] = ()
-    """Maps of the fooled-into class's datapath that neither image's has."""
-    noise_also: tuple[int, ...] = ()
-    """Those of `adversarial_only` that noise of the same size brings in too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Where the clean and the adversarial datapath part."""
-
-    share: float
-    sites: tuple[SiteComparison, ...]
-    parts_at: str | None
-    """First site whose distance exceeds the floor for two sites running, or None."""
-    images: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """How far one datapath can be trusted. `None` reads "not run", never "passed"."""
-
-    carries_at: int | None = None
-    random_low: float | None = None
-    random_high: float | None = None
-    """Share of references carried by equally many random maps: 2.5 % and 97.5 % quantiles over the draws."""
-    wrong_class: float | None = None
-    """Share carried to a wrong third class when the score is aimed at it."""
-    swap: float | None = None
-    """Transplant: the same maps filled from another image give that image's class (high is right). Zero baseline: another
-    image under this mask is called this image's class (high means the mask carries the label, not the image)."""
-    noisy_copy: float | None = None
-    """Share of references carried by a noisy copy of the *reference* in place of the image (must be near 0)."""
-    one_site_gap: float | None = None
-    """Keep minus swap when one site at a time keeps its top 30 %, mean over sites."""
-    seed_jaccard: float | None = None
-    noise_jaccard: float | None = None
-    random_weights_jaccard: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Restoration:
-    """Clean maps put back into the adversarial run, by attack flow and at random (the stem left out)."""
-
-    sizes: tuple[int, ...]
-    restored: tuple[float, ...]
-    """Share of images whose clean label came back."""
-    random: tuple[float, ...]
-    """The same with equally many random maps, mean over the draws."""
-    restores_at: int | None
-    """Smallest of `sizes` that restores every image of the pair or group, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kinship:
-    """Per site, how alike the adversarial datapath is to the true class's and to the fooled-into class's (Jaccard)."""
-
-    true_class: tuple[float, ...]
-    fooled_into: tuple[float, ...]
-    images: int
-    """Clean images behind each class's datapath."""
-    merges_at: str | None
-    """First site from which the fooled-into class stays the nearer one, or None."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ClassDatapaths:
-    """The datapaths of clean images of the true and of the fooled-into class, for sets of any size."""
-
-    true: tuple[Array, ...]
-    """Per site (channels,): strength of each map, mean over the class's images."""
-    fooled: tuple[Array, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Cross:
-    """The 2 x 2 design, per site as Jaccard similarities: what differs because of the answer, what because of the input."""
-
-    same_input_clean: tuple[float, ...]
-    """The clean image asked for the true and for the fooled-into class."""
-    same_input_adversarial: tuple[float, ...]
-    same_answer_true: tuple[float, ...]
-    """The clean and the adversarial image, both asked for the true class."""
-    same_answer_fooled: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """What is known so far of how far an examination can be trusted; parts arrive one by one."""
-
-    clean: Certificate = Certificate()
-    adversarial: Certificate = Certificate()
-    restoration: Restoration | None = None
-    kinship: Kinship | None = None
-    done: tuple[str, ...] = ()
-    """Names of the parts that have arrived."""
-    failed: tuple[str, ...] = ()
-    """Messages of parts that ended without a result."""
-    classes: ClassDatapaths | None = None
-    cross: Cross | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

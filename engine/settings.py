@@ -13,7 +13,7 @@ from engine.errors import BadSetting, UnknownName
 from engine.records import SettingCard
 
 Unit = Literal["", "1/255"]
-Value = Fraction | int | float
+Value = Fraction | int | float | str
 SHORT = {"epsilon": "eps"}
 """Names that ids write shorter; all others stand in the id as they are."""
 LONGEST_ID = 200
@@ -45,6 +45,8 @@ class Declared:
     high: float
     help: str
     unit: Unit
+    choices: tuple[str, ...] = ()
+    """The texts one of which it must be; empty for a number."""
 
 
 def setting(default: Value, low: float, high: float, help: str, *, unit: Unit = "") -> Any:
@@ -52,14 +54,21 @@ def setting(default: Value, low: float, high: float, help: str, *, unit: Unit = 
     return field(default=default, metadata={"declared": Declared(default, low, high, help, unit)})
 
 
+def choice(default: str, options: tuple[str, ...], help: str) -> Any:
+    """Return a dataclass field that must be one of `options`. At its default it is left out of ids."""
+    return field(default=default, metadata={"declared": Declared(default, 0.0, 0.0, help, "", options)})
+
+
 def check(spec: Spec) -> None:
-    """Raise BadSetting unless every setting of `spec` has the type of its default and lies in its range."""
+    """Raise BadSetting unless every setting of `spec` has the type of its default and lies in its range or choices."""
     for declared_field in fields(spec):
         value = getattr(spec, declared_field.name)
         name = f"{spec.name}.{declared_field.name}"
         declared = _declared(declared_field)
         _check_type(name, value, type(declared.default))
-        if not declared.low <= value <= declared.high:
+        if declared.choices and value not in declared.choices:
+            raise BadSetting(f"{name} must be one of {', '.join(declared.choices)}; got '{value[:40]}'.")
+        if not declared.choices and not declared.low <= value <= declared.high:
             raise BadSetting(f"{name} must lie in [{declared.low:g}, {declared.high:g}], got {float(value):g}.")
 
 
@@ -74,8 +83,12 @@ def _check_type(name: str, value: object, kind: type) -> None:
 
 
 def identifier(spec: Spec) -> str:
-    """Return the full id with every setting, for example `pgd-linf:eps=8/255,steps=10`; `parse` reads it back."""
-    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), _declared(f).unit)}" for f in fields(spec)]
+    """Return the full id with every setting, for example `pgd-linf:eps=8/255,steps=10`; `parse` reads it back.
+
+    A choice at its default is left out: an id written before the choice existed then still means the same.
+    """
+    told = [f for f in fields(spec) if not _declared(f).choices or getattr(spec, f.name) != _declared(f).default]
+    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), _declared(f).unit)}" for f in told]
     return f"{spec.name}:{','.join(parts)}" if parts else spec.name
 
 
@@ -108,7 +121,9 @@ def cards(cls: type[Spec]) -> tuple[SettingCard, ...]:
     for declared_field in fields(cls):
         declared = _declared(declared_field)
         default = _text(declared.default, declared.unit)
-        found.append(SettingCard(declared_field.name, default, declared.low, declared.high, declared.help))
+        found.append(
+            SettingCard(declared_field.name, default, declared.low, declared.high, declared.help, declared.choices)
+        )
     return tuple(found)
 
 
@@ -128,6 +143,8 @@ def _values(cls: type[Spec], rest: str) -> dict[str, Value]:
 
 
 def _read(name: str, text: str, kind: type) -> Value:
+    if kind is str:
+        return text
     if kind is Fraction:
         return read_fraction(name, text)
     if kind is int and INTEGER.fullmatch(text):
@@ -150,6 +167,8 @@ def _text(value: Value, unit: Unit) -> str:
     """Return the shortest text that reads back to exactly `value`."""
     if isinstance(value, Fraction):
         return _fraction_text(value, unit)
+    if isinstance(value, str):
+        return value
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 

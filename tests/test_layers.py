@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("engine.statistics",),
     ("engine.store",),
+    ("engine.attacks.corruption_specs",),
     ("engine.attacks.catalogue",),
     ("engine.data",),
     ("engine.models",),

@@ -16,7 +16,9 @@ from engine.attacks import catalogue
 from engine.attacks.catalogue import ATTACKS, MiFgsm, PgdL2, PgdLinf
 from engine.errors import BadSetting, UnknownName
 
-names = st.sampled_from(sorted(ATTACKS))
+BUDGETED = sorted(name for name in ATTACKS if catalogue.has_epsilon(ATTACKS[name]()))
+TARGETED = ("fgsm-linf", "pgd-linf", "pgd-l2", "mifgsm-linf")
+names = st.sampled_from(BUDGETED)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,41 @@ def test_an_l2_epsilon_is_printed_as_a_decimal():
 def test_every_id_reads_back_to_the_spec_it_was_made_from(name, epsilon):
     spec = replace(ATTACKS[name](), epsilon=epsilon)
     assert catalogue.attack(catalogue.identify(spec)) == spec
+
+
+@pytest.mark.parametrize("name", TARGETED)
+@pytest.mark.parametrize("rule", catalogue.TARGET_RULES)
+def test_a_choice_reads_back_and_is_left_out_of_the_id_at_its_default(name, rule):
+    spec = replace(ATTACKS[name](), target=rule)
+    assert catalogue.attack(catalogue.identify(spec)) == spec
+    assert (f"target={rule}" in catalogue.identify(spec)) == (rule != "none")
+
+
+def test_what_is_not_among_the_choices_is_refused_with_them():
+    with pytest.raises(
+        BadSetting, match=r"^pgd-linf\.target must be one of none, next, least-likely, random; got 'cat'"
+    ):
+        catalogue.attack("pgd-linf:target=cat")
+    with pytest.raises(BadSetting, match="must be of type str"):
+        PgdLinf(target=3)
+
+
+def test_a_corruption_has_strengths_and_no_epsilon():
+    assert catalogue.attack("corruption-jpeg:strength=3").strength == 3
+    with pytest.raises(BadSetting, match=r"strength must lie in \[1, 3\], got 4"):
+        catalogue.attack("corruption-jpeg:strength=4")
+    with pytest.raises(BadSetting, match="corruption-jpeg has no epsilon; its settings are strength"):
+        catalogue.attack_at("corruption-jpeg", "8/255")
+
+
+@pytest.mark.parametrize(
+    ("identifier", "least"), [("apgd-dlr", 3), ("apgd-t", 4), ("fab-t", 2), ("pgd-linf:target=next", 2), ("square", 1)]
+)
+def test_an_attack_says_beforehand_whether_it_applies_to_so_few_classes(identifier, least):
+    spec = catalogue.attack(identifier)
+    assert catalogue.obstacle(spec, least) == ""
+    if least > 1:
+        assert f"needs at least {least} classes, the model has {least - 1}" in catalogue.obstacle(spec, least - 1)
 
 
 @given(decay=st.floats(min_value=0.0, max_value=2.0), steps=st.integers(min_value=1, max_value=1000))
@@ -133,7 +170,12 @@ def test_a_card_shows_every_setting_with_a_default_that_its_form_accepts(card):
     spec = ATTACKS[card.name]
     assert [setting.name for setting in card.settings] == [field.name for field in fields(spec)]
     assert all(setting.help.endswith(".") for setting in card.settings)
+    for shown in card.settings:
+        assert (shown.default in shown.choices) if shown.choices else (shown.low < shown.high)
     epsilon = card.settings[0]
+    if card.name not in BUDGETED:
+        assert (epsilon.name, epsilon.low, epsilon.high) == ("strength", 1, 3)
+        return
     assert catalogue.attack_at(card.name, epsilon.default) == spec()
     assert (epsilon.low, epsilon.high) == (0.0, 50.0 if card.name == "pgd-l2" else 0.5)
 

@@ -4,17 +4,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 from engine import settings
-from engine.errors import UnknownName
+from engine.attacks.corruption_specs import CORRUPTIONS, Corruption
+from engine.errors import BadInput, BadSetting, UnknownName
 from engine.records import AttackCard
-from engine.settings import setting
+from engine.settings import choice, setting
 
 MOST_STEPS = 1000
+MOST_QUERIES = 20000
+MOST_TARGETS = 9
+"""Classes that APGD-T and FAB-T try per image, as in AutoAttack; fewer where there are fewer other classes."""
 Norm = Literal["linf", "l2"]
+NO_TARGET, NEXT, LEAST_LIKELY, RANDOM = "none", "next", "least-likely", "random"
+TARGET_RULES = (NO_TARGET, NEXT, LEAST_LIKELY, RANDOM)
 
 
 def _linf_epsilon() -> Any:
@@ -29,6 +35,15 @@ def _steps(default: int, text: str = "Gradient steps.") -> Any:
     return setting(default, 1, MOST_STEPS, text)
 
 
+def _target() -> Any:
+    return choice(
+        NO_TARGET,
+        TARGET_RULES,
+        "Class the image is to be mistaken for: any wrong one (none), the next in the list, the one the network finds "
+        "least likely, or one drawn by the image's seed.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Fgsm:
     """One step along the sign of the gradient (Goodfellow et al. 2015)."""
@@ -39,6 +54,7 @@ class Fgsm:
     is_control: ClassVar[bool] = False
 
     epsilon: Fraction = _linf_epsilon()
+    target: str = _target()
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -55,6 +71,7 @@ class PgdLinf:
 
     epsilon: Fraction = _linf_epsilon()
     steps: int = _steps(10)
+    target: str = _target()
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -73,6 +90,7 @@ class PgdL2:
         Fraction(1, 2), 0.0, 50.0, "Largest Euclidean length of the change, pixels on a scale from 0 to 1."
     )
     steps: int = _steps(20)
+    target: str = _target()
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -90,6 +108,87 @@ class MiFgsm:
     epsilon: Fraction = _linf_epsilon()
     steps: int = _steps(10)
     decay: float = setting(1.0, 0.0, 2.0, "Share of the summed gradient that is kept at each step.")
+    target: str = _target()
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ApgdCe:
+    """Steps of self-adjusting size up the cross-entropy (Croce and Hein 2020)."""
+
+    name: ClassVar[str] = "apgd-ce"
+    title: ClassVar[str] = "APGD-CE"
+    norm: ClassVar[Norm] = "linf"
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _linf_epsilon()
+    steps: int = _steps(100)
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ApgdDlr:
+    """Steps of self-adjusting size up the difference-of-logits ratio, which scaling the logits does not mask."""
+
+    name: ClassVar[str] = "apgd-dlr"
+    title: ClassVar[str] = "APGD-DLR"
+    norm: ClassVar[Norm] = "linf"
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _linf_epsilon()
+    steps: int = _steps(100)
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ApgdT:
+    """APGD on the targeted difference-of-logits ratio, towards each of the likeliest wrong classes in turn, nine at most."""
+
+    name: ClassVar[str] = "apgd-t"
+    title: ClassVar[str] = "APGD-T"
+    norm: ClassVar[Norm] = "linf"
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _linf_epsilon()
+    steps: int = _steps(100, "Gradient steps per target class.")
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class FabT:
+    """The smallest change that crosses to each of the likeliest wrong classes (Croce and Hein 2020), nine at most."""
+
+    name: ClassVar[str] = "fab-t"
+    title: ClassVar[str] = "FAB-T"
+    norm: ClassVar[Norm] = "linf"
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _linf_epsilon()
+    steps: int = _steps(100, "Gradient steps per target class.")
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """Random squares that are kept where they help: a black-box attack, blind to masked gradients (Andriushchenko 2020)."""
+
+    name: ClassVar[str] = "square"
+    title: ClassVar[str] = "Square"
+    norm: ClassVar[Norm] = "linf"
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _linf_epsilon()
+    queries: int = setting(5000, 1, MOST_QUERIES, "How often the network is asked about an image.")
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -143,17 +242,29 @@ class NoiseShuffled:
 
 
 GradientAttack = Fgsm | PgdLinf | PgdL2 | MiFgsm
-Attack = GradientAttack | NoiseSign | NoiseGaussian | NoiseShuffled
+LibraryAttack = ApgdCe | ApgdDlr | ApgdT | FabT | Square
+Noise = NoiseSign | NoiseGaussian | NoiseShuffled
+Budgeted = GradientAttack | LibraryAttack | Noise
+Attack = Budgeted | Corruption
 
 ATTACKS: dict[str, type[Attack]] = {
     Fgsm.name: Fgsm,
     PgdLinf.name: PgdLinf,
     PgdL2.name: PgdL2,
     MiFgsm.name: MiFgsm,
+    ApgdCe.name: ApgdCe,
+    ApgdDlr.name: ApgdDlr,
+    ApgdT.name: ApgdT,
+    FabT.name: FabT,
+    Square.name: Square,
     NoiseSign.name: NoiseSign,
     NoiseGaussian.name: NoiseGaussian,
     NoiseShuffled.name: NoiseShuffled,
+    **CORRUPTIONS,
 }
+
+LEAST_CLASSES = {ApgdDlr.name: 3, ApgdT.name: 4, FabT.name: 2}
+"""The ratio of logits compares the first with the third, its targeted form with the fourth; FAB-T needs one target."""
 
 
 def attack(identifier: str) -> Attack:
@@ -162,15 +273,41 @@ def attack(identifier: str) -> Attack:
 
 
 def attack_at(name: str, epsilon: str) -> Attack:
-    """Return the defaults of a bare name at a strength such as `8/255` or `0.05`; raises UnknownName or BadSetting."""
+    """Return the defaults of a bare name at a strength such as `8/255` or `0.05`.
+
+    Raises UnknownName, or BadSetting for a strength that is malformed, out of range, or asked of a corruption.
+    """
     if name not in ATTACKS:
         raise UnknownName("attack", name, ATTACKS)
-    return replace(ATTACKS[name](), epsilon=settings.read_fraction(f"{name}.epsilon", epsilon))
+    found = ATTACKS[name]()
+    if not has_epsilon(found):
+        raise BadSetting(f"{name} has no epsilon; its settings are {', '.join(one.name for one in fields(found))}.")
+    return replace(found, epsilon=settings.read_fraction(f"{name}.epsilon", epsilon))
+
+
+def has_epsilon(spec: Attack) -> TypeGuard[Budgeted]:
+    """Return whether a spec has a budget: all but the corruptions."""
+    return isinstance(spec, Budgeted)
 
 
 def identify(spec: Attack) -> str:
     """Return the full id of a spec, all settings included; `attack` reads it back."""
     return settings.identifier(spec)
+
+
+def obstacle(spec: Attack, classes: int) -> str:
+    """Return why an attack does not apply to a model of so many classes, as one sentence; empty where it does."""
+    least = LEAST_CLASSES.get(spec.name, 1)
+    if isinstance(spec, GradientAttack) and spec.target != NO_TARGET:
+        least = 2
+    return "" if classes >= least else f"{spec.name} needs at least {least} classes, the model has {classes}."
+
+
+def check_applicable(spec: Attack, classes: int) -> None:
+    """Raise BadInput where `obstacle` finds one."""
+    found = obstacle(spec, classes)
+    if found:
+        raise BadInput(f"Not applicable: {found}")
 
 
 def cards() -> tuple[AttackCard, ...]:

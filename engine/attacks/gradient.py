@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.attacks.catalogue import Fgsm, GradientAttack, MiFgsm, PgdL2
+from engine.attacks.catalogue import LEAST_LIKELY, NEXT, NO_TARGET, Fgsm, GradientAttack, MiFgsm, PgdL2
 from engine.attacks.seeding import Purpose, drawn
 
 TINIEST = torch.finfo(torch.float32).tiny
@@ -98,6 +98,20 @@ class Task:
     labels: Tensor
     start: Tensor
     """Change of each image at the outset."""
+    targets: Tensor | None = None
+    """(batch,) class each image is to be mistaken for; None for any wrong one."""
+
+    def is_reached(self, rows: Tensor, answers: Tensor) -> Tensor:
+        """Return (rows,) bool: answering these labels is what the attack wants of the images `rows`."""
+        if self.targets is None:
+            return answers != self.labels[rows]
+        return answers == self.targets[rows]
+
+    def gains(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Return (rows,) what the ascent climbs: cross-entropy away from the label, or towards the target."""
+        if self.targets is None:
+            return F.cross_entropy(logits, self.labels[rows], reduction="none")
+        return -F.cross_entropy(logits, self.targets[rows], reduction="none")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -105,9 +119,11 @@ class Found:
     """What an ascent found for each image."""
 
     points: Tensor
-    """The point of the highest loss; where only others were accepted, the first of those."""
+    """The point of the highest gain; where only others were accepted, the first of those."""
     last: Tensor
     """Where the ascent ended."""
+    crossed: Tensor
+    """(batch,) bool: some point before the last step did what the attack wants, before it was rounded."""
     broken: Tensor
     """(batch,) bool: logits or gradient were not finite, and the image was given up."""
 
@@ -116,27 +132,48 @@ Accept = Callable[[Tensor, Tensor], Tensor]
 """Given (rows,) indices into the task and their points, returns (rows,) bool: the attack has succeeded there."""
 
 
+def accept_none(rows: Tensor, _points: Tensor) -> Tensor:
+    """Accept no point, so that the strongest one is kept whether or not it succeeds."""
+    return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+
+
 def ascend(bundle: Classifier, task: Task, ascent: Ascent, accept: Accept) -> Found:
-    """Climb the cross-entropy from `task.start` for all steps, also beyond the first success: the strongest point counts."""
+    """Climb the task's gain from its start for all steps, also beyond the first success: the strongest point counts.
+
+    Costs `ascent.steps` forward and backward passes and, where there is more than one point to choose from, one forward
+    pass more.
+    """
     climb = _Climb.at(task)
     momentum = torch.zeros_like(task.start)
-    for step in range(ascent.steps + 1):
-        rows = (~climb.broken).nonzero()[:, 0]
+    for step in range(ascent.steps):
+        rows = climb.going()
         if not len(rows):
             break
         points = task.images[rows] + climb.change[rows]
-        logits, losses, gradient = _differentiate(bundle, points, task.labels[rows])
+        logits, gains, gradient = _differentiate(bundle, task, rows, points)
         sound = logits.isfinite().all(dim=1) & gradient.flatten(1).isfinite().all(dim=1)
-        climb.broken[rows[~sound]] = True
-        climb.note_success(rows, sound & (logits.argmax(dim=1) != task.labels[rows]), points, accept)
-        # The loss of the start does not count: a masked gradient must not pass off a clean image as an attacked one.
-        climb.note_loss(rows, sound & (step > 0), losses)
-        if step < ascent.steps:
-            going = rows[sound]
-            climb.change[going], momentum[going] = ascent.advance(
-                task.images[going], climb.change[going], momentum[going], gradient[sound]
-            )
-    return Found(task.images + climb.chosen(task, accept), task.images + climb.change, climb.broken)
+        # The gain of the start does not count: a masked gradient must not pass off a clean image as an attacked one.
+        climb.note(task, rows, (points, logits, gains), (sound, step > 0), accept)
+        rows, gradient = rows[sound], gradient[sound]
+        climb.change[rows], momentum[rows] = ascent.advance(
+            task.images[rows], climb.change[rows], momentum[rows], gradient
+        )
+    _arrive(bundle, task, climb, ascent, accept)
+    return Found(task.images + climb.chosen(task, accept), task.images + climb.change, climb.crossed, climb.broken)
+
+
+def _arrive(bundle: Classifier, task: Task, climb: _Climb, ascent: Ascent, accept: Accept) -> None:
+    """Take the last point into account."""
+    if ascent.steps == 1:  # It is the only one that counts: asking what it gains would double the price of FGSM.
+        climb.best = climb.change.clone()
+        return
+    rows = climb.going()
+    if len(rows):
+        points = task.images[rows] + climb.change[rows]
+        with torch.no_grad():
+            logits = bundle.logits(points)
+        gains = task.gains(rows, logits).double()
+        climb.note(task, rows, (points, logits, gains), (logits.isfinite().all(dim=1), True), accept)
 
 
 @dataclass(slots=True)
@@ -145,30 +182,51 @@ class _Climb:
 
     change: Tensor
     best: Tensor
-    best_loss: Tensor
+    best_gain: Tensor
     success: Tensor
     succeeded: Tensor
+    crossed: Tensor
     broken: Tensor
 
     @classmethod
     def at(cls, task: Task) -> _Climb:
         never = torch.zeros_like(task.labels, dtype=torch.bool)
         lowest = torch.full_like(task.labels, -torch.inf, dtype=torch.float64)
-        return cls(task.start.clone(), task.start.clone(), lowest, task.start.clone(), never, never.clone())
+        start = task.start
+        return cls(start.clone(), start.clone(), lowest, start.clone(), never, never.clone(), never.clone())
 
-    def note_success(self, rows: Tensor, fooled: Tensor, points: Tensor, accept: Accept) -> None:
-        """Keep the first point of an image that is accepted."""
-        new = fooled & ~self.succeeded[rows]
+    def going(self) -> Tensor:
+        """(rows,) the images that have not been given up."""
+        return (~self.broken).nonzero()[:, 0]
+
+    def note(
+        self,
+        task: Task,
+        rows: Tensor,
+        seen: tuple[Tensor, Tensor, Tensor],
+        counts: tuple[Tensor, bool],
+        accept: Accept,
+    ) -> None:
+        """Give up what is not sound; keep the first point that is accepted and, where gains count, the highest."""
+        (points, logits, gains), (sound, gains_count) = seen, counts
+        self.broken[rows[~sound]] = True
+        reached = sound & task.is_reached(rows, logits.argmax(dim=1))
+        self.crossed[rows] |= reached
+        self._note_success(rows, reached, points, accept)
+        if gains_count:
+            self._note_gain(rows[sound], gains[sound])
+
+    def _note_success(self, rows: Tensor, reached: Tensor, points: Tensor, accept: Accept) -> None:
+        new = reached & ~self.succeeded[rows]
         if new.any():
             accepted = rows[new][accept(rows[new], points[new])]
             self.success[accepted] = self.change[accepted]
             self.succeeded[accepted] = True
 
-    def note_loss(self, rows: Tensor, counts: Tensor, losses: Tensor) -> None:
-        """Keep the point of an image whose loss is the highest so far."""
-        better = rows[counts & (losses > self.best_loss[rows])]
+    def _note_gain(self, rows: Tensor, gains: Tensor) -> None:
+        better = rows[gains > self.best_gain[rows]]
         self.best[better] = self.change[better]
-        self.best_loss[rows] = torch.where(counts, losses.maximum(self.best_loss[rows]), self.best_loss[rows])
+        self.best_gain[rows] = gains.maximum(self.best_gain[rows])
 
     def chosen(self, task: Task, accept: Accept) -> Tensor:
         """The strongest change, unless only another one succeeds."""
@@ -202,14 +260,32 @@ def start_of(spec: GradientAttack, images: Tensor, seeds: Tensor) -> Tensor:
     return _visible(images, float(spec.epsilon) * start.to(images.device))
 
 
-def _differentiate(bundle: Classifier, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits (batch, classes), losses (batch,) and the gradient of their sum by the points."""
+def targets_of(rule: str, labels: Tensor, logits: Tensor, seeds: Tensor) -> Tensor | None:
+    """Return (batch,) the class each image is to be mistaken for by a rule of the catalogue; None where it has no target.
+
+    labels, seeds: (batch,); logits: (batch, classes) of the clean images. A target is never the label itself.
+    """
+    classes = logits.shape[1]
+    if rule == NO_TARGET:
+        return None
+    if rule == NEXT:
+        return (labels + 1) % classes
+    if rule == LEAST_LIKELY:
+        others = logits.clone()
+        others[torch.arange(len(labels), device=labels.device), labels] = torch.inf
+        return others.argmin(dim=1)
+    steps = drawn(seeds, Purpose.TARGET, partial(_one_of, classes - 1))
+    return (labels + 1 + steps.to(labels.device)) % classes
+
+
+def _differentiate(bundle: Classifier, task: Task, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits (rows, classes), gains (rows,) and the gradient of their sum by the points."""
     points = points.detach().requires_grad_()
     logits = bundle.logits(points)
-    losses = F.cross_entropy(logits, labels, reduction="none")
+    gains = task.gains(rows, logits)
     # The sum, not the mean: the gradient of an image must not depend on how many others there are.
-    (gradient,) = torch.autograd.grad(losses.sum(), points)
-    return logits.detach(), losses.detach().double(), gradient
+    (gradient,) = torch.autograd.grad(gains.sum(), points)
+    return logits.detach(), gains.detach().double(), gradient
 
 
 def _visible(images: Tensor, change: Tensor) -> Tensor:
@@ -230,3 +306,7 @@ def _in_ball(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return one change of random direction and of a length uniform in [0, 1]."""
     direction = torch.randn(shape, generator=generator)
     return torch.rand((), generator=generator) * direction / direction.norm()
+
+
+def _one_of(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, count, (), generator=generator)

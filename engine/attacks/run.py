@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine import images
-from engine.attacks import gradient, inspection, noise, rounding
-from engine.attacks.catalogue import Attack, GradientAttack, NoiseGaussian, NoiseShuffled, NoiseSign, PgdL2, PgdLinf
+from engine.attacks import catalogue, corruption, gradient, inspection, library, noise, rounding
+from engine.attacks.catalogue import (
+    NO_TARGET,
+    Attack,
+    GradientAttack,
+    LibraryAttack,
+    NoiseGaussian,
+    NoiseShuffled,
+    NoiseSign,
+    PgdLinf,
+)
+from engine.attacks.corruption_specs import Corruption
 from engine.attacks.gradient import Classifier
 from engine.attacks.isolation import isolated
+from engine.attacks.subjects import Subjects, answers, rounded, unit
 from engine.errors import WorkFailed
 from engine.models.prediction import predictions
 from engine.records import Outcome, Prediction, Status
 
+__all__ = ["Attacked", "run", "unit"]
+
+NOWHERE = -1
+"""Target of an image that the attack aims at no class."""
 TOLERANCE = 1e-6
 """How far, in [0, 1] units, a measured norm may exceed its budget: float arithmetic only."""
 
@@ -30,18 +45,6 @@ class Attacked:
     outcomes: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Subjects:
-    """The correctly classified images of a batch."""
-
-    images: Tensor
-    """(batch, channels, height, width) float32 in [0, 1]."""
-    clean: np.ndarray
-    """The same as uint8."""
-    labels: Tensor
-    seeds: Tensor
-
-
 def run(
     bundle: Classifier, pictures: Tensor, labels: Tensor, spec: Attack, seeds: Tensor, *, samples: tuple[str, ...]
 ) -> Attacked:
@@ -49,69 +52,90 @@ def run(
 
     pictures: (batch, channels, height, width) float32, multiples of 1/255 in [0, 1]; labels, seeds: (batch,) int64, one
     seed per image. Of each image the point of the highest loss is kept; where that one, stored, does not fool, the first that does.
-    Raises BadInput for images, labels, seeds or logits that cannot be judged, and WorkFailed if a budget is exceeded.
+    Raises BadInput for images, labels, seeds or logits that cannot be judged and for an attack that does not apply to so
+    few classes, and WorkFailed if a budget is exceeded.
     """
+    catalogue.check_applicable(spec, len(bundle.classes))
     clean = inspection.check_images(pictures)
     inspection.check_labels(labels, len(clean), len(bundle.classes))
     inspection.check_seeds(seeds, samples, len(clean))
     # Copied into plain strides: what a convolution answers depends, in the last bits, on the layout of its input.
     plain = torch.empty(pictures.shape, device=bundle.device).copy_(pictures)
+    labels = labels.to(bundle.device)
+    stored, failed, targets = clean.copy(), np.zeros(len(clean), dtype=bool), np.full(len(clean), NOWHERE)
     with isolated(bundle.network):
-        before = _answers(bundle, plain)
+        before = answers(bundle, plain)
         inspection.check_logits(before, len(clean), len(bundle.classes))
-        stored, failed = _perturbed(bundle, Subjects(plain, clean, labels.to(bundle.device), seeds), spec, before)
-        after = _answers(bundle, unit(stored, bundle.device))
+        correct, subjects = _subjects(clean, plain, (labels, seeds, before), spec)
+        if correct.any():
+            stored[correct], failed[correct] = _dispatched(bundle, subjects, spec)
+        after = answers(bundle, unit(stored, bundle.device))
+    if subjects.targets is not None:
+        targets[correct] = subjects.targets.cpu().numpy()
     failed |= ~after.isfinite().all(dim=1).cpu().numpy()
     stored[failed] = clean[failed]
     after[torch.from_numpy(failed).to(after.device)] = before[torch.from_numpy(failed).to(after.device)]
-    outcomes = _outcomes(samples, labels.tolist(), (clean, stored), (predictions(before), predictions(after)), failed)
+    judged = _Judged(labels.tolist(), predictions(before), predictions(after), failed, targets)
+    outcomes = _outcomes(samples, judged, (clean, stored))
     _verify(spec, outcomes, stored[0].size)
     stored.setflags(write=False)
     return Attacked(stored, outcomes)
 
 
-def unit(pictures: np.ndarray, device: torch.device) -> Tensor:
-    """Return uint8 images as float32 in [0, 1] on a device."""
-    return torch.from_numpy(images.to_float(pictures)).to(device)
-
-
-def _answers(bundle: Classifier, pictures: Tensor) -> Tensor:
-    with torch.no_grad():
-        return bundle.logits(pictures)
-
-
-def _perturbed(bundle: Classifier, batch: Subjects, spec: Attack, before: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the stored images (batch, channels, height, width) uint8 and (batch,) bool: given up."""
-    correct = torch.tensor([p.label for p in predictions(before)], device=batch.labels.device) == batch.labels
-    chosen = correct.cpu().numpy()
-    stored, failed = batch.clean.copy(), np.zeros(len(chosen), dtype=bool)
-    if chosen.any():
-        subjects = Subjects(
-            batch.images[correct], batch.clean[chosen], batch.labels[correct], batch.seeds[torch.from_numpy(chosen)]
-        )
-        stored[chosen], failed[chosen] = _dispatched(bundle, subjects, spec)
-    return stored, failed
+def _subjects(
+    clean: np.ndarray, plain: Tensor, known: tuple[Tensor, Tensor, Tensor], spec: Attack
+) -> tuple[np.ndarray, Subjects]:
+    """Return which images of a batch are right, and those; known: (batch,) labels and seeds, (batch, classes) logits."""
+    labels, seeds, before = known
+    correct = torch.tensor([p.label for p in predictions(before)], device=labels.device) == labels
+    rows = correct.cpu()
+    rule = spec.target if isinstance(spec, GradientAttack) else NO_TARGET
+    targets = gradient.targets_of(rule, labels[correct], before[correct], seeds[rows])
+    return rows.numpy(), Subjects(plain[correct], clean[rows.numpy()], labels[correct], seeds[rows], targets)
 
 
 def _dispatched(bundle: Classifier, subjects: Subjects, spec: Attack) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(spec, NoiseSign):
-        noisy = noise.sign_noise(subjects.images, float(spec.epsilon), subjects.seeds)
-        return _rounded(subjects.clean, noisy, spec), np.zeros(len(noisy), dtype=bool)
+    """Return the stored images (batch, channels, height, width) uint8 and (batch,) bool: given up."""
+    if isinstance(spec, LibraryAttack):
+        return library.attack(bundle, subjects, spec)
+    if isinstance(spec, GradientAttack):
+        return _climbed(bundle, subjects, spec)
     if isinstance(spec, (NoiseGaussian, NoiseShuffled)):
         return _matched(bundle, subjects, spec)
-    return _climbed(bundle, subjects, spec)
+    if isinstance(spec, NoiseSign):
+        noisy = noise.sign_noise(subjects.images, float(spec.epsilon), subjects.seeds)
+    else:
+        noisy = corruption.corrupted(spec, subjects.images, subjects.seeds)
+    return rounded(subjects.clean, noisy, spec), np.zeros(len(noisy), dtype=bool)
 
 
 def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> tuple[np.ndarray, np.ndarray]:
-    """Attack by gradient ascent."""
+    """Attack by gradient ascent; climb again, minding the rounding, where only rounding undid a success."""
+    ascent, points_of = gradient.ascent_of(spec), partial(gradient.ascend, bundle)
+    found = points_of(_task(subjects, spec), ascent, gradient.accept_none)
+    points, rows = found.points, found.crossed.nonzero()[:, 0]
+    if len(rows):
+        lost = rows[~_accept(bundle, subjects, spec)(rows, points[rows])]
+        if len(lost):
+            again = subjects.at(lost)
+            points[lost] = points_of(_task(again, spec), ascent, _accept(bundle, again, spec)).points
+    return rounded(subjects.clean, points, spec), found.broken.cpu().numpy()
 
-    def fools_when_stored(rows: Tensor, points: Tensor) -> Tensor:
-        stored = _rounded(subjects.clean[rows.cpu().numpy()], points, spec)
-        return _answers(bundle, unit(stored, points.device)).argmax(dim=1) != subjects.labels[rows]
 
-    task = gradient.Task(subjects.images, subjects.labels, gradient.start_of(spec, subjects.images, subjects.seeds))
-    found = gradient.ascend(bundle, task, gradient.ascent_of(spec), fools_when_stored)
-    return _rounded(subjects.clean, found.points, spec), found.broken.cpu().numpy()
+def _task(subjects: Subjects, spec: GradientAttack) -> gradient.Task:
+    start = gradient.start_of(spec, subjects.images, subjects.seeds)
+    return gradient.Task(subjects.images, subjects.labels, start, subjects.targets)
+
+
+def _accept(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> gradient.Accept:
+    """Return the judge of points as they would be stored."""
+    task = _task(subjects, spec)
+
+    def succeeds(rows: Tensor, points: Tensor) -> Tensor:
+        kept = rounded(subjects.clean[rows.cpu().numpy()], points, spec)
+        return task.is_reached(rows, answers(bundle, unit(kept, points.device)).argmax(dim=1))
+
+    return succeeds
 
 
 def _matched(
@@ -121,34 +145,33 @@ def _matched(
     attacked, failed = _climbed(bundle, subjects, PgdLinf(spec.epsilon, spec.steps))
     delta = unit(attacked, subjects.images.device) - subjects.images
     if isinstance(spec, NoiseShuffled):
-        return _rounded(subjects.clean, noise.shuffled(subjects.images, delta, subjects.seeds), spec), failed
+        return rounded(subjects.clean, noise.shuffled(subjects.images, delta, subjects.seeds), spec), failed
     noisy = noise.same_norm_noise(subjects.images, delta, subjects.seeds, draws=1)
     reach = ((attacked.astype(np.int64) - subjects.clean) ** 2).sum(axis=(1, 2, 3))
     return rounding.within_l2(subjects.clean, noisy.cpu().numpy(), reach), failed
 
 
-def _rounded(clean: np.ndarray, points: Tensor, spec: Attack) -> np.ndarray:
-    """Return points as they are stored: nearest 8-bit values within the budget of `spec`."""
-    wanted = points.detach().cpu().numpy()
-    if isinstance(spec, PgdL2):
-        return rounding.within_l2(clean, wanted, np.full(len(clean), rounding.l2_reach(spec.epsilon)))
-    return rounding.within_linf(clean, wanted, rounding.linf_reach(spec.epsilon))
+@dataclass(frozen=True, eq=False, slots=True)
+class _Judged:
+    """What the network said of each image of a batch."""
+
+    labels: list[int]
+    before: list[Prediction]
+    after: list[Prediction]
+    failed: np.ndarray
+    targets: np.ndarray
+    """(batch,) int64, `NOWHERE` where the attack aimed at no class."""
 
 
-def _outcomes(
-    samples: tuple[str, ...],
-    labels: list[int],
-    sides: tuple[np.ndarray, np.ndarray],
-    answers: tuple[list[Prediction], list[Prediction]],
-    failed: np.ndarray,
-) -> tuple[Outcome, ...]:
-    change = np.abs(sides[1].astype(np.int64) - sides[0]).reshape(len(labels), -1)
+def _outcomes(samples: tuple[str, ...], judged: _Judged, sides: tuple[np.ndarray, np.ndarray]) -> tuple[Outcome, ...]:
+    change = np.abs(sides[1].astype(np.int64) - sides[0]).reshape(len(samples), -1)
     linf, l2 = change.max(axis=1) / 255, np.sqrt((change**2).sum(axis=1)) / 255
     found = []
-    for k, (sample, label) in enumerate(zip(samples, labels, strict=True)):
-        before, after = answers[0][k], answers[1][k]
-        status = "failed" if failed[k] else _status(label, before, after, is_changed=bool(linf[k]))
-        found.append(Outcome(sample, label, status, before, after, float(linf[k]), float(l2[k])))
+    for k, (sample, label) in enumerate(zip(samples, judged.labels, strict=True)):
+        before, after = judged.before[k], judged.after[k]
+        status = "failed" if judged.failed[k] else _status(label, before, after, is_changed=bool(linf[k]))
+        target = None if judged.targets[k] == NOWHERE else int(judged.targets[k])
+        found.append(Outcome(sample, label, status, before, after, float(linf[k]), float(l2[k]), target))
     return tuple(found)
 
 
@@ -162,6 +185,8 @@ def _status(label: int, before: Prediction, after: Prediction, *, is_changed: bo
 
 def _verify(spec: Attack, outcomes: tuple[Outcome, ...], pixels: int) -> None:
     """Raise WorkFailed if a stored image lies outside its budget, which no setting can make happen."""
+    if isinstance(spec, Corruption):
+        return
     epsilon = float(spec.epsilon)
     limit = epsilon * np.sqrt(pixels) if isinstance(spec, NoiseGaussian) else epsilon
     for outcome in outcomes:

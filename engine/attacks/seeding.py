@@ -16,6 +16,9 @@ class Purpose(IntEnum):
     SIGNS = 0x1C69B3F74AC4AE35
     GAUSSIAN = 0x2545F4914F6CDD1D
     ORDER = 0x369DEA0F31A53F85
+    TARGET = 0x5851F42D4C957F2D
+    CORRUPTION = 0x14057B7EF767814F
+    STRIPES = 0x27BB2EE687B0B0FD
 
 
 def drawn(seeds: Tensor, purpose: Purpose, draw: Callable[[Generator], Tensor]) -> Tensor:
