@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Literal, TypeGuard
@@ -308,6 +309,17 @@ def check_applicable(spec: Attack, classes: int) -> None:
     found = obstacle(spec, classes)
     if found:
         raise BadInput(f"Not applicable: {found}")
+
+
+def autoattack(epsilon: Fraction) -> tuple[LibraryAttack, ...]:
+    """Return the four attacks of AutoAttack (Croce and Hein 2020) with its standard parameters, in its order."""
+    return ApgdCe(epsilon), ApgdT(epsilon), FabT(epsilon), Square(epsilon)
+
+
+def is_autoattack(specs: Sequence[Attack], epsilon: Fraction, classes: int) -> bool:
+    """Return whether the worst case over `specs` may be called AutoAttack: all four, standard, none left out."""
+    standard = autoattack(epsilon)
+    return set(standard) <= set(specs) and not any(obstacle(spec, classes) for spec in standard)
 
 
 def cards() -> tuple[AttackCard, ...]:

@@ -28,7 +28,7 @@ from engine.attacks.subjects import Subjects, answers, rounded, unit
 
 SQUARES = 0
 """Seed of the stream of squares."""
-STEP = 0x9E3779B97F4A7C15 >> 1
+STEP = 0x9E3779B97F4A7C1
 """Added to an image's seed for each further target class, so that each has a start of its own."""
 SILENT = logging.getLogger("engine.attacks.library")
 SILENT.addHandler(logging.NullHandler())
