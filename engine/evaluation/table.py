@@ -15,6 +15,14 @@ from engine.statistics import Estimate
 HEADLINES = {"sufficient": "agreement", "transplant": "carried", "restore": "restored", "joint_restore": "restored"}
 """The column whose interval is called plain `low` and `high`; any other column's is `<column>_low`, `<column>_high`."""
 
+CONTROLS = {"wrong_class": "wrong class", "noisy_copy": "noisy copy", "swap": "other image"}
+ASKED = {
+    "sufficient": ("wrong_class", "swap"),
+    "transplant": ("wrong_class", "swap"),
+    "restore": ("wrong_class", "noisy_copy", "swap"),
+}
+"""The controls that the table shows of each question."""
+
 
 def as_json(found: Evaluation) -> dict[str, Any]:
     """Return the documented JSON."""
@@ -38,29 +46,35 @@ def as_json(found: Evaluation) -> dict[str, Any]:
 
 
 def text(found: dict[str, Any]) -> str:
-    """Return the JSON of an evaluation as a table: percentages with their 95 % intervals."""
-    kept = [f"{share:.0%}" for share in found["kept"]]
-    maps = [str(count) for count in found["maps"]]
+    """Return the JSON of an evaluation as a table of one screen: percentages with their 95 % intervals.
+
+    Every size is shown for each method's own answer; the controls stand beside it at one size in the middle.
+    """
     rows = found["methods"]
+    kept, maps = [f"{share:.0%}" for share in found["kept"]], [str(count) for count in found["maps"]]
+    share, count = len(kept) // 2, len(maps) // 2
+    restored = [(row["name"], row["restore"]) for row in rows]
+    restored += [("two-run joint", row["joint_restore"]) for row in rows if "joint_restore" in row]
     lines = [
-        f"{found['model']} on {found['data']}: {found['images']} correctly classified images from index "
-        f"{found['first']} on, {found['fooled']} fooled by {found['attack']}; {found['sites']} sites, "
-        f"{found['total_maps']} feature maps. Percent [95 % interval].",
-        f"No claim may choose maps of {', '.join(found['left_out'])}: a few of them carry any answer trivially.",
-        *_section("Sufficient: a share of every site kept, the rest zeroed; the answer stays", kept),
-        *_rates(rows, "sufficient", ("agreement", "wrong_class", "swap")),
-        *_means(rows, "sufficient", "kl"),
-        *_section("Transplant: maps copied into another class's run; the label goes over", maps),
-        *_rates(rows, "transplant", ("carried", "wrong_class", "swap")),
-        *_section("Restore: clean maps put back into the adversarial run; the label returns", maps),
-        *_rates(rows, "restore", ("restored", "wrong_class", "noisy_copy", "swap")),
-        *_rates([row for row in rows if "joint_restore" in row], "joint_restore", ("restored", "wrong_class")),
-        *_section("One site at a time, the others whole", kept),
-        *_rates(rows, "one_site", ("keep", "swap")),
-        *_scalars(rows),
-        *_unaimed(rows),
+        *_head(found),
+        f"Sufficient: a share of every site kept, the rest zeroed; the answer stays. At {kept[share]}:",
+        _line("", [*kept, *_titles("sufficient"), f"{'KL, nats':>18}"]),
+        *(
+            _line(row["name"], [*_moved(row["sufficient"], "sufficient", share), _divergence(row, share)])
+            for row in rows
+        ),
+        "",
+        f"Transplant: maps copied into another class's run; the label goes over. With {maps[count]}:",
+        _line("", [*maps, *_titles("transplant")]),
+        *(_line(row["name"], _moved(row["transplant"], "transplant", count)) for row in rows),
+        "",
+        f"Restore: clean maps put into the adversarial run; the label returns. With {maps[count]}:",
+        _line("", [*maps, *_titles("restore")]),
+        *(_line(name, _moved(group, "restore", count)) for name, group in restored),
+        *_rest(rows, kept),
+        *_notes(found),
     ]
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _method(row: MethodRow) -> dict[str, Any]:
@@ -103,47 +117,83 @@ def _lists(name: str, prefix: str, values: Estimates) -> dict[str, list[float]]:
     }
 
 
-def _section(title: str, heads: Iterable[str]) -> list[str]:
-    return ["", title, f"{'':<26}" + "".join(f"{head:>15}" for head in heads)]
+def _head(found: dict[str, Any]) -> list[str]:
+    return [
+        f"{found['model']} on {found['data']}: {found['images']} correctly classified images from index "
+        f"{found['first']} on, {found['fooled']} of them fooled by {found['attack']};",
+        f"{found['sites']} sites, {found['total_maps']} feature maps. Percent [95 % interval].",
+        "",
+    ]
 
 
-def _rates(rows: list[dict[str, Any]], group: str, columns: tuple[str, ...]) -> list[str]:
-    lines = []
-    for row in rows:
-        for column in columns:
-            prefix = "" if HEADLINES.get(group) == column else f"{column}_"
-            values, lows, highs = (row[group][name] for name in (column, f"{prefix}low", f"{prefix}high"))
-            cells = (
-                f"{100 * v:.0f} [{100 * a:.0f}, {100 * b:.0f}]" for v, a, b in zip(values, lows, highs, strict=True)
-            )
-            name = "two-run joint" if group == "joint_restore" else row["name"]
-            lines.append(_line(name, column, cells))
-    return lines
+def _titles(question: str) -> list[str]:
+    return [CONTROLS[name] for name in ASKED[question]]
 
 
-def _means(rows: list[dict[str, Any]], group: str, column: str) -> list[str]:
-    return [_line(row["name"], column, (f"{value:.3f}" for value in row[group][column])) for row in rows]
+def _moved(group: dict[str, Any], question: str, middle: int) -> list[str]:
+    headline = HEADLINES[question]
+    answers = [_percent(group, headline, k) for k in range(len(group[headline]))]
+    return [*answers, *(_percent(group, name, middle) for name in ASKED[question])]
 
 
-def _line(name: str, column: str, cells: Iterable[str]) -> str:
-    return f"{name:<14}{column:<12}" + "".join(f"{cell:>15}" for cell in cells)
+def _divergence(row: dict[str, Any], middle: int) -> str:
+    value, low, high = (f"{row['sufficient'][name][middle]:.2f}" for name in ("kl", "kl_low", "kl_high"))
+    return f"{f'{value} [{low}, {high}]':>18}"
 
 
-def _unaimed(rows: list[dict[str, Any]]) -> list[str]:
-    names = [row["name"] for row in rows if not row["takes_aim"]]
-    note = "cannot be aimed at a class: their low wrong_class proves nothing."
-    return ["", f"{', '.join(names)} {note}"] if names else []
+def _percent(group: dict[str, Any], column: str, index: int) -> str:
+    prefix = "" if column in HEADLINES.values() else f"{column}_"
+    value, low, high = (100 * group[name][index] for name in (column, f"{prefix}low", f"{prefix}high"))
+    return f"{value:.0f} [{low:.0f}, {high:.0f}]"
 
 
-def _scalars(rows: list[dict[str, Any]]) -> list[str]:
-    heads = ("maps to restore", "seed", "noise", "class", "other class", "shuffled", "passes", "ms")
-    lines = ["", "Fewest maps that restore; Jaccard of the kept fifths; cost of one score per image"]
-    lines.append(f"{'':<13}" + "".join(f"{head:>21}" if k == 0 else f"{head:>13}" for k, head in enumerate(heads)))
-    for row in rows:
-        restore, alike = row["restore"], row["class_jaccard"]
-        mean = f"{restore['mean_maps']:.1f} [{restore['mean_maps_low']:.1f}, {restore['mean_maps_high']:.1f}]"
-        similar = (row["seed_jaccard"], row["noise_jaccard"], alike["within"], alike["between"])
-        cells = ["-" if value is None else f"{value:.2f}" for value in (*similar, row["random_weights_jaccard"])]
-        cells += [f"{row['passes_per_image']:.0f}", f"{1000 * row['seconds_per_image']:.1f}"]
-        lines.append(f"{row['name']:<13}{mean:>21}" + "".join(f"{cell:>13}" for cell in cells))
-    return lines
+def _line(name: str, cells: Iterable[str]) -> str:
+    return f"{name:<14}" + "".join(f"{cell:>14}" for cell in cells)
+
+
+def _rest(rows: list[dict[str, Any]], kept: list[str]) -> list[str]:
+    share = len(kept) // 2 + 1
+    title = f"Fewest maps that restore; one site keeps {kept[share]}, the others are whole; Jaccard of the kept fifths; cost"
+    heads = (
+        "fewest maps",
+        "answer stays",
+        "other image",
+        "other seed",
+        "noise",
+        "weights shuffled",
+        "passes",
+        "ms/image",
+    )
+    return ["", title, _wide("", heads), *(_wide(row["name"], _scalars(row, share)) for row in rows)]
+
+
+def _scalars(row: dict[str, Any], share: int) -> list[str]:
+    restore = row["restore"]
+    return [
+        f"{restore['mean_maps']:.1f} [{restore['mean_maps_low']:.1f}, {restore['mean_maps_high']:.1f}]",
+        *(_percent(row["one_site"], name, share) for name in ("keep", "swap")),
+        *(_alike(row, name) for name in ("seed_jaccard", "noise_jaccard", "random_weights_jaccard")),
+        f"{row['passes_per_image']:.0f}",
+        f"{1000 * row['seconds_per_image']:.1f}",
+    ]
+
+
+def _alike(row: dict[str, Any], column: str) -> str:
+    value, low, high = (f"{row[name]:.2f}".lstrip("0") for name in (column, f"{column}_low", f"{column}_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _wide(name: str, cells: Iterable[str]) -> str:
+    widths = (19, 15, 14, 18, 18, 18, 8, 10)
+    return f"{name:<12}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    unaimed = [row["name"] for row in found["methods"] if not row["takes_aim"]]
+    note = f"{', '.join(unaimed)} cannot be aimed at a class: a low wrong class proves nothing there."
+    return [
+        "",
+        "Other image: low is good where maps are kept (its own answer should stay), high where they are moved (its class comes).",
+        f"No claim may choose maps of {', '.join(found['left_out'])}: a few of them carry any answer trivially.",
+        *([note] if unaimed else []),
+    ]
