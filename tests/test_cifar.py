@@ -31,18 +31,22 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A store filled by the documented commands."""
-    root = tmp_path_factory.mktemp("cifar")
+def filled(root: Path, *models: str) -> Store:
+    """Return a store filled by the documented commands: models such as `resnet20`, and the data set `cifar10`."""
     (root / "classes.txt").write_text("\n".join(CLASSES))
     folder = ["--store", str(root / "store"), "--classes", str(root / "classes.txt")]
-    weights = str(SHARED / "weights" / "resnet20.safetensors")
-    model = ["model", "add", "--name", "resnet20", "--architecture", "cifar_resnet20", "--weights", weights]
-    assert command_line.main([*model, *folder]) == 0
+    for name in models:
+        weights = str(SHARED / "weights" / f"{name}.safetensors")
+        model = ["model", "add", "--name", name, "--architecture", f"cifar_{name}", "--weights", weights]
+        assert command_line.main([*model, *folder]) == 0
     npz = str(SHARED / "cifar10_test_first1000.npz")
     assert command_line.main(["data", "add", "--name", "cifar10", "--npz", npz, *folder]) == 0
     return Store(root / "store")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return filled(tmp_path_factory.mktemp("cifar"), "resnet20")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +15,7 @@ from engine.errors import BadInput, BadSetting, UnknownName
 from engine.evaluation import pairing, rankings, stability, table, trials, walk
 from engine.evaluation.pairing import Pairs
 from engine.store.store import Store
-from tests import test_cifar, test_scores, toys
+from tests import test_scores, toys
 
 PLANTED = test_scores.PLANTED
 COUNT = 24
@@ -329,31 +327,3 @@ def test_a_request_is_checked_before_anything_runs():
         walk.EvaluationRequest("pgd-linf", 1, ("two-run",))
     with pytest.raises(UnknownName):
         walk.EvaluationRequest("pgd-linf", 10, ("none",))
-
-
-@pytest.mark.shared_data
-@pytest.mark.skipif(
-    not test_cifar.SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-    reason="the folder ../shared/data is not beside this checkout",
-)
-def test_on_cifar_masks_pass_the_published_criterion_on_other_images_too_and_two_runs_carry_labels(tmp_path):
-    root = Path(tmp_path)
-    (root / "classes.txt").write_text("\n".join(test_cifar.CLASSES))
-    folder = ["--store", str(root / "store"), "--classes", str(root / "classes.txt")]
-    weights = str(test_cifar.SHARED / "weights" / "resnet20.safetensors")
-    npz = str(test_cifar.SHARED / "cifar10_test_first1000.npz")
-    model = ["model", "add", "--name", "resnet20", "--architecture", "cifar_resnet20", "--weights", weights]
-    assert command_line.main([*model, *folder]) == 0
-    assert command_line.main(["data", "add", "--name", "cifar10", "--npz", npz, *folder]) == 0
-    asked = ["evaluate", "--store", str(root / "store"), "--model", "resnet20", "--data", "cifar10", "--images", "24"]
-    asked += ["--attack", test_cifar.ATTACK, "--methods", "two-run,mask", "--out", str(root / "table.json")]
-    assert command_line.main(asked) == 0
-    found = json.loads((root / "table.json").read_text())
-    two_run, mask = found["methods"]
-    middle = slice(found["kept"].index(0.1), found["kept"].index(0.3) + 1)
-    assert min(mask["sufficient"]["agreement"][middle]) >= 0.85
-    # The guard of the finding: the mask of one image makes another class's image answer that image's class.
-    assert min(mask["sufficient"]["swap"][middle]) >= 0.80
-    assert two_run["transplant"]["carried"][found["maps"].index(16)] >= 0.88
-    assert two_run["restore"]["restored"][found["maps"].index(32)] >= 0.90
-    assert two_run["restore"]["noisy_copy"][found["maps"].index(32)] <= 0.05

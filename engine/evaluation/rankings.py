@@ -76,7 +76,7 @@ def for_restore(bundle: ModelBundle, method: str, pairs: Pairs, *, seed: int) ->
     """
     own, aimed = wanted(pairs)
     if method == "two-run":
-        return _flow(bundle, own), _flow(bundle, aimed)
+        return flow(bundle, own), flow(bundle, aimed)
     if method == "activation":
         found = by_site(differences(bundle, pairs.clean, pairs.adversarial))
         return found, found
@@ -91,6 +91,16 @@ def joint(bundle: ModelBundle, pairs: Pairs) -> tuple[PerMap, PerMap]:
     """Return the same by the joint mask integrated gradients between the two runs: the two-run score itself."""
     own, aimed = (score(bundle, "two-run", ask, seed=0)[0] for ask in wanted(pairs))
     return own, aimed
+
+
+def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
+    """Return the attack flow from the runs of an ask's starts to those of its images, signed."""
+    found = []
+    for rows in torch.arange(len(ask.images)).split(tracing.batch_limit(bundle)):
+        part = ask.rows(rows)
+        question = scores.Question(part.images, part.targets, part.rivals)
+        found.append(scores.attack_flow(bundle, question, part.starts).scores)
+    return tuple(torch.cat(site) for site in zip(*found, strict=True))
 
 
 def wanted(pairs: Pairs) -> tuple[Ask, Ask]:
@@ -125,12 +135,3 @@ def _scored(bundle: ModelBundle, method: str, ask: Ask, seed: int) -> tuple[PerM
     trace = tracing.record(bundle, ask.starts[:1])
     references = cases.References(ask.starts[:1], ask.rivals[:1], trace, (), "references")
     return extraction.score(bundle, Case(ask.images, ask.targets), references, method=method, seed=seed)
-
-
-def _flow(bundle: ModelBundle, ask: Ask) -> PerMap:
-    found = []
-    for rows in torch.arange(len(ask.images)).split(tracing.batch_limit(bundle)):
-        part = ask.rows(rows)
-        question = scores.Question(part.images, part.targets, part.rivals)
-        found.append(scores.attack_flow(bundle, question, part.starts).scores)
-    return tuple(torch.cat(site) for site in zip(*found, strict=True))
