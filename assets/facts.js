@@ -80,7 +80,7 @@
   const HEADS = ['Layer', 'Stage', 'Maps', 'Adversarial only', 'Shared', 'Clean only', 'Distance', 'Same-size noise',
     'Attack flow', 'Flow under noise', 'Note'];
 
-  const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to zoom into it.';
+  const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to fold or unfold it.';
 
   function network(facts) {
     if (!facts) { ['headline', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }

@@ -2,8 +2,8 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, say } = window.faultline;
-  const drawn = { facts: null, style: null };
+  const { built, byId, fill, make, say } = window.faultline;
+  const drawn = { facts: null, style: null, place: null };
   const unchanged = () => window.dash_clientside.no_update;
 
   function show(facts) {
@@ -13,7 +13,69 @@
     message.textContent = facts ? facts.message : '';
     byId('neuron-body').classList.toggle('unchosen', !facts || Boolean(facts.message));
     fill('neuron-card', ...(facts ? facts.card.map(built) : []));
+    probe(null);
   }
+
+  /* ---- a position of the map: what it answers, and what it sees of both inputs ---- */
+  const HOW = 'Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees.';
+  const share = (value) => `${100 * value}%`;
+
+  function box(left, top, right, bottom) {
+    return make('span', { class: 'field probe', style: { left: share(left), top: share(top), width: share(right - left),
+      height: share(bottom - top) } });
+  }
+
+  function probe(place) {
+    const grid = drawn.facts && drawn.facts.grid;
+    drawn.place = place;
+    document.querySelectorAll('#neuron-card .probe').forEach((old) => old.remove());
+    if (!place || !grid) { say('neuron-probe', grid ? HOW : ''); return; }
+    const [row, column] = place;
+    const [top, bottom] = grid.vertical[row];
+    const [left, right] = grid.horizontal[column];
+    document.querySelectorAll('#neuron-card .seen').forEach((node) => node.append(box(left, top, right, bottom)));
+    document.querySelectorAll('#neuron-card .answers').forEach((node) => node.append(
+      box(column / grid.columns, row / grid.rows, (column + 1) / grid.columns, (row + 1) / grid.rows)));
+    const [height, width] = grid.size;
+    const at = row * grid.columns + column;
+    const range = (low, high, size) => `${Math.round(low * size)} to ${Math.round(high * size)}`;
+    say('neuron-probe', `Row ${row}, column ${column}: clean ${written(grid.clean[at])}, adversarial `
+      + `${written(grid.adversarial[at])}; sees pixels ${range(left, right, width)} across, ${range(top, bottom, height)} down.`);
+  }
+
+  const written = (value) => String(value).replace('-', '−');
+
+  function point(event) {
+    const frame = event.target.closest?.('#neuron-card .answers, #neuron-card .seen');
+    const grid = drawn.facts && drawn.facts.grid;
+    if (!frame || !grid) { return; }
+    const inside = frame.getBoundingClientRect();
+    const part = (at, start, size, count) => Math.min(count - 1, Math.max(0, Math.floor(count * (at - start) / size)));
+    probe([part(event.clientY, inside.top, inside.height, grid.rows), part(event.clientX, inside.left, inside.width, grid.columns)]);
+  }
+
+  const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+  function step(event) {
+    const grid = drawn.facts && drawn.facts.grid;
+    const move = STEPS[event.key];
+    if (!move || !grid || !event.target.closest?.('#neuron-card .answers')) { return; }
+    event.preventDefault();
+    const [row, column] = drawn.place || [Math.floor(grid.rows / 2), Math.floor(grid.columns / 2)];
+    const within = (value, count) => Math.min(count - 1, Math.max(0, value));
+    probe([within(row + move[0], grid.rows), within(column + move[1], grid.columns)]);
+  }
+
+  function overlay(event) {
+    const button = event.target.closest?.('#neuron-overlay');
+    if (!button) { return; }
+    const isOver = byId('neuron-card').classList.toggle('is-over');
+    button.setAttribute('aria-pressed', String(isOver));
+  }
+
+  document.addEventListener('click', point);
+  document.addEventListener('click', overlay);
+  document.addEventListener('keydown', step);
 
   /* Only a new theme needs a new style: reading one costs more than placing twenty nodes. */
   function styleOf(facts) {

@@ -12,11 +12,10 @@
   }
 
   function follow(name) {
-    const [kind, first, last] = name.split(':');
-    if (kind === 'site') { open(name.slice('site:'.length)); }
-    if (kind === 'stage') {
-      window.Plotly.relayout(graph(), { 'xaxis.range': [Number(first) - 0.6, Number(last) + 0.6] });
-    }
+    const kind = name.slice(0, name.indexOf(':'));
+    const rest = name.slice(kind.length + 1);
+    if (kind === 'site') { open(rest); }
+    if (kind === 'stage') { window.dash_clientside.set_props('pick', { data: { fold: rest, t: Date.now() } }); }
   }
 
   function pick(click, label) {

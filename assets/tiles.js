@@ -35,7 +35,7 @@
     return !panel.message && Boolean(ask) && (panel.key !== ask.key || panel.layer !== ask.layer || panel.share !== ask.share);
   }
 
-  function draw(answer, group, sort, scale, difference) {
+  function draw(answer, group, sort, scale, mode) {
     const body = byId("layer-body");
     if (!answer || !body) return;
     // A late answer to an older question must not replace the one that is drawn.
@@ -50,7 +50,7 @@
     const isNew = drawn.panel !== panel;
     if (isNew) build(panel);
     if (isNew || drawn.group !== group || drawn.sort !== sort) arrange(panel, group, sort);
-    paint(panel, scale, Boolean(difference));
+    paint(panel, scale, mode);
     const tiles = byId("layer-tiles");
     tiles.dataset.run = String(Number(tiles.dataset.run || 0) + 1);
   }
@@ -118,8 +118,9 @@
     return `Δ ${panel.change[channel].toFixed(2)}`;
   }
 
-  function paint(panel, scale, difference) {
-    const wanted = `${panel.key}/${panel.site}?${scale}&${difference}`;
+  function paint(panel, scale, mode) {
+    const difference = mode === "difference";
+    const wanted = `${panel.key}/${panel.site}?${scale}&${mode}`;
     if (drawn.paint === wanted) return;
     drawn.paint = wanted;
     const tiles = byId("layer-tiles");
@@ -127,6 +128,7 @@
     const sheet = (name) => `url("${address(panel, name, scale)}")`;
     const height = heightOf(panel, side);
     tiles.classList.toggle("is-difference", difference);
+    tiles.classList.toggle("is-overlay", mode === "overlay");
     tiles.classList.toggle("is-many", panel.group.length > MANY);
     tiles.style.setProperty("--width", `${side}px`);
     tiles.style.setProperty("--height", `${height}px`);
@@ -134,7 +136,10 @@
     tiles.style.setProperty("--rows", Math.ceil(panel.group.length / panel.columns));
     tiles.style.setProperty("--first", sheet(difference ? "difference" : "clean"));
     tiles.style.setProperty("--second", difference ? "none" : sheet("adversarial"));
-    byId("layer-note").textContent = note(panel, scale, difference);
+    for (const name of ["clean", "adversarial"]) {
+      tiles.style.setProperty(`--${name}-input`, `url("/media/examination/${encodeURIComponent(panel.key)}/0/${name}.png")`);
+    }
+    byId("layer-note").textContent = note(panel, scale, mode);
   }
 
   const heightOf = (panel, side) => Math.max(8, Math.min(2 * side, Math.round((side * panel.height) / panel.width)));
@@ -153,13 +158,14 @@
     return `/media/maps/${encodeURIComponent(panel.key)}/${panel.site}/${side}.png?scale=${encodeURIComponent(scale)}`;
   }
 
-  function note(panel, scale, difference) {
+  function note(panel, scale, mode) {
     const parts = [
-      difference
+      mode === "difference"
         ? `Adversarial minus clean: orange is stronger under attack, purple weaker, one scale ${scale === "layer" ? "for the layer" : "per map"}`
         : `Clean left, adversarial right, one colour scale ${scale === "layer" ? "for the layer" : "per map"}`,
     ];
     if (panel.is_pooled) parts.push("tiles are max-pooled to 28 × 28 at most");
+    if (mode === "overlay") parts.push(`laid over the ${panel.images > 1 ? "first " : ""}input: bright where the map answers`);
     if (panel.images > 1) parts.push(`mean over ${panel.images} images`);
     if (panel.is_stem) parts.push("the stem: its few maps carry everything, so claims leave it out");
     else if (panel.is_cut) parts.push("every path runs through this layer: all of its maps together carry any answer");

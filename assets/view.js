@@ -2,14 +2,9 @@
 (function () {
   'use strict';
 
-  const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail',
+  const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail', 'folded',
     'layer', 'channel', 'theme', 'group', 'sort', 'scale'];
-  const CONTROLS = {
-    'model-select': 'model', 'data-select': 'data', 'label-select': 'label', 'attack-select': 'attack',
-    'epsilon-select': 'epsilon', 'outcome-select': 'outcome', 'sample-select': 'sample', 'method-select': 'method',
-    'share-select': 'share', 'layer-select': 'layer', 'detail-select': 'detail', 'theme-switch': 'theme',
-  };
-  const MENUS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'layer'];
+  const CONTROLS = { 'detail-select': 'detail', 'theme-switch': 'theme' };
   /* What an examination depends on; the rest of a view only says how it is shown. */
   const EXAMINED = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method'];
   /* A choice that makes others meaningless clears them; the server then chooses anew. */
@@ -42,11 +37,7 @@
 
   const isCurrent = (work, view) => Boolean(work && work.view && same(work.asked, view));
 
-  function read(field, value) {
-    if (field === 'theme') { return value ? 'dark' : 'light'; }
-    if (field === 'label' && value === 'any') { return null; }
-    return field === 'share' ? Number(value) : value;
-  }
+  const read = (field, value) => (field === 'theme' ? (value ? 'dark' : 'light') : value);
 
   function merge(base, changes, scales) {
     const next = { ...base };
@@ -69,12 +60,20 @@
     return changes;
   }
 
+  /* The stages that are folded, as the link writes them, with one folded or unfolded. */
+  function toggled(folded, stage) {
+    const names = (folded || '').split(',').filter(Boolean);
+    const next = names.includes(stage) ? names.filter((name) => name !== stage) : [...names, stage];
+    return next.join(',') || null;
+  }
+
   function picked(pick, base) {
     const changes = {};
     Object.keys(pick || {}).forEach((name) => {
       if (FIELDS.includes(name) && pick[name] !== base[name]) { changes[name] = pick[name]; }
     });
     if ('layer' in changes && 'channel' in (pick || {})) { changes.channel = pick.channel; }
+    if (pick && pick.fold) { changes.folded = toggled(base.folded, pick.fold); }
     return changes;
   }
 
@@ -93,7 +92,7 @@
     const changes = isPick ? picked(inputs[1], base) : changesOf(context.triggered, base);
     if (!Object.keys(changes).length) { return unchanged(); }
     const next = merge(base, changes, work && work.scales);
-    const isStep = 'layer' in changes || 'channel' in changes || ('sample' in changes && isPick);
+    const isStep = 'layer' in changes || 'channel' in changes || ('sample' in changes && !inputs[1].isFilter);
     window.history[isStep ? 'pushState' : 'replaceState'](null, '', address(next));
     look(next, inputs);
     ahead(work, next);
@@ -117,10 +116,10 @@
 
   function asksOf(work, shown) {
     const { key, request } = work;
-    const { share, detail, theme, channel } = shown;
+    const { share, detail, folded, theme, channel } = shown;
     const open = { request, key, share, layer: shown.layer };
     return {
-      network: { request, key, share, detail, theme, arrived: work.arrived },
+      network: { request, key, share, detail, folded, theme, arrived: work.arrived },
       layer: shown.layer ? { ...open, theme } : null,
       neuron: channel === null ? null : { ...open, channel, theme, gallery: work.gallery },
     };
@@ -169,21 +168,7 @@
     Object.keys(wanted).forEach((level) => ask(level, wanted[level]));
   }
 
-  /* Only what differs is set: drawing ten menus again takes longer than drawing the river. */
-  const known = { menus: {}, isResting: null };
-
-  function menus(work, values) {
-    if (!work.menus.model) { return; }
-    MENUS.forEach((name, k) => {
-      const { options, value } = work.menus[name];
-      const last = known.menus[name];
-      const changes = {};
-      if (!last || !same(last, options)) { changes.data = options; }
-      if (value !== values[k]) { changes.value = value; }
-      if (Object.keys(changes).length) { set(`${name}-select`, changes); }
-      known.menus[name] = options;
-    });
-  }
+  const known = { isResting: null, theme: null };
 
   function status(work) {
     const { text, done, total, is_working: isWorking, can_retry: canRetry } = work.progress;
@@ -202,14 +187,17 @@
   }
 
   /* One answer on the work: everything on the page that follows from it. */
-  function follow(work, view, ...values) {
+  function follow(work, view) {
     if (!work) { return; }
     status(work);
     window.dash_clientside.facts.panels(work);
     if (!isCurrent(work, view)) { return; }
     window.history.replaceState(null, '', address(work.view));
     split(work);
-    menus(work, values);
+    if (work.menus.model) {
+      window.faultline.menus.fill(work.menus);
+      window.faultline.strip.fill(work.menus);
+    }
   }
 
   /* What the view itself sets, where a control does not say it already. */

@@ -34,6 +34,7 @@ LAYER = "layer-select"
 
 INPUTS = "inputs-panel"
 INPUTS_BODY = "inputs-body"
+STRIP = "sample-strip"
 NETWORK = "network-panel"
 NETWORK_BODY = "network-body"
 EMPTY = "empty-state"

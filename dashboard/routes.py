@@ -18,10 +18,14 @@ from engine import DatasetCard, EngineError, Examination, ModelCard, UnknownName
 
 FOREVER = "private,max-age=31536000,immutable"
 """An address never changes its picture: examinations are stored by content, patches carry the contents' hashes."""
+REVALIDATED = "private,no-cache"
+"""Where the address names no content: the tag tells whether the picture is still the same."""
 KEY = re.compile(r"[A-Za-z0-9_-]{1,160}")
 MAP_SIDES = ("clean", "adversarial", "difference")
 PICTURE_SIDES = ("clean", "adversarial", "noise", "perturbation")
 SCALES = ("channel", "layer")
+STRIP, THUMBNAIL = 24, 64
+"""Samples one strip may show, and the side of each in pixels."""
 SHEETS_KEPT, PICTURES_KEPT = 32, 96
 """Encoded pictures held in memory: 32 sheets and 32 grids of at most 0.7 MB, 96 maps (2 KB) and inputs (0.15 MB)."""
 
@@ -44,6 +48,7 @@ class Media:
         self.patches = lru_cache(SHEETS_KEPT)(self._patches)
         self.single = lru_cache(PICTURES_KEPT)(self._single)
         self.picture = lru_cache(PICTURES_KEPT)(self._picture)
+        self.strip = lru_cache(SHEETS_KEPT)(self._strip)
 
     def _sheet(self, key: str, site: int, side: str, scale: str) -> Encoded:
         """Return the tiles of all maps of a site."""
@@ -83,6 +88,16 @@ class Media:
         boxes = [_field(model, site, int(position), pictures.shape[1:3]) for position in positions]
         return _tagged(patches.grid(pictures, boxes))
 
+    def _strip(self, data: DatasetCard, samples: tuple[str, ...]) -> Encoded:
+        """Return thumbnails of samples of a data set, in the order asked for; raises UnknownName."""
+        if not 0 < len(samples) <= STRIP:
+            raise UnknownName("number of samples", len(samples), (f"1 to {STRIP}",))
+        return _tagged(sprites.strip(self._auditor.pictures(data.name, samples), THUMBNAIL))
+
+    def data(self, name: str) -> DatasetCard:
+        """Return the card of a data set by name."""
+        return asks.card("data set", name, self._auditor.datasets())
+
     def cards(self, model: str, data: str) -> tuple[ModelCard, DatasetCard]:
         """Return the cards of a model and a data set by name."""
         return asks.card("model", model, self._auditor.models()), asks.card("data set", data, self._auditor.datasets())
@@ -113,6 +128,10 @@ def register(server: Flask, auditor: Any) -> None:
     def examined_picture(key: str, row: int, side: str) -> Response:
         return _respond(lambda: media.picture(key, row, side))
 
+    @server.get("/media/strip/<data>/<samples>.png")
+    def samples_strip(data: str, samples: str) -> Response:
+        return _respond(lambda: media.strip(media.data(data), tuple(samples.split(","))), REVALIDATED)
+
     @server.get("/media/patches/<model>/<data>/<int:site>/<int:channel>/<order>.png")
     def top_patches(model: str, data: str, site: int, channel: int, order: str) -> Response:
         return _respond(lambda: media.patches(*media.cards(model, data), site, channel, order))
@@ -122,14 +141,14 @@ def register(server: Flask, auditor: Any) -> None:
         return _not_found()
 
 
-def _respond(make: Callable[[], Encoded]) -> Response:
+def _respond(make: Callable[[], Encoded], caching: str = FOREVER) -> Response:
     try:
         encoded = make()
     except EngineError:
         return _not_found()
     response = Response(encoded.body, mimetype="image/png")
     response.set_etag(encoded.tag)
-    response.headers["Cache-Control"] = FOREVER
+    response.headers["Cache-Control"] = caching
     if encoded.amplification is not None:
         response.headers["X-Amplification"] = str(encoded.amplification)
     return cast(Response, response.make_conditional(request))

@@ -38,6 +38,8 @@ class ViewState:
     method: str | None = None
     share: float = 0.2
     detail: str = "blocks"
+    folded: str | None = None
+    """Stages of the river that are drawn as one column, their names joined by commas."""
     layer: str | None = None
     channel: int | None = None
     theme: str = "light"

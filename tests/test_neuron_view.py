@@ -303,3 +303,16 @@ def test_an_unknown_order_of_patches_is_refused():
 )  # fmt: skip
 def test_numbers_are_written_briefly_with_a_real_minus(written, value):
     assert written == value
+
+
+def test_every_position_tells_its_values_and_what_it_sees(examination, site):
+    maps = tuple(side[3] for side in fakes.FakeAuditor().maps(KEY, site))
+    shown = neuron.grid(examination, examination.sites[site], maps)
+    image = examination.images["clean"].shape[1:3]
+    assert np.allclose(np.reshape(shown.clean, maps[0].shape), maps[0], rtol=1e-3)
+    for row, column in ((0, 0), (shown.rows - 1, 1), (2, shown.columns - 1)):
+        planted = np.zeros(maps[0].shape)
+        planted[row, column] = 1.0
+        box = neuron.peak(planted, examination.sites[site], image).box
+        assert shown.vertical[row] == pytest.approx((box.top, box.bottom), abs=1e-4)
+        assert shown.horizontal[column] == pytest.approx((box.left, box.right), abs=1e-4)

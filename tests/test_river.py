@@ -236,3 +236,32 @@ def test_the_browser_finds_columns_places_and_the_outline(examination, compariso
     assert figure.layout.meta["columns"][-1] is None
     assert set(figure.layout.meta["places"]) == {site.name for site in examination.sites}
     assert figure.layout.meta["top"] == curves_figure.DISTANCE_DOMAIN[1]
+
+
+def test_a_folded_stage_is_its_last_column_and_passes_on_what_flows_through_the_others(examination, comparison):
+    whole = river.build(examination, comparison, "blocks")
+    folded = river.build(examination, comparison, "blocks", frozenset({"layer2"}))
+    inside = [column for column in whole.columns if column.stage == "layer2"]
+    assert len(inside) > 1
+    kept = next(column for column in folded.columns if column.stage == "layer2")
+    assert (kept.name, kept.label, kept.stands_for) == (inside[-1].name, "layer2", len(inside))
+    assert [one.name for one in folded.columns] == [one.name for one in whole.columns if one not in inside[:-1]]
+    assert any(band.target == folded.columns.index(kept) for band in folded.bands)
+    assert set(dict(folded.places)) == set(dict(whole.places))
+
+
+def test_a_stage_says_whether_a_click_folds_or_unfolds_it(examination, comparison):
+    def stage(folded):
+        found = river.build(examination, comparison, "blocks", frozenset(folded))
+        lines = curves.build(examination, comparison, found, None)
+        figure = river_figure.draw(found, lines, theme="light", certified=frozenset(), answers=("a", "b"))
+        return next(one for one in figure.layout.annotations if one.name == "stage:layer2")
+
+    assert "fold its" in stage([]).hovertext
+    assert "unfold its" in stage(["layer2"]).hovertext
+
+
+def test_a_stage_that_does_not_exist_folds_nothing(examination, comparison):
+    assert river.build(examination, comparison, "blocks", frozenset({"", "x"})) == river.build(
+        examination, comparison, "blocks"
+    )

@@ -174,3 +174,18 @@ def test_padding_behind_the_last_channel_is_transparent():
     image = Image.open(io.BytesIO(sprites.sheet(maps, maps, "clean", "channel")))
     assert image.info["transparency"] == 255
     assert np.asarray(image)[2, 2] == 255
+
+
+def test_a_strip_shows_the_samples_in_the_order_asked_for(client):
+    side = routes.THUMBNAIL
+    pair, turned = (
+        pixels(client.get(f"/media/strip/digits/{keys}.png").data) for keys in ("00001,00002", "00002,00001")
+    )
+    assert pair.shape[:2] == (side, 2 * side)
+    assert np.array_equal(pair[:, :side], turned[:, side:])
+    assert not np.array_equal(pair[:, :side], pair[:, side:])
+
+
+@pytest.mark.parametrize("address", ["digits/.png", "unknown/00001.png", f"digits/{','.join(['00001'] * 25)}.png"])
+def test_a_strip_of_what_does_not_exist_is_not_found(client, address):
+    assert client.get(f"/media/strip/{address}").status_code == 404

@@ -165,6 +165,8 @@ def _bar_text(column: Column, group: str, count: int) -> str:
     name = html.escape(column.name)
     if column.is_head:
         return f"<b>{name}</b><br>the answer, {WORDS[group]}"
+    if column.stands_for > 1:
+        name = f"{name}, the last of {column.stands_for} layers"
     return f"<b>{name}</b><br>{count} of {column.kept} kept maps: {WORDS[group]}<br>click to open the layer"
 
 
@@ -243,15 +245,29 @@ def _stage_names(river: River, colours: Palette) -> list[dict[str, object]]:
             "y": STAGE_Y,
             "yref": "paper",
             "yanchor": "bottom",
-            "text": f"<b>{html.escape(name)}</b>",
+            "text": f"<b>{html.escape(name)}</b>{_mark(river.columns[first].stands_for, last - first)}",
             "font": {"color": colours.text, "size": 12},
-            "name": f"stage:{first}:{last}",
-            "captureevents": True,
-            "hovertext": "click to zoom into this stage, double-click the plot to zoom out",
+            **_fold(river, name, first, last),
             "showarrow": False,
         }
         for name, first, last in river.stages
     ]
+
+
+def _fold(river: River, name: str, first: int, last: int) -> dict[str, object]:
+    """Return what a click on a stage's name does: fold several columns into one, or unfold what one stands for."""
+    count = river.columns[first].stands_for
+    if last == first and count == 1:
+        return {}
+    told = (
+        f"click to unfold its {count} layers" if count > 1 else f"click to fold its {last - first + 1} layers into one"
+    )
+    return {"name": f"stage:{name}", "captureevents": True, "hovertext": told}
+
+
+def _mark(stands_for: int, more: int) -> str:
+    """Return the sign behind a stage's name: it can be unfolded, folded, or neither."""
+    return f" ▸ {stands_for}" if stands_for > 1 else " ▾" if more else ""
 
 
 def _answers(river: River, answers: tuple[str, str], colours: Palette) -> list[dict[str, object]]:

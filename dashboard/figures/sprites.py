@@ -66,6 +66,15 @@ def picture(image: Array) -> bytes:
     return _encode(Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)))
 
 
+def strip(pictures: Array, side: int) -> bytes:
+    """Return images (count, height, width, channels) uint8 beside each other, each `side` pixels wide and high, as a PNG."""
+    cells = [Image.open(io.BytesIO(picture(image))).convert("RGB").resize((side, side)) for image in pictures]
+    row = Image.new("RGB", (side * len(cells), side))
+    for k, cell in enumerate(cells):
+        row.paste(cell, (k * side, 0))
+    return _encode(row)
+
+
 def amplification(clean: Array, adversarial: Array) -> int:
     """Return the whole factor by which a perturbation can be enlarged around mid-grey without clipping, at least 1."""
     largest = int(np.abs(adversarial.astype(np.int16) - clean).max(initial=0))

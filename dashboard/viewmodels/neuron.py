@@ -63,6 +63,26 @@ class NeuronCard:
     adversarial_peak: Peak
 
 
+Span = tuple[float, float]
+"""First and last edge, as shares of the image's height or width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What every position of one map answers and sees, so that the browser can tell it of any position at once."""
+
+    rows: int
+    columns: int
+    clean: tuple[float, ...]
+    """Values row by row, four significant digits."""
+    adversarial: tuple[float, ...]
+    vertical: tuple[Span, ...]
+    """Per row what it sees of the image, clipped to it."""
+    horizontal: tuple[Span, ...]
+    size: tuple[int, int]
+    """Height and width of the image in pixels."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Distribution:
     """Two histograms over the positions of one map."""
@@ -128,9 +148,35 @@ def build(
 def peak(stored: np.ndarray, site: Site, image: tuple[int, int]) -> Peak:
     """Return the largest position of a stored map and its receptive field in an image of (height, width)."""
     row, column = (int(i) for i in np.unravel_index(int(np.argmax(stored)), stored.shape))
+    box = _seen(site, row, column, (stored.shape[0], stored.shape[1]), image)
+    return Peak(row, column, float(stored[row, column]), box)
+
+
+def grid(examination: Examination, site: Site, maps: tuple[np.ndarray, np.ndarray]) -> Grid:
+    """Return values and receptive fields of all positions; maps: clean and adversarial (height, width) as stored."""
+    rows, columns = maps[0].shape
+    height, width = examination.images["clean"].shape[1:3]
+    fields_of = [_seen(site, row, 0, (rows, columns), (height, width)) for row in range(rows)]
+    across = [_seen(site, 0, column, (rows, columns), (height, width)) for column in range(columns)]
+    return Grid(
+        rows,
+        columns,
+        _rounded(maps[0]),
+        _rounded(maps[1]),
+        tuple((round(box.top, 4), round(box.bottom, 4)) for box in fields_of),
+        tuple((round(box.left, 4), round(box.right, 4)) for box in across),
+        (height, width),
+    )
+
+
+def _seen(site: Site, row: int, column: int, shape: tuple[int, int], image: tuple[int, int]) -> fields.Box:
+    """Return what a position of a stored map sees, as shares of the image, clipped to it."""
     height, width = image
-    box = fields.stored_field(site, row, column, (stored.shape[0], stored.shape[1])).clipped(height, width)
-    return Peak(row, column, float(stored[row, column]), box.scaled(1 / height, 1 / width))
+    return fields.stored_field(site, row, column, shape).clipped(height, width).scaled(1 / height, 1 / width)
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4g}") for value in values.astype(float).ravel())
 
 
 def distribution(clean: np.ndarray, adversarial: np.ndarray) -> Distribution:

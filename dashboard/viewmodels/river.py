@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class Column:
     """Maps in each datapath."""
     counts: tuple[int, int, int]
     """Maps per group in the order of `GROUPS`."""
+    stands_for: int = 1
+    """Columns it stands for: more than one where its stage is folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,25 @@ class River:
         return tuple(found)
 
 
-def build(examination: Examination, comparison: Comparison, detail: str) -> River:
-    """Return the river of `blocks` (stem, block outputs, head) or of all `sites`."""
+def build(examination: Examination, comparison: Comparison, detail: str, folded: frozenset[str] = frozenset()) -> River:
+    """Return the river of `blocks` (stem, block outputs, head) or of all `sites`.
+
+    Of a folded stage only the last column is shown; what flows through the others is passed on to it.
+    """
     shown = [k for k, site in enumerate(examination.sites) if detail == "sites" or site.role != "inner"]
     shown = shown or list(range(len(examination.sites)))
-    columns = (*(_column(examination, comparison.sites[k], k, detail) for k in shown), _head(examination))
+    stands_for = Counter(examination.sites[k].stage for k in shown)
+    last = {examination.sites[k].stage: k for k in shown}
+    columns = (
+        *(
+            _folded(_column(examination, comparison.sites[k], k, detail), stands_for)
+            if examination.sites[k].stage in folded
+            else _column(examination, comparison.sites[k], k, detail)
+            for k in shown
+            if examination.sites[k].stage not in folded or k == last[examination.sites[k].stage]
+        ),
+        _head(examination),
+    )
     bars = tuple(bar for k, column in enumerate(columns) for bar in stack(k, column))
     order = {column.site: k for k, column in enumerate(columns)}
     found = strengths.between(examination, comparison, [column.site for column in columns])
@@ -165,6 +182,11 @@ def _column(examination: Examination, sets: SiteComparison, site: int, detail: s
     counts = (len(sets.adversarial_only), len(sets.shared), len(sets.clean_only))
     label = place.name if detail == "blocks" else place.name.removeprefix(f"{place.stage}.")
     return Column(place.name, label, place.stage, site, False, counts[1] + max(counts[0], counts[2]), counts)
+
+
+def _folded(column: Column, stands_for: Mapping[str, int]) -> Column:
+    """Return the column under its stage's name, as what it stands for."""
+    return replace(column, label=column.stage, stands_for=stands_for[column.stage])
 
 
 def _head(examination: Examination) -> Column:

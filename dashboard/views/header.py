@@ -9,19 +9,17 @@ from dashboard import ids
 from dashboard.views.aria import aria
 
 FILTERS = (
-    ("model", ids.MODEL, "Model"),
-    ("data", ids.DATA, "Data"),
-    ("label", ids.LABEL, "Class"),
-    ("attack", ids.ATTACK, "Attack"),
-    ("epsilon", ids.EPSILON, "Strength ε"),
-    ("outcome", ids.OUTCOME, "Outcome"),
-    ("sample", ids.SAMPLE, "Sample"),
-    ("method", ids.METHOD, "Scored by"),
-    ("share", ids.SHARE, "Kept per layer"),
+    (ids.MODEL, "Model"),
+    (ids.DATA, "Data"),
+    (ids.LABEL, "Class"),
+    (ids.ATTACK, "Attack"),
+    (ids.EPSILON, "Strength ε"),
+    (ids.OUTCOME, "Outcome"),
+    (ids.SAMPLE, "Sample"),
+    (ids.METHOD, "Scored by"),
+    (ids.SHARE, "Kept per layer"),
 )
-"""View field, component id and label of every filter, in reading order."""
-MENUS = (*FILTERS, ("layer", ids.LAYER, "Layer"))
-"""Every control whose options and value the work sets; the layer's stands in the network panel."""
+"""Component id and label of every filter, in reading order; the id is the view field's name and `-select`."""
 
 
 def layout() -> html.Header:
@@ -29,19 +27,9 @@ def layout() -> html.Header:
     return html.Header([_brand(), _filters(), _status(), html.Div(id=ids.NOTICES, className="notices", role="note")])
 
 
-def select(name: str, label: str) -> dmc.Select:
-    """Return a menu; its options and value come with the work."""
-    return dmc.Select(
-        id=name,
-        label=label,
-        size="xs",
-        data=[],
-        searchable=True,
-        allowDeselect=False,
-        maxDropdownHeight=320,
-        comboboxProps={"withinPortal": True, "width": "max-content", "position": "bottom-start"},
-        nothingFoundMessage="Nothing of that name",
-    )
+def menu(name: str, label: str) -> html.Label:
+    """Return a native menu; assets/menus.js fills it with each answer on the work and tells what was chosen."""
+    return html.Label([html.Span(label), html.Select(id=name, className="menu")], className="filter")
 
 
 def register(app: Dash) -> None:
@@ -53,7 +41,6 @@ def register(app: Dash) -> None:
         ClientsideFunction("view", "follow"),
         Input(ids.WORK, "data"),
         State(ids.VIEW, "data"),
-        *(State(name, "value") for _, name, _ in MENUS),
         prevent_initial_call=True,
     )
 
@@ -67,8 +54,7 @@ def _brand() -> html.Div:
 
 
 def _filters() -> html.Section:
-    menus = [html.Div(select(name, label), className=f"filter filter-{field}") for field, name, label in FILTERS]
-    return html.Section(menus, className="filters", **aria(label="Filters"))
+    return html.Section([menu(*one) for one in FILTERS], className="filters", **aria(label="Filters"))
 
 
 def _status() -> html.Div:

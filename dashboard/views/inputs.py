@@ -11,7 +11,11 @@ from dashboard.views.aria import aria
 def layout() -> html.Section:
     """Return the panel; its body is drawn in the browser when the network's facts arrive (see views/network.py)."""
     return html.Section(
-        [html.H2("Inputs", className="sr-only"), html.Div(id=ids.INPUTS_BODY, className="inputs-body")],
+        [
+            html.H2("Inputs", className="sr-only"),
+            html.Div(id=ids.INPUTS_BODY, className="inputs-body"),
+            html.Div(id=ids.STRIP, className="strip", role="group", **aria(label="Samples of this class and outcome")),
+        ],
         id=ids.INPUTS,
         className="panel inputs",
         **aria(label="Inputs"),

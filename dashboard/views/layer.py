@@ -21,6 +21,7 @@ SORTS = (
     ("index", "Index"),
 )
 SCALES = (("channel", "per map"), ("layer", "per layer"))
+MODES = (("maps", "alone"), ("overlay", "over the input"), ("difference", "difference"))
 Ask = Mapping[str, Any] | None
 
 
@@ -67,7 +68,7 @@ def register(app: Dash, auditor: Any) -> None:
         Input(panel_ids.LAYER_GROUP, "value"),
         Input(panel_ids.LAYER_SORT, "value"),
         Input(panel_ids.LAYER_SCALE, "value"),
-        Input(panel_ids.LAYER_DIFFERENCE, "checked"),
+        Input(panel_ids.LAYER_MODE, "value"),
     )
     # Group, order and scale stand in the link: a control tells the view; a view read from a link sets the controls.
     controls = [Input(name, "value") for name in (panel_ids.LAYER_GROUP, panel_ids.LAYER_SORT, panel_ids.LAYER_SCALE)]
@@ -126,11 +127,11 @@ def _controls() -> html.Div:
         className="inline-label",
     )
     scale = dmc.SegmentedControl(id=panel_ids.LAYER_SCALE, data=_choices(SCALES), value="channel", size="xs")
-    difference = dmc.Switch(id=panel_ids.LAYER_DIFFERENCE, label="Difference", checked=False, size="xs")
+    mode = dmc.SegmentedControl(id=panel_ids.LAYER_MODE, data=_choices(MODES), value="maps", size="xs")
     return html.Div(
         [
             _labelled("Show", group),
-            html.Div([sort, _labelled("Colour scale", scale), difference], className="control-row"),
+            html.Div([sort, _labelled("Colour scale", scale), _labelled("Maps", mode)], className="control-row"),
         ],
         className="layer-controls",
     )

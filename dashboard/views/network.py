@@ -17,7 +17,7 @@ from dashboard.viewmodels import certificate as certificate_view
 from dashboard.viewmodels import curves, headline, inputs, river, sites
 from dashboard.views import certificate
 from dashboard.views.aria import aria
-from dashboard.views.header import select
+from dashboard.views.header import menu
 from engine import BadInput, Certificates, Comparison, Examination, ExaminationRequest, WorkFailed, compare
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
         raise WorkFailed(answer.message or "The examination is not there yet; the page asks for it again.")
     certificates = auditor.certificates(request).value or Certificates()
     comparison = compare(answer.value, view.share)
-    drawn = river.build(answer.value, comparison, view.detail)
+    drawn = river.build(answer.value, comparison, view.detail, frozenset((view.folded or "").split(",")))
     return Shown(view, answer.value, comparison, certificates, drawn)
 
 
@@ -163,7 +163,7 @@ def _heading() -> html.Div:
             html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
             html.Div(detail, className="detail"),
             _legend(),
-            html.Div(select(ids.LAYER, "Layer"), className="layer-pick"),
+            html.Div(menu(ids.LAYER, "Layer"), className="layer-pick"),
         ],
         className="panel-heading",
     )

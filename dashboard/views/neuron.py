@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import dash_cytoscape
@@ -21,6 +22,7 @@ from dashboard.views.aria import aria
 from engine import Comparison, EngineError, Examination, compare
 
 NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
+PROBE = "Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees."
 ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
 SIDES = (("clean", "clean"), ("adversarial", "adversarial"))
 Ask = Mapping[str, Any] | None
@@ -29,7 +31,8 @@ Ask = Mapping[str, Any] | None
 def layout() -> html.Section:
     """Return the panel's static skeleton; assets/neuron.js fills the elements that have ids and no children."""
     heading = html.H2([html.Span("3", className="number"), "Neuron"], id="neuron-heading")
-    head = [heading, html.Span(id=panel_ids.NEURON_TITLE, className="panel-title")]
+    overlay = html.Button("Map over input", id=panel_ids.OVERLAY, className="plain-button", **aria(pressed="false"))
+    head = [heading, html.Span(id=panel_ids.NEURON_TITLE, className="panel-title"), overlay]
     body = [_gallery_section(), _distribution_section(), _neighbourhood_section()]
     return html.Section(
         [
@@ -37,6 +40,7 @@ def layout() -> html.Section:
             html.Div(head, className="panel-heading"),
             html.P(NOTHING, id=panel_ids.NEURON_MESSAGE, className="nothing"),
             html.Div(id=panel_ids.NEURON_CARD),
+            html.P(PROBE, id=panel_ids.PROBE, className="fine-print probe-text", **aria(live="polite")),
             html.Div(body, id=panel_ids.NEURON_BODY, className="neuron-body unchosen"),
         ],
         className="panel neuron-panel",
@@ -77,7 +81,8 @@ def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
     try:
         ask = asks.neuron(stored)
         examination, comparison = _examined(auditor, ask)
-        shown = neuron.build(examination, comparison, _maps(auditor, examination, ask), ask)
+        maps = _maps(auditor, examination, ask)
+        shown = neuron.build(examination, comparison, maps, ask)
     except EngineError as error:
         return _nothing(str(error))
     near = {
@@ -88,6 +93,7 @@ def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
         "title": f"{shown.layer} · feature map {shown.channel}",
         "message": "",
         "card": plain.pieces(neuron_card.draw(shown)),
+        "grid": asdict(neuron.grid(examination, examination.sites[shown.site], maps)),
         "patches": {order: plain.pieces(patches(auditor, ask, order)) for order, _ in ORDERS},
         "neighbours": {side: _neighbours(one) for side, one in near.items()},
         "stylesheet": neighbourhood_figure.stylesheet(ask.theme),
@@ -119,7 +125,15 @@ def patches(auditor: Any, ask: asks.NeuronAsk, order: str) -> Component:
 
 
 def _nothing(message: str) -> dict[str, Any]:
-    return {"title": "", "message": message, "card": [], "patches": {}, "neighbours": {}, "stylesheet": []}
+    return {
+        "title": "",
+        "message": message,
+        "card": [],
+        "grid": None,
+        "patches": {},
+        "neighbours": {},
+        "stylesheet": [],
+    }
 
 
 def _neighbours(shown: neighbourhood.Neighbourhood) -> dict[str, Any]:

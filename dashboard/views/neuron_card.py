@@ -61,19 +61,27 @@ def neighbour_lists(shown: Neighbourhood) -> list[Component]:
 def _side(card: NeuronCard, side: str) -> Component:
     own = card.clean_peak if side == "clean" else card.adversarial_peak
     base = f"{quote(card.key)}/{{}}/{side}.png"
+    address = f"/media/map/{base.format(f'{card.site}/{card.channel}')}"
     photograph = html.Img(src=f"/media/examination/{base.format(0)}", alt=f"The {side} input")
     # The other side's field comes first, so that where both agree this side's outline lies on top.
     boxes = [_outline(peak, name) for name, peak in sorted(_peaks(card).items(), key=lambda item: item[0] == side)]
     activation = html.Img(
-        src=f"/media/map/{base.format(f'{card.site}/{card.channel}')}",
+        src=address,
         alt=f"The feature map's activation on the {side} input, largest {number(own.value)}",
     )
     size = {"aspectRatio": f"{card.width} / {card.height}"}
     return html.Figure(
         [
             html.Figcaption([html.B(side.capitalize()), f" peak {number(own.value)}"]),
-            html.Div([photograph, *boxes], className="framed"),
-            html.Div([activation, _outline(_cell(card, own), side)], className="framed", style=size),
+            html.Div([photograph, html.Img(src=address, alt="", className="over"), *boxes], className="framed seen"),
+            html.Div(
+                [activation, _outline(_cell(card, own), side)],
+                className="framed answers",
+                style=size,
+                tabIndex=0,
+                role="group",
+                **aria(label=f"Positions of the map on the {side} input: arrow keys move between them"),
+            ),
         ],
         className=f"neuron-side {side}",
     )

@@ -41,14 +41,11 @@ def register(app: Dash, auditor: Auditor) -> None:
 
 def _reduce(app: Dash) -> None:
     """Merge the link, the filters and what was picked into the view, and the view into the link."""
-    controls = [Input(name, "value") for _, name, _ in header.FILTERS]
     app.clientside_callback(
         ClientsideFunction("view", "reduce"),
         Output(ids.VIEW, "data"),
         Input(ids.ARRIVAL, "data"),
         Input(ids.PICK, "data"),
-        *controls,
-        Input(ids.LAYER, "value"),
         Input(ids.DETAIL, "value"),
         Input(ids.THEME, "checked"),
         State(ids.VIEW, "data"),

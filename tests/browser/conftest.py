@@ -164,6 +164,13 @@ def until(page: object, expression: str, *, seconds: float = PATIENCE / 1000) ->
     wait_until(lambda: page.evaluate(f"() => Boolean({expression})"), seconds=seconds, what=expression)
 
 
+def choose(page: object, control: str, option: str) -> None:
+    """Choose the first option of a menu whose text matches a regular expression."""
+    matching = f"[...document.querySelectorAll('#{control} option')].find(one => /{option}/.test(one.label))"
+    until(page, matching)
+    page.locator(f"#{control}").select_option(page.evaluate(f"() => {matching}.value"))
+
+
 def settled(page: object) -> None:
     """Wait until the river is drawn and all checks of the view have run."""
     page.wait_for_selector("#network-river .main-svg .trace", state="attached")

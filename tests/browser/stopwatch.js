@@ -13,7 +13,7 @@
   };
   const graph = () => one('#neighbourhood')?._cyreg?.cy;
 
-  for (const kind of ['mousedown', 'keydown']) {
+  for (const kind of ['mousedown', 'keydown', 'change']) {
     window.addEventListener(kind, (event) => { seen.pressed = event.timeStamp; }, { capture: true });
   }
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.browser.conftest import PATIENCE, require, settled, until
+from tests.browser.conftest import PATIENCE, choose, require, settled, until
 
 pytestmark = pytest.mark.browser
 PAIR = "model=digits-standard&data=digits&label=3&attack=pgd-linf"
@@ -16,11 +16,6 @@ PAIR = "model=digits-standard&data=digits&label=3&attack=pgd-linf"
 
 def query(page) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
-
-
-def choose(page, control: str, option: str) -> None:
-    page.locator(f"#{control}").click()
-    page.get_by_role("option", name=re.compile(option)).first.click()
 
 
 def test_the_printed_link_opens_logged_in_and_draws_the_river_without_a_click(watched, served):

@@ -1,0 +1,63 @@
+/* The strip of samples: what the sample menu offers, as pictures to move through. Loaded once the river stands. */
+(function () {
+  'use strict';
+
+  const { byId, make } = window.faultline;
+  const MOST = 24;
+  const WAIT = 600;
+  let shown = '';
+  let timer = null;
+
+  /* The samples around the chosen one, as many as one picture may hold. */
+  function around(samples, chosen) {
+    const at = Math.max(0, samples.findIndex(({ value }) => value === chosen));
+    const first = Math.max(0, Math.min(at - MOST / 2, samples.length - MOST));
+    return samples.slice(first, first + MOST);
+  }
+
+  function pick(sample) {
+    window.dash_clientside.set_props('pick', { data: { sample, t: Date.now() } });
+  }
+
+  function button({ value, label }, k, count, address) {
+    const place = count > 1 ? `${100 * k / (count - 1)}% 0` : '0 0';
+    const node = make('button', { class: 'thumbnail', 'data-sample': value, title: label, 'aria-label': `Sample ${label}`,
+      style: { backgroundImage: `url("${address}")`, backgroundSize: `${100 * count}% 100%`, backgroundPosition: place } });
+    node.addEventListener('click', () => pick(value));
+    return node;
+  }
+
+  function step(samples, chosen, by, text) {
+    const at = samples.findIndex(({ value }) => value === chosen) + by;
+    const node = make('button', { class: 'plain-button', 'aria-label': `${text} sample` }, by < 0 ? '‹' : '›');
+    node.disabled = !samples[at];
+    node.addEventListener('click', () => pick(samples[at].value));
+    return node;
+  }
+
+  function draw(samples, chosen, data) {
+    const near = around(samples, chosen);
+    const address = `/media/strip/${encodeURIComponent(data)}/${near.map(({ value }) => encodeURIComponent(value)).join(',')}.png`;
+    const one = JSON.stringify([near, chosen, data]);
+    if (one === shown) { return; }
+    shown = one;
+    const focused = document.activeElement?.closest?.('#sample-strip') ? document.activeElement.getAttribute('aria-label') : null;
+    const strip = byId('sample-strip');
+    strip.replaceChildren(step(samples, chosen, -1, 'Previous'), ...near.map((sample, k) => button(sample, k, near.length, address)),
+      step(samples, chosen, 1, 'Next'),
+      make('span', { class: 'note' }, near.length < samples.length ? `${near.length} of ${samples.length} shown` : ''));
+    strip.querySelector(`[data-sample="${CSS.escape(chosen)}"]`)?.setAttribute('aria-current', 'true');
+    if (focused) { strip.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus(); }
+  }
+
+  /* A group's members stand in the inputs already; one sample alone needs no strip. */
+  function fill(menus) {
+    const { options, value } = menus.sample;
+    const samples = options.filter((option) => option.value !== 'group');
+    window.clearTimeout(timer);
+    byId('sample-strip').hidden = value === 'group' || samples.length < 2;
+    if (!byId('sample-strip').hidden) { timer = window.setTimeout(() => draw(samples, value, menus.data.value), WAIT); }
+  }
+
+  window.faultline.strip = { fill };
+})();
