@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from engine.records import Certificate, Certificates
 
-PARTS: Final = ("clean", "adversarial", "restoration", "stability", "kinship", "weights", "cross")
+PARTS: Final = ("clean", "adversarial", "restoration", "stability", "kinship", "weights", "cross", "groups")
 """In the order in which they are asked for."""
 
 
@@ -21,6 +21,7 @@ def merge(partials: Sequence[Certificates]) -> Certificates:
         kinship=next((one.kinship for one in partials if one.kinship is not None), None),
         classes=next((one.classes for one in partials if one.classes is not None), None),
         cross=next((one.cross for one in partials if one.cross is not None), None),
+        groups=next((one.groups for one in partials if one.groups is not None), None),
         done=tuple(part for part in PARTS if any(part in one.done for one in partials)),
         failed=tuple(message for one in partials for message in one.failed),
     )
@@ -32,6 +33,6 @@ def _joined(sides: Sequence[Certificate]) -> Certificate:
     for side in sides:
         for one in dataclasses.fields(side):
             value = getattr(side, one.name)
-            if value is not None:
+            if value is not None and value != ():
                 known.setdefault(one.name, value)
     return Certificate(**known)

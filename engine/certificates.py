@@ -13,13 +13,14 @@ from engine import evidence as evidences
 from engine import examination as walk
 from engine import kinship, methods, tracing
 from engine.attacks import noise
-from engine.datapaths import cases, choosing, extraction, trials
+from engine.datapaths import cases, choosing, extraction, groups, trials
 from engine.datapaths.cases import Case
+from engine.datapaths.groups import Recipe
 from engine.errors import UnknownName
 from engine.evidence import Evidence
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
-from engine.records import Certificate, Certificates, Datapath, Examination, Restoration
+from engine.records import Certificate, Certificates, Datapath, Examination, Groups, Restoration
 from engine.store.dataset import Dataset
 from engine.tracing import PerMap
 
@@ -43,6 +44,7 @@ def part(
         "kinship": kinship.of_classes,
         "weights": random_weights,
         "cross": lambda evidence: Certificates(cross=kinship.crossed(evidence)),
+        "groups": lambda evidence: Certificates(groups=of_groups(evidence)),
     }
     if name not in checks:
         raise UnknownName("certificate part", name, checks)
@@ -53,12 +55,17 @@ def part(
 def controls(evidence: Evidence, side: str) -> Certificate:
     """Return the size that carries with its random, wrong-class, swap and noisy-copy controls and the one-site gap."""
     case, datapath = evidence.side(side)
-    per_map = evidence.scores(datapath)
-    if methods.method(evidence.method).baseline == "references":
+    per_map, method = evidence.scores(datapath), methods.method(evidence.method)
+    if method.baseline == "references":
         found = _transplant_controls(evidence, case, datapath, per_map)
     else:
         found = _kept_controls(evidence, case, per_map)
-    return replace(found, carries_at=datapath.carries_at, one_site_gap=one_site_gap(evidence, case, per_map))
+    return replace(
+        found,
+        carries_at=datapath.carries_at,
+        one_site_gap=one_site_gap(evidence, case, per_map),
+        not_applicable=() if method.takes_aim else ("wrong_class",),
+    )
 
 
 def restoration(evidence: Evidence) -> Restoration:
@@ -94,7 +101,8 @@ def stability(evidence: Evidence) -> Certificates:
             evidence.bundle, noisy_case, evidence.references, method=evidence.method, seed=evidence.seed
         )[0]
         found[side] = Certificate(
-            seed_jaccard=kinship.similarity(datapath, seeded), noise_jaccard=kinship.similarity(datapath, noisy)
+            seed_jaccard=kinship.similarity(datapath, seeded, evidence.seed),
+            noise_jaccard=kinship.similarity(datapath, noisy, evidence.seed),
         )
     return Certificates(clean=found["clean"], adversarial=found["adversarial"])
 
@@ -107,8 +115,24 @@ def random_weights(evidence: Evidence) -> Certificates:
             case, datapath = evidence.side(side)
             there = replace(evidence.references, trace=tracing.record(evidence.bundle, evidence.references.images))
             other = extraction.score(evidence.bundle, case, there, method=evidence.method, seed=evidence.seed)[0]
-            found[side] = Certificate(random_weights_jaccard=kinship.similarity(datapath, other))
+            found[side] = Certificate(random_weights_jaccard=kinship.similarity(datapath, other, evidence.seed))
     return Certificates(clean=found["clean"], adversarial=found["adversarial"])
+
+
+def of_groups(evidence: Evidence) -> Groups:
+    """Return the groups of an attack: half of each makes a datapath, which the other half confirms or refutes.
+
+    Of a single pair there are no groups, since no image can be held out.
+    """
+    bundle, dataset, recipe = evidence.bundle, evidence.dataset, Recipe(evidence.method, evidence.seed)
+    if len(evidence.clean.images) < 2:
+        return Groups((), ())
+    samples = evidence.examination.request.samples
+    into = groups.of_classes(bundle, dataset, evidence.adversarial.targets.tolist(), avoid=samples)
+    made = groups.of_pairs(evidence.clean, evidence.adversarial, evidence.noise(), into)
+    classes = groups.some_classes(bundle, dataset, evidences.played(evidence), seed=evidence.seed)
+    mean = groups.class_mean(bundle, dataset, classes, recipe)
+    return Groups(groups.datapaths(bundle, made, evidence.references, mean, recipe), classes)
 
 
 def one_site_gap(evidence: Evidence, case: Case, per_map: PerMap) -> float:
@@ -128,32 +152,29 @@ def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per
     donor = tracing.record(bundle, case.images)
     chosen = choosing.largest(bundle, per_map, size)
     low, high = _random_band(evidence, case, donor, size)
-    wrong = Case(case.images, _third_class(evidence, case))
-    aimed = extraction.score(bundle, wrong, references, method=evidence.method, seed=evidence.seed)[0]
+
+    def carries(wrong: Case, aimed: PerMap) -> Tensor:
+        return trials.carried(bundle, wrong, donor, references, choosing.largest(bundle, aimed, size))
+
     return Certificate(
         random_low=low,
         random_high=high,
-        wrong_class=float(
-            trials.carried(bundle, wrong, donor, references, choosing.largest(bundle, aimed, size)).float().mean()
-        ),
+        wrong_class=_when_aimed(evidence, case, carries),
         swap=_filled_from_others(evidence, case, chosen),
         noisy_copy=_noisy_copy(evidence, case, chosen),
     )
 
 
 def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certificate:
-    """The controls of the published criterion: keep a share of every site, zero the rest."""
+    """The controls of the published criterion: keep a share of every site by |score|, zero the rest."""
     bundle = evidence.bundle
-    share = kinship.SHARE
-    chosen = choosing.share_of_each_site(per_map, share)
+    chosen = _kept_share(per_map)
     rates = []
     for draw in range(RANDOM_DRAWS):
         drawn, _ = extraction.score(
             bundle, case, evidence.references, method="random", seed=evidence.seed + 1000 + draw
         )
-        rates.append(float(trials.survives(bundle, case, choosing.share_of_each_site(drawn, share)).float().mean()))
-    wrong = Case(case.images, _third_class(evidence, case))
-    aimed = extraction.score(bundle, wrong, evidence.references, method=evidence.method, seed=evidence.seed)[0]
+        rates.append(float(trials.survives(bundle, case, _kept_share(drawn)).float().mean()))
     others = torch.arange(len(case.images)).repeat_interleave(len(evidence.references.images))
     gates = tuple(site.float()[others] for site in chosen)
     foreign = torch.arange(len(others)) % len(evidence.references.images)
@@ -161,9 +182,24 @@ def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certifica
     return Certificate(
         random_low=float(np.quantile(rates, 0.025)),
         random_high=float(np.quantile(rates, 0.975)),
-        wrong_class=float(trials.survives(bundle, wrong, choosing.share_of_each_site(aimed, share)).float().mean()),
+        wrong_class=_when_aimed(
+            evidence, case, lambda wrong, aimed: trials.survives(bundle, wrong, _kept_share(aimed))
+        ),
         swap=float(swapped.float().mean()),
     )
+
+
+def _kept_share(per_map: PerMap) -> PerMap:
+    return choosing.share_of_each_site(tuple(site.abs() for site in per_map), kinship.SHARE)
+
+
+def _when_aimed(evidence: Evidence, case: Case, hits: Callable[[Case, PerMap], Tensor]) -> float | None:
+    """Share of hits when the score is aimed at a wrong third class; None for a method that cannot be aimed."""
+    if not methods.method(evidence.method).takes_aim:
+        return None
+    wrong = Case(case.images, _third_class(evidence, case))
+    aimed = extraction.score(evidence.bundle, wrong, evidence.references, method=evidence.method, seed=evidence.seed)[0]
+    return float(hits(wrong, aimed).float().mean())
 
 
 def _random_band(evidence: Evidence, case: Case, donor: tracing.Trace, size: int) -> tuple[float, float]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine import selection
-from engine.records import ClassDatapaths, Comparison, Datapath, Examination, SiteComparison
+from engine.records import ClassDatapaths, Comparison, Datapath, Examination, SiteComparison, SiteSpan
 
 RUNNING = 2
 """Sites in a row that must exceed the floor before the datapaths are said to part."""
 LEVEL = 0.05
 """Of the family of all sites, by Holm's step-down procedure."""
 DRAWS = 2000
+MERGE_DRAWS = 400
+"""Resamples of a whole datapath, each of which is ranked anew."""
 EXACT_UP_TO = 12
 """Images up to which every sign is tried (4,096 at most); beyond, random signs."""
 Kept = tuple[np.ndarray, ...]
@@ -27,6 +30,11 @@ class Distances:
     """(images, sites): with the adversarial image's."""
     noise: np.ndarray
     """(images, draws, sites): with those of same-norm noisy copies."""
+
+    @property
+    def excess(self) -> np.ndarray:
+        """(images, sites): by how much the adversarial image's exceeds the mean over the noisy copies."""
+        return self.attacked - self.noise.mean(axis=1)
 
 
 def compare(examination: Examination, share: float, classes: ClassDatapaths | None = None) -> Comparison:
@@ -63,7 +71,7 @@ def compare(examination: Examination, share: float, classes: ClassDatapaths | No
         )
         for k, site in enumerate(examination.sites)
     )
-    return Comparison(share, sites, parts_at(sites), len(examination.outcomes))
+    return Comparison(share, sites, parts_at(sites), len(examination.outcomes), _parts_span(sites, distances))
 
 
 def parts_at(sites: tuple[SiteComparison, ...]) -> str | None:
@@ -71,16 +79,46 @@ def parts_at(sites: tuple[SiteComparison, ...]) -> str | None:
 
     Of several images: in Holm-corrected one-sided tests over all sites. Of a single pair: beyond every noise draw.
     """
-    above = [
-        site.distance > site.floor_high
-        if site.p_value is None
-        else site.p_value < LEVEL and site.distance > site.floor_low
-        for site in sites
+    place = int(_first_running(np.array([[_is_above(site) for site in sites]]))[0])
+    return sites[place].site if place < len(sites) else None
+
+
+def merges_at(nearer: np.ndarray) -> np.ndarray:
+    """Return per row the first site from which on every one is nearer to the fooled-into class; the number of sites for none.
+
+    nearer: (rows, sites) bool.
+    """
+    return nearer.shape[1] - np.cumprod(nearer[:, ::-1], axis=1).sum(axis=1)
+
+
+def merges_span(
+    scores: Sequence[np.ndarray], true: Kept, fooled: Kept, *, share: float, names: Sequence[str]
+) -> SiteSpan | None:
+    """Return where the datapath of a group drawn anew from its images would merge with the fooled-into class.
+
+    scores: per site (images, channels), signed; true, fooled: the maps kept of either class's datapath, held fixed. None for
+    a single image and where hardly any resample merges.
+    """
+    images = len(scores[0])
+    if images == 1:
+        return None
+    normalised = np.abs(np.concatenate(scores, axis=1))
+    normalised /= np.maximum(normalised.sum(axis=1, keepdims=True), 1e-12)
+    pooled = _weights(images, MERGE_DRAWS) @ normalised
+    columns = np.cumsum([site.shape[1] for site in scores])[:-1]
+    nearer = [
+        _shared(site, into, share) > _shared(site, own, share)
+        for site, own, into in zip(np.split(pooled, columns, axis=1), true, fooled, strict=True)
     ]
-    for k in range(len(sites) - RUNNING + 1):
-        if all(above[k : k + RUNNING]):
-            return sites[k].site
-    return None
+    return span(merges_at(np.stack(nearer, axis=1)), names)
+
+
+def span(places: np.ndarray, names: Sequence[str]) -> SiteSpan | None:
+    """Return the 95 % interval of site numbers found in resamples; the number of sites stands for "at none"."""
+    low, high = np.quantile(places, (0.025, 0.975), method="inverted_cdf").astype(int)
+    if low == len(names):
+        return None
+    return SiteSpan(names[low], names[high] if high < len(names) else None, float((places < len(names)).mean()))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -141,18 +179,71 @@ def _excess(distances: Distances) -> np.ndarray | None:
 
     Sign-flip permutation test of the mean difference over images; None for a single image.
     """
-    excess = distances.attacked - distances.noise.mean(axis=1)
-    images = len(excess)
-    if images == 1:
+    if len(distances.attacked) == 1:
         return None
+    means = _flipped(distances.excess)
+    return holm((means >= means[0] - 1e-12).mean(axis=0))
+
+
+def _flipped(excess: np.ndarray) -> np.ndarray:
+    """(flips, sites) the mean excess over images under flipped signs, the first row as it is; excess (images, sites)."""
+    images = len(excess)
     if images <= EXACT_UP_TO:
         signs = 1.0 - 2.0 * ((np.arange(2**images)[:, None] >> np.arange(images)) & 1)
     else:
         drawn = np.random.default_rng(0).integers(0, 2, size=(2**EXACT_UP_TO - 1, images))
         signs = np.concatenate([np.ones((1, images)), 1.0 - 2.0 * drawn])
     # The first row flips nothing: it is the sample itself, which always counts as one of the possible outcomes.
-    means = signs @ excess
-    return holm((means >= means[0] - 1e-12).mean(axis=0))
+    return signs @ excess / images
+
+
+def _parts_span(sites: tuple[SiteComparison, ...], distances: Distances) -> SiteSpan | None:
+    """Where a group drawn anew from these images would part, by the excess that each site needed here to count."""
+    excess = distances.excess
+    if len(excess) == 1:
+        return None
+    needed = _needed(_flipped(excess))
+    # Of the sample itself the span tells what `parts_at` tells, whatever ties and the order of Holm's steps decided.
+    above, mean = np.array([_is_above(site) for site in sites]), excess.mean(axis=0)
+    needed = np.where(above, np.minimum(needed, mean - 1e-12), np.maximum(needed, mean + 1e-12))
+    return span(_first_running(_weights(len(excess), DRAWS) @ excess > needed), [site.site for site in sites])
+
+
+def _needed(means: np.ndarray) -> np.ndarray:
+    """(sites,) the mean excess beyond which a site counts at its step of Holm's procedure; infinite for too few images."""
+    flips, sites = means.shape
+    steps = np.argsort(np.argsort((means >= means[0] - 1e-12).mean(axis=0), kind="stable"), kind="stable")
+    allowed = np.floor(LEVEL / (sites - steps) * flips).astype(int)
+    ordered = -np.sort(-means, axis=0)
+    return np.where(allowed > 0, ordered[allowed, np.arange(sites)], np.inf)
+
+
+def _is_above(site: SiteComparison) -> bool:
+    if site.p_value is None:
+        return site.distance > site.floor_high
+    return site.p_value < LEVEL and site.distance > site.floor_low
+
+
+def _first_running(above: np.ndarray) -> np.ndarray:
+    """Per row of (rows, sites) the first of `RUNNING` true sites in a row; the number of sites for none."""
+    rows, sites = above.shape
+    running = np.ones((rows, sites - RUNNING + 1), dtype=bool)
+    for step in range(RUNNING):
+        running &= above[:, step : step + running.shape[1]]
+    return np.where(running.any(axis=1), running.argmax(axis=1), sites)
+
+
+def _weights(images: int, draws: int) -> np.ndarray:
+    """(draws, images) the share that each image has in a sample drawn with replacement."""
+    rows = np.random.default_rng(0).integers(0, images, size=(draws, images))
+    return (rows[:, :, None] == np.arange(images)).mean(axis=1)
+
+
+def _shared(pooled: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """(draws,) how many of the strongest share of (draws, channels) maps are among other ones, as many of them in each."""
+    count = selection.quota(pooled.shape[1], share)
+    kept = np.argsort(-pooled, axis=1, kind="stable")[:, :count]
+    return np.isin(kept, other).sum(axis=1)
 
 
 def _flows(examination: Examination) -> tuple[list[float], list[float]]:

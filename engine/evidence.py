@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from engine import tracing
 from engine.attacks import run as attack_run
 from engine.datapaths import cases
 from engine.datapaths.cases import Case, References
@@ -45,6 +46,13 @@ class Evidence:
         """The seed of the examination."""
         return self.examination.request.seed
 
+    def noise(self) -> Case:
+        """Return the same-norm noisy copies, image-major, each with what the network says of it."""
+        pictures = _pictures(self.examination.images["noise"], self.bundle)
+        with torch.no_grad():
+            labels = [self.bundle.logits(part).argmax(1) for part in pictures.split(tracing.batch_limit(self.bundle))]
+        return Case(pictures, torch.cat(labels))
+
     def scores(self, datapath: Datapath) -> PerMap:
         """Return the stored scores of a datapath on the device, per site (images, channels)."""
         return tuple(torch.from_numpy(np.array(site)).to(self.bundle.device) for site in datapath.scores)
@@ -63,9 +71,13 @@ def gather(bundle: ModelBundle, dataset: Dataset, examination: Examination) -> E
     """Return the evidence of a stored examination; the references are drawn again, by the same seed."""
     sides = {}
     for name in ("clean", "adversarial"):
-        pictures = attack_run.unit(np.ascontiguousarray(np.moveaxis(examination.images[name], 3, 1)), bundle.device)
+        pictures = _pictures(examination.images[name], bundle)
         found = [(o.before if name == "clean" else o.after).label for o in examination.outcomes]
         sides[name] = Case(pictures, torch.tensor(found, device=bundle.device))
     blank = Evidence(bundle, dataset, examination, sides["clean"], sides["adversarial"], None)  # type: ignore[arg-type]
     references = cases.references(bundle, dataset, sides["clean"], avoid=played(blank), seed=examination.request.seed)
     return replace(blank, references=references)
+
+
+def _pictures(stored: np.ndarray, bundle: ModelBundle) -> torch.Tensor:
+    return attack_run.unit(np.ascontiguousarray(np.moveaxis(stored, 3, 1)), bundle.device)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine import selection
+from engine import comparison, selection
 from engine.datapaths import cases, extraction
 from engine.datapaths.cases import Case
 from engine.evidence import Evidence
-from engine.records import Certificates, ClassDatapaths, Cross, Datapath, Kinship
+from engine.records import Certificates, ClassDatapaths, Cross, Datapath, Kinship, SiteSpan
 from engine.tracing import PerMap
 
 IMAGES = 8
@@ -22,12 +22,25 @@ Strength = tuple[np.ndarray, ...]
 
 def of_classes(evidence: Evidence) -> Certificates:
     """Return per site how alike the adversarial datapath is to those of the true and of the fooled-into class, and both."""
-    own = _kept(evidence.examination.adversarial.strength)
+    examination = evidence.examination
     found = [_of_class(evidence, int(case.targets.mode().values)) for case in (evidence.clean, evidence.adversarial)]
-    true, fooled = (_jaccards(own, _kept(strength)) for strength, _ in found)
-    images = min(images for _, images in found)
+    true, fooled = (_kept(strength) for strength, _ in found)
+    clean, adversarial, noise = (
+        _kept(path.strength) for path in (examination.clean, examination.adversarial, examination.noise)
+    )
     return Certificates(
-        kinship=Kinship(true, fooled, images, _merges_at(evidence, true, fooled)),
+        kinship=Kinship(
+            true_class=_jaccards(adversarial, true),
+            fooled_into=_jaccards(adversarial, fooled),
+            images=min(images for _, images in found),
+            merges_at=_merges_at(evidence, _jaccards(adversarial, true), _jaccards(adversarial, fooled)),
+            clean_true=_jaccards(clean, true),
+            clean_fooled=_jaccards(clean, fooled),
+            noise_true=_jaccards(noise, true),
+            noise_fooled=_jaccards(noise, fooled),
+            classes=_jaccards(true, fooled),
+            merges_span=_merges_span(evidence, true, fooled),
+        ),
         classes=ClassDatapaths(found[0][0], found[1][0]),
     )
 
@@ -48,12 +61,18 @@ def crossed(evidence: Evidence) -> Cross:
         same_input_adversarial=_jaccards(adversarial_fooled, adversarial_true),
         same_answer_true=_jaccards(clean_true, adversarial_true),
         same_answer_fooled=_jaccards(clean_fooled, adversarial_fooled),
+        each_its_own=_jaccards(clean_true, adversarial_fooled),
+        exchanged=_jaccards(clean_fooled, adversarial_true),
     )
 
 
-def similarity(datapath: Datapath, per_map: PerMap) -> float:
-    """Return the mean Jaccard over sites of the kept shares of a datapath and of other scores of the same images."""
-    return float(np.mean(_jaccards(_kept(datapath.strength), _kept(_strength(per_map)))))
+def similarity(datapath: Datapath, per_map: PerMap, seed: int) -> float:
+    """Return the mean Jaccard over sites of the kept shares of a datapath and of other scores of the same images.
+
+    Which of equally strong maps are kept is drawn for each of the two: a choice between copies is none, and reads unstable.
+    """
+    own = selection.per_site_drawn(datapath.strength, SHARE, seed)
+    return float(np.mean(_jaccards(own, selection.per_site_drawn(_strength(per_map), SHARE, seed + 1))))
 
 
 def _of_class(evidence: Evidence, label: int) -> tuple[Strength, int]:
@@ -80,13 +99,19 @@ def _scores(evidence: Evidence, case: Case) -> PerMap:
 
 
 def _merges_at(evidence: Evidence, true: tuple[float, ...], fooled: tuple[float, ...]) -> str | None:
-    nearer = [b > a for a, b in zip(true, fooled, strict=True)]
-    if not nearer[-1] or evidence.clean.targets.equal(evidence.adversarial.targets):
-        return None
-    first = len(nearer)
-    while first and nearer[first - 1]:
-        first -= 1
-    return evidence.bundle.sites[first].name
+    sites = evidence.bundle.sites
+    place = int(comparison.merges_at(np.array([[b > a for a, b in zip(true, fooled, strict=True)]]))[0])
+    return None if place == len(sites) or _keeps_class(evidence) else sites[place].name
+
+
+def _merges_span(evidence: Evidence, true: Kept, fooled: Kept) -> SiteSpan | None:
+    names, scores = [site.name for site in evidence.bundle.sites], evidence.examination.adversarial.scores
+    return None if _keeps_class(evidence) else comparison.merges_span(scores, true, fooled, share=SHARE, names=names)
+
+
+def _keeps_class(evidence: Evidence) -> bool:
+    """Whether the attack changed no answer, so that there is no other class to merge with."""
+    return evidence.clean.targets.equal(evidence.adversarial.targets)
 
 
 def _strength(per_map: PerMap) -> Strength:

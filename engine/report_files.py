@@ -19,6 +19,8 @@ from engine.records import (
     Datapath,
     Examination,
     ExaminationRequest,
+    GroupDatapath,
+    Groups,
     Outcome,
     Prediction,
 )
@@ -26,6 +28,31 @@ from engine.store import durable
 from engine.store.store import Store
 
 SHARE = 0.2
+SPECIFIC = 16
+"""Maps named for each group: those that exceed the mean over classes most."""
+MEANING = {
+    "clean_only, shared, adversarial_only": "maps among the strongest share of the site in the clean datapath alone, in both, "
+    "in the adversarial one alone",
+    "target_only": "maps of the datapath of clean images of the fooled-into class that neither of the two has",
+    "noise_also": "those of adversarial_only that noise of the same L2 size brings into the datapath too",
+    "distance": "1 - Jaccard of the clean and the adversarial datapath, mean over images, with a 95 % bootstrap interval over "
+    "images; floor: the same for noise of the same size",
+    "p_value": "one-sided, that the distance exceeds the floor, Holm-adjusted over the sites; null for a single pair",
+    "parts_at": "first site whose distance exceeds the floor for two sites running; parts_span: its 95 % bootstrap interval over "
+    "images, `share` the part of the resamples that part at all, `last` null where more than 2.5 % never do",
+    "merges_at": "first site from which on the adversarial datapath is more like the fooled-into class's than the true class's; "
+    "merges_span as parts_span, the class datapaths held fixed",
+    "kinship": "Jaccard per site of the adversarial datapath (true_class, fooled_into), the clean one (clean_*) and that of "
+    "same-norm noise (noise_*) with the datapaths of other clean images of the true and of the fooled-into class; classes: "
+    "of these two with each other",
+    "cross": "2 x 2 design, Jaccard per site of four datapaths, clean or adversarial image asked for the true or the fooled-into "
+    "class; same_input_*: one image, both questions; same_answer_*: one question, both images; each_its_own: clean asked for "
+    "true, adversarial for fooled-into; exchanged: the other way round",
+    "groups": "datapath of half of a group's images; held_out: share of the other half whose label its strongest maps carry into "
+    "at least 9 of 10 references, with a 95 % Wilson interval, beside random maps; specific: strength less the mean over classes",
+    "certificate": "null reads not run, never passed; not_applicable names the checks that mean nothing for the method",
+}
+"""What stands under the names of an examination's JSON."""
 
 
 def examine(store: Store, request: ExaminationRequest, out: Path, *, certify: bool) -> dict[str, Any]:
@@ -43,11 +70,11 @@ def examine(store: Store, request: ExaminationRequest, out: Path, *, certify: bo
     found, _ = examination.examine(bundle, dataset, request, _quiet)
     parts = certificate_parts.PARTS if certify else ()
     known = certificate_parts.merge([certificates.part(name, bundle, dataset, found, _quiet) for name in parts])
-    compared = comparison.compare(found, SHARE)
+    compared = comparison.compare(found, SHARE, known.classes)
     summary = _summary(found, compared, known, time.perf_counter() - started)
     with durable.disk_errors("writing an examination"):
         out.mkdir(parents=True, exist_ok=True)
-        durable.write_file(out / "arrays.npz", _arrays(found))
+        durable.write_file(out / "arrays.npz", _arrays(found, known.groups))
         durable.write_file(out / "examination.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
@@ -55,8 +82,16 @@ def examine(store: Store, request: ExaminationRequest, out: Path, *, certify: bo
 def sentence(found: dict[str, Any]) -> str:
     """Return one line that says what an examination's JSON holds."""
     before, after = (f"'{found[side]['class']}' ({found[side]['confidence']:.0%})" for side in ("before", "after"))
-    where = f"parts at {found['parts_at'] or 'no site'}, merges at {found['merges_at'] or 'no site'}"
+    where = (
+        f"parts {_at(found['parts_at'], found['parts_span'])}, merges {_at(found['merges_at'], found['merges_span'])}"
+    )
     return f"{found['sample']} {before} -> {after}, {found['status']}; {where}; {found['seconds']:.1f} s"
+
+
+def _at(site: str | None, span: dict[str, Any] | None) -> str:
+    if span is None:
+        return f"at {site or 'no site'}"
+    return f"at {site or 'no site'} [{span['first']}, {span['last'] or 'no site'}]"
 
 
 def _quiet(done: int, total: int, message: str) -> None:
@@ -79,6 +114,7 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
         "restoration": _plain(known.restoration),
         "kinship": _plain(known.kinship),
         "cross": _plain(known.cross),
+        "groups": [_group(group, found) for group in known.groups.groups] if known.groups else [],
         "certificate_parts": {"done": list(known.done), "failed": list(known.failed)},
         "sites": [
             {
@@ -88,8 +124,12 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
                 "clean_only": list(row.clean_only),
                 "shared": list(row.shared),
                 "adversarial_only": list(row.adversarial_only),
+                "target_only": list(row.target_only),
+                "noise_also": list(row.noise_also),
                 "distance": row.distance,
+                "distance_interval": [row.distance_low, row.distance_high],
                 "floor": [row.floor_low, row.floor_high],
+                "p_value": row.p_value,
                 "flow": row.flow,
                 "flow_floor": row.flow_floor,
             }
@@ -97,9 +137,24 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
         ],
         "connections_complete_to": max(edge.completeness for edge in found.connections),
         "parts_at": compared.parts_at,
+        "parts_span": _plain(compared.parts_span),
         "merges_at": known.kinship.merges_at if known.kinship else None,
+        "merges_span": _plain(known.kinship.merges_span) if known.kinship else None,
+        "meaning": MEANING,
         "passes": found.passes,
         "seconds": seconds,
+    }
+
+
+def _group(group: GroupDatapath, found: Examination) -> dict[str, Any]:
+    excess = np.concatenate(group.specific)
+    places = [(site.name, channel) for site in found.sites for channel in range(site.channels)]
+    strongest = [k for k in np.argsort(-excess, kind="stable")[:SPECIFIC] if excess[k] > 0]
+    return {
+        "name": group.name,
+        "images": group.images,
+        "held_out": _plain(group.held_out),
+        "specific": [{"site": places[k][0], "map": places[k][1], "excess": float(excess[k])} for k in strongest],
     }
 
 
@@ -139,7 +194,7 @@ def _plain(record: object) -> Any:
     return serial.flatten(record).value
 
 
-def _arrays(found: Examination) -> bytes:
+def _arrays(found: Examination, groups: Groups | None) -> bytes:
     members: dict[str, np.ndarray] = dict(found.images)
     members["images"] = np.stack([found.images["clean"], found.images["adversarial"]])
     for side, datapath in (("clean", found.clean), ("adversarial", found.adversarial)):
@@ -153,6 +208,10 @@ def _arrays(found: Examination) -> bytes:
         target = found.sites[edge.target].name if edge.target < len(found.sites) else "logits"
         members[f"edges_clean/{found.sites[edge.source].name}->{target}"] = edge.clean
         members[f"edges_adversarial/{found.sites[edge.source].name}->{target}"] = edge.adversarial
+    for group in groups.groups if groups else ():
+        for site, strength, specific in zip(found.sites, group.strength, group.specific, strict=True):
+            members[f"strength_{group.name}/{site.name}"] = strength
+            members[f"specific_{group.name}/{site.name}"] = specific
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **members)
     return buffer.getvalue()

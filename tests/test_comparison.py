@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine import comparison, selection
-from engine.records import ClassDatapaths, ExaminationRequest
+from engine.records import ClassDatapaths, ExaminationRequest, SiteSpan
 from tests import fakes
 
 
@@ -66,6 +66,69 @@ def test_a_single_pair_has_no_interval_and_no_p_value():
     assert (site.distance_low, site.distance_high, site.p_value) == (site.distance, site.distance, None)
 
 
+@pytest.mark.parametrize("images", [12, 30])
+def test_a_planted_parting_lies_in_its_span_and_the_span_grows_with_noise(images):
+    quiet, loud = (comparison.compare(examination(images, parting=5, noise=noise), 0.2) for noise in (0.02, 0.6))
+    names = [site.site for site in quiet.sites]
+    assert names.index(quiet.parts_span.first) <= 5 <= names.index(quiet.parts_span.last)
+    assert quiet.parts_span.share > 0.9
+
+    def width(span):
+        return (len(names) if span.last is None else names.index(span.last)) - names.index(span.first)
+
+    assert loud.parts_span is None or width(loud.parts_span) > width(quiet.parts_span)
+
+
+@pytest.mark.parametrize(("images", "parting"), [(1, 5), (4, 0)], ids=["one pair", "too few images"])
+def test_of_too_few_images_there_is_no_span(images, parting):
+    assert comparison.compare(examination(images, parting=parting), 0.2).parts_span is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_only_noise_moves_parts_in_few_resamples(seed):
+    found = comparison.compare(examination(12, parting=99, seed=seed), 0.2)
+    assert found.parts_at is None
+    assert found.parts_span is None or (found.parts_span.last is None and found.parts_span.share < 0.2)
+
+
+def test_the_resampled_rule_applied_to_the_sample_itself_is_the_rule(monkeypatch):
+    """One "resample" that holds every image once must say what `parts_at` says, of whatever strength the parting is."""
+    monkeypatch.setattr(comparison, "_weights", lambda images, draws: np.full((1, images), 1 / images))
+    told = []
+    for seed in range(12):
+        found = comparison.compare(examination(5 + seed, parting=4, noise=0.2 + 0.2 * seed, seed=seed), 0.2)
+        assert (found.parts_span.first if found.parts_span else None) == found.parts_at
+        told.append(found.parts_at)
+    assert None in told and len(set(told)) > 1
+
+
+def test_a_span_without_an_end_says_so():
+    assert comparison.span(np.array([2] * 60 + [5] * 40), "abcde") == SiteSpan("c", None, 0.6)
+    assert comparison.span(np.array([1] * 50 + [3] * 50), "abcde") == SiteSpan("b", "d", 1.0)
+    assert comparison.span(np.full(100, 5), "abcde") is None
+
+
+def test_merging_counts_from_the_end_like_a_loop():
+    rows = np.random.default_rng(0).integers(0, 2, size=(50, 6)).astype(bool)
+    for row, place in zip(rows, comparison.merges_at(rows), strict=True):
+        first = len(row)
+        while first and row[first - 1]:
+            first -= 1
+        assert place == first
+
+
+def test_a_merging_that_every_image_shares_has_no_width_and_one_that_few_share_has():
+    true, fooled = [np.arange(3)] * 6, [np.arange(3, 6)] * 6
+    own, other = np.array([3.0, 2, 1, 0, 0, 0]), np.array([0, 0, 0, 3.0, 2, 1])
+    alike = [np.stack([own if k < 4 else other] * 10) for k in range(6)]
+    options = {"share": 0.5, "names": "abcdef"}
+    assert comparison.merges_span(alike, true, fooled, **options) == SiteSpan("e", "e", 1.0)
+    mixed = [*alike[:3], np.stack([other] * 6 + [own] * 4), *alike[4:]]
+    found = comparison.merges_span(mixed, true, fooled, **options)
+    assert (found.first, found.last) == ("d", "e")
+    assert comparison.merges_span([site[:1] for site in alike], true, fooled, **options) is None
+
+
 def test_the_sets_are_what_the_slow_way_gives():
     made = examination(6, parting=2)
     rng = np.random.default_rng(3)
@@ -101,6 +164,15 @@ def test_the_permutation_test_agrees_with_scipys():
         for e in excess.T
     ]
     assert comparison._excess(distances) == pytest.approx(comparison.holm(np.array(slow)))
+
+
+def test_of_equal_maps_some_are_drawn_and_of_others_none():
+    clear, tied = np.arange(20.0), np.array([5.0, 5 * (1 + 1e-6), 5, 5, 5, 9, 1, 0])
+    first, second = (selection.per_site_drawn([clear, tied], 0.5, seed) for seed in (0, 1))
+    assert first[0].tolist() == second[0].tolist() == list(range(10, 20))
+    draws = {tuple(selection.per_site_drawn([clear, tied], 0.5, seed)[1].tolist()) for seed in range(40)}
+    assert len(draws) > 5
+    assert all(5 in kept and len(kept) == 4 and set(kept) <= {0, 1, 2, 3, 4, 5} for kept in draws)
 
 
 def test_jaccard_of_nothing_with_nothing_is_one():

@@ -97,10 +97,9 @@ def test_held_out_shares_are_those_of_a_loop_over_images(bundle, monkeypatch):
             chosen = choosing.largest(bundle, tuple(torch.tensor(site)[None] for site in strength), size)
             carried = trials.carried(bundle, one, tracing.record(bundle, one.images), known, chosen)
             hits.append(bool(carried.all()))
-        assert found.carried[place].value == np.mean(hits)
-        assert found.carried[place].n == 5
-        assert found.carried[place].low <= np.mean(hits) <= found.carried[place].high
-    assert found.references == 2 and len(found.random) == len(found.sizes)
+        assert found.carried[place] == np.mean(hits)
+        assert found.low[place] <= np.mean(hits) <= found.high[place]
+    assert (found.images, found.references, len(found.random)) == (5, 2, len(found.sizes))
 
 
 def speaks_by_brightness():
@@ -129,7 +128,7 @@ def test_planted_maps_carry_held_out_images_and_the_others_do_not(monkeypatch):
     others = tuple(1 - site for site in planted)
     monkeypatch.setattr(extraction, "claim_sizes", lambda _: (6,))
     found, none = (groups.held_out(bundle, case, one, known, seed=0) for one in (planted, others))
-    assert (found.carried[0].value, none.carried[0].value) == (1.0, 0.0)
+    assert (found.carried[0], none.carried[0]) == (1.0, 0.0)
     assert found.random[0] < 0.5
 
 
@@ -154,7 +153,7 @@ def test_the_four_groups_of_an_attack_are_held_to_their_held_out_images(digits):
     recipe = Recipe("two-run", 0)
     mean = groups.class_mean(bundle, dataset, range(10), recipe)
     found = groups.datapaths(bundle, groups.of_pairs(clean, adversarial, noise, into), known, mean, recipe)
-    assert [(one.name, one.images, one.held_out.carried[0].n) for one in found] == [
+    assert [(one.name, one.images, one.held_out.images) for one in found] == [
         ("clean", 4, 4),
         ("adversarial", 4, 4),
         ("fooled-into", 4, 4),
@@ -162,7 +161,7 @@ def test_the_four_groups_of_an_attack_are_held_to_their_held_out_images(digits):
     ]
     for one in found:
         place = one.held_out.sizes.index(32)
-        assert one.held_out.carried[place].value > one.held_out.random[place]
+        assert one.held_out.carried[place] > one.held_out.random[place]
     kept = [np.concatenate([site > 0 for site in one.specific]) for one in found]
     assert (kept[0] == kept[3]).mean() > (kept[0] == kept[2]).mean()
 

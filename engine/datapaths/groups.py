@@ -14,12 +14,14 @@ from engine.datapaths import cases, choosing, draws, extraction, trials
 from engine.datapaths.cases import Case, References
 from engine.errors import BadInput
 from engine.models.bundle import ModelBundle
-from engine.statistics import Estimate
+from engine.records import GroupDatapath, HeldOut
 from engine.store.dataset import Dataset
 
-DRAWS = 5
+DRAWS = 2
 """Random sets of maps tried for each held-out image."""
-CLASS_IMAGES = 8
+CLASSES = 10
+"""Classes behind a mean over classes, as far as the data set has them."""
+CLASS_IMAGES = 4
 """Clean images behind the datapath of a class."""
 Strength = tuple[np.ndarray, ...]
 """Per site (channels,): mean over images of |score|, each image scaled to sum to one over all sites."""
@@ -40,32 +42,6 @@ class Group:
     name: str
     members: Case
     held_out: Case
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Whether the group's strongest maps, filled from a held-out image, carry that image's label into its references."""
-
-    sizes: tuple[int, ...]
-    """Numbers of maps, the stem left out."""
-    carried: tuple[Estimate, ...]
-    """Per size the share of held-out images that reach at least 9 of 10 references."""
-    random: tuple[float, ...]
-    """The same with equally many random maps, mean over the draws."""
-    references: int
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class GroupDatapath:
-    """What the images of a group have in common; arrays are read-only."""
-
-    name: str
-    method: str
-    images: int
-    strength: Strength
-    specific: Strength
-    """Strength less the mean over classes: above zero where a map matters more here than for classes at large."""
-    held_out: HeldOut
 
 
 def datapaths(
@@ -90,6 +66,14 @@ def class_mean(bundle: ModelBundle, dataset: Dataset, labels: Sequence[int], rec
     if not found:
         raise BadInput("No image of these classes is classified correctly, so there is no mean over classes.")
     return _read_only(np.mean(site, axis=0) for site in zip(*found, strict=True))
+
+
+def some_classes(bundle: ModelBundle, dataset: Dataset, played: Iterable[int], *, seed: int) -> tuple[int, ...]:
+    """Return up to `CLASSES` classes of the data set for `class_mean`: those that play a part, the others drawn by seed."""
+    wanted = set(played)
+    others = [int(label) for label in np.unique(cases.labels(bundle, dataset)) if label not in wanted]
+    drawn = np.random.default_rng(seed).permutation(others)[: max(0, CLASSES - len(wanted))]
+    return tuple(sorted({*wanted, *drawn.tolist()}))
 
 
 def of_classes(bundle: ModelBundle, dataset: Dataset, wanted: Sequence[int], *, avoid: Sequence[str]) -> Case:
@@ -129,14 +113,16 @@ def of_pairs(clean: Case, adversarial: Case, noise: Case, fooled_into: Case) -> 
     """Return the groups of an attack: the clean images, the adversarial ones, clean ones of the fooled-into classes, noise.
 
     noise: same-norm copies, (images * draws) rows, image-major. The same source images are held out of the clean, the
-    adversarial and the noise group. Raises BadInput where a group has fewer than two images.
+    adversarial and the noise group. A group of fewer than two images is left out: the class may hold no more.
     """
-    return (
-        halves("clean", clean),
-        halves("adversarial", adversarial),
-        halves("fooled-into", fooled_into),
-        halves("noise", noise, draws=len(noise.images) // max(1, len(clean.images))),
+    draws = len(noise.images) // max(1, len(clean.images))
+    named = (
+        ("clean", clean, 1),
+        ("adversarial", adversarial, 1),
+        ("fooled-into", fooled_into, 1),
+        ("noise", noise, draws),
     )
+    return tuple(halves(name, case, draws=each) for name, case, each in named if len(case.images) >= 2 * each)
 
 
 def held_out(bundle: ModelBundle, case: Case, strength: Strength, references: References, *, seed: int) -> HeldOut:
@@ -145,11 +131,15 @@ def held_out(bundle: ModelBundle, case: Case, strength: Strength, references: Re
     for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
         parts.append(_hits(bundle, Case(case.images[rows], case.targets[rows]), strength, references, seed))
     own, *random = np.concatenate(parts, axis=2)
+    shares = [statistics.proportion(hits) for hits in own]
     return HeldOut(
-        sizes=extraction.claim_sizes(bundle),
-        carried=tuple(statistics.proportion(hits) for hits in own),
-        random=tuple(float(share) for share in np.mean(random, axis=(0, 2))),
+        images=len(case.images),
         references=len(references.images),
+        sizes=extraction.claim_sizes(bundle),
+        carried=tuple(share.value for share in shares),
+        low=tuple(share.low for share in shares),
+        high=tuple(share.high for share in shares),
+        random=tuple(float(share) for share in np.mean(random, axis=(0, 2))),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine import tracing
+from engine import selection, tracing
 from engine.datapaths import choosing, draws, scores
 from engine.datapaths.cases import Case
 from engine.models import precision
@@ -27,8 +27,6 @@ SHARES = (0.05, 0.5)
 SHAKE = 0.1
 """Largest seeded change of a starting rank in [-1, 1]: maps that are as good as each other then change places with the
 seed, so the seed check can tell that the choice between them means nothing."""
-EQUAL = 1e-3
-"""Scores that differ by less than this share of themselves are equal: copies of a map differ by rounding alone."""
 PASSES = STEPS + 2
 """Per image: the contributions it starts from, the answer to keep, and the steps."""
 
@@ -92,8 +90,8 @@ def _start(bundle: ModelBundle, case: Case, seed: int) -> list[Tensor]:
 def _rank(site: Tensor) -> Tensor:
     """Ranks of (images, channels) scores >= 0 within the site, scaled to [-1, 1]; equal ones share their mean rank."""
     ordered = site.sort(dim=1).values
-    below = torch.searchsorted(ordered, site * (1 - EQUAL))
-    upto = torch.searchsorted(ordered, site * (1 + EQUAL), right=True)
+    below = torch.searchsorted(ordered, site * (1 - selection.EQUAL))
+    upto = torch.searchsorted(ordered, site * (1 + selection.EQUAL), right=True)
     return (below + upto - 1).float() / max(1, site.shape[1] - 1) - 1.0
 
 

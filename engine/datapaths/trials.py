@@ -54,9 +54,9 @@ def survives(bundle: ModelBundle, case: Case, chosen: PerMap) -> Tensor:
 
 
 def one_site_gates(bundle: ModelBundle, scores: PerMap, share: float) -> PerMap:
-    """Return gates (images * sites, channels), image-major: trial (i, s) keeps the top share of site s, all else whole."""
+    """Return gates (images * sites, channels), image-major: trial (i, s) keeps site s's top share by |score|, all else whole."""
     images, sites = len(scores[0]), len(bundle.sites)
-    kept = choosing.share_of_each_site(scores, share)
+    kept = choosing.share_of_each_site(tuple(site.abs() for site in scores), share)
     gates = []
     for k in range(sites):
         gate = torch.ones(images, sites, scores[k].shape[1], device=bundle.device)

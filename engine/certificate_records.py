@@ -1,0 +1,212 @@
+"""The nouns of what is concluded from an examination: comparison, certificates, groups. Part of `engine.records`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSpan:
+    """Where along the network something lies: the 95 % interval, by site, of a bootstrap over the images of a group."""
+
+    first: str
+    last: str | None
+    """None where more than 2.5 % of the resamples never get there."""
+    share: float
+    """Share of the resamples that get there at all, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteComparison:
+    """How the two datapaths relate at one site."""
+
+    site: str
+    clean_only: tuple[int, ...]
+    shared: tuple[int, ...]
+    adversarial_only: tuple[int, ...]
+    distance: float
+    """1 - Jaccard of the clean and the adversarial datapath of an image, mean over images."""
+    floor_low: float
+    floor_high: float
+    """The same distance to same-norm noisy copies: of one pair the range over the draws, else a 95 % interval."""
+    flow: float
+    """Attack flow of the site, share of the whole margin lost (signed)."""
+    flow_floor: float
+    """Largest |flow| of a noise draw, same unit."""
+    distance_low: float = 0.0
+    distance_high: float = 0.0
+    """95 % bootstrap interval over the images; both the distance itself for a single pair."""
+    p_value: float | None = None
+    """One-sided, that the distance exceeds the floor, Holm-adjusted over the sites; None for a single pair."""
+    target_only: tuple[int, ...] = ()
+    """Maps of the fooled-into class's datapath that neither image's has."""
+    noise_also: tuple[int, ...] = ()
+    """Those of `adversarial_only` that noise of the same size brings in too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Where the clean and the adversarial datapath part."""
+
+    share: float
+    sites: tuple[SiteComparison, ...]
+    parts_at: str | None
+    """First site whose distance exceeds the floor for two sites running, or None."""
+    images: int = 1
+    parts_span: SiteSpan | None = None
+    """Of `parts_at`, over the images; None for a single pair and where the datapaths hardly ever part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How far one datapath can be trusted. `None` reads "not run", never "passed"."""
+
+    carries_at: int | None = None
+    random_low: float | None = None
+    random_high: float | None = None
+    """Share of references carried by equally many random maps: 2.5 % and 97.5 % quantiles over the draws."""
+    wrong_class: float | None = None
+    """Share carried to a wrong third class when the score is aimed at it."""
+    swap: float | None = None
+    """Transplant: the same maps filled from another image give that image's class (high is right). Zero baseline: another
+    image under this mask is called this image's class (high means the mask carries the label, not the image)."""
+    noisy_copy: float | None = None
+    """Share of references carried by a noisy copy of the *reference* in place of the image (must be near 0)."""
+    one_site_gap: float | None = None
+    """Keep minus swap when one site at a time keeps its top 30 %, mean over sites."""
+    seed_jaccard: float | None = None
+    noise_jaccard: float | None = None
+    random_weights_jaccard: float | None = None
+    not_applicable: tuple[str, ...] = ()
+    """Names of fields that mean nothing for the method, whatever was run: `wrong_class` where it cannot be aimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """Clean maps put back into the adversarial run, by attack flow and at random (the stem left out)."""
+
+    sizes: tuple[int, ...]
+    restored: tuple[float, ...]
+    """Share of images whose clean label came back."""
+    random: tuple[float, ...]
+    """The same with equally many random maps, mean over the draws."""
+    restores_at: int | None
+    """Smallest of `sizes` that restores every image of the pair or group, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kinship:
+    """Per site, how alike the adversarial datapath is to the true class's and to the fooled-into class's (Jaccard)."""
+
+    true_class: tuple[float, ...]
+    fooled_into: tuple[float, ...]
+    images: int
+    """Clean images behind each class's datapath."""
+    merges_at: str | None
+    """First site from which the fooled-into class stays the nearer one, or None."""
+    clean_true: tuple[float, ...] = ()
+    """The clean datapath and the true class's: how alike an image is to its own class before the attack."""
+    clean_fooled: tuple[float, ...] = ()
+    """The clean datapath and the fooled-into class's: what both classes share without any attack."""
+    noise_true: tuple[float, ...] = ()
+    """The datapath of same-norm noisy copies and the true class's."""
+    noise_fooled: tuple[float, ...] = ()
+    """The datapath of same-norm noisy copies and the fooled-into class's: what noise of the same size brings nearer."""
+    classes: tuple[float, ...] = ()
+    """The true class's datapath and the fooled-into class's."""
+    merges_span: SiteSpan | None = None
+    """Of `merges_at`, over the images with the class datapaths held fixed; None for a single pair."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ClassDatapaths:
+    """The datapaths of clean images of the true and of the fooled-into class, for sets of any size."""
+
+    true: tuple[Array, ...]
+    """Per site (channels,): strength of each map, mean over the class's images."""
+    fooled: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """The 2 x 2 design, per site as Jaccard similarities: what differs because of the answer, what because of the input.
+
+    Four datapaths: of the clean and of the adversarial image, each asked for the true and for the fooled-into class.
+    """
+
+    same_input_clean: tuple[float, ...]
+    """The clean image asked for the true and for the fooled-into class."""
+    same_input_adversarial: tuple[float, ...]
+    same_answer_true: tuple[float, ...]
+    """The clean and the adversarial image, both asked for the true class."""
+    same_answer_fooled: tuple[float, ...]
+    """Both asked for the class the attack led to."""
+    each_its_own: tuple[float, ...] = ()
+    """The clean image asked for the true class and the adversarial one for the fooled-into class: the two that are drawn."""
+    exchanged: tuple[float, ...] = ()
+    """The clean image asked for the fooled-into class and the adversarial one for the true class."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Whether a group's strongest maps, filled from a held-out image, carry that image's label into its references."""
+
+    images: int
+    """Held-out images, none of which had a part in the choice of maps."""
+    references: int
+    sizes: tuple[int, ...]
+    """Numbers of maps, all of them outside the stem."""
+    carried: tuple[float, ...]
+    """Per size the share of held-out images that reach at least 9 of 10 references."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    """95 % Wilson interval of `carried`."""
+    random: tuple[float, ...]
+    """The same with equally many random maps, mean over the draws."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GroupDatapath:
+    """What the images of a group have in common; arrays are read-only."""
+
+    name: str
+    """`clean`, `adversarial`, `fooled-into` (clean images of the classes the attack led to) or `noise`."""
+    method: str
+    images: int
+    """Images behind `strength`; of noise, the noisy copies of them."""
+    strength: tuple[Array, ...]
+    """Per site (channels,): mean over images of |score|, each image scaled to sum to one over all sites."""
+    specific: tuple[Array, ...]
+    """Strength less the mean over classes: above zero where a map matters more here than for classes at large."""
+    held_out: HeldOut
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Groups:
+    """The groups of an attack, each made of half of its images and tried on the other half."""
+
+    groups: tuple[GroupDatapath, ...]
+    """Empty where there are too few images to hold one out."""
+    classes: tuple[int, ...]
+    """Classes behind the mean that `specific` is measured from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What is known so far of how far an examination can be trusted; parts arrive one by one."""
+
+    clean: Certificate = Certificate()
+    adversarial: Certificate = Certificate()
+    restoration: Restoration | None = None
+    kinship: Kinship | None = None
+    done: tuple[str, ...] = ()
+    """Names of the parts that have arrived."""
+    failed: tuple[str, ...] = ()
+    """Messages of parts that ended without a result."""
+    classes: ClassDatapaths | None = None
+    cross: Cross | None = None
+    groups: Groups | None = None

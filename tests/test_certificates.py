@@ -1,0 +1,192 @@
+"""What certificates say: not applicable where nothing could be run, unstable where a choice is none, groups held to others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine import (
+    certificate_parts,
+    certificates,
+    demo,
+    evidence,
+    examination,
+    kinship,
+    report_files,
+    selection,
+    tracing,
+)
+from engine.datapaths import extraction
+from engine.models import load, shuffled
+from engine.records import Certificate, Certificates, ExaminationRequest
+from engine.store.store import Store
+from tests import test_methods, test_scores, toys
+
+DETERMINISTIC = ("two-run", "gates", "conductance", "gradient", "activation")
+"""Methods that give copies of a map the same score; the quadratic choice does so too, on fewer maps than are kept."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On networks this small, threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    made = Store(tmp_path_factory.mktemp("certificates") / "store")
+    demo.install(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def digits(store):
+    return load.bundle(store, "digits-standard"), store.dataset("digits")
+
+
+def asked(dataset, count, method="gradient"):
+    samples = dataset.keys_of(3)[:count]
+    return ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=5", samples, method)
+
+
+def quiet(done, total, message):
+    pass
+
+
+@pytest.fixture(scope="module")
+def group(digits):
+    return examination.examine(*digits, asked(digits[1], 6), quiet)[0]
+
+
+@pytest.mark.parametrize(("method", "is_aimed"), [("activation", False), ("random", False), ("gradient", True)])
+def test_the_wrong_class_check_is_not_applicable_to_a_method_without_aim(digits, method, is_aimed):
+    found = examination.examine(*digits, asked(digits[1], 1, method), quiet)[0]
+    for side in ("clean", "adversarial"):
+        known = getattr(certificates.part(side, *digits, found, quiet), side)
+        assert (known.wrong_class is not None) is is_aimed
+        assert known.not_applicable == (() if is_aimed else ("wrong_class",))
+        assert known.swap is not None
+
+
+def test_not_applicable_survives_the_merging_of_parts_whatever_their_order():
+    told = Certificates(clean=Certificate(carries_at=4, not_applicable=("wrong_class",)))
+    other = Certificates(clean=Certificate(seed_jaccard=0.5))
+    for parts in ([told, other], [other, told]):
+        assert certificate_parts.merge(parts).clean.not_applicable == ("wrong_class",)
+
+
+def test_kept_controls_rank_by_size_whatever_the_sign(digits, group):
+    gathered = evidence.gather(*digits, group)
+    case, datapath = gathered.side("clean")
+    per_map = gathered.scores(datapath)
+    signs = [torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], site.shape)).to(site) for site in per_map]
+    turned = tuple(site * sign for site, sign in zip(per_map, signs, strict=True))
+    assert certificates._kept_controls(gathered, case, per_map) == certificates._kept_controls(gathered, case, turned)
+    assert certificates.one_site_gap(gathered, case, per_map) == certificates.one_site_gap(gathered, case, turned)
+
+
+@pytest.mark.parametrize("method", DETERMINISTIC)
+def test_copied_maps_are_reported_unstable_though_their_scores_are_the_same(method):
+    similar = {}
+    for name, bundle in (("copied", test_methods.copied()), ("plain", toys.bundle(toys.seeded(toys.Chain(width=16))))):
+        case, known = test_methods.answered(bundle), test_methods.references(bundle)
+        found = test_methods.score(bundle, case, method)
+        path = extraction.datapath(bundle, case, known, found, method=method)
+        similar[name] = np.mean([kinship.similarity(path, found, seed) for seed in range(10)])
+    assert similar["copied"] <= 0.45
+    assert similar["plain"] >= 0.9
+
+
+@pytest.mark.parametrize("method", ["two-run", "mask", "gates", "quadratic", "conductance", "gradient"])
+def test_a_planted_datapath_is_exactly_the_planted_maps(method):
+    bundle = test_scores.planted()
+    case = test_methods.answered(bundle)
+    strength = selection.strength([site.numpy() for site in test_methods.score(bundle, case, method)])
+    kept = selection.per_site(strength, 3 / 16)
+    assert [site.tolist() for site in kept] == [list(test_scores.PLANTED)] * len(bundle.sites)
+
+
+def test_shuffled_weights_collapse_the_similarity_to_chance(digits, group):
+    """Chance: the datapath of the trained network beside maps drawn at random; the network itself comes back unharmed."""
+    gathered = evidence.gather(*digits, group)
+    before = tracing.record(digits[0], gathered.clean.images).logits
+    found = certificates.random_weights(gathered).clean.random_weights_jaccard
+    rng = np.random.default_rng(0)
+    drawn = [
+        kinship.similarity(
+            group.clean, tuple(torch.from_numpy(rng.random(site.shape)) for site in group.clean.scores), k
+        )
+        for k in range(200)
+    ]
+    itself = kinship.similarity(group.clean, gathered.scores(group.clean), 0)
+    chance = np.mean(drawn)
+    assert itself >= 0.9
+    assert found - chance <= 0.2 * (itself - chance)
+    assert torch.equal(tracing.record(digits[0], gathered.clean.images).logits, before)
+    with shuffled.weights(digits[0], 0):
+        assert not torch.allclose(tracing.record(digits[0], gathered.clean.images).logits, before, atol=0.1)
+
+
+def test_the_2_x_2_design_has_all_six_pairs_and_equal_questions_are_equal(digits, group):
+    gathered = evidence.gather(*digits, group)
+    cross = kinship.crossed(gathered)
+    pairs = [getattr(cross, name) for name in cross.__slots__]
+    assert [len(pair) for pair in pairs] == [len(digits[0].sites)] * 6
+    same = kinship.crossed(replace(gathered, adversarial=replace(gathered.adversarial, targets=gathered.clean.targets)))
+    assert set(same.same_input_clean) == {1.0}
+    assert set(cross.same_input_clean) != {1.0}
+
+
+def test_kinship_tells_of_clean_adversarial_and_noise_beside_both_classes(digits, group):
+    known = certificates.part("kinship", *digits, group, quiet)
+    told, sites = known.kinship, len(digits[0].sites)
+    for name in ("true_class", "fooled_into", "clean_true", "clean_fooled", "noise_true", "noise_fooled", "classes"):
+        assert len(getattr(told, name)) == sites
+    true, fooled = (selection.per_site(side, kinship.SHARE) for side in (known.classes.true, known.classes.fooled))
+    noise = selection.per_site(group.noise.strength, kinship.SHARE)
+    assert told.noise_fooled == tuple(selection.jaccard(a, b) for a, b in zip(noise, fooled, strict=True))
+    assert told.classes == tuple(selection.jaccard(a, b) for a, b in zip(true, fooled, strict=True))
+    # Clean images resemble their own class more than the one the attack led to; the attacked ones end the other way round.
+    assert told.clean_true[-1] > told.clean_fooled[-1]
+    assert told.fooled_into[-1] > told.clean_fooled[-1]
+    assert told.merges_span is None or told.merges_span.share > 0
+
+
+def test_of_a_single_pair_there_are_no_groups(digits):
+    found = examination.examine(*digits, asked(digits[1], 1), quiet)[0]
+    assert certificates.part("groups", *digits, found, quiet).groups.groups == ()
+
+
+def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp_path):
+    found = report_files.examine(store, asked(digits[1], 4), tmp_path / "group", certify=True)
+    assert found == json.loads((tmp_path / "group" / "examination.json").read_text())
+    assert [(one["name"], one["images"], one["held_out"]["images"]) for one in found["groups"]] == [
+        ("clean", 2, 2),
+        ("adversarial", 2, 2),
+        ("fooled-into", 2, 2),
+        ("noise", 4, 2),
+    ]
+    for one in found["groups"]:
+        held = one["held_out"]
+        assert all(
+            low <= share <= high for low, share, high in zip(held["low"], held["carried"], held["high"], strict=True)
+        )
+        assert all(item["excess"] > 0 for item in one["specific"])
+        excesses = [item["excess"] for item in one["specific"]]
+        assert excesses == sorted(excesses, reverse=True)
+    with np.load(tmp_path / "group" / "arrays.npz", allow_pickle=False) as arrays:
+        first = found["groups"][0]["specific"][0]
+        assert arrays[f"specific_clean/{first['site']}"][first["map"]] == pytest.approx(first["excess"])
+        assert arrays["strength_noise/" + first["site"]].ndim == 1
+    site = found["sites"][0]
+    assert {"target_only", "noise_also", "distance_interval", "p_value"} <= set(site)
+    assert set(found["cross"]) >= {"each_its_own", "exchanged"}
+    assert {"parts_span", "merges_span"} <= set(found)
+    assert all(len(text) > 20 for text in found["meaning"].values())
