@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.errors",),
     ("engine.selection", "engine.keys"),
+    ("engine.certificate_records",),
     ("engine.records",),
     (
         "engine.settings",
