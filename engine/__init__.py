@@ -23,6 +23,9 @@ from engine.records import (
     Examination,
     ExaminationRequest,
     Gallery,
+    GroupDatapath,
+    Groups,
+    HeldOut,
     Kinship,
     Link,
     ModelCard,
@@ -34,9 +37,11 @@ from engine.records import (
     SettingCard,
     Site,
     SiteComparison,
+    SiteSpan,
 )
+from engine.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Answer",
@@ -56,6 +61,9 @@ __all__ = [
     "Examination",
     "ExaminationRequest",
     "Gallery",
+    "GroupDatapath",
+    "Groups",
+    "HeldOut",
     "Kinship",
     "Link",
     "ModelCard",
@@ -67,6 +75,7 @@ __all__ = [
     "SettingCard",
     "Site",
     "SiteComparison",
+    "SiteSpan",
     "StoreError",
     "UnknownName",
     "Unsupported",

@@ -1,4 +1,4 @@
-"""The command line: `python -m engine COMMAND --help` explains each. Exit codes: 0 done, 2 bad input, 3 interrupted."""
+"""The command line: `python -m engine COMMAND --help` explains each. Exit codes stand in `engine.told`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from engine import audit_options
 from engine.errors import BadInput, EngineError
 from engine.records import ExaminationRequest, ModelCard
-
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 3
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Told:
-    """What a command says: a line or table for people, and the same for programs (`--json`)."""
-
-    text: str
-    found: dict[str, Any]
-
+from engine.told import BAD_INPUT, INTERRUPTED, Told
 
 Command = Callable[[argparse.Namespace], Told]
 
@@ -42,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted; nothing is half-written, the same command goes on.\n")
         return INTERRUPTED
     sys.stdout.write((json.dumps(told.found, indent=2) if options.json else told.text) + "\n")
-    return DONE
+    return told.code
 
 
 def _demo(options: argparse.Namespace) -> Told:
@@ -118,6 +108,18 @@ def _evaluate(options: argparse.Namespace) -> Told:
     return Told(files.text(found), found)
 
 
+def _audit(options: argparse.Namespace) -> Told:
+    from engine import audit_commands
+
+    return audit_commands.audit(options)
+
+
+def _verify(options: argparse.Namespace) -> Told:
+    from engine import audit_commands
+
+    return audit_commands.verify(options)
+
+
 def _told_on_stderr(done: int, total: int, message: str) -> None:
     sys.stderr.write(f"{done}/{total} {message}\n")
     sys.stderr.flush()
@@ -178,6 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     _examine_options(_command(commands, "examine", _examine, "Examine one pair: JSON, arrays and certificate."))
     _evaluate_options(_command(commands, "evaluate", _evaluate, "Faithfulness table of all methods, with intervals."))
     _benchmark_options(_command(commands, "benchmark", _benchmark, "Speed and memory table, ratios in one run."))
+    audit_options.add_audit(_command(commands, "audit", _audit, "Run or resume the audit of a plan."))
+    audit_options.add_verify(_command(commands, "verify", _verify, "Check a run's files and compute a sample again."))
     return parser
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.stats
@@ -11,6 +13,7 @@ from engine.errors import BadInput
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+Outcome = Literal["pass", "fail", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,61 @@ def proportion(hits: np.ndarray) -> Estimate:
     """Return the share of (images,) bool that is true, with its Wilson interval. Raises BadInput for no images."""
     if not len(hits):
         raise BadInput("A share of no images has no value; at least one image is needed.")
-    count = int(np.count_nonzero(hits))
-    found = scipy.stats.binomtest(count, len(hits)).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(count / len(hits), float(found.low), float(found.high), len(hits))
+    return wilson(int(np.count_nonzero(hits)), len(hits))
+
+
+def wilson(count: int, n: int) -> Estimate:
+    """Return count / n with its Wilson interval, the one to show. Raises BadInput for n of 0."""
+    return _share(count, n, CONFIDENCE, "wilson")
+
+
+def clopper_pearson(count: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Return count / n with its exact interval, the one to decide by. Raises BadInput for n of 0."""
+    return _share(count, n, confidence, "exact")
+
+
+def decide(count: int, n: int, at_least: float, confidence: float) -> Outcome:
+    """Say whether a share reaches a threshold: only where the whole Clopper-Pearson interval lies on one side of it."""
+    if not n:
+        return "inconclusive"
+    found = clopper_pearson(count, n, confidence)
+    if found.low >= at_least:
+        return "pass"
+    return "fail" if found.high < at_least else "inconclusive"
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the exact two-sided p-value that two paired shares are equal, from the pairs that differ."""
+    n = only_first + only_second
+    return float(scipy.stats.binomtest(only_first, n).pvalue) if n else 1.0
+
+
+def paired_difference(both: int, only_first: int, only_second: int, neither: int) -> Estimate:
+    """Return the difference of two paired shares, first minus second, with Newcombe's score interval.
+
+    Newcombe, Statistics in Medicine 17 (1998) 2635, method 10. Raises BadInput for no pairs.
+    """
+    n = both + only_first + only_second + neither
+    first, second = wilson(both + only_first, n), wilson(both + only_second, n)
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    excess = both * neither - only_first * only_second
+    corrected = max(excess - n / 2, 0.0) if excess > 0 else float(excess)
+    phi = corrected / math.sqrt(margins) if margins else 0.0
+    value = first.value - second.value
+    below = _joint(first.value - first.low, second.high - second.value, phi)
+    above = _joint(first.high - first.value, second.value - second.low, phi)
+    return Estimate(value, value - below, value + above, n)
+
+
+def _joint(first: float, second: float, phi: float) -> float:
+    return math.sqrt(max(first**2 - 2 * phi * first * second + second**2, 0.0))
+
+
+def _share(count: int, n: int, confidence: float, method: Literal["wilson", "exact"]) -> Estimate:
+    if not n:
+        raise BadInput("A share of no images has no value; at least one image is needed.")
+    found = scipy.stats.binomtest(count, n).proportion_ci(confidence, method=method)
+    return Estimate(count / n, float(found.low), float(found.high), n)
 
 
 def mean(values: np.ndarray, *, seed: int = 0) -> Estimate:

@@ -47,7 +47,17 @@ class Nothing:
     """The request of a task that needs none."""
 
 
-Request = RosterRequest | ExaminationRequest | CertificatePart | Place | Nothing
+@dataclass(frozen=True, slots=True)
+class ShardRequest:
+    """One block of images of an audit run under one condition."""
+
+    run: str
+    condition: str
+    """Name of the condition's folder."""
+    block: int
+
+
+Request = RosterRequest | ExaminationRequest | CertificatePart | Place | Nothing | ShardRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +202,15 @@ def _demo(inputs: Inputs, request: Nothing) -> None:  # noqa: ARG001 (every comp
     demo.install(inputs.store)
 
 
+def _shard(inputs: Inputs, request: ShardRequest) -> None:
+    from engine import shard_work
+
+    def bundle(name: str) -> ModelBundle:
+        return LOADED.bundle(inputs, name)
+
+    shard_work.make(inputs.store, bundle, (request.run, request.condition, request.block), inputs.report)
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of task."""
@@ -206,4 +225,5 @@ KINDS: Final[dict[str, Kind]] = {
     "certificate": Kind(CertificatePart, _certificate),
     "gallery": Kind(Place, _gallery),
     "demo": Kind(Nothing, _demo),
+    "shard": Kind(ShardRequest, _shard),
 }

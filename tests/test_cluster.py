@@ -46,7 +46,7 @@ def test_closing_ends_every_process_and_the_next_one_takes_over(fresh_root):
 
 
 def test_the_lock_is_free_after_its_holder_and_held_before(fresh_root):
-    first, second = contact.Ownership(fresh_root), contact.Ownership(fresh_root)
+    first, second = contact.ownership(fresh_root), contact.ownership(fresh_root)
     assert first.claim()
     assert first.claim()
     assert not second.claim()

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -26,17 +27,42 @@ HANDSHAKE: Final = "5s"
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files with which a client proves itself to an existing cluster, and checks the cluster."""
+
+    authority: Path
+    certificate: Path
+    private_key: Path
+
+    def __post_init__(self) -> None:
+        for path in (self.authority, self.certificate, self.private_key):
+            if not path.is_file():
+                raise BadInput(f"There is no certificate file {path.name}; give the PEM files of the cluster.")
+
+
 @final
 class Connection:
     """Connects on first need and again whenever the other side is gone. Use it from one thread at a time."""
 
-    def __init__(self, store_root: Path, *, scheduler: str | None = None, allow_plain: bool = False) -> None:
-        """Check the address of an existing scheduler, if one is given; raises BadInput."""
+    def __init__(
+        self,
+        store_root: Path,
+        *,
+        scheduler: str | None = None,
+        allow_plain: bool = False,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        """Check the address of an existing scheduler, if one is given; raises BadInput.
+
+        tls: certificates for that scheduler; by default what Dask's own configuration names.
+        """
         if scheduler is not None:
             _require_safe(scheduler, allow_plain)
         self._root = store_root
         self._scheduler = scheduler
-        self._ownership = contact.Ownership(store_root)
+        self._tls = tls
+        self._ownership = contact.ownership(store_root)
         self._client: Client | None = None
         self._cluster: LocalCluster | None = None
 
@@ -108,13 +134,25 @@ class Connection:
 
         address = str(self._scheduler)
         try:
-            return _connected(address, Security(require_encryption=address.startswith("tls://")))
+            return _connected(address, Security(require_encryption=address.startswith("tls://"), **_named(self._tls)))
         # TypeError and ValueError: what Dask raises for TLS files that are missing from its configuration.
         except (OSError, TimeoutError, TypeError, ValueError) as error:
             log.warning("The scheduler %s could not be reached: %r", address, error)
             raise WorkFailed(
                 "The configured scheduler could not be reached; check its address and certificates."
             ) from error
+
+
+def _named(tls: TlsFiles | None) -> dict[str, str]:
+    """Return certificates by the names that Dask gives them."""
+    if tls is None:
+        return {}
+    files = {
+        "tls_ca_file": tls.authority,
+        "tls_client_cert": tls.certificate,
+        "tls_client_key": tls.private_key,
+    }
+    return {name: str(path) for name, path in files.items()}
 
 
 def _require_safe(scheduler: str, allow_plain: bool) -> None:

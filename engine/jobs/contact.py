@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 from engine.store import durable
+from engine.store.lock import Lock
 
 if TYPE_CHECKING:
     from distributed.security import Security
@@ -60,35 +58,9 @@ def withdraw(store_root: Path) -> None:
     _path(store_root).unlink(missing_ok=True)
 
 
-@final
-class Ownership:
-    """The store's lock: the system frees it when its holder dies, however; spawned workers do not inherit it."""
-
-    def __init__(self, store_root: Path) -> None:
-        self._path = store_root / "cluster.lock"
-        self._descriptor: int | None = None
-
-    def claim(self) -> bool:
-        """Take the lock if it is free, and tell whether this object holds it now."""
-        if self._descriptor is not None:
-            return True
-        with durable.disk_errors("claiming the worker"):
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(descriptor)
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    return False
-                raise
-        self._descriptor = descriptor
-        return True
-
-    def release(self) -> None:
-        """Free the lock if this object holds it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+def ownership(store_root: Path) -> Lock:
+    """Return the lock of the store's cluster, not yet claimed."""
+    return Lock(store_root / "cluster.lock", "claiming the worker")
 
 
 def _path(store_root: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from engine.errors import EngineError, StoreError, WorkFailed
 from engine.jobs import errand
-from engine.jobs.connection import Connection
+from engine.jobs.connection import Connection, TlsFiles
 from engine.jobs.notes import NoNote, Note, Notes
 
 if TYPE_CHECKING:
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 
 RETRY_AFTER: Final = 60.0
 """Seconds for which a failure stands before asking again starts the work again."""
-Priority = Literal["interactive", "roster", "certificate", "gallery"]
-PRIORITIES: Final[dict[Priority, int]] = {"interactive": 30, "roster": 20, "certificate": 10, "gallery": 0}
+Priority = Literal["interactive", "roster", "certificate", "gallery", "shard"]
+PRIORITIES: Final[dict[Priority, int]] = {
+    "interactive": 30,
+    "roster": 20,
+    "certificate": 10,
+    "gallery": 0,
+    "shard": -10,
+}
 log = logging.getLogger(__name__)
 
 
@@ -61,12 +67,18 @@ class Jobs:
     """The work of one store. Thread-safe; nothing is connected or started before the first piece of work."""
 
     def __init__(
-        self, store_root: Path, perform: errand.Perform, *, scheduler: str | None = None, allow_plain: bool = False
+        self,
+        store_root: Path,
+        perform: errand.Perform,
+        *,
+        scheduler: str | None = None,
+        allow_plain: bool = False,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Prepare to hand tasks to `perform` in a worker; raises BadInput for a scheduler address that is not safe."""
         self._root = Path(store_root)
         self._perform = perform
-        self._connect = functools.partial(Connection, self._root, scheduler=scheduler, allow_plain=allow_plain)
+        self._connect = functools.partial(Connection, self._root, scheduler=scheduler, allow_plain=allow_plain, tls=tls)
         self._notes = Notes(self._root)
         self._lock = threading.Lock()
         self._is_closed = False

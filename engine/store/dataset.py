@@ -66,6 +66,10 @@ class Dataset:
         found.setflags(write=False)
         return found
 
+    def image_hashes(self, samples: Sequence[str]) -> tuple[str, ...]:
+        """Return the hashes that guard some images, without reading the images; raises UnknownName."""
+        return tuple(str(self._hashes[self.row(sample)]) for sample in samples)
+
     def row(self, sample: str) -> int:
         """Return the index of a sample; raises UnknownName."""
         if isinstance(sample, str) and sample.isascii() and sample.isdigit() and len(sample) < 16:

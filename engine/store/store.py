@@ -83,6 +83,11 @@ class Store:
         self._require_whole(path.parent, (WEIGHTS,), ModelCard)
         return path
 
+    def weights_hash(self, name: str) -> str:
+        """Return the hash that guards a model's weights, without reading them; raises UnknownName, StoreError."""
+        self._require_known("model", "models", name)
+        return self._sealed(self.root / "models" / name, ModelCard).files[WEIGHTS]
+
     def dataset(self, name: str) -> Dataset:
         """Return a data set, its labels and names checked, its images checked as they are read."""
         card = self.data_card(name)

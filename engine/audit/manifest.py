@@ -1,0 +1,285 @@
+"""The manifest: everything a run's results depend on, as canonical JSON whose hash is the run's id."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from engine import keys, serial
+from engine.attacks import catalogue
+from engine.audit import versions
+from engine.audit.places import Place
+from engine.audit.plan import CLEAN, NO_METHOD, AuditPlan, Images
+from engine.errors import BadInput, StoreError
+from engine.store import Dataset, Store, durable
+
+Role = Literal["candidate", "baseline"]
+Kind = Literal["clean", "attack", "control", "curve", "premade"]
+CANDIDATE: Final[Role] = "candidate"
+BASELINE: Final[Role] = "baseline"
+FORMAT: Final = 1
+PIXELS: Final = 96 * 1024
+"""Image positions of a block whose size the plan leaves open: 96 images of 32 pixels last seconds on two cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedModel:
+    """One of the models of a run."""
+
+    role: Role
+    name: str
+    architecture: str
+    content_hash: str
+    """Of weights, architecture, preprocessing and classes."""
+    weights_hash: str
+    """Of the weights file."""
+    parameters: int
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sites: tuple[tuple[str, int], ...]
+    """Name and number of feature maps of every site."""
+
+    @property
+    def maps(self) -> int:
+        """Feature maps of all sites together."""
+        return sum(channels for _, channels in self.sites)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The images of a run, sorted by class and then by key; one entry per image in each field."""
+
+    data: str
+    content_hash: str
+    samples: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    """Class indices of the models."""
+    hashes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PremadeImages:
+    """Where the images of a pre-made set lie, in the order of the run's images."""
+
+    name: str
+    data: str
+    content_hash: str
+    samples: tuple[str, ...]
+    hashes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One model under one treatment."""
+
+    folder: str
+    """What its shards' folder is called, for example `03-candidate-pgd-linf`."""
+    role: Role
+    kind: Kind
+    name: str
+    """`clean`, the full id of an attack, or the name of a pre-made set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a run is. Nothing in it is measured, so a plan has the same manifest before and after the run."""
+
+    format: int
+    meaning: int
+    """`keys.FORMAT`: version of what a stored result means."""
+    versions: tuple[tuple[str, str], ...]
+    plan: AuditPlan
+    """Thresholds included, so they cannot change once there are results."""
+    models: tuple[AuditedModel, ...]
+    classes: tuple[str, ...]
+    images: Chosen
+    premade: tuple[PremadeImages, ...]
+    conditions: tuple[Condition, ...]
+    block: int
+    """Images of one block; the last one may have fewer."""
+    dtype: str
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of each condition."""
+        return -(-len(self.images.samples) // self.block)
+
+    @property
+    def is_scored(self) -> bool:
+        """True where feature maps are scored."""
+        return self.plan.method != NO_METHOD
+
+    def scores(self, condition: Condition) -> bool:
+        """Tell whether feature maps are scored under a condition: not along the curve, which asks for answers alone."""
+        return self.is_scored and condition.kind != "curve"
+
+    def rows(self, block: int) -> slice:
+        """Return which of the run's images a block holds."""
+        return slice(block * self.block, min((block + 1) * self.block, len(self.images.samples)))
+
+    def model(self, role: Role) -> AuditedModel:
+        """Return the model of a role; raises BadInput."""
+        for one in self.models:
+            if one.role == role:
+                return one
+        raise BadInput(f"This run has no {role}.")
+
+    def of(self, role: Role) -> tuple[Condition, ...]:
+        """Return the conditions of one model, the clean one first."""
+        return tuple(one for one in self.conditions if one.role == role)
+
+
+def build(plan: AuditPlan, store: Store) -> Manifest:
+    """Return the manifest of a plan. Raises BadInput where models, data and pre-made sets do not go together."""
+    roles: list[tuple[Role, str]] = [(CANDIDATE, plan.model)]
+    if plan.baseline:
+        roles.append((BASELINE, plan.baseline))
+    models = tuple(_model(role, name, store) for role, name in roles)
+    dataset, classes = store.dataset(plan.data), store.model_card(plan.model).classes
+    sets = [(one.name, store.dataset(one.data)) for one in plan.premade]
+    rows = _chosen(dataset.labels_for_classes(classes), _allowed(dataset, sets), plan.images)
+    images = _images(dataset, classes, rows)
+    return Manifest(
+        format=FORMAT,
+        meaning=keys.FORMAT,
+        versions=versions.installed(),
+        plan=plan,
+        models=models,
+        classes=classes,
+        images=images,
+        premade=tuple(_paired(name, one, classes, images) for name, one in sets),
+        conditions=_conditions(plan, models),
+        block=plan.images.block or _block(models),
+        dtype="float32",
+    )
+
+
+def text(manifest: Manifest) -> bytes:
+    """Return the canonical JSON of a manifest."""
+    value = serial.flatten(manifest).value
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+
+
+def run_id(content: bytes) -> str:
+    """Return the id of the run whose manifest has this text: 32 hex digits, as `b2sum -l 128 manifest.json` prints."""
+    return keys.bytes_hash(content)
+
+
+def parse(content: bytes, run: str) -> Manifest:
+    """Return the manifest of a run. Raises StoreError where the text is not the one the run is named after."""
+    if run_id(content) != run:
+        raise StoreError(f"The manifest of run {run[:12]} differs from what the run was started with.")
+    return serial.rebuild(Manifest, json.loads(content))
+
+
+def read(place: Place) -> Manifest:
+    """Return the manifest of a run, checked against the run's id. Raises StoreError."""
+    with durable.disk_errors("reading a run"):
+        return parse(place.manifest.read_bytes(), place.run)
+
+
+def _model(role: Role, name: str, store: Store) -> AuditedModel:
+    card = store.model_card(name)
+    return AuditedModel(
+        role=role,
+        name=name,
+        architecture=card.architecture,
+        content_hash=card.content_hash,
+        weights_hash=store.weights_hash(name),
+        parameters=card.parameters,
+        channels=card.channels,
+        size=card.size,
+        mean=card.mean,
+        std=card.std,
+        sites=tuple((site.name, site.channels) for site in card.sites),
+    )
+
+
+def _allowed(dataset: Dataset, sets: list[tuple[str, Dataset]]) -> np.ndarray:
+    """Return (images,) bool: those that every pre-made set holds under the same name."""
+    every = np.ones(dataset.card.count, dtype=bool)
+    for name, one in sets:
+        held = set(one.names)
+        if len(held) < len(one.names):
+            raise BadInput(f"The pre-made set '{name}' names an image twice; its images cannot be paired.")
+        every &= np.array([own in held for own in dataset.names])
+        if not every.any():
+            raise BadInput(
+                f"No image of the pre-made set '{name}' is named as one of '{dataset.card.name}'; they are paired by name."
+            )
+    return every
+
+
+def _chosen(labels: np.ndarray, allowed: np.ndarray, images: Images) -> np.ndarray:
+    """Return the rows of a stratified sample, sorted by class and row; each class has its share, drawn by the seed."""
+    available = int(allowed.sum())
+    if images.count > available:
+        raise BadInput(f"The plan wants {images.count} images, and only {available} are there; lower images.count.")
+    generator = np.random.default_rng(images.seed)
+    found = []
+    present = np.unique(labels[allowed])
+    counts = np.array([int((allowed & (labels == label)).sum()) for label in present])
+    for label, quota in zip(present, _quotas(counts, images.count), strict=True):
+        of_class = np.flatnonzero(allowed & (labels == label))
+        found.append(np.sort(generator.permutation(of_class)[:quota]))
+    return np.concatenate(found)
+
+
+def _quotas(counts: np.ndarray, wanted: int) -> np.ndarray:
+    """Share out `wanted` in proportion to `counts`; what rounding leaves over goes to the largest remainders."""
+    exact = counts * wanted / counts.sum()
+    quotas = np.floor(exact).astype(np.int64)
+    order = np.argsort(-(exact - quotas), kind="stable")
+    quotas[order[: wanted - int(quotas.sum())]] += 1
+    return quotas
+
+
+def _images(dataset: Dataset, classes: tuple[str, ...], rows: np.ndarray) -> Chosen:
+    labels = dataset.labels_for_classes(classes)
+    samples = tuple(dataset.keys[row] for row in rows)
+    return Chosen(
+        data=dataset.card.name,
+        content_hash=dataset.card.content_hash,
+        samples=samples,
+        names=tuple(dataset.names[row] for row in rows),
+        labels=tuple(int(labels[row]) for row in rows),
+        hashes=dataset.image_hashes(samples),
+    )
+
+
+def _paired(name: str, dataset: Dataset, classes: tuple[str, ...], images: Chosen) -> PremadeImages:
+    place = {own: row for row, own in enumerate(dataset.names)}
+    rows = [place[own] for own in images.names]
+    labels = dataset.labels_for_classes(classes)
+    for own, row, label in zip(images.names, rows, images.labels, strict=True):
+        if int(labels[row]) != label:
+            raise BadInput(
+                f"Image '{own[:80]}' of the pre-made set '{name}' is labelled '{classes[labels[row]]}', the original "
+                f"'{classes[label]}'; a pre-made set carries the true classes."
+            )
+    samples = tuple(dataset.keys[row] for row in rows)
+    return PremadeImages(name, dataset.card.name, dataset.card.content_hash, samples, dataset.image_hashes(samples))
+
+
+def _conditions(plan: AuditPlan, models: tuple[AuditedModel, ...]) -> tuple[Condition, ...]:
+    treatments: list[tuple[Kind, str]] = [("clean", CLEAN)]
+    treatments += [("control" if catalogue.attack(one).is_control else "attack", one) for one in plan.attacks]
+    treatments += [("premade", one.name) for one in plan.premade]
+    treatments += [("control", one) for one in plan.controls]
+    treatments += [("curve", one) for one in plan.curve if one not in plan.attacks]
+    every = [(model.role, kind, name) for model in models for kind, name in treatments]
+    return tuple(
+        Condition(f"{index:02d}-{role}-{name.partition(':')[0]}", role, kind, name)
+        for index, (role, kind, name) in enumerate(every)
+    )
+
+
+def _block(models: tuple[AuditedModel, ...]) -> int:
+    area = max(model.size[0] * model.size[1] for model in models)
+    return max(8, min(96, PIXELS // area))

@@ -1,0 +1,269 @@
+"""What an auditor decides before there are results: models, images, attacks, thresholds. Read from TOML."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, Literal
+
+from engine import methods, settings
+from engine.attacks import catalogue
+from engine.audit import plan_file
+from engine.audit.plan_file import Table
+from engine.errors import BadInput, UnknownName
+from engine.store import Store, names
+
+Metric = Literal["accuracy", "resistance"]
+METRICS: Final = ("accuracy", "resistance")
+TIERS: Final = ("custom", "fast", "standard", "thorough")
+DEVICES: Final = ("cpu", "cuda")
+CLEAN, WORST_CASE = "clean", "worst-case"
+NO_METHOD: Final = "none"
+CONTROLS: Final = ("noise-sign", "noise-gaussian", "noise-shuffled")
+LARGEST_SEED: Final = 2**31 - 1
+MOST_IMAGES: Final = 10_000_000
+LARGEST_BLOCK: Final = 4096
+EPSILON: Final = re.compile(r"([:,]eps=)([^,]+)")
+"""Where a full id carries its strength."""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Which images are attacked: a sample of each class in proportion to its share."""
+
+    count: int
+    seed: int = 0
+    is_kept: bool = True
+    """Keep attacked images as 8-bit arrays; without them only their hashes are kept."""
+    block: int = 0
+    """Images of one piece of work; 0 for what lasts seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Premade:
+    """Adversarial images that somebody else made: a data set of the store whose images are named as the originals are."""
+
+    name: str
+    data: str
+    norm: str
+    epsilon: str
+    """Budget they should keep, for example `8/255`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What the candidate must reach, agreed before there are results."""
+
+    name: str
+    condition: str
+    """`clean`, `worst-case`, the full id of an attack, or the name of a pre-made set."""
+    metric: Metric
+    """`accuracy`: share of all images still classified right; `resistance`: the same among those right without attack."""
+    at_least: float
+    confidence: float
+    label: str = ""
+    """A class name, or empty for all classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlan:
+    """A plan that was checked against the store."""
+
+    name: str
+    model: str
+    baseline: str
+    """The model it is compared with on the same images, or empty."""
+    data: str
+    method: str
+    """How feature maps are scored, or `none`."""
+    tier: str
+    attacks: tuple[str, ...]
+    """Full ids; they decide the worst case."""
+    curve: tuple[str, ...]
+    """Full ids of one attack at growing strength, for the curve alone."""
+    controls: tuple[str, ...]
+    """Full ids of the noise controls."""
+    premade: tuple[Premade, ...]
+    images: Images
+    thresholds: tuple[Threshold, ...]
+    seed: int
+    device: str
+    threads: int
+    """Threads torch computes with, wherever the run goes on: the last bits of a sum depend on them."""
+
+
+def read(path: Path, store: Store) -> AuditPlan:
+    """Return the plan of a TOML file. Raises BadInput naming file, line and key of what is wrong."""
+    return understood(plan_file.read(path), store)
+
+
+def understood(table: Table, store: Store) -> AuditPlan:
+    """Return the plan that a file's table stands for. Raises BadInput naming file, line and key of what is wrong."""
+    table.only(
+        "name", "model", "baseline", "data", "method", "tier", "attacks", "controls", "seed", "device", "threads",
+        "images", "curve", "premade", "thresholds",
+    )  # fmt: skip
+    attacks = _attacks(table)
+    premade = tuple(_premade(one, store) for one in table.tables("premade"))
+    plan = AuditPlan(
+        name=table.text("name", Path(table.file).stem or "audit"),
+        model=_model(table, "model", store),
+        baseline=_model(table, "baseline", store) if "baseline" in table.values else "",
+        data=_data(table, store),
+        method=_method(table),
+        tier=table.choice("tier", TIERS, "custom"),
+        attacks=attacks,
+        curve=_curve(table.table("curve")),
+        controls=_controls(attacks) if table.flag("controls", True) else (),
+        premade=premade,
+        images=_images(table.table("images")),
+        thresholds=(),
+        seed=table.whole("seed", 0, LARGEST_SEED, 0),
+        device=table.choice("device", DEVICES, "cpu"),
+        threads=table.whole("threads", 1, 256, 2),
+    )
+    _require_sound(table, plan, store)
+    classes = store.model_card(plan.model).classes
+    return replace(plan, thresholds=tuple(_threshold(one, plan, classes) for one in _distinct(table, "thresholds")))
+
+
+def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
+    if not (plan.attacks or plan.premade or plan.curve):
+        raise table.wrong(
+            "a plan needs attacks, a curve or a pre-made set; for example attacks = ['pgd-linf']", "attacks"
+        )
+    if plan.baseline and plan.baseline == plan.model:
+        raise table.wrong("must be another model than 'model'", "baseline")
+    if plan.baseline and store.model_card(plan.baseline).classes != store.model_card(plan.model).classes:
+        raise table.wrong(f"'{plan.baseline}' has other classes than '{plan.model}', or in another order", "baseline")
+    _distinct(table, "premade")
+
+
+def _model(table: Table, key: str, store: Store) -> str:
+    name = table.text(key)
+    return table.checked(lambda: store.model_card(name), key).name
+
+
+def _data(table: Table, store: Store) -> str:
+    name = table.text("data")
+    return table.checked(lambda: store.data_card(name), "data").name
+
+
+def _method(table: Table) -> str:
+    name = table.text("method", "two-run")
+    if name != NO_METHOD:
+        table.checked(lambda: methods.method(name), "method")
+    return name
+
+
+def _attacks(table: Table) -> tuple[str, ...]:
+    found: list[str] = []
+    for index, text in enumerate(table.texts("attacks")):
+        full = table.checked(functools.partial(_full, text), "attacks", index)
+        if full in found:
+            raise table.wrong(f"'{full}' stands here twice", "attacks", index)
+        found.append(full)
+    return tuple(found)
+
+
+def _full(text: str) -> str:
+    return catalogue.identify(catalogue.attack(text))
+
+
+def _controls(attacks: tuple[str, ...]) -> tuple[str, ...]:
+    """The noise controls at the strength of the strongest Linf attack of the plan."""
+    specs = {one: catalogue.attack(one) for one in attacks}
+    strengths = [strength(one) for one, spec in specs.items() if spec.norm == "linf" and not spec.is_control]
+    if not any(strengths):
+        return ()
+    full = [catalogue.identify(catalogue.attack_at(name, str(max(strengths)))) for name in CONTROLS]
+    return tuple(one for one in full if one not in attacks)
+
+
+def strength(attack: str) -> Fraction:
+    """Return the epsilon of an attack by its full id, 0 for one that has none."""
+    match = EPSILON.search(attack)
+    return settings.read_fraction("epsilon", match[2]) if match else Fraction(0)
+
+
+def _curve(table: Table) -> tuple[str, ...]:
+    """The attack of [curve] at each of its strengths, weakest first."""
+    if not table.values:
+        return ()
+    table.only("attack", "epsilons")
+    full = table.checked(functools.partial(_full, table.text("attack")), "attack")
+    found: dict[Fraction, str] = {}
+    for index, text in enumerate(table.texts("epsilons")):
+        made = table.checked(functools.partial(_at, full, text), "epsilons", index)
+        if strength(made) in found:
+            raise table.wrong(f"the strength {text} stands here twice", "epsilons", index)
+        found[strength(made)] = made
+    if not found:
+        raise table.wrong("a curve needs strengths, for example epsilons = ['1/255', '2/255']", "epsilons")
+    return tuple(found[epsilon] for epsilon in sorted(found))
+
+
+def _at(attack: str, epsilon: str) -> str:
+    if not EPSILON.search(attack):
+        raise BadInput(f"{attack} has no epsilon and makes no curve")
+    settings.read_fraction("epsilon", epsilon)
+    return _full(EPSILON.sub(rf"\g<1>{epsilon.strip()}", attack))
+
+
+def _images(table: Table) -> Images:
+    table.only("count", "seed", "keep", "block")
+    return Images(
+        count=table.whole("count", 1, MOST_IMAGES),
+        seed=table.whole("seed", 0, LARGEST_SEED, 0),
+        is_kept=table.flag("keep", True),
+        block=table.whole("block", 0, LARGEST_BLOCK, 0),
+    )
+
+
+def _premade(table: Table, store: Store) -> Premade:
+    table.only("name", "data", "norm", "epsilon")
+    name, epsilon = table.text("name"), table.text("epsilon")
+    table.checked(lambda: names.require_name("pre-made set", name), "name")
+    table.checked(lambda: settings.read_fraction("epsilon", epsilon), "epsilon")
+    return Premade(name, _data(table, store), table.choice("norm", ("linf", "l2"), "linf"), epsilon)
+
+
+def _distinct(table: Table, key: str) -> list[Table]:
+    """Return the tables of a list; each must have a name of its own."""
+    found: set[str] = set()
+    for one in table.tables(key):
+        name = one.text("name")
+        if name in found:
+            raise one.wrong(f"another one is called '{name}' already", "name")
+        found.add(name)
+    return table.tables(key)
+
+
+def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Threshold:
+    table.only("name", "condition", "metric", "at_least", "confidence", "class")
+    label = table.text("class", "")
+    if label and label not in classes:
+        raise table.wrong(str(UnknownName("class", label, classes)), "class")
+    condition = table.checked(lambda: _condition(table.text("condition"), plan), "condition")
+    metric: Metric = "resistance" if table.choice("metric", METRICS, "accuracy") == "resistance" else "accuracy"
+    if metric == "resistance" and condition == CLEAN:
+        raise table.wrong("'resistance' compares with the images without attack; use 'accuracy' for those", "metric")
+    at_least, confidence = table.number("at_least", 0.0, 1.0), table.number("confidence", 0.5, 0.9999, 0.95)
+    return Threshold(table.text("name"), condition, metric, at_least, confidence, label)
+
+
+def _condition(text: str, plan: AuditPlan) -> str:
+    """Return the condition a threshold speaks of; a bare attack name will do where the plan has one of that name."""
+    known = {CLEAN, WORST_CASE, *plan.attacks, *plan.curve, *plan.controls, *(one.name for one in plan.premade)}
+    if text in known:
+        return text
+    if text.partition(":")[0] not in catalogue.ATTACKS:
+        raise UnknownName("condition of this plan", text, known)
+    same = [one for one in known if one.partition(":")[0] == text]
+    full = same[0] if len(same) == 1 else catalogue.identify(catalogue.attack(text))
+    if full not in known:
+        raise BadInput(f"the plan has no attack '{full}'. It has: {', '.join(sorted(known))}.")
+    return full

@@ -1,0 +1,173 @@
+"""What a run leaves when nothing is undone: all rows in one table, the cubes, the summary, and a seal over them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine import keys, serial
+from engine.audit import cube, rows, shards, summary
+from engine.audit.cube import Cube, Part
+from engine.audit.manifest import Condition, Manifest, Role
+from engine.audit.places import Place
+from engine.audit.rows import Rows
+from engine.audit.shards import NoShard
+from engine.audit.summary import Summary
+from engine.errors import StoreError
+from engine.store import durable, envelope
+from engine.store.archive import Corrupt
+from engine.store.envelope import Envelope
+
+SEAL: Final = "seal.json"
+TABLE: Final = "rows.parquet"
+SUMMARY: Final = "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a finished run is made of; the hashes of the files stand beside it."""
+
+    run: str
+    shards: int
+    shards_hash: str
+    """Of the hashes of all shards' rows, condition by condition and block by block."""
+    seconds: float
+    """What the workers took together."""
+
+
+def is_finished(place: Place) -> bool:
+    """Tell whether the run has its result."""
+    return (place.result / SEAL).is_file()
+
+
+def seal(place: Place, manifest: Manifest) -> None:
+    """Write the result of a run whose every shard is there; one that is there already stays. Raises StoreError."""
+    receipts = [_receipt(place, condition, block) for condition, block in _every(manifest)]
+    with durable.disk_errors("writing a result"), durable.new_folder(place.result) as new:
+        _write(new, place, manifest, from_rows=False)
+        made = Seal(
+            place.run,
+            len(receipts),
+            keys.content_key(tuple(one.rows_hash for one in receipts)),
+            sum(one.receipt.seconds for one in receipts),
+        )
+        hashes = {file.name: envelope.file_hash(file) for file in sorted(new.iterdir())}
+        (new / SEAL).write_bytes(envelope.pack(Envelope(Seal.__name__, serial.flatten(made).value, files=hashes)))
+
+
+def read_seal(place: Place) -> tuple[Seal, dict[str, str]]:
+    """Return the seal of a finished run and the hashes of its files. Raises StoreError where it was changed."""
+    try:
+        with durable.disk_errors("reading a result"):
+            sealed = envelope.unpack((place.result / SEAL).read_bytes(), Seal.__name__)
+    except Corrupt as error:
+        raise StoreError(f"The seal of run {place.run[:12]} was changed after it was written.") from error
+    return serial.rebuild(Seal, sealed.value), sealed.files
+
+
+def seal_hash(place: Place) -> str:
+    """Return the hash of a finished run's seal."""
+    with durable.disk_errors("reading a result"):
+        return envelope.file_hash(place.result / SEAL)
+
+
+def read_summary(place: Place) -> Summary:
+    """Return the summary of a finished run, checked against its seal. Raises StoreError."""
+    _, hashes = read_seal(place)
+    with durable.disk_errors("reading a result"):
+        content = (place.result / SUMMARY).read_bytes()
+    if keys.bytes_hash(content) != hashes.get(SUMMARY):
+        raise StoreError(f"The summary of run {place.run[:12]} was changed after it was written.")
+    return serial.rebuild(Summary, json.loads(content))
+
+
+def interim(place: Place, manifest: Manifest) -> Summary:
+    """Return what the finished shards add up to so far."""
+    return summary.summarise(manifest, gathered(place, manifest), is_interim=True)
+
+
+def open_cube(place: Place, role: Role) -> Cube:
+    """Return the cube of one model of a finished run; raises StoreError."""
+    return Cube(place.result, role)
+
+
+def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
+    """Return the rows, without maps, of every condition that has a shard, block by block."""
+    found: dict[str, list[Rows]] = {}
+    for condition, block in _every(manifest):
+        try:
+            shards.glance(place, condition.folder, block)
+        except NoShard:
+            continue
+        part = rows.read(place.shard(condition.folder, block) / shards.ROWS, with_maps=False)
+        found.setdefault(condition.folder, []).append(part)
+    return {folder: rows.joined(parts) for folder, parts in found.items()}
+
+
+def contradictions(place: Place, manifest: Manifest) -> list[str]:
+    """Return what a finished run's result says otherwise than its shards do, one sentence each; made anew and compared."""
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(name)
+        _write(made, place, manifest, from_rows=True)
+        return [
+            f"{file.name} is not what the shards add up to"
+            for file in sorted(made.iterdir())
+            if envelope.file_hash(file) != envelope.file_hash(place.result / file.name)
+        ]
+
+
+def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -> None:
+    """Write table, cubes and summary; the cubes from the shards' parts, or from their rows all over again."""
+    found = gathered(place, manifest)
+    _write_table(folder / TABLE, manifest, found)
+    for model in manifest.models if manifest.is_scored else ():
+        parts = _parts(place, manifest, model.role, from_rows=from_rows)
+        cube.merge(folder, model.role, _shape(manifest, model.role), parts)
+    told = summary.summarise(manifest, found, is_interim=False)
+    (folder / SUMMARY).write_text(json.dumps(serial.flatten(told).value, indent=1), encoding="utf-8")
+
+
+def _every(manifest: Manifest) -> Iterator[tuple[Condition, int]]:
+    for condition in manifest.conditions:
+        for block in range(manifest.blocks):
+            yield condition, block
+
+
+def _receipt(place: Place, condition: Condition, block: int) -> shards.Checked:
+    try:
+        return shards.glance(place, condition.folder, block)
+    except NoShard as error:
+        raise StoreError(f"Block {block} of {condition.folder} is missing; run the audit again.") from error
+
+
+def _shape(manifest: Manifest, role: Role) -> tuple[int, int, int]:
+    return len(manifest.of(role)), len(manifest.classes), manifest.model(role).maps
+
+
+def _parts(place: Place, manifest: Manifest, role: Role, *, from_rows: bool) -> Iterator[tuple[int, Part]]:
+    """Yield what each shard adds, always in the same order: the last bits of a sum depend on it."""
+    scored = [(index, one) for index, one in enumerate(manifest.of(role)) if manifest.scores(one)]
+    for index, condition in scored:
+        for block in range(manifest.blocks):
+            if from_rows:
+                yield index, cube.part(rows.read(place.shard(condition.folder, block) / shards.ROWS))
+            else:
+                yield index, shards.part(place, condition.folder, block)
+
+
+def _write_table(path: Path, manifest: Manifest, found: dict[str, Rows]) -> None:
+    tables = []
+    for one in manifest.conditions:
+        table = rows.plain_table(found[one.folder])
+        for name in ("kind", "condition", "role"):
+            value = {"kind": one.kind, "condition": one.name, "role": one.role}[name]
+            table = table.add_column(0, name, pa.array([value] * len(table), type=pa.string()))
+        tables.append(table)
+    pq.write_table(pa.concat_tables(tables), path, compression="zstd", use_dictionary=False)

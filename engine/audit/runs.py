@@ -1,0 +1,290 @@
+"""Driving a run: hand out what is undone, note what is done, and end as finished only when nothing is undone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, final
+
+import numpy as np
+
+from engine import keys
+from engine.audit import manifest as manifests
+from engine.audit import places, results, shards
+from engine.audit.catalogue import Catalogue, Entry
+from engine.audit.manifest import Condition, Manifest
+from engine.audit.places import Place
+from engine.audit.shards import NoShard
+from engine.errors import EngineError
+from engine.jobs.queue import Priority, Progress
+from engine.store import Store, durable
+from engine.store.lock import Lock
+
+Ending = Literal["running", "finished", "interrupted", "cancelled"]
+WINDOW: Final = 64
+"""Pieces of work handed in at a time: enough for every worker to have the next one at hand."""
+ATTEMPTS: Final = 5
+"""How often a piece of work is handed in that vanishes without a result and without a failure."""
+FAILURES: Final = 3
+"""Failed pieces of work after which no more are handed in."""
+PAUSE: Final = 0.2
+NOTED_EVERY: Final = 0.5
+"""Seconds between two writings of the state."""
+log = logging.getLogger(__name__)
+
+
+class Workers(Protocol):
+    """What a run needs of `engine.jobs.Jobs`."""
+
+    def submit(self, task: dict[str, Any], *, priority: Priority, doing: str) -> bool: ...
+    def progress(self, key: str) -> Progress: ...
+    def wait(self, key: str, seconds: float) -> None: ...
+    def forgive(self, key: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far a run is."""
+
+    run: str
+    state: Ending
+    done: int
+    """Finished shards."""
+    total: int
+    rate: float = 0.0
+    """Images per second since the run was taken up, all conditions counted."""
+    seconds_left: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One shard to be made."""
+
+    condition: Condition
+    block: int
+    key: str
+
+
+Task = Callable[[str, Piece], dict[str, Any]]
+"""From a run's id and a piece to the plain JSON that a worker takes."""
+Tell = Callable[[State], None]
+
+
+@final
+class Run:
+    """One run of a store, to be driven, watched or read. Any number of processes may hold one; one at a time drives."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        """Take up a run by its manifest; nothing is written before `drive`."""
+        self._content = manifests.text(manifest)
+        self.manifest = manifest
+        self.id = manifests.run_id(self._content)
+        self.place = places.place(store.root, self.id)
+        self._root = store.root
+        self._lock = Lock(self.place.lock, "taking up a run")
+
+    @classmethod
+    def open(cls, store: Store, run: str) -> Run:
+        """Return a run that was begun; raises UnknownName, StoreError."""
+        return cls(store, manifests.read(places.place(store.root, run)))
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """All shards, block by block in an order that spreads the classes, so that interim results speak of all."""
+        order = np.random.default_rng(self.manifest.plan.images.seed).permutation(self.manifest.blocks)
+        return [
+            Piece(condition, int(block), keys.content_key("shard", self.id, condition.folder, int(block)))
+            for block in order
+            for condition in self.manifest.conditions
+        ]
+
+    def state(self) -> State:
+        """Return how far the run is, as its driver noted it; a driver that vanished left it interrupted."""
+        if results.is_finished(self.place):
+            total = len(self.manifest.conditions) * self.manifest.blocks
+            return State(self.id, "finished", total, total)
+        try:
+            noted = State(**json.loads(self.place.state.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            noted = State(self.id, "interrupted", 0, len(self.pieces), message="The run was not begun.")
+        if noted.state == "running" and self._is_abandoned():
+            return replace(noted, state="interrupted", message="The process that drove the run ended.")
+        return noted
+
+    def cancel(self) -> None:
+        """Ask whoever drives the run to stop; workers notice between two batches. Raises StoreError."""
+        with durable.disk_errors("cancelling a run"):
+            self.place.cancel.touch()
+
+    def drive(self, workers: Workers, task: Task, tell: Tell) -> State:
+        """Make what is undone, or watch the process that does, and return how the run was left.
+
+        Raises StoreError where the store cannot be written. Whatever ends this, finished shards stay and are found again.
+        """
+        if results.is_finished(self.place):
+            return self.state()
+        self._begin()
+        while not self._lock.claim():
+            tell(self.state())
+            time.sleep(PAUSE)
+        try:
+            if results.is_finished(self.place):
+                return self.state()
+            return _Driver(self, self._root, workers, task, tell).drive()
+        finally:
+            self._lock.release()
+
+    def _begin(self) -> None:
+        with durable.disk_errors("beginning a run"):
+            self.place.folder.parent.mkdir(mode=0o700, exist_ok=True)
+            self.place.folder.mkdir(mode=0o700, exist_ok=True)
+            if not self.place.manifest.exists():
+                durable.write_file(self.place.manifest, self._content)
+
+    def _is_abandoned(self) -> bool:
+        if not self._lock.claim():
+            return False
+        self._lock.release()
+        return True
+
+
+class _Driver:
+    """One attempt to bring a run to its end."""
+
+    def __init__(self, run: Run, root: Path, workers: Workers, task: Task, tell: Tell) -> None:
+        self.run, self.place, self.workers, self.task, self.tell = run, run.place, workers, task, tell
+        self.catalogue = Catalogue(root)
+        self.pieces = run.pieces
+        self.waiting: deque[Piece] = deque()
+        self.flying: dict[str, Piece] = {}
+        self.attempts: dict[str, int] = {}
+        self.failures: list[str] = []
+        self.done = 0
+        self.images = 0
+        self.begun = self.noted = time.monotonic()
+
+    def drive(self) -> State:
+        self.place.cancel.unlink(missing_ok=True)
+        self.catalogue.begin(self.run.id, self.run.manifest.plan.name)
+        self._reconcile()
+        self.catalogue.log(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
+        try:
+            while (self.waiting and self._may_go_on()) or self.flying:
+                self._hand_in()
+                self._collect()
+                self._note("running")
+            return self._ended()
+        except BaseException as error:
+            self._interrupted(str(error) if isinstance(error, EngineError) else "The process was stopped.")
+            raise
+
+    def _reconcile(self) -> None:
+        """Read what is done from the files: the catalogue may lag behind them, and a file may have been damaged."""
+        for folder in self.place.shards.glob("*"):
+            durable.sweep(folder)
+        entries = []
+        for piece in self.pieces:
+            try:
+                entries.append(_entry(self.place, piece))
+            except NoShard:
+                self.workers.forgive(piece.key)
+                self.waiting.append(piece)
+        self.done = len(entries)
+        self.catalogue.reconcile(self.run.id, entries)
+
+    def _may_go_on(self) -> bool:
+        return len(self.failures) < FAILURES and not self.place.cancel.exists()
+
+    def _hand_in(self) -> None:
+        while self.waiting and len(self.flying) < WINDOW and self._may_go_on():
+            piece = self.waiting.popleft()
+            self.attempts[piece.key] = self.attempts.get(piece.key, 0) + 1
+            self.flying[piece.key] = piece
+            doing = f"making block {piece.block} of {piece.condition.folder}"
+            self.workers.submit(self.task(self.run.id, piece), priority="shard", doing=doing)
+
+    def _collect(self) -> None:
+        """Take in what has ended. Work that ended is done only if its shard lies there whole."""
+        if self.flying:
+            self.workers.wait(next(iter(self.flying)), PAUSE)
+        found = []
+        for piece in list(self.flying.values()):
+            progress = self.workers.progress(piece.key)
+            if progress.state == "working":
+                continue
+            del self.flying[piece.key]
+            try:
+                found.append(_entry(self.place, piece))
+            except NoShard:
+                self._put_back(piece, progress)
+        self.done += len(found)
+        self.images += sum(one.images for one in found)
+        if found:
+            self.catalogue.add(self.run.id, found)
+
+    def _put_back(self, piece: Piece, progress: Progress) -> None:
+        if progress.state == "failed":
+            self.failures.append(f"Block {piece.block} of {piece.condition.folder}: {progress.message}")
+        elif self.attempts[piece.key] >= ATTEMPTS:
+            self.failures.append(f"Block {piece.block} of {piece.condition.folder} vanished {ATTEMPTS} times.")
+        else:
+            self.waiting.append(piece)
+
+    def _ended(self) -> State:
+        """Finished only if nothing is undone: the work may also have ended because a scheduler died or was told to stop."""
+        if self.done == len(self.pieces):
+            results.seal(self.place, self.run.manifest)
+            self.catalogue.log(self.run.id, "finished", results.seal_hash(self.place))
+            return self._left("finished", "")
+        if self.place.cancel.exists():
+            self.catalogue.log(self.run.id, "cancelled", f"{self.done} of {len(self.pieces)} shards are done")
+            return self._left("cancelled", "The run was cancelled; the same command goes on.")
+        return self._interrupted(self.failures[0] if self.failures else "Work was lost; the same command goes on.")
+
+    def _interrupted(self, message: str) -> State:
+        try:
+            self.catalogue.log(self.run.id, "interrupted", message)
+            return self._left("interrupted", message)
+        except EngineError:
+            log.exception("The interruption could not be noted; the files of the run tell it as well.")
+            return self._made("interrupted", message)
+
+    def _left(self, state: Ending, message: str) -> State:
+        self.catalogue.end(self.run.id, state)
+        found = self._made(state, message)
+        self._write(found)
+        self.tell(found)
+        return found
+
+    def _note(self, state: Ending) -> None:
+        now = time.monotonic()
+        if now - self.noted >= NOTED_EVERY:
+            self.noted = now
+            found = self._made(state, self.failures[0] if self.failures else "")
+            self._write(found)
+            self.tell(found)
+
+    def _made(self, state: Ending, message: str) -> State:
+        elapsed = max(time.monotonic() - self.begun, 1e-9)
+        rate = self.images / elapsed
+        total = len(self.run.manifest.images.samples) * len(self.run.manifest.conditions)
+        left = total * (1 - self.done / len(self.pieces)) / rate if rate else None
+        return State(self.run.id, state, self.done, len(self.pieces), rate, left, message)
+
+    def _write(self, state: State) -> None:
+        with durable.disk_errors("noting how far a run is"):
+            temporary = self.place.folder / f"{durable.PREFIX}{durable.HOST}-state"
+            temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
+            temporary.replace(self.place.state)
+
+
+def _entry(place: Place, piece: Piece) -> Entry:
+    checked = shards.check(place, piece.condition.folder, piece.block)
+    receipt = checked.receipt
+    return Entry(piece.condition.folder, piece.block, checked.rows_hash, receipt.images, receipt.seconds)

@@ -1,0 +1,348 @@
+"""What the rows of a run add up to: rates with intervals, worst case, curve, confusion, thresholds, model against model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from engine import statistics
+from engine.audit import rows
+from engine.audit.manifest import BASELINE, CANDIDATE, Condition, Manifest, Role
+from engine.audit.plan import CLEAN, WORST_CASE, Threshold, strength
+from engine.audit.rows import Rows
+from engine.comparison import holm
+from engine.records import STATUSES
+
+FEW: Final = 30
+"""Images below which a class is greyed and never ranked."""
+DECISIVE: Final = ("attack", "premade")
+"""Kinds of conditions that make the worst case; controls and the curve do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of images with its Wilson interval."""
+
+    n: int
+    value: float | None
+    """None where n is 0."""
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, hits: np.ndarray) -> Rate:
+        """Return the share of (images,) bool."""
+        if not len(hits):
+            return cls(0, None, None, None)
+        found = statistics.proportion(hits)
+        return cls(found.n, found.value, found.low, found.high)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """How one class fared."""
+
+    name: str
+    accuracy: Rate
+    statuses: dict[str, int]
+    has_few: bool
+    """Fewer than `FEW` images: shown grey, never ranked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Images of one class that were fooled into another."""
+
+    true: str
+    into: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionResult:
+    """How all images fared under one condition."""
+
+    name: str
+    kind: str
+    attempted: int
+    statuses: dict[str, int]
+    outside_budget: int
+    """Pre-made images that exceed their declared budget; they are left out of every rate."""
+    accuracy: Rate
+    """Right answers after the attack, of all images that could be judged."""
+    resistance: Rate
+    """The same of the images that were right without attack."""
+    classes: tuple[ClassResult, ...]
+    confusion: tuple[Flow, ...]
+    """Largest first; every pair of classes that occurred."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One strength of an attack."""
+
+    attack: str
+    family: str
+    """The attack's id without its strength."""
+    epsilon: float
+    accuracy: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """Everything of one model."""
+
+    role: str
+    model: str
+    conditions: tuple[ConditionResult, ...]
+    worst_case: ConditionResult | None
+    """Per image over all attacks and pre-made sets; None where the run has none."""
+    curve: tuple[CurvePoint, ...]
+    is_monotone: bool
+    """Accuracy never rises with the strength of an attack, beyond what its intervals allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rows say of a threshold."""
+
+    threshold: Threshold
+    outcome: statistics.Outcome
+    n: int
+    value: float | None
+    low: float | None
+    """Clopper-Pearson, at the threshold's confidence."""
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Candidate against baseline on the same images."""
+
+    name: str
+    n: int
+    difference: float
+    """Accuracy of the candidate minus that of the baseline."""
+    low: float
+    high: float
+    only_candidate: int
+    only_baseline: int
+    p_value: float
+    """Exact McNemar."""
+    p_holm: float
+    """Adjusted for all pairings of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run says; interim until every shard is there."""
+
+    is_interim: bool
+    models: tuple[ModelResult, ...]
+    thresholds: tuple[Decision, ...]
+    pairings: tuple[Pairing, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Table:
+    """The images of one condition that could be judged, by sample."""
+
+    samples: np.ndarray
+    labels: np.ndarray
+    is_right: np.ndarray
+    """Right after the attack."""
+    was_right: np.ndarray
+
+
+def summarise(manifest: Manifest, found: Mapping[str, Rows], *, is_interim: bool) -> Summary:
+    """Return the summary of rows by condition folder; a condition without rows yet is left out."""
+    models = tuple(_model(manifest, one.role, found) for one in manifest.models)
+    tables = {(one.role, one.name): _table(found[one.folder]) for one in manifest.conditions if one.folder in found}
+    for model in manifest.models:
+        worst = _worst(manifest, model.role, found)
+        if worst is not None:
+            tables[model.role, WORST_CASE] = worst
+    return Summary(is_interim, models, _decisions(manifest, tables), _pairings(manifest, tables))
+
+
+def _model(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> ModelResult:
+    conditions = tuple(_condition(manifest, one, found[one.folder]) for one in manifest.of(role) if one.folder in found)
+    worst = _worst_rows(manifest, role, found)
+    curve = _curve(conditions)
+    return ModelResult(
+        role=role,
+        model=manifest.model(role).name,
+        conditions=conditions,
+        worst_case=None if worst is None else _result(manifest, (WORST_CASE, "worst case"), worst),
+        curve=curve,
+        is_monotone=all(_is_monotone(family, curve) for family in {point.family for point in curve}),
+    )
+
+
+def _condition(manifest: Manifest, condition: Condition, own: Rows) -> ConditionResult:
+    return _result(manifest, (condition.name, condition.kind), own)
+
+
+def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionResult:
+    judged = _judged(own)
+    right, was_right = _right(own), own.before == own.labels
+    fooled = [k for k, status in enumerate(own.status) if status == "fooled" and judged[k]]
+    flows = Counter((int(own.labels[k]), int(own.after[k])) for k in fooled)
+    ranked = sorted(flows.items(), key=lambda item: (-item[1], item[0]))
+    classes = manifest.classes
+    return ConditionResult(
+        name=named[0],
+        kind=named[1],
+        attempted=len(own.samples),
+        statuses=_statuses(own, np.ones(len(own.samples), dtype=bool)),
+        outside_budget=int((~own.in_budget).sum()),
+        accuracy=Rate.of(right[judged]),
+        resistance=Rate.of(right[judged & was_right]),
+        classes=tuple(_class(manifest, own, label) for label in np.unique(own.labels)),
+        confusion=tuple(Flow(classes[true], classes[into], images) for (true, into), images in ranked),
+    )
+
+
+def _class(manifest: Manifest, own: Rows, label: int) -> ClassResult:
+    of_class = own.labels == label
+    accuracy = Rate.of(_right(own)[of_class & _judged(own)])
+    return ClassResult(manifest.classes[label], accuracy, _statuses(own, of_class), accuracy.n < FEW)
+
+
+def _statuses(own: Rows, chosen: np.ndarray) -> dict[str, int]:
+    counts = Counter(status for status, is_own in zip(own.status, chosen, strict=True) if is_own)
+    return {status: counts.get(status, 0) for status in STATUSES}
+
+
+def _judged(own: Rows) -> np.ndarray:
+    """(images,) bool: the attack did not break down, and a pre-made image keeps its budget."""
+    return own.in_budget & np.array([status != "failed" for status in own.status], dtype=bool)
+
+
+def _right(own: Rows) -> np.ndarray:
+    """(images,) bool: right without attack and still right; a wrong image that noise puts right by chance is no success."""
+    return (own.before == own.labels) & (own.after == own.labels)
+
+
+def _table(own: Rows) -> _Table:
+    judged = _judged(own)
+    samples = np.array(own.samples)
+    was_right = (own.before == own.labels)[judged]
+    return _Table(samples[judged], own.labels[judged], _right(own)[judged], was_right)
+
+
+def _worst(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> _Table | None:
+    worst = _worst_rows(manifest, role, found)
+    return None if worst is None else _table(worst)
+
+
+def _worst_rows(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Rows | None:
+    """Return per image its worst row over all attacks: fooled if any fooled it, else failed if any failed.
+
+    Interim, only images count that have met every attack. None where the run has no attack.
+    """
+    names = [one.folder for one in manifest.of(role) if one.kind in DECISIVE]
+    if not names or not all(name in found for name in names):
+        return None
+    shared = set.intersection(*(set(found[name].samples) for name in names))
+    every = rows.joined([found[name] for name in names])
+    judged = _judged(every)
+    worst: dict[str, tuple[int, int]] = {}
+    for place, sample in enumerate(every.samples):
+        badness = _badness(every.status[place], bool(judged[place]))
+        if sample in shared and badness > worst.get(sample, (-1, 0))[0]:
+            worst[sample] = (badness, place)
+    chosen = sorted(
+        (place for _, place in worst.values()), key=lambda place: (every.labels[place], every.samples[place])
+    )
+    return rows.picked(every, chosen)
+
+
+def _badness(status: str, is_judged: bool) -> int:
+    """Fooled is worst; an image that could not be judged hides behind any that fooled it, never behind one that did not."""
+    if not is_judged:
+        return 2
+    return {"fooled": 3, "clean_wrong": 1}.get(status, 0)
+
+
+def _curve(conditions: tuple[ConditionResult, ...]) -> tuple[CurvePoint, ...]:
+    """Every attack at every strength it was run at, by family and strength."""
+    points = []
+    for one in conditions:
+        if one.kind in ("attack", "curve"):
+            points.append(CurvePoint(one.name, _family(one.name), float(strength(one.name)), one.accuracy))
+    families = Counter(point.family for point in points)
+    several = [point for point in points if families[point.family] > 1]
+    return tuple(sorted(several, key=lambda point: (point.family, point.epsilon)))
+
+
+def _family(attack: str) -> str:
+    name, _, rest = attack.partition(":")
+    others = [part for part in rest.split(",") if part and not part.startswith("eps=")]
+    return f"{name}:{','.join(others)}" if others else name
+
+
+def _is_monotone(family: str, curve: tuple[CurvePoint, ...]) -> bool:
+    """Tell whether no point's interval lies wholly above that of a weaker strength."""
+    own = [point.accuracy for point in curve if point.family == family and point.accuracy.n]
+    return not any(
+        (later.low or 0.0) > (earlier.high or 0.0) for k, earlier in enumerate(own) for later in own[k + 1 :]
+    )
+
+
+def _decisions(manifest: Manifest, tables: Mapping[tuple[Role, str], _Table]) -> tuple[Decision, ...]:
+    return tuple(
+        _decision(one, tables.get((CANDIDATE, one.condition)), manifest.classes) for one in manifest.plan.thresholds
+    )
+
+
+def _decision(threshold: Threshold, table: _Table | None, classes: tuple[str, ...]) -> Decision:
+    if table is None:
+        return Decision(threshold, "inconclusive", 0, None, None, None)
+    chosen = np.ones(len(table.labels), dtype=bool)
+    if threshold.label:
+        chosen &= table.labels == classes.index(threshold.label)
+    if threshold.metric == "resistance":
+        chosen &= table.was_right
+    count, n = int(table.is_right[chosen].sum()), int(chosen.sum())
+    outcome = statistics.decide(count, n, threshold.at_least, threshold.confidence)
+    if not n:
+        return Decision(threshold, outcome, 0, None, None, None)
+    found = statistics.clopper_pearson(count, n, threshold.confidence)
+    return Decision(threshold, outcome, n, found.value, found.low, found.high)
+
+
+def _pairings(manifest: Manifest, tables: Mapping[tuple[Role, str], _Table]) -> tuple[Pairing, ...]:
+    """Compare the models under every condition that both have met, on the images that were judged for both."""
+    if not manifest.plan.baseline:
+        return ()
+    names = [one.name for one in manifest.of(CANDIDATE)] + [WORST_CASE]
+    both = [name for name in names if (CANDIDATE, name) in tables and (BASELINE, name) in tables]
+    counts = [(name, *_crossed(tables[CANDIDATE, name], tables[BASELINE, name])) for name in both]
+    counts = [one for one in counts if sum(one[1:])]
+    if not counts:
+        return ()
+    adjusted = holm(np.array([statistics.mcnemar(one[2], one[3]) for one in counts]))
+    found = []
+    for (name, both_right, first, second, neither), p_holm in zip(counts, adjusted, strict=True):
+        gap = statistics.paired_difference(both_right, first, second, neither)
+        p_value = statistics.mcnemar(first, second)
+        found.append(Pairing(name, gap.n, gap.value, gap.low, gap.high, first, second, p_value, float(p_holm)))
+    return tuple(found)
+
+
+def _crossed(first: _Table, second: _Table) -> tuple[int, int, int, int]:
+    """Return how many images both, only the first, only the second and neither got right."""
+    shared, own, other = np.intersect1d(first.samples, second.samples, return_indices=True)
+    a, b = first.is_right[own], second.is_right[other]
+    del shared
+    return int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum())
+
+
+def of_clean(result: ModelResult) -> ConditionResult | None:
+    """Return a model's result without attack, None where it is not there yet."""
+    return next((one for one in result.conditions if one.name == CLEAN), None)

@@ -1,0 +1,167 @@
+"""Checking a run: that its files are what was written, and that a sample of it comes out the same when computed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from engine import serial
+from engine import shards as blocks
+from engine.audit import manifest as manifests
+from engine.audit import places, results, rows, shards
+from engine.audit.catalogue import Catalogue
+from engine.audit.manifest import Condition, Manifest
+from engine.audit.places import Place
+from engine.audit.rows import Rows
+from engine.audit.shards import NoShard
+from engine.errors import BadInput, EngineError
+from engine.store import Store, envelope
+
+LEAST_AGREEMENT: Final = 0.98
+"""Share of recomputed images whose answer must be the stored one: other devices and batch sizes may move single pixels."""
+MOST_IMAGES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Replicated:
+    """How the recomputed images of one condition agree with the stored ones."""
+
+    condition: str
+    role: str
+    images: int
+    same_answer: int
+    """Same class and same status."""
+    same_pixels: int
+    """The stored image to the last bit."""
+    largest_score_change: float
+    """Of any map, where 1 is a map of average importance; 0 where nothing is scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was checked and found."""
+
+    run: str
+    state: str
+    damaged: tuple[str, ...]
+    """What is not as it was written, one sentence each."""
+    shards: int
+    """Shards whose files were all checked."""
+    replicated: tuple[Replicated, ...]
+    is_sound: bool
+
+
+def verify(store: Store, run: str, *, images: int, seed: int) -> Verification:
+    """Check every file of a run and compute some images of every condition again. Imports torch.
+
+    Raises UnknownName for a run that is not there and BadInput where this machine computes something else.
+    """
+    if not 0 <= images <= MOST_IMAGES:
+        raise BadInput(f"The number of images must lie in 0 to {MOST_IMAGES}, got {images}.")
+    place = places.place(store.root, run)
+    manifest = manifests.read(place)
+    damaged, whole = _damaged_shards(place, manifest)
+    damaged += _damaged_result(place, manifest) + _damaged_log(store)
+    state = "finished" if results.is_finished(place) else "interrupted"
+    found = (
+        ()
+        if damaged
+        else tuple(_replicated(store, (place, manifest), one, images, seed) for one in manifest.conditions)
+    )
+    agreed = all(one.same_answer >= LEAST_AGREEMENT * one.images for one in found)
+    return Verification(run, state, tuple(damaged), whole, found, agreed and not damaged and state == "finished")
+
+
+def text(found: Verification) -> str:
+    """Return what `verify` prints."""
+    lines = [f"Run {found.run}: {found.state}; {found.shards} shards are whole."]
+    lines += [f"  DAMAGED: {one}" for one in found.damaged]
+    for one in found.replicated:
+        lines.append(
+            f"  {one.role} {one.condition}: {one.same_answer} of {one.images} recomputed images have the stored answer, "
+            f"{one.same_pixels} are the same to the last bit; largest change of a map's score {one.largest_score_change:.2g}"
+        )
+    verdict = "The run is sound." if found.is_sound else "The run is NOT sound."
+    return "\n".join([*lines, verdict])
+
+
+def as_json(found: Verification) -> dict[str, Any]:
+    """Return what `verify --json` prints."""
+    return serial.flatten(found).value
+
+
+def _damaged_shards(place: Place, manifest: Manifest) -> tuple[list[str], int]:
+    """Check every shard without taking anything away: verifying changes nothing."""
+    damaged, whole = [], 0
+    for condition in manifest.conditions:
+        for block in range(manifest.blocks):
+            try:
+                shards.require_whole(place, condition.folder, block)
+                whole += 1
+            except NoShard as error:
+                damaged.append(f"block {block} of {condition.folder}: {error or 'it is missing'}")
+    return damaged, whole
+
+
+def _damaged_result(place: Place, manifest: Manifest) -> list[str]:
+    """Check the result's files against its seal, and cube and summary against the shards they were made of."""
+    if not results.is_finished(place):
+        return []
+    try:
+        _, hashes = results.read_seal(place)
+    except EngineError as error:
+        return [str(error)]
+    wrong = [
+        f"{name} differs from what was sealed"
+        for name, expected in hashes.items()
+        if not (place.result / name).is_file() or envelope.file_hash(place.result / name) != expected
+    ]
+    return wrong or results.contradictions(place, manifest)
+
+
+def _damaged_log(store: Store) -> list[str]:
+    try:
+        Catalogue(store.root).events()
+    except EngineError as error:
+        return [str(error)]
+    return []
+
+
+def _replicated(store: Store, run: tuple[Place, Manifest], condition: Condition, images: int, seed: int) -> Replicated:
+    """Compute a random sample again, without its batch mates, and compare."""
+    from engine.models import load
+
+    place, manifest = run
+    count = len(manifest.images.samples)
+    chosen = np.sort(np.random.default_rng(seed).permutation(count)[:images])
+    if not len(chosen):
+        return Replicated(condition.name, condition.role, 0, 0, 0, 0.0)
+    bundle = load.bundle(store, manifest.model(condition.role).name)
+    blocks.require_fit(manifest, condition, bundle)
+    subject = blocks.Subject(bundle, store.dataset(manifest.images.data), manifest, condition)
+    again = blocks.compute(subject, store, [int(k) for k in chosen], lambda _done: None).rows
+    return _compared(condition, _stored(place, manifest, condition, chosen), again)
+
+
+def _stored(place: Place, manifest: Manifest, condition: Condition, chosen: np.ndarray) -> Rows:
+    parts = []
+    for block in np.unique(chosen // manifest.block):
+        held = rows.read(place.shard(condition.folder, int(block)) / shards.ROWS)
+        own = chosen[chosen // manifest.block == block] - block * manifest.block
+        parts.append(rows.picked(held, [int(k) for k in own]))
+    return rows.joined(parts)
+
+
+def _compared(condition: Condition, stored: Rows, again: Rows) -> Replicated:
+    same = (stored.after == again.after) & (np.array(stored.status) == np.array(again.status))
+    pixels = np.array(stored.image_hashes) == np.array(again.image_hashes)
+    changes = [
+        float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
+        for a, b in zip(stored.scores, again.scores, strict=True)
+        if a.size
+    ]
+    return Replicated(
+        condition.name, condition.role, len(same), int(same.sum()), int(pixels.sum()), max(changes, default=0.0)
+    )

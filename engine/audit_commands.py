@@ -1,0 +1,137 @@
+"""The subcommands `audit` and `verify`: options in, one line per step to people, JSON to programs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, final
+
+from engine import work
+from engine.audit import manifest as manifests
+from engine.audit import places, plan, report, results
+from engine.audit.runs import Piece, Run, State
+from engine.audit_options import TLS_VARIABLES
+from engine.errors import BadInput, StoreError
+from engine.jobs import Jobs
+from engine.jobs.connection import TlsFiles
+from engine.store import Store
+from engine.told import DONE, FAILED, INTERRUPTED, Told
+
+TOLD_EVERY: Final = 2.0
+INTERIM_EVERY: Final = 20.0
+"""Seconds between two interim results: each reads the rows of all finished shards."""
+
+
+def audit(options: argparse.Namespace) -> Told:
+    """Run or resume the audit of a plan."""
+    store = Store(options.store, create=False)
+    run = Run(store, manifests.build(plan.read(options.plan, store), store))
+    started = time.monotonic()
+    if options.cancel:
+        run.cancel()
+        return Told(f"Run {run.id} is told to stop.", {"run": run.id, "status": "cancelled"})
+    jobs = Jobs(
+        store.root, work.perform, scheduler=options.scheduler, allow_plain=options.allow_plain, tls=_tls(options)
+    )
+    try:
+        with _terminable():
+            state = run.drive(jobs, _task, _Teller(run).tell)
+    finally:
+        jobs.close()
+    return _told(run, state, time.monotonic() - started)
+
+
+def verify(options: argparse.Namespace) -> Told:
+    """Check that a run's files are what was written, and compute a sample of it again."""
+    from engine.audit import verify as verification
+
+    root, run = _located(options)
+    found = verification.verify(Store(root, create=False), run, images=options.images, seed=options.seed)
+    return Told(verification.text(found), verification.as_json(found), DONE if found.is_sound else FAILED)
+
+
+def _task(run: str, piece: Piece) -> dict[str, Any]:
+    return work.task("shard", piece.key, work.ShardRequest(run, piece.condition.folder, piece.block))
+
+
+def _told(run: Run, state: State, seconds: float) -> Told:
+    manifest = run.manifest
+    is_finished = state.state == "finished"
+    found = results.read_summary(run.place) if is_finished else results.interim(run.place, manifest)
+    told = report.as_json(run, state, found, seconds)
+    failed = any(one.outcome == "fail" for one in found.thresholds)
+    code = (FAILED if failed else DONE) if is_finished else INTERRUPTED
+    return Told(report.text(run, state, found), told, code)
+
+
+def _tls(options: argparse.Namespace) -> TlsFiles | None:
+    given = [getattr(options, name) or os.environ.get(variable) for name, variable in TLS_VARIABLES.items()]
+    if not any(given):
+        return None
+    if not all(given):
+        raise BadInput("A TLS connection needs all of --tls-ca, --tls-cert and --tls-key.")
+    return TlsFiles(*(Path(str(one)) for one in given))
+
+
+def _located(options: argparse.Namespace) -> tuple[Path, str]:
+    """Return the store's folder and the id of the run that RUN stands for."""
+    if options.store is None:
+        folder = Path(options.run).resolve()
+        if folder.parent.name != places.RUNS:
+            raise BadInput("RUN must be the folder of a run, STORE/runs/ID, or an id together with --store.")
+        return folder.parent.parent, folder.name
+    fitting = [one for one in places.listed(options.store) if one.startswith(options.run)]
+    if len(fitting) > 1:
+        raise BadInput(f"{len(fitting)} runs begin with '{options.run}'; give more of the id.")
+    return options.store, fitting[0] if fitting else options.run
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let a polite request to end the process be handled as Ctrl-C is."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@final
+class _Teller:
+    """Tells how far a run is, on one line of a terminal or on a new line every few seconds."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._is_terminal = sys.stderr.isatty()
+        self._told = self._summed = -INTERIM_EVERY
+        self._interim = ""
+
+    def tell(self, state: State) -> None:
+        """Tell a state, seldom enough to be read."""
+        now = time.monotonic()
+        if now - self._told < TOLD_EVERY and state.state == "running":
+            return
+        self._told = now
+        if now - self._summed >= INTERIM_EVERY and state.state == "running":
+            self._summed, self._interim = now, self._summary()
+        line = report.progress_line(state) + self._interim
+        sys.stderr.write(f"\r\x1b[2K{line}" if self._is_terminal else f"{line}\n")
+        if self._is_terminal and state.state != "running":
+            sys.stderr.write("\n")
+        sys.stderr.flush()
+
+    def _summary(self) -> str:
+        try:
+            return report.interim_line(results.interim(self._run.place, self._run.manifest))
+        except StoreError:
+            return ""

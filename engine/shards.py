@@ -1,0 +1,307 @@
+"""The walk of an examination for a whole block of an audit's images: attack, judge, score, measure the flow."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import examination, settings, tracing
+from engine.attacks import catalogue
+from engine.attacks import run as attack_run
+from engine.audit import rows, versions
+from engine.audit.manifest import Condition, Manifest
+from engine.audit.plan import Premade
+from engine.audit.rows import Rows
+from engine.audit.shards import Found
+from engine.datapaths import cases, extraction, scores
+from engine.datapaths.cases import Case, References
+from engine.errors import BadInput
+from engine.models.bundle import ModelBundle
+from engine.models.prediction import predictions
+from engine.records import Outcome, Status
+from engine.store import Dataset, Store
+from engine.store.dataset import image_hash
+
+Check = Callable[[int], None]
+"""Called between batches with how many images are done; it raises where the work is to stop."""
+HELD = 32
+"""Reference sets kept while a block is scored."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Subject:
+    """What a block is computed on."""
+
+    bundle: ModelBundle
+    dataset: Dataset
+    manifest: Manifest
+    condition: Condition
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Judged:
+    """Images of a block before and after, with how each fared; (batch, channels, height, width)."""
+
+    clean: Tensor
+    stored: Tensor
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(slots=True)
+class _Drawn:
+    """Reference images by the classes they must avoid: many images of a block share them."""
+
+    subject: Subject
+    held: OrderedDict[frozenset[int], References] = field(default_factory=OrderedDict)
+
+    def references(self, case: Case, avoid: frozenset[int]) -> References:
+        if avoid in self.held:
+            self.held.move_to_end(avoid)
+            return self.held[avoid]
+        seed = self.subject.manifest.plan.seed
+        found = cases.references(self.subject.bundle, self.subject.dataset, case, avoid=avoid, seed=seed)
+        if found.kind == "references":
+            self.held[avoid] = found
+            if len(self.held) > HELD:
+                self.held.popitem(last=False)
+        return found
+
+
+def require_fit(manifest: Manifest, condition: Condition, bundle: ModelBundle) -> None:
+    """Raise BadInput where this worker would compute something else than was planned."""
+    differs = versions.difference(manifest.versions, versions.installed())
+    if differs:
+        raise BadInput(f"This worker is not what the run was planned for: {differs}.")
+    if bundle.content_hash != manifest.model(condition.role).content_hash:
+        raise BadInput(f"The model '{bundle.name}' is not the one the run was planned with.")
+    if bundle.device.type != manifest.plan.device:
+        raise BadInput(
+            f"The plan says device = '{manifest.plan.device}' and this worker computes on {bundle.device.type}; "
+            "write the worker's device into the plan."
+        )
+
+
+def compute(subject: Subject, store: Store, samples: Sequence[int], check: Check) -> Found:
+    """Return the rows of some of the run's images (indices, sorted by class) under one condition, with the images.
+
+    What is computed for an image depends on the others of its batch in the last bits of a sum at most. Raises BadInput
+    for images that changed since the run was planned.
+    """
+    parts: list[Judged] = []
+    with _threads(subject.manifest.plan.threads):
+        for place in range(0, len(samples), tracing.batch_limit(subject.bundle)):
+            check(place)
+            chosen = list(samples[place : place + tracing.batch_limit(subject.bundle)])
+            parts.append(_judged(subject, store, chosen))
+        whole = Judged(
+            torch.cat([part.clean for part in parts]),
+            torch.cat([part.stored for part in parts]),
+            tuple(outcome for part in parts for outcome in part.outcomes),
+        )
+        measured = (
+            _measured(subject, whole, check)
+            if subject.manifest.scores(subject.condition)
+            else _Measured.nothing(len(samples))
+        )
+    pictures = examination.pixels(whole.stored)
+    found = _rows(subject, list(samples), whole, (measured, pictures))
+    return Found(found, pictures if subject.manifest.plan.images.is_kept else None)
+
+
+def _judged(subject: Subject, store: Store, chosen: list[int]) -> Judged:
+    """Attack some images, or judge them as they are, or as somebody else changed them."""
+    bundle, held = subject.bundle, subject.manifest.images
+    samples = tuple(held.samples[k] for k in chosen)
+    if subject.dataset.image_hashes(samples) != tuple(held.hashes[k] for k in chosen):
+        raise BadInput(f"The data set '{held.data}' is not the one the run was planned with.")
+    clean = cases.load(bundle, subject.dataset, samples)
+    labels = torch.tensor([held.labels[k] for k in chosen], device=bundle.device)
+    if subject.condition.kind == "clean":
+        return Judged(clean, clean, _unattacked(bundle, clean, clean, (samples, labels.tolist())))
+    if subject.condition.kind == "premade":
+        return _premade(subject, store, chosen, (clean, labels.tolist()))
+    attack, seed = subject.condition.name, subject.manifest.plan.seed
+    seeds = torch.tensor([examination.image_seed(attack, held.content_hash, one, seed) for one in samples])
+    result = attack_run.run(bundle, clean, labels, catalogue.attack(attack), seeds, samples=samples)
+    return Judged(clean, attack_run.unit(np.array(result.images), bundle.device), result.outcomes)
+
+
+def _premade(subject: Subject, store: Store, chosen: list[int], given: tuple[Tensor, list[int]]) -> Judged:
+    manifest, (clean, labels) = subject.manifest, given
+    (paired,) = [one for one in manifest.premade if one.name == subject.condition.name]
+    other = store.dataset(paired.data)
+    samples = tuple(paired.samples[k] for k in chosen)
+    if other.image_hashes(samples) != tuple(paired.hashes[k] for k in chosen):
+        raise BadInput(f"The data set '{paired.data}' is not the one the run was planned with.")
+    stored = cases.load(subject.bundle, other, samples)
+    own = tuple(manifest.images.samples[k] for k in chosen)
+    return Judged(clean, stored, _unattacked(subject.bundle, clean, stored, (own, labels)))
+
+
+def _unattacked(
+    bundle: ModelBundle, clean: Tensor, stored: Tensor, given: tuple[tuple[str, ...], list[int]]
+) -> tuple[Outcome, ...]:
+    """Judge images that nobody attacks here."""
+    with torch.no_grad():
+        before, after = predictions(bundle.logits(clean)), predictions(bundle.logits(stored))
+    change = (examination.pixels(stored).astype(np.int64) - examination.pixels(clean)).reshape(len(clean), -1)
+    linf, l2 = np.abs(change).max(axis=1) / 255, np.sqrt((change**2).sum(axis=1)) / 255
+    found = []
+    for k, (sample, label) in enumerate(zip(*given, strict=True)):
+        status = _status(before[k].label == label, after[k].label == label, is_changed=bool(linf[k]))
+        found.append(Outcome(sample, label, status, before[k], after[k], float(linf[k]), float(l2[k])))
+    return tuple(found)
+
+
+def _status(is_right: bool, is_still_right: bool, *, is_changed: bool) -> Status:
+    if not is_right:
+        return "clean_wrong"
+    if not is_changed:
+        return "unperturbed"
+    return "resisted" if is_still_right else "fooled"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Measured:
+    """Scores and flow of a block, per site (images, channels) float64; zero where not scored."""
+
+    scores: tuple[np.ndarray, ...]
+    flow: tuple[np.ndarray, ...]
+    is_scored: np.ndarray
+
+    @classmethod
+    def nothing(cls, count: int) -> _Measured:
+        return cls((), (), np.zeros(count, dtype=bool))
+
+
+def _measured(subject: Subject, whole: Judged, check: Check) -> _Measured:
+    """Score the datapath of every image that was right without attack; where it was attacked, also the flow.
+
+    Each image is explained against references of classes that play no part in it, as in its examination.
+    """
+    count, widths = len(whole.outcomes), [site.channels for site in subject.bundle.sites]
+    is_clean = subject.condition.kind == "clean"
+    found = tuple(np.zeros((count, width)) for width in widths)
+    flow = () if is_clean else tuple(np.zeros((count, width)) for width in widths)
+    scored = [k for k, one in enumerate(whole.outcomes) if is_scored(one.status, is_clean=is_clean)]
+    drawn = _Drawn(subject)
+    for group in _groups(whole.outcomes, scored):
+        for part in _split(group, tracing.batch_limit(subject.bundle)):
+            check(count)
+            _fill(found, part, _scores(subject, whole, part, drawn))
+            if flow:
+                _fill(flow, part, _flow(subject.bundle, whole, part))
+    mask = np.zeros(count, dtype=bool)
+    mask[scored] = True
+    return _Measured(found, flow, mask)
+
+
+def is_scored(status: str, *, is_clean: bool) -> bool:
+    """Tell whether the feature maps of an image are scored: right ones, or such as an attack changed."""
+    return status == "unperturbed" if is_clean else status in ("fooled", "resisted")
+
+
+def _groups(outcomes: tuple[Outcome, ...], scored: list[int]) -> list[list[int]]:
+    """Gather images whose references must avoid the same classes, in the order of their first image."""
+    found: dict[frozenset[int], list[int]] = {}
+    for k in scored:
+        found.setdefault(_played(outcomes[k]), []).append(k)
+    return list(found.values())
+
+
+def _played(outcome: Outcome) -> frozenset[int]:
+    return frozenset((outcome.label, outcome.before.label, outcome.after.label))
+
+
+def _split(group: list[int], limit: int) -> Iterator[list[int]]:
+    for place in range(0, len(group), limit):
+        yield group[place : place + limit]
+
+
+def _scores(subject: Subject, whole: Judged, part: list[int], drawn: _Drawn) -> tuple[Tensor, ...]:
+    targets = torch.tensor([whole.outcomes[k].after.label for k in part], device=subject.bundle.device)
+    case = Case(whole.stored[part], targets)
+    references = drawn.references(case, _played(whole.outcomes[part[0]]))
+    if references.kind != "references" and len(part) > 1:
+        # Without other-class images the reference is a blurred copy, which must be the image's own.
+        alone = [_scores(subject, whole, [k], drawn) for k in part]
+        return tuple(torch.cat(site) for site in zip(*alone, strict=True))
+    plan = subject.manifest.plan
+    found, _ = extraction.score(subject.bundle, case, references, method=plan.method, seed=plan.seed)
+    return found
+
+
+def _flow(bundle: ModelBundle, whole: Judged, part: list[int]) -> tuple[Tensor, ...]:
+    """The attack flow from the adversarial image to its own clean run, as in an examination."""
+    outcomes = [whole.outcomes[k] for k in part]
+    before = torch.tensor([one.before.label for one in outcomes], device=bundle.device)
+    rivals = torch.tensor([_rival(one) for one in outcomes], device=bundle.device)
+    question = scores.Question(whole.clean[part], before, rivals)
+    return scores.attack_flow(bundle, question, whole.stored[part]).scores
+
+
+def _rival(outcome: Outcome) -> int:
+    """The likeliest class of the stored image that is not the clean answer."""
+    return next(label for label, _ in outcome.after.top if label != outcome.before.label)
+
+
+def _fill(target: tuple[np.ndarray, ...], part: list[int], values: tuple[Tensor, ...]) -> None:
+    for site, value in zip(target, values, strict=True):
+        site[part] = value.double().cpu().numpy()
+
+
+def _rows(subject: Subject, chosen: list[int], whole: Judged, found: tuple[_Measured, np.ndarray]) -> Rows:
+    outcomes, (measured, pictures) = whole.outcomes, found
+    nothing: tuple[tuple[np.ndarray, ...], np.ndarray] = ((), np.zeros(len(outcomes)))
+    scaled_scores, score_total = rows.scaled(measured.scores) if measured.scores else nothing
+    scaled_flow, flow_total = rows.scaled(measured.flow) if measured.flow else nothing
+    return Rows(
+        samples=tuple(one.sample for one in outcomes),
+        names=tuple(subject.manifest.images.names[k] for k in chosen),
+        labels=np.array([one.label for one in outcomes], dtype=np.int32),
+        before=np.array([one.before.label for one in outcomes], dtype=np.int32),
+        before_confidence=np.array([one.before.confidence for one in outcomes]),
+        after=np.array([one.after.label for one in outcomes], dtype=np.int32),
+        after_confidence=np.array([one.after.confidence for one in outcomes]),
+        status=tuple(one.status for one in outcomes),
+        linf=np.array([one.linf for one in outcomes]),
+        l2=np.array([one.l2 for one in outcomes]),
+        in_budget=_in_budget(subject, outcomes),
+        image_hashes=tuple(image_hash(picture) for picture in pictures),
+        is_scored=measured.is_scored,
+        score_total=score_total,
+        flow_total=flow_total,
+        scores=scaled_scores,
+        flow=scaled_flow,
+    )
+
+
+def _in_budget(subject: Subject, outcomes: tuple[Outcome, ...]) -> np.ndarray:
+    """(images,) bool. Attacks run here verify their own budgets; pre-made images are measured against the declared one."""
+    if subject.condition.kind != "premade":
+        return np.ones(len(outcomes), dtype=bool)
+    (premade,) = [one for one in subject.manifest.plan.premade if one.name == subject.condition.name]
+    limit = float(_budget(premade)) + attack_run.TOLERANCE
+    return np.array([(one.linf if premade.norm == "linf" else one.l2) <= limit for one in outcomes])
+
+
+def _budget(premade: Premade) -> Fraction:
+    return settings.read_fraction("epsilon", premade.epsilon)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with a fixed number of threads, on which the last bits of a sum depend."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
