@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.errors import BadInput
 
-FORMAT = 1
+FORMAT = 2
 """Version of what a stored result means; it is part of every key, so results of another version are never mixed in."""
 DIGEST_BYTES = 16
 

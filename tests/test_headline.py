@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dashboard.viewmodels import headline
-from engine import Certificates, ExaminationRequest, Kinship, Restoration, compare
+from engine import Certificates, ExaminationRequest, Kinship, Restoration, SiteSpan, compare
 from tests import fakes
 
 
@@ -89,3 +89,16 @@ def test_a_group_that_does_not_part_says_how_many_images_that_rests_on():
     made = fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
     said = headline.build(made, compare(made, 0.2), Certificates())[1].text
     assert said == "With 3 images no two sites running lie further apart than under noise of the same size."
+
+
+def test_a_groups_sites_carry_their_interval_and_a_pairs_do_not():
+    made = examined("00000", "00004")
+    compared = replace(compare(made, 0.2), parts_at="layer2.0", parts_span=SiteSpan("layer1.1", "layer2.1", 1.0))
+    known = Certificates(kinship=Kinship((0.5,), (0.6,), 8, "layer3.1", merges_span=SiteSpan("layer3.0", None, 0.9)))
+    clauses = headline.build(made, compared, known)
+    assert clauses[1].text == "The datapaths part at layer2.0 [layer1.1, layer2.1]."
+    assert clauses[2].text.startswith("From layer3.1 [layer3.0, nowhere] on")
+    pair = headline.build(
+        made, replace(compared, parts_span=None), replace(known, kinship=Kinship((), (), 8, "layer3.1"))
+    )
+    assert "[" not in pair[1].text + pair[2].text

@@ -7,6 +7,7 @@ import io
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from dashboard import ids, resolution
@@ -19,6 +20,9 @@ from engine import (
     Certificate,
     Certificates,
     ExaminationRequest,
+    GroupDatapath,
+    Groups,
+    HeldOut,
     Prediction,
     Restoration,
     SettingCard,
@@ -76,6 +80,40 @@ def test_the_swap_control_says_which_way_is_good_for_its_baseline(examination, b
     found = replace(examination, clean=replace(examination.clean, baseline=baseline))
     swap = next(check for check in certificate.build(found, Certificates()).checks if check.name == "Swap")
     assert swap.good == good
+
+
+def test_a_check_that_means_nothing_for_the_method_says_so(examination):
+    one = Certificate(not_applicable=("wrong_class",))
+    wrong = next(c for c in certificate.build(examination, Certificates(clean=one)).checks if c.name == "Wrong class")
+    assert (wrong.clean, wrong.adversarial) == ("not applicable", "not run")
+
+
+def grouped(name, sites, excess):
+    """A group whose held-out images follow it from 16 maps on, with some maps that exceed the mean over classes."""
+    specific = [np.full(site.channels, -0.1) for site in sites]
+    for (site, channel), value in excess.items():
+        specific[site][channel] = value
+    held = HeldOut(8, 4, (4, 16, 32), (0.0, 0.75, 1.0), (0.0, 0.41, 0.68), (0.32, 0.93, 1.0), (0.0, 0.1, 0.2))
+    return GroupDatapath(name, "two-run", 8, tuple(specific), tuple(specific), held)
+
+
+def test_a_group_is_held_to_its_held_out_images_and_its_special_maps_are_named():
+    found = fakes.examination(replace(REQUEST, samples=("00004", "00014")))
+    made = (grouped("clean", found.sites, {(1, 3): 0.2, (2, 7): 0.9}), grouped("adversarial", found.sites, {}))
+    lost = replace(found, adversarial=replace(found.adversarial, carries_at=None))
+    held, special = certificate.build(lost, Certificates(groups=Groups(made, (0, 1)))).checks[-2:]
+    assert (held.name, held.clean) == ("Held-out images", "75 % of 8 [41 %, 93 %] with 16 maps (random 10 %)")
+    assert held.adversarial == "100 % of 8 [68 %, 100 %] with 32 maps (random 20 %)"
+    assert special.clean == f"{found.sites[2].name} map 7, {found.sites[1].name} map 3"
+    assert special.adversarial == "none"
+
+
+def test_of_a_group_what_was_not_held_out_reads_not_run_and_of_a_pair_it_is_no_question(examination):
+    group = fakes.examination(replace(REQUEST, samples=("00004", "00014")))
+    for known in (Certificates(), Certificates(groups=Groups((), ()))):
+        checks = certificate.build(group, known).checks
+        assert [(c.clean, c.adversarial) for c in checks if c.name == "Held-out images"] == [("not run", "not run")]
+    assert "Held-out images" not in [c.name for c in certificate.build(examination, Certificates()).checks]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +199,7 @@ def test_a_length_is_offered_where_the_strength_is_a_length():
     attack = replace(found.attack, settings=(card,))
     assert menus.scales((attack,)) == {"pgd-linf": "length"}
     offered = menus.build(replace(found, attack=attack, view=replace(found.view, epsilon="0.5")))["epsilon"].options
-    assert [option["value"] for option in offered] == list(menus.LENGTH_STRENGTHS)
+    assert [option["value"] for option in offered] == list(resolution.LENGTH_STRENGTHS)
 
 
 def test_every_menu_offers_the_value_it_shows():

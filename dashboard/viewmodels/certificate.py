@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.viewmodels.headline import keeps_class, percent
-from engine import Certificate, Certificates, Datapath, Examination
+from engine import Certificate, Certificates, Datapath, Examination, GroupDatapath
 
 NOT_RUN = "not run"
+NOT_APPLICABLE = "not applicable"
+NAMED = 4
+"""Maps named as special to a class."""
 SIDES = ("clean", "adversarial")
 CARRIES_LABEL = 0.5
 """From this share of other images on, a mask is said to carry the label alone."""
@@ -81,7 +84,7 @@ _CONTROLS = (
         "Wrong class",
         "near 0",
         "Share carried to a third class when the score is aimed at that class.",
-        lambda one: _rate(one.wrong_class),
+        lambda one: NOT_APPLICABLE if "wrong_class" in one.not_applicable else _rate(one.wrong_class),
     ),
     _Line(
         "Noisy copy",
@@ -98,7 +101,7 @@ _CONTROLS = (
     _Line(
         "Other seed",
         "high",
-        "Jaccard of the datapath with the one found from another seed.",
+        "Jaccard of the datapath with the one found from another seed; equally strong maps are drawn anew.",
         lambda one: _number(one.seed_jaccard),
     ),
     _Line(
@@ -130,13 +133,60 @@ def build(examination: Examination, certificates: Certificates) -> Card:
     )
     checks = (Check(line.name, line.good, line.help, line.read(sides[0][1]), line.read(sides[1][1])) for line in lines)
     return Card(
-        (first, *checks),
+        (first, *checks, *_group_checks(examination, certificates)),
         () if keeps_class(examination) else _restored(certificates),
         certificates.restoration.restores_at if certificates.restoration else None,
         _restoration_note(examination, certificates),
         certificates.failed,
         tuple(_warning(name, one) for name, (path, one) in zip(SIDES, sides, strict=True) if _is_label(path, one)),
     )
+
+
+def _group_checks(examination: Examination, certificates: Certificates) -> tuple[Check, ...]:
+    """What half of a group's images say of the other half; nothing for a pair, which has no other half."""
+    if len(examination.outcomes) == 1:
+        return ()
+    groups = {group.name: group for group in certificates.groups.groups} if certificates.groups else {}
+    sides = [
+        (groups.get(name), path) for name, path in zip(SIDES, (examination.clean, examination.adversarial), strict=True)
+    ]
+    held_out = Check(
+        "Held-out images",
+        "high",
+        "Share of images that had no part in the group's datapath whose label its maps carry (95 % interval; random maps).",
+        *(_held_out(group, path) for group, path in sides),
+    )
+    special = Check(
+        "Special to this class",
+        "named maps",
+        "Maps that matter more for these images than for classes at large, the strongest first.",
+        *(_special(group, examination) for group, _ in sides),
+    )
+    return held_out, special
+
+
+def _held_out(group: GroupDatapath | None, datapath: Datapath) -> str:
+    """The rate at the size that carries the group's own label, else at the largest one tried."""
+    if group is None:
+        return NOT_RUN
+    held = group.held_out
+    k = held.sizes.index(datapath.carries_at) if datapath.carries_at in held.sizes else len(held.sizes) - 1
+    low, high = percent(held.low[k]), percent(held.high[k])
+    return (
+        f"{percent(held.carried[k])} of {held.images} [{low}, {high}] with {held.sizes[k]} maps "
+        f"(random {percent(held.random[k])})"
+    )
+
+
+def _special(group: GroupDatapath | None, examination: Examination) -> str:
+    if group is None:
+        return NOT_RUN
+    found = sorted(
+        ((float(excess), site.name, channel) for site, row in zip(examination.sites, group.specific, strict=True)
+         for channel, excess in enumerate(row) if excess > 0),
+        key=lambda one: -one[0],
+    )  # fmt: skip
+    return ", ".join(f"{site} map {channel}" for _, site, channel in found[:NAMED]) or "none"
 
 
 def _is_label(datapath: Datapath, certificate: Certificate) -> bool:

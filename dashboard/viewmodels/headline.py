@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine import Certificates, Comparison, Examination, Kinship, Restoration
+from engine import Certificates, Comparison, Examination, Kinship, Restoration, SiteSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,18 @@ def build(examination: Examination, comparison: Comparison, certificates: Certif
         _merging(examination, certificates.kinship),
         _restoring(examination, certificates.restoration),
     )
+
+
+def beside(examination: Examination, comparison: Comparison) -> str:
+    """Return in one sentence what the attack that is drawn beside did to the same images."""
+    return f"Beside, {attack(examination)}: {_predictions(examination)} {_parting(comparison)}"
+
+
+def attack(examination: Examination) -> str:
+    """Return the attack as a short name with its strength, for example `mifgsm-linf 8/255`."""
+    name, _, settings = examination.request.attack.partition(":")
+    told = dict(part.split("=", 1) for part in settings.split(",") if "=" in part)
+    return f"{name} {told['eps']}" if "eps" in told else name
 
 
 def _predictions(examination: Examination) -> str:
@@ -53,7 +65,7 @@ def _parting(comparison: Comparison) -> str:
         )
     if comparison.parts_at is None:
         return "At no two sites running do the datapaths differ by more than under noise of the same size."
-    return f"The datapaths part at {comparison.parts_at}."
+    return f"The datapaths part at {comparison.parts_at}{spanned(comparison.parts_span)}."
 
 
 def _merging(examination: Examination, kinship: Kinship | None) -> Clause:
@@ -64,7 +76,9 @@ def _merging(examination: Examination, kinship: Kinship | None) -> Clause:
         return Clause(f"Where the adversarial one joins class '{into}': not yet checked.", is_known=False)
     if kinship.merges_at is None:
         return Clause(f"The adversarial one never stays nearer to class '{into}' than to the true class.")
-    return Clause(f"From {kinship.merges_at} on the adversarial one is nearer to class '{into}'.")
+    return Clause(
+        f"From {kinship.merges_at}{spanned(kinship.merges_span)} on the adversarial one is nearer to class '{into}'."
+    )
 
 
 def _restoring(examination: Examination, restoration: Restoration | None) -> Clause:
@@ -87,6 +101,11 @@ def _restoring(examination: Examination, restoration: Restoration | None) -> Cla
         f"Up to {restoration.sizes[-1]} of {total} clean maps put back restore '{name}' in at most "
         f"{percent(restoration.restored[best])} of the images (random maps: {percent(restoration.random[best])})."
     )
+
+
+def spanned(span: SiteSpan | None) -> str:
+    """Return the interval of a site over the images of a group, as ` [first, last]`; nothing where there is none."""
+    return "" if span is None else f" [{span.first}, {span.last or 'nowhere'}]"
 
 
 def keeps_class(examination: Examination) -> bool:
