@@ -73,7 +73,8 @@
   function siteRow(one) {
     const cells = [one.stage, one.maps, one.adversarial_only, one.shared, one.clean_only, one.distance.toFixed(3),
       `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, part(one.flow), part(one.flow_floor),
-      one.role === 'stem' ? 'stem: left out of claims' : one.is_cut ? 'every path runs through it' : ''];
+      one.role === 'stem' ? 'stem: left out of claims'
+        : one.role === 'evidence' ? 'the classes themselves: left out of claims' : one.is_cut ? 'every path runs through it' : ''];
     return row(pickButton(one), cells.map(String), { class: one.site === shown.layer ? 'picked' : null });
   }
 

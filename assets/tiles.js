@@ -168,6 +168,7 @@
     if (mode === "overlay") parts.push(`laid over the ${panel.images > 1 ? "first " : ""}input: bright where the map answers`);
     if (panel.images > 1) parts.push(`mean over ${panel.images} images`);
     if (panel.is_stem) parts.push("the stem: its few maps carry everything, so claims leave it out");
+    else if (panel.is_evidence) parts.push("its maps are the classes themselves, so claims leave it out");
     else if (panel.is_cut) parts.push("every path runs through this layer: all of its maps together carry any answer");
     return `${parts.join("; ")}.`;
   }

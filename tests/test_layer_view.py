@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import dash
 import numpy as np
@@ -76,6 +77,13 @@ def test_pooling_is_told_only_where_maps_are_larger_than_a_tile(panel):
 
 def test_a_site_that_carries_everything_is_flagged():
     assert view.answer(fakes.FakeAuditor(), {**ASK, "layer": "stem"}).is_cut
+
+
+def test_a_site_whose_maps_are_the_classes_is_flagged(examination):
+    last = replace(examination.sites[-1], role="evidence")
+    changed = replace(examination, sites=(*examination.sites[:-1], last))
+    panel = layer.build(changed, compare(changed, 0.1), asks.LayerAsk(KEY, last.name, 0.1))
+    assert panel.is_evidence and not panel.is_stem
 
 
 def test_the_record_names_the_question_it_answers(panel):

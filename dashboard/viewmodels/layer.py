@@ -33,6 +33,8 @@ class LayerPanel:
     columns: int = 1
     is_pooled: bool = False
     is_stem: bool = False
+    is_evidence: bool = False
+    """Its maps are the classes themselves."""
     is_cut: bool = False
     images: int = 0
     counts: tuple[int, ...] = ()
@@ -115,6 +117,7 @@ def build(examination: Examination, comparison: Comparison, ask: asks.LayerAsk) 
         columns=columns(site.channels),
         is_pooled=max(site.height, site.width) > TILE_LIMIT,
         is_stem=site.role == "stem",
+        is_evidence=site.role == "evidence",
         is_cut=site.is_cut,
         images=len(examination.outcomes),
         counts=tuple(np.bincount(group, minlength=len(GROUP_NAMES)).tolist()),

@@ -28,7 +28,7 @@ class Row:
     flow: float
     flow_floor: float
     role: str
-    """The stem is left out of claims."""
+    """`stem` and `evidence` (maps that are the classes themselves) are left out of claims."""
     is_cut: bool
     """Every path runs through it, so its flow is the whole margin whatever the attack."""
 
