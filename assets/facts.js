@@ -84,9 +84,10 @@
   const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to fold or unfold it.';
 
   function network(facts) {
-    if (!facts) { ['headline', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }
+    if (!facts) { ['headline', 'beside', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }
     fill('headline', ...facts.headline.map((clause) => make('span', { class: clause.is_known ? null : 'open' },
       `${clause.text} `)));
+    fill('beside', facts.beside);
     fill('river-summary', facts.summary);
     fill('river-note', `${facts.note} ${HOW}`.trim());
     siteTable(facts);

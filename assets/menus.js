@@ -3,7 +3,7 @@
   'use strict';
 
   const { byId, make } = window.faultline;
-  const NAMES = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'layer'];
+  const NAMES = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'versus', 'layer'];
   /* A choice by keyboard passes over others on its way; it counts once the keys rest. */
   const REST = 350;
   const filled = {};
@@ -30,7 +30,8 @@
   function choose(node) {
     resting = null;
     const name = node.id.replace('-select', '');
-    const value = name === 'label' && node.value === 'any' ? null : name === 'share' ? Number(node.value) : node.value;
+    const isNone = (name === 'label' && node.value === 'any') || (name === 'versus' && node.value === 'nothing');
+    const value = isNone ? null : name === 'share' ? Number(node.value) : node.value;
     window.dash_clientside.set_props('pick', { data: { [name]: value, isFilter: name !== 'layer', t: Date.now() } });
   }
 

@@ -54,12 +54,23 @@
       height: `${meta(plot).top * size.h}px` });
   }
 
+  /* The frame is as high as its drawing: a second river needs room. */
+  function fit(plot) {
+    const frame = plot.closest('#network-river');
+    const wanted = `${meta(plot).height || 640}px`;
+    if (frame.style.height === wanted) { return; }
+    frame.style.height = wanted;
+    window.Plotly.Plots.resize(plot);
+  }
+
   /* The wheel zooms only with Ctrl held, so that the page can be scrolled past the plot. */
   function prepare() {
     const plot = graph();
     if (!plot || !plot.on || plot.dataset.prepared) { mark(); return; }
+    fit(plot);
     plot.dataset.prepared = 'yes';
     plot.on('plotly_afterplot', () => {
+      fit(plot);
       mark();
       window.dash_clientside.view.drawn();
     });

@@ -2,14 +2,14 @@
 (function () {
   'use strict';
 
-  const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail', 'folded',
+  const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail', 'versus', 'folded',
     'layer', 'channel', 'theme', 'group', 'sort', 'scale'];
   const CONTROLS = { 'detail-select': 'detail', 'theme-switch': 'theme' };
   /* What an examination depends on; the rest of a view only says how it is shown. */
   const EXAMINED = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method'];
   /* A choice that makes others meaningless clears them; the server then chooses anew. */
   const CLEARS = {
-    model: ['channel'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
+    model: ['channel', 'folded'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
     layer: ['channel'],
   };
   const LOST_AFTER = 15000;
@@ -119,7 +119,7 @@
     const { share, detail, folded, theme, channel } = shown;
     const open = { request, key, share, layer: shown.layer };
     return {
-      network: { request, key, share, detail, folded, theme, arrived: work.arrived },
+      network: { request, rival: work.rival, key, share, detail, folded, theme, arrived: work.arrived },
       layer: shown.layer ? { ...open, theme } : null,
       neuron: channel === null ? null : { ...open, channel, theme, gallery: work.gallery },
     };

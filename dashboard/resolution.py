@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
+PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
+LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
+LARGEST_PIXEL_CHANGE = 1.0
+"""A strength that may exceed this is a Euclidean length, not a change of one pixel."""
 STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
 """How a strength may be written."""
 
@@ -48,6 +52,8 @@ class Resolved:
     outcomes: tuple[Outcome, ...] = ()
     """The images of the shown class that ended as the view's outcome."""
     request: ExaminationRequest | None = None
+    rival: ExaminationRequest | None = None
+    """The same images under the other attack that is drawn beside."""
 
 
 def resolve(view: ViewState, auditor: Auditor) -> Resolved:
@@ -139,6 +145,22 @@ def _epsilon(chosen: Resolved, attack: AttackCard, auditor: Auditor, notices: li
     return first
 
 
+def scale(setting: SettingCard) -> str:
+    """Return whether a strength is a `pixel` change or a Euclidean `length`."""
+    return "pixel" if setting.high <= LARGEST_PIXEL_CHANGE else "length"
+
+
+def strengths(chosen: Resolved) -> list[str]:
+    """Return the useful strengths within the attack's range, its default and the shown one among them, weakest first."""
+    setting = epsilon_setting(chosen.attack) if chosen.attack else None
+    if setting is None:
+        return []
+    usual = PIXEL_STRENGTHS if scale(setting) == "pixel" else LENGTH_STRENGTHS
+    named = {text: strength(text) or 0.0 for text in (*usual, setting.default, chosen.view.epsilon or setting.default)}
+    ordered = sorted(named, key=lambda text: named[text])
+    return [text for text in ordered if setting.low <= named[text] <= setting.high]
+
+
 def strength(text: str) -> float | None:
     """Return the value of a strength as written, `8/255` or `0.05`; None for anything else."""
     if not STRENGTH.fullmatch(text):
@@ -216,4 +238,29 @@ def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
     samples = tuple(keys[:GROUP_SIZE]) if sample == GROUP else (sample,)
     attack = _attack_id(chosen, auditor)
     request = ExaminationRequest(str(view.model), str(view.data), attack, samples, str(view.method))
-    return replace(chosen, view=view, request=request)
+    return _with_rival(replace(chosen, view=view, request=request), auditor, notices)
+
+
+def rivals(chosen: Resolved) -> dict[str, str]:
+    """Return what can be drawn beside: the attack's other strengths, then other attacks at the same strength, titled."""
+    attack, view = chosen.attack, chosen.view
+    if attack is None or view.epsilon is None:
+        return {}
+    setting = epsilon_setting(attack)
+    found = {f"{attack.name}@{text}": f"{attack.title} {text}" for text in strengths(chosen) if text != view.epsilon}
+    for card in chosen.attacks:
+        other = epsilon_setting(card)
+        if card.name != attack.name and setting and other and scale(other) == scale(setting):
+            found[f"{card.name}@{view.epsilon}"] = f"{card.title} {view.epsilon}"
+    return found
+
+
+def _with_rival(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    asked = chosen.view.versus
+    if asked is None or chosen.request is None:
+        return replace(chosen, view=replace(chosen.view, versus=None))
+    if asked not in rivals(chosen):
+        notices.append(f"The link asked to draw '{asked[:80]}' beside, which cannot be compared here; showing none.")
+        return replace(chosen, view=replace(chosen.view, versus=None))
+    name, _, epsilon = asked.partition("@")
+    return replace(chosen, rival=replace(chosen.request, attack=auditor.attack_id(name, epsilon)))

@@ -38,6 +38,8 @@ class ViewState:
     method: str | None = None
     share: float = 0.2
     detail: str = "blocks"
+    versus: str | None = None
+    """Another attack, or strength of it, drawn beside: `mifgsm-linf@8/255`."""
     folded: str | None = None
     """Stages of the river that are drawn as one column, their names joined by commas."""
     layer: str | None = None

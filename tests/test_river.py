@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dashboard import theme as themes
+from dashboard.figures import beside
 from dashboard.figures import curves as curves_figure
 from dashboard.figures import river as river_figure
 from dashboard.viewmodels import curves, river, strengths
@@ -36,8 +37,8 @@ def drawn(request, examination, comparison) -> river.River:
 def draw(examination, comparison, *, detail="blocks", kinship=None, answers=("4", "7"), **look):
     found = river.build(examination, comparison, detail)
     lines = curves.build(examination, comparison, found, kinship)
-    chosen = {"theme": "light", "certified": frozenset({"clean", "adversarial"}), **look}
-    return river_figure.draw(found, lines, answers=answers, **chosen)
+    certified = look.pop("certified", frozenset({"clean", "adversarial"}))
+    return river_figure.draw(river_figure.Drawing(found, lines, certified, answers), theme=look.pop("theme", "light"))
 
 
 def test_blocks_leave_out_the_inner_sites_and_sites_do_not(examination, comparison):
@@ -254,7 +255,7 @@ def test_a_stage_says_whether_a_click_folds_or_unfolds_it(examination, compariso
     def stage(folded):
         found = river.build(examination, comparison, "blocks", frozenset(folded))
         lines = curves.build(examination, comparison, found, None)
-        figure = river_figure.draw(found, lines, theme="light", certified=frozenset(), answers=("a", "b"))
+        figure = river_figure.draw(river_figure.Drawing(found, lines, frozenset(), ("a", "b")), theme="light")
         return next(one for one in figure.layout.annotations if one.name == "stage:layer2")
 
     assert "fold its" in stage([]).hovertext
@@ -265,3 +266,34 @@ def test_a_stage_that_does_not_exist_folds_nothing(examination, comparison):
     assert river.build(examination, comparison, "blocks", frozenset({"", "x"})) == river.build(
         examination, comparison, "blocks"
     )
+
+
+def beside_another(examination, comparison):
+    found = river.build(examination, comparison, "blocks")
+    lines = curves.build(examination, comparison, found, None)
+    own, rival = (river_figure.Drawing(found, lines, frozenset(), ("a", "b"), name) for name in ("one", "two 8/255"))
+    return river_figure.draw(own, theme="light"), beside.add(
+        river_figure.draw(own, theme="light"), rival, theme="light"
+    )
+
+
+def test_a_rival_stands_below_on_the_same_columns_and_nothing_of_the_first_river_is_lost(examination, comparison):
+    alone, both = beside_another(examination, comparison)
+    assert len(both.data) > len(alone.data)
+    below = [trace for trace in both.data if trace.yaxis == "y4"]
+    assert {tuple(trace.x) for trace in below if trace.type == "bar"} == {
+        tuple(trace.x) for trace in alone.data if trace.type == "bar" and trace.yaxis == "y"
+    }
+    assert both.layout.yaxis4.domain[1] < both.layout.yaxis.domain[0]
+    tops = [axis.domain[1] for axis in (both.layout.yaxis, both.layout.yaxis3, both.layout.yaxis2)]
+    assert tops == sorted(tops)
+    assert tops[-1] < 1
+
+
+def test_what_stands_on_the_paper_moves_up_by_the_same_amount(examination, comparison):
+    alone, both = beside_another(examination, comparison)
+    old = {text.text: text.y for text in alone.layout.annotations if text.yref == "paper" and text.y > 0}
+    new = {text.text: text.y for text in both.layout.annotations if text.yref == "paper" and text.text in old}
+    assert set(new) == set(old)
+    assert all(new[text] == pytest.approx(beside.SHARE + (1 - beside.SHARE) * height) for text, height in old.items())
+    assert any("two 8/255" in text.text for text in both.layout.annotations)

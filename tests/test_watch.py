@@ -174,3 +174,33 @@ def test_the_callback_echoes_what_was_asked_so_that_a_late_answer_is_known_as_la
     )
     data = answer.get_json()["response"][ids.WORK]["data"]
     assert (data["asked"], data["tick"], data["view"]["label"]) == ({"label": "2"}, 4, "2")
+
+
+def test_another_strength_is_drawn_beside_once_it_has_been_examined():
+    work = watch.look({"versus": "pgd-linf@8/255"}, FakeAuditor())
+    assert work.rival["attack"] != work.request["attack"]
+    assert work.rival["samples"] == work.request["samples"]
+    offered = [option["value"] for option in work.menus["versus"].options]
+    assert offered[0] == "nothing"
+    assert "pgd-linf@8/255" in offered
+    assert f"pgd-linf@{work.view['epsilon']}" not in offered
+
+
+def test_while_it_is_examined_the_page_goes_on_and_says_so():
+    class Slow(FakeAuditor):
+        def examination(self, request):
+            done = super().examination(request)
+            return Answer("working", None, 1, 4) if "8/255" in request.attack else done
+
+    work = watch.look({"versus": "pgd-linf@8/255"}, Slow())
+    assert (work.key is not None, work.rival) == (True, None)
+    assert work.progress.text == "Examining the attack to draw beside … 1 of 4"
+    assert work.progress.is_working
+
+
+@pytest.mark.parametrize("asked", ["pgd-linf", "x@8/255", "pgd-linf@9", "pgd-linf@<b>"])
+def test_what_cannot_be_drawn_beside_is_named_and_nothing_is(asked):
+    work = watch.look({"versus": asked}, FakeAuditor())
+    assert work.rival is None
+    assert work.view["versus"] is None
+    assert any("drawn" in text or "draw" in text for text in work.notices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from plotly.graph_objects import Bar, Figure, Scatter
@@ -32,16 +33,25 @@ USUAL_WIDTH = 1080.0
 WORDS = {"adversarial": "adversarial only", "shared": "shared", "clean": "clean only"}
 
 
-def draw(river: River, curves: Curves, *, theme: str, certified: frozenset[str], answers: tuple[str, str]) -> Figure:
-    """Return the figure. Bars of a datapath whose certificate is not in `certified` are hatched: provisional.
+@dataclass(frozen=True, eq=False, slots=True)
+class Drawing:
+    """One examination's river as it is drawn."""
 
-    answers: what the clean and the adversarial input were called, written beside the head. The picked column is outlined
-    in the browser (assets/river.js), which finds the columns and the outline's height in `layout.meta`.
+    river: River
+    curves: Curves
+    certified: frozenset[str]
+    """Datapaths (`clean`, `adversarial`) whose certificate is in; the others' bars are hatched: provisional."""
+    answers: tuple[str, str]
+    """What the clean and the adversarial input were called, written beside the head."""
+    attack: str = ""
+
+
+def draw(drawing: Drawing, *, theme: str) -> Figure:
+    """Return the figure. The picked column is outlined in the browser (assets/river.js), which finds the columns and the
+    outline's height in `layout.meta`.
     """
-    colours = themes.palette(theme)
-    figure = Figure(_bands(river, colours, is_bypass=True) + _bands(river, colours, is_bypass=False))
-    figure.add_traces(_bars(river, colours, certified))
-    figure.add_traces(_band_points(river))
+    colours, river, curves = themes.palette(theme), drawing.river, drawing.curves
+    figure = Figure(traces(drawing, colours))
     figure.add_traces(curves_figure.traces(curves, colours))
     figure.update_layout(
         **themes.layout(theme),
@@ -58,7 +68,7 @@ def draw(river: River, curves: Curves, *, theme: str, certified: frozenset[str],
         shapes=[*_stages(river, colours), *curves_figure.shapes(curves, colours)],
         annotations=[
             *_labels(river, colours),
-            *_answers(river, answers, colours),
+            *answers(drawing, colours),
             *curves_figure.texts(curves, colours),
         ],
         uirevision=f"{river.columns[0].name}|{river.columns[-2].name}|{len(river.columns)}",
@@ -67,9 +77,23 @@ def draw(river: River, curves: Curves, *, theme: str, certified: frozenset[str],
             "places": dict(river.places),
             # Below the titles, which the outline would cross.
             "top": curves_figure.DISTANCE_DOMAIN[1],
+            "height": HEIGHT,
         },
     )
     return figure
+
+
+def traces(drawing: Drawing, colours: Palette, axis: str = "y") -> list[Scatter | Bar]:
+    """Return bands, bars and the points that carry the bands' numbers, on the vertical axis `axis`."""
+    river = drawing.river
+    found: list[Scatter | Bar] = [*_bands(river, colours, is_bypass=True), *_bands(river, colours, is_bypass=False)]
+    found += [*_bars(river, colours, drawing.certified), *_band_points(river)]
+    return [trace.update(yaxis=axis) for trace in found]
+
+
+def extent(river: River) -> float:
+    """Return how far the river reaches above and below its middle, with a little room."""
+    return 1.04 * max((abs(end) for bar in river.bars for end in (bar.low, bar.high)), default=1.0)
 
 
 def empty() -> Figure:
@@ -88,9 +112,9 @@ def empty() -> Figure:
 
 def _axes(river: River) -> dict[str, object]:
     last = len(river.columns) - 1
-    tops = max((abs(end) for bar in river.bars for end in (bar.low, bar.high)), default=1.0)
+    reach = extent(river)
     horizontal = {"range": [-0.6, last + 0.85], "showgrid": False, "zeroline": False, "showticklabels": False}
-    vertical = {"domain": RIVER_DOMAIN, "range": [-tops * 1.04, tops * 1.04], "visible": False, "fixedrange": True}
+    vertical = {"domain": RIVER_DOMAIN, "range": [-reach, reach], "visible": False, "fixedrange": True}
     return {"xaxis": {**horizontal, "anchor": "y"}, "yaxis": vertical}
 
 
@@ -270,13 +294,16 @@ def _mark(stands_for: int, more: int) -> str:
     return f" ▸ {stands_for}" if stands_for > 1 else " ▾" if more else ""
 
 
-def _answers(river: River, answers: tuple[str, str], colours: Palette) -> list[dict[str, object]]:
+def answers(drawing: Drawing, colours: Palette, axis: str = "y") -> list[dict[str, object]]:
+    """Return the annotations behind the head: what each input was called."""
+    river, (clean, adversarial) = drawing.river, drawing.answers
     last = len(river.columns) - 1
-    names = {"clean": answers[0], "adversarial": answers[1], "shared": answers[0]}
+    names = {"clean": clean, "adversarial": adversarial, "shared": clean}
     return [
         {
             "x": last + BAR_WIDTH / 2 + 0.06,
             "y": (bar.low + bar.high) / 2,
+            "yref": axis,
             "xanchor": "left",
             "text": f"<b>{html.escape(names[bar.group][:14])}</b>",
             "font": {"color": colours.text, "size": 13},

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dashboard.resolution import Resolved, epsilon_setting, strength
+from dashboard import resolution
+from dashboard.resolution import Resolved, epsilon_setting
 from dashboard.state import GROUP, GROUP_SIZE, SHARES
-from engine import AttackCard, Outcome, Roster, SettingCard
+from engine import AttackCard, Outcome, Roster
 
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
-PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
-LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
-LARGEST_PIXEL_CHANGE = 1.0
-"""A strength that may exceed this is a Euclidean length, not a change of one pixel."""
 ANY = "any"
+NOTHING = "nothing"
+"""What the menu of rivals says where none is drawn beside."""
 MOST_SAMPLES = 500
 """Samples one menu offers; the rest are reached by link."""
 METHOD_TITLES = {
@@ -50,11 +49,12 @@ def build(resolved: Resolved) -> dict[str, Menu]:
         "data": Menu(_plain(card.name for card in resolved.datasets), view.data),
         "label": Menu(_classes(resolved), view.label),
         "attack": Menu(_attacks(resolved.attacks), view.attack),
-        "epsilon": Menu(_plain(_strengths(resolved)), view.epsilon),
+        "epsilon": Menu(_plain(resolution.strengths(resolved)), view.epsilon),
         "outcome": Menu(_outcomes(resolved), view.outcome),
         "sample": Menu(_samples(resolved), view.sample),
         "method": Menu(_methods(resolved.methods), view.method),
         "share": Menu(tuple(_option(f"{share:g}", f"{100 * share:.0f} %") for share in SHARES), f"{view.share:g}"),
+        "versus": Menu(_rivals(resolved), view.versus or NOTHING),
         "layer": Menu(_plain(site.name for site in resolved.model.sites) if resolved.model else (), view.layer),
     }
 
@@ -72,11 +72,7 @@ def counts(roster: Roster) -> str:
 def scales(attacks: Sequence[AttackCard]) -> dict[str, str]:
     """Return per attack whether its strength is a `pixel` change or a `length`: a strength is kept only within one."""
     settings = {card.name: epsilon_setting(card) for card in attacks}
-    return {name: _scale(setting) for name, setting in settings.items() if setting}
-
-
-def _scale(setting: SettingCard) -> str:
-    return "pixel" if setting.high <= LARGEST_PIXEL_CHANGE else "length"
+    return {name: resolution.scale(setting) for name, setting in settings.items() if setting}
 
 
 def _option(value: str, label: str) -> Option:
@@ -103,17 +99,9 @@ def _attacks(cards: Sequence[AttackCard]) -> tuple[Option, ...]:
     return tuple(group for group in found if group["items"])
 
 
-def _strengths(resolved: Resolved) -> list[str]:
-    """The useful strengths within the attack's range, its default and the shown one among them, weakest first."""
-    setting = epsilon_setting(resolved.attack) if resolved.attack else None
-    if setting is None:
-        return []
-    usual = PIXEL_STRENGTHS if _scale(setting) == "pixel" else LENGTH_STRENGTHS
-    named = {
-        text: strength(text) or 0.0 for text in (*usual, setting.default, resolved.view.epsilon or setting.default)
-    }
-    ordered = sorted(named, key=lambda text: named[text])
-    return [text for text in ordered if setting.low <= named[text] <= setting.high]
+def _rivals(resolved: Resolved) -> tuple[Option, ...]:
+    found = resolution.rivals(resolved)
+    return (_option(NOTHING, "nothing"), *(_option(value, title) for value, title in found.items())) if found else ()
 
 
 def _outcomes(resolved: Resolved) -> tuple[Option, ...]:

@@ -34,6 +34,8 @@ class Work:
     progress: Progress
     key: str | None = None
     request: dict[str, Any] | None = None
+    rival: dict[str, Any] | None = None
+    """The request of the attack drawn beside, once it has been examined."""
     arrived: tuple[str, ...] = ()
     """Certificate parts that have arrived or failed."""
     gallery: str = ""
@@ -88,6 +90,13 @@ def roster_progress(resolved: Resolved, answer: Answer[Any]) -> Progress:
 def examination_progress(resolved: Resolved, answer: Answer[Any]) -> Progress:
     """How far the examination of the sample is."""
     return _progress(answer.message or f"Examining sample {resolved.view.sample}", answer)
+
+
+def rival_progress(answer: Answer[Any]) -> Progress:
+    """How far the examination under the attack that is drawn beside is."""
+    if answer.state == "failed":
+        return Progress(f"The attack to draw beside could not be examined: {answer.message}", can_retry=True)
+    return _progress(answer.message or "Examining the attack to draw beside", answer)
 
 
 def checks_progress(certificates: Answer[Any], gallery: Answer[Any]) -> Progress:

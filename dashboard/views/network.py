@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dash_mantine_components as dmc
@@ -10,8 +10,8 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from plotly.graph_objects import Figure
 
 from dashboard import ids
+from dashboard.figures import beside, sprites
 from dashboard.figures import river as river_figure
-from dashboard.figures import sprites
 from dashboard.state import ViewState
 from dashboard.viewmodels import certificate as certificate_view
 from dashboard.viewmodels import curves, headline, inputs, river, sites
@@ -35,6 +35,8 @@ class Shown:
     comparison: Comparison
     certificates: Certificates
     river: river.River
+    rival: Shown | None = None
+    """The same images under another attack, drawn beside."""
 
 
 def layout() -> html.Section:
@@ -76,8 +78,14 @@ def register(app: Dash, auditor: Auditor) -> None:
 
 def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
     """Return the records of an ask; raises BadInput for one that is malformed, WorkFailed for one not examined."""
-    request = _request(ask.get("request"))
-    view = ViewState.from_dict(ask)
+    shown = _examined(ask.get("request"), ViewState.from_dict(ask), auditor)
+    if ask.get("rival") is None:
+        return shown
+    return replace(shown, rival=_examined(ask["rival"], shown.view, auditor))
+
+
+def _examined(stored: Any, view: ViewState, auditor: Auditor) -> Shown:
+    request = _request(stored)
     answer = auditor.examination(request)
     if answer.value is None:
         raise WorkFailed(answer.message or "The examination is not there yet; the page asks for it again.")
@@ -89,11 +97,19 @@ def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
 
 def draw(shown: Shown) -> Figure:
     """Return the river with its curves."""
+    figure = river_figure.draw(_drawing(shown), theme=shown.view.theme)
+    return beside.add(figure, _drawing(shown.rival), theme=shown.view.theme) if shown.rival else figure
+
+
+def _drawing(shown: Shown) -> river_figure.Drawing:
     examination, classes = shown.examination, shown.examination.classes
-    lines = curves.build(examination, shown.comparison, shown.river, shown.certificates.kinship)
-    certified = frozenset(shown.certificates.done)
-    answers = (classes[examination.clean.target], classes[examination.adversarial.target])
-    return river_figure.draw(shown.river, lines, theme=shown.view.theme, certified=certified, answers=answers)
+    return river_figure.Drawing(
+        shown.river,
+        curves.build(examination, shown.comparison, shown.river, shown.certificates.kinship),
+        certified=frozenset(shown.certificates.done),
+        answers=(classes[examination.clean.target], classes[examination.adversarial.target]),
+        attack=headline.attack(examination),
+    )
 
 
 def facts(shown: Shown) -> dict[str, Any]:
@@ -105,6 +121,7 @@ def facts(shown: Shown) -> dict[str, Any]:
         "key": examination.key,
         "headline": [asdict(clause) for clause in headline.build(examination, comparison, certificates)],
         "summary": sites.summary(examination, comparison),
+        "beside": headline.beside(shown.rival.examination, shown.rival.comparison) if shown.rival else "",
         "note": river_note(shown.river, certificates),
         "card": asdict(certificate_view.build(examination, certificates)),
         "inputs": asdict(inputs.build(examination, factor)),
@@ -163,7 +180,7 @@ def _heading() -> html.Div:
             html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
             html.Div(detail, className="detail"),
             _legend(),
-            html.Div(menu(ids.LAYER, "Layer"), className="layer-pick"),
+            html.Div([menu(ids.VERSUS, "Beside"), menu(ids.LAYER, "Layer")], className="layer-pick"),
         ],
         className="panel-heading",
     )
@@ -183,6 +200,7 @@ def _body() -> list[Any]:
     return [
         dcc.Store(id=ids.FACTS),
         html.P(id=ids.HEADLINE, className="headline", **aria(live="polite")),
+        html.P(id=ids.BESIDE, className="beside", **aria(live="polite")),
         html.P(id=ids.RIVER_SUMMARY, className="sr-only"),
         html.Div(graph, className="river-frame", **aria(describedby=ids.RIVER_SUMMARY)),
         html.P(id=ids.RIVER_NOTE, className="note"),

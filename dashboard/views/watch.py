@@ -77,7 +77,16 @@ def _look(resolved: Resolved, auditor: Auditor) -> Work:
     counts = menus.counts(roster.value)
     if resolved.request is None:
         return Work(view, "empty", work.Progress("Nothing to show."), counts=counts, empty=work.empty_state(resolved))
-    return replace(_examined(resolved, resolved.request, auditor), counts=counts)
+    found = replace(_examined(resolved, resolved.request, auditor), counts=counts)
+    return _beside(found, resolved.rival, auditor) if found.key and resolved.rival else found
+
+
+def _beside(found: Work, rival: ExaminationRequest, auditor: Auditor) -> Work:
+    """Add the attack that is drawn beside, or how far its examination is."""
+    answer = auditor.examination(rival)
+    if answer.value is None:
+        return replace(found, progress=work.rival_progress(answer))
+    return replace(found, rival=asdict(rival))
 
 
 def _failed(view: ViewState, message: str) -> Work:
