@@ -166,14 +166,14 @@ def _key(name: str) -> str:
 def _text(value: Value, unit: Unit) -> str:
     """Return the shortest text that reads back to exactly `value`."""
     if isinstance(value, Fraction):
-        return _fraction_text(value, unit)
+        return fraction_text(value, unit)
     if isinstance(value, str):
         return value
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
-def _fraction_text(value: Fraction, unit: Unit) -> str:
+def fraction_text(value: Fraction, unit: Unit) -> str:
     """Return `n/255` when n has at most two decimals and the unit is 1/255, else a decimal, else `p/q`."""
     if unit == "1/255" and (value * 255 * 100).denominator == 1:
         return f"{_decimal_text(value * 255)}/255"

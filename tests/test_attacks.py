@@ -492,6 +492,40 @@ def test_a_run_leaves_the_network_and_the_generator_alone(name, pictures):
     assert snapshot(network) == before
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_run_that_ends_in_an_exception_leaves_the_network_and_the_generator_alone(name, pictures):
+    network = Lived().double()
+
+    class Dying(Model):
+        def logits(self, given: Tensor) -> Tensor:
+            if asked:
+                network.train()
+                self.network(given.double()).sum().backward() if given.requires_grad else None
+                raise KeyError
+            asked.append(given)
+            return self.network(given.double())
+
+    asked: list[Tensor] = []
+    with isolation.isolated(network), torch.no_grad():
+        own = Model(network).logits(pictures).argmax(dim=1)
+    before = snapshot(network)
+    with pytest.raises(KeyError):
+        attacked(Dying(network), pictures, own, quick(name))
+    assert snapshot(network) == before
+
+
+def test_a_network_that_autograd_cannot_see_through_leaves_images_as_they_are(model, pictures, labels):
+    class Severed(Model):
+        def logits(self, given: Tensor) -> Tensor:
+            return model.logits(given).detach()
+
+    for name in ("fgsm-linf", "mifgsm-linf", "fab-t"):
+        statuses = {
+            outcome.status for outcome in attacked(Severed(model.network), pictures, labels, quick(name)).outcomes
+        }
+        assert statuses == {"unperturbed"}
+
+
 # What is refused
 
 

@@ -278,10 +278,18 @@ def targets_of(rule: str, labels: Tensor, logits: Tensor, seeds: Tensor) -> Tens
     return (labels + 1 + steps.to(labels.device)) % classes
 
 
+def reached(bundle: Classifier, points: Tensor) -> Tensor:
+    """Return (batch, classes) logits to which autograd finds a way from `points`, of gradient zero where there is none."""
+    logits = bundle.logits(points)
+    if logits.requires_grad or not points.requires_grad:
+        return logits
+    return logits + 0 * points.flatten(1).sum(dim=1, keepdim=True)
+
+
 def _differentiate(bundle: Classifier, task: Task, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits (rows, classes), gains (rows,) and the gradient of their sum by the points."""
     points = points.detach().requires_grad_()
-    logits = bundle.logits(points)
+    logits = reached(bundle, points)
     gains = task.gains(rows, logits)
     # The sum, not the mean: the gradient of an image must not depend on how many others there are.
     (gradient,) = torch.autograd.grad(gains.sum(), points)

@@ -48,8 +48,13 @@ def check_logits(logits: Tensor, count: int, classes: int) -> None:
         raise BadInput(f"The network must answer one tensor of shape ({count}, {classes}), got {got}.")
     if not logits.isfinite().all():
         raise BadInput("The network answers clean images with values that are not finite.")
-    if (logits >= 0).all() and ((logits.sum(dim=1) - 1).abs() < SUM_TOLERANCE).all():
+    if are_probabilities(logits):
         raise BadInput("The network answers with probabilities; attacks need the logits before the softmax.")
+
+
+def are_probabilities(answers: Tensor) -> bool:
+    """Return whether (batch, classes) answers look like shares of one: none negative, each row summing to one."""
+    return bool((answers >= 0).all() and ((answers.sum(dim=1) - 1).abs() < SUM_TOLERANCE).all())
 
 
 def _check_integers(name: str, values: Tensor, count: int) -> None:

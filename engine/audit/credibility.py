@@ -1,0 +1,144 @@
+"""The credibility checks: whether an attack's failure may be read as robustness. Names, order, texts and records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CheckOutcome = Literal["pass", "fail", "not run"]
+Verdict = Literal["pass", "fail", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check, after Carlini et al. 2019 and the warnings of AutoAttack."""
+
+    name: str
+    title: str
+    fails_when: str
+    """One sentence."""
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "G1",
+        "Clean accuracy",
+        "The clean accuracy is no better than chance: the order of the labels or the preprocessing is probably wrong.",
+    ),
+    Check(
+        "G2",
+        "Same answer twice",
+        "Two passes over the same images answer differently: attacks then need the expectation over the randomness.",
+    ),
+    Check(
+        "G3",
+        "Logits, not probabilities",
+        "The network answers with probabilities, whose gradients vanish where it is confident.",
+    ),
+    Check(
+        "G4",
+        "Gradients are there",
+        "On an image that is classified correctly the gradient of the loss is zero at every pixel, or not finite.",
+    ),
+    Check("G5", "Many steps beat one", "PGD leaves more images right than FGSM does."),
+    Check("G6", "Attacks beat noise", "Random noise of the same size fools an image that no gradient attack fools."),
+    Check("G7", "More budget, less accuracy", "The accuracy under attack rises as the budget grows."),
+    Check(
+        "G8",
+        "A huge budget breaks all",
+        "With half the brightness range as budget the network still does better than chance.",
+    ),
+    Check("G9", "Converged", "Twice as many steps fool clearly more images."),
+    Check(
+        "G10",
+        "White box beats black box",
+        "Square, which uses no gradient, fools images that the gradient attacks do not.",
+    ),
+    Check(
+        "G11",
+        "White box beats transfer",
+        "Images made against another network fool more often than those made against this one.",
+    ),
+    Check("G12", "Worst case per image", "The share of images that resist every attack is not what is reported."),
+    Check("G13", "Budget kept", "An attacked image lies outside its budget or outside the range of brightness."),
+    Check("G14", "Attacks moved", "A gradient attack left an image exactly as it was."),
+    Check(
+        "G15",
+        "Conditions stated",
+        "A parameter, a version, the seed, the batch size, the device or the precision is not recorded.",
+    ),
+    Check(
+        "G16",
+        "No gradients at inference",
+        "The network needs gradients to answer: such a defence calls for an adaptive attack, which is not run.",
+    ),
+)
+"""In the order they are shown."""
+
+LIMITS = (
+    "Attacks give an upper bound on robustness. Only budgets of pixel change and of length were tried; adaptive, hard-label "
+    "and certified evaluations were not run."
+)
+"""Stands beneath every panel of these checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number behind an outcome."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """How one check came out."""
+
+    check: str
+    """Name of the check, such as `G4`."""
+    outcome: CheckOutcome
+    sentence: str
+    """What was found, or why it was not run."""
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under what the checks were made: everything needed to repeat them."""
+
+    model: str
+    """Content hash, or the name of a model that has none."""
+    attacks: tuple[str, ...]
+    """Full ids."""
+    versions: tuple[str, ...]
+    """Such as `torch 2.15.0`."""
+    seed: int
+    block: int
+    """Images per batch."""
+    device: str
+    precision: str
+    threads: int
+    reference: str = ""
+    """Model whose adversarial images were transferred; empty for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credibility:
+    """All sixteen checks of one model, in order."""
+
+    results: tuple[CheckResult, ...]
+    images: int
+    epsilon: str
+    """Budget of the attacks, such as `8/255`."""
+    conditions: Conditions
+
+    def with_outcome(self, outcome: CheckOutcome) -> tuple[str, ...]:
+        """Return the names of the checks that came out so."""
+        return tuple(result.check for result in self.results if result.outcome == outcome)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`fail` if any check failed; `pass` only if all sixteen were run and passed."""
+        if self.with_outcome("fail"):
+            return "fail"
+        return "incomplete" if self.with_outcome("not run") else "pass"

@@ -1,0 +1,257 @@
+"""From what was seen of a network and of attacks on it to the outcome of each credibility check."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, fields
+from fractions import Fraction
+
+import numpy as np
+
+from engine import statistics
+from engine.audit.credibility import CHECKS, CheckResult, Conditions, Figure
+
+FEW = 2
+SHARE = 0.01
+"""Counts of images are called different if they differ by more than `FEW` and by more than this share of all images."""
+SAME = 1e-4
+"""Largest difference of two answers to one image, as a share of the largest logit, that arithmetic may explain."""
+BUDGET_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Look:
+    """What can be seen of a network without attacking it; arrays are (images,) bool."""
+
+    classes: int
+    right: np.ndarray
+    useless_gradients: np.ndarray
+    """Right, but the gradient is zero at every pixel, or not finite."""
+    difference: float
+    """Largest difference between two passes, as a share of the largest logit."""
+    changed: int
+    """Images of which two passes say different classes."""
+    are_finite: bool
+    are_probabilities: bool
+    needs_gradients: bool
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fared:
+    """How images fared under one attack; arrays are (images,) bool, false where it was not run."""
+
+    fooled: np.ndarray
+    unmoved: np.ndarray
+    """Right, attacked, and stored exactly as it was."""
+    largest: float
+    """Largest measured change of any pixel, in [0, 1] units."""
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Transfer:
+    """Images made against another network; arrays are (images,) bool."""
+
+    attacked: np.ndarray
+    """The other network was right and its image was changed."""
+    fooled: np.ndarray
+    """The network under test is wrong on that image."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Attacks:
+    """How the images fared under every attack of the checks."""
+
+    noise: tuple[Fared, ...]
+    """One per draw."""
+    fgsm: Fared
+    pgd: Fared
+    longer: Fared
+    """PGD with twice the steps."""
+    huge: Fared
+    curve: tuple[tuple[Fraction, Fared], ...]
+    """PGD by budget, smallest first."""
+    square: Fared
+    """Run on the images that none of the gradient attacks fooled."""
+    transfer: Transfer | None
+
+    def white_box(self) -> np.ndarray:
+        """(images,) bool: fooled by a gradient attack at the budget of the checks."""
+        return self.fgsm.fooled | self.pgd.fooled | self.longer.fooled
+
+
+def reason_to_stop(look: Look) -> str:
+    """Return why attacks on this network would prove nothing, as a sentence; empty where they may be run."""
+    if not look.are_finite:
+        return "Not run: the network answers with values that are not finite."
+    if look.are_probabilities:
+        return "Not run: attacks need logits, and the network answers with probabilities (G3)."
+    if _clean(look).outcome == "fail":
+        return "Not run: the clean accuracy is no better than chance (G1)."
+    return ""
+
+
+def judge(look: Look, attacks: Attacks | None, conditions: Conditions) -> tuple[CheckResult, ...]:
+    """Return all sixteen results in order; without attacks those that need them are `not run`."""
+    found = {result.check: result for result in (_clean(look), _repeats(look), _logits(look), _inference(look))}
+    found["G15"] = _stated(conditions)
+    if attacks is not None:
+        found |= {result.check: result for result in _of_attacks(look, attacks)}
+    reason = reason_to_stop(look) or "Not run."
+    return tuple(found.get(check.name, CheckResult(check.name, "not run", reason)) for check in CHECKS)
+
+
+def _of_attacks(look: Look, attacks: Attacks) -> tuple[CheckResult, ...]:
+    return (
+        _gradients(look),
+        _many_steps(look, attacks),
+        _noise(look, attacks),
+        _curve(look, attacks),
+        _huge(look, attacks),
+        _converged(look, attacks),
+        _black_box(look, attacks),
+        _transfer(look, attacks),
+        _worst_case(look, attacks),
+        _budget(attacks),
+        _moved(attacks),
+    )
+
+
+def _result(check: str, fails: bool, sentence: str, **figures: float) -> CheckResult:
+    shown = tuple(Figure(name.replace("_", " "), float(value)) for name, value in figures.items())
+    return CheckResult(check, "fail" if fails else "pass", sentence, shown)
+
+
+def _slack(look: Look) -> float:
+    return max(FEW, SHARE * len(look.right))
+
+
+def _left(look: Look, fared: Fared) -> int:
+    """Images that are right and stay right."""
+    return int((look.right & ~fared.fooled).sum())
+
+
+def _clean(look: Look) -> CheckResult:
+    share, chance = statistics.proportion(look.right), 1 / look.classes
+    text = f"{int(look.right.sum())} of {share.n} images are right; chance is {chance:.1%}."
+    figures = {"accuracy": share.value, "low": share.low, "high": share.high, "chance": chance}
+    return _result("G1", not look.are_finite or share.low <= chance, text, **figures)
+
+
+def _repeats(look: Look) -> CheckResult:
+    fails = not look.difference <= SAME
+    text = (
+        f"Two passes differ, on {look.changed} images even in the class: the network is randomised, and this evidence "
+        "does not hold for it."
+        if fails
+        else "Two passes over the same images answer the same."
+    )
+    return _result("G2", fails, text, largest_difference=look.difference, classes_changed=look.changed)
+
+
+def _logits(look: Look) -> CheckResult:
+    text = "The answers are probabilities." if look.are_probabilities else "The answers are not probabilities."
+    return _result("G3", look.are_probabilities, text)
+
+
+def _gradients(look: Look) -> CheckResult:
+    count, right = int(look.useless_gradients.sum()), int(look.right.sum())
+    text = f"On {count} of {right} images that are right the gradient is zero everywhere or not finite."
+    return _result("G4", count > 0, text, images=count, right=right)
+
+
+def _many_steps(look: Look, attacks: Attacks) -> CheckResult:
+    one, many = _left(look, attacks.fgsm), _left(look, attacks.pgd)
+    text = f"FGSM leaves {one} images right, PGD {many}."
+    return _result("G5", many - one > _slack(look), text, fgsm=one, pgd=many, tolerance=_slack(look))
+
+
+def _noise(look: Look, attacks: Attacks) -> CheckResult:
+    noisy = look.right & np.any([fared.fooled for fared in attacks.noise], axis=0)
+    count = int((noisy & ~attacks.white_box()).sum())
+    text = (
+        f"{len(attacks.noise)} draws of noise fool {int(noisy.sum())} images, {count} of them images that no gradient "
+        "attack fools."
+    )
+    return _result("G6", count > 0, text, noise_only=count, noise=noisy.sum())
+
+
+def _curve(look: Look, attacks: Attacks) -> CheckResult:
+    left = [_left(look, fared) for _, fared in attacks.curve]
+    rise = max([later - earlier for earlier, later in itertools.pairwise(left)], default=0)
+    points = {f"{float(epsilon * 255):g}/255": count for (epsilon, _), count in zip(attacks.curve, left, strict=True)}
+    text = (
+        "Images left right as the budget grows: " + ", ".join(f"{count} at {at}" for at, count in points.items()) + "."
+    )
+    return _result("G7", rise > _slack(look), text, **points, largest_rise=rise)
+
+
+def _huge(look: Look, attacks: Attacks) -> CheckResult:
+    left, chance = _left(look, attacks.huge), 1 / look.classes
+    text = f"With a budget of {attacks.huge.epsilon:g} {left} of {len(look.right)} images stay right; chance is {chance:.1%}."
+    return _result("G8", left / len(look.right) > chance, text, accuracy=left / len(look.right), chance=chance)
+
+
+def _converged(look: Look, attacks: Attacks) -> CheckResult:
+    short, long = _left(look, attacks.pgd), _left(look, attacks.longer)
+    text = f"PGD leaves {short} images right, with twice the steps {long}."
+    return _result("G9", short - long > _slack(look), text, steps=short, twice_the_steps=long, tolerance=_slack(look))
+
+
+def _black_box(look: Look, attacks: Attacks) -> CheckResult:
+    count = int(attacks.square.fooled.sum())
+    tried = int((look.right & ~attacks.white_box()).sum())
+    text = f"Of {tried} images that no gradient attack fools Square fools {count}."
+    return _result("G10", count > _slack(look), text, square_only=count, tried=tried, tolerance=_slack(look))
+
+
+def _transfer(look: Look, attacks: Attacks) -> CheckResult:
+    if attacks.transfer is None:
+        return CheckResult("G11", "not run", "Not run: no other network was given to transfer from.")
+    both = look.right & attacks.transfer.attacked
+    theirs, ours = int((both & attacks.transfer.fooled).sum()), int((both & attacks.white_box()).sum())
+    text = (
+        f"Of {int(both.sum())} images that both networks get right the other's attack fools {theirs}, the own {ours}."
+    )
+    return _result("G11", theirs - ours > _slack(look), text, transferred=theirs, own=ours, tolerance=_slack(look))
+
+
+def _worst_case(look: Look, attacks: Attacks) -> CheckResult:
+    single = [_left(look, fared) for fared in (attacks.fgsm, attacks.pgd, attacks.longer)]
+    share = statistics.proportion(look.right & ~attacks.white_box() & ~attacks.square.fooled)
+    worst = round(share.value * share.n)
+    text = f"{worst} of {share.n} images resist every attack; the strongest single attack leaves {min(single)}."
+    return _result("G12", worst > min(single), text, share=share.value, low=share.low, high=share.high)
+
+
+def _budget(attacks: Attacks) -> CheckResult:
+    every = (*attacks.noise, attacks.fgsm, attacks.pgd, attacks.longer, attacks.huge, attacks.square)
+    excess = max(fared.largest - fared.epsilon for fared in (*every, *(fared for _, fared in attacks.curve)))
+    text = f"Measured on the stored images, no change exceeds its budget by more than {max(0.0, excess):.2g}."
+    return _result("G13", excess > BUDGET_TOLERANCE, text, largest_excess=max(0.0, excess))
+
+
+def _moved(attacks: Attacks) -> CheckResult:
+    counts = {name: int(fared.unmoved.sum()) for name, fared in (("fgsm", attacks.fgsm), ("pgd", attacks.pgd))}
+    text = f"FGSM left {counts['fgsm']} images exactly as they were, PGD {counts['pgd']}."
+    return _result("G14", any(counts.values()), text, **counts)
+
+
+def _stated(conditions: Conditions) -> CheckResult:
+    optional = {"reference", "attacks"}
+    missing = [
+        one.name for one in fields(conditions) if one.name not in optional and getattr(conditions, one.name) in ("", ())
+    ]
+    text = (
+        f"Not recorded: {', '.join(missing)}."
+        if missing
+        else "Model, attacks, versions, seed, batch, device and precision are recorded."
+    )
+    return _result("G15", bool(missing), text)
+
+
+def _inference(look: Look) -> CheckResult:
+    text = (
+        "The network needs gradients to answer." if look.needs_gradients else "The network answers without gradients."
+    )
+    return _result("G16", look.needs_gradients, text)
