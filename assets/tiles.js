@@ -22,7 +22,7 @@
     index: (p, i) => -i,
   };
 
-  const drawn = { panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null, ask: null };
+  const drawn = { combination: null, panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null, ask: null };
   const byId = (id) => document.getElementById(id);
   const minus = (text) => text.replace("-", "−");
   const percent = (parts, signed) => {
@@ -72,7 +72,9 @@
     drawn.panel = panel;
     drawn.pressed = null;
     byId("layer-tiles").setAttribute("aria-label", `Feature maps of ${panel.layer}`);
+    drawn.combination = null;
     showSets(panel.counts);
+    window.faultline.sets.draw(panel);
     press();
   }
 
@@ -93,7 +95,8 @@
   function arrange(panel, group, sort) {
     const value = ORDERS[sort] || ORDERS.importance;
     const wanted = GROUPS.indexOf(group);
-    const channels = panel.group.map((_, channel) => channel).filter((i) => wanted < 0 || panel.group[i] === wanted);
+    const isShown = (i) => (wanted < 0 || panel.group[i] === wanted) && (drawn.combination === null || panel.member[i] === drawn.combination);
+    const channels = panel.group.map((_, channel) => channel).filter(isShown);
     const keys = panel.group.map((_, channel) => value(panel, channel));
     channels.sort((a, b) => keys[b] - keys[a] || a - b);
     for (const i of channels) drawn.buttons[i].lastChild.textContent = shownValue(panel, i, sort);
@@ -106,7 +109,7 @@
     const total = panel.group.length;
     byId("layer-shown").textContent = channels.length
       ? `${channels.length.toLocaleString("en")} of ${total.toLocaleString("en")} maps, ${sorted(sort)}`
-      : `None of the ${total.toLocaleString("en")} maps is ${NAMES[wanted]}.`;
+      : `None of the ${total.toLocaleString("en")} maps is ${wanted < 0 ? "in this combination" : NAMES[wanted]}.`;
   }
 
   function sorted(sort) {
@@ -240,6 +243,8 @@
       `Feature map ${i}: ${NAMES[panel.group[i]]}`,
       `clean ${percent(panel.clean[i])} of all scores, adversarial ${percent(panel.adversarial[i])}`,
       `change ${panel.change[i].toFixed(2)}, attack flow ${percent(panel.flow[i], true)}`,
+      ...(panel.member[i] & 4 ? [`also of class '${panel.class_name}'`] : []),
+      ...(panel.member[i] & 8 ? ["noise of the same size keeps it too"] : []),
     ].join("\n");
   }
 
@@ -286,6 +291,10 @@
     byId("layer-body")?.classList.toggle("is-stale", Boolean(drawn.panel) && isStale(drawn.panel, ask));
   });
   window.faultline.onAsk("neuron", choose);
+  window.faultline.onAsk("combination", (bits) => {
+    drawn.combination = bits;
+    if (drawn.panel) arrange(drawn.panel, drawn.group, drawn.sort);
+  });
   document.addEventListener("click", click);
   document.addEventListener("keydown", (event) => { if (event.target.closest?.("#layer-tiles")) move(event); });
   document.addEventListener("pointerover", explain);

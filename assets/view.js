@@ -120,7 +120,7 @@
     const open = { request, key, share, layer: shown.layer };
     return {
       network: { request, rival: work.rival, key, share, detail, folded, theme, arrived: work.arrived },
-      layer: shown.layer ? { ...open, theme } : null,
+      layer: shown.layer ? { ...open, classes: work.arrived.includes('kinship') } : null,
       neuron: channel === null ? null : { ...open, channel, theme, gallery: work.gallery },
     };
   }

@@ -46,6 +46,7 @@ class Media:
         self._auditor = auditor
         self.sheet = lru_cache(SHEETS_KEPT)(self._sheet)
         self.patches = lru_cache(SHEETS_KEPT)(self._patches)
+        self.feature = lru_cache(PICTURES_KEPT)(self._feature)
         self.single = lru_cache(PICTURES_KEPT)(self._single)
         self.picture = lru_cache(PICTURES_KEPT)(self._picture)
         self.strip = lru_cache(SHEETS_KEPT)(self._strip)
@@ -98,6 +99,15 @@ class Media:
         """Return the card of a data set by name."""
         return asks.card("data set", name, self._auditor.datasets())
 
+    def _feature(self, model: ModelCard, data: DatasetCard, site: int, channel: int) -> Encoded:
+        """Return the part of a map's synthesised picture that its position sees; raises UnknownName until it is there."""
+        _in_range("site", site, len(model.sites))
+        found = self._auditor.synthesis(model.name, data.name, model.sites[site].name, channel).value
+        if found is None:
+            raise UnknownName("picture", model.name, ())
+        top, left, bottom, right = found.field
+        return _tagged(sprites.picture(found.picture[top:bottom, left:right]))
+
     def cards(self, model: str, data: str) -> tuple[ModelCard, DatasetCard]:
         """Return the cards of a model and a data set by name."""
         return asks.card("model", model, self._auditor.models()), asks.card("data set", data, self._auditor.datasets())
@@ -135,6 +145,10 @@ def register(server: Flask, auditor: Any) -> None:
     @server.get("/media/patches/<model>/<data>/<int:site>/<int:channel>/<order>.png")
     def top_patches(model: str, data: str, site: int, channel: int, order: str) -> Response:
         return _respond(lambda: media.patches(*media.cards(model, data), site, channel, order))
+
+    @server.get("/media/feature/<model>/<data>/<int:site>/<int:channel>.png")
+    def synthesised_feature(model: str, data: str, site: int, channel: int) -> Response:
+        return _respond(lambda: media.feature(*media.cards(model, data), site, channel))
 
     @server.get("/media/<path:address>")
     def unknown_picture(address: str) -> Response:  # noqa: ARG001 - without this, Dash answers its page with status 200

@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
+from engine.feature_records import DOUBTS, Doubt, Responses, Synthesis
+from engine.membership import kept_by
 from engine.records import (
     Answer,
     AttackCard,
@@ -44,6 +46,7 @@ from engine.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "DOUBTS",
     "Answer",
     "AttackCard",
     "Auditor",
@@ -57,6 +60,7 @@ __all__ = [
     "Cross",
     "Datapath",
     "DatasetCard",
+    "Doubt",
     "EngineError",
     "Examination",
     "ExaminationRequest",
@@ -69,6 +73,7 @@ __all__ = [
     "ModelCard",
     "Outcome",
     "Prediction",
+    "Responses",
     "Restoration",
     "Roster",
     "RosterRequest",
@@ -77,8 +82,10 @@ __all__ = [
     "SiteComparison",
     "SiteSpan",
     "StoreError",
+    "Synthesis",
     "UnknownName",
     "Unsupported",
     "WorkFailed",
     "compare",
+    "kept_by",
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 import engine
+from engine.feature_records import Responses, Synthesis
 from engine.records import (
     Answer,
     AttackCard,
     Certificate,
     Certificates,
+    ClassDatapaths,
     Connection,
     Datapath,
     DatasetCard,
@@ -155,6 +159,9 @@ class FakeAuditor:
         known = Certificates(
             one, partial, restoration, Kinship(true, fooled, 8, SITES[7].name), ("clean", "restoration", "kinship")
         )
+        rng = np.random.default_rng(3)
+        strengths = [tuple(rng.random(site.channels) for site in SITES) for _ in range(2)]
+        known = replace(known, classes=ClassDatapaths(*strengths))
         return Answer("working", known, 3, 5, "Certificate: controls of the adversarial datapath")
 
     def gallery(self, model: str, data: str) -> Answer[Gallery]:
@@ -166,6 +173,48 @@ class FakeAuditor:
         return Answer(
             "ready", Gallery(tuple(f"{k:05d}" for k in range(500)), np.arange(500) % 10, order, spots, order, spots)
         )
+
+    def synthesis(self, model: str, data: str, layer: str, channel: int) -> Answer[Synthesis]:
+        """Return a made-up picture; a map divisible by three has doubts. Raises UnknownName for what is not there."""
+        sites = {site.name: site for site in SITES}
+        if layer not in sites or not 0 <= channel < sites[layer].channels:
+            raise engine.UnknownName("feature map", f"{layer}, {channel}", list(sites))
+        rng = np.random.default_rng(channel)
+        picture = rng.integers(0, 255, size=(32, 32, 1), dtype=np.uint8)
+        real = np.sort(rng.uniform(2, 4, size=16)).astype("f4")[::-1]
+        recognition = 0.4 if channel % 3 == 0 else 0.95
+        return Answer(
+            "ready", Synthesis(layer, channel, picture, (8, 8, 23, 23), True, 7.5, real, 0.2, recognition, False, 96, 0)
+        )
+
+    def responses(self, examination: str) -> Answer[Responses]:
+        """Return made-up responses that grow with the strength, for the attack more than for the noise."""
+        outcomes = self.examined(examination).outcomes
+        strengths = ("0", "1/8", "1/4", "1/2", "3/4", "1", "3/2")
+        grown = np.array([0, 1, 2, 4, 6, 8, 12]) / 8
+        rng = np.random.default_rng(3)
+        base = [rng.exponential(size=(1, site.channels)) for site in SITES]
+        sides = [
+            tuple((one * height * (1 + slope * grown[:, None])).astype("f4") for one in base)
+            for slope in (1.0, 0.1)
+            for height in (1.0, 4.0)
+        ]
+        truth = np.array([outcome.label for outcome in outcomes])
+        fooled = np.broadcast_to(grown[:, None] >= 0.5, (len(grown), len(truth)))
+        quiet = np.zeros((len(grown), 4 * len(truth)), dtype=bool)
+        labels = np.where(fooled, (truth + 3) % 10, truth)
+        noise_labels = np.broadcast_to(np.repeat(truth, 4), quiet.shape)
+        epsilons = tuple(f"{8 * value:g}/255" for value in grown)
+        lengths = np.repeat(grown[:, None], len(truth), axis=1).astype("f4")
+        return Answer(
+            "ready",
+            Responses(examination, strengths, epsilons, *sides, lengths, labels, fooled, noise_labels, quiet),
+        )
+
+    def noise_maps(self, key: str, site: int) -> np.ndarray:
+        """Return the activations of the first noise copy at a site, as `maps` returns the others."""
+        clean, _ = self.maps(key, site)
+        return clean * np.random.default_rng(5).uniform(0.9, 1.1, size=clean.shape).astype("f4")
 
     def examined(self, key: str) -> Examination:
         """Return a stored examination by its key; raises UnknownName."""

@@ -13,12 +13,13 @@ from dash import dcc, html
 from dashboard import ids, panel_ids
 from dashboard.viewmodels import asks, layer
 from dashboard.views import layer as view
-from engine import BadInput, SiteComparison, UnknownName, compare
+from engine import BadInput, ClassDatapaths, SiteComparison, UnknownName, compare
 from tests import fakes
 
 KEY = "fake00001"
 LAYER = "layer3.1"
-ASK = {"key": KEY, "layer": LAYER, "share": 0.1, "theme": "light", "request": {}}
+REQUEST = {"model": "digits-standard", "data": "digits", "attack": "pgd-linf:eps=0.05", "samples": ["00001"]}
+ASK = {"key": KEY, "layer": LAYER, "share": 0.1, "request": REQUEST}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_a_site_that_carries_everything_is_flagged():
 def test_a_site_whose_maps_are_the_classes_is_flagged(examination):
     last = replace(examination.sites[-1], role="evidence")
     changed = replace(examination, sites=(*examination.sites[:-1], last))
-    panel = layer.build(changed, compare(changed, 0.1), asks.LayerAsk(KEY, last.name, 0.1))
+    panel = layer.build(changed, compare(changed, 0.1), asks.layer({**ASK, "layer": last.name}))
     assert panel.is_evidence and not panel.is_stem
 
 
@@ -156,3 +157,32 @@ def test_the_callback_answers_through_dash():
     }
     answer = app.server.test_client().post("/_dash-update-component", json=body)
     assert answer.get_json()["response"][panel_ids.LAYER_DATA]["data"]["title"] == "layer3.1 · 48 feature maps · 8 × 8"
+
+
+def test_memberships_agree_with_the_groups_and_with_what_noise_brings_in_too(panel, examination):
+    sets = compare(examination, 0.1).sites[panel.site]
+    bits = np.array(panel.member)
+    assert tuple(np.flatnonzero((bits & 3) == 1)) == sets.clean_only
+    assert tuple(np.flatnonzero((bits & 3) == 3)) == sets.shared
+    assert tuple(np.flatnonzero((bits & 3) == 2)) == sets.adversarial_only
+    assert tuple(np.flatnonzero((bits & 11) == 10)) == sets.noise_also
+
+
+def test_the_fooled_into_class_is_a_set_once_its_datapath_is_known(examination):
+    strength = tuple(np.arange(site.channels, dtype=float) for site in examination.sites)
+    classes = ClassDatapaths(strength, strength)
+    ask = asks.layer(ASK)
+    without, known = (layer.build(examination, compare(examination, 0.1), ask, found) for found in (None, classes))
+    assert (without.has_class, known.has_class) == (False, True)
+    assert [bool(bits & 4) for bits in known.member] == [False] * 43 + [True] * 5
+    assert not any(bits & 4 for bits in without.member)
+    outside = [c for c, bits in enumerate(known.member) if bits & 7 == 4]
+    assert tuple(outside) == compare(examination, 0.1, classes).sites[known.site].target_only
+
+
+def test_an_image_that_kept_its_class_has_no_fooled_into_class():
+    resisted = fakes.FakeAuditor().examined("fake00002")
+    strength = tuple(np.ones(site.channels) for site in resisted.sites)
+    found = layer.build(resisted, compare(resisted, 0.1), asks.layer(ASK), ClassDatapaths(strength, strength))
+    assert not found.has_class
+    assert not any(bits & 4 for bits in found.member)

@@ -14,13 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.errors", "engine.version", "engine.told", "engine.audit_options"),
     ("engine.selection", "engine.keys"),
-    ("engine.certificate_records",),
+    ("engine.certificate_records", "engine.feature_records"),
     ("engine.records",),
     (
         "engine.settings",
         "engine.images",
         "engine.methods",
         "engine.comparison",
+        "engine.membership",
         "engine.certificate_parts",
         "engine.serial",
     ),

@@ -19,6 +19,7 @@ class LayerAsk:
     key: str
     layer: str
     share: float
+    request: ExaminationRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class NeuronAsk:
 
 def layer(stored: Mapping[str, Any]) -> LayerAsk:
     """Return the checked ask; raises BadInput."""
-    return LayerAsk(_text(stored, "key"), _text(stored, "layer"), _share(stored))
+    return LayerAsk(_text(stored, "key"), _text(stored, "layer"), _share(stored), _request(stored.get("request")))
 
 
 def neuron(stored: Mapping[str, Any]) -> NeuronAsk:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from dashboard.viewmodels import asks
-from engine import Comparison, Examination, SiteComparison, UnknownName
+from engine import ClassDatapaths, Comparison, Examination, SiteComparison, UnknownName, kept_by
 
 TILE_LIMIT = 28
 """Longest side of a tile in map positions; larger maps are max-pooled in the overview, a quarter of the bytes."""
@@ -48,6 +48,11 @@ class LayerPanel:
     """Relative L2 change of the map, 0 to about 2."""
     flow: tuple[int, ...] = ()
     """Attack flow, signed, parts per million of the margin the attack took."""
+    member: tuple[int, ...] = ()
+    """Bits: kept by the clean (1), adversarial (2), fooled-into class's (4), noise's (8) datapath."""
+    has_class: bool = False
+    """Whether the fooled-into class's datapath is among them."""
+    class_name: str = ""
 
     @property
     def title(self) -> str:
@@ -102,11 +107,13 @@ def empty(message: str) -> LayerPanel:
     return LayerPanel(message=message)
 
 
-def build(examination: Examination, comparison: Comparison, ask: asks.LayerAsk) -> LayerPanel:
+def build(
+    examination: Examination, comparison: Comparison, ask: asks.LayerAsk, classes: ClassDatapaths | None = None
+) -> LayerPanel:
     """Return the panel of one site; raises UnknownName for a layer that the examination does not have."""
     k = site_index(examination, ask.layer)
-    site, sets = examination.sites[k], comparison.sites[k]
-    group = groups(sets, site.channels)
+    site = examination.sites[k]
+    group = groups(comparison.sites[k], site.channels)
     return LayerPanel(
         key=ask.key,
         layer=ask.layer,
@@ -126,6 +133,9 @@ def build(examination: Examination, comparison: Comparison, ask: asks.LayerAsk) 
         adversarial=_parts_per_million(examination.adversarial.strength[k]),
         change=tuple(round(float(value), 3) for value in examination.change[k]),
         flow=_parts_per_million(flow_shares(examination, k)),
+        member=tuple(kept_by(examination, ask.share, k, classes).tolist()),
+        has_class=classes is not None and examination.clean.target != examination.adversarial.target,
+        class_name=examination.classes[examination.adversarial.target],
     )
 
 

@@ -39,7 +39,13 @@ def layout() -> html.Section:
             dcc.Store(id=panel_ids.LAYER_DATA),
             html.P(NOTHING, id=panel_ids.LAYER_MESSAGE, className="nothing"),
             html.Div(
-                [_sets(), _controls(), _status(), html.Div(id=panel_ids.LAYER_TILES, className="tiles", role="group")],
+                [
+                    _sets(),
+                    _combinations(),
+                    _controls(),
+                    _status(),
+                    html.Div(id=panel_ids.LAYER_TILES, className="tiles", role="group"),
+                ],
                 id=panel_ids.LAYER_BODY,
                 hidden=True,
             ),
@@ -82,7 +88,9 @@ def answer(auditor: Any, stored: Ask) -> layer.LayerPanel:
     try:
         ask = asks.layer(stored)
         examination = auditor.examined(ask.key)
-        return layer.build(examination, compare(examination, ask.share), ask)
+        certificates = auditor.certificates(ask.request).value
+        classes = certificates.classes if certificates else None
+        return layer.build(examination, compare(examination, ask.share), ask, classes)
     except EngineError as error:
         return layer.empty(str(error))
 
@@ -109,6 +117,20 @@ def _sets() -> html.Div:
         ],
         id=panel_ids.LAYER_SETS,
         className="sets",
+    )
+
+
+def _combinations() -> html.Details:
+    """Exact counts of every combination of the datapaths; assets/sets.js draws and fills them."""
+    return html.Details(
+        [
+            html.Summary("With the fooled-into class and noise: all combinations"),
+            html.Div(
+                [html.Div(id=panel_ids.LAYER_EULER, className="euler"), html.Div(id=panel_ids.LAYER_UPSET)],
+                className="combinations",
+            ),
+        ],
+        className="twin",
     )
 
 
