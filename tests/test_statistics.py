@@ -43,3 +43,29 @@ def test_what_has_no_interval_is_refused():
         statistics.mean(np.ones(1))
     with pytest.raises(BadInput, match="not finite"):
         statistics.mean(np.array([1.0, np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "wilson", "exact"),
+    [(25, 50, (36.6, 63.4), (35.5, 64.5)), (50, 50, (92.9, 100), (92.9, 100)), (50, 100, (40.4, 59.6), (39.8, 60.2))],
+)
+def test_intervals_are_the_tabled_ones(count, n, wilson, exact):
+    shown, decisive = statistics.wilson(count, n), statistics.clopper_pearson(count, n)
+    assert [round(100 * one, 1) for one in (shown.low, shown.high)] == list(wilson)
+    assert [round(100 * one, 1) for one in (decisive.low, decisive.high)] == list(exact)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p_value"), [(300, 220, 0.00052), (30, 18, 0.111), (12, 4, 0.077), (0, 0, 1)]
+)
+def test_mcnemar_is_the_tabled_one(first, second, p_value):
+    assert statistics.mcnemar(first, second) == pytest.approx(p_value, abs=5e-4)
+
+
+def test_the_paired_difference_is_the_published_one():
+    """Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014) 2850: Newcombe's interval of 1, 1, 7, 12 pairs."""
+    found = statistics.paired_difference(1, 1, 7, 12)
+    assert (round(found.low, 3), round(found.high, 3)) == (-0.507, -0.026)
+    turned = statistics.paired_difference(1, 7, 1, 12)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+    assert statistics.paired_difference(10, 0, 0, 0).low < 0

@@ -1,0 +1,215 @@
+"""A plan says with its line what is wrong with it; a manifest holds everything a run depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import __main__ as command_line
+from engine import demo, keys
+from engine.audit import manifest as manifests
+from engine.audit import plan, plan_file
+from engine.data import catalogue
+from engine.errors import BadInput, StoreError
+from engine.store import Store
+from tests import audits
+
+WHOLE = """\
+name = "everything"
+model = "digits-standard"
+baseline = "digits-robust"
+data = "digits"
+attacks = [
+  "fgsm-linf:eps=8/255",  # first
+  "pgd-linf:eps=24/255,steps=10",
+]
+
+[images]
+count = 20
+seed = 3
+
+[curve]
+attack = "pgd-linf:steps=10"
+epsilons = ["16/255", "8/255"]
+
+[[premade]]
+name = "red"
+data = "digits"
+epsilon = "8/255"
+
+[[thresholds]]
+name = "a"
+condition = "clean"
+at_least = 0.9
+
+[[thresholds]]
+name = "b"
+condition = "pgd-linf:eps=24/255"
+metric = "resistance"
+at_least = 0.5
+confidence = 0.99
+class = "7"
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return audits.fill(tmp_path_factory.mktemp("plan") / "store")
+
+
+def read(text, store):
+    return plan.understood(plan_file.parse(text, "plan.toml"), store)
+
+
+def test_a_plan_is_read_whole(store):
+    found = read(WHOLE, store)
+    assert [plan.strength(one) * 255 for one in found.attacks] == [8, 24]
+    assert [plan.strength(one) * 255 for one in found.curve] == [8, 16], "weakest first"
+    assert [one.partition(":")[0] for one in found.controls] == list(plan.CONTROLS)
+    assert {plan.strength(one) * 255 for one in found.controls} == {24}, "as strong as the strongest attack"
+    assert found.thresholds[1].condition == found.attacks[1]
+    assert (found.thresholds[1].label, found.thresholds[1].confidence) == ("7", 0.99)
+    assert (found.method, found.device, found.threads, found.tier) == ("two-run", "cpu", 2, "custom")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"pgd-linf:eps=24/255,steps=10"',
+            '"pgdd"',
+            r"line 7: attacks\[1\]: No attack is called 'pgdd'\. Did you mean",
+        ),
+        ('"pgd-linf:eps=24/255,steps=10"', '"pgd-linf:eps=8"', r"line 7: attacks\[1\]: pgd-linf\.epsilon must lie in"),
+        ('"pgd-linf:eps=24/255,steps=10"', '"fgsm-linf:eps=8/255"', r"line 7: attacks\[1\]: .* stands here twice"),
+        ('"pgd-linf:eps=24/255,steps=10"', "5", r"line 7: attacks\[1\]: must be a text, got 5"),
+        (
+            'model = "digits-standard"',
+            'model = "digits-standart"',
+            "line 2: model: No model .* Did you mean 'digits-standard'",
+        ),
+        ('model = "digits-standard"', "", "line 1: the key 'model' is missing"),
+        ('baseline = "digits-robust"', 'baseline = "digits-standard"', "line 3: baseline: must be another model"),
+        ('data = "digits"\nattacks', 'data = "x"\nattacks', "line 4: data: No data set is called 'x'"),
+        ("count = 20", "count = 0", "line 11: images.count: must be a whole number from 1 to 10000000, got 0"),
+        ("count = 20", "count = 20.5", "line 11: images.count: must be a whole number .*, got 20.5"),
+        ("count = 20", "counts = 20", "line 11: images.counts: No key is called 'counts'. Did you mean 'count'"),
+        ("[images]\ncount = 20", "[images]", "line 10: images: the key 'count' is missing"),
+        ('"16/255", "8/255"', '"16/255", "16/255"', r"line 16: curve.epsilons\[1\]: the strength 16/255 stands here"),
+        ('"16/255", "8/255"', '"a"', r"line 16: curve.epsilons\[0\]: epsilon must be a number such as 8/255"),
+        ("at_least = 0.9", "at_least = 90", r"line 26: thresholds\[0\].at_least: must be a number from 0 to 1, got 90"),
+        (
+            "at_least = 0.5",
+            "at_least = nan",
+            r"line 32: thresholds\[1\].at_least: must be a number from 0 to 1, got nan",
+        ),
+        ('condition = "clean"', 'condition = "cleen"', r"line 25: thresholds\[0\].condition: .* Did you mean 'clean'"),
+        ('condition = "clean"', 'condition = "square"', r"line 25: thresholds\[0\].condition: the plan has no attack"),
+        ('name = "b"', 'name = "a"', r"line 29: thresholds\[1\].name: another one is called 'a' already"),
+        ('class = "7"', 'class = "seven"', r"line 34: thresholds\[1\].class: No class is called 'seven'"),
+        ("seed = 3", "seed = 3\nseed = 4", "line 13: this is not TOML"),
+        ("seed = 3", "seed = ", "line 12: this is not TOML: Invalid value"),
+        ('name = "everything"', "device = 'tpu'", "line 1: device: No choice is called 'tpu'"),
+        ('name = "everything"', "controls = 1", "line 1: controls: must be true or false, got 1"),
+        ('name = "everything"', "method = 'two'", "line 1: method: No method is called 'two'. Did you mean 'two-run'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_with_its_line(store, old, new, message):
+    assert old in WHOLE
+    with pytest.raises(BadInput, match=message) as caught:
+        read(WHOLE.replace(old, new, 1), store)
+    assert str(caught.value).startswith("plan.toml line ")
+    assert "\n" not in str(caught.value)
+
+
+def test_lines_are_right_in_inline_tables_dotted_keys_and_long_texts():
+    text = 'a = """\nlong\n"""\nimages.count = 3\nb = { c = 1, d = [1,\n 2] }\n[x.y]\nz = 1\n[[l]]\n[[l]]\nk = 0\n'
+    table = plan_file.parse(text, "t")
+    wanted = {("a",): 1, ("images", "count"): 4, ("b", "d"): 5, ("b", "d", 1): 6, ("x", "y", "z"): 8, ("l", 1, "k"): 11}
+    assert {place: table.lines[place] for place in wanted} == wanted
+
+
+def test_a_wrong_plan_is_one_line_and_exit_code_2(store, tmp_path, capsys):
+    (tmp_path / "plan.toml").write_text(WHOLE.replace("count = 20", "count = 99"))
+    assert command_line.main(["audit", str(tmp_path / "plan.toml"), "--store", str(store.root)]) == 2
+    told = capsys.readouterr().err
+    assert told == "error: The plan wants 99 images, and only 40 are there; lower images.count.\n"
+
+
+def test_the_example_is_a_plan(tmp_path):
+    store = Store(tmp_path / "store")
+    demo.install(store)
+    example = Path(demo.__file__).parent / "plan.toml"
+    found = manifests.build(plan.read(example, store), store)
+    assert found.conditions[0].folder == "00-candidate-clean"
+    assert len({one.folder for one in found.conditions}) == len(found.conditions) == 16
+
+
+def test_the_same_plan_is_the_same_run_and_any_change_is_another(store):
+    base = manifests.run_id(manifests.text(audits.planned(store)))
+    assert base == manifests.run_id(manifests.text(audits.planned(store, audits.PLAN.replace("\n\n", "\n# note\n"))))
+    changes = [
+        ("at_least = 0.5", "at_least = 0.6"),
+        ("count = 6", "count = 7"),
+        ("24/255", "25/255"),
+        ("threads = 1", ""),
+    ]
+    changed = {manifests.run_id(manifests.text(audits.planned(store, audits.PLAN.replace(*one)))) for one in changes}
+    assert len(changed | {base}) == 5
+
+
+def test_the_manifest_is_what_the_design_lists(store):
+    found = json.loads(manifests.text(audits.planned(store)))
+    assert {name for name, _ in found["versions"]} >= {"faultline", "python", "torch", "numpy"}
+    model = found["models"][0]
+    assert len(model["content_hash"]) == len(model["weights_hash"]) == 32
+    assert sum(channels for _, channels in model["sites"]) == 348
+    dataset = store.dataset("digits")
+    expected = [keys.bytes_hash(dataset.images([one])[0].tobytes()) for one in found["images"]["samples"]]
+    assert found["images"]["hashes"] == expected
+    assert found["plan"]["attacks"] == [one for one in found["plan"]["attacks"] if "eps=24/255" in one]
+    assert found["dtype"] == "float32"
+
+
+def test_a_manifest_that_was_edited_is_refused(store):
+    content = manifests.text(audits.planned(store))
+    run = manifests.run_id(content)
+    assert manifests.parse(content, run) == audits.planned(store)
+    with pytest.raises(StoreError, match="differs from what the run was started with"):
+        manifests.parse(content.replace(b'"at_least":0.5', b'"at_least":0.1'), run)
+
+
+def test_images_are_drawn_from_every_class_in_proportion_by_the_seed(store):
+    counts = np.array([50, 30, 20, 1])
+    assert manifests._quotas(counts, 10).tolist() == [5, 3, 2, 0]
+    assert manifests._quotas(counts, 101).tolist() == [50, 30, 20, 1]
+    labels = np.repeat(np.arange(4), counts)
+    images = plan.Images(30, seed=1)
+    rows = manifests._chosen(labels, np.ones(101, dtype=bool), images)
+    assert np.bincount(labels[rows], minlength=4).tolist() == [15, 9, 6, 0]
+    assert (np.diff(labels[rows]) >= 0).all()
+    again = manifests._chosen(labels, np.ones(101, dtype=bool), images)
+    other = manifests._chosen(labels, np.ones(101, dtype=bool), dataclasses.replace(images, seed=2))
+    assert rows.tolist() == again.tolist() != other.tolist()
+
+
+def test_a_pre_made_set_that_cannot_be_paired_is_refused(store, tmp_path):
+    store = Store(shutil.copytree(store.root, tmp_path / "store"))
+    own = audits.some_digits()
+    text = audits.PLAN + '[[premade]]\nname = "red"\ndata = "red"\nepsilon = "8/255"\n'
+    for names, labels, message in (
+        (tuple(f"x{k}" for k in range(40)), own.y, "No image of the pre-made set 'red' is named as one of"),
+        (own.names, (own.y + 1) % 10, "a pre-made set carries the true classes"),
+        ((own.names[0],) * 40, own.y, "names an image twice"),
+    ):
+        given = dataclasses.replace(own, names=names, y=labels)
+        catalogue.add(store, "red", given, source="test")
+        with pytest.raises(BadInput, match=re.escape(message)):
+            audits.planned(store, text)
+        shutil.rmtree(store.root / "data" / "red")

@@ -1,0 +1,345 @@
+"""Runs that are disturbed end as undisturbed ones do, or say clearly what is missing."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import shutil
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engine import serial
+from engine.audit import catalogue, places, results, rows, shards, verify
+from engine.audit import manifest as manifests
+from engine.audit.catalogue import Catalogue
+from engine.audit.runs import Run
+from engine.data import catalogue as data_catalogue
+from engine.data.intake import Images
+from engine.errors import StoreError
+from engine.store import Store, durable, envelope
+from engine.store.dataset import image_hash
+from tests import audits
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A store with models and data, to be copied."""
+    return audits.fill(tmp_path_factory.mktemp("audit") / "store").root
+
+
+@pytest.fixture
+def store(filled, tmp_path):
+    return Store(shutil.copytree(filled, tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(filled, tmp_path_factory):
+    """A finished run: its store, the run and what nothing may change."""
+    store = Store(shutil.copytree(filled, tmp_path_factory.mktemp("undisturbed") / "store"))
+    run, state, _ = audits.drive(store, audits.planned(store))
+    assert state.state == "finished", state.message
+    return store, run, audits.tables(run.place)
+
+
+def test_a_run_is_named_by_the_hash_of_its_manifest_and_holds_everything(undisturbed):
+    _, run, _ = undisturbed
+    assert run.id == manifests.run_id(run.place.manifest.read_bytes())
+    assert manifests.read(run.place) == run.manifest
+    found = results.gathered(run.place, run.manifest)
+    assert {name: len(one.samples) for name, one in found.items()} == {
+        "00-candidate-clean": 6,
+        "01-candidate-fgsm-linf": 6,
+    }
+    held = rows.read(run.place.shard("01-candidate-fgsm-linf", 0) / shards.ROWS)
+    pictures = shards.images(run.place, "01-candidate-fgsm-linf", 0)
+    assert pictures.shape == (2, 32, 32, 1)
+    assert [image_hash(np.ascontiguousarray(picture)) for picture in pictures] == list(held.image_hashes)
+    assert list(held.labels) == sorted(held.labels)
+    for k in np.flatnonzero(held.is_scored):
+        share = sum(np.abs(site[k].astype(np.float64)).sum() for site in held.scores)
+        assert share == pytest.approx(run.manifest.models[0].maps, rel=1e-3)
+
+
+def test_a_finished_run_is_not_computed_again(undisturbed):
+    store, run, tables = undisturbed
+    started = time.process_time()
+    again, state, workers = audits.drive(store, audits.planned(store))
+    assert (again.id, state.state, workers.submitted) == (run.id, "finished", [])
+    assert time.process_time() - started < 2
+    assert audits.tables(run.place) == tables
+
+
+def test_what_vanishes_without_a_trace_is_handed_in_again_and_nothing_is_duplicated(store, undisturbed):
+    """A scheduler that dies ends its futures without an exception: the end of all work is not the end of the run."""
+    seen = []
+
+    def only_every_second(task):
+        seen.append(task["key"])
+        return len(seen) % 2 == 0
+
+    run, state, _ = audits.drive(store, audits.planned(store), only_every_second)
+    assert state.state == "finished"
+    assert audits.tables(run.place) == undisturbed[2]
+
+
+def test_work_that_always_vanishes_leaves_the_run_interrupted_and_never_finished(store):
+    run, state, _ = audits.drive(store, audits.planned(store), lambda _task: False)
+    assert state.state == run.state().state == "interrupted"
+    assert "vanished 5 times" in state.message
+    assert not results.is_finished(run.place)
+    assert audits.drive(store, audits.planned(store))[1].state == "finished"
+
+
+def test_a_run_goes_on_from_what_its_files_say_whatever_the_catalogue_says(store, undisturbed):
+    done = []
+
+    def stop_after_three(task):
+        done.append(task)
+        return len(done) <= 3
+
+    run, state, _ = audits.drive(store, audits.planned(store), stop_after_three)
+    assert (state.state, state.done) == ("interrupted", 3)
+    Catalogue(store.root).reconcile(run.id, [])
+    (run.place.shards / "condition=00-candidate-clean" / f"{durable.PREFIX}{durable.HOST}-999999999-aa").mkdir()
+    _, state, workers = audits.drive(store, audits.planned(store))
+    assert (state.state, len(workers.submitted)) == ("finished", 3)
+    assert len(Catalogue(store.root).shards(run.id)) == 6
+    assert audits.tables(run.place) == undisturbed[2]
+
+
+@pytest.mark.parametrize("file", [shards.ROWS, shards.PART, shards.IMAGES, shards.RECEIPT])
+def test_a_damaged_shard_is_found_by_its_hash_and_made_again(store, undisturbed, file):
+    done = []
+    run, _, _ = audits.drive(store, audits.planned(store), lambda task: bool(done.append(task)) or len(done) <= 5)
+    (place,) = [one.parent for one in run.place.shards.glob(f"*fgsm*/block=00000/{file}")] or [None]
+    content = bytearray((place / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (place / file).write_bytes(content)
+    _, state, workers = audits.drive(store, audits.planned(store))
+    assert (state.state, len(workers.submitted)) == ("finished", 2)
+    assert audits.tables(run.place) == undisturbed[2]
+
+
+def test_two_shards_exchanged_are_both_refused(store, undisturbed):
+    done = []
+    run, _, _ = audits.drive(store, audits.planned(store), lambda task: bool(done.append(task)) or len(done) <= 5)
+    there = sorted(one.parent for one in run.place.shards.glob("*/*/_receipt.json"))[:2]
+    there[0].rename(run.place.folder / "aside")
+    there[1].rename(there[0])
+    (run.place.folder / "aside").rename(there[1])
+    _, state, workers = audits.drive(store, audits.planned(store))
+    assert (state.state, len(workers.submitted)) == ("finished", 3)
+    assert audits.tables(run.place) == undisturbed[2]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOSPC, "no space is left on the device"), (errno.EROFS, "the file system is read-only")],
+)
+def test_a_disk_that_refuses_is_named_and_nothing_is_lost(store, undisturbed, monkeypatch, number, reason):
+    monkeypatch.setattr(durable, "_rename_new", lambda *_: (_ for _ in ()).throw(OSError(number, "refused")))
+    run, state, _ = audits.drive(store, audits.planned(store))
+    assert state.state == "interrupted"
+    assert reason in state.message
+    assert "Nothing that was stored before is lost" in state.message
+    monkeypatch.undo()
+    assert audits.drive(store, audits.planned(store))[1].state == "finished"
+    assert audits.tables(run.place) == undisturbed[2]
+
+
+def test_a_disk_that_fills_while_the_result_is_written_leaves_no_half_result(store, undisturbed, monkeypatch):
+    monkeypatch.setattr(results, "_write_table", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(StoreError, match="no space is left"):
+        audits.drive(store, audits.planned(store))
+    run = Run(store, audits.planned(store))
+    assert run.state().state == "interrupted"
+    assert not run.place.result.exists()
+    monkeypatch.undo()
+    _, state, workers = audits.drive(store, audits.planned(store))
+    assert (state.state, workers.submitted) == ("finished", [])
+    assert audits.tables(run.place) == undisturbed[2]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_store_is_refused_before_any_work(store):
+    store.root.chmod(0o500)
+    try:
+        with pytest.raises(StoreError, match="cannot be written"):
+            audits.drive(Store(store.root), audits.planned(store))
+    finally:
+        store.root.chmod(0o700)
+
+
+def test_a_clock_that_jumps_changes_nothing(store, undisturbed, monkeypatch):
+    jumps = iter(range(10**6))
+    monkeypatch.setattr(time, "time", lambda: 1e9 - 1e5 * next(jumps))
+    jumping = SimpleNamespace(now=lambda zone: datetime.datetime.fromtimestamp(1e9 - 1e5 * next(jumps), zone))
+    monkeypatch.setattr(catalogue, "datetime", SimpleNamespace(UTC=datetime.UTC, datetime=jumping))
+    run, state, _ = audits.drive(store, audits.planned(store))
+    assert state.state == "finished"
+    assert audits.tables(run.place) == undisturbed[2]
+    assert [one.event for one in Catalogue(store.root).events()] == ["taken up", "finished"]
+
+
+def test_a_cancelled_run_stops_between_batches_and_goes_on_later(store, undisturbed):
+    run = Run(store, audits.planned(store))
+    done = []
+
+    def cancel_after_two(task):
+        done.append(task)
+        if len(done) == 3:
+            run.cancel()
+        return True
+
+    _, state, workers = audits.drive(store, audits.planned(store), cancel_after_two)
+    assert (state.state, state.done, len(workers.submitted)) == ("cancelled", 2, 3)
+    assert run.state() == state
+    assert audits.drive(store, audits.planned(store))[1].state == "finished"
+    assert audits.tables(run.place) == undisturbed[2]
+
+
+def test_a_second_driver_watches_and_finds_the_run_finished(store):
+    manifest = audits.planned(store)
+    first, second = Run(store, manifest), Run(store, manifest)
+    told = []
+
+    def look_on(state):
+        told.append(state)
+        if len(told) == 2:
+            first._lock.release()
+
+    first._begin()
+    assert first._lock.claim()
+    state = second.drive(audits.Inline(store.root), audits.task, look_on)
+    assert state.state == "finished"
+    assert len(told) >= 2
+
+
+def test_a_driver_that_vanished_left_the_run_interrupted(store):
+    run = Run(store, audits.planned(store))
+    run._begin()
+    run.place.state.write_text('{"run": "x", "state": "running", "done": 1, "total": 6}')
+    assert (run.state().state, run.state().message) == ("interrupted", "The process that drove the run ended.")
+    assert run._lock.claim()
+    assert Run(store, audits.planned(store)).state().state == "running"
+    run._lock.release()
+
+
+def test_a_worker_of_another_version_is_refused(store, monkeypatch):
+    manifest = audits.planned(store)
+    monkeypatch.setattr("engine.audit.versions.VERSION", "9.9.9")
+    _, state, _ = audits.drive(store, manifest)
+    assert state.state == "interrupted"
+    assert "faultline 0.1.0 was planned and 9.9.9 is installed" in state.message
+
+
+def test_interim_results_are_marked_and_their_intervals_shrink(store):
+    widths = []
+
+    def look(_task):
+        found = results.interim(run.place, run.manifest)
+        assert found.is_interim
+        worst = found.models[0].worst_case
+        if worst is not None and worst.accuracy.n:
+            widths.append((worst.accuracy.n, worst.accuracy.high - worst.accuracy.low))
+        return True
+
+    run = Run(store, audits.planned(store))
+    audits.drive(store, run.manifest, look)
+    assert widths and sorted(n for n, _ in widths) == [n for n, _ in widths]
+    assert not results.read_summary(run.place).is_interim
+
+
+def test_verify_finds_a_sound_run_sound(undisturbed):
+    store, run, tables = undisturbed
+    found = verify.verify(store, run.id, images=3, seed=0)
+    assert found.is_sound, verify.text(found)
+    assert [(one.images, one.same_answer) for one in found.replicated] == [(3, 3), (3, 3)]
+    assert audits.tables(run.place) == tables
+
+
+@pytest.mark.parametrize("what", ["table", "cube", "summary", "shard", "missing shard", "log", "seal"])
+def test_verify_names_what_was_changed(undisturbed, tmp_path, what):
+    store = Store(shutil.copytree(undisturbed[0].root, tmp_path / "changed"))
+    run = Run.open(store, undisturbed[1].id)
+    shard = run.place.shard("00-candidate-clean", 1)
+    if what == "log":
+        with Catalogue(store.root)._open() as database:
+            database.execute("update log set detail = 'nothing happened' where number = 1")
+    elif what == "missing shard":
+        shutil.rmtree(shard)
+    else:
+        place = {
+            "table": run.place.result / results.TABLE,
+            "cube": run.place.result / "cube-candidate-sums.npy",
+            "summary": run.place.result / results.SUMMARY,
+            "shard": shard / shards.ROWS,
+            "seal": run.place.result / results.SEAL,
+        }[what]
+        content = bytearray(place.read_bytes())
+        content[len(content) // 2] ^= 1
+        place.write_bytes(content)
+    found = verify.verify(store, run.id, images=1, seed=0)
+    assert not found.is_sound
+    assert len(found.damaged) == 1
+
+
+def test_verify_sees_a_result_that_was_sealed_again_around_another_summary(undisturbed, tmp_path):
+    store = Store(shutil.copytree(undisturbed[0].root, tmp_path / "forged"))
+    run = Run.open(store, undisturbed[1].id)
+    summary = run.place.result / results.SUMMARY
+    summary.write_text(summary.read_text().replace('"fooled": ', '"fooled": 1'))
+    _, hashes = results.read_seal(run.place)
+    hashes[results.SUMMARY] = envelope.file_hash(summary)
+    seal = envelope.Envelope("Seal", serial.flatten(results.read_seal(run.place)[0]).value, files=hashes)
+    (run.place.result / results.SEAL).write_bytes(envelope.pack(seal))
+    found = verify.verify(store, run.id, images=0, seed=0)
+    assert found.damaged == ("summary.json is not what the shards add up to",)
+
+
+def test_pre_made_images_are_paired_by_name_and_measured(store):
+    own = audits.some_digits()
+    changed = own.x.copy()
+    changed[:, 4:8] ^= 255
+    order = np.argsort(own.names)[::-1][:20]
+    given = Images(changed[order], own.y[order], own.classes, tuple(own.names[k] for k in order))
+    data_catalogue.add(store, "red-team", given, source="test")
+    text = audits.PLAN.replace('"fgsm-linf:eps=24/255"', "") + (
+        '[[premade]]\nname = "red"\ndata = "red-team"\nepsilon = "8/255"\n'
+    )
+    manifest = audits.planned(store, text)
+    assert set(manifest.images.names) <= set(given.names)
+    run, state, _ = audits.drive(store, manifest)
+    assert state.state == "finished", state.message
+    result = results.gathered(run.place, manifest)["01-candidate-red"]
+    assert result.linf.max() == 1.0
+    assert not result.in_budget.any()
+    told = results.read_summary(run.place).models[0]
+    assert told.conditions[1].outside_budget == 6
+    assert told.conditions[1].accuracy.n == 0
+
+
+def test_the_cube_answers_as_the_shards_do(undisturbed):
+    _, run, _ = undisturbed
+    held = [rows.read(run.place.shard("01-candidate-fgsm-linf", block) / shards.ROWS) for block in range(3)]
+    values = np.concatenate([np.concatenate(one.scores, axis=1) for one in held]).astype(np.float64)
+    labels = np.concatenate([one.labels for one in held])
+    fooled = np.array([status == "fooled" for one in held for status in one.status])
+    opened = results.open_cube(run.place, "candidate")
+    for chosen in (None, [int(labels[fooled][0])], [int(labels[fooled][0]), int(labels[fooled][-1])]):
+        own = fooled if chosen is None else fooled & np.isin(labels, chosen)
+        found = opened.statistics(1, "fooled", labels=chosen)
+        assert found.n == own.sum()
+        assert np.allclose(found.mean, np.abs(values[own]).mean(axis=0))
+        if found.n > 1:
+            assert np.allclose(found.variance, np.abs(values[own]).var(axis=0, ddof=1), atol=1e-9)
+
+
+def test_a_run_that_is_not_there_is_refused(store):
+    with pytest.raises(StoreError):
+        Run.open(store, "0" * 32)
+    assert places.listed(store.root) == []
