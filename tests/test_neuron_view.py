@@ -316,3 +316,17 @@ def test_every_position_tells_its_values_and_what_it_sees(examination, site):
         box = neuron.peak(planted, examination.sites[site], image).box
         assert shown.vertical[row] == pytest.approx((box.top, box.bottom), abs=1e-4)
         assert shown.horizontal[column] == pytest.approx((box.left, box.right), abs=1e-4)
+
+
+def test_the_noisy_copy_stands_beside_both_in_the_distribution():
+    figure = view.distribution(fakes.FakeAuditor(), ASK)
+    assert [trace.name for trace in figure.data] == ["clean", "adversarial", "noise"]
+    assert len({trace.line.dash for trace in figure.data}) == 3
+
+
+def test_an_examination_stored_without_noise_maps_shows_the_two_others():
+    class Older(fakes.FakeAuditor):
+        def noise_maps(self, key, site):
+            raise UnknownName("maps of noise", key, ())
+
+    assert len(view.distribution(Older(), ASK).data) == 2

@@ -14,7 +14,7 @@ FLOOR = 0.5
 
 
 def draw(distribution: Distribution, theme: str) -> go.Figure:
-    """Return step outlines over a logarithmic count: clean solid and filled, adversarial dotted."""
+    """Return step outlines over a logarithmic count: clean solid and filled, adversarial dotted, noise dashed and thin."""
     colours = themes.palette(theme)
     filled = {"fill": "tozeroy", "fillcolor": themes.transparent(colours.clean, 0.16)}
     figure = go.Figure(layout=_layout(theme))
@@ -23,6 +23,9 @@ def draw(distribution: Distribution, theme: str) -> go.Figure:
     figure.add_trace(
         _outline(distribution.edges, distribution.adversarial, "adversarial", colours.adversarial, dash="dot")
     )
+    if distribution.noise is not None:
+        noise = _outline(distribution.edges, distribution.noise, "noise", colours.shared, dash="dash")
+        figure.add_trace(noise.update(line={"width": 1.2}))
     highest = max(distribution.clean.max(), distribution.adversarial.max(), 1)
     figure.update_yaxes(range=[np.log10(FLOOR), np.log10(highest * 1.6)])
     return figure

@@ -85,13 +85,15 @@ class Grid:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Distribution:
-    """Two histograms over the positions of one map."""
+    """Histograms over the positions of one map."""
 
     edges: np.ndarray
     """(bins + 1,) activations."""
     clean: np.ndarray
     """(bins,) numbers of positions."""
     adversarial: np.ndarray
+    noise: np.ndarray | None = None
+    """On a noisy copy of the same norm; None where it is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +181,12 @@ def _rounded(values: np.ndarray) -> tuple[float, ...]:
     return tuple(float(f"{value:.4g}") for value in values.astype(float).ravel())
 
 
-def distribution(clean: np.ndarray, adversarial: np.ndarray) -> Distribution:
-    """Return histograms of two maps over common bins from their joint lowest to their joint highest value."""
-    low, high = float(min(clean.min(), adversarial.min())), float(max(clean.max(), adversarial.max()))
+def distribution(clean: np.ndarray, adversarial: np.ndarray, noise: np.ndarray | None = None) -> Distribution:
+    """Return histograms of the maps over common bins from their joint lowest to their joint highest value."""
+    maps = [clean, adversarial, *([] if noise is None else [noise])]
+    low, high = float(min(one.min() for one in maps)), float(max(one.max() for one in maps))
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
-    return Distribution(edges, np.histogram(clean, edges)[0], np.histogram(adversarial, edges)[0])
+    return Distribution(edges, *(np.histogram(one, edges)[0] for one in maps))
 
 
 def patches(gallery: Gallery, model: ModelCard, data: DatasetCard, ask: asks.NeuronAsk, order: str) -> Patches:

@@ -17,9 +17,9 @@ from dashboard.figures import distribution as distribution_figure
 from dashboard.figures import neighbourhood as neighbourhood_figure
 from dashboard.figures import patches as patches_figure
 from dashboard.viewmodels import asks, layer, neighbourhood, neuron
-from dashboard.views import neuron_card, plain
+from dashboard.views import feature, neuron_card, plain
 from dashboard.views.aria import aria
-from engine import Comparison, EngineError, Examination, compare
+from engine import Comparison, EngineError, Examination, UnknownName, compare
 
 NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
 PROBE = "Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees."
@@ -33,7 +33,7 @@ def layout() -> html.Section:
     heading = html.H2([html.Span("3", className="number"), "Neuron"], id="neuron-heading")
     overlay = html.Button("Map over input", id=panel_ids.OVERLAY, className="plain-button", **aria(pressed="false"))
     head = [heading, html.Span(id=panel_ids.NEURON_TITLE, className="panel-title"), overlay]
-    body = [_gallery_section(), _distribution_section(), _neighbourhood_section()]
+    body = [_gallery_section(), feature.layout(), _distribution_section(), _neighbourhood_section()]
     return html.Section(
         [
             dcc.Store(id=panel_ids.NEURON_FACTS),
@@ -60,6 +60,7 @@ def register(app: Dash, auditor: Any) -> None:
     def show_neuron(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
         return facts(auditor, stored), distribution(auditor, stored)
 
+    feature.register(app, auditor)
     app.clientside_callback(
         ClientsideFunction("neuron", "draw"),
         Output(panel_ids.NEIGHBOURHOOD, "elements"),
@@ -105,7 +106,8 @@ def distribution(auditor: Any, stored: Ask) -> go.Figure:
     try:
         ask = asks.neuron(stored or {})
         examination = auditor.examined(ask.key)
-        return distribution_figure.draw(neuron.distribution(*_maps(auditor, examination, ask)), ask.theme)
+        maps = [*_maps(auditor, examination, ask), *_noise(auditor, examination, ask)]
+        return distribution_figure.draw(neuron.distribution(*maps), ask.theme)
     except EngineError:
         return distribution_figure.empty("light")
 
@@ -154,6 +156,14 @@ def _maps(auditor: Any, examination: Examination, ask: asks.NeuronAsk) -> tuple[
     neuron.check_channel(ask.channel, examination.sites[site])
     clean, adversarial = auditor.maps(ask.key, site)
     return clean[ask.channel], adversarial[ask.channel]
+
+
+def _noise(auditor: Any, examination: Examination, ask: asks.NeuronAsk) -> list[Any]:
+    """Return the map on the same-norm noisy copy; nothing for an examination that was stored without it."""
+    try:
+        return [auditor.noise_maps(ask.key, layer.site_index(examination, ask.layer))[ask.channel]]
+    except UnknownName:
+        return []
 
 
 def _gallery_section() -> html.Div:

@@ -1,0 +1,91 @@
+"""What a feature map looks for, on the page: the picture with its doubts, the response, and what is not there yet."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from dashboard.figures import response as response_figure
+from dashboard.viewmodels import feature, layer
+from dashboard.views import feature as view
+from engine import DOUBTS, Answer
+from tests import fakes
+from tests.test_neuron_view import ASK, KEY
+
+LAYER, CHANNEL = str(ASK["layer"]), int(ASK["channel"])
+
+
+def told(auditor=None, ask=ASK) -> dict:
+    return view.facts(auditor or fakes.FakeAuditor(), ask)[0]
+
+
+def synthesis(channel: int):
+    return fakes.FakeAuditor().synthesis("digits-standard", "digits", LAYER, channel).value
+
+
+def test_a_picture_with_doubts_says_each_of_them_and_one_without_says_none():
+    doubtful, believed = synthesis(3), next(synthesis(c) for c in range(24) if not synthesis(c).doubts)
+    assert feature.describe(doubtful).caveats == tuple(DOUBTS[doubt] for doubt in doubtful.doubts)
+    assert doubtful.doubts
+    assert feature.describe(believed).caveats == ()
+
+
+def test_the_field_is_given_in_shares_of_the_picture():
+    found = synthesis(3)
+    top, left, bottom, right = feature.describe(found).field
+    height, width = found.picture.shape[:2]
+    assert (top * height, left * width, bottom * height, right * width) == pytest.approx(found.field)
+
+
+def test_the_response_is_the_maps_own_at_every_strength():
+    found = fakes.FakeAuditor().responses(KEY).value
+    site = layer.site_index(fakes.FakeAuditor().examined(KEY), LAYER)
+    shown = feature.response(found, site, CHANNEL, is_pixels=True)
+    assert np.array_equal(shown.attack, found.peak[site][:, CHANNEL])
+    assert np.array_equal(shown.noise, found.noise_peak[site][:, CHANNEL])
+    assert shown.epsilon[0] == 0
+    figure = response_figure.draw(shown, "light")
+    assert [trace.line.dash for trace in figure.data] == [None, "dot"]
+    fooled = [symbol == "circle" for symbol in figure.data[0].marker.symbol]
+    assert fooled == [share > 0.5 for share in shown.fooled]
+
+
+def test_the_page_shows_the_picture_by_address_and_stops_asking():
+    shown = told()
+    assert shown["for"] == [KEY, LAYER, CHANNEL]
+    assert "/media/feature/digits-standard/digits/" in json.dumps(shown["picture"])
+    assert not shown["again"]
+
+
+@pytest.mark.parametrize(
+    ("state", "again", "text"), [("working", True, "Painting"), ("failed", False, "could not be made")]
+)
+def test_what_is_still_made_is_asked_for_again_and_what_failed_says_why(state, again, text):
+    class Slow(fakes.FakeAuditor):
+        def synthesis(self, *_):
+            return Answer(state, None, 1, 4, "Painting")
+
+    shown = told(Slow())
+    assert shown["again"] is again
+    assert text in json.dumps(shown["picture"])
+
+
+def test_a_response_that_cannot_be_had_says_why():
+    class Without(fakes.FakeAuditor):
+        def responses(self, _key):
+            return Answer("failed", message="The attack has no strength.")
+
+    shown, figure = view.facts(Without(), ASK)
+    assert shown["note"] == "Not to be had: The attack has no strength."
+    assert not figure.data
+    assert not shown["again"]
+
+
+@pytest.mark.parametrize("change", [{"channel": 24}, {"layer": "x"}, {"key": "gone"}, {"request": None}])
+def test_what_does_not_exist_is_said_and_not_asked_for_again(change):
+    shown, figure = view.facts(fakes.FakeAuditor(), {**ASK, **change})
+    assert "nothing" in json.dumps(shown["picture"])
+    assert not shown["again"]
+    assert not figure.data
