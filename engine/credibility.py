@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib import metadata
 
 import numpy as np
@@ -21,35 +20,10 @@ from engine.attacks.catalogue import Attack, Budgeted, Fgsm, NoiseSign, PgdLinf,
 from engine.attacks.gradient import Classifier
 from engine.attacks.isolation import isolated
 from engine.attacks.subjects import answers, unit
-from engine.audit.credibility import Conditions, Credibility
+from engine.audit.credibility import CURVE, HUGE, Conditions, Credibility, Setup
 from engine.credibility_verdicts import Attacks, Fared, Look, Transfer
-from engine.errors import BadInput
 
-HUGE = Fraction(1, 2)
-"""A budget under which grey is within reach of every pixel."""
-CURVE = (Fraction(1, 4), Fraction(1, 2), Fraction(2))
-"""Budgets of the curve beside the budget itself, as shares of it."""
-DRAWS = 8
-"""Draws of noise per image. One is too few: it fooled 1 of 64 digits, also of a network whose gradients are masked."""
 PACKAGES = ("torch", "torchvision", "numpy", "pyautoattack")
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """How the checks are made. Raises BadInput for a budget below one step of 8 bits or above `HUGE`."""
-
-    model: str
-    """Content hash or name of the network, for the record."""
-    epsilon: Fraction
-    steps: int = 10
-    queries: int = 300
-    seed: int = 0
-    block: int = 64
-    """Images per batch."""
-
-    def __post_init__(self) -> None:
-        if not Fraction(1, 255) <= self.epsilon <= HUGE:
-            raise BadInput(f"The checks need a budget from 1/255 to {float(HUGE)}, got {float(self.epsilon):g}.")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -121,7 +95,7 @@ class _Probe:
         curve = {other: self._attack(PgdLinf(other, steps), every) for other in others} | {epsilon: pgd}
         left = np.flatnonzero(self.right & ~(fgsm.fooled | pgd.fooled | longer.fooled))
         return Attacks(
-            noise=tuple(self._attack(NoiseSign(epsilon), every, draw=draw) for draw in range(DRAWS)),
+            noise=tuple(self._attack(NoiseSign(epsilon), every, draw=draw) for draw in range(self.setup.draws)),
             fgsm=fgsm,
             pgd=pgd,
             longer=longer,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
+
+from engine.errors import BadInput
 
 CheckOutcome = Literal["pass", "fail", "not run"]
 Verdict = Literal["pass", "fail", "incomplete"]
@@ -80,6 +83,32 @@ LIMITS = (
     "and certified evaluations were not run."
 )
 """Stands beneath every panel of these checks."""
+
+
+HUGE = Fraction(1, 2)
+"""A budget under which grey is within reach of every pixel."""
+CURVE = (Fraction(1, 4), Fraction(1, 2), Fraction(2))
+"""Budgets of the curve beside the budget itself, as shares of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How the checks are made. Raises BadInput for a budget below one step of 8 bits or above `HUGE`."""
+
+    model: str
+    """Content hash or name of the network, for the record."""
+    epsilon: Fraction
+    steps: int = 10
+    queries: int = 300
+    draws: int = 8
+    """Of noise, per image. One is too few: it fooled 1 of 64 digits, also of a network whose gradients are masked."""
+    seed: int = 0
+    block: int = 64
+    """Images per batch."""
+
+    def __post_init__(self) -> None:
+        if not Fraction(1, 255) <= self.epsilon <= HUGE:
+            raise BadInput(f"The checks need a budget from 1/255 to {float(HUGE)}, got {float(self.epsilon):g}.")
 
 
 @dataclass(frozen=True, slots=True)

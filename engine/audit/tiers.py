@@ -1,0 +1,219 @@
+"""Tiers: how thoroughly an audit attacks, and what that costs before it starts. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from engine.attacks import catalogue
+from engine.attacks.catalogue import (
+    ApgdCe,
+    ApgdDlr,
+    ApgdT,
+    Attack,
+    FabT,
+    Fgsm,
+    GradientAttack,
+    LibraryAttack,
+    MiFgsm,
+    NoiseGaussian,
+    NoiseShuffled,
+    NoiseSign,
+    PgdL2,
+    PgdLinf,
+    Square,
+)
+from engine.audit.credibility import CHECKS, CURVE, Setup
+from engine.errors import UnknownName
+
+TierName = Literal["fast", "standard", "thorough"]
+CHECKED_IMAGES = 64
+"""Images the credibility checks are made on, at most."""
+SURVIVORS = (0.02, 0.5)
+"""Shares of images between which the estimate runs that the first attacks leave: an ordinary network, a robust one."""
+SOME_BUDGET = Fraction(8, 255)
+"""What the checks cost does not depend on their budget."""
+SIDE_OF_UNIT_LENGTH = 64
+"""Pixels per unit of the usual L2 budget: 0.5 at 32 pixels, 3.5 at 224."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """What menus show of a tier."""
+
+    name: TierName
+    title: str
+    help: str
+    is_evidence: bool
+    """False where the result is for screening and no ground for an approval."""
+
+
+TIERS: dict[str, Tier] = {
+    "fast": Tier(
+        "fast",
+        "Fast",
+        "Controls, FGSM, MI-FGSM, PGD and the credibility checks. For screening: it is no evidence for an approval.",
+        is_evidence=False,
+    ),
+    "standard": Tier(
+        "standard",
+        "Standard",
+        "Fast, with PGD in L2 and a targeted MI-FGSM, and then, on what is still unbroken, PGD-20, APGD on both losses "
+        "and Square. The default for an approval.",
+        is_evidence=True,
+    ),
+    "thorough": Tier(
+        "thorough",
+        "Thorough",
+        "Standard, with the rest of AutoAttack on what is still unbroken: APGD-T, FAB-T and the full Square.",
+        is_evidence=True,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a tier runs, as full ids."""
+
+    controls: tuple[str, ...]
+    everywhere: tuple[str, ...]
+    """Attacks on every image."""
+    survivors: tuple[str, ...]
+    """Attacks in order, each on the images that nothing has broken yet."""
+    checks: tuple[str, ...]
+    """Names of the credibility checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an attack costs per image it is run on, at most."""
+
+    passes: int
+    """Forward with backward."""
+    forwards: int
+    """Forward alone."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.passes + other.passes, self.forwards + other.forwards)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds per image, measured on the machine that will do the work."""
+
+    pass_seconds: float
+    """Of one forward with backward."""
+    forward_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a tier costs: from few survivors to many. Attacks that stop early make it less."""
+
+    passes_low: float
+    """Per image, in units of one forward with backward."""
+    passes_high: float
+    seconds_low: float
+    """In all, on one worker."""
+    seconds_high: float
+
+
+def tier(name: str) -> Tier:
+    """Return a tier by name; raises UnknownName."""
+    if name not in TIERS:
+        raise UnknownName("tier", name, TIERS)
+    return TIERS[name]
+
+
+def contents(name: str, epsilon: Fraction, side: int) -> Contents:
+    """Return what a tier runs at an Linf budget on images of a shorter side in pixels; raises UnknownName."""
+    found = tier(name).name
+    controls = (NoiseSign(epsilon), NoiseGaussian(epsilon), NoiseShuffled(epsilon))
+    everywhere: tuple[Attack, ...] = (Fgsm(epsilon), MiFgsm(epsilon), PgdLinf(epsilon))
+    survivors: tuple[Attack, ...] = ()
+    if found != "fast":
+        length = Fraction(side, SIDE_OF_UNIT_LENGTH)
+        everywhere += (PgdL2(length), MiFgsm(epsilon, target=catalogue.RANDOM))
+        survivors = (PgdLinf(epsilon, 20), ApgdCe(epsilon), ApgdDlr(epsilon))
+    if found == "standard":
+        survivors += (Square(epsilon, 1000),)
+    if found == "thorough":
+        survivors += tuple(spec for spec in catalogue.autoattack(epsilon) if spec not in survivors)
+    return Contents(_ids(controls), _ids(everywhere), _ids(survivors), tuple(check.name for check in CHECKS))
+
+
+def cost(spec: Attack, classes: int) -> Cost:
+    """Return what an attack costs per image; nothing where it does not apply to so few classes."""
+    if catalogue.obstacle(spec, classes):
+        return Cost(0, 0)
+    judging = Cost(0, 2)
+    if isinstance(spec, GradientAttack):
+        return judging + _climb(1 if isinstance(spec, Fgsm) else spec.steps)
+    if isinstance(spec, NoiseGaussian | NoiseShuffled):
+        return judging + _climb(spec.steps)
+    if isinstance(spec, LibraryAttack):
+        return judging + _library(spec, min(catalogue.MOST_TARGETS, classes - 1))
+    return judging
+
+
+def check_cost(setup: Setup, classes: int) -> tuple[Cost, Cost]:
+    """Return what the credibility checks cost per image, and per image that no gradient attack fools."""
+    short, long = (
+        cost(PgdLinf(setup.epsilon, setup.steps), classes),
+        cost(PgdLinf(setup.epsilon, 2 * setup.steps), classes),
+    )
+    total = Cost(1, 3) + cost(Fgsm(setup.epsilon), classes)
+    for _ in range(setup.draws):
+        total += cost(NoiseSign(setup.epsilon), classes)
+    for _ in ("budget", "huge", *CURVE):
+        total += short
+    # The second long one is the transferred one, on the other network.
+    return total + long + long + Cost(0, 1), cost(Square(setup.epsilon, setup.queries), classes)
+
+
+def estimate(found: Contents, images: int, classes: int, pace: Pace) -> Estimate:
+    """Return what a tier costs on so many images, for the shares of survivors `SURVIVORS`."""
+    forward = pace.forward_seconds / pace.pass_seconds
+    totals = [_passes(found, images, classes, share, forward) for share in SURVIVORS]
+    low, high = min(totals), max(totals)
+    return Estimate(low / images, high / images, low * pace.pass_seconds, high * pace.pass_seconds)
+
+
+def _passes(found: Contents, images: int, classes: int, share: float, forward: float) -> float:
+    """Passes in all if a share of the images survives the attacks on every image."""
+    every = _units((*found.controls, *found.everywhere), classes, forward)
+    after = _units(found.survivors, classes, forward)
+    checks, checks_after = check_cost(Setup("", SOME_BUDGET), classes)
+    checked = min(images, CHECKED_IMAGES) * (_unit(checks, forward) + share * _unit(checks_after, forward))
+    return images * (forward + every + share * after) + checked
+
+
+def _units(identifiers: Sequence[str], classes: int, forward: float) -> float:
+    return sum((_unit(cost(catalogue.attack(one), classes), forward) for one in identifiers), start=0.0)
+
+
+def _unit(one: Cost, forward: float) -> float:
+    """Forward passes counted as a share of a forward with backward."""
+    return one.passes + one.forwards * forward
+
+
+def _climb(steps: int) -> Cost:
+    """Steps, and for more than one of them the last point and the test of what is stored."""
+    return Cost(steps, 0 if steps == 1 else 2)
+
+
+def _library(spec: LibraryAttack, targets: int) -> Cost:
+    """The library's passes, a forward pass per point that is offered for storing, and one to order the targets."""
+    if isinstance(spec, Square):
+        return Cost(0, spec.queries + 2)
+    if isinstance(spec, FabT):
+        return Cost(targets * spec.steps, targets * (spec.steps + 5))
+    if isinstance(spec, ApgdT):
+        return Cost(targets * (spec.steps + 1), targets * 3)
+    return Cost(spec.steps + 1, 2)
+
+
+def _ids(specs: Sequence[Attack]) -> tuple[str, ...]:
+    return tuple(catalogue.identify(spec) for spec in specs)

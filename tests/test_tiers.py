@@ -1,0 +1,158 @@
+"""Tiers: what they run, and that the cost stated beforehand is the cost counted afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine import credibility
+from engine.attacks import cascade, catalogue, pace, run
+from engine.attacks.catalogue import ATTACKS
+from engine.audit import tiers
+from engine.audit.credibility import Setup
+from engine.audit.tiers import Pace
+from engine.errors import UnknownName
+from tests import toys
+
+COUNT = 6
+EPSILON = Fraction(8, 255)
+CLASSES = tuple("abcdef")
+SAMPLES = tuple(str(k) for k in range(COUNT))
+SHORT = {"steps": "steps=7", "queries": "queries=40"}
+
+
+class Counted:
+    """A toy that counts the images it is shown, with and without a gradient."""
+
+    def __init__(self) -> None:
+        self.bundle = toys.bundle(toys.seeded(toys.Residual(len(CLASSES)), 3), classes=CLASSES)
+        self.network, self.classes, self.device = self.bundle.network, CLASSES, self.bundle.device
+        self.passes = self.forwards = 0
+
+    def logits(self, given: Tensor) -> Tensor:
+        if given.requires_grad:
+            self.passes += len(given)
+        else:
+            self.forwards += len(given)
+        return 0.01 * self.bundle.logits(given) + 3 * self.bundle.logits(given.detach() * 0 + 0.5).detach()
+
+
+@pytest.fixture
+def counted() -> Counted:
+    return Counted()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    return toys.pictures(COUNT)
+
+
+def short(name: str):
+    settings = [
+        SHORT[card.name] for card in next(c for c in catalogue.cards() if c.name == name).settings if card.name in SHORT
+    ]
+    return catalogue.attack(f"{name}:{','.join(settings)}" if settings else name)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_costs_what_was_stated(name, counted, pictures):
+    """On images that resist, where nothing stops early: passes exactly, forward passes at most one point more."""
+    with torch.no_grad():
+        own = counted.logits(pictures).argmax(dim=1)
+    counted.forwards = 0
+    spec = short(name)
+    found = run.run(counted, pictures, own, spec, torch.arange(COUNT), samples=SAMPLES)
+    assert {outcome.status for outcome in found.outcomes} <= {"resisted", "unperturbed"}  # FAB finds no crossing here
+    stated = tiers.cost(spec, len(CLASSES))
+    assert counted.passes == stated.passes * COUNT
+    assert 0 <= stated.forwards * COUNT - counted.forwards <= COUNT * (1 + 5 * (name in ("apgd-t", "fab-t")))
+
+
+def test_the_checks_cost_what_was_stated(counted, pictures):
+    with torch.no_grad():
+        own = counted.logits(pictures).argmax(dim=1)
+    counted.forwards = 0
+    setup = Setup("toy", EPSILON, steps=5, queries=20)
+    credibility.check(counted, cascade.Batch(pictures, own, SAMPLES), setup, credibility.Reference("same", counted))
+    every, left = tiers.check_cost(setup, len(CLASSES))
+    assert counted.passes == every.passes * COUNT
+    assert 0 <= (every.forwards + left.forwards) * COUNT - counted.forwards <= 12 * COUNT
+
+
+def test_an_attack_that_does_not_apply_costs_nothing():
+    assert tiers.cost(catalogue.attack("apgd-t"), 3) == tiers.Cost(0, 0)
+    assert tiers.cost(catalogue.attack("apgd-t"), 4).passes == 3 * 101
+
+
+def test_each_tier_runs_all_of_the_one_below():
+    fast, standard, thorough = (tiers.contents(name, EPSILON, 32) for name in tiers.TIERS)
+    assert set(fast.everywhere) < set(standard.everywhere) == set(thorough.everywhere)
+    assert fast.survivors == ()
+    assert set(standard.survivors) - set(thorough.survivors) == {"square:eps=8/255,queries=1000"}
+    assert "square:eps=8/255,queries=5000" in thorough.survivors
+    assert fast.controls == standard.controls == thorough.controls
+    assert len(fast.checks) == 16
+    assert [tiers.TIERS[name].is_evidence for name in tiers.TIERS] == [False, True, True]
+
+
+def test_only_the_thorough_tier_may_call_itself_autoattack():
+    for name, may in (("fast", False), ("standard", False), ("thorough", True)):
+        specs = [catalogue.attack(one) for one in tiers.contents(name, EPSILON, 32).survivors]
+        assert catalogue.is_autoattack(specs, EPSILON, 10) is may
+
+
+@pytest.mark.parametrize(("side", "length"), [(32, "eps=0.5"), (224, "eps=3.5")])
+def test_the_length_budget_grows_with_the_image(side, length):
+    assert f"pgd-l2:{length},steps=20" in tiers.contents("standard", EPSILON, side).everywhere
+
+
+def test_every_id_of_a_tier_is_in_the_catalogue_at_its_budget():
+    found = tiers.contents("thorough", Fraction(2, 255), 32)
+    for identifier in (*found.controls, *found.everywhere, *found.survivors):
+        spec = catalogue.attack(identifier)
+        assert spec.name == "pgd-l2" or spec.epsilon == Fraction(2, 255)
+
+
+def test_the_estimate_is_between_few_and_many_survivors():
+    found = tiers.contents("standard", EPSILON, 32)
+    told = tiers.estimate(found, 1000, 10, Pace(0.01, 0.005))
+    every = sum(
+        tiers.cost(catalogue.attack(one), 10).passes + 0.5 * tiers.cost(catalogue.attack(one), 10).forwards
+        for one in (*found.controls, *found.everywhere)
+    )
+    after = sum(
+        tiers.cost(catalogue.attack(one), 10).passes + 0.5 * tiers.cost(catalogue.attack(one), 10).forwards
+        for one in found.survivors
+    )
+    assert told.passes_high - told.passes_low == pytest.approx(0.48 * (after + 0.064 * 152.0), rel=1e-3)
+    assert told.passes_low == pytest.approx(0.5 + every + 0.02 * after, rel=0.15)
+    assert told.seconds_low == pytest.approx(1000 * told.passes_low * 0.01)
+    assert told.seconds_high == pytest.approx(1000 * told.passes_high * 0.01)
+
+
+def test_twice_the_pace_takes_half_the_time_and_the_same_passes():
+    found = tiers.contents("thorough", EPSILON, 32)
+    slow, fast = (tiers.estimate(found, 100, 10, Pace(seconds, seconds / 2)) for seconds in (0.02, 0.01))
+    assert slow.passes_high == pytest.approx(fast.passes_high)
+    assert slow.seconds_high == pytest.approx(2 * fast.seconds_high)
+
+
+def test_an_unknown_tier_is_refused_with_the_nearest():
+    with pytest.raises(UnknownName, match="Did you mean 'thorough'"):
+        tiers.contents("thorogh", EPSILON, 32)
+
+
+def test_the_pace_is_that_of_one_image_and_a_forward_is_the_shorter(pictures):
+    bundle = toys.bundle(toys.seeded(toys.Residual(6), 3), classes=CLASSES)
+    found = pace.measure(bundle, pictures, torch.zeros(COUNT, dtype=torch.int64))
+    assert 0 < found.forward_seconds < found.pass_seconds < 1
+
+
+def test_tiers_and_checks_load_without_torch():
+    code = "import sys, engine.audit.tiers, engine.audit.credibility; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
