@@ -11,6 +11,7 @@ import numpy as np
 from engine import certificate_parts, keys, methods, work
 from engine.attacks import catalogue
 from engine.errors import BadInput, BadSetting, UnknownName
+from engine.feature_records import Responses, Synthesis
 from engine.jobs import Jobs, Priority
 from engine.recent import NotHeld, Recent
 from engine.records import (
@@ -38,6 +39,8 @@ DOING: Final = {
     "roster": "attacking a class",
     "examination": "examining the pair",
     "gallery": "collecting the top patches",
+    "synthesis": "making the picture of a feature map",
+    "responses": "attacking at growing strength",
     "demo": "adding the demo",
 }
 
@@ -120,8 +123,30 @@ class Auditor:
 
     def gallery(self, model: str, data: str) -> Answer[Gallery]:
         """Return the top patches of every feature map of a model over a data set; raises BadInput."""
-        place = work.Place(model, data)
-        return self._answer(Asked("gallery", self._key("gallery", place), place, "gallery", DOING["gallery"]), Gallery)
+        return self._answer(self._gallery(model, data), Gallery)
+
+    def synthesis(self, model: str, data: str, layer: str, channel: int) -> Answer[Synthesis]:
+        """Return the picture made to excite one feature map, judged by its top patches; raises BadInput.
+
+        Made only once the gallery is there; until then the answer says how far that is.
+        """
+        asked = self._gallery(model, data)
+        self._check_map(model, layer, channel)
+        gallery = self._answer(asked, Gallery)
+        if gallery.value is None:
+            return Answer(gallery.state, None, gallery.done, gallery.total, gallery.message)
+        request = work.FeatureRequest(model, data, layer, channel, asked.key)
+        key = self._key("synthesis", request)
+        return self._answer(Asked("synthesis", key, request, "interactive", DOING["synthesis"]), Synthesis)
+
+    def responses(self, examination: str) -> Answer[Responses]:
+        """Return how every feature map answers to a stored examination's attack at other strengths.
+
+        examination: its key; raises UnknownName. An attack without epsilon fails with its reason.
+        """
+        request = work.ResponsesRequest(self.examined(examination).key)
+        key = _responses_key(examination)
+        return self._answer(Asked("responses", key, request, "interactive", DOING["responses"]), Responses)
 
     def examined(self, key: str) -> Examination:
         """Return a stored examination by its key; raises UnknownName."""
@@ -135,15 +160,16 @@ class Auditor:
 
         Sides longer than 32 are max-pooled down to at most 32. Raises UnknownName for a key or site that is not stored.
         """
-        sites = self.examined(key).sites
-        if not 0 <= site < len(sites):
-            raise UnknownName("site", site, [f"0 to {len(sites) - 1}"])
-        members = (f"{site:03d}/clean", f"{site:03d}/adversarial")
-        try:
-            clean, adversarial = self._store.records.read_extra("examination", key, "maps", members)
-        except NotStored as error:
-            raise UnknownName("examination", key, []) from error
-        return _read_only(clean), _read_only(adversarial)
+        clean, adversarial = self._maps(key, site, ("clean", "adversarial"))
+        return clean, adversarial
+
+    def noise_maps(self, key: str, site: int) -> np.ndarray:
+        """Return the activations of each image's first same-norm noise copy at a site, as `maps` returns the others.
+
+        Raises UnknownName for a key or site that is not stored, and for an examination made before these were kept.
+        """
+        (noise,) = self._maps(key, site, ("noise",))
+        return noise
 
     def pictures(self, data: str, samples: tuple[str, ...]) -> np.ndarray:
         """Return the images of some samples, (images, height, width, channels) uint8; raises UnknownName."""
@@ -171,12 +197,35 @@ class Auditor:
             return
         key = self._examination(request).key
         self._jobs.forgive(key)
+        self._jobs.forgive(_responses_key(key))
         for part in certificate_parts.PARTS:
             self._jobs.forgive(_part_key(key, part))
 
     def close(self) -> None:
         """End the worker, if this process started it. What was in flight can be asked for again."""
         self._jobs.close()
+
+    def _maps(self, key: str, site: int, sides: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+        sites = self.examined(key).sites
+        if not 0 <= site < len(sites):
+            raise UnknownName("site", site, [f"0 to {len(sites) - 1}"])
+        members = tuple(f"{site:03d}/{side}" for side in sides)
+        try:
+            found = self._store.records.read_extra("examination", key, "maps", members)
+        except NotStored as error:
+            raise UnknownName("examination", key, []) from error
+        return tuple(_read_only(maps) for maps in found)
+
+    def _gallery(self, model: str, data: str) -> Asked:
+        place = work.Place(model, data)
+        return Asked("gallery", self._key("gallery", place), place, "gallery", DOING["gallery"])
+
+    def _check_map(self, model: str, layer: str, channel: int) -> None:
+        channels = {site.name: site.channels for site in self._store.model_card(model).sites}
+        if layer not in channels:
+            raise UnknownName("layer", layer, channels)
+        if type(channel) is not int or not 0 <= channel < channels[layer]:
+            raise UnknownName(f"feature map of {layer}", channel, [f"0 to {channels[layer] - 1}"])
 
     def _roster(self, request: RosterRequest) -> Asked:
         request = dataclasses.replace(request, attack=_canonical(request.attack), seed=_seed(request.seed))
@@ -204,7 +253,7 @@ class Auditor:
             Asked("certificate", _part_key(examination, part), request, "certificate", doing), Certificates, 0
         )
 
-    def _key(self, kind: str, request: RosterRequest | ExaminationRequest | work.Place) -> str:
+    def _key(self, kind: str, request: RosterRequest | ExaminationRequest | work.Place | work.FeatureRequest) -> str:
         """Key of a result: all that it depends on. Raises UnknownName for a model or data set that is not there."""
         model = work.model_key(self._store.model_card(request.model))
         data = work.data_key(self._store.data_card(request.data))
@@ -240,6 +289,10 @@ class Auditor:
 
 def _part_key(examination: str, part: str) -> str:
     return keys.content_key("certificate", examination, part, keys.FORMAT)
+
+
+def _responses_key(examination: str) -> str:
+    return keys.content_key("responses", examination, keys.FORMAT)
 
 
 def _canonical(attack: str) -> str:

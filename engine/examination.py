@@ -55,8 +55,8 @@ def examine(
 ) -> tuple[Examination, dict[str, np.ndarray]]:
     """Return the examination of a request and the feature maps to store beside it.
 
-    The maps are named `003/clean` and `003/adversarial`, (channels, height, width) float16, mean over the images, sides
-    above `OVERVIEW` max-pooled. Raises UnknownName and BadSetting.
+    The maps are named `003/clean`, `003/adversarial` and `003/noise` (each image's first noise copy), (channels, height,
+    width) float16, mean over the images, sides above `OVERVIEW` max-pooled. Raises UnknownName and BadSetting.
     """
     started = time.perf_counter()
     step = _Steps(report)
@@ -74,6 +74,7 @@ def examine(
     step.next()
     flow, noise_flow = flows(bundle, pairs)
     runs = tracing.record(bundle, pairs.clean), tracing.record(bundle, pairs.adversarial)
+    first_copies = tracing.record(bundle, pairs.noise[:: pairs.draws])
     found = Examination(
         key="",
         request=request,
@@ -93,7 +94,7 @@ def examine(
         passes=of_clean.passes + of_adversarial.passes + passes + flow.passes + noise_flow.passes,
         seconds=time.perf_counter() - started,
     )
-    return found, _overviews(*runs)
+    return found, _overviews(clean=runs[0], adversarial=runs[1], noise=first_copies)
 
 
 def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int) -> Pairs:
@@ -201,9 +202,9 @@ def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[
     return total / len(rows)
 
 
-def _overviews(clean: tracing.Trace, adversarial: tracing.Trace) -> dict[str, np.ndarray]:
+def _overviews(**runs: tracing.Trace) -> dict[str, np.ndarray]:
     found = {}
-    for name, trace in (("clean", clean), ("adversarial", adversarial)):
+    for name, trace in runs.items():
         for k, site in enumerate(trace.maps):
             mean = site.mean(dim=0)
             side = max(mean.shape[1:])

@@ -13,7 +13,8 @@ import numpy as np
 
 from engine import keys, serial
 from engine.certificate_parts import PARTS
-from engine.errors import BadInput, StoreError
+from engine.errors import BadInput, StoreError, UnknownName
+from engine.feature_records import Responses, Synthesis
 from engine.jobs.notes import Notes, Report
 from engine.records import Certificates, DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, RosterRequest
 from engine.store import Dataset, Store
@@ -43,6 +44,26 @@ class CertificatePart:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureRequest:
+    """One feature map of a model, and the stored gallery that holds its top patches."""
+
+    model: str
+    data: str
+    layer: str
+    channel: int
+    gallery: str
+    """Key of the gallery."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesRequest:
+    """How the images of a stored examination answer to its attack at other strengths."""
+
+    examination: str
+    """Its key."""
+
+
+@dataclass(frozen=True, slots=True)
 class Nothing:
     """The request of a task that needs none."""
 
@@ -57,7 +78,16 @@ class ShardRequest:
     block: int
 
 
-Request = RosterRequest | ExaminationRequest | CertificatePart | Place | Nothing | ShardRequest
+Request = (
+    RosterRequest
+    | ExaminationRequest
+    | CertificatePart
+    | Place
+    | FeatureRequest
+    | ResponsesRequest
+    | Nothing
+    | ShardRequest
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +176,9 @@ class Bundles:
 LOADED: Final = Bundles()
 
 
-def _both(inputs: Inputs, request: RosterRequest | ExaminationRequest | Place) -> tuple[ModelBundle, Dataset]:
+def _both(
+    inputs: Inputs, request: RosterRequest | ExaminationRequest | Place | FeatureRequest
+) -> tuple[ModelBundle, Dataset]:
     return LOADED.bundle(inputs, request.model), inputs.store.dataset(request.data)
 
 
@@ -195,6 +227,31 @@ def _gallery(inputs: Inputs, request: Place) -> None:
         inputs.store.records.write("gallery", inputs.key, found)
 
 
+def _synthesis(inputs: Inputs, request: FeatureRequest) -> None:
+    from engine.features import synthesis
+
+    if inputs.store.records.has("synthesis", inputs.key):
+        return
+    bundle, dataset = _both(inputs, request)
+    names = [site.name for site in bundle.sites]
+    if request.layer not in names or not 0 <= request.channel < bundle.sites[names.index(request.layer)].channels:
+        raise UnknownName("feature map", f"{request.layer}, {request.channel}", names)
+    gallery = inputs.store.records.read("gallery", request.gallery, Gallery)
+    place = names.index(request.layer), request.channel
+    found: Synthesis = synthesis.synthesise(bundle, dataset, gallery, place, inputs.report)
+    inputs.store.records.write("synthesis", inputs.key, found)
+
+
+def _responses(inputs: Inputs, request: ResponsesRequest) -> None:
+    from engine.features import responses
+
+    if not inputs.store.records.has("responses", inputs.key):
+        examined = inputs.store.records.read("examination", request.examination, Examination)
+        bundle, dataset = _both(inputs, examined.request)
+        found: Responses = responses.respond(bundle, dataset, examined, inputs.report)
+        inputs.store.records.write("responses", inputs.key, found)
+
+
 def _demo(inputs: Inputs, request: Nothing) -> None:  # noqa: ARG001 (every computation is called the same way)
     from engine import demo
 
@@ -224,6 +281,8 @@ KINDS: Final[dict[str, Kind]] = {
     "examination": Kind(ExaminationRequest, _examination),
     "certificate": Kind(CertificatePart, _certificate),
     "gallery": Kind(Place, _gallery),
+    "synthesis": Kind(FeatureRequest, _synthesis),
+    "responses": Kind(ResponsesRequest, _responses),
     "demo": Kind(Nothing, _demo),
     "shard": Kind(ShardRequest, _shard),
 }

@@ -68,6 +68,12 @@ def test_other_pictures_carry_other_tags(client):
         "patches/digits-standard/digits/99/0/relevance.png",
         "patches/digits-standard/digits/0/12/relevance.png",
         "patches/digits-standard/digits/0/0/alphabet.png",
+        "feature/unknown/digits/0/0.png",
+        "feature/digits-standard/unknown/0/0.png",
+        "feature/digits-standard/digits/99/0.png",
+        "feature/digits-standard/digits/0/12.png",
+        "feature/digits-standard/digits/0/-1.png",
+        "feature/digits-standard/digits/0/0.svg",
         "anything/else",
     ],
 )
@@ -108,6 +114,34 @@ def test_patches_wait_for_the_gallery():
     server = Flask(__name__)
     routes.register(server, Waiting())
     assert server.test_client().get("/media/patches/digits-standard/digits/0/3/relevance.png").status_code == 404
+
+
+def test_a_synthesised_feature_is_sent_as_far_as_its_position_sees_with_a_tag(client):
+    answer = client.get(f"/media/feature/digits-standard/digits/{LAST}/3.png")
+    drawn = fakes.FakeAuditor().synthesis("digits-standard", "digits", fakes.SITES[LAST].name, 3).value
+    top, left, bottom, right = drawn.field
+    assert np.array_equal(pixels(answer.data)[..., :1], drawn.picture[top:bottom, left:right])
+    assert answer.headers["Cache-Control"] == routes.FOREVER
+    again = client.get(answer.request.path, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    other = client.get(f"/media/feature/digits-standard/digits/{LAST}/4.png")
+    assert other.headers["ETag"] != answer.headers["ETag"]
+
+
+def test_a_synthesised_feature_waits_for_its_picture_and_is_not_forgotten_as_missing():
+    class Waiting(fakes.FakeAuditor):
+        is_there = False
+
+        def synthesis(self, *place):
+            return super().synthesis(*place) if self.is_there else fakes.Answer("working", None, 1, 2)
+
+    server, auditor = Flask(__name__), Waiting()
+    routes.register(server, auditor)
+    address = "/media/feature/digits-standard/digits/0/3.png"
+    early = server.test_client().get(address)
+    assert (early.status_code, early.headers["Cache-Control"]) == (404, "no-store")
+    auditor.is_there = True
+    assert server.test_client().get(address).status_code == 200
 
 
 def test_a_map_runs_from_the_first_to_the_last_colour_of_both_sides_together():

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine import serial
 from engine.errors import StoreError
+from engine.feature_records import Responses, Synthesis
 from engine.records import Certificates, Examination, Gallery, Roster
 from engine.store import archive, durable, envelope, names
 from engine.store.archive import Corrupt
@@ -20,6 +21,8 @@ KINDS: dict[str, type] = {
     "examination": Examination,
     "certificate": Certificates,
     "gallery": Gallery,
+    "synthesis": Synthesis,
+    "responses": Responses,
 }
 Record = TypeVar("Record")
 log = logging.getLogger(__name__)

@@ -1,0 +1,124 @@
+"""The synthesised picture of one feature map, and whether the real patches bear it out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from engine import examination
+from engine.datapaths import cases
+from engine.examination import Report
+from engine.feature_records import Synthesis
+from engine.features import arrivals, painting
+from engine.models.bundle import ModelBundle
+from engine.records import Gallery, Site
+from engine.store.dataset import Dataset
+
+ORDINARY = 32
+"""Images, evenly spread over those of the gallery, that say what colours and strengths are usual."""
+OTHERS = 24
+"""Other feature maps of the site, evenly spread, whose patches the picture is compared with."""
+OTHERS_PATCHES = 2
+"""Patches of each: with more the verdict hardly changes (measured), and at 224 pixels they take most of the time."""
+LEAST_OTHERS = 8
+
+
+def synthesise(
+    bundle: ModelBundle, dataset: Dataset, gallery: Gallery, place: tuple[int, int], report: Report
+) -> Synthesis:
+    """Return the picture that excites the feature map at `place`, (site, channel), judged by its top patches.
+
+    Of fixed seed: the same place gives the same picture. Cost in image-passes: `painting.STEPS` forward and backward,
+    96 forward, all of them only up to the site.
+    """
+    site, channel = place
+    drawn = np.linspace(0, len(gallery.samples) - 1, min(ORDINARY, len(gallery.samples))).astype(int)
+    ordinary = cases.load(bundle, dataset, tuple(gallery.samples[k] for k in drawn))
+    ground = painting.canvas(bundle, ordinary, site)
+    picture, is_excited = painting.paint(bundle, ground, site, channel, report)
+    report(painting.STEPS, painting.STEPS, "Comparing the picture with the real patches")
+    with torch.no_grad():
+        maps = arrivals.arrival(bundle, picture, site)
+    mean, deviation = arrivals.spread(bundle, ordinary, site)
+    own = _patches(bundle, dataset, gallery, place, len(gallery.samples))
+    found = painting.centre(maps)[0]
+    compared = _Compared(mean, deviation, found, own)
+    return Synthesis(
+        layer=bundle.sites[site].name,
+        channel=channel,
+        picture=examination.pixels(picture)[0],
+        field=_field(bundle.sites[site], (maps.shape[2] // 2, maps.shape[3] // 2), ground.size),
+        is_before_activation=bundle.arrivals[site] != site,
+        achieved=float(found[channel]),
+        real=_frozen(own[:, channel]),
+        usual=float(mean[channel]),
+        recognition=_recognition(bundle, dataset, gallery, place, compared) if is_excited else None,
+        is_silent=not is_excited,
+        steps=painting.STEPS,
+        seed=painting.SEED,
+    )
+
+
+class _Compared:
+    """How a site's maps answer to the picture and to patches, each map in units of its spread over ordinary images."""
+
+    def __init__(self, mean: Tensor, deviation: Tensor, found: Tensor, own: Tensor) -> None:
+        self.mean, self.deviation = mean, deviation
+        self.found, self.own = self._scaled(found), self._scaled(own)
+
+    def resemblance(self, patches: Tensor, left_out: list[int]) -> float:
+        """Return the rank correlation of the picture's answers with the mean of some patches', (patches, channels)."""
+        used = self.deviation > 0
+        used[left_out] = False
+        pair = (answers[used].cpu().numpy() for answers in (self.found, patches.mean(dim=0)))
+        value = float(stats.spearmanr(*pair).statistic)
+        return value if math.isfinite(value) else 0.0
+
+    def _scaled(self, answers: Tensor) -> Tensor:
+        return (answers.double() - self.mean) / self.deviation.clamp(min=1e-12)
+
+    def resemblances(self, channel: int, others: list[int], patches: Tensor) -> tuple[list[float], list[float]]:
+        """Return for each other map the picture's resemblance to this map's own patches and to that map's."""
+        scaled = self._scaled(patches).split(len(patches) // len(others))
+        own = [self.resemblance(self.own, [channel, other]) for other in others]
+        return own, [self.resemblance(one, [channel, other]) for other, one in zip(others, scaled, strict=True)]
+
+
+def _recognition(
+    bundle: ModelBundle, dataset: Dataset, gallery: Gallery, place: tuple[int, int], compared: _Compared
+) -> float | None:
+    site, channel = place
+    alive = [int(k) for k in (compared.deviation > 0).nonzero()[:, 0] if int(k) != channel]
+    if len(alive) < LEAST_OTHERS:
+        return None
+    others = [alive[k] for k in np.linspace(0, len(alive) - 1, min(OTHERS, len(alive))).astype(int)]
+    patches = torch.cat([_patches(bundle, dataset, gallery, (site, other), OTHERS_PATCHES) for other in others])
+    own, foreign = compared.resemblances(channel, others, patches)
+    return float(np.mean([mine > theirs for mine, theirs in zip(own, foreign, strict=True)]))
+
+
+def _patches(bundle: ModelBundle, dataset: Dataset, gallery: Gallery, place: tuple[int, int], most: int) -> Tensor:
+    """Return (patches, channels): what arrives at the site at the peaks of a map's strongest patches."""
+    site, channel = place
+    images = gallery.activation[site][channel][:most]
+    samples = tuple(gallery.samples[int(k)] for k in images)
+    return arrivals.at_positions(bundle, dataset, site, samples, gallery.activation_positions[site][channel][:most])
+
+
+def _field(site: Site, position: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right of the pixels that a (row, column) sees in a picture of (height, width)."""
+    # Half-way edges round down, as for the patches.
+    starts = [math.ceil(site.field_start + site.field_jump * k - site.field_size / 2 - 0.5) for k in position]
+    top, left = (min(max(0, start), side - 1) for start, side in zip(starts, size, strict=True))
+    bottom, right = (min(start + site.field_size, side) for start, side in zip(starts, size, strict=True))
+    return top, left, max(bottom, top + 1), max(right, left + 1)
+
+
+def _frozen(values: Tensor) -> np.ndarray:
+    array = np.ascontiguousarray(values.float().cpu().numpy())
+    array.setflags(write=False)
+    return array
