@@ -19,6 +19,7 @@ from engine.models import architectures, cifar, precision
 from engine.models import bundle as bundles
 from engine.models.bundle import ModelBundle
 from tests import toys
+from tests.test_sites import Gated
 
 
 def explained(bundle, side, count=3):
@@ -44,6 +45,9 @@ NETWORKS = {
     "resnet20": lambda: (toys.bundle(toys.seeded(cifar.CifarResNet(3, 10)), 32), 32),
     "mobilenet": lambda: (toys.bundle(torchvision.models.mobilenet_v2(weights=None).eval(), 32), 32),
     "squeezenet": lambda: (toys.bundle(torchvision.models.squeezenet1_1(weights=None).eval(), 48), 48),
+    "gated": lambda: (toys.bundle(toys.seeded(Gated())), 8),
+    "mobilenet_v3": lambda: (toys.bundle(torchvision.models.mobilenet_v3_small(weights=None).eval(), 64), 64),
+    "regnet_y": lambda: (toys.bundle(torchvision.models.regnet_y_400mf(weights=None).eval(), 64), 64),
     "densenet": lambda: (toys.bundle(torchvision.models.DenseNet(8, (2, 2), 8).eval(), 64), 64),
 }
 
@@ -56,9 +60,10 @@ def test_edges_into_a_map_add_up_to_what_arrives_there(name):
     assert max(errors.values()) <= 1e-5
 
 
-def test_edges_equal_a_slow_loop_over_source_maps():
+@pytest.mark.parametrize("network", [toys.Residual, Gated])
+def test_edges_equal_a_slow_loop_over_source_maps(network):
     """The oracle feeds one source map's change at a time through the module and multiplies by the gradient."""
-    bundle = toys.bundle(toys.seeded(toys.Residual()))
+    bundle = toys.bundle(toys.seeded(network()))
     images, starts, gradients = explained(bundle, 8)
     fast = connections.between(bundle, images, starts, gradients).matrices
     bundle = precision.folded(bundle)

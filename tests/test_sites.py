@@ -109,9 +109,76 @@ def test_a_network_that_branches_on_data_is_refused_by_name():
         toys.bundle(Branching())
 
 
-def test_a_multiplication_between_sites_is_refused_by_name():
-    with pytest.raises(Unsupported, match=r"is not linear.*not multiplications"):
-        toys.bundle(torchvision.models.efficientnet_b0(weights=None).eval(), side=64)
+class Gated(nn.Module):
+    """A squeeze-and-excitation gate on an activation, as MobileNetV3 has it, before a convolution and on a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.narrow, self.wide = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+        self.outer, self.linear = nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        x = torch.relu(self.inner(x))
+        gate = nn.functional.hardsigmoid(self.wide(torch.relu(self.narrow(nn.functional.adaptive_avg_pool2d(x, 1)))))
+        scaled = gate * x
+        return self.linear(torch.relu(self.outer(scaled) + scaled).mean((2, 3)))
+
+
+def test_a_gated_map_is_the_map_it_was_and_its_gate_is_no_site():
+    found = toys.bundle(toys.seeded(Gated()))
+    assert [(site.name, site.channels) for site in found.sites] == [("relu", 4), ("relu#2", 4), ("relu#3", 4)]
+    assert {(link.source, link.target) for link in found.links} == {(0, 1), (1, 2), (2, 3)}
+    # The gate has seen the whole picture; where a map shows something is where it showed it before.
+    assert [site.field_size for site in found.sites] == [3, 5, 5]
+
+
+class Shuffled(nn.Module):
+    """Channels are split: what a convolution reads is half of a site."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.outer = nn.Conv2d(3, 4, 3), nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        left, right = torch.relu(self.stem(x)).chunk(2, dim=1)
+        return self.outer(torch.relu(self.inner(left))).mean((2, 3)) + right.mean()
+
+
+class Sliced(Shuffled):
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return self.outer(torch.relu(self.inner(x[:, 1:3]))).mean((2, 3))
+
+
+class GatedBeforeItsActivation(Gated):
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        out = self.inner(x)
+        gate = torch.sigmoid(nn.functional.adaptive_avg_pool2d(out, 1))
+        return self.linear(torch.relu(gate * out + x).mean((2, 3)))
+
+
+class Product(Gated):
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return self.linear(torch.relu(self.outer(x * torch.relu(self.inner(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (Shuffled, r"'getitem' \(getitem\) before site 1 cannot be followed from map to map"),
+        (Sliced, r"'getitem' \(getitem\) before site 1 cannot be followed from map to map"),
+        (GatedBeforeItsActivation, r"'inner' \(inner\) before site 1 is scaled by a gate that reads it"),
+        (Product, r"'mul' \(mul\) before site 1 cannot be followed from map to map"),
+    ],
+)
+def test_what_cannot_be_followed_from_map_to_map_is_refused_by_name(network, reason):
+    with pytest.raises(Unsupported, match=reason) as refused:
+        toys.bundle(toys.seeded(network()), side=16)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_receptive_field_holds_every_pixel_that_a_position_depends_on():

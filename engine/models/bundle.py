@@ -128,8 +128,8 @@ def _sites(
     network: nn.Module, preprocessing: Preprocessing, identity: Identity
 ) -> tuple[graph.Walker, list[fx.Node], dict[fx.Node, torch.Size]]:
     traced = graph.symbolic(network.eval())
-    walker = graph.Walker(traced)
     shapes = graph.sizes(traced, torch.zeros(1, preprocessing.channels, *preprocessing.size))
+    walker = graph.Walker(traced, shapes)
     nodes = walker.sites(lambda node: len(shapes.get(node, ())) == 4 and shapes[node][2] * shapes[node][3] > 1)
     if len(nodes) < 2:
         name = identity.name or type(network).__name__

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torchvision.ops import stochastic_depth
 
 from engine.errors import Unsupported
 
 ACTIVATION_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Mish,
+    nn.Hardsigmoid,
 )  # fmt: skip
 ACTIVATION_FUNCTIONS = (
     F.relu, F.relu6, F.leaky_relu, F.elu, F.silu, F.gelu, F.hardswish, torch.relu, torch.tanh, torch.sigmoid, F.relu_,
-    torch.relu_,
+    torch.relu_, F.hardsigmoid,
 )  # fmt: skip
 ACTIVATION_METHODS = ("relu", "relu_", "tanh", "sigmoid")
+MULTIPLICATIONS = (operator.mul, torch.mul)
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 CARRIER_MODULES = (nn.Conv2d, nn.Linear)
 PASSING_MODULES = (
@@ -33,7 +36,7 @@ PASSING_MODULES = (
 )  # fmt: skip
 PASSING_FUNCTIONS = (
     F.dropout, F.avg_pool2d, F.adaptive_avg_pool2d, F.max_pool2d, F.adaptive_max_pool2d, torch.flatten, F.pad,
-    operator.getitem, torch.adaptive_avg_pool1d,
+    operator.getitem, torch.adaptive_avg_pool1d, stochastic_depth,
 )  # fmt: skip
 PASSING_METHODS = ("flatten", "view", "reshape", "contiguous", "mean", "squeeze", "__getitem__", "dropout")
 
@@ -74,6 +77,8 @@ class Walker:
     """Questions about the nodes of one traced network."""
 
     traced: fx.GraphModule
+    shapes: dict[fx.Node, torch.Size] = field(default_factory=dict)
+    """Of every node's tensor (`sizes`)."""
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """Return the module a node calls, or None."""
@@ -97,8 +102,33 @@ class Walker:
         return isinstance(self.module(node), CARRIER_MODULES)
 
     def is_passing(self, node: fx.Node) -> bool:
-        """Tell whether a node keeps feature maps apart: pooling, padding, slicing, flattening, batch norm, dropout."""
-        return self._is(node, PASSING_MODULES, PASSING_FUNCTIONS, PASSING_METHODS)
+        """Tell whether a node keeps feature maps apart: pooling, padding, slicing, flattening, batch norm, dropout, scaling."""
+        if node.target in (operator.getitem, "__getitem__"):
+            return _keeps_channels(node.args[1])
+        return self._is(node, PASSING_MODULES, PASSING_FUNCTIONS, PASSING_METHODS) or self.is_scaling(node)
+
+    def is_scaling(self, node: fx.Node) -> bool:
+        """Tell whether a node multiplies each feature map by one number of its own (a squeeze-and-excitation gate).
+
+        The scaled map counts as the map it was; what the gate read of other maps is part of the change of that number.
+        """
+        is_product = node.target in MULTIPLICATIONS if node.op == "call_function" else node.target == "mul"
+        if not is_product or len(node.all_input_nodes) != 2:
+            return False
+        (first, second) = (self.shapes.get(source, torch.Size()) for source in node.all_input_nodes)
+        return (
+            len(first) == len(second) == 4
+            and first[1] == second[1]
+            and (1, 1) in (first[2:], second[2:])
+            and first != second
+        )
+
+    def carried(self, node: fx.Node) -> fx.Node:
+        """Return the input whose feature maps a passing node hands on: its first one, of a scaling the one that is scaled."""
+        if not self.is_scaling(node):
+            return node.all_input_nodes[0]
+        first, second = node.all_input_nodes
+        return second if self.shapes[first][2:] == (1, 1) else first
 
     def _is(self, node: fx.Node, modules: tuple, functions: tuple, methods: tuple) -> bool:
         if node.op == "call_module":
@@ -110,7 +140,7 @@ class Walker:
     def producer(self, node: fx.Node) -> fx.Node:
         """Return the node whose feature maps reach `node` unmixed, batch norm excepted: the walk stops there."""
         while self.is_passing(node) and not isinstance(self.module(node), nn.BatchNorm2d):
-            node = node.all_input_nodes[0]
+            node = self.carried(node)
         return node
 
     def sites(self, has_maps: Callable[[fx.Node], bool]) -> list[fx.Node]:
@@ -133,7 +163,12 @@ class Walker:
 
     def _is_gate(self, node: fx.Node) -> bool:
         """A squeeze-and-excitation gate multiplies other maps: it is a weight, not a feature map."""
-        return all(user.target in (operator.mul, torch.mul) for user in node.users) and bool(node.users)
+        return all(user.target in MULTIPLICATIONS for user in node.users) and bool(node.users)
+
+
+def _keeps_channels(index: object) -> bool:
+    """Whether an index takes every channel of (batch, channels, ...), such as `[:, :, ::2, ::2]`."""
+    return isinstance(index, tuple) and all(part == slice(None) for part in index[:2])
 
 
 def sizes(traced: fx.GraphModule, example: Tensor) -> dict[fx.Node, torch.Size]:

@@ -37,7 +37,7 @@ class Path:
 def find(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, torch.Size]) -> tuple[Path, ...]:
     """Return every linear path between the site nodes.
 
-    Raises Unsupported naming an operation between two sites that is not linear, such as a multiplication.
+    Raises Unsupported naming an operation between two sites that is not linear, or that splits or reorders feature maps.
     """
     search = _Search(walker, {node: k for k, node in enumerate(nodes)}, shapes)
     return tuple(path for target, node in enumerate(nodes) for path in search.into(target, node))
@@ -67,8 +67,10 @@ class _Search:
             yield from self._joined(target, node, 0)
         elif self.walker.is_carrier(node):
             yield from self._carried(target, node, (), node, 0)
+        elif self.walker.is_passing(node) or node.all_input_nodes[0].op == "placeholder":
+            yield from self._arriving(target, self.walker.carried(node), node, _channel_padding(node))
         else:
-            yield from self._arriving(target, node.all_input_nodes[0], node, _channel_padding(node))
+            raise _unsupported(target, node)
 
     def _arriving(self, target: int, tensor: fx.Node, reader: fx.Node, offset: int) -> Iterator[Path]:
         """Paths through the edge `tensor` -> `reader`, walking against the flow."""
@@ -77,10 +79,12 @@ class _Search:
         while end not in self.index and self.walker.is_passing(end):
             padding += _channel_padding(end)
             chain = (end, *chain)
-            end = end.all_input_nodes[0]
+            end = self.walker.carried(end)
         if end in self.index:
             yield Path(self.index[end], target, None, (), reader, (tensor, reader), padding, offset + padding)
         elif self.walker.is_carrier(end):
+            if any(self.walker.is_scaling(node) for node in chain):
+                raise _unsupported(target, end, "is scaled by a gate that reads it, before any activation")
             yield from self._carried(target, end, chain, reader, offset + padding)
         else:
             yield from self._joined(target, end, offset + padding)
@@ -92,6 +96,8 @@ class _Search:
         source = self.walker.producer(tensor)
         if source in self.index:
             yield Path(self.index[source], target, carrier, chain, reader, (tensor, carrier), 0, offset)
+        elif source.op != "placeholder":
+            raise _unsupported(target, source)
 
     def _joined(self, target: int, node: fx.Node, offset: int) -> Iterator[Path]:
         """Paths through an addition or a concatenation."""
@@ -101,11 +107,16 @@ class _Search:
                 yield from self._arriving(target, tensor, node, offset)
                 offset += self.shapes[tensor][1] if is_concatenation else 0
         elif node.op != "placeholder":
-            raise Unsupported(
-                f"The operation '{node.name}' ({node.target}) before site {target} is not linear, so its connections "
-                "cannot be computed exactly. Supported between sites: convolutions, additions, concatenations, pooling, "
-                "padding; not multiplications (squeeze-and-excitation)."
-            )
+            raise _unsupported(target, node)
+
+
+def _unsupported(target: int, node: fx.Node, reason: str = "cannot be followed from map to map") -> Unsupported:
+    kind = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return Unsupported(
+        f"The operation '{node.name}' ({kind}) before site {target} {reason}, so connections would not be exact; "
+        "supported between sites are convolutions, additions, concatenations, pooling, padding and gates that scale each map "
+        "of an activation (squeeze-and-excitation)."
+    )
 
 
 def _channel_padding(node: fx.Node) -> int:

@@ -128,7 +128,9 @@ def receptive_fields(walker: graph.Walker) -> dict[fx.Node, Field]:
     """Return each node's theoretical receptive field along the height axis."""
     fields: dict[fx.Node, Field] = {}
     for node in walker.traced.graph.nodes:
-        before = [fields[source] for source in node.all_input_nodes if source in fields]
+        # A gate has seen the whole image, but it moves nothing: what a position shows is what the scaled map shows there.
+        sources = [walker.carried(node)] if walker.is_scaling(node) else node.all_input_nodes
+        before = [fields[source] for source in sources if source in fields]
         fields[node] = _widen(walker, node, max(before)) if before else (1, 1, 0.5)
     return fields
 
