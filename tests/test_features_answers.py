@@ -1,0 +1,194 @@
+"""Pictures, responses and noise maps through the facade: made by a worker, found again, refused in good time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine import demo, keys, work
+from engine.auditor import Auditor
+from engine.data import catalogue
+from engine.data.intake import Images
+from engine.demo import digits
+from engine.errors import UnknownName
+from engine.feature_records import Responses, Synthesis
+from engine.jobs import Jobs, errand
+from engine.models import load
+from engine.records import ExaminationRequest
+from engine.store import Store
+from tests import dying_work, fake_work, fakes
+from tests.asking import until
+from tests.test_auditor import PatientJobs
+
+MODEL, UNSEEN, DATA = "digits-standard", "digits-unseen", "digits"
+"""`UNSEEN` is the same network, of which nothing was asked yet."""
+LAYER = "layer1.0"
+ATTACK = "pgd-linf:eps=0.1,steps=3"
+
+
+class WorkingJobs(PatientJobs):
+    """The real work, done in this process when told to."""
+
+    def work(self, most: int = 100) -> None:
+        """Do what waits, at most so many pieces."""
+        for key in list(self.waiting)[:most]:
+            errand.run(work.perform, self.waiting[key], str(self.root))
+            del self.waiting[key]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    """The network and every tenth image of the embedded demo, with the gallery and one examination."""
+    made = Store(tmp_path_factory.mktemp("features") / "store")
+    for name in (MODEL, UNSEEN):
+        load.add(made, load.Submission(name, demo.ARCHITECTURE, demo.weights(MODEL), demo.CLASSES))
+    whole = digits.held_out()
+    some = Images(whole.x[::10], whole.y[::10], whole.classes, whole.names[::10])
+    catalogue.add(made, DATA, some, source="embedded demo", epsilon="8/255")
+    jobs = WorkingJobs(made.root)
+    auditor = Auditor(made, jobs)
+    auditor.gallery(MODEL, DATA)
+    auditor.examination(request(made))
+    jobs.work()
+    return made
+
+
+def request(store: Store) -> ExaminationRequest:
+    return ExaminationRequest(MODEL, DATA, ATTACK, store.dataset(DATA).keys_of(3)[:1])
+
+
+@pytest.fixture
+def jobs(store) -> WorkingJobs:
+    return WorkingJobs(store.root)
+
+
+@pytest.fixture
+def auditor(store, jobs) -> Auditor:
+    return Auditor(store, jobs)
+
+
+@pytest.fixture
+def key(auditor, store) -> str:
+    return auditor.examination(request(store)).value.key
+
+
+def test_a_picture_is_made_on_request_and_kept(auditor, jobs, store):
+    assert auditor.synthesis(MODEL, DATA, LAYER, 2).state == "working"
+    assert auditor.synthesis(MODEL, DATA, LAYER, 2).state == "working"
+    assert jobs.submitted == ["synthesis"]
+    jobs.work()
+    answer = auditor.synthesis(MODEL, DATA, LAYER, 2)
+    assert isinstance(answer.value, Synthesis)
+    assert (answer.value.layer, answer.value.channel) == (LAYER, 2)
+    assert answer.value.picture.shape == (32, 32, 1)
+    assert not answer.value.picture.flags.writeable
+    again = WorkingJobs(store.root)
+    assert Auditor(Store(store.root), again).synthesis(MODEL, DATA, LAYER, 2).state == "ready"
+    assert not again.submitted
+
+
+def test_every_map_has_a_picture_of_its_own(auditor, jobs):
+    places = [(LAYER, 0), (LAYER, 1), ("layer1.1", 0)]
+    for layer, channel in places:
+        auditor.synthesis(MODEL, DATA, layer, channel)
+    jobs.work()
+    found = [auditor.synthesis(MODEL, DATA, *place).value for place in places]
+    assert [(one.layer, one.channel) for one in found] == places
+    assert len({one.picture.tobytes() for one in found}) == len(places)
+
+
+def test_a_picture_waits_for_the_gallery(auditor, jobs):
+    answer = auditor.synthesis(UNSEEN, DATA, LAYER, 2)
+    assert (answer.state, answer.message) == ("working", "Working on it")
+    assert jobs.submitted == ["gallery"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("unknown", DATA, LAYER, 0),
+        (MODEL, "unknown", LAYER, 0),
+        (MODEL, DATA, "layer9", 0),
+        (MODEL, DATA, LAYER, 12),
+        (MODEL, DATA, LAYER, -1),
+        (MODEL, DATA, LAYER, "0"),
+        (MODEL, DATA, LAYER, True),
+    ],
+)
+def test_a_map_that_is_not_there_is_refused_before_any_work(auditor, jobs, place):
+    with pytest.raises(UnknownName):
+        auditor.synthesis(*place)
+    assert not jobs.submitted
+
+
+def test_responses_are_made_on_request_and_kept(auditor, jobs, key):
+    assert auditor.responses(key).state == "working"
+    assert jobs.submitted == ["responses"]
+    jobs.work()
+    answer = auditor.responses(key)
+    assert isinstance(answer.value, Responses)
+    assert answer.value.examination == key
+    assert answer.value.epsilons[5] == "25.5/255"
+    with pytest.raises(UnknownName):
+        auditor.responses("0" * 32)
+
+
+def test_responses_of_an_attack_without_strength_fail_with_the_reason_and_can_be_forgiven(auditor, jobs, store):
+    damaged = replace(request(store), attack="corruption-gaussian-noise")
+    auditor.examination(damaged)
+    jobs.work()
+    key = auditor.examination(damaged).value.key
+    auditor.responses(key)
+    jobs.work()
+    assert "no epsilon" in auditor.responses(key).message
+    assert auditor.responses(key).state == "failed"
+    auditor.retry(damaged)
+    assert auditor.responses(key).state == "working"
+
+
+def test_noise_maps_are_stored_with_the_examination(auditor, key):
+    clean, adversarial = auditor.maps(key, 3)
+    noise = auditor.noise_maps(key, 3)
+    assert noise.shape == clean.shape
+    assert noise.dtype == np.float32
+    assert not noise.flags.writeable
+    assert np.abs(noise - clean).max() > 0
+    assert not np.array_equal(noise, adversarial)
+    for site in (-1, 99):
+        with pytest.raises(UnknownName):
+            auditor.noise_maps(key, site)
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [
+        ("synthesis", work.FeatureRequest(MODEL, DATA, "layer9", 0, "0" * 32)),
+        ("synthesis", work.FeatureRequest(MODEL, DATA, LAYER, 99, "0" * 32)),
+        ("synthesis", work.FeatureRequest(MODEL, DATA, LAYER, -1, "0" * 32)),
+    ],
+)
+def test_a_worker_trusts_no_place(store, kind, request_):
+    with pytest.raises(UnknownName):
+        work.perform(work.task(kind, keys.content_key(kind), request_), str(store.root))
+
+
+def test_a_worker_that_dies_over_a_picture_or_responses_is_replaced(tmp_path):
+    made = Store(tmp_path / "store")
+    fake_work.add_all(made)
+    pair = ExaminationRequest(MODEL, DATA, ATTACK, ("00003",))
+    auditor = Auditor(made, Jobs(made.root, dying_work.perform))
+    key = auditor._examination(pair).key
+    made.records.write("examination", key, replace(fakes.examination(pair), key=key))
+
+    def pictured():
+        return auditor.synthesis(MODEL, DATA, LAYER, 2)
+
+    try:
+        until(lambda: pictured().state == auditor.responses(key).state == "ready", 60)
+        assert pictured().value.channel == 2
+    finally:
+        auditor.close()
+    assert (made.root / "died-synthesis").exists()
+    assert (made.root / "died-responses").exists()
