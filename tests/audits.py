@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import demo, work
+from engine import demo, shard_work, work
 from engine.audit import manifest as manifests
 from engine.audit import plan, plan_file
 from engine.audit.manifest import Manifest
@@ -19,6 +19,7 @@ from engine.demo import digits
 from engine.errors import EngineError
 from engine.jobs.queue import Progress
 from engine.models import load
+from engine.models.bundle import ModelBundle
 from engine.store import Store
 
 PLAN = """
@@ -57,6 +58,16 @@ def some_digits() -> Images:
     return Images(every.x[chosen], every.y[chosen], every.classes, tuple(every.names[k] for k in chosen))
 
 
+BUNDLES: dict[str, ModelBundle] = {}
+
+
+def bundle(root: Path, name: str) -> ModelBundle:
+    """Return a network of the demo, loaded once for all stores."""
+    if name not in BUNDLES:
+        BUNDLES[name] = load.bundle(Store(root), name)
+    return BUNDLES[name]
+
+
 def planned(store: Store, text: str = PLAN) -> Manifest:
     """Return the manifest of a plan's text."""
     return manifests.build(plan.understood(plan_file.parse(text, "plan.toml"), store), store)
@@ -80,10 +91,15 @@ class Inline:
         self.submitted.append(task)
         try:
             if self.before is None or self.before(task):
-                work.perform(task, str(self.root))
+                self._make(task["request"])
         except EngineError as error:
             self.failures[task["key"]] = str(error)
         return True
+
+    def _make(self, request: dict[str, Any]) -> None:
+        store = Store(self.root, create=False)
+        wanted = request["run"], request["condition"], request["block"]
+        shard_work.make(store, lambda name: bundle(self.root, name), wanted, lambda *_: None)
 
     def progress(self, key: str) -> Progress:
         return Progress("failed", message=self.failures[key]) if key in self.failures else Progress("unknown")

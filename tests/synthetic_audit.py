@@ -40,22 +40,24 @@ def ask(folder: Path) -> dict[str, float]:
     """Ask for random classes, conditions and outcomes, with the ranking a screen needs."""
     opened = Cube(folder, "candidate")
     generator = np.random.default_rng(1)
-    seconds = []
+    seconds, processor = [], []
     for _ in range(QUESTIONS):
         condition, group = int(generator.integers(6)), cube.GROUPS[int(generator.integers(2))]
         count = int(generator.integers(0, opened.classes + 1))
         labels = generator.permutation(opened.classes)[:count].tolist() if count else None
-        started = time.perf_counter()
+        started, begun = time.perf_counter(), time.process_time()
         found = opened.statistics(condition, group, labels=labels)
         np.argpartition(-found.mean, 20)[:20]
         seconds.append(time.perf_counter() - started)
+        processor.append(time.process_time() - begun)
     status = Path("/proc/self/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     return {
         "first_ms": 1000 * seconds[0],
         "median_ms": 1000 * float(np.median(seconds)),
         "p99_ms": 1000 * float(np.quantile(seconds, 0.99)),
-        "largest_ms": 1000 * max(seconds),
+        "processor_p99_ms": 1000 * float(np.quantile(processor, 0.99)),
+        "processor_largest_ms": 1000 * max(processor),
         "peak_memory_mb": peak,
     }
 

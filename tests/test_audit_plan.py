@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 
 from engine import __main__ as command_line
 from engine import demo, keys
+from engine.attacks import catalogue as attack_catalogue
 from engine.audit import manifest as manifests
-from engine.audit import plan, plan_file
+from engine.audit import plan, plan_file, tiers
 from engine.data import catalogue
 from engine.errors import BadInput, StoreError
 from engine.store import Store
@@ -78,6 +80,21 @@ def test_a_plan_is_read_whole(store):
     assert (found.method, found.device, found.threads, found.tier) == ("two-run", "cpu", 2, "custom")
 
 
+@pytest.mark.parametrize("tier", ["fast", "standard", "thorough"])
+def test_a_tier_brings_its_attacks_at_the_plans_strength(store, tier):
+    own = 'attacks = ["fgsm-linf:eps=8/255", "fgsm-linf:eps=9/255"]'
+    head = f'tier = "{tier}"\nepsilon = "8/255"\n'
+    text = WHOLE.replace('pgd-linf:eps=24/255"', 'fgsm-linf:eps=9/255"')
+    found = read(head + text.replace(text[text.index("attacks") : text.index("\n\n[images]")], own), store)
+    wanted = tiers.contents(tier, Fraction(8, 255), 32)
+    assert found.attacks == (*wanted.everywhere, *wanted.survivors, catalogue_id("fgsm-linf:eps=9/255"))
+    assert set(wanted.controls) != set(found.controls), "the controls follow the strongest attack"
+
+
+def catalogue_id(text):
+    return attack_catalogue.identify(attack_catalogue.attack(text))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -116,6 +133,10 @@ def test_a_plan_is_read_whole(store):
         ("seed = 3", "seed = 3\nseed = 4", "line 13: this is not TOML"),
         ("seed = 3", "seed = ", "line 12: this is not TOML: Invalid value"),
         ('name = "everything"', "device = 'tpu'", "line 1: device: No choice is called 'tpu'"),
+        ('name = "everything"', "tier = 'slow'", "line 1: tier: No choice is called 'slow'"),
+        ('name = "everything"', "tier = 'fast'", "line 1: the key 'epsilon' is missing"),
+        ('name = "everything"', "epsilon = '8/255'", "line 1: epsilon: belongs to a tier"),
+        ('name = "everything"', "tier = 'fast'\nepsilon = '8'", "line 2: epsilon: .*epsilon must lie in"),
         ('name = "everything"', "controls = 1", "line 1: controls: must be true or false, got 1"),
         ('name = "everything"', "method = 'two'", "line 1: method: No method is called 'two'. Did you mean 'two-run'"),
     ],

@@ -12,14 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine import serial
+from engine import examination, serial
 from engine.audit import catalogue, places, results, rows, shards, verify
 from engine.audit import manifest as manifests
 from engine.audit.catalogue import Catalogue
 from engine.audit.runs import Run
 from engine.data import catalogue as data_catalogue
 from engine.data.intake import Images
-from engine.errors import StoreError
+from engine.errors import BadInput, StoreError
+from engine.records import ExaminationRequest
 from engine.store import Store, durable, envelope
 from engine.store.dataset import image_hash
 from tests import audits
@@ -62,6 +63,24 @@ def test_a_run_is_named_by_the_hash_of_its_manifest_and_holds_everything(undistu
     for k in np.flatnonzero(held.is_scored):
         share = sum(np.abs(site[k].astype(np.float64)).sum() for site in held.scores)
         assert share == pytest.approx(run.manifest.models[0].maps, rel=1e-3)
+
+
+def test_a_row_opens_as_the_examination_of_its_image(undisturbed):
+    store, run, _ = undisturbed
+    condition, block = run.manifest.conditions[1], 0
+    held = rows.read(run.place.shard(condition.folder, block) / shards.ROWS)
+    place = list(held.status).index("fooled")
+    plan = run.manifest.plan
+    request = ExaminationRequest(plan.model, plan.data, condition.name, (held.samples[place],), plan.method, plan.seed)
+    bundle = audits.bundle(store.root, plan.model)
+    found, _ = examination.examine(bundle, store.dataset(plan.data), request, lambda *_: None)
+    picture = shards.images(run.place, condition.folder, block)[place]
+    assert np.array_equal(found.images["adversarial"][0], picture)
+    assert (found.outcomes[0].status, found.outcomes[0].after.label) == ("fooled", held.after[place])
+    for stored, shown in ((held.scores, found.adversarial.scores), (held.flow, found.flow)):
+        expected, _ = rows.scaled([site[:1] for site in shown])
+        for own, other in zip(stored, expected, strict=True):
+            assert np.allclose(own[place].astype(float), other[0].astype(float), atol=2e-2, rtol=1e-2)
 
 
 def test_a_finished_run_is_not_computed_again(undisturbed):
@@ -200,6 +219,11 @@ def test_a_cancelled_run_stops_between_batches_and_goes_on_later(store, undistur
     assert run.state() == state
     assert audits.drive(store, audits.planned(store))[1].state == "finished"
     assert audits.tables(run.place) == undisturbed[2]
+
+
+def test_only_a_run_that_was_begun_can_be_cancelled(store):
+    with pytest.raises(BadInput, match="no run that could be cancelled"):
+        Run(store, audits.planned(store)).cancel()
 
 
 def test_a_second_driver_watches_and_finds_the_run_finished(store):

@@ -157,7 +157,7 @@ def test_nine_in_ten_functions_are_under_25_lines():
     assert sorted(bodies)[int(0.9 * len(bodies))] < 25
 
 
-@pytest.mark.parametrize("package", ["engine", "dashboard", "dashboard.app", "engine.auditor", "engine.work"])
+@pytest.mark.parametrize("package", ["engine", "dashboard", "dashboard.app", "engine.auditor", "engine.work", "engine.audit_commands"])
 def test_importing_the_upper_half_imports_no_torch(package):
     program = f"import sys, {package}; sys.exit(bool({{'torch', 'torchvision'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

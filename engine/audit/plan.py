@@ -11,14 +11,15 @@ from typing import Final, Literal
 
 from engine import methods, settings
 from engine.attacks import catalogue
-from engine.audit import plan_file
+from engine.audit import plan_file, tiers
 from engine.audit.plan_file import Table
 from engine.errors import BadInput, UnknownName
+from engine.records import ModelCard
 from engine.store import Store, names
 
 Metric = Literal["accuracy", "resistance"]
 METRICS: Final = ("accuracy", "resistance")
-TIERS: Final = ("custom", "fast", "standard", "thorough")
+CUSTOM: Final = "custom"
 DEVICES: Final = ("cpu", "cuda")
 CLEAN, WORST_CASE = "clean", "worst-case"
 NO_METHOD: Final = "none"
@@ -80,6 +81,7 @@ class AuditPlan:
     method: str
     """How feature maps are scored, or `none`."""
     tier: str
+    """Name of the tier whose attacks were taken over, or `custom`."""
     attacks: tuple[str, ...]
     """Full ids; they decide the worst case."""
     curve: tuple[str, ...]
@@ -103,18 +105,20 @@ def read(path: Path, store: Store) -> AuditPlan:
 def understood(table: Table, store: Store) -> AuditPlan:
     """Return the plan that a file's table stands for. Raises BadInput naming file, line and key of what is wrong."""
     table.only(
-        "name", "model", "baseline", "data", "method", "tier", "attacks", "controls", "seed", "device", "threads",
-        "images", "curve", "premade", "thresholds",
+        "name", "model", "baseline", "data", "method", "tier", "epsilon", "attacks", "controls", "seed", "device",
+        "threads", "images", "curve", "premade", "thresholds",
     )  # fmt: skip
-    attacks = _attacks(table)
+    card = store.model_card(_model(table, "model", store))
+    tier = table.choice("tier", (CUSTOM, *tiers.TIERS), CUSTOM)
+    attacks = _with_tier(table, tier, _attacks(table, len(card.classes)), card)
     premade = tuple(_premade(one, store) for one in table.tables("premade"))
     plan = AuditPlan(
         name=table.text("name", Path(table.file).stem or "audit"),
-        model=_model(table, "model", store),
+        model=card.name,
         baseline=_model(table, "baseline", store) if "baseline" in table.values else "",
         data=_data(table, store),
         method=_method(table),
-        tier=table.choice("tier", TIERS, "custom"),
+        tier=tier,
         attacks=attacks,
         curve=_curve(table.table("curve")),
         controls=_controls(attacks) if table.flag("controls", True) else (),
@@ -126,8 +130,9 @@ def understood(table: Table, store: Store) -> AuditPlan:
         threads=table.whole("threads", 1, 256, 2),
     )
     _require_sound(table, plan, store)
-    classes = store.model_card(plan.model).classes
-    return replace(plan, thresholds=tuple(_threshold(one, plan, classes) for one in _distinct(table, "thresholds")))
+    return replace(
+        plan, thresholds=tuple(_threshold(one, plan, card.classes) for one in _distinct(table, "thresholds"))
+    )
 
 
 def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
@@ -159,10 +164,10 @@ def _method(table: Table) -> str:
     return name
 
 
-def _attacks(table: Table) -> tuple[str, ...]:
+def _attacks(table: Table, classes: int) -> tuple[str, ...]:
     found: list[str] = []
     for index, text in enumerate(table.texts("attacks")):
-        full = table.checked(functools.partial(_full, text), "attacks", index)
+        full = table.checked(functools.partial(_applicable, text, classes), "attacks", index)
         if full in found:
             raise table.wrong(f"'{full}' stands here twice", "attacks", index)
         found.append(full)
@@ -171,6 +176,33 @@ def _attacks(table: Table) -> tuple[str, ...]:
 
 def _full(text: str) -> str:
     return catalogue.identify(catalogue.attack(text))
+
+
+def _applicable(text: str, classes: int) -> str:
+    spec = catalogue.attack(text)
+    catalogue.check_applicable(spec, classes)
+    return catalogue.identify(spec)
+
+
+def _with_tier(table: Table, tier: str, attacks: tuple[str, ...], card: ModelCard) -> tuple[str, ...]:
+    """Return the attacks of a tier at the plan's epsilon, as far as they apply to the model, and then the plan's own.
+
+    Each runs on every image: the worst case is the same as if the later ones saw only what is unbroken.
+    """
+    if tier == CUSTOM:
+        if "epsilon" in table.values:
+            raise table.wrong(
+                "belongs to a tier; give each attack its own, for example 'pgd-linf:eps=8/255'", "epsilon"
+            )
+        return attacks
+    epsilon = table.checked(functools.partial(settings.read_fraction, "epsilon", table.text("epsilon")), "epsilon")
+    found = table.checked(functools.partial(tiers.contents, tier, epsilon, min(card.size)), "epsilon")
+    every = [one for one in (*found.everywhere, *found.survivors) if _applies(one, len(card.classes))]
+    return (*every, *(one for one in attacks if one not in every))
+
+
+def _applies(attack: str, classes: int) -> bool:
+    return not catalogue.obstacle(catalogue.attack(attack), classes)
 
 
 def _controls(attacks: tuple[str, ...]) -> tuple[str, ...]:

@@ -120,7 +120,9 @@ def _pairing(one: Pairing) -> dict[str, Any]:
 
 
 def _line(one: ConditionResult) -> str:
-    statuses = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in one.statuses.items() if count)
+    names = {"unperturbed": "right", "clean_wrong": "wrong"} if one.kind == "clean" else {}
+    told = {names.get(name, name.replace("_", " ")): count for name, count in one.statuses.items() if count}
+    statuses = ", ".join(f"{count} {name}" for name, count in told.items())
     flows = ", ".join(f"{flow.true} -> {flow.into} {flow.images}" for flow in one.confusion[:SHOWN])
     outside = f"; {one.outside_budget} outside their budget, left out" if one.outside_budget else ""
     return f"  {one.name:<42} {_rate(one.accuracy)}  ({statuses}{outside}){f'  {flows}' if flows else ''}"

@@ -20,7 +20,7 @@ from engine.audit.catalogue import Catalogue, Entry
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
 from engine.audit.shards import NoShard
-from engine.errors import EngineError
+from engine.errors import BadInput, EngineError
 from engine.jobs.queue import Priority, Progress
 from engine.store import Store, durable
 from engine.store.lock import Lock
@@ -118,7 +118,9 @@ class Run:
         return noted
 
     def cancel(self) -> None:
-        """Ask whoever drives the run to stop; workers notice between two batches. Raises StoreError."""
+        """Ask whoever drives the run to stop; workers notice between two batches. Raises BadInput, StoreError."""
+        if not self.place.manifest.is_file():
+            raise BadInput("This plan has no run that could be cancelled.")
         with durable.disk_errors("cancelling a run"):
             self.place.cancel.touch()
 
@@ -186,7 +188,7 @@ class _Driver:
 
     def _reconcile(self) -> None:
         """Read what is done from the files: the catalogue may lag behind them, and a file may have been damaged."""
-        for folder in self.place.shards.glob("*"):
+        for folder in (self.place.folder, *self.place.shards.glob("*")):
             durable.sweep(folder)
         entries = []
         for piece in self.pieces:

@@ -24,6 +24,9 @@ DEATHS_ALLOWED: Final = 2
 PATIENCE: Final = 30.0
 """Seconds to wait for another process that holds the lock but has not published its contact yet."""
 HANDSHAKE: Final = "5s"
+REFUSED_FOR: Final = 5.0
+"""Seconds for which a scheduler that did not answer is not tried again: a whole queue would wait once per piece of work."""
+UNREACHABLE: Final = "The configured scheduler could not be reached; check its address and certificates."
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +68,7 @@ class Connection:
         self._ownership = contact.ownership(store_root)
         self._client: Client | None = None
         self._cluster: LocalCluster | None = None
+        self._refused_until = 0.0
 
     def client(self) -> Client:
         """Return a connected client.
@@ -133,14 +137,15 @@ class Connection:
         from distributed.security import Security
 
         address = str(self._scheduler)
+        if time.monotonic() < self._refused_until:
+            raise WorkFailed(UNREACHABLE)
         try:
             return _connected(address, Security(require_encryption=address.startswith("tls://"), **_named(self._tls)))
         # TypeError and ValueError: what Dask raises for TLS files that are missing from its configuration.
         except (OSError, TimeoutError, TypeError, ValueError) as error:
             log.warning("The scheduler %s could not be reached: %r", address, error)
-            raise WorkFailed(
-                "The configured scheduler could not be reached; check its address and certificates."
-            ) from error
+            self._refused_until = time.monotonic() + REFUSED_FOR
+            raise WorkFailed(UNREACHABLE) from error
 
 
 def _named(tls: TlsFiles | None) -> dict[str, str]:
