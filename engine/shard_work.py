@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 
@@ -30,7 +29,7 @@ def make(store: Store, load: Callable[[str], ModelBundle], request: tuple[str, s
     """
     run, folder, block = request
     place = places.place(store.root, run)
-    manifest = _manifest(place)
+    manifest = manifests.read(place)
     condition = _condition(manifest, folder, block)
     try:
         shards.check(place, folder, block)
@@ -64,12 +63,6 @@ def _made(
     seconds = time.perf_counter() - started
     receipt = Receipt(place.run, condition.folder, block, len(found.rows.samples), seconds, str(bundle.device))
     shards.write(place, manifest, condition, receipt, found)
-
-
-@functools.lru_cache(maxsize=4)
-def _manifest(place: Place) -> Manifest:
-    """A manifest never changes, and checking a large one takes as long as a block."""
-    return manifests.read(place)
 
 
 def _condition(manifest: Manifest, folder: str, block: int) -> Condition:

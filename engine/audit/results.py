@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -100,21 +101,29 @@ def open_cube(place: Place, role: Role) -> Cube:
 
 def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
     """Return the rows, without maps, of every condition that has a shard, block by block."""
-    found: dict[str, list[Rows]] = {}
+    found: dict[str, list[pa.Table]] = {}
     for condition, block in _every(manifest):
         try:
-            shards.glance(place, condition.folder, block)
+            receipt = shards.glance(place, condition.folder, block)
         except NoShard:
             continue
-        part = rows.read(place.shard(condition.folder, block) / shards.ROWS, with_maps=False)
+        part = _plain(place.shard(condition.folder, block) / shards.ROWS, receipt.rows_hash)
         found.setdefault(condition.folder, []).append(part)
-    return {folder: rows.joined(parts) for folder, parts in found.items()}
+    return {folder: rows.from_plain(parts) for folder, parts in found.items()}
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain(path: Path, rows_hash: str) -> pa.Table:
+    """A shard never changes: interim results are asked for again and again, each time of a few more shards."""
+    del rows_hash
+    return rows.read_plain(path)
 
 
 def contradictions(place: Place, manifest: Manifest) -> list[str]:
     """Return what a finished run's result says otherwise than its shards do, one sentence each; made anew and compared."""
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
+        _plain.cache_clear()
         _write(made, place, manifest, from_rows=True)
         return [
             f"{file.name} is not what the shards add up to"
