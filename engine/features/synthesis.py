@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,10 +44,8 @@ def synthesise(
     report(painting.STEPS, painting.STEPS, "Comparing the picture with the real patches")
     with torch.no_grad():
         maps = arrivals.arrival(bundle, picture, site)
-    mean, deviation = arrivals.spread(bundle, ordinary, site)
-    own = _patches(bundle, dataset, gallery, place, len(gallery.samples))
-    found = painting.centre(maps)[0]
-    compared = _Compared(mean, deviation, found, own)
+    real = _Real(bundle, dataset, gallery, site, *arrivals.spread(bundle, ordinary, site))
+    found, own = painting.centre(maps)[0], real.patches(channel)
     return Synthesis(
         layer=bundle.sites[site].name,
         channel=channel,
@@ -55,58 +54,56 @@ def synthesise(
         is_before_activation=bundle.arrivals[site] != site,
         achieved=float(found[channel]),
         real=_frozen(own[:, channel]),
-        usual=float(mean[channel]),
-        recognition=_recognition(bundle, dataset, gallery, place, compared) if is_excited else None,
+        usual=float(real.mean[channel]),
+        recognition=_recognition(real, channel, found, own) if is_excited else None,
         is_silent=not is_excited,
         steps=painting.STEPS,
         seed=painting.SEED,
     )
 
 
-class _Compared:
-    """How a site's maps answer to the picture and to patches, each map in units of its spread over ordinary images."""
+@dataclass(frozen=True, eq=False, slots=True)
+class _Real:
+    """What a site's maps answer to real images."""
 
-    def __init__(self, mean: Tensor, deviation: Tensor, found: Tensor, own: Tensor) -> None:
-        self.mean, self.deviation = mean, deviation
-        self.found, self.own = self._scaled(found), self._scaled(own)
+    bundle: ModelBundle
+    dataset: Dataset
+    gallery: Gallery
+    site: int
+    mean: Tensor
+    """(channels,) float64 over all positions of ordinary images."""
+    deviation: Tensor
 
-    def resemblance(self, patches: Tensor, left_out: list[int]) -> float:
-        """Return the rank correlation of the picture's answers with the mean of some patches', (patches, channels)."""
+    def patches(self, channel: int, most: int | None = None) -> Tensor:
+        """Return (patches, channels): what arrives at the site at the peaks of a map's strongest patches."""
+        images = self.gallery.activation[self.site][channel][:most]
+        samples = tuple(self.gallery.samples[int(k)] for k in images)
+        positions = self.gallery.activation_positions[self.site][channel][:most]
+        return arrivals.at_positions(self.bundle, self.dataset, self.site, samples, positions)
+
+    def resemblance(self, found: Tensor, patches: Tensor, left_out: list[int]) -> float:
+        """Return the rank correlation over the site's maps of what arrives, (channels,), with the mean over patches."""
         used = self.deviation > 0
         used[left_out] = False
-        pair = (answers[used].cpu().numpy() for answers in (self.found, patches.mean(dim=0)))
+        pair = [
+            ((answers.double() - self.mean) / self.deviation)[used].cpu().numpy()
+            for answers in (found, patches.mean(dim=0))
+        ]
         value = float(stats.spearmanr(*pair).statistic)
         return value if math.isfinite(value) else 0.0
 
-    def _scaled(self, answers: Tensor) -> Tensor:
-        return (answers.double() - self.mean) / self.deviation.clamp(min=1e-12)
 
-    def resemblances(self, channel: int, others: list[int], patches: Tensor) -> tuple[list[float], list[float]]:
-        """Return for each other map the picture's resemblance to this map's own patches and to that map's."""
-        scaled = self._scaled(patches).split(len(patches) // len(others))
-        own = [self.resemblance(self.own, [channel, other]) for other in others]
-        return own, [self.resemblance(one, [channel, other]) for other, one in zip(others, scaled, strict=True)]
-
-
-def _recognition(
-    bundle: ModelBundle, dataset: Dataset, gallery: Gallery, place: tuple[int, int], compared: _Compared
-) -> float | None:
-    site, channel = place
-    alive = [int(k) for k in (compared.deviation > 0).nonzero()[:, 0] if int(k) != channel]
+def _recognition(real: _Real, channel: int, found: Tensor, own: Tensor) -> float | None:
+    """See `Synthesis.recognition`; found: (channels,) of the picture's centre; own: (patches, channels)."""
+    alive = [int(k) for k in (real.deviation > 0).nonzero()[:, 0] if int(k) != channel]
     if len(alive) < LEAST_OTHERS:
         return None
-    others = [alive[k] for k in np.linspace(0, len(alive) - 1, min(OTHERS, len(alive))).astype(int)]
-    patches = torch.cat([_patches(bundle, dataset, gallery, (site, other), OTHERS_PATCHES) for other in others])
-    own, foreign = compared.resemblances(channel, others, patches)
-    return float(np.mean([mine > theirs for mine, theirs in zip(own, foreign, strict=True)]))
-
-
-def _patches(bundle: ModelBundle, dataset: Dataset, gallery: Gallery, place: tuple[int, int], most: int) -> Tensor:
-    """Return (patches, channels): what arrives at the site at the peaks of a map's strongest patches."""
-    site, channel = place
-    images = gallery.activation[site][channel][:most]
-    samples = tuple(gallery.samples[int(k)] for k in images)
-    return arrivals.at_positions(bundle, dataset, site, samples, gallery.activation_positions[site][channel][:most])
+    wins = []
+    for k in np.linspace(0, len(alive) - 1, min(OTHERS, len(alive))).astype(int):
+        left_out = [channel, alive[k]]
+        theirs = real.resemblance(found, real.patches(alive[k], OTHERS_PATCHES), left_out)
+        wins.append(real.resemblance(found, own, left_out) > theirs)
+    return float(np.mean(wins))
 
 
 def _field(site: Site, position: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
