@@ -3,7 +3,7 @@
   'use strict';
 
   const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail', 'versus', 'folded',
-    'layer', 'channel', 'theme', 'group', 'sort', 'scale'];
+    'layer', 'channel', 'theme', 'group', 'sort', 'scale', 'page', 'run'];
   const CONTROLS = { 'detail-select': 'detail', 'theme-switch': 'theme' };
   /* What an examination depends on; the rest of a view only says how it is shown. */
   const EXAMINED = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method'];
@@ -92,7 +92,7 @@
     const changes = isPick ? picked(inputs[1], base) : changesOf(context.triggered, base);
     if (!Object.keys(changes).length) { return unchanged(); }
     const next = merge(base, changes, work && work.scales);
-    const isStep = 'layer' in changes || 'channel' in changes || ('sample' in changes && !inputs[1].isFilter);
+    const isStep = 'page' in changes || 'layer' in changes || 'channel' in changes || ('sample' in changes && !inputs[1].isFilter);
     window.history[isStep ? 'pushState' : 'replaceState'](null, '', address(next));
     look(next, inputs);
     ahead(work, next);
@@ -209,6 +209,7 @@
     if (Boolean(isDark) !== (chosen === 'dark')) { set('theme-switch', { checked: chosen === 'dark' }); }
     if (shownDetail !== detail) { set('detail-select', { value: detail }); }
     window.dash_clientside.tiles.restore(view);
+    window.faultline.announce('page', view);
     known.theme = chosen;
     document.documentElement.dataset.theme = chosen;
     try {

@@ -27,6 +27,7 @@ INDEX = """<!DOCTYPE html>
         <title>{%title%}</title>
         <link rel="icon" type="image/svg+xml" href="/assets/favicon.svg">
         <script src="/assets/theme-init.js"></script>
+        <script src="/assets/dom.js"></script>
         <script defer src="/assets/vendor/plotly-basic.min.js"></script>
         {%css%}
     </head>
@@ -59,9 +60,10 @@ def shell() -> dash.Dash:
         # Flask would serve a folder called `static` unasked.
         server=Flask(__name__, static_folder=None),  # type: ignore[arg-type]
         assets_folder=str(ASSETS),
-        # The index loads both: one before anything is painted, the other while the layout is fetched. Where the plots are
-        # mounted before it has come, Dash loads the whole of plotly.js instead: 3.6 times as long, the same picture.
-        assets_ignore=r"theme-init\.js|plotly-basic\.min\.js",
+        # The index loads these: the theme before anything is painted, dom.js before the scripts that stand on it, and
+        # plotly.js while the layout is fetched. Where plots are mounted before it has come, Dash loads the whole of
+        # plotly.js instead: 3.6 times as long, the same picture.
+        assets_ignore=r"theme-init\.js|dom\.js|plotly-basic\.min\.js",
         title="Faultline",
         update_title="",
         index_string=INDEX,

@@ -18,6 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "outcome": ("fooled", "resisted"),
     "detail": ("blocks", "sites"),
     "theme": ("light", "dark"),
+    "page": ("explain", "audits"),
 }
 
 
@@ -45,6 +46,9 @@ class ViewState:
     layer: str | None = None
     channel: int | None = None
     theme: str = "light"
+    page: str = "explain"
+    run: str | None = None
+    """Id of the audit run that the audits page shows."""
     group: str | None = None
     sort: str | None = None
     scale: str | None = None

@@ -6,6 +6,8 @@ import os
 # (measured: one pair 70 s instead of 3 s). Read when torch is loaded, so it is set here, before anything can load it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
+from engine.audit.watching import RunCard, RunView
 from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
@@ -56,10 +58,13 @@ __all__ = [
     "Certificates",
     "ClassDatapaths",
     "Comparison",
+    "ConditionResult",
     "Connection",
     "Cross",
+    "CurvePoint",
     "Datapath",
     "DatasetCard",
+    "Decision",
     "Doubt",
     "EngineError",
     "Examination",
@@ -71,17 +76,23 @@ __all__ = [
     "Kinship",
     "Link",
     "ModelCard",
+    "ModelResult",
     "Outcome",
+    "Pairing",
     "Prediction",
+    "Rate",
     "Responses",
     "Restoration",
     "Roster",
     "RosterRequest",
+    "RunCard",
+    "RunView",
     "SettingCard",
     "Site",
     "SiteComparison",
     "SiteSpan",
     "StoreError",
+    "Summary",
     "Synthesis",
     "UnknownName",
     "Unsupported",

@@ -10,6 +10,8 @@ import numpy as np
 
 from engine import certificate_parts, keys, methods, work
 from engine.attacks import catalogue
+from engine.audit import watching
+from engine.audit.watching import RunCard, RunView
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.feature_records import Responses, Synthesis
 from engine.jobs import Jobs, Priority
@@ -64,6 +66,7 @@ class Auditor:
         self._store = store
         self._jobs = jobs
         self._recent = Recent(MEMORY)
+        self._runs: dict[str, tuple[tuple[bool, int], RunView]] = {}
 
     @classmethod
     def open(cls, root: str | Path, *, scheduler: str | None = None, allow_plain: bool = False) -> Auditor:
@@ -200,6 +203,27 @@ class Auditor:
         self._jobs.forgive(_responses_key(key))
         for part in certificate_parts.PARTS:
             self._jobs.forgive(_part_key(key, part))
+
+    def runs(self) -> tuple[RunCard, ...]:
+        """Return the cards of all audit runs, those that go on first. One that cannot be read says why."""
+        return watching.listed(self._store)
+
+    def run(self, run: str) -> RunView:
+        """Return a run with what its finished shards add up to; raises UnknownName, StoreError.
+
+        Interim results are added up anew only when another shard has been finished.
+        """
+        now = watching.state(self._store, run)
+        mark = (now.state == "finished", now.done)
+        held = self._runs.get(run)
+        if held is None or held[0] != mark:
+            held = (mark, watching.view(self._store, run))
+            self._runs[run] = held
+        return dataclasses.replace(held[1], card=dataclasses.replace(held[1].card, state=now))
+
+    def cancel_run(self, run: str) -> None:
+        """Ask whoever drives a run to stop between two batches; raises UnknownName, BadInput, StoreError."""
+        watching.cancel(self._store, run)
 
     def close(self) -> None:
         """End the worker, if this process started it. What was in flight can be asked for again."""

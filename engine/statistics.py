@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.stats
+import scipy  # its `stats` is loaded at first use: it takes most of a second, and the web process rarely needs it
 
 from engine.errors import BadInput
 

@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.evaluation.table", "engine.benchmark.table"),
     ("engine.evaluation.files",),
     ("engine.audit.runs",),
-    ("engine.audit.report",),
+    ("engine.audit.report", "engine.audit.watching"),
     ("engine.work", "engine.recent"),
     ("engine.audit_commands",),
     ("engine.auditor",),

@@ -297,3 +297,22 @@ def test_what_stands_on_the_paper_moves_up_by_the_same_amount(examination, compa
     assert set(new) == set(old)
     assert all(new[text] == pytest.approx(beside.SHARE + (1 - beside.SHARE) * height) for text, height in old.items())
     assert any("two 8/255" in text.text for text in both.layout.annotations)
+
+
+def test_a_group_carries_its_interval_and_a_pair_does_not(examination, comparison):
+    sites = tuple(
+        replace(site, distance_low=site.distance - 0.1, distance_high=site.distance + 0.2) for site in comparison.sites
+    )
+    group = replace(comparison, sites=sites, images=16)
+    found = river.build(examination, group, "blocks")
+    lines = [curves.build(examination, one, found, None) for one in (comparison, group)]
+    assert lines[0].interval is None
+    assert all(high - low == pytest.approx(0.3) for low, high in lines[1].interval)
+    drawings = [river_figure.Drawing(found, one, frozenset(), ("a", "b")) for one in lines]
+    distance = [
+        next(trace for trace in river_figure.draw(one, theme="light").data if trace.name == "distance")
+        for one in drawings
+    ]
+    assert distance[0].error_y.array is None
+    assert distance[1].error_y.array == pytest.approx([0.2] * len(lines[1].names))
+    assert distance[1].error_y.arrayminus == pytest.approx([0.1] * len(lines[1].names))

@@ -131,10 +131,12 @@ def _floor(curves: Curves, colours: Palette) -> Scatter:
 
 
 def _distance(curves: Curves, colours: Palette) -> Scatter:
-    rows = zip(curves.names, curves.distance, curves.floor_low, curves.floor_high, strict=True)
+    intervals = curves.interval or ((0.0, 0.0),) * len(curves.names)
+    rows = zip(curves.names, curves.distance, intervals, curves.floor_low, curves.floor_high, strict=True)
     text = [
-        f"<b>{html.escape(name)}</b><br>distance {distance:.2f}<br>same-size noise {low:.2f} to {high:.2f}"
-        for name, distance, low, high in rows
+        f"<b>{html.escape(name)}</b><br>distance {distance:.2f}{_within(*interval) if curves.interval else ''}"
+        f"<br>same-size noise {low:.2f} to {high:.2f}"
+        for name, distance, interval, low, high in rows
     ]
     return Scatter(
         x=np.arange(len(curves.names)),
@@ -143,10 +145,31 @@ def _distance(curves: Curves, colours: Palette) -> Scatter:
         mode="lines+markers",
         line={"color": colours.text, "width": 2.2},
         marker={"size": 5},
+        error_y=_whiskers(curves, colours),
         hovertext=text,
         hovertemplate="%{hovertext}<extra></extra>",
         name="distance",
     )
+
+
+def _within(low: float, high: float) -> str:
+    return f" [{low:.2f}, {high:.2f}]"
+
+
+def _whiskers(curves: Curves, colours: Palette) -> dict[str, object] | None:
+    """Return the distance's 95 % interval over the images of a group as bars of error."""
+    if curves.interval is None:
+        return None
+    centre, (low, high) = np.array(curves.distance), np.array(curves.interval).T
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": high - centre,
+        "arrayminus": centre - low,
+        "color": colours.text,
+        "thickness": 1.2,
+        "width": 4,
+    }
 
 
 def _kinship(curves: Curves, colours: Palette) -> list[Scatter]:

@@ -35,6 +35,8 @@ class Curves:
     names: tuple[str, ...]
     distance: tuple[float, ...]
     """1 - Jaccard of the clean and the adversarial datapath."""
+    interval: tuple[tuple[float, float], ...] | None
+    """95 % of it over the images of a group; None for a single pair."""
     floor_low: tuple[float, ...]
     floor_high: tuple[float, ...]
     flow: tuple[Flow | None, ...]
@@ -57,6 +59,7 @@ def build(examination: Examination, comparison: Comparison, drawn: River, kinshi
     return Curves(
         names=tuple(row.site for row in rows),
         distance=tuple(row.distance for row in rows),
+        interval=tuple((row.distance_low, row.distance_high) for row in rows) if comparison.images > 1 else None,
         floor_low=tuple(row.floor_low for row in rows),
         floor_high=tuple(row.floor_high for row in rows),
         flow=tuple(_flow(examination, comparison, k, set(sites)) for k in sites),

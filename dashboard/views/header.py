@@ -6,7 +6,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, State, html
 
 from dashboard import ids
-from dashboard.views.aria import aria
+from dashboard.views.aria import aria, data
 
 FILTERS = (
     (ids.MODEL, "Model"),
@@ -49,8 +49,15 @@ def _brand() -> html.Div:
     name = html.Div(
         [html.H1("Faultline"), html.Span("where an attack takes hold", className="tagline")], className="brand"
     )
+    tabs = html.Nav(
+        [
+            html.Button(text, className="tab", **data(page_tab=page))
+            for page, text in (("explain", "Explain"), ("audits", "Audits"))
+        ],
+        **aria(label="Pages"),
+    )
     theme = dmc.Switch(id=ids.THEME, label="Dark", size="xs", checked=False)
-    return html.Div([name, html.P(id=ids.COUNTS, className="counts"), theme], className="brand-row")
+    return html.Div([name, tabs, html.P(id=ids.COUNTS, className="counts"), theme], className="brand-row")
 
 
 def _filters() -> html.Section:

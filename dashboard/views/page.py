@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from dashboard import ids, theme
-from dashboard.views import header, inputs, layer, network, neuron, watch
+from dashboard.views import audits, header, inputs, layer, network, neuron, watch
 from dashboard.views.aria import aria
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
             inputs.layout(),
             network.layout(),
             html.Div([layer.layout(), neuron.layout()], className="levels"),
+            audits.layout(),
         ]
     )
     page = html.Div([watch.stores(), header.layout(), main], className="page")
@@ -37,6 +38,7 @@ def register(app: Dash, auditor: Auditor) -> None:
     network.register(app, auditor)
     layer.register(app, auditor)
     neuron.register(app, auditor)
+    audits.register(app, auditor)
 
 
 def _reduce(app: Dash) -> None:

@@ -96,7 +96,7 @@ def require(module: str) -> ModuleType:
 
 def start(store: Path, *, port: int | None = None) -> Served:
     """Start `python -m dashboard` on a store and wait for the link it prints."""
-    port = port or _free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "dashboard", "--store", str(store), "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     printed = []
@@ -153,7 +153,7 @@ def watched(chromium, served, cookies) -> Iterator[Watched]:
     assert seen.hosts <= {"127.0.0.1", "inline"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -135,7 +135,7 @@ def _logged_in(browser: Any, served: Served) -> list[dict]:
 
 
 @contextmanager
-def _opened(browser: Any, cookies: list[dict], address: str) -> Iterator[tuple[Any, Traffic]]:
+def opened(browser: Any, cookies: list[dict], address: str) -> Iterator[tuple[Any, Traffic]]:
     """A fresh browser profile on an address, with the stopwatch and the traffic counter running."""
     context = browser.new_context(viewport={"width": 1280, "height": 2400})
     context.add_cookies(cookies)
@@ -161,7 +161,7 @@ def _count(traffic: Traffic, event: dict) -> None:
 
 def _prime(browser: Any, served: Served, cookies: list[dict]) -> None:
     """Let the store hold everything that the clicks will ask for."""
-    with _opened(browser, cookies, f"{served.url}/?{PAIR}&label=3") as (page, _):
+    with opened(browser, cookies, f"{served.url}/?{PAIR}&label=3") as (page, _):
         settled(page)
         for label in LABELS:
             choose(page, "label-select", f"^{label}$")
@@ -185,7 +185,7 @@ def settled_for(page: Any, name: str, value: str) -> None:
 def _measured(browser: Any, served: Served, cookies: list[dict], repeats: int) -> list[Series]:
     address = f"{served.url}/?{PAIR}&label=3"
     series = _openings(browser, cookies, address, repeats)
-    with _opened(browser, cookies, f"{address}&layer=layer1.0&channel=0") as (page, traffic):
+    with opened(browser, cookies, f"{address}&layer=layer1.0&channel=0") as (page, traffic):
         settled(page)
         page.wait_for_timeout(1500)
         labels = [f"^{LABELS[k % len(LABELS)]}$" for k in range(repeats)]
@@ -209,7 +209,7 @@ def _openings(browser: Any, cookies: list[dict], address: str, repeats: int) -> 
     names = (("first contentful paint", 500), ("controls usable", 1500), ("network drawn on open", 2500))
     painted, usable, drawn = (Series(name, target) for name, target in names)
     for _ in range(repeats):
-        with _opened(browser, cookies, address) as (page, traffic):
+        with opened(browser, cookies, address) as (page, traffic):
             until(page, "window.stopwatch.opening().drawn > 0")
             found = page.evaluate("window.stopwatch.opening()")
             painted.values.append(found["painted"])

@@ -1,0 +1,54 @@
+/* The audits page: which page is shown, which run is looked at, asked again while any run goes on. */
+(function () {
+  'use strict';
+
+  const { built, byId, fill, onAsk } = window.faultline;
+  const AGAIN = 1500;
+  const RESTING = 10000;
+  let wanted = null;
+  let timer = null;
+
+  const set = (id, data) => window.dash_clientside.set_props(id, { data: { ...data, t: Date.now() } });
+
+  function ask(after) {
+    window.clearTimeout(timer);
+    timer = window.setTimeout(() => { if (wanted) { set('audits-ask', wanted); } }, after);
+  }
+
+  onAsk('page', (view) => {
+    const isShown = view.page === 'audits';
+    document.body.dataset.page = isShown ? 'audits' : 'explain';
+    document.querySelectorAll('[data-page-tab]').forEach((tab) => {
+      tab.setAttribute('aria-current', tab.dataset.pageTab === document.body.dataset.page ? 'page' : 'false');
+    });
+    wanted = isShown ? { run: view.run || null, theme: view.theme } : null;
+    if (isShown) { ask(0); } else { window.clearTimeout(timer); }
+    window.dispatchEvent(new Event('resize'));
+  });
+
+  function draw(facts) {
+    if (!facts) { return; }
+    const open = Boolean(document.querySelector('#audit details[open]'));
+    fill('audit-list', ...facts.list.map(built));
+    fill('audit', ...facts.audit.map(built));
+    if (open) { document.querySelectorAll('#audit details').forEach((node) => { node.open = true; }); }
+    const part = byId('audit-curve-part');
+    if (part.hidden === facts.has_curve) {
+      part.hidden = !facts.has_curve;
+      window.dispatchEvent(new Event('resize'));
+    }
+    ask(facts.again ? AGAIN : RESTING);
+  }
+
+  document.addEventListener('click', (event) => {
+    const tab = event.target.closest?.('[data-page-tab]');
+    const run = event.target.closest?.('[data-run]');
+    const stop = event.target.closest?.('[data-cancel]');
+    if (tab) { set('pick', { page: tab.dataset.pageTab }); }
+    if (run) { set('pick', { run: run.dataset.run }); }
+    if (stop) { set('audit-cancel', { run: stop.dataset.cancel }); }
+  });
+
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.audits = { draw };
+})();

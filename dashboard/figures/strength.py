@@ -1,0 +1,66 @@
+"""Accuracy over the strength of an attack, with intervals, one line per model and attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from dashboard import theme as themes
+from engine import ModelResult
+
+HEIGHT = 240
+DASHES = ("solid", "dot", "dash", "dashdot")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up")
+
+
+def draw(models: Sequence[ModelResult], theme: str) -> go.Figure:
+    """Return the curves of a run; every line has its own dash and symbol, every point its 95 % interval."""
+    colours = themes.palette(theme)
+    figure = go.Figure(layout=_layout(theme))
+    lines = [(model, family) for model in models for family in dict.fromkeys(point.family for point in model.curve)]
+    for k, (model, family) in enumerate(lines):
+        points = [point for point in model.curve if point.family == family and point.accuracy.value is not None]
+        values = [100 * float(point.accuracy.value or 0) for point in points]
+        colour = colours.adversarial if model.role == "candidate" else colours.clean
+        figure.add_trace(
+            go.Scatter(
+                x=[255 * point.epsilon for point in points],
+                y=values,
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [100 * float(p.accuracy.high or 0) - v for p, v in zip(points, values, strict=True)],
+                    "arrayminus": [v - 100 * float(p.accuracy.low or 0) for p, v in zip(points, values, strict=True)],
+                    "thickness": 1,
+                },
+                customdata=[point.accuracy.n for point in points],
+                hovertemplate=f"{model.model}, ε = %{{x:.3g}}/255: %{{y:.1f}} %, n = %{{customdata}}<extra></extra>",
+                mode="lines+markers",
+                line={"color": colour, "width": 2, "dash": DASHES[k % len(DASHES)]},
+                marker={"symbol": SYMBOLS[k % len(SYMBOLS)], "size": 8},
+                name=f"{model.model} · {family}",
+            )
+        )
+    return figure
+
+
+def _layout(theme: str) -> go.Layout:
+    colours = themes.palette(theme)
+    axis = {"gridcolor": colours.line, "zeroline": False, "linecolor": colours.line, "title": {"font": {"size": 12}}}
+    return go.Layout(
+        **themes.layout(theme),
+        height=HEIGHT,
+        margin={"l": 48, "r": 8, "t": 30, "b": 40},
+        showlegend=True,
+        xaxis={**axis, "title": {"text": "strength ε in 1/255"}, "rangemode": "tozero"},
+        yaxis={**axis, "title": {"text": "accuracy in %"}, "range": [-3, 103]},
+        legend={
+            "orientation": "h",
+            "x": 1,
+            "xanchor": "right",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "bgcolor": "rgba(0,0,0,0)",
+        },
+    )

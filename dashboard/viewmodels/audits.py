@@ -1,0 +1,189 @@
+"""Audit runs as they stand on the screen: how far each is, and what one has found so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from engine import ConditionResult, Decision, ModelResult, Pairing, Rate, RunCard, RunView
+
+STATUSES = ("clean_wrong", "fooled", "resisted", "unperturbed", "failed")
+OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told with this many images"}
+MOST_FLOWS = 3
+HOURS, MINUTES = 3600, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One run in the list."""
+
+    run: str
+    name: str
+    about: str
+    state: str
+    share: float
+    """Of its shards that are finished, 0 to 1."""
+    is_running: bool
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One condition of a run."""
+
+    name: str
+    kind: str
+    n: int
+    accuracy: str
+    low: float | None
+    high: float | None
+    value: float | None
+    statuses: str
+    into: str
+    link: str
+    """Query of the page that explains it; empty where it cannot be explained there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One class under one condition."""
+
+    name: str
+    accuracy: str
+    value: float | None
+    has_few: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPart:
+    """Everything of one model of a run."""
+
+    title: str
+    rows: tuple[Row, ...]
+    classes: tuple[ClassRow, ...]
+    """Under the worst case."""
+    warning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One run."""
+
+    line: Line
+    interim: str
+    """What must be said while figures will still change; empty for a finished run."""
+    thresholds: tuple[tuple[str, str, str, str], ...]
+    """Name, what was agreed, what was found, outcome."""
+    models: tuple[ModelPart, ...]
+    pairings: tuple[str, ...]
+
+
+def line(card: RunCard) -> Line:
+    """Return a run's entry in the list."""
+    state, total = card.state, max(1, card.state.total)
+    told = [f"{state.done} of {state.total} parts"]
+    if state.state == "running" and state.rate:
+        told.append(f"{state.rate:.0f} images a second")
+    if state.state == "running" and state.seconds_left is not None:
+        told.append(f"{duration(state.seconds_left)} left")
+    if state.message or card.problem:
+        told.append(card.problem or state.message)
+    about = f"{card.model} · {card.data} · {card.images:,} images" if card.model else ""
+    return Line(card.run, card.name, about, state.state, state.done / total, state.state == "running", " · ".join(told))
+
+
+def panel(view: RunView) -> Panel:
+    """Return a run with all that its finished shards add up to."""
+    state, summary = view.card.state, view.summary
+    interim = ""
+    if summary.is_interim:
+        interim = (
+            f"Interim: {state.done} of {state.total} parts are done. These figures will change; nothing is decided yet."
+        )
+    return Panel(
+        line(view.card),
+        interim,
+        tuple(_threshold(one, is_interim=summary.is_interim) for one in summary.thresholds),
+        tuple(_model(one, view.card.data) for one in summary.models),
+        tuple(_pairing(one) for one in summary.pairings),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the two largest units."""
+    whole = round(seconds)
+    if whole >= HOURS:
+        return f"{whole // HOURS} h {whole % HOURS // MINUTES} min"
+    return f"{whole // MINUTES} min {whole % MINUTES} s" if whole >= MINUTES else f"{whole} s"
+
+
+def rate(found: Rate) -> str:
+    """Return a share with its interval, or that there are no images."""
+    if found.value is None or found.low is None or found.high is None:
+        return "no images"
+    return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _model(found: ModelResult, data: str) -> ModelPart:
+    worst = found.worst_case
+    rows = [_row(one, found.model, data) for one in found.conditions]
+    if worst is not None:
+        rows.append(_row(worst, found.model, data))
+    warning = (
+        ""
+        if found.is_monotone
+        else "Accuracy rises with an attack's strength beyond its intervals: gradients may be masked."
+    )
+    classes = (
+        tuple(ClassRow(one.name, rate(one.accuracy), one.accuracy.value, one.has_few) for one in worst.classes)
+        if worst
+        else ()
+    )
+    return ModelPart(f"{found.model} ({found.role})", tuple(rows), classes, warning)
+
+
+def _row(found: ConditionResult, model: str, data: str) -> Row:
+    statuses = ", ".join(
+        f"{found.statuses[name]} {_status(name, found.kind)}" for name in STATUSES if found.statuses.get(name)
+    )
+    if found.outside_budget:
+        statuses += f", {found.outside_budget} outside their budget, left out"
+    flows = ", ".join(f"{flow.true} → {flow.into} ({flow.images})" for flow in found.confusion[:MOST_FLOWS])
+    accuracy = found.accuracy
+    return Row(
+        found.name, found.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high, accuracy.value, statuses, flows,
+        _link(found, model, data),
+    )  # fmt: skip
+
+
+def _status(name: str, kind: str) -> str:
+    if kind == "clean":
+        return {"unperturbed": "right", "clean_wrong": "wrong"}.get(name, name)
+    return name.replace("_", " ")
+
+
+def _link(found: ConditionResult, model: str, data: str) -> str:
+    if found.kind not in ("attack", "control", "curve"):
+        return ""
+    name, _, settings = found.name.partition(":")
+    told = dict(part.split("=", 1) for part in settings.split(",") if "=" in part)
+    view = {"model": model, "data": data, "attack": name, "epsilon": told.get("eps")}
+    return urlencode({key: value for key, value in view.items() if value})
+
+
+def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str]:
+    asked = found.threshold
+    where = f"{asked.condition}, class {asked.label}" if asked.label else asked.condition
+    agreed = f"{asked.metric} under {where} at least {100 * asked.at_least:g} %"
+    shown = "no images" if found.value is None else (
+        f"{100 * found.value:.1f} % [{100 * (found.low or 0):.1f}, {100 * (found.high or 0):.1f}], n = {found.n}"
+    )  # fmt: skip
+    return asked.name, agreed, shown, "not decided yet" if is_interim else OUTCOMES[found.outcome]
+
+
+def _pairing(found: Pairing) -> str:
+    points = [f"{100 * value:+.1f}".replace("-", "−") for value in (found.difference, found.low, found.high)]
+    return (
+        f"{found.name}: candidate minus baseline {points[0]} points [{points[1]}, {points[2]}], n = {found.n}, "
+        f"exact McNemar p = {found.p_holm:.2g} (Holm)"
+    )

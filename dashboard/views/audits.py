@@ -1,0 +1,181 @@
+"""The audits page: all runs of the store, and one of them with thresholds, conditions, worst case and curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids
+from dashboard.figures import strength as strength_figure
+from dashboard.viewmodels import audits
+from dashboard.viewmodels.audits import Line, ModelPart, Panel, Row
+from dashboard.views import plain
+from dashboard.views.aria import aria, data
+from engine import EngineError, RunView
+
+NONE = (
+    "This store holds no audit yet. Write a plan (an example is engine/demo/plan.toml) and run "
+    "python -m engine audit PLAN.toml --store DIR; this page then shows how far it is and what it finds."
+)
+FEW = "Classes with fewer than 30 images are grey and not to be ranked."
+Ask = Mapping[str, Any] | None
+
+
+def layout() -> html.Section:
+    """Return the page's skeleton; assets/audits.js fills it while the page is shown."""
+    curve = dcc.Graph(
+        id=ids.AUDIT_CURVE,
+        figure=strength_figure.draw((), "light"),
+        config={"displayModeBar": False, "responsive": True},
+        style={"height": strength_figure.HEIGHT},
+    )
+    return html.Section(
+        [
+            dcc.Store(id=ids.AUDITS_ASK),
+            dcc.Store(id=ids.AUDITS_FACTS),
+            dcc.Store(id=ids.AUDIT_CANCEL),
+            html.Div([html.H2("Audits", id="audits-heading")], className="panel-heading"),
+            html.Div(id=ids.AUDIT_LIST, className="audit-list"),
+            html.Div(id=ids.AUDIT, className="audit"),
+            html.Div([html.H3("Accuracy as the attack grows"), curve], id=ids.AUDIT_CURVE_PART, hidden=True),
+        ],
+        id=ids.AUDITS,
+        className="panel audits",
+        **aria(labelledby="audits-heading"),
+    )
+
+
+def register(app: Dash, auditor: Any) -> None:
+    """Connect the page."""
+
+    @app.callback(
+        Output(ids.AUDITS_FACTS, "data"),
+        Output(ids.AUDIT_CURVE, "figure"),
+        Input(ids.AUDITS_ASK, "data"),
+        Input(ids.AUDIT_CANCEL, "data"),
+        prevent_initial_call=True,
+    )
+    def show_audits(stored: Ask, cancelled: Ask) -> tuple[dict[str, Any], go.Figure]:
+        return answer(auditor, stored, cancelled)
+
+    app.clientside_callback(
+        ClientsideFunction("audits", "draw"), Input(ids.AUDITS_FACTS, "data"), prevent_initial_call=True
+    )
+
+
+def answer(auditor: Any, stored: Ask, cancelled: Ask = None) -> tuple[dict[str, Any], go.Figure]:
+    """Return the list and the asked run as plain values, and its curve; a run that is to stop is told so first."""
+    ask = stored or {}
+    problem = _cancelled(auditor, cancelled)
+    cards = auditor.runs()
+    lines = [audits.line(card) for card in cards]
+    known = [card.run for card in cards]
+    run = ask.get("run") if ask.get("run") in known else (known[0] if known else None)
+    theme = "dark" if ask.get("theme") == "dark" else "light"
+    try:
+        view: RunView | None = auditor.run(run) if run else None
+    except EngineError as error:
+        view, problem = None, str(error)
+    facts = {
+        "run": run,
+        "list": plain.pieces(_list(lines, run)),
+        "audit": plain.pieces([*_problem(problem), *(_panel(audits.panel(view)) if view else [])]),
+        "has_curve": bool(view and any(model.curve for model in view.summary.models)),
+        "again": any(line.is_running for line in lines),
+    }
+    return facts, strength_figure.draw(view.summary.models if view else (), theme)
+
+
+def _cancelled(auditor: Any, cancelled: Ask) -> str:
+    run = (cancelled or {}).get("run")
+    if not run or (cancelled or {}).get("is_done"):
+        return ""
+    try:
+        auditor.cancel_run(run)
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
+def _problem(text: str) -> list[Component]:
+    return [html.P(text, className="warning", role="alert")] if text else []
+
+
+def _list(lines: list[Line], chosen: str | None) -> Component:
+    if not lines:
+        return html.P(NONE, className="nothing")
+    heads = ("Run", "About", "State", "Progress", "")
+    rows = [html.Tr(_cells(line, chosen), className="picked" if line.run == chosen else "") for line in lines]
+    return html.Table([html.Thead(html.Tr([html.Th(text, scope="col") for text in heads])), html.Tbody(rows)])
+
+
+def _cells(line: Line, chosen: str | None) -> list[Component]:
+    current = aria(current="true") if line.run == chosen else {}
+    name = html.Button(line.name, className="row-button", title=line.run, **data(run=line.run), **current)
+    stop = [html.Button("Stop", className="plain-button", **data(cancel=line.run))] if line.is_running else []
+    fill = html.Span(className="fill clean", style={"width": f"{100 * line.share:.1f}%"})
+    progress = html.Span([html.Span(fill, className="track"), html.Span(line.told, className="muted")], className="bar")
+    return [html.Th(name, scope="row"), html.Td(line.about), html.Td(line.state), html.Td(progress), html.Td(stop)]
+
+
+def _panel(panel: Panel) -> list[Component]:
+    interim = [html.P(panel.interim, className="interim", role="status")] if panel.interim else []
+    return [
+        html.H3([panel.line.name, html.Span(f" run {panel.line.run[:12]}", className="muted")]),
+        *interim,
+        *_thresholds(panel),
+        *(part for model in panel.models for part in _model(model)),
+        *([html.H3("Candidate against baseline, on the same images")] if panel.pairings else []),
+        *(html.P(text) for text in panel.pairings),
+    ]
+
+
+def _thresholds(panel: Panel) -> list[Component]:
+    if not panel.thresholds:
+        return [html.P("No thresholds were agreed before this run, so it decides nothing.", className="note")]
+    heads = ("Threshold", "Agreed before the run", "Found (Clopper-Pearson)", "Outcome")
+    rows = [html.Tr([html.Th(one[0], scope="row"), *(html.Td(text) for text in one[1:])]) for one in panel.thresholds]
+    return [html.Table([html.Thead(html.Tr([html.Th(text, scope="col") for text in heads])), html.Tbody(rows)])]
+
+
+def _model(model: ModelPart) -> list[Component]:
+    heads = ("Condition", "Images", "Right after it, 95 % interval", "", "How the images ended", "Most often into", "")
+    head = html.Thead(html.Tr([html.Th(text, scope="col") for text in heads]))
+    warning = [html.P(model.warning, className="warning")] if model.warning else []
+    return [
+        html.H3(model.title),
+        *warning,
+        html.Table([head, html.Tbody([_row(row) for row in model.rows])]),
+        *_classes(model),
+    ]
+
+
+def _row(row: Row) -> Component:
+    low, high, value = (100 * (edge or 0.0) for edge in (row.low, row.high, row.value))
+    span = html.Span(className="span", style={"left": f"{low:.2f}%", "width": f"{max(0.5, high - low):.2f}%"})
+    point = html.Span(className="point", style={"left": f"{value:.2f}%"})
+    link = [html.A("Explain", href=f"/?{row.link}")] if row.link else []
+    texts = [html.Td(text) for text in (f"{row.n:,}", row.accuracy)]
+    bar = html.Td(html.Span([span, point], className="interval")) if row.value is not None else html.Td("")
+    return html.Tr(
+        [html.Th(row.name, scope="row"), *texts, bar, html.Td(row.statuses), html.Td(row.into), html.Td(link)],
+        className="worst" if row.kind == "worst-case" else row.kind,
+    )
+
+
+def _classes(model: ModelPart) -> list[Component]:
+    if not model.classes:
+        return []
+    items = [
+        html.Li([html.B(one.name), f" {one.accuracy}"], className="few" if one.has_few else "") for one in model.classes
+    ]
+    note = html.P(FEW, className="note") if any(one.has_few for one in model.classes) else ""
+    return [
+        html.Details(
+            [html.Summary("Worst case by class"), html.Ul(items, className="by-class"), note], className="twin"
+        )
+    ]

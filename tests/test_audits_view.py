@@ -1,0 +1,162 @@
+"""The audits page: every run with how far it is, and one run's figures exactly as its rows add up to."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import parse_qs
+
+import pytest
+
+from dashboard.figures import strength as strength_figure
+from dashboard.viewmodels import audits as model
+from dashboard.views import audits as view
+from engine import RunCard
+from engine.audit import watching
+from engine.audit.runs import State
+from tests import audits, fakes
+
+PLAN = (
+    audits.PLAN.replace(
+        'model = "digits-standard"', 'name = "<b>A & B</b>"\nmodel = "digits-standard"\nbaseline = "digits-robust"'
+    )
+    + '\n[curve]\nattack = "fgsm-linf"\nepsilons = ["4/255", "8/255"]\n'
+)
+
+
+class Watched(fakes.FakeAuditor):
+    """The page's questions answered from a real store."""
+
+    def __init__(self, store) -> None:
+        self.store = store
+
+    def runs(self):
+        return watching.listed(self.store)
+
+    def run(self, run):
+        return watching.view(self.store, run)
+
+    def cancel_run(self, run):
+        watching.cancel(self.store, run)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return audits.fill(tmp_path_factory.mktemp("audits") / "store")
+
+
+@pytest.fixture(scope="module")
+def finished(store):
+    return audits.drive(store, audits.planned(store, PLAN))[0]
+
+
+@pytest.fixture
+def auditor(store, finished):
+    return Watched(store)
+
+
+def text(facts) -> str:
+    return json.dumps([facts["list"], facts["audit"]], ensure_ascii=False)
+
+
+def test_an_empty_store_says_how_to_begin():
+    facts, figure = view.answer(fakes.FakeAuditor(), None)
+    assert "python -m engine audit" in text(facts)
+    assert (facts["run"], facts["again"], facts["has_curve"], len(figure.data)) == (None, False, False, 0)
+
+
+def test_every_rate_of_a_finished_run_stands_there_with_its_interval(auditor, finished):
+    facts, _ = view.answer(auditor, {"run": finished.id})
+    summary = watching.view(auditor.store, finished.id).summary
+    shown = text(facts)
+    for one in summary.models:
+        for condition in (*one.conditions, one.worst_case):
+            assert condition.name in shown
+            assert model.rate(condition.accuracy) in shown
+    assert "Interim" not in shown
+    assert any(told in shown for told in model.OUTCOMES.values())
+
+
+def test_markup_in_a_plans_name_stays_text(auditor, finished):
+    shown = view.answer(auditor, {"run": finished.id})[0]["list"]
+    assert "<b>A & B</b>" in json.dumps(shown)
+    assert all(piece["tag"] == "table" for piece in shown)
+
+
+def test_the_curve_carries_every_point_of_both_models(auditor, finished):
+    facts, figure = view.answer(auditor, {"run": finished.id})
+    points = [point for one in watching.view(auditor.store, finished.id).summary.models for point in one.curve]
+    assert facts["has_curve"]
+    assert sum(len(trace.x) for trace in figure.data) == len(points)
+    assert sorted(value for trace in figure.data for value in trace.y) == pytest.approx(
+        sorted(100 * point.accuracy.value for point in points)
+    )
+    assert len({(trace.line.dash, trace.line.color) for trace in figure.data}) == len(figure.data)
+
+
+def test_an_attack_leads_to_the_page_that_explains_it(auditor, finished):
+    rows = model.panel(auditor.run(finished.id)).models[0].rows
+    attack = next(row for row in rows if row.kind == "attack")
+    assert parse_qs(attack.link) == {
+        "model": ["digits-standard"], "data": ["digits"], "attack": ["fgsm-linf"], "epsilon": ["24/255"],
+    }  # fmt: skip
+    assert next(row for row in rows if row.kind == "clean").link == ""
+
+
+def test_a_class_with_few_images_is_marked_so(auditor, finished):
+    classes = model.panel(auditor.run(finished.id)).models[0].classes
+    assert classes
+    assert all(one.has_few for one in classes)
+    assert "few" in text(view.answer(auditor, {"run": finished.id})[0])
+
+
+def test_an_unknown_run_shows_the_first_one(auditor, finished):
+    assert view.answer(auditor, {"run": "../../etc"})[0]["run"] == finished.id
+
+
+def card(state: State) -> RunCard:
+    return RunCard("ab" * 32, "Plan", "m", "d", 1000, state)
+
+
+def test_a_run_that_goes_on_says_rate_and_time_left_and_is_asked_again():
+    line = model.line(card(State("ab" * 32, "running", 3, 12, 41.6, 3725.0)))
+    assert line.is_running
+    assert line.share == 0.25
+    assert line.told == "3 of 12 parts · 42 images a second · 1 h 2 min left"
+
+
+def test_a_run_whose_driver_vanished_says_so_and_cannot_be_stopped():
+    line = model.line(card(State("ab" * 32, "interrupted", 3, 12, message="The process that drove the run ended.")))
+    assert not line.is_running
+    assert "ended" in line.told
+    assert "Stop" not in json.dumps(view.plain.pieces(view._list([line], None)))
+
+
+def test_unfinished_figures_are_interim_and_decide_nothing(store):
+    manifest = audits.planned(store, PLAN.replace("count = 6", "count = 8"))
+    stopped = audits.drive(store, manifest, before=stop_after(3))[0]
+    facts, _ = view.answer(Watched(store), {"run": stopped.id})
+    assert "Interim: " in text(facts)
+    assert "not decided yet" in text(facts)
+
+
+def stop_after(pieces: int):
+    """Return what lets the first pieces be made and all later ones vanish."""
+    seen = []
+
+    def before(_task: object) -> bool:
+        seen.append(1)
+        return len(seen) <= pieces
+
+    return before
+
+
+def test_stopping_asks_the_driver_and_an_unknown_run_is_told(auditor, finished):
+    view.answer(auditor, {"run": finished.id}, {"run": finished.id})
+    assert finished.place.cancel.is_file()
+    facts, _ = view.answer(auditor, {"run": finished.id}, {"run": "x"})
+    assert "No run is called" in text(facts)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_curve_follows_the_theme(theme):
+    assert strength_figure.draw((), theme).layout.paper_bgcolor == strength_figure.themes.palette(theme).panel
