@@ -81,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as empty:
         store = options.store or Path(empty) / "store"
         sys.stdout.write(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores\n")
-        with _running(store) as served, launch(browser_path()) as browser:
-            cookies = _logged_in(browser, served)
+        with running(store) as served, launch(browser_path()) as browser:
+            cookies = logged_in(browser, served)
             _prime(browser, served, cookies)
             series = _measured(browser, served, cookies, REPEATS)
             series += _memory(served)
@@ -116,7 +116,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 @contextmanager
-def _running(store: Path) -> Iterator[Served]:
+def running(store: Path) -> Iterator[Served]:
     served = start(store)
     try:
         yield served
@@ -124,7 +124,7 @@ def _running(store: Path) -> Iterator[Served]:
         stop(served)
 
 
-def _logged_in(browser: Any, served: Served) -> list[dict]:
+def logged_in(browser: Any, served: Served) -> list[dict]:
     context = browser.new_context()
     page = context.new_page()
     page.goto(served.link)
