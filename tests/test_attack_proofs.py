@@ -1,8 +1,15 @@
-"""Attacks on real CIFAR-10 networks: the figures that others have published for the same weights and images."""
+"""Attacks on real CIFAR-10 networks: the figures that others have published for the same weights and images.
+
+`pytest tests/test_attack_proofs.py --log-cli-level=INFO` prints every figure with its n and interval.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import time
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine import images, keys
-from engine.attacks import catalogue, run
+from engine import credibility, images, keys, statistics
+from engine.attacks import catalogue, gradient, run
+from engine.attacks.cascade import Batch
+from engine.attacks.isolation import isolated
 from engine.models import architectures
 from engine.models import bundle as bundles
 from engine.models.bundle import Identity, Preprocessing
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+LOG = logging.getLogger(__name__)
 COUNT = 500
 BLOCK = 100
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,6 +44,12 @@ pytestmark = [
 def robust_network(name: str):
     network = architectures.build(name, load_file(SHARED / "weights_robust" / f"{name}.safetensors"), len(CLASSES))
     return bundles.bundle(network, Preprocessing(3, (32, 32), MEAN, STD), Identity(CLASSES, name))
+
+
+def standard_network():
+    network = architectures.build("cifar_resnet20", load_file(SHARED / "weights" / "resnet20.safetensors"), 10)
+    usual = Preprocessing(3, (32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return bundles.bundle(network, usual, Identity(CLASSES, "resnet20"))
 
 
 def first(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,6 +77,87 @@ def test_pgd_20_leaves_the_robust_accuracy_that_is_stated_for_these_weights(name
     """Shares of the first 500 images, from the data's README: 20 steps of 2.5 epsilon / 20 from one random start."""
     bundle = robust_network(name)
     for epsilon, share in zip((2, 4, 8), stated, strict=True):
-        found = resisted(bundle, f"pgd-linf:eps={epsilon}/255,steps=20").mean()
-        print(f"{name} PGD-20 at {epsilon}/255: {found:.3f}, stated {share:.3f}, n = {COUNT}")
-        assert found == pytest.approx(share, abs=0.02)
+        found = statistics.proportion(resisted(bundle, f"pgd-linf:eps={epsilon}/255,steps=20"))
+        LOG.info(f"{name} PGD-20 at {epsilon}/255: {found}, stated {share:.3f}")
+        assert found.value == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.slow
+def test_apgd_t_leaves_no_more_than_pgd_20():
+    bundle = robust_network("resnet4b")
+    pgd, apgd = (resisted(bundle, one, 100) for one in ("pgd-linf:eps=2/255,steps=20", "apgd-t:eps=2/255"))
+    LOG.info(f"resnet4b at 2/255: PGD-20 {statistics.proportion(pgd)}, APGD-T {statistics.proportion(apgd)}")
+    assert apgd.sum() <= pgd.sum()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("identifier", "rounds"), [("fgsm-linf", 30), ("pgd-linf", 12), ("pgd-linf:steps=20", 6)])
+def test_an_attack_takes_hardly_longer_than_its_forward_and_backward_passes(identifier, rounds):
+    """Processor time of the ascent against a bare loop of as many passes, in turns; of each the fastest round counts."""
+    bundle, (pictures, labels), spec = standard_network(), first(40), catalogue.attack(identifier)
+    with torch.no_grad():
+        right = (bundle.logits(pictures).argmax(dim=1) == labels).nonzero()[:32, 0]
+    pictures, labels = pictures[right], labels[right]
+    ascent, seeds = gradient.ascent_of(spec), torch.arange(len(right))
+
+    def bare() -> None:
+        points = pictures
+        for _ in range(ascent.steps):
+            points = points.detach().requires_grad_()
+            loss = torch.nn.functional.cross_entropy(bundle.logits(points), labels, reduction="sum")
+            torch.autograd.grad(loss, points)
+
+    def climb() -> None:
+        task = gradient.Task(pictures, labels, gradient.start_of(spec, pictures, seeds))
+        gradient.ascend(bundle, task, ascent, gradient.accept_none)
+
+    def whole() -> None:
+        run.run(bundle, pictures, labels, spec, seeds, samples=tuple(map(str, range(len(right)))))
+
+    with isolated(bundle.network):
+        bare(), climb()
+        found = [(_seconds(bare), _seconds(climb), _seconds(whole)) for _ in range(rounds)]
+    plain, climbing, total = (min(seconds) for seconds in zip(*found, strict=True))
+    LOG.info(
+        f"{catalogue.identify(spec)}: {climbing / plain:.3f} times the bare loop, with both judgements "
+        f"{total / plain:.3f}; fastest of {rounds} rounds, {1000 * plain:.0f} ms"
+    )
+    assert climbing / plain <= 1.1
+
+
+class Masked:
+    """A network with masked gradients."""
+
+    def __init__(self, bundle, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.network, self.classes, self.device, self.logits = bundle.network, bundle.classes, bundle.device, answer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["standard", "robust", "scaled", "quantised"])
+def test_credibility_checks_expose_masked_gradients_on_cifar(case):
+    plain, robust = standard_network(), robust_network("resnet4b")
+    models = {
+        "standard": plain,
+        "robust": robust,
+        "scaled": Masked(plain, lambda given: 1000 * plain.logits(given)),
+        "quantised": Masked(plain, lambda given: plain.logits((given * 8).round() / 8)),
+    }
+    count = 48
+    pictures, labels = first(count)
+    reference = credibility.Reference("other", robust if case == "standard" else plain)
+    found = credibility.check(
+        models[case],
+        Batch(pictures, labels, tuple(map(str, range(count)))),
+        credibility.Setup(case, Fraction(8, 255)),
+        reference,
+    )
+    LOG.info(f"{case}: {found.verdict}, failing {found.with_outcome('fail')}, n = {count}")
+    expected = {"G4", "G6", "G8", "G10", "G11"} if case in ("scaled", "quantised") else set()
+    assert set(found.with_outcome("fail")) - {"G14"} == expected
+    assert found.with_outcome("not run") == ()
