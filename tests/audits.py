@@ -110,6 +110,9 @@ class Inline:
     def forgive(self, key: str) -> None:
         self.failures.pop(key, None)
 
+    def close(self) -> None:
+        return
+
 
 def drive(store: Store, manifest: Manifest, before: Any = None) -> tuple[Run, State, Inline]:
     """Drive a run to its end, one piece after another."""

@@ -19,7 +19,7 @@ from engine.audit.catalogue import Catalogue
 from engine.audit.runs import Run
 from engine.data import catalogue as data_catalogue
 from engine.data.intake import Images
-from engine.errors import BadInput, StoreError
+from engine.errors import BadInput, StoreError, UnknownName
 from engine.records import ExaminationRequest
 from engine.store import Store, durable, envelope
 from engine.store.dataset import image_hash
@@ -364,6 +364,6 @@ def test_the_cube_answers_as_the_shards_do(undisturbed):
 
 
 def test_a_run_that_is_not_there_is_refused(store):
-    with pytest.raises(StoreError):
+    with pytest.raises(UnknownName):
         Run.open(store, "0" * 32)
     assert places.listed(store.root) == []

@@ -11,10 +11,10 @@ import numpy as np
 
 from engine import keys, serial
 from engine.attacks import catalogue
-from engine.audit import versions
+from engine.audit import places, versions
 from engine.audit.places import Place
 from engine.audit.plan import CLEAN, NO_METHOD, AuditPlan, Images
-from engine.errors import BadInput, StoreError
+from engine.errors import BadInput, StoreError, UnknownName
 from engine.store import Dataset, Store, durable
 
 Role = Literal["candidate", "baseline"]
@@ -180,7 +180,9 @@ def parse(content: bytes, run: str) -> Manifest:
 
 
 def read(place: Place) -> Manifest:
-    """Return the manifest of a run, checked against the run's id. Raises StoreError."""
+    """Return the manifest of a run, checked against the run's id. Raises UnknownName, StoreError."""
+    if not place.manifest.is_file():
+        raise UnknownName("run", place.run, places.listed(place.folder.parent.parent))
     with durable.disk_errors("reading a run"):
         status = place.manifest.stat()
         return _read(place, status.st_mtime_ns, status.st_size)

@@ -259,6 +259,8 @@ def _premade(table: Table, store: Store) -> Premade:
     table.only("name", "data", "norm", "epsilon")
     name, epsilon = table.text("name"), table.text("epsilon")
     table.checked(lambda: names.require_name("pre-made set", name), "name")
+    if name in (CLEAN, WORST_CASE):
+        raise table.wrong(f"'{name}' already means something else; choose another name", "name")
     table.checked(lambda: settings.read_fraction("epsilon", epsilon), "epsilon")
     return Premade(name, _data(table, store), table.choice("norm", ("linf", "l2"), "linf"), epsilon)
 

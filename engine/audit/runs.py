@@ -188,8 +188,7 @@ class _Driver:
 
     def _reconcile(self) -> None:
         """Read what is done from the files: the catalogue may lag behind them, and a file may have been damaged."""
-        for folder in (self.place.folder, *self.place.shards.glob("*")):
-            durable.sweep(folder)
+        self._sweep()
         entries = []
         for piece in self.pieces:
             try:
@@ -199,6 +198,11 @@ class _Driver:
                 self.waiting.append(piece)
         self.done = len(entries)
         self.catalogue.reconcile(self.run.id, entries)
+
+    def _sweep(self) -> None:
+        """Remove what workers that died while writing left behind."""
+        for folder in (self.place.folder, *self.place.shards.glob("*")):
+            durable.sweep(folder)
 
     def _may_go_on(self) -> bool:
         return len(self.failures) < FAILURES and not self.place.cancel.exists()
@@ -240,6 +244,7 @@ class _Driver:
 
     def _ended(self) -> State:
         """Finished only if nothing is undone: the work may also have ended because a scheduler died or was told to stop."""
+        self._sweep()
         if self.done == len(self.pieces):
             results.seal(self.place, self.run.manifest)
             self.catalogue.log(self.run.id, "finished", results.seal_hash(self.place))

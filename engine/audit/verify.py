@@ -65,11 +65,7 @@ def verify(store: Store, run: str, *, images: int, seed: int) -> Verification:
     damaged, whole = _damaged_shards(place, manifest)
     damaged += _damaged_result(place, manifest, is_comparable=not damaged) + _damaged_log(store)
     state = "finished" if results.is_finished(place) else "interrupted"
-    found = (
-        ()
-        if damaged
-        else tuple(_replicated(store, (place, manifest), one, images, seed) for one in manifest.conditions)
-    )
+    found = () if damaged else _replicated(store, (place, manifest), images, seed)
     agreed = all(one.same_answer >= LEAST_AGREEMENT * one.images for one in found)
     return Verification(run, state, tuple(damaged), whole, found, agreed and not damaged and state == "finished")
 
@@ -129,20 +125,23 @@ def _damaged_log(store: Store) -> list[str]:
     return []
 
 
-def _replicated(store: Store, run: tuple[Place, Manifest], condition: Condition, images: int, seed: int) -> Replicated:
-    """Compute a random sample again, without its batch mates, and compare."""
+def _replicated(store: Store, run: tuple[Place, Manifest], images: int, seed: int) -> tuple[Replicated, ...]:
+    """Compute a random sample of every condition again, without its batch mates, and compare."""
     from engine.models import load
 
     place, manifest = run
-    count = len(manifest.images.samples)
-    chosen = np.sort(np.random.default_rng(seed).permutation(count)[:images])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(manifest.images.samples))[:images])
     if not len(chosen):
-        return Replicated(condition.name, condition.role, 0, 0, 0, 0.0)
-    bundle = load.bundle(store, manifest.model(condition.role).name)
-    blocks.require_fit(manifest, condition, bundle)
-    subject = blocks.Subject(bundle, store.dataset(manifest.images.data), manifest, condition)
-    again = blocks.compute(subject, store, [int(k) for k in chosen], lambda _done: None).rows
-    return _compared(condition, _stored(place, manifest, condition, chosen), again)
+        return ()
+    bundles = {one.role: load.bundle(store, one.name) for one in manifest.models}
+    found = []
+    for condition in manifest.conditions:
+        bundle = bundles[condition.role]
+        blocks.require_fit(manifest, condition, bundle)
+        subject = blocks.Subject(bundle, store.dataset(manifest.images.data), manifest, condition)
+        again = blocks.compute(subject, store, [int(k) for k in chosen], lambda _done: None).rows
+        found.append(_compared(condition, _stored(place, manifest, condition, chosen), again))
+    return tuple(found)
 
 
 def _stored(place: Place, manifest: Manifest, condition: Condition, chosen: np.ndarray) -> Rows:
