@@ -149,7 +149,9 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
 def _group(group: GroupDatapath, found: Examination) -> dict[str, Any]:
     excess = np.concatenate(group.specific)
     places = [(site.name, channel) for site in found.sites for channel in range(site.channels)]
-    strongest = [k for k in np.argsort(-excess, kind="stable")[:SPECIFIC] if excess[k] > 0]
+    claimable = np.repeat([site.is_claimable for site in found.sites], [site.channels for site in found.sites])
+    order = np.argsort(-np.where(claimable, excess, -np.inf), kind="stable")
+    strongest = [k for k in order[:SPECIFIC] if claimable[k] and excess[k] > 0]
     return {
         "name": group.name,
         "images": group.images,

@@ -179,6 +179,9 @@ def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp
             low <= share <= high for low, share, high in zip(held["low"], held["carried"], held["high"], strict=True)
         )
         assert all(item["excess"] > 0 for item in one["specific"])
+        assert not {site.name for site in digits[0].sites if not site.is_claimable} & {
+            item["site"] for item in one["specific"]
+        }
         excesses = [item["excess"] for item in one["specific"]]
         assert excesses == sorted(excesses, reverse=True)
     with np.load(tmp_path / "group" / "arrays.npz", allow_pickle=False) as arrays:

@@ -99,11 +99,15 @@ def grouped(name, sites, excess):
 
 def test_a_group_is_held_to_its_held_out_images_and_its_special_maps_are_named():
     found = fakes.examination(replace(REQUEST, samples=("00004", "00014")))
-    made = (grouped("clean", found.sites, {(1, 3): 0.2, (2, 7): 0.9}), grouped("adversarial", found.sites, {}))
+    made = (
+        grouped("clean", found.sites, {(0, 1): 5.0, (1, 3): 0.2, (2, 7): 0.9}),
+        grouped("adversarial", found.sites, {}),
+    )
     lost = replace(found, adversarial=replace(found.adversarial, carries_at=None))
     held, special = certificate.build(lost, Certificates(groups=Groups(made, (0, 1)))).checks[-2:]
     assert (held.name, held.clean) == ("Held-out images", "75 % of 8 [41 %, 93 %] with 16 maps (random 10 %)")
     assert held.adversarial == "100 % of 8 [68 %, 100 %] with 32 maps (random 20 %)"
+    # The stem is left out of claims, however much it exceeds.
     assert special.clean == f"{found.sites[2].name} map 7, {found.sites[1].name} map 3"
     assert special.adversarial == "none"
 

@@ -181,11 +181,9 @@ def _held_out(group: GroupDatapath | None, datapath: Datapath) -> str:
 def _special(group: GroupDatapath | None, examination: Examination) -> str:
     if group is None:
         return NOT_RUN
-    found = sorted(
-        ((float(excess), site.name, channel) for site, row in zip(examination.sites, group.specific, strict=True)
-         for channel, excess in enumerate(row) if excess > 0),
-        key=lambda one: -one[0],
-    )  # fmt: skip
+    rows = [(site.name, row) for site, row in zip(examination.sites, group.specific, strict=True) if site.is_claimable]
+    found = [(float(excess), name, channel) for name, row in rows for channel, excess in enumerate(row) if excess > 0]
+    found.sort(key=lambda one: -one[0])
     return ", ".join(f"{site} map {channel}" for _, site, channel in found[:NAMED]) or "none"
 
 
