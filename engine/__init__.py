@@ -6,6 +6,7 @@ import os
 # (measured: one pair 70 s instead of 3 s). Read when torch is loaded, so it is set here, before anything can load it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from engine.audit.credibility import CHECKS, LIMITS, Credibility
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.watching import RunCard, RunView
 from engine.auditor import Auditor
@@ -48,7 +49,9 @@ from engine.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "CHECKS",
     "DOUBTS",
+    "LIMITS",
     "Answer",
     "AttackCard",
     "Auditor",
@@ -60,6 +63,7 @@ __all__ = [
     "Comparison",
     "ConditionResult",
     "Connection",
+    "Credibility",
     "Cross",
     "CurvePoint",
     "Datapath",

@@ -11,6 +11,7 @@ import numpy as np
 from engine import certificate_parts, keys, methods, work
 from engine.attacks import catalogue
 from engine.audit import watching
+from engine.audit.credibility import Credibility
 from engine.audit.watching import RunCard, RunView
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.feature_records import Responses, Synthesis
@@ -43,6 +44,7 @@ DOING: Final = {
     "gallery": "collecting the top patches",
     "synthesis": "making the picture of a feature map",
     "responses": "attacking at growing strength",
+    "credibility": "checking how far the attacks can be believed",
     "demo": "adding the demo",
 }
 
@@ -221,6 +223,24 @@ class Auditor:
             self._runs[run] = held
         return dataclasses.replace(held[1], card=dataclasses.replace(held[1].card, state=now))
 
+    def credibility(self, run: str) -> Answer[Credibility]:
+        """Return the credibility checks of a run's candidate, on some of the run's images at its largest pixel budget.
+
+        The baseline's adversarial images are those that are transferred. Raises UnknownName, StoreError.
+        """
+        found = watching.checked(self._store, run)
+        reference = self._store.model_card(found.reference) if found.reference else None
+        request = work.CredibilityRequest(
+            found.model,
+            found.data,
+            found.samples,
+            found.epsilon,
+            found.reference,
+            work.model_key(reference) if reference else "",
+        )
+        asked = Asked("credibility", self._key("credibility", request), request, "gallery", DOING["credibility"])
+        return self._answer(asked, Credibility)
+
     def cancel_run(self, run: str) -> None:
         """Ask whoever drives a run to stop between two batches; raises UnknownName, BadInput, StoreError."""
         watching.cancel(self._store, run)
@@ -277,7 +297,11 @@ class Auditor:
             Asked("certificate", _part_key(examination, part), request, "certificate", doing), Certificates, 0
         )
 
-    def _key(self, kind: str, request: RosterRequest | ExaminationRequest | work.Place | work.FeatureRequest) -> str:
+    def _key(
+        self,
+        kind: str,
+        request: RosterRequest | ExaminationRequest | work.Place | work.FeatureRequest | work.CredibilityRequest,
+    ) -> str:
         """Key of a result: all that it depends on. Raises UnknownName for a model or data set that is not there."""
         model = work.model_key(self._store.model_card(request.model))
         data = work.data_key(self._store.data_card(request.data))

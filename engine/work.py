@@ -64,6 +64,21 @@ class ResponsesRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class CredibilityRequest:
+    """A model, the images it is attacked on, and the model whose adversarial images are transferred to it."""
+
+    model: str
+    data: str
+    samples: tuple[str, ...]
+    epsilon: str
+    """Budget, for example `8/255`."""
+    reference: str
+    """Name of a stored model, or empty for none."""
+    reference_key: str
+    """All that a result depends on in the reference."""
+
+
+@dataclass(frozen=True, slots=True)
 class Nothing:
     """The request of a task that needs none."""
 
@@ -85,6 +100,7 @@ Request = (
     | Place
     | FeatureRequest
     | ResponsesRequest
+    | CredibilityRequest
     | Nothing
     | ShardRequest
 )
@@ -177,7 +193,7 @@ LOADED: Final = Bundles()
 
 
 def _both(
-    inputs: Inputs, request: RosterRequest | ExaminationRequest | Place | FeatureRequest
+    inputs: Inputs, request: RosterRequest | ExaminationRequest | Place | FeatureRequest | CredibilityRequest
 ) -> tuple[ModelBundle, Dataset]:
     return LOADED.bundle(inputs, request.model), inputs.store.dataset(request.data)
 
@@ -252,6 +268,19 @@ def _responses(inputs: Inputs, request: ResponsesRequest) -> None:
         inputs.store.records.write("responses", inputs.key, found)
 
 
+def _credibility(inputs: Inputs, request: CredibilityRequest) -> None:
+    from engine import credibility_task
+    from engine.credibility import Reference
+
+    if inputs.store.records.has("credibility", inputs.key):
+        return
+    bundle, dataset = _both(inputs, request)
+    name = request.reference
+    reference = Reference(name, LOADED.bundle(inputs, name)) if name else None
+    found = credibility_task.check(bundle, dataset, request.samples, request.epsilon, reference, inputs.report)
+    inputs.store.records.write("credibility", inputs.key, found)
+
+
 def _demo(inputs: Inputs, request: Nothing) -> None:  # noqa: ARG001 (every computation is called the same way)
     from engine import demo
 
@@ -283,6 +312,7 @@ KINDS: Final[dict[str, Kind]] = {
     "gallery": Kind(Place, _gallery),
     "synthesis": Kind(FeatureRequest, _synthesis),
     "responses": Kind(ResponsesRequest, _responses),
+    "credibility": Kind(CredibilityRequest, _credibility),
     "demo": Kind(Nothing, _demo),
     "shard": Kind(ShardRequest, _shard),
 }

@@ -10,8 +10,9 @@ import pytest
 from dashboard.figures import strength as strength_figure
 from dashboard.viewmodels import audits as model
 from dashboard.views import audits as view
-from engine import RunCard
+from engine import CHECKS, Answer, Credibility, RunCard
 from engine.audit import watching
+from engine.audit.credibility import CheckResult, Conditions
 from engine.audit.runs import State
 from tests import audits, fakes
 
@@ -34,6 +35,9 @@ class Watched(fakes.FakeAuditor):
 
     def run(self, run):
         return watching.view(self.store, run)
+
+    def credibility(self, run):
+        return Answer("working", None, 0, 0, "Checking")
 
     def cancel_run(self, run):
         watching.cancel(self.store, run)
@@ -160,3 +164,46 @@ def test_stopping_asks_the_driver_and_an_unknown_run_is_told(auditor, finished):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_curve_follows_the_theme(theme):
     assert strength_figure.draw((), theme).layout.paper_bgcolor == strength_figure.themes.palette(theme).panel
+
+
+def credibility(*outcomes: str) -> Credibility:
+    """Checks that came out so in turn; the rest passed."""
+    given = [*outcomes, *["pass"] * (len(CHECKS) - len(outcomes))]
+    results = tuple(
+        CheckResult(one.name, outcome, f"said of {one.name}") for one, outcome in zip(CHECKS, given, strict=True)
+    )
+    return Credibility(results, 64, "24/255", Conditions("x", (), (), 0, 64, "cpu", "float32", 2, "digits-robust"))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "start"),
+    [
+        (("fail", "not run"), "These attacks must not be believed"),
+        (("not run",), "Nothing speaks against these attacks, but not"),
+        ((), "Nothing speaks against these attacks: 16"),
+    ],
+)
+def test_the_verdict_says_what_failed_and_what_was_not_run(outcomes, start):
+    found = model.believed(Answer("ready", credibility(*outcomes)))
+    assert found.verdict.startswith(start)
+    assert [one[1] for one in found.checks][: len(outcomes)] == list(outcomes)
+    assert "transfer from digits-robust" in found.about
+
+
+@pytest.mark.parametrize("state", ["working", "failed"])
+def test_checks_that_are_not_there_read_as_not_run(state):
+    found = model.believed(Answer(state, None, message="The worker died."))
+    assert {one[1] for one in found.checks} == {"not run"}
+    assert "The worker died." in found.verdict
+
+
+def test_the_checks_of_a_run_are_made_on_its_own_images_at_its_largest_budget(store, finished):
+    found = watching.checked(store, finished.id)
+    assert set(found.samples) <= set(finished.manifest.images.samples)
+    assert (found.model, found.reference, found.epsilon) == ("digits-standard", "digits-robust", "8/85")
+
+
+def test_the_page_shows_all_sixteen_and_asks_again_while_they_are_made(auditor, finished):
+    facts, _ = view.answer(auditor, {"run": finished.id})
+    assert all(f"{one.name} {one.title}" in text(facts) for one in CHECKS)
+    assert facts["again"]

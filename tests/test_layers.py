@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.errors", "engine.version", "engine.told", "engine.audit_options"),
     ("engine.selection", "engine.keys"),
-    ("engine.certificate_records", "engine.feature_records"),
+    ("engine.certificate_records", "engine.feature_records", "engine.audit.credibility"),
     ("engine.records",),
     (
         "engine.settings",
@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.connections", "engine.datapaths"),
     ("engine.demo",),
     ("engine.examination",),
-    ("engine.features", "engine.rosters", "engine.evidence", "engine.shards"),
+    ("engine.features", "engine.rosters", "engine.evidence", "engine.shards", "engine.credibility_task"),
     ("engine.shard_work", "engine.audit.verify"),
     ("engine.kinship",),
     ("engine.certificates",),
@@ -71,7 +71,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 BELOW_THE_LINE = (
     "engine.attacks", "engine.models", "engine.tracing", "engine.connections", "engine.datapaths", "engine.demo",
-    "engine.examination", "engine.features", "engine.rosters", "engine.evidence", "engine.kinship", "engine.certificates",
+    "engine.credibility_task", "engine.examination", "engine.features", "engine.rosters", "engine.evidence", "engine.kinship", "engine.certificates",
     "engine.evaluation",
     "engine.benchmark", "engine.report_files", "engine.shards", "engine.shard_work", "engine.audit.verify",
     "engine.credibility",

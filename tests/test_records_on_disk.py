@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine import keys, serial
+from engine.audit.credibility import CheckResult, Conditions, Credibility, Figure
 from engine.errors import StoreError
 from engine.records import (
     Certificate,
@@ -34,6 +35,14 @@ RECORDS = {
     "roster": AUDITOR.roster(RosterRequest("digits-standard", "digits", "pgd-linf:eps=0.05", 3)).value,
     "certificate": AUDITOR.certificates(REQUEST).value,
     "gallery": AUDITOR.gallery("digits-standard", "digits").value,
+    "synthesis": AUDITOR.synthesis("digits-standard", "digits", "layer3.1", 3).value,
+    "responses": AUDITOR.responses("fake00001").value,
+    "credibility": Credibility(
+        (CheckResult("G4", "fail", "Zero gradients.", (Figure("images", 3.0),)),),
+        64,
+        "8/255",
+        Conditions("model", ("fgsm-linf:eps=8/255",), ("torch 2.15.0",), 0, 64, "cpu", "float32", 2),
+    ),
 }
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from engine import ConditionResult, Decision, ModelResult, Pairing, Rate, RunCard, RunView
+from engine import (
+    CHECKS,
+    LIMITS,
+    Answer,
+    ConditionResult,
+    Credibility,
+    Decision,
+    ModelResult,
+    Pairing,
+    Rate,
+    RunCard,
+    RunView,
+)
 
 STATUSES = ("clean_wrong", "fooled", "resisted", "unperturbed", "failed")
 OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told with this many images"}
@@ -66,6 +78,16 @@ class ModelPart:
 
 
 @dataclass(frozen=True, slots=True)
+class Believed:
+    """How far the attacks of a run can be believed: one line per check, and what stands above and below them."""
+
+    verdict: str
+    checks: tuple[tuple[str, str, str, str], ...]
+    """Name and title, outcome, what was found, and when it fails."""
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """One run."""
 
@@ -107,6 +129,35 @@ def panel(view: RunView) -> Panel:
         tuple(_model(one, view.card.data) for one in summary.models),
         tuple(_pairing(one) for one in summary.pairings),
     )
+
+
+def believed(answer: Answer[Credibility]) -> Believed:
+    """Return the credibility panel; what was not run never reads as passed."""
+    found = answer.value
+    if found is None:
+        why = answer.message or "not run yet"
+        state = "could not be made" if answer.state == "failed" else "are being made"
+        return Believed(
+            f"The checks {state}: {why}",
+            tuple((f"{c.name} {c.title}", "not run", "", c.fails_when) for c in CHECKS),
+            LIMITS,
+        )
+    titles = {check.name: check for check in CHECKS}
+    checks = tuple(
+        (f"{one.check} {titles[one.check].title}", one.outcome, one.sentence, titles[one.check].fails_when)
+        for one in found.results
+    )
+    counts = {outcome: len(found.with_outcome(outcome)) for outcome in ("pass", "fail", "not run")}
+    told = f"{counts['pass']} passed, {counts['fail']} failed, {counts['not run']} not run"
+    verdict = {
+        "fail": f"These attacks must not be believed: {told}.",
+        "incomplete": f"Nothing speaks against these attacks, but not every check was run: {told}.",
+        "pass": f"Nothing speaks against these attacks: {told}.",
+    }[found.verdict]
+    where = found.conditions
+    transferred = f", transfer from {where.reference}" if where.reference else ""
+    made = f"seed {where.seed}, {where.device}, {where.precision}{transferred}"
+    return Believed(verdict, checks, f"{found.images} images, budget {found.epsilon}, {made}. {LIMITS}")
 
 
 def duration(seconds: float) -> str:

@@ -15,12 +15,13 @@ from dashboard.viewmodels import audits
 from dashboard.viewmodels.audits import Line, ModelPart, Panel, Row
 from dashboard.views import plain
 from dashboard.views.aria import aria, data
-from engine import EngineError, RunView
+from engine import Answer, Credibility, EngineError, RunView
 
 NONE = (
     "This store holds no audit yet. Write a plan (an example is engine/demo/plan.toml) and run "
     "python -m engine audit PLAN.toml --store DIR; this page then shows how far it is and what it finds."
 )
+MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
 FEW = "Classes with fewer than 30 images are grey and not to be ranked."
 Ask = Mapping[str, Any] | None
 
@@ -78,14 +79,15 @@ def answer(auditor: Any, stored: Ask, cancelled: Ask = None) -> tuple[dict[str, 
     theme = "dark" if ask.get("theme") == "dark" else "light"
     try:
         view: RunView | None = auditor.run(run) if run else None
+        checks = auditor.credibility(run) if view else None
     except EngineError as error:
-        view, problem = None, str(error)
+        view, checks, problem = None, None, str(error)
     facts = {
         "run": run,
         "list": plain.pieces(_list(lines, run)),
-        "audit": plain.pieces([*_problem(problem), *(_panel(audits.panel(view)) if view else [])]),
+        "audit": plain.pieces([*_problem(problem), *(_panel(audits.panel(view)) if view else []), *_believed(checks)]),
         "has_curve": bool(view and any(model.curve for model in view.summary.models)),
-        "again": any(line.is_running for line in lines),
+        "again": any(line.is_running for line in lines) or bool(checks and checks.state == "working"),
     }
     return facts, strength_figure.draw(view.summary.models if view else (), theme)
 
@@ -151,6 +153,24 @@ def _model(model: ModelPart) -> list[Component]:
         *warning,
         html.Table([head, html.Tbody([_row(row) for row in model.rows])]),
         *_classes(model),
+    ]
+
+
+def _believed(answer: Answer[Credibility] | None) -> list[Component]:
+    if answer is None:
+        return []
+    found = audits.believed(answer)
+    heads = ("Check", "Outcome", "Found", "Fails when")
+    rows = [
+        html.Tr([html.Th(name, scope="row"), html.Td(MARKS[outcome]), html.Td(said), html.Td(when, className="muted")],
+                className=f"check-{outcome.replace(' ', '-')}")
+        for name, outcome, said, when in found.checks
+    ]  # fmt: skip
+    return [
+        html.H3("Can these attacks be believed?"),
+        html.P(found.verdict, className="verdict"),
+        html.Table([html.Thead(html.Tr([html.Th(text, scope="col") for text in heads])), html.Tbody(rows)]),
+        html.P(found.about, className="note"),
     ]
 
 

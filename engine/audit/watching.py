@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
+from engine.attacks import catalogue
+from engine.attacks.catalogue import Budgeted
 from engine.audit import places, results
 from engine.audit.manifest import CANDIDATE, Manifest
 from engine.audit.runs import Run, State
 from engine.audit.summary import Summary
+from engine.audit.tiers import CHECKED_IMAGES
 from engine.errors import EngineError
 from engine.store import Store
+
+USUAL = Fraction(8, 255)
+"""Budget of the checks where a run has no attack on pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,34 @@ class RunView:
     manifest: Manifest
     summary: Summary
     """Interim until the run is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the credibility checks of a run are made on."""
+
+    model: str
+    data: str
+    samples: tuple[str, ...]
+    epsilon: str
+    reference: str
+    """The baseline, or empty."""
+
+
+def checked(store: Store, run: str) -> Checked:
+    """Return the candidate, evenly spread images of a run, and its largest pixel budget; raises UnknownName, StoreError."""
+    manifest = Run.open(store, run).manifest
+    samples = manifest.images.samples
+    step = max(1, len(samples) // CHECKED_IMAGES)
+    specs = [catalogue.attack(one) for one in (*manifest.plan.attacks, *manifest.plan.curve)]
+    budgets = [spec.epsilon for spec in specs if isinstance(spec, Budgeted) and spec.norm == "linf"]
+    return Checked(
+        manifest.model(CANDIDATE).name,
+        manifest.images.data,
+        samples[::step][:CHECKED_IMAGES],
+        str(max(budgets, default=USUAL)),
+        manifest.plan.baseline,
+    )
 
 
 def listed(store: Store) -> tuple[RunCard, ...]:

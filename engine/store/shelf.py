@@ -10,6 +10,7 @@ from typing import TypeVar, final
 import numpy as np
 
 from engine import serial
+from engine.audit.credibility import Credibility
 from engine.errors import StoreError
 from engine.feature_records import Responses, Synthesis
 from engine.records import Certificates, Examination, Gallery, Roster
@@ -23,6 +24,7 @@ KINDS: dict[str, type] = {
     "gallery": Gallery,
     "synthesis": Synthesis,
     "responses": Responses,
+    "credibility": Credibility,
 }
 Record = TypeVar("Record")
 log = logging.getLogger(__name__)
