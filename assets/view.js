@@ -119,7 +119,7 @@
     const { share, detail, folded, theme, channel } = shown;
     const open = { request, key, share, layer: shown.layer };
     return {
-      network: { request, rival: work.rival, key, share, detail, folded, theme, arrived: work.arrived },
+      network: { request, rival: work.rival, versus: shown.versus, key, share, detail, folded, theme, arrived: work.arrived },
       layer: shown.layer ? { ...open, classes: work.arrived.includes('kinship') } : null,
       neuron: channel === null ? null : { ...open, channel, theme, gallery: work.gallery },
     };

@@ -30,6 +30,8 @@ PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "1
 LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
 LARGEST_PIXEL_CHANGE = 1.0
 """A strength that may exceed this is a Euclidean length, not a change of one pixel."""
+GROUPS = {"class": "the fooled-into class", "noise": "noise of the same size"}
+"""What of the same examination can be drawn beside, by the value of `versus`."""
 STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
 """How a strength may be written."""
 
@@ -242,12 +244,13 @@ def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
 
 
 def rivals(chosen: Resolved) -> dict[str, str]:
-    """Return what can be drawn beside: the attack's other strengths, then other attacks at the same strength, titled."""
+    """Return what can be drawn beside, titled: groups of the same images, other strengths, other attacks as strong."""
     attack, view = chosen.attack, chosen.view
     if attack is None or view.epsilon is None:
-        return {}
+        return dict(GROUPS)
     setting = epsilon_setting(attack)
-    found = {f"{attack.name}@{text}": f"{attack.title} {text}" for text in strengths(chosen) if text != view.epsilon}
+    found = dict(GROUPS)
+    found |= {f"{attack.name}@{text}": f"{attack.title} {text}" for text in strengths(chosen) if text != view.epsilon}
     for card in chosen.attacks:
         other = epsilon_setting(card)
         if card.name != attack.name and setting and other and scale(other) == scale(setting):
@@ -262,5 +265,7 @@ def _with_rival(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resol
     if asked not in rivals(chosen):
         notices.append(f"The link asked to draw '{asked[:80]}' beside, which cannot be compared here; showing none.")
         return replace(chosen, view=replace(chosen.view, versus=None))
+    if asked in GROUPS:
+        return chosen
     name, _, epsilon = asked.partition("@")
     return replace(chosen, rival=replace(chosen.request, attack=auditor.attack_id(name, epsilon)))

@@ -28,6 +28,7 @@ from engine import (
     SettingCard,
     WorkFailed,
     compare,
+    selection,
 )  # fmt: skip
 from tests import fakes
 from tests.fakes import FakeAuditor
@@ -254,3 +255,31 @@ def test_an_ask_before_its_examination_is_refused_in_words():
 def test_ids_are_unique():
     names = [value for name, value in vars(ids).items() if name.isupper()]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("versus", ["class", "noise"])
+def test_a_group_is_drawn_beside_in_the_clean_runs_place(versus):
+    shown = network.read({**ASK, "versus": versus}, FakeAuditor())
+    rival = shown.rival
+    strengths = {"class": shown.certificates.classes.fooled, "noise": None}[versus]
+    kept = selection.per_site(rival.examination.clean.strength, 0.3)
+    if strengths is not None:
+        assert all(np.array_equal(a, b) for a, b in zip(kept, selection.per_site(strengths, 0.3), strict=True))
+    for site, sets in zip(kept, rival.comparison.sites, strict=True):
+        assert set(site) == set(sets.clean_only) | set(sets.shared)
+    own = [set(sets.adversarial_only) | set(sets.shared) for sets in shown.comparison.sites]
+    assert own == [set(sets.adversarial_only) | set(sets.shared) for sets in rival.comparison.sites]
+    told = network.facts(shown)["beside"]
+    assert "they share" in told
+    assert ("class" in told) is (versus == "class")
+    assert any("Beside:" in text.text for text in network.draw(shown).layout.annotations)
+
+
+def test_a_class_that_is_not_yet_compared_is_said_so_and_nothing_is_drawn_beside():
+    class Early(FakeAuditor):
+        def certificates(self, request):
+            return Answer("working", Certificates())
+
+    shown = network.read({**ASK, "versus": "class"}, Early())
+    assert shown.rival is None
+    assert "not yet compared" in network.facts(shown)["beside"]

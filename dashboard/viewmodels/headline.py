@@ -30,6 +30,22 @@ def beside(examination: Examination, comparison: Comparison) -> str:
     return f"Beside, {attack(examination)}: {_predictions(examination)} {_parting(comparison)}"
 
 
+def group(versus: str | None, examination: Examination) -> str | None:
+    """Return the name of a group that is drawn beside; None where another attack is, or nothing."""
+    into = examination.classes[examination.adversarial.target]
+    return {"class": f"clean images of class '{into}'", "noise": "noise of the same size"}.get(versus or "")
+
+
+def beside_group(name: str, comparison: Comparison) -> str:
+    """Return in one sentence how the adversarial datapath stands to a group: what both keep, over all sites."""
+    shared = sum(len(site.shared) for site in comparison.sites)
+    adversarial = shared + sum(len(site.adversarial_only) for site in comparison.sites)
+    return (
+        f"Beside, {name} (blue) against the adversarial run (orange): they share {shared} of the {adversarial} maps that "
+        "the adversarial datapath keeps."
+    )
+
+
 def attack(examination: Examination) -> str:
     """Return the attack as a short name with its strength, for example `mifgsm-linf 8/255`."""
     name, _, settings = examination.request.attack.partition(":")

@@ -14,7 +14,7 @@ from dashboard.figures import beside, sprites
 from dashboard.figures import river as river_figure
 from dashboard.state import ViewState
 from dashboard.viewmodels import certificate as certificate_view
-from dashboard.viewmodels import curves, headline, inputs, river, sites
+from dashboard.viewmodels import curves, groups, headline, inputs, river, sites
 from dashboard.views import certificate
 from dashboard.views.aria import aria
 from dashboard.views.header import menu
@@ -79,9 +79,21 @@ def register(app: Dash, auditor: Auditor) -> None:
 def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
     """Return the records of an ask; raises BadInput for one that is malformed, WorkFailed for one not examined."""
     shown = _examined(ask.get("request"), ViewState.from_dict(ask), auditor)
+    if shown.view.versus in (groups.CLASS, groups.NOISE):
+        return replace(shown, rival=_group(shown))
     if ask.get("rival") is None:
         return shown
     return replace(shown, rival=_examined(ask["rival"], shown.view, auditor))
+
+
+def _group(shown: Shown) -> Shown | None:
+    """Return the group of the same examination that is drawn beside; None until its datapath is known."""
+    examination, classes = shown.examination, shown.certificates.classes
+    if shown.view.versus == groups.NOISE:
+        return _drawn(groups.against_noise(examination), shown.view, shown.certificates)
+    if classes is None or headline.keeps_class(examination):
+        return None
+    return _drawn(groups.against_class(examination, classes), shown.view, shown.certificates)
 
 
 def _examined(stored: Any, view: ViewState, auditor: Auditor) -> Shown:
@@ -89,16 +101,30 @@ def _examined(stored: Any, view: ViewState, auditor: Auditor) -> Shown:
     answer = auditor.examination(request)
     if answer.value is None:
         raise WorkFailed(answer.message or "The examination is not there yet; the page asks for it again.")
-    certificates = auditor.certificates(request).value or Certificates()
-    comparison = compare(answer.value, view.share)
-    drawn = river.build(answer.value, comparison, view.detail, frozenset((view.folded or "").split(",")))
-    return Shown(view, answer.value, comparison, certificates, drawn)
+    return _drawn(answer.value, view, auditor.certificates(request).value or Certificates())
+
+
+def _drawn(examination: Examination, view: ViewState, certificates: Certificates) -> Shown:
+    comparison = compare(examination, view.share)
+    drawn = river.build(examination, comparison, view.detail, frozenset((view.folded or "").split(",")))
+    return Shown(view, examination, comparison, certificates, drawn)
 
 
 def draw(shown: Shown) -> Figure:
     """Return the river with its curves."""
     figure = river_figure.draw(_drawing(shown), theme=shown.view.theme)
-    return beside.add(figure, _drawing(shown.rival), theme=shown.view.theme) if shown.rival else figure
+    return beside.add(figure, _rival(shown, shown.rival), theme=shown.view.theme) if shown.rival else figure
+
+
+def _rival(shown: Shown, rival: Shown) -> river_figure.Drawing:
+    """Return what is drawn beside; a group is named as one, and has no attack flow of its own."""
+    name = headline.group(shown.view.versus, shown.examination)
+    found = _drawing(rival)
+    if name is None:
+        return found
+    lines = replace(found.curves, flow=(None,) * len(found.curves.flow))
+    into = shown.examination.classes[rival.examination.clean.target]
+    return replace(found, attack=name, curves=lines, answers=(into, found.answers[1]))
 
 
 def _drawing(shown: Shown) -> river_figure.Drawing:
@@ -121,12 +147,21 @@ def facts(shown: Shown) -> dict[str, Any]:
         "key": examination.key,
         "headline": [asdict(clause) for clause in headline.build(examination, comparison, certificates)],
         "summary": sites.summary(examination, comparison),
-        "beside": headline.beside(shown.rival.examination, shown.rival.comparison) if shown.rival else "",
+        "beside": _beside(shown),
         "note": river_note(shown.river, certificates),
         "card": asdict(certificate_view.build(examination, certificates)),
         "inputs": asdict(inputs.build(examination, factor)),
         "sites": [asdict(row) for row in sites.build(examination, comparison)],
     }
+
+
+def _beside(shown: Shown) -> str:
+    name = headline.group(shown.view.versus, shown.examination)
+    if name is None:
+        return headline.beside(shown.rival.examination, shown.rival.comparison) if shown.rival else ""
+    if shown.rival is None:
+        return f"Beside, {name}: not yet compared, or the attack kept the class."
+    return headline.beside_group(name, shown.rival.comparison)
 
 
 def river_note(drawn: river.River, certificates: Certificates) -> str:
