@@ -13,16 +13,17 @@ from tests import audits, test_cifar
 from tests.asking import until
 from tests.test_audit_processes import Cluster, copied, place, processes_of, shards, start
 
-IMAGES = 100
+IMAGES = 60
 PLAN = f"""
 model = "resnet20"
 data = "cifar10"
 method = "gradient"
-attacks = ["fgsm-linf:eps=1/255", "pgd-linf:eps=1/255,steps=20"]
+attacks = ["fgsm-linf:eps=1/255", "pgd-linf:eps=1/255,steps=10"]
+controls = false
 threads = 1
 [images]
 count = {IMAGES}
-block = 10
+block = 6
 """
 
 

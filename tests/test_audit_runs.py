@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import json
 import os
 import shutil
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from engine import examination, serial
-from engine.audit import catalogue, places, results, rows, shards, verify
+from engine.audit import catalogue, places, results, rows, runs, shards, verify
 from engine.audit import manifest as manifests
 from engine.audit.catalogue import Catalogue
 from engine.audit.runs import Run
@@ -170,12 +171,23 @@ def test_a_disk_that_refuses_is_named_and_nothing_is_lost(store, undisturbed, mo
     assert audits.tables(run.place) == undisturbed[2]
 
 
+def test_a_disk_that_fills_while_progress_is_noted_interrupts(store, monkeypatch):
+    monkeypatch.setattr(runs, "NOTED_EVERY", 0.0)
+    full = SimpleNamespace(loads=json.loads, dumps=lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(runs, "json", full)
+    run, state, _ = audits.drive(store, audits.planned(store))
+    assert state.state == "interrupted"
+    assert "no space is left on the device" in state.message
+    monkeypatch.undo()
+    assert run.state().state == "interrupted"
+
+
 def test_a_disk_that_fills_while_the_result_is_written_leaves_no_half_result(store, undisturbed, monkeypatch):
     monkeypatch.setattr(results, "_write_table", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-    with pytest.raises(StoreError, match="no space is left"):
-        audits.drive(store, audits.planned(store))
-    run = Run(store, audits.planned(store))
-    assert run.state().state == "interrupted"
+    run, state, _ = audits.drive(store, audits.planned(store))
+    assert run.state() == state
+    assert state.state == "interrupted"
+    assert "no space is left on the device" in state.message
     assert not run.place.result.exists()
     monkeypatch.undo()
     _, state, workers = audits.drive(store, audits.planned(store))

@@ -127,7 +127,8 @@ class Run:
     def drive(self, workers: Workers, task: Task, tell: Tell) -> State:
         """Make what is undone, or watch the process that does, and return how the run was left.
 
-        Raises StoreError where the store cannot be written. Whatever ends this, finished shards stay and are found again.
+        A store that refuses to be written in the middle leaves it interrupted, with the reason; raises StoreError where it
+        refuses from the start. Whatever ends this, finished shards stay and are found again.
         """
         if results.is_finished(self.place):
             return self.state()
@@ -182,8 +183,10 @@ class _Driver:
                 self._collect()
                 self._note("running")
             return self._ended()
-        except BaseException as error:
-            self._interrupted(str(error) if isinstance(error, EngineError) else "The process was stopped.")
+        except EngineError as error:
+            return self._interrupted(str(error))
+        except BaseException:
+            self._interrupted("The process was stopped.")
             raise
 
     def _reconcile(self) -> None:
