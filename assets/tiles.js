@@ -12,6 +12,8 @@
   // Beside its maps a tile takes its border and the gap, below them its text and the gap.
   const AROUND = 22;
   const BELOW = 36;
+  // This many tiles are placed at once, the rest while the page has nothing else to do.
+  const AT_ONCE = 256;
   // Above this many, tiles out of sight are not painted; a smaller layer is also whole on paper.
   const MANY = 256;
   const MILLION = 1e6;
@@ -22,7 +24,7 @@
     index: (p, i) => -i,
   };
 
-  const drawn = { combination: null, panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null, ask: null };
+  const drawn = { combination: null, panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null, ask: null, placing: null };
   const byId = (id) => document.getElementById(id);
   const minus = (text) => text.replace("-", "−");
   const percent = (parts, signed) => {
@@ -101,8 +103,7 @@
     channels.sort((a, b) => keys[b] - keys[a] || a - b);
     for (const i of channels) drawn.buttons[i].lastChild.textContent = shownValue(panel, i, sort);
     const tiles = byId("layer-tiles");
-    tiles.replaceChildren(...channels.map((i) => drawn.buttons[i]));
-    tiles.scrollTop = 0;
+    place(tiles, channels.map((i) => drawn.buttons[i]));
     drawn.group = group;
     drawn.sort = sort;
     rove(drawn.pressed?.isConnected ? drawn.pressed : tiles.firstElementChild);
@@ -110,6 +111,26 @@
     byId("layer-shown").textContent = channels.length
       ? `${channels.length.toLocaleString("en")} of ${total.toLocaleString("en")} maps, ${sorted(sort)}`
       : `None of the ${total.toLocaleString("en")} maps is ${wanted < 0 ? "in this combination" : NAMES[wanted]}.`;
+  }
+
+  function place(tiles, all) {
+    tiles.replaceChildren(...all.slice(0, AT_ONCE));
+    tiles.scrollTop = 0;
+    drawn.placing = all;
+    let next = AT_ONCE;
+    tiles.setAttribute("aria-busy", String(next < all.length));
+    const more = () => {
+      // Another order or another layer has taken over.
+      if (drawn.placing !== all) return;
+      tiles.append(...all.slice(next, next + AT_ONCE));
+      next += AT_ONCE;
+      if (next < all.length) window.requestIdleCallback(more, { timeout: 200 });
+      else {
+        tiles.setAttribute("aria-busy", "false");
+        press();
+      }
+    };
+    if (next < all.length) window.requestIdleCallback(more, { timeout: 200 });
   }
 
   function sorted(sort) {

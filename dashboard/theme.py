@@ -83,3 +83,31 @@ def layout(theme: str) -> dict[str, object]:
             "align": "left",
         },
     }
+
+
+def small_plot(theme: str, *, height: int, x: dict[str, object], y: dict[str, object]) -> dict[str, object]:
+    """Return the plotly layout settings of the small plots: quiet axes, whose own settings are given, legend above."""
+    colours = palette(theme)
+    axis = {"gridcolor": colours.line, "zeroline": False, "linecolor": colours.line}
+    legend = {
+        "orientation": "h",
+        "x": 1,
+        "xanchor": "right",
+        "y": 1.02,
+        "yanchor": "bottom",
+        "bgcolor": "rgba(0,0,0,0)",
+    }
+    return {
+        **layout(theme),
+        "height": height,
+        "margin": {"l": 48, "r": 8, "t": 28, "b": 40},
+        "xaxis": {**axis, **x},
+        "yaxis": {**axis, **y},
+        "legend": legend,
+        "hovermode": "closest",
+    }
+
+
+def titled(text: str) -> dict[str, object]:
+    """Return the setting of an axis title."""
+    return {"title": {"text": text, "font": {"size": 12}}}

@@ -55,21 +55,5 @@ def _outline(edges: np.ndarray, counts: np.ndarray, name: str, colour: str, *, d
 
 
 def _layout(theme: str) -> go.Layout:
-    colours = themes.palette(theme)
-    axis = {"gridcolor": colours.line, "zeroline": False, "linecolor": colours.line, "title": {"font": {"size": 12}}}
-    return go.Layout(
-        **themes.layout(theme),
-        height=HEIGHT,
-        margin={"l": 48, "r": 8, "t": 26, "b": 40},
-        xaxis={**axis, "title": {"text": "activation"}},
-        yaxis={**axis, "title": {"text": "positions"}, "type": "log", "dtick": 1, "tickformat": ",d"},
-        legend={
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 1.02,
-            "yanchor": "bottom",
-            "bgcolor": "rgba(0,0,0,0)",
-        },
-        hovermode="closest",
-    )
+    counts = {**themes.titled("positions"), "type": "log", "dtick": 1, "tickformat": ",d"}
+    return go.Layout(**themes.small_plot(theme, height=HEIGHT, x=themes.titled("activation"), y=counts))

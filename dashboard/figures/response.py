@@ -51,22 +51,6 @@ def empty(theme: str) -> go.Figure:
 
 
 def _layout(theme: str, is_pixels: bool) -> go.Layout:
-    colours = themes.palette(theme)
-    axis = {"gridcolor": colours.line, "zeroline": False, "linecolor": colours.line, "title": {"font": {"size": 12}}}
     unit = "strength ε in 1/255" if is_pixels else "strength ε (length)"
-    return go.Layout(
-        **themes.layout(theme),
-        height=HEIGHT,
-        margin={"l": 48, "r": 8, "t": 26, "b": 40},
-        xaxis={**axis, "title": {"text": unit}},
-        yaxis={**axis, "title": {"text": "peak"}, "rangemode": "tozero"},
-        legend={
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 1.02,
-            "yanchor": "bottom",
-            "bgcolor": "rgba(0,0,0,0)",
-        },
-        hovermode="closest",
-    )
+    peak = {**themes.titled("peak"), "rangemode": "tozero"}
+    return go.Layout(**themes.small_plot(theme, height=HEIGHT, x=themes.titled(unit), y=peak))

@@ -46,21 +46,6 @@ def draw(models: Sequence[ModelResult], theme: str) -> go.Figure:
 
 
 def _layout(theme: str) -> go.Layout:
-    colours = themes.palette(theme)
-    axis = {"gridcolor": colours.line, "zeroline": False, "linecolor": colours.line, "title": {"font": {"size": 12}}}
-    return go.Layout(
-        **themes.layout(theme),
-        height=HEIGHT,
-        margin={"l": 48, "r": 8, "t": 30, "b": 40},
-        showlegend=True,
-        xaxis={**axis, "title": {"text": "strength ε in 1/255"}, "rangemode": "tozero"},
-        yaxis={**axis, "title": {"text": "accuracy in %"}, "range": [-3, 103]},
-        legend={
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 1.02,
-            "yanchor": "bottom",
-            "bgcolor": "rgba(0,0,0,0)",
-        },
-    )
+    strength = {**themes.titled("strength ε in 1/255"), "rangemode": "tozero"}
+    accuracy = {**themes.titled("accuracy in %"), "range": [-3, 103]}
+    return go.Layout(**themes.small_plot(theme, height=HEIGHT, x=strength, y=accuracy), showlegend=True)

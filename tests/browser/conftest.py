@@ -127,6 +127,11 @@ def served(chromium, tmp_path_factory) -> Iterator[Served]:
 @pytest.fixture(scope="session")
 def cookies(chromium, served) -> list[dict]:
     """Log in once with the printed link; later pages start with its cookie."""
+    return logged_in(chromium, served)
+
+
+def logged_in(chromium, served: Served) -> list[dict]:
+    """Return the cookies of a login with the printed link."""
     context = chromium.new_context()
     page = context.new_page()
     page.goto(served.link)
@@ -139,6 +144,11 @@ def cookies(chromium, served) -> list[dict]:
 @pytest.fixture
 def watched(chromium, served, cookies) -> Iterator[Watched]:
     """A logged-in page that fails its test on any console error, page error or call to another machine."""
+    yield from watching(chromium, cookies)
+
+
+def watching(chromium, cookies: list[dict]) -> Iterator[Watched]:
+    """Yield a page that is watched, and judge it when it is done with."""
     context = chromium.new_context(viewport={"width": 1280, "height": 1000})
     context.add_cookies(cookies)
     page = context.new_page()

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from tests.browser import speed
-from tests.browser.conftest import browser_path, launch, settled, until
+from tests.browser.conftest import browser_path, launch, logged_in, settled, until
 
 VIEW = "model=digits-standard&data=digits&label=4&attack=pgd-linf&layer=layer3.0"
 PANELS = {"network": "#network-panel", "layer": ".layer-panel", "neuron": ".neuron-panel"}
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory() as empty,
         speed.running(options.store or Path(empty) / "store") as served,
         launch(browser_path()) as browser,
-        speed.opened(browser, speed.logged_in(browser, served), f"{served.url}/?{VIEW}") as (page, _),
+        speed.opened(browser, logged_in(browser, served), f"{served.url}/?{VIEW}") as (page, _),
     ):
         _draw(page, options.out)
     for name in ("page", *PANELS):

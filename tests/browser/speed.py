@@ -26,6 +26,7 @@ from tests.browser.conftest import (
     choose,
     descendants,
     launch,
+    logged_in,
     resident,
     settled,
     start,
@@ -122,16 +123,6 @@ def running(store: Path) -> Iterator[Served]:
         yield served
     finally:
         stop(served)
-
-
-def logged_in(browser: Any, served: Served) -> list[dict]:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(served.link)
-    page.wait_for_selector("#network-panel", state="attached", timeout=PATIENCE)
-    cookies = context.cookies()
-    context.close()
-    return cookies
 
 
 @contextmanager
