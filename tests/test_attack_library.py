@@ -187,6 +187,38 @@ def test_of_the_points_offered_the_one_that_fools_is_kept_and_then_the_one_of_th
     assert held in strongest.left().tolist() or held == broken
 
 
+class Scripted:
+    """An attack of the library that returns given points: the strongest, which ones were broken, and the last that fool."""
+
+    def __init__(self, best: Tensor, fooling: Tensor) -> None:
+        self.best, self.fooling, self.y_target, self.target_class = best, fooling, None, None
+
+    def __call__(self, *_positional, **_named) -> Scripted:
+        return self
+
+    def init_hyperparam(self, _images: Tensor) -> None:
+        """Nothing to prepare."""
+
+    def attack_single_run(self, images: Tensor, *_positional, **named):
+        if "is_targeted" in named:
+            return self.best
+        return self.best, torch.zeros(len(images)), None, self.fooling
+
+
+@pytest.mark.parametrize(("name", "attack_class"), [("apgd-ce", "APGDAttack"), ("fab-t", "FABAttack_PT")])
+def test_where_rounding_undoes_a_point_of_the_library_another_one_is_tried(
+    name, attack_class, bundle, pictures, labels, monkeypatch
+):
+    """APGD: the last point that fooled. FAB: the same change at the whole budget."""
+    strong = attacked(bundle, pictures, labels, f"pgd-linf:eps={STRONG}")
+    change = run.unit(strong.images, bundle.device) - pictures
+    monkeypatch.setattr(library, attack_class, Scripted(pictures + 0.4 / 32 * change, pictures + change))
+    found = attacked(bundle, pictures, labels, f"{name}:eps={STRONG},steps=1")
+    assert fooled(strong).sum() > 3
+    full = np.abs(strong.images.astype(int) - images.to_bytes(pictures.numpy())).max(axis=(1, 2, 3)) == 32
+    assert np.array_equal(fooled(found)[full], fooled(strong)[full])
+
+
 def test_a_point_that_is_not_finite_gives_its_image_up(bundle, pictures, labels):
     subjects = Subjects(pictures, images.to_bytes(pictures.numpy()), labels, SEEDS)
     strongest = library.Strongest.of(bundle, subjects, Square())

@@ -305,6 +305,26 @@ def test_an_attack_goes_on_beyond_a_point_that_fools_only_before_rounding():
     assert (result.images == 108).all()
 
 
+def test_where_rounding_undoes_the_strongest_point_the_first_that_survives_it_is_stored():
+    class Peaks(Model):
+        """Right but for two brightnesses: strongly wrong at 103.5, which is stored as 104, and weakly at 105."""
+
+        def logits(self, given: Tensor) -> Tensor:
+            brightness = given.double().mean(dim=(1, 2, 3))
+            level = 255 * brightness.detach()
+            margin = torch.full_like(level, -1.0)
+            margin[(level - 103.5).abs() < 0.1] = 5.0
+            margin[(level - 105).abs() < 0.1] = 1.0
+            # The gradient always points up.
+            margin = margin + brightness - brightness.detach()
+            return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+    grey = torch.full((1, 1, 2, 2), 100 / 255)
+    result = attacked(Peaks(nn.Identity(), ("dark", "bright")), grey, torch.tensor([0]), MiFgsm(steps=16))
+    assert result.outcomes[0].status == "fooled"
+    assert (result.images == 105).all()
+
+
 def test_an_image_that_a_masked_gradient_left_alone_is_called_unperturbed(model, pictures):
     masked = Model(nn.Sequential(_Steps(), *model.network))
     with torch.no_grad():
@@ -484,9 +504,9 @@ def test_a_network_comes_back_as_it_was_after_an_exception(pictures):
 def test_a_run_leaves_the_network_and_the_generator_alone(name, pictures):
     network = Lived().double()
     model = Model(network)
+    before = snapshot(network)
     with isolation.isolated(network), torch.no_grad():
         own = model.logits(pictures).argmax(dim=1)
-    before = snapshot(network)
     with torch.no_grad():
         attacked(model, pictures, own, quick(name))
     assert snapshot(network) == before
@@ -506,9 +526,9 @@ def test_a_run_that_ends_in_an_exception_leaves_the_network_and_the_generator_al
             return self.network(given.double())
 
     asked: list[Tensor] = []
+    before = snapshot(network)
     with isolation.isolated(network), torch.no_grad():
         own = Model(network).logits(pictures).argmax(dim=1)
-    before = snapshot(network)
     with pytest.raises(KeyError):
         attacked(Dying(network), pictures, own, quick(name))
     assert snapshot(network) == before
