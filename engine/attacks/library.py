@@ -4,6 +4,10 @@ The reference code draws from one global generator for a whole batch. Here each 
 squares come from a stream that is the same for every batch, and the loop over target classes is ours, so that images
 that are already broken, judged as they are stored, go no further and resisting images keep their strongest point.
 The steps themselves are the library's. Its `AutoAttack` class is never used.
+
+Running every image alone would buy the same for 2.8 to 6.6 times the processor time (32 images, CIFAR-10 resnet20 and
+resnet4b, APGD-CE and Square). What is left of the batch is float32 rounding: 27 to 32 of those 32 images were bit-identical
+alone and together, and all had the same outcome.
 """
 
 from __future__ import annotations
