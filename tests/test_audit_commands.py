@@ -74,7 +74,7 @@ def test_an_interrupted_run_is_exit_code_3_and_its_figures_are_marked(folder, ca
     STOP["before"] = lambda task: bool(done.append(task)) or len(done) <= 3
     assert run(folder) == told.INTERRUPTED
     printed = capsys.readouterr()
-    assert "INTERIM: 3 of 6 shards; these figures will change." in printed.out
+    assert "INTERIM: 3 of 6 shards. Blocks hold few classes each, so these figures will change." in printed.out
     assert "3/6 shards" in printed.err
     STOP.clear()
     assert run(folder) == told.DONE

@@ -38,7 +38,9 @@ def text(run: Run, state: State, found: Summary) -> str:
     """Return the table that `audit` prints."""
     lines = [f"Run {run.id}: {state.state}{f' ({state.message})' if state.message else ''}"]
     if found.is_interim:
-        lines.append(f"INTERIM: {state.done} of {state.total} shards; these figures will change.")
+        lines.append(
+            f"INTERIM: {state.done} of {state.total} shards. Blocks hold few classes each, so these figures will change."
+        )
     for model in found.models:
         lines.append(f"{model.model} ({model.role}), {len(run.manifest.images.samples)} images planned")
         lines += [_line(one) for one in (*model.conditions, *([model.worst_case] if model.worst_case else []))]

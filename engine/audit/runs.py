@@ -157,6 +157,7 @@ class Run:
         return True
 
 
+@final
 class _Driver:
     """One attempt to bring a run to its end."""
 
