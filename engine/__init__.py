@@ -14,6 +14,7 @@ from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.feature_records import DOUBTS, Doubt, Responses, Synthesis
 from engine.membership import kept_by
+from engine.proof_records import CONTROLS, Control, Direction, Effect, MapSet, Proof
 from engine.records import (
     Answer,
     AttackCard,
@@ -50,6 +51,7 @@ __version__ = VERSION
 
 __all__ = [
     "CHECKS",
+    "CONTROLS",
     "DOUBTS",
     "LIMITS",
     "Answer",
@@ -63,13 +65,16 @@ __all__ = [
     "Comparison",
     "ConditionResult",
     "Connection",
+    "Control",
     "Credibility",
     "Cross",
     "CurvePoint",
     "Datapath",
     "DatasetCard",
     "Decision",
+    "Direction",
     "Doubt",
+    "Effect",
     "EngineError",
     "Examination",
     "ExaminationRequest",
@@ -79,11 +84,13 @@ __all__ = [
     "HeldOut",
     "Kinship",
     "Link",
+    "MapSet",
     "ModelCard",
     "ModelResult",
     "Outcome",
     "Pairing",
     "Prediction",
+    "Proof",
     "Rate",
     "Responses",
     "Restoration",

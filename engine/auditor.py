@@ -16,6 +16,7 @@ from engine.audit.watching import RunCard, RunView
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.feature_records import Responses, Synthesis
 from engine.jobs import Jobs, Priority
+from engine.proof_records import Direction, MapSet, Proof
 from engine.recent import NotHeld, Recent
 from engine.records import (
     Answer,
@@ -44,6 +45,7 @@ DOING: Final = {
     "gallery": "collecting the top patches",
     "synthesis": "making the picture of a feature map",
     "responses": "attacking at growing strength",
+    "proof": "putting maps back",
     "credibility": "checking how far the attacks can be believed",
     "demo": "adding the demo",
 }
@@ -205,6 +207,16 @@ class Auditor:
         self._jobs.forgive(_responses_key(key))
         for part in certificate_parts.PARTS:
             self._jobs.forgive(_part_key(key, part))
+
+    def proof(self, examination: str, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+        """Return what putting the chosen maps of one run into the other does, with its controls.
+
+        examination: key of a stored one; raises UnknownName. Maps that are not there, and an attack that took nothing, fail
+        with their reason.
+        """
+        request = work.ProofRequest(self.examined(examination).key, chosen, direction)
+        key = keys.content_key("proof", request, keys.FORMAT)
+        return self._answer(Asked("proof", key, request, "interactive", DOING["proof"]), Proof)
 
     def runs(self) -> tuple[RunCard, ...]:
         """Return the cards of all audit runs, those that go on first. One that cannot be read says why."""

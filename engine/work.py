@@ -16,6 +16,7 @@ from engine.certificate_parts import PARTS
 from engine.errors import BadInput, StoreError, UnknownName
 from engine.feature_records import Responses, Synthesis
 from engine.jobs.notes import Notes, Report
+from engine.proof_records import Direction, MapSet, Proof
 from engine.records import Certificates, DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, RosterRequest
 from engine.store import Dataset, Store
 
@@ -64,6 +65,16 @@ class ResponsesRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofRequest:
+    """Which maps of a stored examination's runs to put where."""
+
+    examination: str
+    """Its key."""
+    chosen: MapSet
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
 class CredibilityRequest:
     """A model, the images it is attacked on, and the model whose adversarial images are transferred to it."""
 
@@ -100,6 +111,7 @@ Request = (
     | Place
     | FeatureRequest
     | ResponsesRequest
+    | ProofRequest
     | CredibilityRequest
     | Nothing
     | ShardRequest
@@ -268,6 +280,17 @@ def _responses(inputs: Inputs, request: ResponsesRequest) -> None:
         inputs.store.records.write("responses", inputs.key, found)
 
 
+def _proof(inputs: Inputs, request: ProofRequest) -> None:
+    from engine import causal
+
+    if not inputs.store.records.has("proof", inputs.key):
+        examined = inputs.store.records.read("examination", request.examination, Examination)
+        bundle, dataset = _both(inputs, examined.request)
+        inputs.report(0, 0, "Putting maps back, with controls")
+        found: Proof = causal.prove(bundle, dataset, examined, request.chosen, request.direction)
+        inputs.store.records.write("proof", inputs.key, found)
+
+
 def _credibility(inputs: Inputs, request: CredibilityRequest) -> None:
     from engine import credibility_task
     from engine.credibility import Reference
@@ -312,6 +335,7 @@ KINDS: Final[dict[str, Kind]] = {
     "gallery": Kind(Place, _gallery),
     "synthesis": Kind(FeatureRequest, _synthesis),
     "responses": Kind(ResponsesRequest, _responses),
+    "proof": Kind(ProofRequest, _proof),
     "credibility": Kind(CredibilityRequest, _credibility),
     "demo": Kind(Nothing, _demo),
     "shard": Kind(ShardRequest, _shard),

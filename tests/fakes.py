@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 import engine
+from engine import CONTROLS, Control, Direction, Effect, MapSet, Proof
 from engine.feature_records import Responses, Synthesis
 from engine.records import (
     Answer,
@@ -241,6 +242,28 @@ class FakeAuditor:
         """Return the images of some samples, (images, height, width, channels) uint8."""
         made = [np.random.default_rng([2, *sample.encode()]) for sample in samples]
         return np.stack([rng.integers(0, 255, size=(32, 32, 1), dtype=np.uint8) for rng in made])
+
+    def proof(self, examination: str, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+        """Return a made-up proof whose chosen maps do more the more they are."""
+        outcomes = self.examined(examination).outcomes
+        share = min(1.0, chosen.count / 20)
+
+        def effect(part: float) -> Effect:
+            return Effect(20, part, part / 2, min(1.0, part * 1.2), part, part / 2, min(1.0, part * 1.2))
+
+        controls = tuple(
+            Control(name, effect(0.1 * share), 20, 0.9 if name == "another image" else None) for name in CONTROLS
+        )
+        labels = tuple(one.before.label for one in outcomes)
+        confidences = (0.8,) * len(outcomes)
+        trivial = ("stem",) if "stem" in chosen.sites else ()
+        recoveries = (share,) * len(outcomes)
+        return Answer(
+            "ready",
+            Proof(
+                examination, direction, chosen, effect(share), recoveries, labels, confidences, controls, (), trivial
+            ),
+        )
 
     def runs(self):
         """Return no audit runs: tests of the audits page make real ones."""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.errors", "engine.version", "engine.told", "engine.audit_options"),
     ("engine.selection", "engine.keys"),
-    ("engine.certificate_records", "engine.feature_records", "engine.audit.credibility"),
+    ("engine.certificate_records", "engine.feature_records", "engine.proof_records", "engine.audit.credibility"),
     ("engine.records",),
     (
         "engine.settings",
@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.examination",),
     ("engine.features", "engine.rosters", "engine.evidence", "engine.shards", "engine.credibility_task"),
     ("engine.shard_work", "engine.audit.verify"),
-    ("engine.kinship",),
+    ("engine.kinship", "engine.causal"),
     ("engine.certificates",),
     ("engine.evaluation",),
     ("engine.evaluation.walk", "engine.benchmark", "engine.report_files"),
@@ -71,7 +71,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 BELOW_THE_LINE = (
     "engine.attacks", "engine.models", "engine.tracing", "engine.connections", "engine.datapaths", "engine.demo",
-    "engine.credibility_task", "engine.examination", "engine.features", "engine.rosters", "engine.evidence", "engine.kinship", "engine.certificates",
+    "engine.causal", "engine.credibility_task", "engine.examination", "engine.features", "engine.rosters", "engine.evidence", "engine.kinship", "engine.certificates",
     "engine.evaluation",
     "engine.benchmark", "engine.report_files", "engine.shards", "engine.shard_work", "engine.audit.verify",
     "engine.credibility",

@@ -12,6 +12,7 @@ import pytest
 from engine import keys, serial
 from engine.audit.credibility import CheckResult, Conditions, Credibility, Figure
 from engine.errors import StoreError
+from engine.proof_records import MapSet
 from engine.records import (
     Certificate,
     Certificates,
@@ -37,6 +38,7 @@ RECORDS = {
     "gallery": AUDITOR.gallery("digits-standard", "digits").value,
     "synthesis": AUDITOR.synthesis("digits-standard", "digits", "layer3.1", 3).value,
     "responses": AUDITOR.responses("fake00001").value,
+    "proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "restore").value,
     "credibility": Credibility(
         (CheckResult("G4", "fail", "Zero gradients.", (Figure("images", 3.0),)),),
         64,

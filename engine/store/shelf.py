@@ -13,6 +13,7 @@ from engine import serial
 from engine.audit.credibility import Credibility
 from engine.errors import StoreError
 from engine.feature_records import Responses, Synthesis
+from engine.proof_records import Proof
 from engine.records import Certificates, Examination, Gallery, Roster
 from engine.store import archive, durable, envelope, names
 from engine.store.archive import Corrupt
@@ -25,6 +26,7 @@ KINDS: dict[str, type] = {
     "synthesis": Synthesis,
     "responses": Responses,
     "credibility": Credibility,
+    "proof": Proof,
 }
 Record = TypeVar("Record")
 log = logging.getLogger(__name__)

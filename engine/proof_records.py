@@ -1,0 +1,87 @@
+"""The nouns of a causal proof: which maps were put where, what it did, and what its controls did. Frozen, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["restore", "inject"]
+"""`restore`: clean maps into the adversarial run; `inject`: adversarial maps into the clean run."""
+ControlName = Literal["random", "same layers", "largest change", "third class", "noisy copy", "another image"]
+CONTROLS: dict[ControlName, str] = {
+    "random": "As many maps, drawn from all layers that claims may use.",
+    "same layers": "As many maps of the same layers, drawn from those that were not chosen.",
+    "largest change": "The maps that the attack changed most, as many.",
+    "third class": "The maps with the most attack flow towards a class that plays no part; counted is that class.",
+    "noisy copy": "The same maps, from a copy of the receiving image under noise of the attack's length.",
+    "another image": "The same maps, from a clean image of another class.",
+}
+"""What each control puts in; each must do less than the chosen maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapSet:
+    """Feature maps by site, both in the order of the network; no map twice."""
+
+    sites: tuple[str, ...]
+    channels: tuple[tuple[int, ...], ...]
+
+    @property
+    def count(self) -> int:
+        """Maps in all."""
+        return sum(len(one) for one in self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one intervention did to the images; `n` trials."""
+
+    n: int
+    recovery: float
+    """Share of the margin that the attack took (or, injecting, that is taken), mean over trials; 1 is all of it."""
+    recovery_low: float | None
+    recovery_high: float | None
+    """95 % bootstrap interval over images; None for a single one."""
+    flipped: float
+    """Share of trials that give the class aimed at."""
+    flipped_low: float
+    flipped_high: float
+    """95 % Wilson interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What a control did; `their_own` is the share that gave the class of the values put in, where they have one."""
+
+    name: ControlName
+    effect: Effect
+    draws: int
+    """Interventions per image."""
+    their_own: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One intervention on the images of an examination, beside its controls."""
+
+    examination: str
+    direction: Direction
+    chosen: MapSet
+    effect: Effect
+    recoveries: tuple[float, ...]
+    """Per image."""
+    labels: tuple[int, ...]
+    """Per image, what the network says with the chosen maps put in."""
+    confidences: tuple[float, ...]
+    controls: tuple[Control, ...]
+    missing: tuple[str, ...]
+    """Controls that could not be run, each with its reason."""
+    trivial: tuple[str, ...]
+    """Chosen sites through which everything runs (stem, the classes' own evidence): they restore whatever is put there."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether every control that was run did less than the chosen maps, beyond both intervals, and random ones were run."""
+        if self.trivial or "random" not in {one.name for one in self.controls}:
+            return False
+        return all(one.effect.flipped_high < self.effect.flipped_low for one in self.controls)

@@ -1,0 +1,174 @@
+"""Causal proof: putting maps of one run into another does what a slow loop says, and its controls are what they are called."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from engine import causal, demo, evidence, examination, tracing
+from engine.errors import BadInput, UnknownName
+from engine.models import load
+from engine.proof_records import CONTROLS, MapSet
+from engine.records import ExaminationRequest
+from engine.store import Store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On networks this small, threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("causal") / "store")
+    demo.install(store)
+    return load.bundle(store, "digits-standard"), store.dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def found(digits):
+    """Four attacked digits of one class, all of them fooled."""
+    samples = digits[1].keys_of(3)[:4]
+    request = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=5", samples, "gradient")
+    made = examination.examine(*digits, request, lambda *_: None)[0]
+    assert all(one.status == "fooled" for one in made.outcomes)
+    return made
+
+
+def every_map(bundle, *, but_stem: bool = False) -> MapSet:
+    sites = [site for site in bundle.sites if not but_stem or site.role != "stem"]
+    return MapSet(tuple(site.name for site in sites), tuple(tuple(range(site.channels)) for site in sites))
+
+
+def strongest(bundle, made, count: int) -> MapSet:
+    """The maps with the most attack flow over the group."""
+    flat = [
+        (float(np.abs(flow).mean(axis=0)[channel]), site.name, channel)
+        for site, flow in zip(bundle.sites, made.flow, strict=True)
+        if site.is_claimable
+        for channel in range(site.channels)
+    ]
+    chosen = sorted(sorted(flat, reverse=True)[:count], key=lambda one: one[1:])
+    names = tuple(site.name for site in bundle.sites if site.name in {one[1] for one in chosen})
+    return MapSet(names, tuple(tuple(sorted(c for _, n, c in chosen if n == name)) for name in names))
+
+
+@pytest.mark.parametrize("direction", ["restore", "inject"])
+def test_all_maps_bring_about_the_giving_runs_answer_exactly(digits, found, direction):
+    proof = causal.prove(*digits, found, every_map(digits[0]), direction)
+    aim = "before" if direction == "restore" else "after"
+    assert proof.effect.recovery == pytest.approx(1.0, abs=1e-4)
+    assert proof.effect.flipped == 1.0
+    assert proof.labels == tuple(getattr(one, aim).label for one in found.outcomes)
+
+
+@pytest.mark.parametrize("direction", ["restore", "inject"])
+def test_recovery_is_what_a_loop_over_images_finds(digits, found, direction):
+    bundle, dataset = digits
+    chosen = MapSet(("layer2.0",), ((1, 5, 7),))
+    proof = causal.prove(bundle, dataset, found, chosen, direction)
+    known = evidence.gather(bundle, dataset, found)
+    site = [one.name for one in bundle.sites].index("layer2.0")
+    giver, receiver = (known.clean, known.adversarial) if direction == "restore" else (known.adversarial, known.clean)
+    for k in range(len(found.outcomes)):
+        true, fooled = int(known.clean.targets[k]), int(known.adversarial.targets[k])
+        give = tracing.record(bundle, giver.images[k : k + 1])
+        own = tracing.record(bundle, receiver.images[k : k + 1])
+
+        def put(number, tensor, give=give):
+            if number == site:
+                tensor = tensor.clone()
+                for channel in (1, 5, 7):
+                    tensor[:, channel] = give.maps[site][:, channel]
+            return tensor
+
+        with torch.no_grad(), bundle.visiting(put):
+            logits = bundle.logits(receiver.images[k : k + 1])[0]
+        start = float(own.logits[0, true] - own.logits[0, fooled])
+        end = float(give.logits[0, true] - give.logits[0, fooled])
+        reached = float(logits[true] - logits[fooled])
+        assert proof.recoveries[k] == pytest.approx((reached - start) / (end - start), abs=1e-4)
+        assert proof.labels[k] == int(logits.argmax())
+
+
+def test_the_maps_with_the_most_flow_restore_and_every_control_does_less(digits, found):
+    proof = causal.prove(*digits, found, strongest(digits[0], found, 32), "restore")
+    assert proof.effect.flipped == 1.0
+    assert {one.name for one in proof.controls} | {line.partition(":")[0] for line in proof.missing} == set(CONTROLS)
+    by_name = {one.name: one for one in proof.controls}
+    assert by_name["random"].effect.n == 4 * causal.DRAWS
+    assert by_name["random"].effect.recovery < proof.effect.recovery
+    assert by_name["noisy copy"].effect.flipped == 0.0
+    assert by_name["third class"].effect.flipped <= 0.25
+
+
+def test_an_intervention_is_proven_only_beyond_the_intervals_of_all_controls(digits, found):
+    proof = causal.prove(*digits, found, strongest(digits[0], found, 48), "restore")
+    worst = max(one.effect.flipped_high for one in proof.controls)
+    assert proof.is_proven is (worst < proof.effect.flipped_low)
+    without = dataclasses.replace(proof, controls=tuple(one for one in proof.controls if one.name != "random"))
+    assert not without.is_proven
+    assert not dataclasses.replace(proof, trivial=("stem",)).is_proven
+
+
+def test_the_stem_restores_whatever_is_put_back_and_is_called_trivial(digits, found):
+    stem = next(site for site in digits[0].sites if site.role == "stem")
+    proof = causal.prove(*digits, found, MapSet((stem.name,), (tuple(range(stem.channels)),)), "restore")
+    assert proof.effect.recovery == pytest.approx(1.0, abs=1e-4)
+    assert proof.trivial == (stem.name,)
+    assert not proof.is_proven
+
+
+def test_a_map_that_nothing_reads_changes_nothing(digits, found):
+    """Its values are put in, but the weights behind it are zero: planted, so the effect must be exactly none."""
+    bundle, dataset = digits
+    chosen = MapSet(("layer1.0.relu1",), ((2,),))
+    reader = bundle.network.get_submodule("layer1.0.conv2")
+    kept = reader.weight.detach().clone()
+    with torch.no_grad():
+        reader.weight[:, 2] = 0
+    try:
+        made = examination.examine(bundle, dataset, found.request, lambda *_: None)[0]
+        proof = causal.prove(bundle, dataset, made, chosen, "restore")
+    finally:
+        with torch.no_grad():
+            reader.weight.copy_(kept)
+    assert proof.recoveries == pytest.approx([0.0] * 4, abs=1e-6)
+
+
+def test_more_than_half_of_a_layer_has_no_control_in_the_same_layer_and_says_so(digits, found):
+    site = next(one for one in digits[0].sites if one.name == "layer1.0.relu1")
+    proof = causal.prove(*digits, found, MapSet((site.name,), (tuple(range(site.channels)),)), "restore")
+    assert any(line.startswith("same layers: more than half") for line in proof.missing)
+
+
+def test_a_single_image_has_no_interval_of_its_recovery(digits, found):
+    request = dataclasses.replace(found.request, samples=found.request.samples[:1])
+    alone = examination.examine(*digits, request, lambda *_: None)[0]
+    effect = causal.prove(*digits, alone, strongest(digits[0], alone, 16), "restore").effect
+    assert (effect.recovery_low, effect.recovery_high, effect.n) == (None, None, 1)
+
+
+def test_the_same_question_has_the_same_answer(digits, found):
+    chosen = strongest(digits[0], found, 8)
+    assert causal.prove(*digits, found, chosen, "restore") == causal.prove(*digits, found, chosen, "restore")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "error", "text"),
+    [
+        (MapSet((), ()), BadInput, "at least one"),
+        (MapSet(("layer9",), ((0,),)), UnknownName, "No layer is called 'layer9'"),
+        (MapSet(("layer1.0",), ((999,),)), UnknownName, "No feature map of layer1.0 is called '999'"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused_in_words(digits, found, chosen, error, text):
+    with pytest.raises(error, match=text):
+        causal.prove(*digits, found, chosen, "restore")
