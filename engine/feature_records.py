@@ -14,9 +14,12 @@ Array = np.ndarray
 Doubt = Literal["silent", "weak", "beyond", "foreign"]
 
 BEYOND = 5.0
-"""Excess from which on a picture drives its map where no real image of the data set comes near."""
+"""Excess from which on a picture drives its map where no real image comes near: 3 of 152 maps of ResNet-20 (median 2.4)."""
 RECOGNISED = 0.8
-"""Least recognition of a picture that is believed: one that has nothing to do with the patches passes once in five."""
+"""Least recognition of a picture that is believed: one that has nothing to do with the patches passes once in five.
+
+Of 152 maps of ResNet-20, 9 % [6, 15] fall below it beside their own patches, 82 % [75, 87] beside those of another map.
+"""
 DOUBTS: dict[Doubt, str] = {
     "silent": "Nothing in a picture changes this feature map: it is dead, and the picture says nothing.",
     "weak": "Real patches drive this feature map further than the picture does: the picture is no answer.",
