@@ -77,6 +77,7 @@
     drawn.combination = null;
     showSets(panel.counts);
     window.faultline.sets.draw(panel);
+    provable(panel);
     press();
   }
 
@@ -111,6 +112,14 @@
     byId("layer-shown").textContent = channels.length
       ? `${channels.length.toLocaleString("en")} of ${total.toLocaleString("en")} maps, ${sorted(sort)}`
       : `None of the ${total.toLocaleString("en")} maps is ${wanted < 0 ? "in this combination" : NAMES[wanted]}.`;
+  }
+
+  /* Whole groups of this layer can be put back. */
+  function provable(panel) {
+    const { fill, make } = window.faultline;
+    const groups = GROUPS.slice(0, 3).map((group, k) => [group, NAMES[k], panel.counts[k]]).filter(([, , count]) => count);
+    fill("layer-prove", make("span", { class: "control-label" }, "Prove by putting back all"), ...groups.map(([group, name, count]) => (
+      make("button", { class: "plain-button", "data-prove": `${group}:${panel.layer}`, "aria-label": `Prove the ${count} ${name} maps` }, `${name} (${count})`))));
   }
 
   function place(tiles, all) {

@@ -46,6 +46,8 @@ class ViewState:
     layer: str | None = None
     channel: int | None = None
     theme: str = "light"
+    prove: str | None = None
+    """Which maps are put back, as `dashboard.viewmodels.proof` reads it."""
     page: str = "explain"
     run: str | None = None
     """Id of the audit run that the audits page shows."""

@@ -54,6 +54,11 @@ def neuron(stored: Mapping[str, Any]) -> NeuronAsk:
     )
 
 
+def key(stored: Mapping[str, Any]) -> str:
+    """Return the key of the examination that is asked about; raises BadInput."""
+    return _text(stored, "key")
+
+
 def card(kind: str, name: str, cards: Iterable[Card]) -> Card:
     """Return the card of that name; raises UnknownName."""
     known = {one.name: one for one in cards}

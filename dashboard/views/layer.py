@@ -153,6 +153,7 @@ def _controls() -> html.Div:
     return html.Div(
         [
             _labelled("Show", group),
+            html.Div(id=panel_ids.LAYER_PROVE, className="prove-row"),
             html.Div([sort, _labelled("Colour scale", scale), _labelled("Maps", mode)], className="control-row"),
         ],
         className="layer-controls",

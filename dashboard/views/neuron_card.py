@@ -14,7 +14,7 @@ from dashboard.viewmodels.fields import Box
 from dashboard.viewmodels.neighbourhood import Neighbour, Neighbourhood
 from dashboard.viewmodels.neuron import NeuronCard, Patches, Peak, Standing
 from dashboard.viewmodels.wording import number, percent, signed, signed_percent
-from dashboard.views.aria import aria
+from dashboard.views.aria import aria, data
 from engine import Answer, Gallery
 
 NEIGHBOURHOOD_LEGEND = (
@@ -122,10 +122,11 @@ def _numbers(card: NeuronCard) -> Component:
         f"attack flow {signed_percent(card.flow)} of the margin taken",
         f"change {number(card.change)}",
     )
+    prove = html.Button("Prove this map", className="plain-button", **data(prove=f"map:{card.layer}:{card.channel}"))
     return html.Div(
         [
             html.Table([html.Thead(header), html.Tbody(rows)], className="numbers"),
-            html.Ul([html.Li(fact) for fact in facts], className="facts"),
+            html.Ul([*(html.Li(fact) for fact in facts), html.Li(prove)], className="facts"),
         ]
     )
 

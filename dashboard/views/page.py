@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from dashboard import ids, theme
-from dashboard.views import audits, header, inputs, layer, network, neuron, watch
+from dashboard.views import audits, header, inputs, layer, network, neuron, proof, watch
 from dashboard.views.aria import aria
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
             html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **aria(live="polite")),
             inputs.layout(),
             network.layout(),
+            proof.layout(),
             html.Div([layer.layout(), neuron.layout()], className="levels"),
             audits.layout(),
         ]
@@ -38,6 +39,7 @@ def register(app: Dash, auditor: Auditor) -> None:
     network.register(app, auditor)
     layer.register(app, auditor)
     neuron.register(app, auditor)
+    proof.register(app, auditor)
     audits.register(app, auditor)
 
 

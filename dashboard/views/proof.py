@@ -1,0 +1,114 @@
+"""The proof panel: put chosen maps of one run into the other and see what it does, beside the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids
+from dashboard.state import ViewState
+from dashboard.viewmodels import asks, proof
+from dashboard.views import plain
+from dashboard.views.aria import aria, data
+from engine import EngineError, compare
+
+HOW = (
+    "Choose what to put back: here by attack flow, at the layer all maps of a group, at the neuron one map. Every proof stands "
+    "beside six controls, is kept in the store, and has its own link."
+)
+Ask = Mapping[str, Any] | None
+
+
+def layout() -> html.Section:
+    """Return the panel's skeleton; assets/proof.js asks and fills."""
+    sizes = [
+        html.Button(
+            str(size), className="plain-button", **data(prove=f"flow:{size}"), **aria(label=f"Prove {size} maps")
+        )
+        for size in proof.SIZES
+    ]
+    choose = html.Div(
+        [
+            html.Span("Put back the maps with the most attack flow:", className="control-label"),
+            *sizes,
+            html.Button("the other way round", id=ids.PROOF_TURN, className="plain-button", **aria(pressed="false")),
+        ],
+        className="prove-row",
+    )
+    return html.Section(
+        [
+            dcc.Store(id=ids.PROOF_ASK),
+            dcc.Store(id=ids.PROOF_FACTS),
+            html.Div(
+                [html.H2([html.Span("✓", className="number"), "Prove"], id="proof-heading")], className="panel-heading"
+            ),
+            choose,
+            html.P(HOW, className="fine-print"),
+            html.Div(id=ids.PROOF, **aria(live="polite")),
+        ],
+        id=ids.PROOF_PANEL,
+        className="panel proof-panel",
+        **aria(labelledby="proof-heading"),
+    )
+
+
+def register(app: Dash, auditor: Any) -> None:
+    """Connect the panel."""
+
+    @app.callback(Output(ids.PROOF_FACTS, "data"), Input(ids.PROOF_ASK, "data"), prevent_initial_call=True)
+    def show_proof(stored: Ask) -> dict[str, Any]:
+        return facts(auditor, stored)
+
+    app.clientside_callback(
+        ClientsideFunction("proof", "draw"), Input(ids.PROOF_FACTS, "data"), prevent_initial_call=True
+    )
+
+
+def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
+    """Return the proof as plain values, or why there is none; `again` while it is being made."""
+    ask = stored or {}
+    told = {"for": [ask.get("key"), ask.get("prove")], "again": False}
+    if not ask.get("prove"):
+        return {**told, "proof": []}
+    try:
+        return {**told, **_proved(auditor, asks.key(ask), ViewState.from_dict(ask))}
+    except EngineError as error:
+        return {**told, "proof": plain.pieces(html.P(str(error), className="nothing"))}
+
+
+def _proved(auditor: Any, key: str, view: ViewState) -> dict[str, Any]:
+    examination = auditor.examined(key)
+    wanted = proof.asked(str(view.prove), examination, compare(examination, view.share))
+    answer = auditor.proof(key, wanted.chosen, wanted.direction)
+    if answer.value is None:
+        failed = answer.state == "failed"
+        text = f"This could not be proven: {answer.message}" if failed else f"{answer.message or 'Putting maps back'} …"
+        return {"proof": plain.pieces(html.P(text, className="nothing")), "again": not failed}
+    return {"proof": plain.pieces(_panel(proof.build(answer.value, wanted.title, examination)))}
+
+
+def _panel(panel: proof.Panel) -> list[Component]:
+    heads = ("Put in", "Margin recovered", "Answers as aimed", "", "")
+    head = html.Thead(html.Tr([html.Th(text, scope="col") for text in heads]))
+    return [
+        html.H3(f"Put in: {panel.title}"),
+        html.P(panel.verdict, className="verdict"),
+        html.Table(
+            [head, html.Tbody([_row(line, k == 0) for k, line in enumerate(panel.lines)])], className="proof-table"
+        ),
+        *(html.P(f"Not run: {text}", className="note open") for text in panel.missing),
+        html.P(panel.after),
+        html.P(panel.claim, className="claim"),
+    ]
+
+
+def _row(line: proof.Line, is_chosen: bool) -> Component:
+    low, value, high = (f"{100 * edge:.2f}%" for edge in (line.low, line.value, line.high))
+    span = html.Span(className="span", style={"left": low, "width": f"{max(0.5, 100 * (line.high - line.low)):.2f}%"})
+    bar = html.Span([span, html.Span(className="point", style={"left": value})], className="interval")
+    name = html.Span([line.name, html.Span(f". {line.help}", className="sr-only")], title=line.help)
+    cells = [html.Td(line.recovery), html.Td(line.flipped), html.Td(bar), html.Td(line.note, title=high)]
+    return html.Tr([html.Th(name, scope="row"), *cells], className="worst" if is_chosen else "")

@@ -1,0 +1,138 @@
+"""The proof panel: a link names the maps it says, a claim needs its control, and every control stands beside."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from dashboard.viewmodels import proof as model
+from dashboard.views import proof as view
+from engine import CONTROLS, Answer, BadInput, UnknownName, compare
+from tests import fakes
+from tests.test_neuron_view import KEY, REQUEST
+
+ASK = {"key": KEY, "share": 0.1, "prove": "flow:16", "request": REQUEST}
+
+
+@pytest.fixture(scope="module")
+def examination():
+    return fakes.FakeAuditor().examined(KEY)
+
+
+@pytest.fixture(scope="module")
+def comparison(examination):
+    return compare(examination, 0.1)
+
+
+def asked(text, examination, comparison):
+    return model.asked(text, examination, comparison)
+
+
+def proof(examination, comparison, text="flow:16"):
+    wanted = asked(text, examination, comparison)
+    return fakes.FakeAuditor().proof(KEY, wanted.chosen, wanted.direction).value
+
+
+def test_flow_names_the_claimable_maps_with_the_most_of_it(examination, comparison):
+    chosen = asked("flow:16", examination, comparison).chosen
+    flat = {
+        (site.name, channel): float(np.abs(flow[:, channel]).mean())
+        for site, flow in zip(examination.sites, examination.flow, strict=True)
+        if site.is_claimable
+        for channel in range(site.channels)
+    }
+    named = {
+        (name, channel) for name, channels in zip(chosen.sites, chosen.channels, strict=True) for channel in channels
+    }
+    assert named == set(sorted(flat, key=lambda one: -flat[one])[:16])
+    assert list(chosen.sites) == [site.name for site in examination.sites if site.name in chosen.sites]
+
+
+@pytest.mark.parametrize(
+    ("group", "field"), [("adversarial", "adversarial_only"), ("clean", "clean_only"), ("shared", "shared")]
+)
+def test_a_group_of_a_layer_is_the_comparisons_set(examination, comparison, group, field):
+    sets = next(site for site in comparison.sites if getattr(site, field))
+    chosen = asked(f"{group}:{sets.site}", examination, comparison).chosen
+    assert (chosen.sites, chosen.channels) == ((sets.site,), (getattr(sets, field),))
+
+
+def test_the_other_way_round_is_another_direction_of_the_same_maps(examination, comparison):
+    there, back = (asked(text, examination, comparison) for text in ("map:layer2.0:3", "inject:map:layer2.0:3"))
+    assert there.chosen == back.chosen
+    assert (there.direction, back.direction) == ("restore", "inject")
+    assert "clean values" in there.title
+    assert "adversarial values" in back.title
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("", BadInput), ("flow:0", BadInput), ("flow:99999", BadInput), ("flow:x", BadInput), ("map:layer9:0", UnknownName),
+     ("adversarial:layer9", UnknownName), ("<b>", BadInput)],
+)  # fmt: skip
+def test_what_names_no_maps_is_refused_in_words(examination, comparison, text, error):
+    with pytest.raises(error):
+        asked(text, examination, comparison)
+
+
+def test_every_control_stands_below_the_chosen_maps(examination, comparison):
+    panel = model.build(proof(examination, comparison), "x", examination)
+    assert [line.name.lower() for line in panel.lines] == ["chosen maps", *CONTROLS]
+    assert any("give that image's class" in line.note for line in panel.lines)
+
+
+def test_a_claim_is_made_of_stored_numbers_only_and_names_its_control(examination, comparison):
+    found = proof(examination, comparison)
+    text = model.claim(found, examination)
+    random = next(one for one in found.controls if one.name == "random")
+    for number in (found.effect.recovery, random.effect.recovery, random.effect.flipped):
+        assert model.percent(number) in text
+    assert f"{found.chosen.count} of " in text
+    assert examination.request.attack in text
+
+
+def test_without_the_random_control_there_is_no_claim(examination, comparison):
+    found = proof(examination, comparison)
+    without = dataclasses.replace(found, controls=tuple(one for one in found.controls if one.name != "random"))
+    assert model.claim(without, examination).startswith("No claim")
+    assert "Not proven" in model.build(dataclasses.replace(without, labels=(1, 1)), "x", examination).verdict
+
+
+def test_a_layer_through_which_everything_runs_supports_no_claim(examination, comparison):
+    found = dataclasses.replace(proof(examination, comparison), trivial=("stem",))
+    assert "everything runs through stem" in model.claim(found, examination)
+    assert model.build(found, "x", examination).verdict.startswith("Proves nothing")
+
+
+def test_the_page_shows_the_proof_and_stops_asking():
+    told = view.facts(fakes.FakeAuditor(), ASK)
+    assert told["for"] == [KEY, "flow:16"]
+    assert not told["again"]
+    assert "16 maps with the most attack flow" in json.dumps(told["proof"])
+
+
+@pytest.mark.parametrize(
+    ("state", "again", "text"), [("working", True, "Putting"), ("failed", False, "could not be proven")]
+)
+def test_a_proof_in_the_making_is_asked_for_again_and_a_failed_one_says_why(state, again, text):
+    class Slow(fakes.FakeAuditor):
+        def proof(self, *_):
+            return Answer(state, None, 0, 0, "Putting maps back")
+
+    told = view.facts(Slow(), ASK)
+    assert told["again"] is again
+    assert text in json.dumps(told["proof"])
+
+
+@pytest.mark.parametrize("change", [{"prove": "x"}, {"key": "gone"}, {"prove": "map:layer9:1"}])
+def test_what_cannot_be_proven_says_why_and_is_not_asked_again(change):
+    told = view.facts(fakes.FakeAuditor(), {**ASK, **change})
+    assert "nothing" in json.dumps(told["proof"])
+    assert not told["again"]
+
+
+def test_no_choice_shows_nothing():
+    assert view.facts(fakes.FakeAuditor(), {"key": KEY})["proof"] == []
