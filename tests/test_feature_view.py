@@ -32,13 +32,6 @@ def test_a_picture_with_doubts_says_each_of_them_and_one_without_says_none():
     assert feature.describe(believed).caveats == ()
 
 
-def test_the_field_is_given_in_shares_of_the_picture():
-    found = synthesis(3)
-    top, left, bottom, right = feature.describe(found).field
-    height, width = found.picture.shape[:2]
-    assert (top * height, left * width, bottom * height, right * width) == pytest.approx(found.field)
-
-
 def test_the_response_is_the_maps_own_at_every_strength():
     found = fakes.FakeAuditor().responses(KEY).value
     site = layer.site_index(fakes.FakeAuditor().examined(KEY), LAYER)

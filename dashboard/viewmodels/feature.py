@@ -17,8 +17,6 @@ class Feature:
 
     told: tuple[str, ...]
     caveats: tuple[str, ...]
-    field: tuple[float, float, float, float]
-    """Top, left, bottom and right of what the excited position sees, as shares of the picture."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,17 +39,15 @@ def describe(found: Synthesis) -> Feature:
     strongest = float(found.real.max(initial=0.0))
     told = [
         f"It drives the map to {number(found.achieved)} {place}; the strongest real patch to {number(strongest)}.",
-        "Made by gradient ascent from noise, so it shows what the map can answer to, not what it finds in this data.",
+        "Made by gradient ascent from noise, for the map's centre position and no more than it sees: what the map can answer "
+        "to, not what it finds in this data.",
     ]
     if found.recognition is not None:
         told.insert(
             1,
             f"The layer's answer to it resembles this map's patches more than {percent(found.recognition)} of the others'.",
         )
-    height, width = found.picture.shape[:2]
-    top, left, bottom, right = found.field
-    edges = (top / height, left / width, bottom / height, right / width)
-    return Feature(tuple(told), tuple(DOUBTS[doubt] for doubt in found.doubts), edges)
+    return Feature(tuple(told), tuple(DOUBTS[doubt] for doubt in found.doubts))
 
 
 def response(found: Responses, site: int, channel: int, *, is_pixels: bool) -> Response:

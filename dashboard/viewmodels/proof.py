@@ -126,7 +126,7 @@ def _verdict(found: Proof) -> str:
     if found.trivial:
         return "Proves nothing: everything runs through a chosen layer."
     if found.is_proven:
-        return "Proven: every control does less, beyond both 95 % intervals."
+        return "Proven: every control does less, beyond both 95 % intervals. (The largest change is another choice, no control.)"
     if len(found.labels) == 1:
         return "One image: the effect is real for it, but no interval tells it from the controls. Choose a group to prove more."
     return "Not proven: at least one control's interval reaches that of the chosen maps, or a control is missing."

@@ -91,15 +91,16 @@ def _picture(auditor: Any, ask: asks.NeuronAsk, site: int) -> tuple[Component, b
         text = f"The picture could not be made: {answer.message}" if failed else f"{answer.message or 'Being made'} …"
         return html.P(text, className="nothing"), answer.state in FINISHED
     shown = feature.describe(answer.value)
-    names = "/".join(quote(name, safe="") for name in (ask.request.model, ask.request.data))
-    top, left, bottom, right = shown.field
-    edges = {"top": top, "left": left, "width": right - left, "height": bottom - top}
-    outline = html.Span(className="field probe", style={name: f"{100 * edge:.2f}%" for name, edge in edges.items()})
+    model = asks.card("model", ask.request.model, auditor.models())
+    data = asks.card("data set", ask.request.data, auditor.datasets())
+    names = "/".join(quote(card.name, safe="") for card in (model, data))
+    version = f"{model.content_hash[:12]}-{data.content_hash[:12]}"
     image = html.Img(
-        src=f"/media/feature/{names}/{site}/{ask.channel}.png", alt="Picture made to excite this feature map"
+        src=f"/media/feature/{names}/{site}/{ask.channel}.png?v={version}",
+        alt="Picture made to excite this feature map",
     )
     told = [*(html.P(text, className="warning") for text in shown.caveats), *(html.P(text) for text in shown.told)]
-    return html.Div([html.Div([image, outline], className="framed"), html.Div(told)], className="synthesis"), True
+    return html.Div([html.Div(image, className="framed"), html.Div(told)], className="synthesis"), True
 
 
 def _response(auditor: Any, ask: asks.NeuronAsk, site: int) -> tuple[str, go.Figure, bool]:

@@ -117,3 +117,24 @@ def test_the_audits_page_opens_by_its_tab_and_by_its_link(page, served):
     page.goto(f"{served.url}/?page=audits")
     until(page, "document.body.dataset.page === 'audits'")
     until(page, "document.querySelector('#audit-list').textContent.includes('python -m engine audit')")
+
+
+def test_a_proof_is_made_shown_beside_its_controls_and_found_again_by_its_link(page):
+    page.get_by_role("button", name="Prove 16 maps").click()
+    until(
+        page,
+        "document.querySelector('#proof h3')?.textContent.includes('16 maps with the most attack flow')",
+        seconds=60,
+    )
+    names = page.locator("#proof tbody th").all_inner_texts()
+    assert names[0].startswith("Chosen maps")
+    assert [name.partition(".")[0] for name in names[1:]][:1] == ["Random"]
+    claim = page.locator("#proof .claim").inner_text()
+    assert "equally many random maps" in claim
+    assert query(page)["prove"] == "flow:16"
+    page.reload()
+    until(page, f"document.querySelector('#proof .claim')?.textContent === {claim!r}")
+    page.locator("#neuron-card [data-prove]").click()
+    until(page, "document.querySelector('#proof h3')?.textContent.includes('feature map 3 of layer3.0')", seconds=60)
+    page.get_by_role("button", name="the other way round").click()
+    until(page, "document.querySelector('#proof h3')?.textContent.includes('adversarial values')", seconds=60)
