@@ -215,6 +215,8 @@ def _settings() -> dict[str, Any]:
     """What Dask reads when it starts the cluster, above all the environment of the worker process.
 
     Few malloc arenas and early trimming keep a worker that has seen large batches from holding on to their memory.
+    Trimming alone would fix the size from which every tensor is mapped anew at 128 KB: PGD-10 on 96 CIFAR images then
+    takes 2.2 million page faults and 7.5 s of processor time instead of 0.1 million and 3.0 s, for 180 of 945 MB.
     Waiting threads sleep: spinning ones were eight times slower on two cores that other processes use as well.
     Without a dashboard Dask still serves logs, call stacks and workers over plain HTTP: no routes, nothing served.
     Endless saturation: all that waits is ordered by priority in the worker. With Dask's default a click would wait for
@@ -228,6 +230,7 @@ def _settings() -> dict[str, Any]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": "65536",
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     }
     return {
         "distributed.nanny.pre-spawn-environ": environment,
