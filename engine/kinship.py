@@ -8,6 +8,7 @@ import torch
 from engine import comparison, selection
 from engine.datapaths import cases, extraction
 from engine.datapaths.cases import Case
+from engine.errors import BadInput
 from engine.evidence import Evidence
 from engine.records import Certificates, ClassDatapaths, Cross, Datapath, Kinship, SiteSpan
 from engine.tracing import PerMap
@@ -76,7 +77,10 @@ def similarity(datapath: Datapath, per_map: PerMap, seed: int) -> float:
 
 
 def _of_class(evidence: Evidence, label: int) -> tuple[Strength, int]:
-    """The mean strength of clean, correctly classified images of a class, the examined ones left out; and their number."""
+    """The mean strength of clean, correctly classified images of a class, the examined ones left out; and their number.
+
+    Raises BadInput where there is none, as often with a thousand classes and a small data set.
+    """
     bundle, dataset = evidence.bundle, evidence.dataset
     every = np.flatnonzero(cases.labels(bundle, dataset) == label)
     own = set(evidence.examination.request.samples)
@@ -85,6 +89,11 @@ def _of_class(evidence: Evidence, label: int) -> tuple[Strength, int]:
     with torch.no_grad():
         right = bundle.logits(pictures).argmax(1) == label
     pictures = pictures[right][:IMAGES]
+    if not len(pictures):
+        name = bundle.classes[label]
+        raise BadInput(
+            f"The data set holds no other correctly classified image of class '{name}', so likeness to it is unknown."
+        )
     case = Case(pictures, torch.full((len(pictures),), label, device=bundle.device))
     return _strength(_scores(evidence, case)), len(pictures)
 

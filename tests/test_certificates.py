@@ -21,6 +21,7 @@ from engine import (
     tracing,
 )
 from engine.datapaths import extraction
+from engine.errors import BadInput
 from engine.models import load, shuffled
 from engine.records import Certificate, Certificates, ExaminationRequest
 from engine.store.store import Store
@@ -193,3 +194,12 @@ def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp
     assert set(found["cross"]) >= {"each_its_own", "exchanged"}
     assert {"parts_span", "merges_span"} <= set(found)
     assert all(len(text) > 20 for text in found["meaning"].values())
+
+
+def test_a_data_set_without_another_image_of_a_class_says_what_is_unknown(digits, group, monkeypatch):
+    gathered = evidence.gather(*digits, group)
+    monkeypatch.setattr(kinship.cases, "labels", lambda _bundle, dataset: np.full(len(dataset.keys), 3))
+    with pytest.raises(
+        BadInput, match="no other correctly classified image of class '7', so likeness to it is unknown"
+    ):
+        kinship._of_class(gathered, 7)

@@ -89,8 +89,12 @@ def test_the_giant_panda_goes_through_all_three_levels(page: Watched, imagenet):
     shown.locator("#layer-tiles button").nth(1).click()
     until(shown, "document.querySelectorAll('#neuron-card .answers').length === 2", seconds=PATIENCE)
     until(shown, "document.querySelectorAll('#neuron-gallery li').length > 0", seconds=PATIENCE)
-    until(shown, "document.querySelector('#status').textContent.startsWith('All checks')", seconds=PATIENCE)
-    assert "Not finished" not in shown.locator("#check-failures").inner_text()
+    # What the attack makes of a panda may be a class of which this small data set has no image.
+    ended = (
+        "/^All checks|no other correctly classified image of class/.test(document.querySelector('#status').textContent)"
+    )
+    until(shown, ended, seconds=PATIENCE)
+    assert shown.locator("#checks td").filter(has_text="not run").count() == 0
     found = require("axe_playwright_python.sync_playwright").Axe().run(shown)
     serious = [one["id"] for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
     assert serious == []
