@@ -166,6 +166,8 @@ ON_THE_HOST = {
     ("choosing", "full"): "flags, moved to the device as one",
     ("draws", "empty"): "drawn on the host to be the same everywhere, then moved as a whole",
     ("masks", "rand"): "a single number",
+    ("painting", "randn"): "drawn on the host to be the same everywhere, then moved as a whole",
+    ("painting", "rand"): "four numbers that are read on the host",
     ("examination", "tensor"): "seeds, which generators read on the host",
     ("rosters", "tensor"): "seeds, which generators read on the host",
 }

@@ -48,6 +48,9 @@ def test_after_a_restart_the_same_link_shows_the_same_view_from_the_store_alone(
     page = watched.page
     page.goto(f"{served.url}/?{PAIR}&layer=layer2.0&channel=4")
     settled(page)
+    # What is made once a map has been looked at for a moment belongs to the view.
+    until(page, "Boolean(document.querySelector('#feature img')?.naturalWidth)")
+    until(page, "document.querySelector('#response .js-plotly-plot').data.length === 2")
     shown = ("#headline", "#layer-title", "#neuron-title", "#checks")
     before, link = [page.locator(part).inner_text() for part in shown], page.url
     page.goto("about:blank")
