@@ -52,12 +52,17 @@ def timed(work: Work, repeats: int) -> float:
 def paired(name: str, work: Work, reference: Work, *, repeats: int, count: int) -> Row:
     """Return milliseconds per image of `work` and of `reference`, run in turn; the ratio is the median of the rounds'.
 
-    Turn by turn, because a shared machine changes its speed by more than the ratios that are looked for.
+    Turn by turn, because a shared machine changes its speed by more than the ratios that are looked for. Each turn's first
+    call is not counted: it finds the memory that the other one has just given back, and pays for it.
     """
-    work(), reference()
-    rounds = [(_seconds(work), _seconds(reference)) for _ in range(repeats)]
+    rounds = [(_warm_seconds(work), _warm_seconds(reference)) for _ in range(repeats)]
     own, other = (statistics.median(times) / count * 1000 for times in zip(*rounds, strict=True))
     return Row(name, own, "ms", other, statistics.median(a / b for a, b in rounds))
+
+
+def _warm_seconds(work: Work) -> float:
+    work()
+    return _seconds(work)
 
 
 def memory(name: str, work: Work, reference: Work) -> Row:
