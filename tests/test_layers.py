@@ -71,8 +71,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 BELOW_THE_LINE = (
     "engine.attacks", "engine.models", "engine.tracing", "engine.connections", "engine.datapaths", "engine.demo",
-    "engine.causal", "engine.credibility_task", "engine.examination", "engine.features", "engine.rosters", "engine.evidence", "engine.kinship", "engine.certificates",
-    "engine.evaluation",
+    "engine.causal", "engine.credibility_task", "engine.examination", "engine.features", "engine.rosters", "engine.evidence",
+    "engine.kinship", "engine.certificates", "engine.evaluation",
     "engine.benchmark", "engine.report_files", "engine.shards", "engine.shard_work", "engine.audit.verify",
     "engine.credibility",
 )  # fmt: skip
@@ -157,7 +157,9 @@ def test_nine_in_ten_functions_are_under_25_lines():
     assert sorted(bodies)[int(0.9 * len(bodies))] < 25
 
 
-@pytest.mark.parametrize("package", ["engine", "dashboard", "dashboard.app", "engine.auditor", "engine.work", "engine.audit_commands"])
+@pytest.mark.parametrize(
+    "package", ["engine", "dashboard", "dashboard.app", "engine.auditor", "engine.work", "engine.audit_commands"]
+)
 def test_importing_the_upper_half_imports_no_torch(package):
     program = f"import sys, {package}; sys.exit(bool({{'torch', 'torchvision'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

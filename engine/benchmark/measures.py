@@ -32,7 +32,7 @@ class Scale:
     rows: int = 32
     """Largest batch of the passes: a quarter as many images, each against four references."""
     repeats: int = 5
-    peer_images: int = 32
+    peer_images: int = 64
     peer_steps: int = 10
     agreement_steps: int = 100
     """Steps at which values are compared with captum's, for two images."""

@@ -88,7 +88,7 @@ def measure(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
     def row(name: str, work: measures.Work, reference: measures.Work, repeats: int) -> Row:
         return measures.paired(name, work, reference, repeats=repeats, count=len(asked.images))
 
-    repeats, name = min(3, scale.repeats), f"conductance of all sites, {steps} steps, against captum"
+    repeats, name = min(2, scale.repeats), f"conductance of all sites, {steps} steps, against captum"
     fine = conductance.along(bundle, few, torch.zeros_like(few.images), steps=scale.agreement_steps).scores
     peer = layer_conductance(bundle, few, scale.agreement_steps)
     return [
