@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, onAsk } = window.faultline;
+  const { built, byId, fill, make, onAsk } = window.faultline;
   const AGAIN = 1500;
   const RESTING = 10000;
   let wanted = null;
@@ -17,12 +17,15 @@
 
   onAsk('page', (view) => {
     const isShown = view.page === 'audits';
-    document.body.dataset.page = isShown ? 'audits' : 'explain';
+    wanted = isShown ? { run: view.run || null, theme: view.theme } : null;
+    if (isShown) { ask(0); } else { window.clearTimeout(timer); }
+    // Every step of a view comes by here; plots need a resize only where another page is shown.
+    const page = isShown ? 'audits' : 'explain';
+    if (document.body.dataset.page === page) { return; }
+    document.body.dataset.page = page;
     document.querySelectorAll('[data-page-tab]').forEach((tab) => {
       tab.setAttribute('aria-current', tab.dataset.pageTab === document.body.dataset.page ? 'page' : 'false');
     });
-    wanted = isShown ? { run: view.run || null, theme: view.theme } : null;
-    if (isShown) { ask(0); } else { window.clearTimeout(timer); }
     window.dispatchEvent(new Event('resize'));
   });
 
@@ -40,6 +43,12 @@
     ask(facts.again ? AGAIN : RESTING);
   }
 
+  /* A stop was asked for, or could not be; the runs are looked at again either way. */
+  function stopped(problem) {
+    fill('audit-problem', problem ? make('p', { class: 'warning' }, problem) : '');
+    ask(0);
+  }
+
   document.addEventListener('click', (event) => {
     const tab = event.target.closest?.('[data-page-tab]');
     const run = event.target.closest?.('[data-run]');
@@ -50,5 +59,5 @@
   });
 
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.audits = { draw };
+  window.dash_clientside.audits = { draw, stopped };
 })();

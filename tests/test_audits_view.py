@@ -155,10 +155,16 @@ def stop_after(pieces: int):
 
 
 def test_stopping_asks_the_driver_and_an_unknown_run_is_told(auditor, finished):
-    view.answer(auditor, {"run": finished.id}, {"run": finished.id})
+    assert view.stop(auditor, {"run": finished.id}) == ""
     assert finished.place.cancel.is_file()
-    facts, _ = view.answer(auditor, {"run": finished.id}, {"run": "x"})
-    assert "No run is called" in text(facts)
+    assert "No run is called" in view.stop(auditor, {"run": "x"})
+
+
+def test_looking_at_a_run_again_does_not_stop_it_again(auditor, finished):
+    view.stop(auditor, {"run": finished.id})
+    finished.place.cancel.unlink()
+    view.answer(auditor, {"run": finished.id})
+    assert not finished.place.cancel.exists()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -39,7 +39,9 @@ def layout() -> html.Section:
             dcc.Store(id=ids.AUDITS_ASK),
             dcc.Store(id=ids.AUDITS_FACTS),
             dcc.Store(id=ids.AUDIT_CANCEL),
+            dcc.Store(id=ids.AUDIT_STOPPED),
             html.Div([html.H2("Audits", id="audits-heading")], className="panel-heading"),
+            html.Div(id=ids.AUDIT_PROBLEM, role="alert"),
             html.Div(id=ids.AUDIT_LIST, className="audit-list"),
             html.Div(id=ids.AUDIT, className="audit"),
             html.Div([html.H3("Accuracy as the attack grows"), curve], id=ids.AUDIT_CURVE_PART, hidden=True),
@@ -57,21 +59,27 @@ def register(app: Dash, auditor: Any) -> None:
         Output(ids.AUDITS_FACTS, "data"),
         Output(ids.AUDIT_CURVE, "figure"),
         Input(ids.AUDITS_ASK, "data"),
-        Input(ids.AUDIT_CANCEL, "data"),
         prevent_initial_call=True,
     )
-    def show_audits(stored: Ask, cancelled: Ask) -> tuple[dict[str, Any], go.Figure]:
-        return answer(auditor, stored, cancelled)
+    def show_audits(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+        return answer(auditor, stored)
+
+    # A callback of its own: as an input of the other, a stop would be asked for again with every look at the runs.
+    @app.callback(Output(ids.AUDIT_STOPPED, "data"), Input(ids.AUDIT_CANCEL, "data"), prevent_initial_call=True)
+    def stop_run(stored: Ask) -> str:
+        return stop(auditor, stored)
 
     app.clientside_callback(
         ClientsideFunction("audits", "draw"), Input(ids.AUDITS_FACTS, "data"), prevent_initial_call=True
     )
+    app.clientside_callback(
+        ClientsideFunction("audits", "stopped"), Input(ids.AUDIT_STOPPED, "data"), prevent_initial_call=True
+    )
 
 
-def answer(auditor: Any, stored: Ask, cancelled: Ask = None) -> tuple[dict[str, Any], go.Figure]:
-    """Return the list and the asked run as plain values, and its curve; a run that is to stop is told so first."""
-    ask = stored or {}
-    problem = _cancelled(auditor, cancelled)
+def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+    """Return the list and the asked run as plain values, and its curve."""
+    ask, problem = stored or {}, ""
     cards = auditor.runs()
     lines = [audits.line(card) for card in cards]
     known = [card.run for card in cards]
@@ -92,12 +100,10 @@ def answer(auditor: Any, stored: Ask, cancelled: Ask = None) -> tuple[dict[str, 
     return facts, strength_figure.draw(view.summary.models if view else (), theme)
 
 
-def _cancelled(auditor: Any, cancelled: Ask) -> str:
-    run = (cancelled or {}).get("run")
-    if not run or (cancelled or {}).get("is_done"):
-        return ""
+def stop(auditor: Any, stored: Ask) -> str:
+    """Ask whoever drives a run to stop, and return why that could not be asked; empty where it was."""
     try:
-        auditor.cancel_run(run)
+        auditor.cancel_run((stored or {}).get("run") or "")
     except EngineError as error:
         return str(error)
     return ""
