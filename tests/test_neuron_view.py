@@ -193,7 +193,7 @@ def test_gallery_captions_are_the_classes_of_the_patches():
 
 
 def facts(auditor=None, ask=ASK) -> dict:
-    return view.facts(auditor or fakes.FakeAuditor(), ask)
+    return view.answer(auditor or fakes.FakeAuditor(), ask)[0]
 
 
 def elements(content) -> list[dict]:
@@ -266,7 +266,7 @@ def test_what_cannot_be_shown_is_said_once_and_nothing_else_is_shown(change, tex
     shown = facts(ask=ask)
     assert text in shown["message"]
     assert (shown["card"], shown["patches"], shown["neighbours"]) == ([], {}, {})
-    assert not view.distribution(fakes.FakeAuditor(), ask).data
+    assert not view.answer(fakes.FakeAuditor(), ask)[1].data
 
 
 def test_the_gallery_of_an_unknown_model_is_refused_as_text():
@@ -319,7 +319,7 @@ def test_every_position_tells_its_values_and_what_it_sees(examination, site):
 
 
 def test_the_noisy_copy_stands_beside_both_in_the_distribution():
-    figure = view.distribution(fakes.FakeAuditor(), ASK)
+    figure = view.answer(fakes.FakeAuditor(), ASK)[1]
     assert [trace.name for trace in figure.data] == ["clean", "adversarial", "noise"]
     assert len({trace.line.dash for trace in figure.data}) == 3
 
@@ -329,4 +329,4 @@ def test_an_examination_stored_without_noise_maps_shows_the_two_others():
         def noise_maps(self, key, site):
             raise UnknownName("maps of noise", key, ())
 
-    assert len(view.distribution(Older(), ASK).data) == 2
+    assert len(view.answer(Older(), ASK)[1].data) == 2

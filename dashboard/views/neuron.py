@@ -19,7 +19,7 @@ from dashboard.figures import patches as patches_figure
 from dashboard.viewmodels import asks, layer, neighbourhood, neuron
 from dashboard.views import feature, neuron_card, plain
 from dashboard.views.aria import aria
-from engine import Comparison, EngineError, Examination, UnknownName, compare
+from engine import EngineError, Examination, UnknownName, compare
 
 NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
 PROBE = "Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees."
@@ -58,7 +58,7 @@ def register(app: Dash, auditor: Any) -> None:
         prevent_initial_call=True,
     )
     def show_neuron(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
-        return facts(auditor, stored), distribution(auditor, stored)
+        return answer(auditor, stored)
 
     feature.register(app, auditor)
     app.clientside_callback(
@@ -75,17 +75,27 @@ def register(app: Dash, auditor: Any) -> None:
     )
 
 
-def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
-    """Return all of a map that is no plot, as plain values; what cannot be shown is said in `message`."""
+def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+    """Return all of a map that is no plot, as plain values, and the histogram of its positions.
+
+    What cannot be shown is said in `message`, beside an empty histogram.
+    """
     if stored is None:
-        return _nothing(NOTHING)
+        return _nothing(NOTHING), distribution_figure.empty("light")
     try:
         ask = asks.neuron(stored)
-        examination, comparison = _examined(auditor, ask)
+        examination = auditor.examined(ask.key)
         maps = _maps(auditor, examination, ask)
-        shown = neuron.build(examination, comparison, maps, ask)
+        noise = _noise(auditor, examination, ask)
     except EngineError as error:
-        return _nothing(str(error))
+        return _nothing(str(error)), distribution_figure.empty("light")
+    histogram = distribution_figure.draw(neuron.distribution(*maps, *noise), ask.theme)
+    return _facts(auditor, ask, examination, maps), histogram
+
+
+def _facts(auditor: Any, ask: asks.NeuronAsk, examination: Examination, maps: tuple[Any, Any]) -> dict[str, Any]:
+    comparison = compare(examination, ask.share)
+    shown = neuron.build(examination, comparison, maps, ask)
     near = {
         side: neighbourhood.build(examination, comparison, shown.site, ask.channel, side)
         for side in neighbourhood.SIDES
@@ -95,35 +105,24 @@ def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
         "message": "",
         "card": plain.pieces(neuron_card.draw(shown)),
         "grid": asdict(neuron.grid(examination, examination.sites[shown.site], maps)),
-        "patches": {order: plain.pieces(patches(auditor, ask, order)) for order, _ in ORDERS},
+        "patches": {order: plain.pieces(one) for order, one in _patches(auditor, ask).items()},
         "neighbours": {side: _neighbours(one) for side, one in near.items()},
         "stylesheet": neighbourhood_figure.stylesheet(ask.theme),
     }
 
 
-def distribution(auditor: Any, stored: Ask) -> go.Figure:
-    """Return the histogram of the map's positions, or an empty figure where the card says what is wrong."""
-    try:
-        ask = asks.neuron(stored or {})
-        examination = auditor.examined(ask.key)
-        maps = [*_maps(auditor, examination, ask), *_noise(auditor, examination, ask)]
-        return distribution_figure.draw(neuron.distribution(*maps), ask.theme)
-    except EngineError:
-        return distribution_figure.empty("light")
-
-
-def patches(auditor: Any, ask: asks.NeuronAsk, order: str) -> Component:
-    """Return the patches, or why they are not there. A gallery that gets ready later makes the page ask again."""
-    answer = auditor.gallery(ask.request.model, ask.request.data)
-    if answer.value is None:
-        return neuron_card.gallery_awaited(answer)
+def _patches(auditor: Any, ask: asks.NeuronAsk) -> dict[str, Component]:
+    """Return the patches by order, or why they are not there. A gallery that gets ready later makes the page ask again."""
+    found = auditor.gallery(ask.request.model, ask.request.data)
+    if found.value is None:
+        return dict.fromkeys(neuron.ORDERS, neuron_card.gallery_awaited(found))
     try:
         model = asks.card("model", ask.request.model, auditor.models())
         data = asks.card("data set", ask.request.data, auditor.datasets())
-        shown = neuron.patches(answer.value, model, data, ask, order)
+        shown = [neuron.patches(found.value, model, data, ask, order) for order in neuron.ORDERS]
     except EngineError as error:
-        return html.P(str(error), className="nothing")
-    return neuron_card.gallery(shown, (model.name, data.name))
+        return dict.fromkeys(neuron.ORDERS, html.P(str(error), className="nothing"))
+    return {one.order: neuron_card.gallery(one, (model.name, data.name)) for one in shown}
 
 
 def _nothing(message: str) -> dict[str, Any]:
@@ -143,11 +142,6 @@ def _neighbours(shown: neighbourhood.Neighbourhood) -> dict[str, Any]:
         "elements": neighbourhood_figure.elements(shown),
         "list": plain.pieces(neuron_card.neighbour_lists(shown)),
     }
-
-
-def _examined(auditor: Any, ask: asks.NeuronAsk) -> tuple[Examination, Comparison]:
-    examination = auditor.examined(ask.key)
-    return examination, compare(examination, ask.share)
 
 
 def _maps(auditor: Any, examination: Examination, ask: asks.NeuronAsk) -> tuple[Any, Any]:
