@@ -5,20 +5,14 @@
   const { built, byId, fill, make, onAsk } = window.faultline;
   const AGAIN = 1500;
   const RESTING = 10000;
-  let wanted = null;
-  let timer = null;
+  const ask = window.faultline.asking('audits-ask');
 
   const set = (id, data) => window.dash_clientside.set_props(id, { data: { ...data, t: Date.now() } });
 
-  function ask(after) {
-    window.clearTimeout(timer);
-    timer = window.setTimeout(() => { if (wanted) { set('audits-ask', wanted); } }, after);
-  }
-
   onAsk('page', (view) => {
     const isShown = view.page === 'audits';
-    wanted = isShown ? { run: view.run || null, theme: view.theme } : null;
-    if (isShown) { ask(0); } else { window.clearTimeout(timer); }
+    ask.want(isShown ? { run: view.run || null, theme: view.theme } : null);
+    if (isShown) { ask.after(0); }
     // Every step of a view comes by here; plots need a resize only where another page is shown.
     const page = isShown ? 'audits' : 'explain';
     if (document.body.dataset.page === page) { return; }
@@ -40,13 +34,13 @@
       part.hidden = !facts.has_curve;
       window.dispatchEvent(new Event('resize'));
     }
-    ask(facts.again ? AGAIN : RESTING);
+    ask.after(facts.again ? AGAIN : RESTING);
   }
 
   /* A stop was asked for, or could not be; the runs are looked at again either way. */
   function stopped(problem) {
     fill('audit-problem', problem ? make('p', { class: 'warning' }, problem) : '');
-    ask(0);
+    ask.after(0);
   }
 
   document.addEventListener('click', (event) => {

@@ -39,5 +39,23 @@
     listeners.filter(([name]) => name === level).forEach(([, listener]) => listener(ask));
   }
 
-  window.faultline = { byId, make, built, fill, say, onAsk, announce };
+  /* Asks that a script repeats until its answer is made: one at a time, of the latest wish, after so many milliseconds. */
+  function asking(id) {
+    const state = { wanted: null, timer: null };
+    return {
+      get wanted() { return state.wanted; },
+      want(next) {
+        state.wanted = next;
+        if (!next) { window.clearTimeout(state.timer); }
+      },
+      after(milliseconds) {
+        window.clearTimeout(state.timer);
+        state.timer = window.setTimeout(() => {
+          if (state.wanted) { window.dash_clientside.set_props(id, { data: { ...state.wanted, t: Date.now() } }); }
+        }, milliseconds);
+      },
+    };
+  }
+
+  window.faultline = { byId, make, built, fill, say, onAsk, announce, asking };
 })();

@@ -5,33 +5,25 @@
   const { built, fill, onAsk, say } = window.faultline;
   const DWELL = 900;
   const AGAIN = 1000;
-  let wanted = null;
-  let timer = null;
-
-  function ask(after) {
-    window.clearTimeout(timer);
-    timer = window.setTimeout(() => {
-      if (wanted) { window.dash_clientside.set_props('feature-ask', { data: { ...wanted, t: Date.now() } }); }
-    }, after);
-  }
+  const NAMES = ['key', 'layer', 'channel'];
+  const ask = window.faultline.asking('feature-ask');
 
   onAsk('neuron', (next) => {
-    const isOther = !next || !wanted || ['key', 'layer', 'channel'].some((name) => next[name] !== wanted[name]);
-    wanted = next;
-    if (isOther) {
+    if (!next || !ask.wanted || NAMES.some((name) => next[name] !== ask.wanted[name])) {
       fill('feature');
       say('response-note', '');
     }
-    if (next) { ask(DWELL); } else { window.clearTimeout(timer); }
+    ask.want(next);
+    if (next) { ask.after(DWELL); }
   });
 
   function draw(facts) {
-    if (!facts || !wanted) { return; }
+    if (!facts || !ask.wanted) { return; }
     // A late answer belongs to a map that is no longer looked at.
-    if (['key', 'layer', 'channel'].some((name, k) => wanted[name] !== facts.for[k])) { return; }
+    if (NAMES.some((name, k) => ask.wanted[name] !== facts.for[k])) { return; }
     fill('feature', ...facts.picture.map(built));
     say('response-note', facts.note);
-    if (facts.again) { ask(AGAIN); }
+    if (facts.again) { ask.after(AGAIN); }
   }
 
   window.dash_clientside = window.dash_clientside || {};

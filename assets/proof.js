@@ -4,31 +4,23 @@
 
   const { built, byId, fill, onAsk } = window.faultline;
   const AGAIN = 700;
-  let wanted = null;
-  let timer = null;
-
-  function ask(after) {
-    window.clearTimeout(timer);
-    timer = window.setTimeout(() => {
-      if (wanted) { window.dash_clientside.set_props('proof-ask', { data: { ...wanted, t: Date.now() } }); }
-    }, after);
-  }
+  const ask = window.faultline.asking('proof-ask');
 
   onAsk('proof', (next) => {
-    wanted = next;
+    ask.want(next && next.prove ? next : null);
     document.querySelectorAll('[data-prove]').forEach((button) => {
       const isChosen = Boolean(next && next.prove) && next.prove.replace('inject:', '') === button.dataset.prove;
       button.setAttribute('aria-pressed', String(isChosen));
     });
     byId('proof-turn').setAttribute('aria-pressed', String(Boolean(next && next.prove && next.prove.startsWith('inject:'))));
-    if (!next || !next.prove) { window.clearTimeout(timer); fill('proof'); return; }
-    ask(0);
+    if (!ask.wanted) { fill('proof'); return; }
+    ask.after(0);
   });
 
   function draw(facts) {
-    if (!facts || !wanted || facts.for[0] !== wanted.key || facts.for[1] !== wanted.prove) { return; }
+    if (!facts || !ask.wanted || facts.for[0] !== ask.wanted.key || facts.for[1] !== ask.wanted.prove) { return; }
     fill('proof', ...facts.proof.map(built));
-    if (facts.again) { ask(AGAIN); }
+    if (facts.again) { ask.after(AGAIN); }
   }
 
   function choose(text) {
@@ -44,7 +36,7 @@
       byId('proof-panel').scrollIntoView({ block: 'nearest' });
     }
     if (event.target.closest?.('#proof-turn')) {
-      const now = wanted && wanted.prove;
+      const now = ask.wanted && ask.wanted.prove;
       if (now) { choose(now.startsWith('inject:') ? now.slice('inject:'.length) : `inject:${now}`); }
       else { byId('proof-turn').setAttribute('aria-pressed', String(!isTurned())); }
     }
