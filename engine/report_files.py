@@ -116,25 +116,7 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
         "cross": _plain(known.cross),
         "groups": [_group(group, found) for group in known.groups.groups] if known.groups else [],
         "certificate_parts": {"done": list(known.done), "failed": list(known.failed)},
-        "sites": [
-            {
-                "name": site.name,
-                "stage": site.stage,
-                "channels": site.channels,
-                "clean_only": list(row.clean_only),
-                "shared": list(row.shared),
-                "adversarial_only": list(row.adversarial_only),
-                "target_only": list(row.target_only),
-                "noise_also": list(row.noise_also),
-                "distance": row.distance,
-                "distance_interval": [row.distance_low, row.distance_high],
-                "floor": [row.floor_low, row.floor_high],
-                "p_value": row.p_value,
-                "flow": row.flow,
-                "flow_floor": row.flow_floor,
-            }
-            for site, row in zip(found.sites, compared.sites, strict=True)
-        ],
+        "sites": _sites(found, compared),
         "connections_complete_to": max(edge.completeness for edge in found.connections),
         "parts_at": compared.parts_at,
         "parts_span": _plain(compared.parts_span),
@@ -144,6 +126,28 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
         "passes": found.passes,
         "seconds": seconds,
     }
+
+
+def _sites(found: Examination, compared: Comparison) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": site.name,
+            "stage": site.stage,
+            "channels": site.channels,
+            "clean_only": list(row.clean_only),
+            "shared": list(row.shared),
+            "adversarial_only": list(row.adversarial_only),
+            "target_only": list(row.target_only),
+            "noise_also": list(row.noise_also),
+            "distance": row.distance,
+            "distance_interval": [row.distance_low, row.distance_high],
+            "floor": [row.floor_low, row.floor_high],
+            "p_value": row.p_value,
+            "flow": row.flow,
+            "flow_floor": row.flow_floor,
+        }
+        for site, row in zip(found.sites, compared.sites, strict=True)
+    ]
 
 
 def _group(group: GroupDatapath, found: Examination) -> dict[str, Any]:

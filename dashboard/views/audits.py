@@ -13,7 +13,7 @@ from dashboard import ids
 from dashboard.figures import strength as strength_figure
 from dashboard.viewmodels import audits
 from dashboard.viewmodels.audits import Line, ModelPart, Panel, Row
-from dashboard.views import plain
+from dashboard.views import plain, tables
 from dashboard.views.aria import aria, data
 from engine import Answer, Credibility, EngineError, RunView
 
@@ -118,7 +118,7 @@ def _list(lines: list[Line], chosen: str | None) -> Component:
         return html.P(NONE, className="nothing")
     heads = ("Run", "About", "State", "Progress", "")
     rows = [html.Tr(_cells(line, chosen), className="picked" if line.run == chosen else "") for line in lines]
-    return html.Table([html.Thead(html.Tr([html.Th(text, scope="col") for text in heads])), html.Tbody(rows)])
+    return html.Table([tables.head(heads), html.Tbody(rows)])
 
 
 def _cells(line: Line, chosen: str | None) -> list[Component]:
@@ -147,12 +147,12 @@ def _thresholds(panel: Panel) -> list[Component]:
         return [html.P("No thresholds were agreed before this run, so it decides nothing.", className="note")]
     heads = ("Threshold", "Agreed before the run", "Found (Clopper-Pearson)", "Outcome")
     rows = [html.Tr([html.Th(one[0], scope="row"), *(html.Td(text) for text in one[1:])]) for one in panel.thresholds]
-    return [html.Table([html.Thead(html.Tr([html.Th(text, scope="col") for text in heads])), html.Tbody(rows)])]
+    return [html.Table([tables.head(heads), html.Tbody(rows)])]
 
 
 def _model(model: ModelPart) -> list[Component]:
     heads = ("Condition", "Images", "Right after it, 95 % interval", "", "How the images ended", "Most often into", "")
-    head = html.Thead(html.Tr([html.Th(text, scope="col") for text in heads]))
+    head = tables.head(heads)
     warning = [html.P(model.warning, className="warning")] if model.warning else []
     return [
         html.H3(model.title),
@@ -175,20 +175,17 @@ def _believed(answer: Answer[Credibility] | None) -> list[Component]:
     return [
         html.H3("Can these attacks be believed?"),
         html.P(found.verdict, className="verdict"),
-        html.Table([html.Thead(html.Tr([html.Th(text, scope="col") for text in heads])), html.Tbody(rows)]),
+        html.Table([tables.head(heads), html.Tbody(rows)]),
         html.P(found.about, className="note"),
     ]
 
 
 def _row(row: Row) -> Component:
-    low, high, value = (100 * (edge or 0.0) for edge in (row.low, row.high, row.value))
-    span = html.Span(className="span", style={"left": f"{low:.2f}%", "width": f"{max(0.5, high - low):.2f}%"})
-    point = html.Span(className="point", style={"left": f"{value:.2f}%"})
     link = [html.A("Explain", href=f"/?{row.link}")] if row.link else []
     texts = [html.Td(text) for text in (f"{row.n:,}", row.accuracy)]
-    bar = html.Td(html.Span([span, point], className="interval")) if row.value is not None else html.Td("")
+    bar = "" if row.value is None else tables.interval(row.low or 0.0, row.value, row.high or 0.0)
     return html.Tr(
-        [html.Th(row.name, scope="row"), *texts, bar, html.Td(row.statuses), html.Td(row.into), html.Td(link)],
+        [html.Th(row.name, scope="row"), *texts, html.Td(bar), html.Td(row.statuses), html.Td(row.into), html.Td(link)],
         className="worst" if row.kind == "worst-case" else row.kind,
     )
 

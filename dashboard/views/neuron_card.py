@@ -14,6 +14,7 @@ from dashboard.viewmodels.fields import Box
 from dashboard.viewmodels.neighbourhood import Neighbour, Neighbourhood
 from dashboard.viewmodels.neuron import NeuronCard, Patches, Peak, Standing
 from dashboard.viewmodels.wording import number, percent, signed, signed_percent
+from dashboard.views import tables
 from dashboard.views.aria import aria, data
 from engine import Answer, Gallery
 
@@ -115,7 +116,6 @@ def _reading(card: NeuronCard) -> str:
 
 def _numbers(card: NeuronCard) -> Component:
     heads = ("Datapath", "Rank at this layer", "Share of all scores", "Contribution", "Kept")
-    header = html.Tr([html.Th(text, scope="col") for text in heads])
     rows = [_row("Clean", card.clean, card.channels), _row("Adversarial", card.adversarial, card.channels)]
     facts = (
         f"{layer.GROUP_MARKS[card.group]} {layer.GROUP_NAMES[card.group]}",
@@ -125,7 +125,7 @@ def _numbers(card: NeuronCard) -> Component:
     prove = html.Button("Prove this map", className="plain-button", **data(prove=f"map:{card.layer}:{card.channel}"))
     return html.Div(
         [
-            html.Table([html.Thead(header), html.Tbody(rows)], className="numbers"),
+            html.Table([tables.head(heads), html.Tbody(rows)], className="numbers"),
             html.Ul([*(html.Li(fact) for fact in facts), html.Li(prove)], className="facts"),
         ]
     )

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from dashboard import ids
 from dashboard.state import ViewState
 from dashboard.viewmodels import asks, proof
-from dashboard.views import plain
+from dashboard.views import plain, tables
 from dashboard.views.aria import aria, data
 from engine import EngineError, compare
 
@@ -92,7 +92,7 @@ def _proved(auditor: Any, key: str, view: ViewState) -> dict[str, Any]:
 
 def _panel(panel: proof.Panel) -> list[Component]:
     heads = ("Put in", "Margin recovered", "Answers as aimed", "", "")
-    head = html.Thead(html.Tr([html.Th(text, scope="col") for text in heads]))
+    head = tables.head(heads)
     return [
         html.H3(f"Put in: {panel.title}"),
         html.P(panel.verdict, className="verdict"),
@@ -106,9 +106,7 @@ def _panel(panel: proof.Panel) -> list[Component]:
 
 
 def _row(line: proof.Line, is_chosen: bool) -> Component:
-    low, value, high = (f"{100 * edge:.2f}%" for edge in (line.low, line.value, line.high))
-    span = html.Span(className="span", style={"left": low, "width": f"{max(0.5, 100 * (line.high - line.low)):.2f}%"})
-    bar = html.Span([span, html.Span(className="point", style={"left": value})], className="interval")
+    bar = tables.interval(line.low, line.value, line.high)
     name = html.Span([line.name, html.Span(f". {line.help}", className="sr-only")], title=line.help)
-    cells = [html.Td(line.recovery), html.Td(line.flipped), html.Td(bar), html.Td(line.note, title=high)]
+    cells = [html.Td(line.recovery), html.Td(line.flipped), html.Td(bar), html.Td(line.note)]
     return html.Tr([html.Th(name, scope="row"), *cells], className="worst" if is_chosen else "")
