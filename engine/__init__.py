@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from engine.audit.credibility import CHECKS, LIMITS, Credibility
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.watching import RunCard, RunView
+from engine.audit.wording import condition_name, duration, status_counts
 from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
@@ -109,5 +110,8 @@ __all__ = [
     "Unsupported",
     "WorkFailed",
     "compare",
+    "condition_name",
+    "duration",
     "kept_by",
+    "status_counts",
 ]

@@ -27,10 +27,11 @@ from engine.certificate_records import (  # noqa: F401 (nouns of this module, ke
 )
 
 Array = np.ndarray
-Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
+Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed", "broken_before"]
 Role = Literal["stem", "inner", "block", "evidence"]
 
-STATUSES: tuple[Status, ...] = ("fooled", "resisted", "clean_wrong", "unperturbed", "failed")
+STATUSES: tuple[Status, ...] = ("fooled", "resisted", "clean_wrong", "unperturbed", "failed", "broken_before")
+"""The last one: not attacked, since an attack before it in the same audit fooled the image already."""
 T = TypeVar("T")
 
 

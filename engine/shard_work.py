@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from engine import shards as blocks
 from engine.audit import manifest as manifests
-from engine.audit import places, shards
+from engine.audit import places, shards, survivors
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
 from engine.audit.shards import NoShard, Receipt
@@ -58,7 +58,8 @@ def _made(
     bundle = load(manifest.model(condition.role).name)
     blocks.require_fit(manifest, condition, bundle)
     started = time.perf_counter()
-    subject = blocks.Subject(bundle, store.dataset(manifest.images.data), manifest, condition)
+    broken = survivors.broken(place, condition, [block])
+    subject = blocks.Subject(bundle, store.dataset(manifest.images.data), manifest, condition, broken)
     found = blocks.compute(subject, store, range(rows.start, rows.stop), check)
     seconds = time.perf_counter() - started
     receipt = Receipt(place.run, condition.folder, block, len(found.rows.samples), seconds, str(bundle.device))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Final
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from engine.store.dataset import image_hash
 
 Check = Callable[[int], None]
 """Called between batches with how many images are done; it raises where the work is to stop."""
+BROKEN: Final[Status] = "broken_before"
 HELD = 32
 """Reference sets kept while a block is scored."""
 
@@ -43,6 +45,8 @@ class Subject:
     dataset: Dataset
     manifest: Manifest
     condition: Condition
+    broken: frozenset[str] = frozenset()
+    """Samples that an attack before this one has fooled: they are not attacked."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -127,10 +131,24 @@ def _judged(subject: Subject, store: Store, chosen: list[int]) -> Judged:
         return Judged(clean, clean, _unattacked(bundle, clean, clean, (samples, labels.tolist())))
     if subject.condition.kind == "premade":
         return _premade(subject, store, chosen, (clean, labels.tolist()))
-    attack, seed = subject.condition.name, subject.manifest.plan.seed
-    seeds = torch.tensor([examination.image_seed(attack, held.content_hash, one, seed) for one in samples])
-    result = attack_run.run(bundle, clean, labels, catalogue.attack(attack), seeds, samples=samples)
-    return Judged(clean, attack_run.unit(np.array(result.images), bundle.device), result.outcomes)
+    left = [place for place, sample in enumerate(samples) if sample not in subject.broken]
+    if len(left) == len(samples):
+        return _attacked(subject, clean, labels, samples)
+    spared = _unattacked(bundle, clean, clean, (samples, labels.tolist()))
+    outcomes, stored = [replace(one, status=BROKEN) for one in spared], clean.clone()
+    if left:
+        part = _attacked(subject, clean[left], labels[left], tuple(samples[place] for place in left))
+        stored[left] = part.stored
+        for place, outcome in zip(left, part.outcomes, strict=True):
+            outcomes[place] = outcome
+    return Judged(clean, stored, tuple(outcomes))
+
+
+def _attacked(subject: Subject, clean: Tensor, labels: Tensor, samples: tuple[str, ...]) -> Judged:
+    attack, seed, data = subject.condition.name, subject.manifest.plan.seed, subject.manifest.images.content_hash
+    seeds = torch.tensor([examination.image_seed(attack, data, one, seed) for one in samples])
+    result = attack_run.run(subject.bundle, clean, labels, catalogue.attack(attack), seeds, samples=samples)
+    return Judged(clean, attack_run.unit(np.array(result.images), subject.bundle.device), result.outcomes)
 
 
 def _premade(subject: Subject, store: Store, chosen: list[int], given: tuple[Tensor, list[int]]) -> Judged:
@@ -274,6 +292,7 @@ def _rows(subject: Subject, chosen: list[int], whole: Judged, found: tuple[_Meas
         linf=np.array([one.linf for one in outcomes]),
         l2=np.array([one.l2 for one in outcomes]),
         in_budget=_in_budget(subject, outcomes),
+        targets=np.array([rows.NO_TARGET if one.target is None else one.target for one in outcomes], dtype=np.int32),
         image_hashes=tuple(image_hash(picture) for picture in pictures),
         is_scored=measured.is_scored,
         score_total=score_total,

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -54,8 +55,8 @@ def copied(filled: Path, target: Path) -> Path:
     return target
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen:
-    """Start the documented command in a session of its own."""
+def start(folder: Path, *options: str, noise: IO[str] | int = subprocess.PIPE) -> subprocess.Popen:
+    """Start the documented command in a session of its own; what it tells meanwhile goes to `noise`."""
     command = [sys.executable, "-m", "engine", "audit", str(folder / "plan.toml"), "--store", str(folder / "store")]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     return subprocess.Popen(
@@ -63,7 +64,7 @@ def start(folder: Path, *options: str) -> subprocess.Popen:
         cwd=CHECKOUT,
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=noise,
         text=True,
         start_new_session=True,
     )
@@ -76,7 +77,7 @@ def place(folder: Path) -> Place:
 
 
 def shards(folder: Path) -> int:
-    return len(list((folder / "store" / "runs").glob("*/shards/*/*/_receipt.json")))
+    return len(list((folder / "store" / "runs").glob("*/shards/*/block=*/_receipt.json")))
 
 
 def worker_of(session: int) -> int:
@@ -114,7 +115,7 @@ def test_a_server_killed_in_the_middle_leaves_no_orphan_and_the_same_command_goe
     until(lambda: not processes_of(audit.pid), 20)
     before = shards(folder)
     assert 4 <= before < SHARDS
-    written = {one: one.stat().st_mtime_ns for one in (folder / "store" / "runs").glob("*/shards/*/*/_receipt.json")}
+    written = {one: one.stat().st_mtime_ns for one in (folder / "store" / "runs").glob("*/shards/*/block=*/_receipt.json")}
     finish(folder, start(folder), undisturbed)
     assert all(one.stat().st_mtime_ns == written[one] for one in written), "what was done is not done again"
 
@@ -154,10 +155,13 @@ class Cluster:
         chosen = [part for pair in zip(names, self.files, strict=True) for part in pair]
         return ["--scheduler", f"tls://127.0.0.1:{self.port}", *chosen]
 
-    def start(self) -> None:
+    def start(self, workers: int = 2) -> None:
         self._run("dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
-        for _ in range(2):
-            self._run("dask_worker", f"tls://127.0.0.1:{self.port}", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        for _ in range(workers):
+            self.start_worker()
+
+    def start_worker(self) -> None:
+        self._run("dask_worker", f"tls://127.0.0.1:{self.port}", "--nthreads", "1", "--no-nanny", "--no-dashboard")
 
     def kill(self, count: int = 3) -> None:
         for process in self.processes[:count]:

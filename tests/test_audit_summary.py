@@ -36,7 +36,7 @@ def table(answers: str, truth: str = "aaaabbbbcc", before: str | None = None, **
     zeros, samples = np.zeros(count), tuple(f"{k:05d}" for k in range(count))
     made = Rows(
         samples, samples, labels, first, zeros, after, zeros, status, zeros, zeros, np.ones(count, dtype=bool),
-        samples, np.zeros(count, dtype=bool), zeros, zeros, (), (),
+        np.full(count, rows.NO_TARGET), samples, np.zeros(count, dtype=bool), zeros, zeros, (), (),
     )  # fmt: skip
     return dataclasses.replace(made, **changes)
 
@@ -45,7 +45,7 @@ def manifest(*names: tuple[str, str], thresholds: tuple[Threshold, ...] = (), ba
     """A manifest with these (kind, name) conditions for every model."""
     roles = ("candidate", "baseline") if baseline else ("candidate",)
     plan = AuditPlan(
-        "plan", "one", baseline, "data", "none", "custom", (), (), (), (), Images(10), thresholds, 0, "cpu", 1
+        "plan", "one", baseline, "data", "none", "custom", (), (), (), (), (), Images(10), thresholds, 0, "cpu", 1
     )
     models = tuple(AuditedModel(role, role, "x", "h", "w", 1, 3, (8, 8), (0.5,), (0.5,), (("s", 2),)) for role in roles)
     conditions = tuple(Condition(f"{role}-{name}", role, kind, name) for role in roles for kind, name in names)

@@ -17,12 +17,13 @@ from engine import (
     Rate,
     RunCard,
     RunView,
+    condition_name,
+    duration,
+    status_counts,
 )
 
-STATUSES = ("clean_wrong", "fooled", "resisted", "unperturbed", "failed")
 OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told with this many images"}
 MOST_FLOWS = 3
-HOURS, MINUTES = 3600, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +161,6 @@ def believed(answer: Answer[Credibility]) -> Believed:
     return Believed(verdict, checks, f"{found.images} images, budget {found.epsilon}, {made}. {LIMITS}")
 
 
-def duration(seconds: float) -> str:
-    """Return a length of time in the two largest units."""
-    whole = round(seconds)
-    if whole >= HOURS:
-        return f"{whole // HOURS} h {whole % HOURS // MINUTES} min"
-    return f"{whole // MINUTES} min {whole % MINUTES} s" if whole >= MINUTES else f"{whole} s"
-
-
 def rate(found: Rate) -> str:
     """Return a share with its interval, or that there are no images."""
     if found.value is None or found.low is None or found.high is None:
@@ -194,23 +187,12 @@ def _model(found: ModelResult, data: str) -> ModelPart:
 
 
 def _row(found: ConditionResult, model: str, data: str) -> Row:
-    statuses = ", ".join(
-        f"{found.statuses[name]} {_status(name, found.kind)}" for name in STATUSES if found.statuses.get(name)
-    )
-    if found.outside_budget:
-        statuses += f", {found.outside_budget} outside their budget, left out"
     flows = ", ".join(f"{flow.true} → {flow.into} ({flow.images})" for flow in found.confusion[:MOST_FLOWS])
     accuracy = found.accuracy
     return Row(
-        found.name, found.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high, accuracy.value, statuses, flows,
-        _link(found, model, data),
+        condition_name(found), found.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high, accuracy.value,
+        status_counts(found), flows, _link(found, model, data),
     )  # fmt: skip
-
-
-def _status(name: str, kind: str) -> str:
-    if kind == "clean":
-        return {"unperturbed": "right", "clean_wrong": "wrong"}.get(name, name)
-    return name.replace("_", " ")
 
 
 def _link(found: ConditionResult, model: str, data: str) -> str:

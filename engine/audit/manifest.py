@@ -21,7 +21,7 @@ Role = Literal["candidate", "baseline"]
 Kind = Literal["clean", "attack", "control", "curve", "premade"]
 CANDIDATE: Final[Role] = "candidate"
 BASELINE: Final[Role] = "baseline"
-FORMAT: Final = 1
+FORMAT: Final = 2
 PIXELS: Final = 96 * 1024
 """Image positions of a block whose size the plan leaves open: 96 images of 32 pixels last seconds on two cores."""
 
@@ -85,6 +85,8 @@ class Condition:
     kind: Kind
     name: str
     """`clean`, the full id of an attack, or the name of a pre-made set."""
+    after: tuple[str, ...] = ()
+    """Folders of the attacks before it: it leaves out what any of those fooled, block by block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,14 +283,20 @@ def _paired(name: str, dataset: Dataset, classes: tuple[str, ...], images: Chose
 def _conditions(plan: AuditPlan, models: tuple[AuditedModel, ...]) -> tuple[Condition, ...]:
     treatments: list[tuple[Kind, str]] = [("clean", CLEAN)]
     treatments += [("control" if catalogue.attack(one).is_control else "attack", one) for one in plan.attacks]
+    treatments += [("attack", one) for one in plan.survivors]
     treatments += [("premade", one.name) for one in plan.premade]
     treatments += [("control", one) for one in plan.controls]
     treatments += [("curve", one) for one in plan.curve if one not in plan.attacks]
-    every = [(model.role, kind, name) for model in models for kind, name in treatments]
-    return tuple(
-        Condition(f"{index:02d}-{role}-{name.partition(':')[0]}", role, kind, name)
-        for index, (role, kind, name) in enumerate(every)
-    )
+    found: list[Condition] = []
+    for model in models:
+        before: list[str] = []
+        for kind, name in treatments:
+            folder = f"{len(found):02d}-{model.role}-{name.partition(':')[0]}"
+            after = tuple(before) if name in plan.survivors else ()
+            found.append(Condition(folder, model.role, kind, name, after))
+            if kind == "attack":
+                before.append(folder)
+    return tuple(found)
 
 
 def _block(models: tuple[AuditedModel, ...]) -> int:

@@ -83,7 +83,9 @@ class AuditPlan:
     tier: str
     """Name of the tier whose attacks were taken over, or `custom`."""
     attacks: tuple[str, ...]
-    """Full ids; they decide the worst case."""
+    """Full ids, each on every image; they decide the worst case, with `survivors`."""
+    survivors: tuple[str, ...]
+    """Full ids in order, each on the images that no attack before has fooled."""
     curve: tuple[str, ...]
     """Full ids of one attack at growing strength, for the curve alone."""
     controls: tuple[str, ...]
@@ -110,7 +112,8 @@ def understood(table: Table, store: Store) -> AuditPlan:
     )  # fmt: skip
     card = store.model_card(_model(table, "model", store))
     tier = table.choice("tier", (CUSTOM, *tiers.TIERS), CUSTOM)
-    attacks = _with_tier(table, tier, _attacks(table, len(card.classes)), card)
+    curve = _curve(table.table("curve"))
+    attacks, survivors = _with_tier(table, tier, (_attacks(table, len(card.classes)), curve), card)
     premade = tuple(_premade(one, store) for one in table.tables("premade"))
     plan = AuditPlan(
         name=table.text("name", Path(table.file).stem or "audit"),
@@ -120,8 +123,9 @@ def understood(table: Table, store: Store) -> AuditPlan:
         method=_method(table),
         tier=tier,
         attacks=attacks,
-        curve=_curve(table.table("curve")),
-        controls=_controls(attacks) if table.flag("controls", True) else (),
+        survivors=survivors,
+        curve=curve,
+        controls=_controls((*attacks, *survivors)) if table.flag("controls", True) else (),
         premade=premade,
         images=_images(table.table("images")),
         thresholds=(),
@@ -184,21 +188,27 @@ def _applicable(text: str, classes: int) -> str:
     return catalogue.identify(spec)
 
 
-def _with_tier(table: Table, tier: str, attacks: tuple[str, ...], card: ModelCard) -> tuple[str, ...]:
-    """Return the attacks of a tier at the plan's epsilon, as far as they apply to the model, and then the plan's own.
+def _with_tier(
+    table: Table, tier: str, own: tuple[tuple[str, ...], tuple[str, ...]], card: ModelCard
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a tier's attacks on every image, then the plan's own, and its attacks on what those leave unbroken.
 
-    Each runs on every image: the worst case is the same as if the later ones saw only what is unbroken.
+    As far as they apply to the model. own: attacks and curve of the plan, which run on every image whatever the tier says.
     """
+    attacks, curve = own
     if tier == CUSTOM:
         if "epsilon" in table.values:
             raise table.wrong(
                 "belongs to a tier; give each attack its own, for example 'pgd-linf:eps=8/255'", "epsilon"
             )
-        return attacks
+        return attacks, ()
     epsilon = table.checked(functools.partial(settings.read_fraction, "epsilon", table.text("epsilon")), "epsilon")
     found = table.checked(functools.partial(tiers.contents, tier, epsilon, min(card.size)), "epsilon")
-    every = [one for one in (*found.everywhere, *found.survivors) if _applies(one, len(card.classes))]
-    return (*every, *(one for one in attacks if one not in every))
+    classes = len(card.classes)
+    every = [one for one in found.everywhere if _applies(one, classes)]
+    survivors = [one for one in found.survivors if _applies(one, classes) and one not in (*attacks, *curve)]
+    asked = [one for one in curve if one in found.survivors]
+    return tuple(dict.fromkeys((*every, *asked, *attacks))), tuple(survivors)
 
 
 def _applies(attack: str, classes: int) -> bool:
@@ -291,7 +301,8 @@ def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Thres
 
 def _condition(text: str, plan: AuditPlan) -> str:
     """Return the condition a threshold speaks of; a bare attack name will do where the plan has one of that name."""
-    known = {CLEAN, WORST_CASE, *plan.attacks, *plan.curve, *plan.controls, *(one.name for one in plan.premade)}
+    known = {CLEAN, WORST_CASE, *plan.attacks, *plan.survivors, *plan.curve, *plan.controls}
+    known |= {one.name for one in plan.premade}
     if text in known:
         return text
     if text.partition(":")[0] not in catalogue.ATTACKS:

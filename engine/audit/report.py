@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine import serial
+from engine.audit import wording
 from engine.audit.manifest import CANDIDATE
 from engine.audit.runs import Run, State
 from engine.audit.summary import ConditionResult, Decision, ModelResult, Pairing, Rate, Summary, of_clean
@@ -57,7 +58,7 @@ def progress_line(state: State) -> str:
     if state.rate:
         parts.append(f"{state.rate:.1f} images/s")
     if state.seconds_left is not None and state.state == "running":
-        parts.append(f"{_duration(state.seconds_left)} left")
+        parts.append(f"{wording.duration(state.seconds_left)} left")
     if state.state != "running":
         parts.append(state.state)
     return ", ".join(parts) + (f": {state.message}" if state.message else "")
@@ -90,6 +91,7 @@ def _model(model: ModelResult) -> dict[str, Any]:
 def _attacked(one: ConditionResult) -> dict[str, Any]:
     return {
         "kind": one.kind,
+        "is_cumulative": one.is_cumulative,
         **_accuracy(one.accuracy, "robust_accuracy"),
         "fooled": one.statuses["fooled"],
         "resistance": _accuracy(one.resistance, "value"),
@@ -122,12 +124,9 @@ def _pairing(one: Pairing) -> dict[str, Any]:
 
 
 def _line(one: ConditionResult) -> str:
-    names = {"unperturbed": "right", "clean_wrong": "wrong"} if one.kind == "clean" else {}
-    told = {names.get(name, name.replace("_", " ")): count for name, count in one.statuses.items() if count}
-    statuses = ", ".join(f"{count} {name}" for name, count in told.items())
     flows = ", ".join(f"{flow.true} -> {flow.into} {flow.images}" for flow in one.confusion[:SHOWN])
-    outside = f"; {one.outside_budget} outside their budget, left out" if one.outside_budget else ""
-    return f"  {one.name:<42} {_rate(one.accuracy)}  ({statuses}{outside}){f'  {flows}' if flows else ''}"
+    name, counts = wording.condition_name(one), wording.status_counts(one)
+    return f"  {name:<42} {_rate(one.accuracy)}  ({counts}){f'  {flows}' if flows else ''}"
 
 
 def _pairing_line(one: Pairing) -> str:
@@ -154,8 +153,3 @@ def _rate(rate: Rate) -> str:
     if rate.value is None or rate.low is None or rate.high is None:
         return "no images"
     return f"{100 * rate.value:5.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}], n = {rate.n}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -16,6 +16,7 @@ from engine.errors import StoreError
 
 LARGEST: Final = 65504.0
 """Largest float16; a score is one on average, so only a network of that many maps could reach it."""
+NO_TARGET: Final = -1
 PLAIN: Final[tuple[tuple[str, Any], ...]] = (
     ("sample", pa.string()),
     ("name", pa.string()),
@@ -28,6 +29,7 @@ PLAIN: Final[tuple[tuple[str, Any], ...]] = (
     ("linf", pa.float64()),
     ("l2", pa.float64()),
     ("in_budget", pa.bool_()),
+    ("target", pa.int32()),
     ("image_hash", pa.string()),
     ("is_scored", pa.bool_()),
     ("score_total", pa.float64()),
@@ -57,6 +59,8 @@ class Rows:
     l2: np.ndarray
     in_budget: np.ndarray
     """(images,) bool."""
+    targets: np.ndarray
+    """(images,) int32: the class a targeted attack aimed at, `NO_TARGET` where there was none."""
     image_hashes: tuple[str, ...]
     """Of the stored image, (height, width, channels) uint8 as the model takes it."""
     is_scored: np.ndarray
@@ -143,8 +147,8 @@ def _table(path: Path, columns: list[str] | None) -> pa.Table:
 def _columns(rows: Rows) -> list[Any]:
     return [
         rows.samples, rows.names, rows.labels, rows.before, rows.before_confidence, rows.after, rows.after_confidence,
-        rows.status, rows.linf, rows.l2, rows.in_budget, rows.image_hashes, rows.is_scored, rows.score_total,
-        rows.flow_total,
+        rows.status, rows.linf, rows.l2, rows.in_budget, rows.targets, rows.image_hashes, rows.is_scored,
+        rows.score_total, rows.flow_total,
     ]  # fmt: skip
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -165,7 +165,9 @@ class _Driver:
         self.run, self.place, self.workers, self.task, self.tell = run, run.place, workers, task, tell
         self.catalogue = Catalogue(root)
         self.pieces = run.pieces
-        self.waiting: deque[Piece] = deque()
+        self.waiting: list[Piece] = []
+        self.undone: set[tuple[str, int]] = set()
+        """Condition folder and block of every shard that is not there yet."""
         self.flying: dict[str, Piece] = {}
         self.attempts: dict[str, int] = {}
         self.failures: list[str] = []
@@ -179,10 +181,11 @@ class _Driver:
         self._reconcile()
         self.catalogue.log(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
         try:
-            while (self.waiting and self._may_go_on()) or self.flying:
-                self._hand_in()
+            self._hand_in()
+            while self.flying:
                 self._collect()
                 self._note("running")
+                self._hand_in()
             return self._ended()
         except EngineError as error:
             return self._interrupted(str(error))
@@ -200,6 +203,7 @@ class _Driver:
             except NoShard:
                 self.workers.forgive(piece.key)
                 self.waiting.append(piece)
+                self.undone.add((piece.condition.folder, piece.block))
         self.done = len(entries)
         self.catalogue.reconcile(self.run.id, entries)
 
@@ -212,12 +216,19 @@ class _Driver:
         return len(self.failures) < FAILURES and not self.place.cancel.exists()
 
     def _hand_in(self) -> None:
-        while self.waiting and len(self.flying) < WINDOW and self._may_go_on():
-            piece = self.waiting.popleft()
+        """Hand in what may be made next; what waits for other shards stays where it stands."""
+        for piece in itertools.islice(filter(self._is_ready, self.waiting[:]), WINDOW - len(self.flying)):
+            if not self._may_go_on():
+                return
+            self.waiting.remove(piece)
             self.attempts[piece.key] = self.attempts.get(piece.key, 0) + 1
             self.flying[piece.key] = piece
             doing = f"making block {piece.block} of {piece.condition.folder}"
             self.workers.submit(self.task(self.run.id, piece), priority="shard", doing=doing)
+
+    def _is_ready(self, piece: Piece) -> bool:
+        """Tell whether the attacks whose survivors a piece is made on are through with its block."""
+        return not any((folder, piece.block) in self.undone for folder in piece.condition.after)
 
     def _collect(self) -> None:
         """Take in what has ended. Work that ended is done only if its shard lies there whole."""
@@ -231,6 +242,7 @@ class _Driver:
             del self.flying[piece.key]
             try:
                 found.append(_entry(self.place, piece))
+                self.undone.discard((piece.condition.folder, piece.block))
             except NoShard:
                 self._put_back(piece, progress)
         self.done += len(found)

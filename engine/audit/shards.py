@@ -123,6 +123,15 @@ def part(place: Place, condition: str, block: int) -> Part:
         return Part(arrays["cells"], arrays["n"], arrays["sums"], arrays["squares"])
 
 
+def statuses(place: Place, condition: str, block: int) -> dict[str, str]:
+    """Return how each sample of a shard fared, from rows that are as they were written; raises NoShard."""
+    file = place.shard(condition, block) / ROWS
+    if not file.is_file() or envelope.file_hash(file) != glance(place, condition, block).rows_hash:
+        raise NoShard
+    table = rows.read_plain(file)
+    return dict(zip(table["sample"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+
 def images(place: Place, condition: str, block: int) -> np.ndarray:
     """Return the kept images of a shard, (images, height, width, channels) uint8, memory-mapped; raises StoreError."""
     with durable.disk_errors("reading the images of a shard"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -79,6 +79,8 @@ class ConditionResult:
     classes: tuple[ClassResult, ...]
     confusion: tuple[Flow, ...]
     """Largest first; every pair of classes that occurred."""
+    is_cumulative: bool = False
+    """True where only what earlier attacks left was attacked; what those fooled counts as not right in every rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ def _model(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> ModelRe
 
 
 def _condition(manifest: Manifest, condition: Condition, own: Rows) -> ConditionResult:
-    return _result(manifest, (condition.name, condition.kind), own)
+    return replace(_result(manifest, (condition.name, condition.kind), own), is_cumulative=bool(condition.after))
 
 
 def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionResult:
@@ -224,8 +226,12 @@ def _judged(own: Rows) -> np.ndarray:
 
 
 def _right(own: Rows) -> np.ndarray:
-    """(images,) bool: right without attack and still right; a wrong image that noise puts right by chance is no success."""
-    return (own.before == own.labels) & (own.after == own.labels)
+    """(images,) bool: right without attack and still right, here and under every attack that this one came after.
+
+    A wrong image that noise puts right by chance is no success.
+    """
+    is_unbroken = np.array([status != "broken_before" for status in own.status], dtype=bool)
+    return (own.before == own.labels) & (own.after == own.labels) & is_unbroken
 
 
 def _table(own: Rows) -> _Table:
@@ -273,7 +279,7 @@ def _curve(conditions: tuple[ConditionResult, ...]) -> tuple[CurvePoint, ...]:
     """Every attack at every strength it was run at, by family and strength."""
     points = []
     for one in conditions:
-        if one.kind in ("attack", "curve"):
+        if one.kind in ("attack", "curve") and not one.is_cumulative:
             points.append(CurvePoint(one.name, _family(one.name), float(strength(one.name)), one.accuracy))
     families = Counter(point.family for point in points)
     several = [point for point in points if families[point.family] > 1]

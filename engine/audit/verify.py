@@ -10,7 +10,7 @@ import numpy as np
 from engine import serial
 from engine import shards as blocks
 from engine.audit import manifest as manifests
-from engine.audit import places, results, rows, shards
+from engine.audit import places, results, rows, shards, survivors
 from engine.audit.catalogue import Catalogue
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
@@ -138,7 +138,8 @@ def _replicated(store: Store, run: tuple[Place, Manifest], images: int, seed: in
     for condition in manifest.conditions:
         bundle = bundles[condition.role]
         blocks.require_fit(manifest, condition, bundle)
-        subject = blocks.Subject(bundle, store.dataset(manifest.images.data), manifest, condition)
+        broken = survivors.broken(place, condition, [int(one) for one in np.unique(chosen // manifest.block)])
+        subject = blocks.Subject(bundle, store.dataset(manifest.images.data), manifest, condition, broken)
         again = blocks.compute(subject, store, [int(k) for k in chosen], lambda _done: None).rows
         found.append(_compared(condition, _stored(place, manifest, condition, chosen), again))
     return tuple(found)

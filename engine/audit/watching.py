@@ -60,7 +60,7 @@ def checked(store: Store, run: str) -> Checked:
     manifest = Run.open(store, run).manifest
     samples = manifest.images.samples
     step = max(1, len(samples) // CHECKED_IMAGES)
-    specs = [catalogue.attack(one) for one in (*manifest.plan.attacks, *manifest.plan.curve)]
+    specs = [catalogue.attack(one) for one in (*manifest.plan.attacks, *manifest.plan.survivors, *manifest.plan.curve)]
     budgets = [spec.epsilon for spec in specs if isinstance(spec, Budgeted) and spec.norm == "linf"]
     return Checked(
         manifest.model(CANDIDATE).name,
