@@ -27,14 +27,17 @@
     window.dash_clientside.set_props('pick', { data: { prove: text, t: Date.now() } });
   }
 
+  /* Put these maps back, in the direction that is set. */
+  function prove(text) {
+    choose(`${isTurned() ? 'inject:' : ''}${text}`);
+    byId('proof-panel').scrollIntoView({ block: 'nearest' });
+  }
+
   const isTurned = () => byId('proof-turn').getAttribute('aria-pressed') === 'true';
 
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('[data-prove]');
-    if (button) {
-      choose(`${isTurned() ? 'inject:' : ''}${button.dataset.prove}`);
-      byId('proof-panel').scrollIntoView({ block: 'nearest' });
-    }
+    if (button) { prove(button.dataset.prove); }
     if (event.target.closest?.('#proof-turn')) {
       const now = ask.wanted && ask.wanted.prove;
       if (now) { choose(now.startsWith('inject:') ? now.slice('inject:'.length) : `inject:${now}`); }
@@ -42,6 +45,7 @@
     }
   });
 
+  window.faultline.prove = prove;
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.proof = { draw };
 })();

@@ -54,7 +54,7 @@
     if (isNew || drawn.group !== group || drawn.sort !== sort) arrange(panel, group, sort);
     paint(panel, scale, mode);
     const tiles = byId("layer-tiles");
-    tiles.dataset.run = String(Number(tiles.dataset.run || 0) + 1);
+    tiles.dataset.drawn = String(Number(tiles.dataset.drawn || 0) + 1);
   }
 
   function showMessage(panel, body) {
@@ -78,6 +78,7 @@
     showSets(panel.counts);
     window.faultline.sets.draw(panel);
     provable(panel);
+    window.faultline.announce("tiles", { panel, buttons: drawn.buttons });
     press();
   }
 

@@ -13,6 +13,8 @@ GROUP = "group"
 GROUP_SIZE = 16
 LONGEST = 200
 """Characters of a link value that are looked at; more is nobody's name."""
+LONGEST_CHOICE = 2000
+"""Characters of the one value that may list feature maps."""
 CHANNEL_LIMIT = 1_000_000
 CHOICES: dict[str, tuple[str, ...]] = {
     "outcome": ("fooled", "resisted"),
@@ -47,7 +49,7 @@ class ViewState:
     channel: int | None = None
     theme: str = "light"
     prove: str | None = None
-    """Which maps are put back, as `dashboard.viewmodels.proof` reads it."""
+    """Which maps are put back, as `dashboard.viewmodels.choice` reads it."""
     page: str = "explain"
     run: str | None = None
     """Id of the audit run that the audits page shows."""
@@ -89,7 +91,7 @@ def _read(name: str, value: object) -> str | float | int | None:
         return _nearest_share(value)
     if name == "channel":
         return _channel(value)
-    text = str(value)[:LONGEST].strip()
+    text = str(value)[: LONGEST_CHOICE if name == "prove" else LONGEST].strip()
     if name in CHOICES and text not in CHOICES[name]:
         return None
     return text or None

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from dashboard.viewmodels import choice
 from dashboard.viewmodels import proof as model
 from dashboard.views import proof as view
 from engine import CONTROLS, Answer, BadInput, UnknownName, compare
@@ -28,7 +29,7 @@ def comparison(examination):
 
 
 def asked(text, examination, comparison):
-    return model.asked(text, examination, comparison)
+    return choice.asked(text, examination, comparison)
 
 
 def proof(examination, comparison, text="flow:16"):
@@ -98,7 +99,41 @@ def test_without_the_random_control_there_is_no_claim(examination, comparison):
     found = proof(examination, comparison)
     without = dataclasses.replace(found, controls=tuple(one for one in found.controls if one.name != "random"))
     assert model.claim(without, examination).startswith("No claim")
-    assert "Not proven" in model.build(dataclasses.replace(without, labels=(1, 1)), "x", examination).verdict
+    two = dataclasses.replace(examination, outcomes=2 * examination.outcomes)
+    twice = {"labels": 2 * found.labels, "confidences": 2 * found.confidences, "recoveries": 2 * found.recoveries}
+    assert "Not proven" in model.build(dataclasses.replace(without, **twice), "x", two).verdict
+
+
+def test_single_maps_groups_and_flow_can_be_chosen_together(examination, comparison):
+    sets = next(site for site in comparison.sites if site.adversarial_only and site.site != "layer2.0")
+    chosen = asked(f"map:layer2.0:3.5-7~adversarial:{sets.site}~map:layer2.0:5", examination, comparison).chosen
+    found = dict(zip(chosen.sites, chosen.channels, strict=True))
+    assert found == {"layer2.0": (3, 5, 6, 7), sets.site: tuple(sorted(sets.adversarial_only))}
+    assert list(chosen.sites) == [site.name for site in examination.sites if site.name in found]
+
+
+def test_a_choice_is_written_as_it_is_read(examination, comparison):
+    chosen = asked("flow:40", examination, comparison).chosen
+    assert asked(choice.written(chosen), examination, comparison).chosen == chosen
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["map:layer2.0:7-3", "map:layer2.0:", "map:layer2.0:1..2", "map:layer2.0:99999", "flow:4~", "map:layer2.0:-1"],
+)
+def test_maps_that_are_written_wrongly_or_not_there_are_refused(examination, comparison, text):
+    with pytest.raises(BadInput):
+        asked(text, examination, comparison)
+
+
+def test_every_image_shows_what_it_says_before_and_after(examination, comparison):
+    (member,) = model.build(proof(examination, comparison), "x", examination).members
+    outcome = examination.outcomes[0]
+    assert member.clean == f"/media/examination/{KEY}/0/clean.png"
+    assert examination.classes[outcome.after.label] in member.adversarial_text
+    assert member.is_reached
+    wrong = dataclasses.replace(proof(examination, comparison), labels=(outcome.after.label,))
+    assert not model.build(wrong, "x", examination).members[0].is_reached
 
 
 def test_a_layer_through_which_everything_runs_supports_no_claim(examination, comparison):

@@ -10,6 +10,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard import ids, panel_ids
 from dashboard.viewmodels import asks, layer
+from dashboard.views import proof
 from dashboard.views.aria import aria
 from engine import EngineError, compare
 
@@ -153,7 +154,9 @@ def _controls() -> html.Div:
     return html.Div(
         [
             _labelled("Show", group),
-            html.Div(id=panel_ids.LAYER_PROVE, className="prove-row"),
+            html.Div(
+                [html.Div(id=panel_ids.LAYER_PROVE, className="prove-row"), proof.choosing()], className="prove-line"
+            ),
             html.Div([sort, _labelled("Colour scale", scale), _labelled("Maps", mode)], className="control-row"),
         ],
         className="layer-controls",

@@ -15,7 +15,7 @@ from dashboard.figures import river as river_figure
 from dashboard.state import ViewState
 from dashboard.viewmodels import certificate as certificate_view
 from dashboard.viewmodels import curves, groups, headline, inputs, river, sites
-from dashboard.views import certificate
+from dashboard.views import certificate, proof
 from dashboard.views.aria import aria
 from dashboard.views.header import menu
 from engine import BadInput, Certificates, Comparison, Examination, ExaminationRequest, WorkFailed, compare
@@ -214,6 +214,7 @@ def _heading() -> html.Div:
         [
             html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
             html.Div(detail, className="detail"),
+            proof.choosing(),
             _legend(),
             html.Div([menu(ids.VERSUS, "Beside"), menu(ids.LAYER, "Layer")], className="layer-pick"),
         ],

@@ -24,6 +24,7 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
             network.layout(),
             proof.layout(),
             html.Div([layer.layout(), neuron.layout()], className="levels"),
+            proof.choice_bar(),
             audits.layout(),
         ]
     )

@@ -10,14 +10,14 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.state import ViewState
-from dashboard.viewmodels import asks, proof
+from dashboard.viewmodels import asks, choice, proof
 from dashboard.views import plain, tables
 from dashboard.views.aria import aria, data
 from engine import EngineError, compare
 
 HOW = (
-    "Choose what to put back: here by attack flow, at the layer all maps of a group, at the neuron one map. Every proof stands "
-    "beside six controls, is kept in the store, and has its own link."
+    "Choose what to put back: here by attack flow, at the layer all maps of a group, at the neuron one map, or any maps you "
+    "choose. Every proof stands beside six controls, is kept in the store, and has its own link."
 )
 Ask = Mapping[str, Any] | None
 
@@ -55,6 +55,26 @@ def layout() -> html.Section:
     )
 
 
+def choosing() -> html.Button:
+    """Return the switch that makes clicks and rectangles choose maps; every level has one, and all show the same."""
+    return html.Button("Choose maps", className="plain-button", **data(choosing=""), **aria(pressed="false"))
+
+
+def choice_bar() -> html.Div:
+    """Return the bar at the foot of the page that holds the choice; assets/chooser.js fills it."""
+    return html.Div(
+        [
+            html.B("Chosen to put back:"),
+            html.Span(id=ids.CHOICE_TERMS, className="chips", **aria(live="polite")),
+            html.Button("Prove them", id=ids.CHOICE_PROVE, className="plain-button", disabled=True),
+            html.Button("Clear", id=ids.CHOICE_CLEAR, className="plain-button", disabled=True),
+        ],
+        id=ids.CHOICE,
+        className="choice",
+        hidden=True,
+    )
+
+
 def register(app: Dash, auditor: Any) -> None:
     """Connect the panel."""
 
@@ -81,7 +101,7 @@ def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
 
 def _proved(auditor: Any, key: str, view: ViewState) -> dict[str, Any]:
     examination = auditor.examined(key)
-    wanted = proof.asked(str(view.prove), examination, compare(examination, view.share))
+    wanted = choice.asked(str(view.prove), examination, compare(examination, view.share))
     answer = auditor.proof(key, wanted.chosen, wanted.direction)
     if answer.value is None:
         failed = answer.state == "failed"
@@ -100,9 +120,27 @@ def _panel(panel: proof.Panel) -> list[Component]:
             [head, html.Tbody([_row(line, k == 0) for k, line in enumerate(panel.lines)])], className="proof-table"
         ),
         *(html.P(f"Not run: {text}", className="note open") for text in panel.missing),
-        html.P(panel.after),
         html.P(panel.claim, className="claim"),
+        _members(panel),
     ]
+
+
+def _members(panel: proof.Panel) -> Component:
+    heads = ("Clean", "Adversarial", f"{panel.receiving.capitalize()}, with these maps put in", "Margin recovered")
+    rows = [_member(one) for one in panel.members]
+    table = html.Table([tables.head(("Image", *heads)), html.Tbody(rows)], className="proof-table members-table")
+    if len(rows) == 1:
+        return table
+    reached = sum(one.is_reached for one in panel.members)
+    return html.Details([html.Summary(f"Image by image: {reached} of {len(rows)} answer as aimed"), table])
+
+
+def _member(one: proof.Member) -> Component:
+    cells = ((one.clean, one.clean_text), (one.adversarial, one.adversarial_text))
+    pictures = [html.Td(html.Div([html.Img(src=source, alt=""), text], className="pictured")) for source, text in cells]
+    mark, said = ("✓", "as aimed") if one.is_reached else ("✗", "not as aimed")
+    now = html.Td([html.B(mark, title=said), html.Span(f"{said}: ", className="sr-only"), f" {one.proven_text}"])
+    return html.Tr([html.Th(one.sample, scope="row"), *pictures, now, html.Td(one.recovery)])
 
 
 def _row(line: proof.Line, is_chosen: bool) -> Component:

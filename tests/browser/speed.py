@@ -1,9 +1,9 @@
-"""How quickly the page answers when the results are stored: `python -m tests.browser.speed [--store DIR]`.
+"""How quickly the page answers when the results are stored: `python -m tests.browser.speed [--scene S] [--store DIR]`.
 
 A program, not a test: it prints a table of medians beside their targets and asserts nothing. It starts the real
-dashboard on the store (the embedded demo on an empty one), lets it compute what will be looked at, then opens a fresh
-browser and clicks with the mouse. A time runs from the mouse button, or a menu's choice, to the frame in which the
-whole answer stands.
+dashboard on the store (filled first by the documented commands where it is empty), lets it compute what will be looked
+at, then opens a fresh browser and clicks with the mouse. A time runs from the mouse button, or a menu's choice, to the
+frame in which the whole answer stands.
 """
 
 from __future__ import annotations
@@ -28,20 +28,19 @@ from tests.browser.conftest import (
     launch,
     logged_in,
     resident,
-    settled,
     start,
     stop,
     until,
 )
+from tests.browser.scenes import SCENES, Scene
 
 STOPWATCH = Path(__file__).with_name("stopwatch.js")
 REPEATS = 9
 """Clicks of each kind: a multiple of what is looked at in turn, so that each kind ends where it began."""
-PAIR = "model=digits-standard&data=digits&attack=pgd-linf"
-LABELS = ("7", "1", "3")
-ATTACKS = (("MI-FGSM", "mifgsm-linf"), ("PGD", "pgd-linf"))
-SAMPLES, COLUMNS = 3, 6
-"""What is looked at in turn: samples of the menu (the group stands before them), columns of the river (after the stem)."""
+COLUMNS = 6
+"""Columns of the river that are looked at in turn, after the stem."""
+WHOLE = 900.0
+"""Seconds that computing one view with all its checks may take."""
 
 
 @dataclass
@@ -79,13 +78,18 @@ class Series:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     options = _options(arguments)
+    scene = SCENES[options.scene]
     with tempfile.TemporaryDirectory() as empty:
         store = options.store or Path(empty) / "store"
-        sys.stdout.write(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores\n")
+        if not store.exists():
+            scene.fill(store)
+        sys.stdout.write(f"{options.scene}; load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores\n")
         with running(store) as served, launch(browser_path()) as browser:
             cookies = logged_in(browser, served)
-            _prime(browser, served, cookies)
-            series = _measured(browser, served, cookies, REPEATS)
+            _prime(browser, served, cookies, scene)
+            if options.prime:
+                return 0
+            series = _measured(browser, served, cookies, scene)
             series += _memory(served)
         sys.stdout.write(table(series))
         sys.stdout.write(f"load average after: {os.getloadavg()[0]:.2f}\n")
@@ -112,7 +116,9 @@ def table(series: Sequence[Series]) -> str:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.browser.speed", description=__doc__)
-    parser.add_argument("--store", type=Path, help="folder of a store with the demo (default: a new one)")
+    parser.add_argument("--scene", choices=tuple(SCENES), default="demo", help="network and data to measure on")
+    parser.add_argument("--store", type=Path, help="folder of a store of that scene (default: a new one)")
+    parser.add_argument("--prime", action="store_true", help="only compute what would be looked at")
     return parser.parse_args(arguments)
 
 
@@ -150,47 +156,58 @@ def _count(traffic: Traffic, event: dict) -> None:
     traffic.received += int(event["encodedDataLength"])
 
 
-def _prime(browser: Any, served: Served, cookies: list[dict]) -> None:
+def _prime(browser: Any, served: Served, cookies: list[dict], scene: Scene) -> None:
     """Let the store hold everything that the clicks will ask for."""
-    with opened(browser, cookies, f"{served.url}/?{PAIR}&label=3") as (page, _):
-        settled(page)
-        for label in LABELS:
+    with opened(browser, cookies, f"{served.url}/?{scene.address}") as (page, _):
+        checked(page)
+        for label in scene.labels:
             choose(page, "label-select", f"^{label}$")
-            settled_for(page, "label", label)
-        for title, attack in ATTACKS:
+            checked_for(page, "label", label)
+        for title, attack in scene.attacks:
             choose(page, "attack-select", f"^{title}$")
-            settled_for(page, "attack", attack)
-        for k in range(SAMPLES):
-            page.locator("#sample-select").select_option(index=1 + (k + 1) % SAMPLES)
+            checked_for(page, "attack", attack)
+        for k in range(scene.samples):
+            page.locator("#sample-select").select_option(index=1 + (k + 1) % scene.samples)
             page.wait_for_timeout(300)
-            settled(page)
+            checked(page)
 
 
-def settled_for(page: Any, name: str, value: str) -> None:
-    """Wait until the link says so and all checks of the view have run."""
+def checked(page: Any) -> None:
+    """Wait until the river is drawn and the checks have run, or said why they cannot."""
+    until(page, "document.querySelector('#network-river .main-svg .trace')", seconds=WHOLE)
+    said = "document.querySelector('#status').textContent"
+    until(page, f"/^All checks|no other correctly classified image/.test({said})", seconds=WHOLE)
+
+
+def checked_for(page: Any, name: str, value: str) -> None:
+    """Wait until the link says so and the checks of the view have run."""
     until(page, f"new URLSearchParams(location.search).get('{name}') === '{value}'")
     page.wait_for_timeout(300)
-    settled(page)
+    checked(page)
 
 
-def _measured(browser: Any, served: Served, cookies: list[dict], repeats: int) -> list[Series]:
-    address = f"{served.url}/?{PAIR}&label=3"
-    series = _openings(browser, cookies, address, repeats)
-    with opened(browser, cookies, f"{address}&layer=layer1.0&channel=0") as (page, traffic):
-        settled(page)
+def _measured(browser: Any, served: Served, cookies: list[dict], scene: Scene) -> list[Series]:
+    address = f"{served.url}/?{scene.address}"
+    series = _openings(browser, cookies, address, REPEATS)
+    with opened(browser, cookies, address) as (page, traffic):
+        checked(page)
+        _columns_of(page, 2)[1]()()
+        until(page, "document.querySelectorAll('#layer-tiles button').length > 0")
+        page.locator("#layer-tiles button").nth(0).click()
+        until(page, "document.querySelectorAll('#neuron-gallery li').length > 0")
         page.wait_for_timeout(1500)
-        labels = [f"^{LABELS[k % len(LABELS)]}$" for k in range(repeats)]
-        attacks = [f"^{ATTACKS[k % len(ATTACKS)][0]}$" for k in range(repeats)]
+        labels = [f"^{scene.labels[k % len(scene.labels)]}$" for k in range(REPEATS)]
+        attacks = [f"^{scene.attacks[k % len(scene.attacks)][0]}$" for k in range(REPEATS)]
         series += [
             _clicks(
                 page, traffic, Series("class -> network", 400), "network", _options_of(page, "label-select", labels)
             ),
-            _clicks(page, traffic, Series("sample -> network", 400), "network", _samples_of(page, repeats)),
+            _clicks(page, traffic, Series("sample -> network", 400), "network", _samples_of(page, scene.samples)),
             _clicks(
                 page, traffic, Series("attack -> network", 400), "network", _options_of(page, "attack-select", attacks)
             ),
-            _clicks(page, traffic, Series("layer -> tiles", 300), "layer", _columns_of(page, repeats)),
-            _clicks(page, traffic, Series("neuron -> panel", 250), "neuron", _tiles_of(page, repeats)),
+            _clicks(page, traffic, Series("layer -> tiles", 300), "layer", _columns_of(page, REPEATS)),
+            _clicks(page, traffic, Series("neuron -> panel", 250), "neuron", _tiles_of(page, REPEATS)),
         ]
     return series
 
@@ -237,12 +254,12 @@ def _options_of(page: Any, control: str, names: Sequence[str]) -> list[Step]:
     return [lambda name=name: lambda: choose(page, control, name) for name in names]
 
 
-def _samples_of(page: Any, repeats: int) -> list[Step]:
+def _samples_of(page: Any, samples: int) -> list[Step]:
     def step(place: int) -> Callable[[], None]:
         return lambda: page.locator("#sample-select").select_option(index=place)
 
     # The first option is the group, the second one is shown at first.
-    return [lambda k=k: step(1 + (k + 1) % SAMPLES) for k in range(repeats)]
+    return [lambda k=k: step(1 + (k + 1) % samples) for k in range(REPEATS)]
 
 
 def _columns_of(page: Any, repeats: int) -> list[Step]:

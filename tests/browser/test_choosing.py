@@ -1,0 +1,94 @@
+"""Choosing maps to put back: by click, by rectangle, by key, in the table; the link of the proof holds them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import settled, until
+from tests.browser.test_journeys import PAIR, query
+
+pytestmark = pytest.mark.browser
+CHOSEN = "document.querySelectorAll('#layer-tiles .is-chosen').length"
+
+
+@pytest.fixture
+def page(watched, served):
+    """The demo's pair at a layer, with choosing switched on."""
+    watched.page.goto(f"{served.url}/?{PAIR}&layer=layer3.0&channel=3")
+    settled(watched.page)
+    watched.page.wait_for_selector("#layer-tiles button", state="attached")
+    watched.page.locator(".layer-panel [data-choosing]").click()
+    return watched.page
+
+
+def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=5)
+    page.mouse.up()
+
+
+def tile(page, place: int) -> dict:
+    found = page.locator("#layer-tiles .tile").nth(place)
+    found.scroll_into_view_if_needed()
+    return found.bounding_box()
+
+
+def test_clicks_and_keys_choose_maps_instead_of_opening_them(page):
+    before = query(page)["channel"]
+    page.locator("#layer-tiles .tile").nth(2).click()
+    page.locator("#layer-tiles .tile").nth(4).focus()
+    page.keyboard.press("Enter")
+    until(page, f"{CHOSEN} === 2")
+    page.locator("#layer-tiles .tile").nth(2).click()
+    until(page, f"{CHOSEN} === 1")
+    assert query(page)["channel"] == before
+    page.keyboard.press("Escape")
+    page.locator("#layer-tiles .tile").nth(4).click()
+    until(page, f"new URLSearchParams(location.search).get('channel') !== '{before}'")
+
+
+def test_a_rectangle_chooses_tiles_and_the_proof_is_a_link(page):
+    first, third = tile(page, 0), tile(page, 2)
+    drag(page, (first["x"] + 4, first["y"] + 4), (third["x"] + 9, third["y"] + 9))
+    until(page, f"{CHOSEN} === 3")
+    page.locator("#choice-prove").click()
+    until(page, "document.querySelector('#proof h3')?.textContent.includes('3 chosen maps of layer3.0')")
+    until(page, "document.querySelectorAll('#proof .proof-table').length === 2")
+    assert query(page)["prove"].startswith("map:layer3.0:")
+    page.reload()
+    until(page, f"{CHOSEN} === 3")
+    page.locator("#choice-clear").click()
+    until(page, f"{CHOSEN} === 0 && document.querySelector('#choice').hidden")
+
+
+def test_a_rectangle_over_the_river_chooses_the_bars_it_meets(page):
+    boxes = page.evaluate(
+        """() => {
+            const plot = document.querySelector('#network-river .js-plotly-plot');
+            plot.scrollIntoView({ block: 'center' });
+            const { xaxis, yaxis } = plot._fullLayout;
+            const origin = plot.getBoundingClientRect();
+            const bars = plot._fullData.find((one) => one.name === 'bars adversarial');
+            const y = (value) => origin.top + yaxis._offset + yaxis.d2p(value);
+            return Array.from(bars.x, (x, k) => ({
+                name: plot.layout.meta.columns[x], x: origin.left + xaxis._offset + xaxis.d2p(x),
+                y: y(bars.base[k] + bars.y[k] / 2) }));
+        }"""
+    )
+    named = [box for box in boxes if box["name"]]
+    first, last = named[-2], named[-1]
+    drag(page, (first["x"] - 30, min(first["y"], last["y"])), (last["x"] + 30, max(first["y"], last["y"]) + 2))
+    terms = page.locator("#choice-terms").inner_text()
+    for box in (first, last):
+        assert f"adversarial-only of {box['name']}" in terms
+    page.locator("#choice-terms button").first.click()
+    until(page, "document.querySelectorAll('#choice-terms button').length === 1")
+
+
+def test_the_table_chooses_without_a_mouse(page):
+    page.locator("summary", has_text="Exact numbers of every site").click()
+    button = page.locator("#site-table [data-choose]").first
+    button.focus()
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('#choice-terms button').length === 1")
