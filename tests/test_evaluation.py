@@ -183,6 +183,14 @@ def test_class_jaccard_is_one_within_and_zero_between_disjoint_datapaths():
     assert stability.between_classes(kept, torch.arange(5)).within is None
 
 
+def test_dead_maps_do_not_read_as_agreement():
+    dead = (torch.zeros(200, 40),)
+    alike = stability._alike(stability._kept(dead, 0), stability._kept(dead, 1))
+    assert alike.high < 0.2
+    alive = (torch.rand(200, 40, generator=torch.Generator().manual_seed(0)),)
+    assert stability._alike(stability._kept(alive, 0), stability._kept(alive, 1)).value == 1.0
+
+
 def test_random_scores_are_alike_by_chance_alone_and_activation_wholly(bundle, subjects):
     ask = rankings.asked(subjects)
     found = {}

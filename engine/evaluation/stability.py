@@ -53,12 +53,12 @@ def stability(bundle: ModelBundle, method: str, subjects: Subjects, own: PerMap,
     shaken, _ = rankings.score(bundle, method, noisy, seed=_fresh(method, seed, 2))
     with shuffled.weights(bundle, seed):
         scrambled, _ = rankings.score(bundle, method, ask, seed=_fresh(method, seed, 3))
-    kept = choosing.share_of_each_site(_sizes(own), SHARE)
+    kept = _kept(own, seed)
     return Stability(
-        seed_jaccard=_alike(kept, seeded),
-        noise_jaccard=_alike(kept, shaken),
+        seed_jaccard=_alike(kept, _kept(seeded, seed + 1)),
+        noise_jaccard=_alike(kept, _kept(shaken, seed + 2)),
         class_jaccard=between_classes(kept, subjects.labels),
-        random_weights_jaccard=_alike(kept, scrambled),
+        random_weights_jaccard=_alike(kept, _kept(scrambled, seed + 3)),
     )
 
 
@@ -76,9 +76,22 @@ def between_classes(kept: PerMap, labels: Tensor) -> ClassJaccard:
     return ClassJaccard(statistics.mean(within) if len(within) > 1 else None, statistics.mean(between))
 
 
-def _alike(kept: PerMap, other: PerMap) -> Estimate:
+def _kept(per_map: PerMap, seed: int) -> PerMap:
+    """The strongest fifth of every site; which of equal ones, is drawn anew for each image.
+
+    Dead maps and copies would else be kept at the same places by every score, and read as agreement.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for site in per_map:
+        order = torch.rand(site.shape, generator=generator).argsort(1).to(site.device)
+        (kept,) = choosing.share_of_each_site((site.abs().gather(1, order),), SHARE)
+        found.append(torch.zeros_like(kept).scatter(1, order, kept))
+    return tuple(found)
+
+
+def _alike(kept: PerMap, there: PerMap) -> Estimate:
     """Similarity of each image's kept maps with those of other scores of the same images."""
-    there = choosing.share_of_each_site(_sizes(other), SHARE)
     ratios = [(a & b).sum(1) / (a | b).sum(1) for a, b in zip(kept, there, strict=True)]
     return statistics.mean(torch.stack(ratios).mean(0).cpu().numpy())
 
@@ -87,10 +100,6 @@ def _pairwise(kept: Tensor) -> Tensor:
     """(images, images) Jaccard similarities of rows of (images, channels) zeros and ones."""
     shared, sizes = kept @ kept.T, kept.sum(1)
     return shared / (sizes[:, None] + sizes[None] - shared)
-
-
-def _sizes(per_map: PerMap) -> PerMap:
-    return tuple(site.abs() for site in per_map)
 
 
 def _shaken(pictures: Tensor, seed: int) -> Tensor:
