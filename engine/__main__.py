@@ -60,9 +60,11 @@ def _model_add(options: argparse.Namespace) -> Told:
         _numbers("--std", options.std),
         _size(options.size),
     )
-    card = load.add(Store(options.store), submission)
+    added = load.add(Store(options.store), submission)
+    card = added.card
     size = f"{card.parameters:,} parameters, {len(card.sites)} sites, {_maps(card)} feature maps"
-    return Told(f"Added {card.name}: {card.architecture}, {size}.", dataclasses.asdict(card))
+    text = "\n".join((f"Added {card.name}: {card.architecture}, {size}.", *added.notes))
+    return Told(text, dataclasses.asdict(card) | {"notes": added.notes})
 
 
 def _data_add(options: argparse.Namespace) -> Told:
@@ -174,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = _command(commands, "demo", _demo, "Put the embedded demo (two digit networks, 500 digits) into a store.")
     _add_store(demo)
     model = commands.add_parser("model", help="Add a model.").add_subparsers(required=True, metavar="add")
-    _model_options(_command(model, "add", _model_add, "Add safetensors weights of a registered architecture."))
+    _model_options(_command(model, "add", _model_add, "Add the weights of a registered architecture."))
     data = commands.add_parser("data", help="Add a data set.").add_subparsers(required=True, metavar="add")
     _data_options(_command(data, "add", _data_add, "Add an npz file or a folder with one folder per class."))
     _examine_options(_command(commands, "examine", _examine, "Examine one pair: JSON, arrays and certificate."))
@@ -203,7 +205,11 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "--architecture", required=True, help="A registered name, for example cifar_resnet20 or mobilenet_v2."
     )
     parser.add_argument(
-        "--weights", type=Path, required=True, metavar="F", help="A safetensors file with state_dict keys."
+        "--weights",
+        type=Path,
+        required=True,
+        metavar="F",
+        help="A safetensors file, or a state_dict that torch.save wrote.",
     )
     parser.add_argument(
         "--classes", type=Path, required=True, metavar="F", help="Text file with one class name per line."

@@ -15,7 +15,7 @@ from engine.datapaths import choosing, masks, trials
 from engine.datapaths.cases import Case
 from engine.demo import digits, train
 from engine.models import bundle as bundles
-from engine.models import load
+from engine.models import weights
 from engine.models.digits_resnet import MEAN, STD, DigitsResNet
 from engine.tracing import PerMap
 
@@ -41,7 +41,7 @@ class PlainNetwork(nn.Sequential):
 
 def residual() -> nn.Module:
     network = DigitsResNet()
-    network.load_state_dict(load.read(demo.weights("digits-standard")))
+    network.load_state_dict(weights.read(demo.weights("digits-standard")))
     return network.eval()
 
 

@@ -209,8 +209,8 @@ def test_weights_that_do_not_fit_are_named():
     with pytest.raises(BadInput) as refused:
         architectures.build("cifar_resnet20", weights, 10)
     for part in (
-        "1 missing (first: conv1.weight)",
-        "1 unexpected (first: extra)",
+        "1 missing (conv1.weight (16, 3, 3, 3))",
+        "1 unexpected (extra (1))",
         "linear.weight is (7, 64), needs (10, 64)",
     ):
         assert part in str(refused.value)

@@ -13,6 +13,9 @@ import numpy as np
 from engine.errors import BadInput
 
 MOST_BYTES = 4 * 2**30
+HARMLESS_BYTES = 64 * 2**20
+LARGEST_RATIO = 200
+"""How many times its compressed size a larger array may have: pictures stay below 50, a zip bomb is at 1000."""
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -36,7 +39,7 @@ class Archive:
             raise BadInput(f"{self.name} has no array '{key}'. It has: {known[:200] or 'nothing'}.")
         try:
             with self._archive.open(f"{key}.npy") as member:
-                self._check_header(key, member, self._archive.getinfo(f"{key}.npy").file_size)
+                self._check_header(key, member, self._archive.getinfo(f"{key}.npy"))
             with self._archive.open(f"{key}.npy") as member:
                 return np.lib.format.read_array(member, allow_pickle=False)
         except (
@@ -52,20 +55,24 @@ class Archive:
         except RuntimeError as error:
             raise BadInput(f"The array '{key}' in {self.name} is encrypted; save it without a password.") from error
 
-    def _check_header(self, key: str, member: IO[bytes], declared: int) -> None:
+    def _check_header(self, key: str, member: IO[bytes], entry: zipfile.ZipInfo) -> None:
         version = np.lib.format.read_magic(member)
         if version not in HEADERS:
             raise BadInput(f"The array '{key}' in {self.name} has the unknown npy version {version[0]}.{version[1]}.")
         shape, _, dtype = HEADERS[version](member)
         if dtype.hasobject:
             raise BadInput(f"The array '{key}' in {self.name} holds Python objects; save plain numbers or text.")
-        size = math.prod(shape) * dtype.itemsize
+        size, declared = math.prod(shape) * dtype.itemsize, entry.file_size
         if size > MOST_BYTES or declared > MOST_BYTES:
             raise BadInput(
                 f"The array '{key}' in {self.name} declares {size:,} bytes; at most {MOST_BYTES:,} are read."
             )
         if size + member.tell() != declared:
             raise BadInput(f"The array '{key}' in {self.name} declares {size:,} bytes but holds another number.")
+        if declared > max(HARMLESS_BYTES, LARGEST_RATIO * entry.compress_size):
+            raise BadInput(
+                f"The array '{key}' in {self.name} unpacks to over {LARGEST_RATIO} times its size; save it uncompressed."
+            )
 
 
 def opened(path: Path) -> zipfile.ZipFile:

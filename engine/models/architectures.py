@@ -9,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BadInput, UnknownName
-from engine.models import cifar, digits_resnet
+from engine.models import cifar, digits_resnet, weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Weights = Mapping[str, Tensor]
+Tensors = Mapping[str, Tensor]
+NAMED = 3
+"""Of the weights that do not fit, so many are named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """How to build a network for given weights, and the preprocessing its weights usually want."""
 
-    build: Callable[[Weights, int], nn.Module]
+    build: Callable[[Tensors, int], nn.Module]
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -34,8 +36,8 @@ def _robust_resnet(stem: int, width: int, stages: int) -> Architecture:
     return Architecture(lambda _, classes: cifar.RobustResNet(stem, width, stages, classes), (32, 32), mean, std)
 
 
-def _small_cnn(weights: Weights, classes: int) -> nn.Module:
-    first, linear = weights.get("0.weight"), weights.get("5.weight")
+def _small_cnn(tensors: Tensors, classes: int) -> nn.Module:
+    first, linear = tensors.get("0.weight"), tensors.get("5.weight")
     if first is None or linear is None:
         raise BadInput("The weights do not fit small_cnn: it needs the keys 0.weight and 5.weight.")
     # 800 inputs to the first linear layer mean 28-pixel images without padding (5 x 5 x 32).
@@ -79,32 +81,43 @@ def architecture(name: str) -> Architecture:
     )
 
 
-def build(name: str, weights: Weights, classes: int) -> nn.Module:
-    """Return the network of `name` with `weights` loaded, in eval mode.
+def build(name: str, tensors: Tensors, classes: int) -> nn.Module:
+    """Return the network of `name` with these weights loaded, in eval mode.
 
     Raises BadInput naming the first missing, unexpected or misshapen weights when they do not fit.
     """
     with torch.random.fork_rng():
-        network = architecture(name).build(weights, classes)
-    _check_fit(name, network.state_dict(), weights)
+        network = architecture(name).build(tensors, classes)
+    wanted = network.state_dict()
+    # A network may really call its only part `model`: what intake took off every name is then put back.
+    before = weights.wrapper(wanted)
+    got = {f"{before}{key}": tensor for key, tensor in tensors.items()}
+    _check_fit(name, wanted, got)
     # Older files lack the batch counters of batch norm, which evaluation never reads; every other key was checked above.
-    network.load_state_dict(dict(weights), strict=False)
+    network.load_state_dict(got, strict=False)
     return network.eval()
 
 
-def _check_fit(name: str, wanted: Weights, got: Weights) -> None:
+def _check_fit(name: str, wanted: Tensors, got: Tensors) -> None:
     missing = sorted(key for key in wanted.keys() - got.keys() if not key.endswith("num_batches_tracked"))
     unexpected = sorted(got.keys() - wanted.keys())
     misshapen = sorted(key for key in wanted.keys() & got.keys() if wanted[key].shape != got[key].shape)
-    faults = []
-    if missing:
-        faults.append(f"{len(missing)} missing (first: {missing[0]})")
-    if unexpected:
-        faults.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
-    if misshapen:
-        key = misshapen[0]
-        faults.append(
-            f"{len(misshapen)} of another shape (first: {key} is {tuple(got[key].shape)}, needs {tuple(wanted[key].shape)})"
-        )
-    if faults:
-        raise BadInput(f"The weights do not fit {name}: " + "; ".join(faults) + ".")
+    faults = [
+        _fault("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
+        _fault("unexpected", [f"{key[:80]} {_shape(got[key])}" for key in unexpected]),
+        _fault("of another shape", [f"{key} is {_shape(got[key])}, needs {_shape(wanted[key])}" for key in misshapen]),
+    ]
+    told = "; ".join(fault for fault in faults if fault)
+    if told:
+        raise BadInput(f"The weights do not fit {name}: {told}.")
+
+
+def _fault(kind: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    more = ", …" if len(keys) > NAMED else ""
+    return f"{len(keys)} {kind} ({', '.join(keys[:NAMED])}{more})"
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"({', '.join(map(str, tensor.shape))})"

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
 from engine import keys
 from engine.errors import BadInput
-from engine.models import architectures
+from engine.models import architectures, weights
 from engine.models import bundle as bundles
 from engine.models.bundle import Identity, ModelBundle, Preprocessing
 from engine.records import ModelCard
 from engine.store.store import Store
-
-LARGEST_HEADER = 20_000_000
-"""Bytes: safetensors' own cap is 100 MB; a network of a million tensors would still fit here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +30,33 @@ class Submission:
     size: tuple[int, int] | None = None
 
 
-def add(store: Store, submission: Submission) -> ModelCard:
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A model in the store, and what was done to its weights on the way."""
+
+    card: ModelCard
+    notes: tuple[str, ...]
+
+
+def add(store: Store, submission: Submission) -> Added:
     """Check a submission, find its sites, and put it into the store.
 
-    Raises BadInput (weights that do not fit or are no safetensors file), UnknownName and Unsupported; then nothing is
-    stored.
+    Raises BadInput (weights that do not fit or are no weights file), UnknownName and Unsupported; then nothing is stored.
     """
-    weights = read(submission.weights)
-    declared = _preprocessing(submission, weights)
-    network = architectures.build(submission.architecture, weights, len(submission.classes))
+    with weights.opened(submission.weights) as found:
+        card = _card(submission, found.tensors)
+        store.add_model(card, found.file)
+        return Added(store.model_card(submission.name), found.notes)
+
+
+def _card(submission: Submission, tensors: dict[str, Tensor]) -> ModelCard:
+    declared = _preprocessing(submission, tensors)
+    network = architectures.build(submission.architecture, tensors, len(submission.classes))
     made = bundles.bundle(network, declared, Identity(submission.classes, submission.name))
-    card = ModelCard(
+    return ModelCard(
         name=submission.name,
         architecture=submission.architecture,
-        content_hash=content_hash(submission.architecture, weights, declared, submission.classes),
+        content_hash=content_hash(submission.architecture, tensors, declared, submission.classes),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         classes=submission.classes,
         channels=declared.channels,
@@ -61,8 +67,6 @@ def add(store: Store, submission: Submission) -> ModelCard:
         links=made.links,
         added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
     )
-    store.add_model(card, submission.weights)
-    return store.model_card(submission.name)
 
 
 def bundle(store: Store, name: str) -> ModelBundle:
@@ -77,45 +81,21 @@ def block_bundle(store: Store, name: str) -> ModelBundle:
 
 def _parts(store: Store, name: str) -> tuple[nn.Module, Preprocessing, Identity]:
     card = store.model_card(name)
-    network = architectures.build(card.architecture, read(store.weights(name)), len(card.classes))
+    network = architectures.build(card.architecture, weights.read(store.weights(name)), len(card.classes))
     declared = Preprocessing(card.channels, card.size, card.mean, card.std)
     return network, declared, Identity(card.classes, name, card.content_hash)
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file. Raises BadInput in one line; no other format is ever opened."""
-    if not path.is_file():
-        raise BadInput(f"There is no weights file {path.name}.")
-    with path.open("rb") as file:
-        start = file.read(8)
-        size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        brace = file.read(1)
-    if brace != b"{" or size > min(LARGEST_HEADER, path.stat().st_size):
-        raise BadInput(
-            f"{path.name} is not a safetensors file; pickled models are never opened. Save the state_dict with safetensors."
-        )
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, ValueError, RuntimeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path.name} is damaged: {str(error).splitlines()[0][:160]}.") from error
-    broken = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise BadInput(f"{path.name} holds NaN or infinity in {broken[0]}.")
-    return tensors
-
-
-def content_hash(
-    architecture: str, weights: dict[str, Tensor], declared: Preprocessing, classes: tuple[str, ...]
-) -> str:
+def content_hash(architecture: str, found: dict[str, Tensor], declared: Preprocessing, classes: tuple[str, ...]) -> str:
     """Return the hash of everything that decides what the model answers."""
-    tensors = tuple((key, keys.array_hash(weights[key].cpu().numpy())) for key in sorted(weights))
+    tensors = tuple((key, keys.array_hash(found[key].cpu().numpy())) for key in sorted(found))
     return keys.content_key((architecture, tensors, declared, classes))
 
 
-def _preprocessing(submission: Submission, weights: dict[str, Tensor]) -> Preprocessing:
+def _preprocessing(submission: Submission, tensors: dict[str, Tensor]) -> Preprocessing:
     usual = architectures.architecture(submission.architecture)
     # Files list their tensors by name: SqueezeNet's `classifier` stands before its first convolution.
-    found = [tensor.shape[1] for tensor in weights.values() if tensor.ndim == 4] or [len(usual.mean)]
+    found = [tensor.shape[1] for tensor in tensors.values() if tensor.ndim == 4] or [len(usual.mean)]
     channels = len(usual.mean) if len(usual.mean) in found else found[0]
     mean = submission.mean or usual.mean
     std = submission.std or usual.std
