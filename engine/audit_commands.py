@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -13,17 +14,20 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from engine import work
+from engine.audit import forecast, places, plan, report, results
 from engine.audit import manifest as manifests
-from engine.audit import places, plan, report, results
+from engine.audit.forecast import Estimate
+from engine.audit.paces import Pace
 from engine.audit.runs import Piece, Run, State
 from engine.audit_options import TLS_VARIABLES
-from engine.errors import BadInput, StoreError
+from engine.errors import BadInput, EngineError, StoreError, WorkFailed
 from engine.jobs import Jobs
 from engine.jobs.connection import TlsFiles
 from engine.store import Store
 from engine.told import DONE, FAILED, INTERRUPTED, Told
 
 TOLD_EVERY: Final = 2.0
+PAUSE: Final = 0.2
 INTERIM_EVERY: Final = 20.0
 """Seconds between two interim results: each reads the rows of all finished shards."""
 
@@ -41,6 +45,10 @@ def audit(options: argparse.Namespace) -> Told:
     )
     try:
         with _terminable():
+            if options.estimate:
+                return _costing(run, _estimate(store, jobs, run))
+            if not run.place.manifest.exists():
+                sys.stderr.write(f"{_cost(store, jobs, run)}\n")
             state = run.drive(jobs, _task, _Teller(run).tell)
     finally:
         jobs.close()
@@ -58,6 +66,35 @@ def verify(options: argparse.Namespace) -> Told:
 
 def _task(run: str, piece: Piece) -> dict[str, Any]:
     return work.task("shard", piece.key, work.ShardRequest(run, piece.condition.folder, piece.block))
+
+
+def _estimate(store: Store, jobs: Jobs, run: Run) -> Estimate:
+    """Return what a run will cost; raises WorkFailed where its pace cannot be measured."""
+    plan = run.manifest.plan
+    paces = {}
+    for model in run.manifest.models:
+        request = work.PaceRequest(model.name, plan.data, plan.method, plan.threads)
+        key = work.pace_key(store, request)
+        if not store.records.has("pace", key):
+            jobs.submit(work.task("pace", key, request), priority="interactive", doing="measuring the pace")
+            while jobs.progress(key).state == "working":
+                jobs.wait(key, PAUSE)
+            if jobs.progress(key).state == "failed":
+                raise WorkFailed(jobs.progress(key).message)
+        paces[model.role] = store.records.read("pace", key, Pace)
+    return forecast.forecast(run.manifest, paces)
+
+
+def _cost(store: Store, jobs: Jobs, run: Run) -> str:
+    try:
+        return forecast.text(run.manifest.plan.tier, _estimate(store, jobs, run))
+    except EngineError as error:
+        return f"What the run will cost cannot be told: {error}"
+
+
+def _costing(run: Run, found: Estimate) -> Told:
+    told = {"run": run.id, "plan": run.manifest.plan.name, "tier": run.manifest.plan.tier}
+    return Told(forecast.text(run.manifest.plan.tier, found), {**told, **dataclasses.asdict(found)})
 
 
 def _told(run: Run, state: State, seconds: float) -> Told:

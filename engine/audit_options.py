@@ -23,6 +23,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         text = f"PEM file of the cluster's {name.removeprefix('tls_')}; the variable {variable} will do as well."
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="F", help=text)
     parser.add_argument("--allow-plain", action="store_true", help="Accept tcp://: anybody may run code there.")
+    parser.add_argument("--estimate", action="store_true", help="Say what the run will cost, and stop there.")
     parser.add_argument("--cancel", action="store_true", help="Stop the run of this plan, wherever it is driven.")
 
 

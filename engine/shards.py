@@ -99,7 +99,7 @@ def compute(subject: Subject, store: Store, samples: Sequence[int], check: Check
     for images that changed since the run was planned.
     """
     parts: list[Judged] = []
-    with _threads(subject.manifest.plan.threads):
+    with threads(subject.manifest.plan.threads):
         for place in range(0, len(samples), tracing.batch_limit(subject.bundle)):
             check(place)
             chosen = list(samples[place : place + tracing.batch_limit(subject.bundle)])
@@ -316,7 +316,7 @@ def _budget(premade: Premade) -> Fraction:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Compute with a fixed number of threads, on which the last bits of a sum depend."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

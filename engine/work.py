@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from engine import keys, serial
+from engine.audit.paces import Pace
 from engine.certificate_parts import PARTS
 from engine.errors import BadInput, StoreError, UnknownName
 from engine.feature_records import Responses, Synthesis
+from engine.intake_records import IntakeReport
 from engine.jobs.notes import Notes, Report
 from engine.proof_records import Direction, MapSet, Proof
 from engine.records import Certificates, DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, RosterRequest
+from engine.restoration_records import STUDIES, FooledRequest, GroupProofRequest, Study
 from engine.store import Dataset, Store
 
 if TYPE_CHECKING:
@@ -90,6 +93,17 @@ class CredibilityRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceRequest:
+    """What an audit is going to compute: a model on the images of a data set, scored by a method."""
+
+    model: str
+    data: str
+    method: str
+    """Or `none`."""
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class Nothing:
     """The request of a task that needs none."""
 
@@ -112,7 +126,10 @@ Request = (
     | FeatureRequest
     | ResponsesRequest
     | ProofRequest
+    | FooledRequest
+    | GroupProofRequest
     | CredibilityRequest
+    | PaceRequest
     | Nothing
     | ShardRequest
 )
@@ -152,6 +169,18 @@ def model_key(card: ModelCard) -> str:
 def data_key(card: DatasetCard) -> str:
     """Return the key of all that a result depends on in a data set."""
     return keys.content_key(card.content_hash, card.classes, card.count, card.channels, card.size)
+
+
+def pace_key(store: Store, request: PaceRequest) -> str:
+    """Return the key under which a measured pace is kept; raises UnknownName."""
+    model, data = model_key(store.model_card(request.model)), data_key(store.data_card(request.data))
+    return keys.content_key("pace", request, model, data, keys.FORMAT)
+
+
+def intake_key(store: Store, request: Place) -> str:
+    """Return the key of a model's intake report; raises UnknownName. Without a name there is no data set."""
+    data = data_key(store.data_card(request.data)) if request.data else ""
+    return keys.content_key("intake", request, model_key(store.model_card(request.model)), data, keys.FORMAT)
 
 
 def _understood(task: dict[str, Any]) -> tuple[str, str, Request]:
@@ -205,7 +234,8 @@ LOADED: Final = Bundles()
 
 
 def _both(
-    inputs: Inputs, request: RosterRequest | ExaminationRequest | Place | FeatureRequest | CredibilityRequest
+    inputs: Inputs,
+    request: RosterRequest | ExaminationRequest | Place | FeatureRequest | CredibilityRequest | PaceRequest,
 ) -> tuple[ModelBundle, Dataset]:
     return LOADED.bundle(inputs, request.model), inputs.store.dataset(request.data)
 
@@ -291,6 +321,18 @@ def _proof(inputs: Inputs, request: ProofRequest) -> None:
         inputs.store.records.write("proof", inputs.key, found)
 
 
+def _study(kind: Study) -> Callable[[Inputs, Any], None]:
+    def compute(inputs: Inputs, request: FooledRequest | GroupProofRequest) -> None:
+        from engine.proving import studies
+
+        if not inputs.store.records.has(kind, inputs.key):
+            bundle = LOADED.bundle(inputs, request.model)
+            found = studies.STUDIES[kind](bundle, inputs.store.dataset(request.data), request, inputs.report)
+            inputs.store.records.write(kind, inputs.key, found)
+
+    return compute
+
+
 def _credibility(inputs: Inputs, request: CredibilityRequest) -> None:
     from engine import credibility_task
     from engine.credibility import Reference
@@ -302,6 +344,26 @@ def _credibility(inputs: Inputs, request: CredibilityRequest) -> None:
     reference = Reference(name, LOADED.bundle(inputs, name)) if name else None
     found = credibility_task.check(bundle, dataset, request.samples, request.epsilon, reference, inputs.report)
     inputs.store.records.write("credibility", inputs.key, found)
+
+
+def _pace(inputs: Inputs, request: PaceRequest) -> None:
+    from engine import pacing
+
+    if not inputs.store.records.has("pace", inputs.key):
+        bundle, dataset = _both(inputs, request)
+        inputs.report(0, 0, "Measuring how fast this machine is")
+        found: Pace = pacing.measure(bundle, dataset, request.method, request.threads)
+        inputs.store.records.write("pace", inputs.key, found)
+
+
+def _intake(inputs: Inputs, request: Place) -> None:
+    from engine import model_intake
+
+    if not inputs.store.records.has("intake", inputs.key):
+        dataset = inputs.store.dataset(request.data) if request.data else None
+        bundle = LOADED.bundle(inputs, request.model)
+        found: IntakeReport = model_intake.check(inputs.store, bundle, dataset, inputs.report)
+        inputs.store.records.write("intake", inputs.key, found)
 
 
 def _demo(inputs: Inputs, request: Nothing) -> None:  # noqa: ARG001 (every computation is called the same way)
@@ -336,7 +398,10 @@ KINDS: Final[dict[str, Kind]] = {
     "synthesis": Kind(FeatureRequest, _synthesis),
     "responses": Kind(ResponsesRequest, _responses),
     "proof": Kind(ProofRequest, _proof),
+    **{kind: Kind(GroupProofRequest if kind == "group-proof" else FooledRequest, _study(kind)) for kind in STUDIES},
     "credibility": Kind(CredibilityRequest, _credibility),
+    "pace": Kind(PaceRequest, _pace),
+    "intake": Kind(Place, _intake),
     "demo": Kind(Nothing, _demo),
     "shard": Kind(ShardRequest, _shard),
 }

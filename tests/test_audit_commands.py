@@ -10,6 +10,7 @@ import pytest
 from engine import __main__ as command_line
 from engine import audit_commands, told
 from engine.audit import places
+from engine.errors import WorkFailed
 from engine.store import Store
 from tests import audits
 
@@ -53,6 +54,24 @@ def test_the_json_has_the_shape_that_was_agreed(folder, capsys):
     assert [(one["name"], one["outcome"]) for one in found["thresholds"]] == [("clean", "pass")]
     assert found["seconds"] >= 0
     assert found["clean"]["n"] == found["conditions"][attack]["n"] == 6
+
+
+def test_the_cost_is_told_before_a_run_and_not_again_when_it_is_taken_up(folder, capsys):
+    STOP["before"] = lambda _task: False
+    assert run(folder) == told.INTERRUPTED
+    assert capsys.readouterr().err.startswith("custom: 6 images, ")
+    STOP.clear()
+    assert run(folder) == told.DONE
+    assert "passes per image" not in capsys.readouterr().err
+
+
+def test_a_pace_that_cannot_be_measured_does_not_stop_the_run(folder, capsys, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise WorkFailed("The worker died.")
+
+    monkeypatch.setattr(audit_commands, "_estimate", refuse)
+    assert run(folder) == told.DONE
+    assert "What the run will cost cannot be told: The worker died." in capsys.readouterr().err
 
 
 def test_a_failed_threshold_is_exit_code_1_and_an_undecided_one_is_not(folder, capsys):

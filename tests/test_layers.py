@@ -14,7 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.errors", "engine.version", "engine.told", "engine.audit_options"),
     ("engine.selection", "engine.keys"),
-    ("engine.certificate_records", "engine.feature_records", "engine.proof_records", "engine.audit.credibility"),
+    (
+        "engine.certificate_records",
+        "engine.feature_records",
+        "engine.proof_records",
+        "engine.audit.credibility",
+        "engine.audit.paces",
+    ),
     ("engine.records",),
     (
         "engine.settings",
@@ -26,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.serial",
     ),
     ("engine.statistics",),
+    ("engine.restoration_records",),
     ("engine.store",),
     ("engine.attacks.corruption_specs",),
     ("engine.attacks.catalogue",),
@@ -40,17 +47,21 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.demo",),
     ("engine.examination",),
     ("engine.features", "engine.rosters", "engine.evidence", "engine.shards", "engine.credibility_task"),
+    ("engine.pacing",),
     ("engine.shard_work", "engine.audit.verify"),
+    ("engine.fooled",),
+    ("engine.exchanges", "engine.interventions"),
     ("engine.kinship", "engine.causal"),
     ("engine.certificates",),
     ("engine.evaluation",),
+    ("engine.proving",),
     ("engine.evaluation.walk", "engine.benchmark", "engine.report_files"),
     ("engine.evaluation.table", "engine.benchmark.table"),
     ("engine.evaluation.files",),
     ("engine.audit.runs",),
     ("engine.audit.report", "engine.audit.watching"),
     ("engine.work", "engine.recent"),
-    ("engine.audit_commands",),
+    ("engine.audit_commands", "engine.asked"),
     ("engine.auditor",),
     ("engine",),
     ("engine.__main__",),
@@ -72,9 +83,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 BELOW_THE_LINE = (
     "engine.attacks", "engine.models", "engine.tracing", "engine.connections", "engine.datapaths", "engine.demo",
     "engine.causal", "engine.credibility_task", "engine.examination", "engine.features", "engine.rosters", "engine.evidence",
-    "engine.kinship", "engine.certificates", "engine.evaluation",
+    "engine.kinship", "engine.certificates", "engine.evaluation", "engine.fooled", "engine.exchanges", "engine.interventions",
+    "engine.proving",
     "engine.benchmark", "engine.report_files", "engine.shards", "engine.shard_work", "engine.audit.verify",
-    "engine.credibility",
+    "engine.credibility", "engine.pacing",
 )  # fmt: skip
 """Only these may import torch, and only in worker processes and commands."""
 TORCH = {"torch", "torchvision", "safetensors"}

@@ -15,7 +15,6 @@ from engine.attacks import cascade, catalogue, pace, run
 from engine.attacks.catalogue import ATTACKS
 from engine.audit import tiers
 from engine.audit.credibility import Setup
-from engine.audit.tiers import Pace
 from engine.errors import UnknownName
 from tests import toys
 
@@ -116,30 +115,6 @@ def test_every_id_of_a_tier_is_in_the_catalogue_at_its_budget():
     for identifier in (*found.controls, *found.everywhere, *found.survivors):
         spec = catalogue.attack(identifier)
         assert spec.name == "pgd-l2" or spec.epsilon == Fraction(2, 255)
-
-
-def test_the_estimate_is_between_few_and_many_survivors():
-    found = tiers.contents("standard", EPSILON, 32)
-    told = tiers.estimate(found, 1000, 10, Pace(0.01, 0.005))
-    every = sum(
-        tiers.cost(catalogue.attack(one), 10).passes + 0.5 * tiers.cost(catalogue.attack(one), 10).forwards
-        for one in (*found.controls, *found.everywhere)
-    )
-    after = sum(
-        tiers.cost(catalogue.attack(one), 10).passes + 0.5 * tiers.cost(catalogue.attack(one), 10).forwards
-        for one in found.survivors
-    )
-    assert told.passes_high - told.passes_low == pytest.approx(0.48 * (after + 0.064 * 152.0), rel=1e-3)
-    assert told.passes_low == pytest.approx(0.5 + every + 0.02 * after, rel=0.15)
-    assert told.seconds_low == pytest.approx(1000 * told.passes_low * 0.01)
-    assert told.seconds_high == pytest.approx(1000 * told.passes_high * 0.01)
-
-
-def test_twice_the_pace_takes_half_the_time_and_the_same_passes():
-    found = tiers.contents("thorough", EPSILON, 32)
-    slow, fast = (tiers.estimate(found, 100, 10, Pace(seconds, seconds / 2)) for seconds in (0.02, 0.01))
-    assert slow.passes_high == pytest.approx(fast.passes_high)
-    assert slow.seconds_high == pytest.approx(2 * fast.seconds_high)
 
 
 def test_an_unknown_tier_is_refused_with_the_nearest():

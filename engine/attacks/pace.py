@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.attacks.gradient import Classifier
 from engine.attacks.isolation import isolated
-from engine.audit.tiers import Pace
+from engine.audit.paces import Pace
 
 REPEATS = 3
 """Of which the fastest counts: whatever else runs on the machine only ever makes a pass slower."""

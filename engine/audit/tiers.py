@@ -31,10 +31,6 @@ from engine.errors import UnknownName
 TierName = Literal["fast", "standard", "thorough"]
 CHECKED_IMAGES = 64
 """Images the credibility checks are made on, at most."""
-SURVIVORS = (0.02, 0.5)
-"""Shares of images between which the estimate runs that the first attacks leave: an ordinary network, a robust one."""
-SOME_BUDGET = Fraction(8, 255)
-"""What the checks cost does not depend on their budget."""
 SIDE_OF_UNIT_LENGTH = 64
 """Pixels per unit of the usual L2 budget: 0.5 at 32 pixels, 3.5 at 224."""
 
@@ -99,27 +95,6 @@ class Cost:
         return Cost(self.passes + other.passes, self.forwards + other.forwards)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds per image, measured on the machine that will do the work."""
-
-    pass_seconds: float
-    """Of one forward with backward."""
-    forward_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a tier costs: from few survivors to many. Attacks that stop early make it less."""
-
-    passes_low: float
-    """Per image, in units of one forward with backward."""
-    passes_high: float
-    seconds_low: float
-    """In all, on one worker."""
-    seconds_high: float
-
-
 def tier(name: str) -> Tier:
     """Return a tier by name; raises UnknownName."""
     if name not in TIERS:
@@ -171,32 +146,6 @@ def check_cost(setup: Setup, classes: int) -> tuple[Cost, Cost]:
         total += short
     # The second long one is the transferred one, on the other network.
     return total + long + long + Cost(0, 1), cost(Square(setup.epsilon, setup.queries), classes)
-
-
-def estimate(found: Contents, images: int, classes: int, pace: Pace) -> Estimate:
-    """Return what a tier costs on so many images, for the shares of survivors `SURVIVORS`."""
-    forward = pace.forward_seconds / pace.pass_seconds
-    totals = [_passes(found, images, classes, share, forward) for share in SURVIVORS]
-    low, high = min(totals), max(totals)
-    return Estimate(low / images, high / images, low * pace.pass_seconds, high * pace.pass_seconds)
-
-
-def _passes(found: Contents, images: int, classes: int, share: float, forward: float) -> float:
-    """Passes in all if a share of the images survives the attacks on every image."""
-    every = _units((*found.controls, *found.everywhere), classes, forward)
-    after = _units(found.survivors, classes, forward)
-    checks, checks_after = check_cost(Setup("", SOME_BUDGET), classes)
-    checked = min(images, CHECKED_IMAGES) * (_unit(checks, forward) + share * _unit(checks_after, forward))
-    return images * (forward + every + share * after) + checked
-
-
-def _units(identifiers: Sequence[str], classes: int, forward: float) -> float:
-    return sum((_unit(cost(catalogue.attack(one), classes), forward) for one in identifiers), start=0.0)
-
-
-def _unit(one: Cost, forward: float) -> float:
-    """Forward passes counted as a share of a forward with backward."""
-    return one.passes + one.forwards * forward
 
 
 def _climb(steps: int) -> Cost:

@@ -29,6 +29,13 @@ def duration(seconds: float) -> str:
     return f"{whole // MINUTE} min {whole % MINUTE} s" if whole >= MINUTE else f"{whole} s"
 
 
+def about(seconds: float) -> str:
+    """Return a length of time as exactly as an estimate deserves: whole seconds below two minutes, then whole minutes."""
+    return (
+        f"{seconds:.0f} s" if seconds < 2 * MINUTE else duration(MINUTE * round(seconds / MINUTE)).removesuffix(" 0 s")
+    )
+
+
 def status_counts(found: ConditionResult) -> str:
     """Return how the images of a condition ended, for example `85 clean wrong, 915 fooled`."""
     words = UNATTACKED if found.kind == "clean" else STATUS

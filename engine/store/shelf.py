@@ -11,10 +11,13 @@ import numpy as np
 
 from engine import serial
 from engine.audit.credibility import Credibility
+from engine.audit.paces import Pace
 from engine.errors import StoreError
 from engine.feature_records import Responses, Synthesis
+from engine.intake_records import IntakeReport
 from engine.proof_records import Proof
 from engine.records import Certificates, Examination, Gallery, Roster
+from engine.restoration_records import STUDIES
 from engine.store import archive, durable, envelope, names
 from engine.store.archive import Corrupt
 
@@ -27,6 +30,9 @@ KINDS: dict[str, type] = {
     "responses": Responses,
     "credibility": Credibility,
     "proof": Proof,
+    "intake": IntakeReport,
+    **STUDIES,
+    "pace": Pace,
 }
 Record = TypeVar("Record")
 log = logging.getLogger(__name__)

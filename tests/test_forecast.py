@@ -1,0 +1,95 @@
+"""What a run will cost is told before it starts, and is what its conditions cost one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from engine import __main__ as command_line
+from engine import pacing
+from engine.attacks import catalogue
+from engine.audit import forecast, manifest, tiers, wording
+from engine.audit.paces import Pace
+from tests import audits
+
+PLAN = audits.PLAN.replace('attacks = ["fgsm-linf:eps=24/255"]', 'tier = "standard"\nepsilon = "24/255"')
+PACE = Pace(0.01, 0.004, 0.1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return audits.fill(tmp_path_factory.mktemp("forecast") / "store")
+
+
+@pytest.fixture(scope="module")
+def planned(store):
+    return audits.planned(store, PLAN)
+
+
+def seconds(attack: str) -> float:
+    cost = tiers.cost(catalogue.attack(attack), 10)
+    return cost.passes * PACE.pass_seconds + cost.forwards * PACE.forward_seconds
+
+
+def test_an_estimate_is_the_sum_over_attacks_from_few_survivors_to_many(planned):
+    found = forecast.forecast(planned, {"candidate": PACE})
+    plan = planned.plan
+    every = PACE.forward_seconds + sum(seconds(one) for one in plan.attacks)
+    after, explained = sum(seconds(one) for one in plan.survivors), PACE.explain_seconds
+    scored = 1 + len(plan.attacks)
+    for share, passes, total in (
+        (0.02, found.passes_low, found.seconds_low),
+        (0.5, found.passes_high, found.seconds_high),
+    ):
+        own = every + share * after
+        assert passes == pytest.approx(own / PACE.pass_seconds)
+        assert total == pytest.approx(6 * (own + explained * (scored + share * len(plan.survivors))))
+
+
+def test_a_baseline_costs_its_own_pace_and_a_curve_is_not_explained(store):
+    text = audits.PLAN.replace('data = "digits"', 'baseline = "digits-robust"\ndata = "digits"')
+    alone, both = (audits.planned(store, one) for one in (audits.PLAN, text))
+    slow = dataclasses.replace(PACE, pass_seconds=0.02, forward_seconds=0.008, explain_seconds=0.2)
+    one = forecast.forecast(alone, {"candidate": PACE}).seconds_low
+    assert forecast.forecast(both, {"candidate": PACE, "baseline": slow}).seconds_low == pytest.approx(3 * one)
+    curve = audits.planned(store, audits.PLAN + '[curve]\nattack = "fgsm-linf"\nepsilons = ["2/255"]\n')
+    more = forecast.forecast(curve, {"candidate": PACE}).seconds_low - one
+    assert more == pytest.approx(6 * seconds("fgsm-linf:eps=2/255"))
+
+
+def test_without_a_method_only_attacks_cost(store):
+    text = PLAN.replace('method = "gradient"', 'method = "none"')
+    found = forecast.forecast(audits.planned(store, text), {"candidate": PACE})
+    assert found.seconds_low == pytest.approx(6 * found.passes_low * PACE.pass_seconds)
+
+
+@pytest.mark.parametrize(
+    ("length", "words"), [(3.4, "3 s"), (119, "119 s"), (130, "2 min"), (725, "12 min"), (7300, "2 h 2 min")]
+)
+def test_a_length_of_time_is_told_as_exactly_as_it_is_known(length, words):
+    assert wording.about(length) == words
+
+
+def test_the_measured_pace_explains_only_where_a_method_does(store):
+    bundle, dataset = audits.bundle(store.root, "digits-standard"), store.dataset("digits")
+    plain = pacing.measure(bundle, dataset, "none", 1)
+    scored = pacing.measure(bundle, dataset, "gradient", 1)
+    assert 0 < plain.forward_seconds < plain.pass_seconds < 1
+    assert (plain.explain_seconds, scored.explain_seconds > 0) == (0, True)
+
+
+@pytest.mark.slow
+def test_estimate_says_what_it_costs_and_begins_no_run(store, tmp_path, capsys):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    command = ["audit", str(tmp_path / "plan.toml"), "--store", str(store.root), "--estimate"]
+    assert command_line.main(command) == 0
+    line = capsys.readouterr().out
+    assert line.startswith("standard: 6 images, ") and " passes per image, about " in line and line.count("\n") == 1
+    assert command_line.main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["run"] == manifest.run_id(manifest.text(audits.planned(store, PLAN)))
+    assert 0 < told["passes_low"] < told["passes_high"]
+    assert 0 < told["seconds_low"] < told["seconds_high"]
+    assert not (store.root / "runs").exists()
