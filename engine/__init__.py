@@ -15,7 +15,7 @@ from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.feature_records import DOUBTS, Doubt, Responses, Synthesis
 from engine.membership import kept_by
-from engine.proof_records import CONTROLS, Control, Direction, Effect, MapSet, Proof
+from engine.proof_records import CONTROLS, Control, Direction, Edge, Effect, MapSet, Proof
 from engine.records import (
     Answer,
     AttackCard,
@@ -46,15 +46,34 @@ from engine.records import (
     SiteComparison,
     SiteSpan,
 )
+from engine.restoration_records import (
+    CHOICES,
+    CURVES,
+    Accuracy,
+    CurveLine,
+    Defence,
+    FooledRequest,
+    Group,
+    RestorationCurve,
+    SharedSet,
+    SiteEffect,
+    SiteProfile,
+    SmallestSet,
+    SmallestSets,
+)
+from engine.statistics import Estimate
 from engine.version import VERSION
 
 __version__ = VERSION
 
 __all__ = [
     "CHECKS",
+    "CHOICES",
     "CONTROLS",
+    "CURVES",
     "DOUBTS",
     "LIMITS",
+    "Accuracy",
     "Answer",
     "AttackCard",
     "Auditor",
@@ -69,17 +88,23 @@ __all__ = [
     "Control",
     "Credibility",
     "Cross",
+    "CurveLine",
     "CurvePoint",
     "Datapath",
     "DatasetCard",
     "Decision",
+    "Defence",
     "Direction",
     "Doubt",
+    "Edge",
     "Effect",
     "EngineError",
+    "Estimate",
     "Examination",
     "ExaminationRequest",
+    "FooledRequest",
     "Gallery",
+    "Group",
     "GroupDatapath",
     "Groups",
     "HeldOut",
@@ -95,14 +120,20 @@ __all__ = [
     "Rate",
     "Responses",
     "Restoration",
+    "RestorationCurve",
     "Roster",
     "RosterRequest",
     "RunCard",
     "RunView",
     "SettingCard",
+    "SharedSet",
     "Site",
     "SiteComparison",
+    "SiteEffect",
+    "SiteProfile",
     "SiteSpan",
+    "SmallestSet",
+    "SmallestSets",
     "StoreError",
     "Summary",
     "Synthesis",

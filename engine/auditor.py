@@ -9,13 +9,14 @@ from typing import Final, TypeVar, final
 import numpy as np
 
 from engine import certificate_parts, keys, methods, work
+from engine.asked import DOING, Asked, OfModel
 from engine.attacks import catalogue
 from engine.audit import watching
 from engine.audit.credibility import Credibility
 from engine.audit.watching import RunCard, RunView
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.feature_records import Responses, Synthesis
-from engine.jobs import Jobs, Priority
+from engine.jobs import Jobs
 from engine.proof_records import Direction, MapSet, Proof
 from engine.recent import NotHeld, Recent
 from engine.records import (
@@ -30,36 +31,25 @@ from engine.records import (
     Roster,
     RosterRequest,
 )
+from engine.restoration_records import (
+    Defence,
+    FooledRequest,
+    GroupProofRequest,
+    RestorationCurve,
+    SiteProfile,
+    SmallestSets,
+)
 from engine.store import NotStored, Store
 
 Record = TypeVar("Record")
 A_MOMENT: Final = 0.15
 """Seconds to wait after handing work in, so that quick work needs no poll."""
 MOST_SAMPLES: Final = 16
+MOST_FOOLED: Final = 200
+"""Attacked images of a group that maps are put back in."""
 LARGEST_SEED: Final = 2**31 - 1
 MEMORY: Final = 96 * 2**20
 """Bytes of read records that are kept; with what the libraries need the web process stays below 250 MB."""
-DOING: Final = {
-    "roster": "attacking a class",
-    "examination": "examining the pair",
-    "gallery": "collecting the top patches",
-    "synthesis": "making the picture of a feature map",
-    "responses": "attacking at growing strength",
-    "proof": "putting maps back",
-    "credibility": "checking how far the attacks can be believed",
-    "demo": "adding the demo",
-}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
-    """One result that somebody wants."""
-
-    kind: str
-    key: str
-    request: work.Request
-    priority: Priority
-    doing: str
 
 
 @final
@@ -218,6 +208,27 @@ class Auditor:
         key = keys.content_key("proof", request, keys.FORMAT)
         return self._answer(Asked("proof", key, request, "interactive", DOING["proof"]), Proof)
 
+    def group_proof(self, group: FooledRequest, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+        """Return the same for all images of a group that the attack fools, of one class or several; raises BadInput."""
+        request = GroupProofRequest(self._fooled(group), chosen, direction)
+        return self._answer(self._of_group("group-proof", request), Proof)
+
+    def smallest_sets(self, group: FooledRequest) -> Answer[SmallestSets]:
+        """Return the smallest sets of maps found that restore the label, per image and for the group; raises BadInput."""
+        return self._answer(self._of_group("smallest", self._fooled(group)), SmallestSets)
+
+    def restoration_curve(self, group: FooledRequest) -> Answer[RestorationCurve]:
+        """Return the share of labels restored against the number of maps, with controls; raises BadInput."""
+        return self._answer(self._of_group("curve", self._fooled(group)), RestorationCurve)
+
+    def site_profile(self, group: FooledRequest) -> Answer[SiteProfile]:
+        """Return what a few maps of each site alone win back; raises BadInput."""
+        return self._answer(self._of_group("profile", self._fooled(group)), SiteProfile)
+
+    def defence(self, group: FooledRequest) -> Answer[Defence]:
+        """Return whether maps found on half of a group help the other half, and what fixing them costs; raises BadInput."""
+        return self._answer(self._of_group("defence", self._fooled(group)), Defence)
+
     def runs(self) -> tuple[RunCard, ...]:
         """Return the cards of all audit runs, those that go on first. One that cannot be read says why."""
         return watching.listed(self._store)
@@ -302,6 +313,18 @@ class Auditor:
             raise BadInput("The samples of an examination must be of one class.")
         return Asked("examination", self._key("examination", request), request, "interactive", DOING["examination"])
 
+    def _fooled(self, group: FooledRequest) -> FooledRequest:
+        dataset = self._store.dataset(group.data)
+        dataset.labels_for(self._store.model_card(group.model))
+        for sample in group.samples:
+            dataset.row(sample)
+        if not 1 <= len(group.samples) <= MOST_FOOLED or len(set(group.samples)) != len(group.samples):
+            raise BadInput(f"A group takes 1 to {MOST_FOOLED} different samples, got {len(group.samples)}.")
+        return dataclasses.replace(group, attack=_canonical(group.attack), seed=_seed(group.seed))
+
+    def _of_group(self, kind: str, request: FooledRequest | GroupProofRequest) -> Asked:
+        return Asked(kind, self._key(kind, request), request, "interactive", DOING[kind])
+
     def _part(self, examination: str, part: str) -> Answer[Certificates]:
         request = work.CertificatePart(examination, part)
         doing = f"checking the {part} part of the certificate"
@@ -309,11 +332,7 @@ class Auditor:
             Asked("certificate", _part_key(examination, part), request, "certificate", doing), Certificates, 0
         )
 
-    def _key(
-        self,
-        kind: str,
-        request: RosterRequest | ExaminationRequest | work.Place | work.FeatureRequest | work.CredibilityRequest,
-    ) -> str:
+    def _key(self, kind: str, request: OfModel) -> str:
         """Key of a result: all that it depends on. Raises UnknownName for a model or data set that is not there."""
         model = work.model_key(self._store.model_card(request.model))
         data = work.data_key(self._store.data_card(request.data))

@@ -3,152 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from engine import evidence as evidences
-from engine import statistics, tracing
+from engine import examination as examinations
+from engine import exchanges, tracing
+from engine import fooled as fooled_images
 from engine.datapaths import choosing, scores
 from engine.datapaths.scores import Question
-from engine.errors import BadInput, UnknownName
-from engine.evidence import Evidence
+from engine.errors import BadInput
+from engine.exchanges import Exchange, Exchanges, Tried
+from engine.fooled import Fooled
 from engine.models.bundle import ModelBundle
-from engine.proof_records import Control, ControlName, Direction, Effect, MapSet, Proof
+from engine.proof_records import Control, ControlName, Direction, MapSet, Proof
 from engine.records import Examination
+from engine.restoration_records import GroupProofRequest
 from engine.store.dataset import Dataset
-from engine.tracing import PerMap, Trace
 
 DRAWS = 20
 """Random sets per image."""
-OTHERS = 4
-"""Clean images of other classes whose values are put in, at most."""
-SMALLEST_LOSS = 1e-6
-"""Margin below which nothing was lost that could be recovered, in logits."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Run:
-    """The pair of runs an intervention is made on."""
-
-    evidence: Evidence
-    direction: Direction
-    receiving: Tensor
-    """(images, channels, height, width): the inputs whose run gets maps put in."""
-    giving: Trace
-    true: Tensor
-    fooled: Tensor
-    start: Tensor
-    """(images,) margin true - fooled of the receiving run."""
-    whole: Tensor
-    """(images,) what the giving run's margin is above it; negative where maps are injected."""
-
-    @property
-    def bundle(self) -> ModelBundle:
-        """The network."""
-        return self.evidence.bundle
-
-    @property
-    def aim(self) -> Tensor:
-        """(images,) the class that the intervention should bring about."""
-        return self.true if self.direction == "restore" else self.fooled
-
-    def recovered(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Return (trials,) the share of the margin between the runs that was made good, 1 for all of it."""
-        reached = tracing.margins(logits, self.true[rows], self.fooled[rows])
-        return (reached - self.start[rows]) / self.whole[rows]
+NOISES = 2
+"""Noisy copies per image."""
 
 
 def prove(
     bundle: ModelBundle, dataset: Dataset, examination: Examination, chosen: MapSet, direction: Direction
 ) -> Proof:
-    """Return what putting the chosen maps in does, with all controls.
+    """Return what putting the chosen maps in does to the images of an examination, with all controls.
 
     Raises UnknownName for sites and maps that are not there, BadInput for an empty choice and where the attack took nothing.
     """
-    evidence = evidences.gather(bundle, dataset, examination)
-    picked, run = _picked(bundle, chosen), _run(evidence, direction)
-    images = torch.arange(len(run.receiving), device=bundle.device)
-    logits = _patched(run, images, run.giving, images, _for_each(picked, len(images)))
-    recoveries = run.recovered(logits, images)
-    controls, missing = _controls(run, picked, chosen)
-    answers = logits.softmax(1).max(1)
-    trivial = [site.name for site in bundle.sites if site.name in chosen.sites and not site.is_claimable]
+    picked = exchanges.mask(bundle, chosen)
+    fooled = fooled_images.of_examination(evidences.gather(bundle, dataset, examination))
+    return _proof(examination.key, fooled, picked, direction)
+
+
+def prove_group(
+    bundle: ModelBundle, dataset: Dataset, request: GroupProofRequest, report: examinations.Report
+) -> Proof:
+    """Return the same for all images of a group that the attack fools, of however many classes; raises as `prove`."""
+    picked = exchanges.mask(bundle, request.chosen)
+    report(0, 2, "Attacking")
+    fooled = fooled_images.gather(bundle, dataset, request.group)
+    report(1, 2, "Putting maps back, with controls")
+    return _proof("", fooled, picked, request.direction)
+
+
+def _proof(examination: str, fooled: Fooled, picked: Tensor, direction: Direction) -> Proof:
+    bundle, pairs = fooled.bundle, exchanges.exchanges(fooled, direction)
+    tried = pairs.tried(_for_each(picked, fooled)[None])
+    controls, missing = _controls(pairs, picked)
+    chosen = exchanges.map_set(bundle, picked)
     return Proof(
-        examination.key,
+        examination,
         direction,
         chosen,
-        _effect(recoveries, logits.argmax(1) == run.aim, len(images)),
-        tuple(recoveries.tolist()),
-        tuple(answers.indices.tolist()),
-        tuple(answers.values.tolist()),
+        tried.effect(_aim(pairs)),
+        tuple(tried.recovered[0].tolist()),
+        tuple(tried.labels[0].tolist()),
+        tuple(tried.confidences[0].tolist()),
         tuple(controls),
         tuple(missing),
-        tuple(trivial),
+        tuple(site.name for site in bundle.sites if site.name in chosen.sites and not site.is_claimable),
+        fooled.samples,
     )
 
 
-def _run(evidence: Evidence, direction: Direction) -> Run:
-    clean, adversarial = evidence.clean, evidence.adversarial
-    giver, receiver = (clean, adversarial) if direction == "restore" else (adversarial, clean)
-    bundle, true, fooled = evidence.bundle, clean.targets, adversarial.targets
-    if bool((true == fooled).any()):
-        raise BadInput(
-            "The attack left the class of an image as it was, so there is nothing to put back; choose fooled images."
-        )
-    giving, own = tracing.record(bundle, giver.images), tracing.record(bundle, receiver.images)
-    start = tracing.margins(own.logits, true, fooled)
-    whole = tracing.margins(giving.logits, true, fooled) - start
-    if bool((whole.abs() < SMALLEST_LOSS).any()):
-        raise BadInput("Both runs of an image have the same margin, so no share of it can be recovered.")
-    return Run(evidence, direction, receiver.images, giving, true, fooled, start, whole)
+def _aim(pairs: Exchanges) -> Tensor:
+    return pairs.fooled.true if pairs.direction == "restore" else pairs.fooled.into
 
 
-def _picked(bundle: ModelBundle, chosen: MapSet) -> PerMap:
-    """Return the choice as per site (1, channels) bool."""
-    if not chosen.count:
-        raise BadInput("No feature map was chosen; at least one is needed.")
-    names = [site.name for site in bundle.sites]
-    picked = [torch.zeros(1, site.channels, dtype=torch.bool, device=bundle.device) for site in bundle.sites]
-    for name, channels in zip(chosen.sites, chosen.channels, strict=True):
-        if name not in names:
-            raise UnknownName("layer", name, names)
-        site = bundle.sites[names.index(name)]
-        wrong = [channel for channel in channels if not 0 <= channel < site.channels]
-        if wrong:
-            raise UnknownName(f"feature map of {name}", wrong[0], (f"0 to {site.channels - 1}",))
-        picked[names.index(name)][0, list(channels)] = True
-    return tuple(picked)
+def _for_each(picked: Tensor, fooled: Fooled) -> Tensor:
+    return picked.expand(len(fooled.samples), -1)
 
 
-def _for_each(picked: PerMap, trials: int) -> PerMap:
-    return tuple(site.expand(trials, -1) for site in picked)
-
-
-def _patched(run: Run, into: Tensor, donor: Trace, out_of: Tensor, chosen: PerMap) -> Tensor:
-    """Return logits (trials, classes) of receiving images with chosen maps of donor runs in them."""
-    found = []
-    for part in torch.arange(len(into), device=into.device).split(tracing.batch_limit(run.bundle)):
-        picked = tuple(site[part] for site in chosen)
-        found.append(tracing.transplanted(run.bundle, run.receiving[into[part]], picked, donor.rows(out_of[part]).maps))
-    return torch.cat(found)
-
-
-def _effect(recoveries: Tensor, flipped: Tensor, images: int) -> Effect:
-    """Return means with intervals over images; trials are image-major and equally many per image."""
-    per_image = recoveries.view(images, -1).mean(dim=1).double().cpu().numpy()
-    low = high = None
-    if images > 1:
-        spread = statistics.mean(per_image)
-        low, high = spread.low, spread.high
-    shares = statistics.proportion(flipped.cpu().numpy())
-    return Effect(len(flipped), float(per_image.mean()), low, high, shares.value, shares.low, shares.high)
-
-
-def _controls(run: Run, picked: PerMap, chosen: MapSet) -> tuple[list[Control], list[str]]:
-    makers: dict[ControlName, Callable[[Run, PerMap, MapSet], Control]] = {
+def _controls(pairs: Exchanges, picked: Tensor) -> tuple[list[Control], list[str]]:
+    makers: dict[ControlName, Callable[[Exchanges, Tensor], Control]] = {
         "random": _random,
         "same layers": _same_layers,
         "largest change": _largest_change,
@@ -159,106 +91,123 @@ def _controls(run: Run, picked: PerMap, chosen: MapSet) -> tuple[list[Control], 
     found, missing = [], []
     for name, make in makers.items():
         try:
-            found.append(make(run, picked, chosen))
+            found.append(make(pairs, picked))
         except BadInput as error:
             missing.append(f"{name}: {error}")
     return found, missing
 
 
-def _random(run: Run, _picked: PerMap, chosen: MapSet) -> Control:
-    available = int(choosing.claimable(run.bundle).sum())
-    if chosen.count > available:
-        raise BadInput(f"{chosen.count} maps were chosen, and claims may use only {available}.")
-    rows = torch.arange(len(run.receiving), device=run.bundle.device).repeat_interleave(DRAWS)
-    drawn = choosing.at_random(run.bundle, len(rows), chosen.count, _generator(run))
-    return Control("random", _tried(run, rows, drawn), DRAWS)
+def _random(pairs: Exchanges, picked: Tensor) -> Control:
+    bundle, count = pairs.fooled.bundle, int(picked.sum())
+    available = int(choosing.claimable(bundle).sum())
+    if count > available:
+        raise BadInput(f"{count} maps were chosen, and claims may use only {available}.")
+    drawn = exchanges.random_ranks(bundle, DRAWS, len(pairs.fooled.samples), pairs.fooled.seed) < count
+    return Control("random", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
 
 
-def _same_layers(run: Run, picked: PerMap, _chosen: MapSet) -> Control:
-    rows = torch.arange(len(run.receiving), device=run.bundle.device).repeat_interleave(DRAWS)
-    generator, drawn = _generator(run), []
-    for site in picked:
+def _same_layers(pairs: Exchanges, picked: Tensor) -> Control:
+    bundle, images = pairs.fooled.bundle, len(pairs.fooled.samples)
+    generator, drawn = torch.Generator().manual_seed(pairs.fooled.seed), []
+    for site in tracing.split(picked[None], bundle):
         count = int(site.sum())
         if 2 * count > site.shape[1]:
             raise BadInput("more than half of a layer's maps were chosen, so equally many others do not exist.")
-        ranked = torch.rand(len(rows), site.shape[1], generator=generator).to(site.device).masked_fill(site, -1.0)
-        order = ranked.argsort(dim=1, descending=True)[:, :count]
+        order = torch.rand(DRAWS, images, site.shape[1], generator=generator).to(site.device)
+        order = order.masked_fill(site, -1.0).argsort(dim=2, descending=True)[..., :count]
         drawn.append(
-            torch.zeros(len(rows), site.shape[1], dtype=torch.bool, device=site.device).scatter_(1, order, True)
+            torch.zeros(DRAWS, images, site.shape[1], dtype=torch.bool, device=site.device).scatter_(2, order, True)
         )
-    return Control("same layers", _tried(run, rows, tuple(drawn)), DRAWS)
+    return Control("same layers", pairs.tried(torch.cat(drawn, dim=2)).effect(_aim(pairs)), DRAWS)
 
 
-def _largest_change(run: Run, _picked: PerMap, chosen: MapSet) -> Control:
-    rows = torch.arange(len(run.receiving), device=run.bundle.device)
-    change = tuple(
-        torch.from_numpy(np.array(site)).to(run.bundle.device)[None].expand(len(rows), -1)
-        for site in run.evidence.examination.change
-    )
-    return Control("largest change", _tried(run, rows, choosing.largest(run.bundle, change, chosen.count)), 1)
+def _largest_change(pairs: Exchanges, picked: Tensor) -> Control:
+    """The maps whose change is largest in the mean over all images."""
+    fooled = pairs.fooled
+    mean = changes(fooled).mean(dim=0, keepdim=True)
+    chosen = exchanges.ranks(fooled.bundle, tracing.split(mean, fooled.bundle)) < int(picked.sum())
+    return Control("largest change", pairs.tried(_for_each(chosen[0], fooled)[None]).effect(_aim(pairs)), 1)
 
 
-def _third_class(run: Run, _picked: PerMap, chosen: MapSet) -> Control:
+def changes(fooled: Fooled) -> Tensor:
+    """Return (images, all maps): the relative change of each map from the clean to the adversarial run, 0 to 2."""
+    found = []
+    for rows in torch.arange(len(fooled.samples)).split(tracing.batch_limit(fooled.bundle)):
+        runs = (tracing.record(fooled.bundle, side[rows]) for side in (fooled.clean, fooled.adversarial))
+        found.append(tracing.join(examinations.changes(*runs)))
+    return torch.cat(found)
+
+
+def _third_class(pairs: Exchanges, picked: Tensor) -> Control:
     """The maps that flow most towards a third class: counted is how often that class comes out."""
-    evidence, rows = run.evidence, torch.arange(len(run.receiving), device=run.bundle.device)
-    third = _third(run)
-    question = Question(run.receiving, third, torch.full_like(third, -1))
-    other = evidence.clean.images if run.direction == "restore" else evidence.adversarial.images
-    flow = scores.attack_flow(run.bundle, question, other).scores
-    logits = _patched(run, rows, run.giving, rows, choosing.largest(run.bundle, flow, chosen.count))
-    return Control("third class", _effect(run.recovered(logits, rows), logits.argmax(1) == third, len(rows)), 1)
+    third = thirds(pairs.fooled)
+    chosen = exchanges.ranks(pairs.fooled.bundle, third_flow(pairs.fooled, pairs.direction, third)) < int(picked.sum())
+    return Control("third class", pairs.tried(chosen[None]).effect(third), 1)
 
 
-def _noisy_copy(run: Run, picked: PerMap, _chosen: MapSet) -> Control:
-    """The same maps from the receiving image with the stored noise of the attack's length added to it."""
-    evidence = run.evidence
-    copies = evidence.noise().images
-    draws = len(copies) // len(run.receiving)
-    rows = torch.arange(len(run.receiving), device=run.bundle.device).repeat_interleave(draws)
-    noisy = (run.receiving[rows] + copies - evidence.clean.images[rows]).clamp(0, 1)
-    donor = _recorded(run.bundle, noisy)
-    logits = _patched(run, rows, donor, torch.arange(len(rows), device=rows.device), _for_each(picked, len(rows)))
-    return Control(
-        "noisy copy", _effect(run.recovered(logits, rows), logits.argmax(1) == run.aim[rows], len(run.receiving)), draws
-    )
+def third_flow(fooled: Fooled, direction: Direction, third: Tensor) -> tracing.PerMap:
+    """Return the flow (images, channels) per site of the receiving run's evidence for a third class."""
+    sides = fooled.adversarial, fooled.clean
+    receiving, other = sides if direction == "restore" else sides[::-1]
+    found = []
+    for rows in torch.arange(len(third), device=third.device).split(tracing.batch_limit(fooled.bundle)):
+        question = Question(receiving[rows], third[rows], torch.full_like(third[rows], -1))
+        found.append(scores.attack_flow(fooled.bundle, question, other[rows]).scores)
+    return tuple(torch.cat(site) for site in zip(*found, strict=True))
 
 
-def _another_image(run: Run, picked: PerMap, _chosen: MapSet) -> Control:
-    references = run.evidence.references
-    if references.kind != "references":
-        raise BadInput("the data set has no correctly classified image of a class that plays no part.")
-    others = min(OTHERS, len(references.images))
-    images = len(run.receiving)
-    rows = torch.arange(images, device=run.bundle.device).repeat_interleave(others)
-    donors = torch.arange(others, device=run.bundle.device).repeat(images)
-    logits = _patched(run, rows, references.trace, donors, _for_each(picked, len(rows)))
-    labels = logits.argmax(1)
-    effect = _effect(run.recovered(logits, rows), labels == run.aim[rows], images)
-    own = float((labels == references.labels.to(labels.device)[donors]).float().mean())
-    return Control("another image", effect, others, own)
+def thirds(fooled: Fooled) -> Tensor:
+    """Return (images,) a class for each image that is neither the true nor the fooled-into one, drawn by seed.
 
-
-def _tried(run: Run, rows: Tensor, chosen: PerMap) -> Effect:
-    logits = _patched(run, rows, run.giving, rows, chosen)
-    return _effect(run.recovered(logits, rows), logits.argmax(1) == run.aim[rows], len(run.receiving))
-
-
-def _third(run: Run) -> Tensor:
-    """Return (images,) a class for each image that is neither the true nor the fooled-into one, drawn by seed."""
-    classes = run.giving.logits.shape[1]
+    Raises BadInput for a network of two classes.
+    """
+    classes = len(fooled.bundle.classes)
     if classes < 3:
         raise BadInput(f"a third class is needed, and the network has {classes}.")
-    drawn = torch.rand(len(run.receiving), classes, generator=_generator(run)).to(run.bundle.device)
+    generator = torch.Generator().manual_seed(fooled.seed)
+    drawn = torch.rand(len(fooled.samples), classes, generator=generator).to(fooled.true.device)
     rows = torch.arange(len(drawn), device=drawn.device)
-    drawn[rows, run.true] = drawn[rows, run.fooled] = -1.0
+    drawn[rows, fooled.true] = drawn[rows, fooled.into] = -1.0
     return drawn.argmax(1)
 
 
-def _generator(run: Run) -> torch.Generator:
-    return torch.Generator().manual_seed(run.evidence.seed)
+def _noisy_copy(pairs: Exchanges, picked: Tensor) -> Control:
+    """The same maps from copies of the receiving image under noise of the attack's length."""
+    tried = noisy_copies(pairs, _for_each(picked, pairs.fooled)[None])
+    return Control("noisy copy", exchanges.stacked(tried).effect(_aim(pairs)), len(tried))
 
 
-def _recorded(bundle: ModelBundle, images: Tensor) -> Trace:
-    parts = [tracing.record(bundle, part) for part in images.split(tracing.batch_limit(bundle))]
-    maps = tuple(torch.cat([part.maps[k] for part in parts]) for k in range(len(bundle.sites)))
-    return Trace(maps, torch.cat([part.logits for part in parts]))
+def noisy_copies(pairs: Exchanges, choices: Tensor) -> list[Tried]:
+    """Return, per noisy copy, what the values of that copy do in each of some choices (draws, images, all maps)."""
+
+    def work(k: int, block: Exchange, rows: Tensor) -> Tried:
+        copies = block.fooled.noisy(block.receiving, NOISES)[k::NOISES]
+        return block.giving_runs_of(copies).tried(choices[:, rows])
+
+    return [pairs.each(lambda block, rows, k=k: work(k, block, rows)) for k in range(NOISES)]  # type: ignore[misc]
+
+
+def _another_image(pairs: Exchanges, picked: Tensor) -> Control:
+    """The same maps from clean images of other classes."""
+    found = other_images(pairs, _for_each(picked, pairs.fooled)[None])
+    own = torch.cat([tried.labels[0] == labels for tried, labels in found])
+    tried = exchanges.stacked([tried for tried, _ in found])
+    return Control("another image", tried.effect(_aim(pairs)), len(found), float(own.float().mean()))
+
+
+def other_images(pairs: Exchanges, choices: Tensor) -> list[tuple[Tried, Tensor]]:
+    """Return the same with clean images of other classes as the giving ones, each with those images' classes (images,).
+
+    Raises BadInput where an image has none.
+    """
+    others = pairs.fooled.others
+    if not others.rows.shape[1]:
+        raise BadInput("the data set has no correctly classified image of a class that plays no part.")
+
+    def work(k: int, block: Exchange, rows: Tensor) -> Tried:
+        return block.giving_runs_of(others.images[others.rows[rows, k]]).tried(choices[:, rows])
+
+    return [
+        (pairs.each(lambda block, rows, k=k: work(k, block, rows)), others.labels[others.rows[:, k]])  # type: ignore[misc]
+        for k in range(others.rows.shape[1])
+    ]

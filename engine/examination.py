@@ -133,10 +133,15 @@ def flows(bundle: ModelBundle, pairs: Pairs) -> tuple[scores.Contributions, scor
 
 def relative_changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tuple[Tensor, ...]:
     """Return per site (channels,): L2 distance of each map over the mean of the two norms, mean over images, 0 to 2."""
+    return tuple(site.mean(dim=0) for site in changes(clean, adversarial))
+
+
+def changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tracing.PerMap:
+    """Return the same of each image: per site (images, channels)."""
     found = []
     for a, b in zip(clean.maps, adversarial.maps, strict=True):
         distance, first, second = ((t.flatten(2).norm(dim=2)) for t in (a - b, a, b))
-        found.append((2 * distance / (first + second).clamp(min=1e-6)).mean(dim=0))
+        found.append(2 * distance / (first + second).clamp(min=1e-6))
     return tuple(found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 Direction = Literal["restore", "inject"]
 """`restore`: clean maps into the adversarial run; `inject`: adversarial maps into the clean run."""
@@ -32,6 +32,19 @@ class MapSet:
     def count(self) -> int:
         """Maps in all."""
         return sum(len(one) for one in self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The connection from one feature map to one map of a site that reads it, or to a class."""
+
+    LOGITS: ClassVar[str] = "logits"
+    """Names the target whose maps are the classes."""
+    source: str
+    channel: int
+    target: str
+    reader: int
+    """Channel of the target, or class index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,8 @@ class Proof:
     """Controls that could not be run, each with its reason."""
     trivial: tuple[str, ...]
     """Chosen sites through which everything runs (stem, the classes' own evidence): they restore whatever is put there."""
+    samples: tuple[str, ...] = ()
+    """Keys of the images, in the order of `recoveries`."""
 
     @property
     def is_proven(self) -> bool:

@@ -20,7 +20,7 @@ from engine.intake_records import IntakeReport
 from engine.jobs.notes import Notes, Report
 from engine.proof_records import Direction, MapSet, Proof
 from engine.records import Certificates, DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, RosterRequest
-from engine.restoration_records import STUDIES, FooledRequest, GroupProofRequest, Study
+from engine.restoration_records import STUDIES, FooledRequest, GroupProofRequest
 from engine.store import Dataset, Store
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def _proof(inputs: Inputs, request: ProofRequest) -> None:
         inputs.store.records.write("proof", inputs.key, found)
 
 
-def _study(kind: Study) -> Callable[[Inputs, Any], None]:
+def _study(kind: str) -> Callable[[Inputs, Any], None]:
     def compute(inputs: Inputs, request: FooledRequest | GroupProofRequest) -> None:
         from engine.proving import studies
 

@@ -12,6 +12,7 @@ import pytest
 from engine import keys, serial
 from engine.audit.credibility import CheckResult, Conditions, Credibility, Figure
 from engine.errors import StoreError
+from engine.intake_records import IntakeReport, Suspicion
 from engine.proof_records import MapSet
 from engine.records import (
     Certificate,
@@ -24,14 +25,23 @@ from engine.records import (
     Roster,
     RosterRequest,
 )
+from engine.statistics import Estimate
 from engine.store import NotStored, Store
 from engine.store.shelf import KINDS
-from tests import fakes
+from tests import fake_studies, fakes
 
 KEY = keys.content_key("one")
 AUDITOR = fakes.FakeAuditor()
 REQUEST = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00000", "00004"))
 RECORDS = {
+    "intake": IntakeReport(
+        "m",
+        "ab",
+        "d",
+        9,
+        (CheckResult("loads", "pass", "It loads."),),
+        (Suspicion("Twice.", "Once.", *[Estimate(0.5, 0.0, 1.0, 9)] * 3),),
+    ),
     "examination": fakes.examination(REQUEST),
     "roster": AUDITOR.roster(RosterRequest("digits-standard", "digits", "pgd-linf:eps=0.05", 3)).value,
     "certificate": AUDITOR.certificates(REQUEST).value,
@@ -39,6 +49,11 @@ RECORDS = {
     "synthesis": AUDITOR.synthesis("digits-standard", "digits", "layer3.1", 3).value,
     "responses": AUDITOR.responses("fake00001").value,
     "proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "restore").value,
+    "group-proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "inject").value,
+    "smallest": fake_studies.smallest_sets(),
+    "curve": fake_studies.restoration_curve(),
+    "profile": fake_studies.site_profile(),
+    "defence": fake_studies.defence(),
     "credibility": Credibility(
         (CheckResult("G4", "fail", "Zero gradients.", (Figure("images", 3.0),)),),
         64,

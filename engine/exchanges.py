@@ -1,0 +1,219 @@
+"""Pairs of runs between which maps are exchanged. Every trial is a real pass; margins and answers are read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from engine import statistics, tracing
+from engine.datapaths import choosing
+from engine.errors import BadInput, UnknownName
+from engine.fooled import Fooled
+from engine.models.bundle import ModelBundle
+from engine.proof_records import Direction, Effect, MapSet
+from engine.tracing import PerMap, Trace
+
+HELD = 256 * 2**20
+"""Bytes of feature maps held at a time: images go through in blocks of that many (ResNet-20: 340, MobileNetV2: about 12)."""
+SMALLEST_LOSS = 1e-6
+"""Margin below which nothing was lost that could be recovered, in logits."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tried:
+    """What trials did: each (draws, images)."""
+
+    recovered: Tensor
+    """Share of the margin between the two runs that was made good; 1 is all of it."""
+    labels: Tensor
+    confidences: Tensor
+
+    def effect(self, aim: Tensor) -> Effect:
+        """Return means with 95 % intervals, aimed at classes (images,)."""
+        return effect(self.recovered, self.labels == aim)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Exchange:
+    """Some fooled images, their receiving inputs, and the run whose maps can be put into theirs."""
+
+    fooled: Fooled
+    direction: Direction
+    giving: Trace
+    start: Tensor
+    """(images,) margin true - fooled of the receiving run."""
+    whole: Tensor
+    """(images,) by how much the giving run's margin is above it; negative where maps are injected."""
+
+    @property
+    def receiving(self) -> Tensor:
+        """The images (images, channels, height, width) whose runs get maps put in."""
+        return self.fooled.adversarial if self.direction == "restore" else self.fooled.clean
+
+    @property
+    def aim(self) -> Tensor:
+        """(images,) the class that putting maps in should bring about."""
+        return self.fooled.true if self.direction == "restore" else self.fooled.into
+
+    def rows(self, index: Tensor) -> Exchange:
+        """Return some of the images."""
+        parts = self.giving.rows(index), self.start[index], self.whole[index]
+        return Exchange(self.fooled.rows(index), self.direction, *parts)
+
+    def giving_runs_of(self, images: Tensor) -> Exchange:
+        """Return the exchange with the runs of other images (same number) as the giving ones; the margins stay."""
+        return replace(self, giving=recorded(self.fooled.bundle, images))
+
+    def tried(self, choices: Tensor) -> Tried:
+        """Return what putting in each of some choices (draws, images, all maps) bool does."""
+        parts = [self._tried(rows, choices) for rows in self._parts(len(self.start))]
+        return joined(parts)
+
+    def restores(self, chosen: Tensor) -> Tensor:
+        """Return (images,) bool: whether a choice (images, all maps) brings about the class aimed at."""
+        return self.tried(chosen[None]).labels[0] == self.aim
+
+    def _parts(self, images: int) -> Iterator[Tensor]:
+        return iter(torch.arange(images, device=self.start.device).split(tracing.batch_limit(self.fooled.bundle)))
+
+    def _tried(self, rows: Tensor, choices: Tensor) -> Tried:
+        """Few images go through together with several choices each: a pass of one image alone wastes most of its time."""
+        bundle, n = self.fooled.bundle, len(rows)
+        copies = max(1, min(tracing.batch_limit(bundle) // n, len(choices)))
+        into = self.receiving[rows].repeat(copies, 1, 1, 1)
+        donor = tuple(site[rows].repeat(copies, 1, 1, 1) for site in self.giving.maps)
+        logits = []
+        for part in choices[:, rows].split(copies):
+            k = len(part) * n
+            picked = tracing.split(part.flatten(0, 1), bundle)
+            logits.append(tracing.transplanted(bundle, into[:k], picked, tuple(site[:k] for site in donor)))
+        return self._read(torch.cat(logits), rows)
+
+    def _read(self, logits: Tensor, rows: Tensor) -> Tried:
+        of = rows.repeat(len(logits) // len(rows))
+        reached = tracing.margins(logits, self.fooled.true[of], self.fooled.into[of])
+        recovered = (reached - self.start[of]) / self.whole[of]
+        confidences, labels = logits.softmax(1).max(1)
+        shape = -1, len(rows)
+        return Tried(recovered.view(shape), labels.view(shape), confidences.view(shape))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Exchanges:
+    """All fooled images in blocks, each made when its turn comes; a single block is kept."""
+
+    fooled: Fooled
+    direction: Direction
+    only: Exchange | None
+
+    def each(self, work: Callable[[Exchange, Tensor], Tried]) -> Tried:
+        """Return what `work` does, given each block and its rows (images,) in the group."""
+        return joined([work(block, rows) for block, rows in self.blocks()])
+
+    def tried(self, choices: Tensor) -> Tried:
+        """Return what putting in each of some choices (draws, images, all maps) bool does."""
+        return self.each(lambda block, rows: block.tried(choices[:, rows]))
+
+    def blocks(self) -> Iterator[tuple[Exchange, Tensor]]:
+        """Return the blocks with the rows (images,) of each."""
+        for rows in _rows(self.fooled):
+            yield self.only or exchange(self.fooled.rows(rows), self.direction), rows
+
+
+def exchanges(fooled: Fooled, direction: Direction) -> Exchanges:
+    """Return the exchange of all images; raises BadInput where both runs of one have the same margin."""
+    only = exchange(fooled, direction) if len(_rows(fooled)) == 1 else None
+    return Exchanges(fooled, direction, only)
+
+
+def exchange(fooled: Fooled, direction: Direction) -> Exchange:
+    """Return the exchange of few enough images to hold their maps; raises BadInput as `exchanges`."""
+    sides = fooled.clean, fooled.adversarial
+    giver, receiver = sides if direction == "restore" else sides[::-1]
+    bundle, giving = fooled.bundle, recorded(fooled.bundle, giver)
+    with torch.no_grad():
+        own = torch.cat([bundle.logits(part) for part in receiver.split(tracing.batch_limit(bundle))])
+    start = tracing.margins(own, fooled.true, fooled.into)
+    whole = tracing.margins(giving.logits, fooled.true, fooled.into) - start
+    if bool((whole.abs() < SMALLEST_LOSS).any()):
+        raise BadInput("Both runs of an image have the same margin, so no share of it can be recovered.")
+    return Exchange(fooled, direction, giving, start, whole)
+
+
+def recorded(bundle: ModelBundle, images: Tensor) -> Trace:
+    """Return the trace of images (images, channels, height, width), as many at once as go through."""
+    parts = [tracing.record(bundle, part) for part in images.split(tracing.batch_limit(bundle))]
+    if len(parts) == 1:
+        return parts[0]
+    maps = tuple(torch.cat([part.maps[k] for part in parts]) for k in range(len(bundle.sites)))
+    return Trace(maps, torch.cat([part.logits for part in parts]))
+
+
+def joined(parts: list[Tried]) -> Tried:
+    """Join what trials of one block after the other did."""
+    if len(parts) == 1:
+        return parts[0]
+    return Tried(*(torch.cat([getattr(one, name) for one in parts], dim=1) for name in Tried.__slots__))
+
+
+def stacked(parts: list[Tried]) -> Tried:
+    """Join draw after draw on the same images."""
+    return Tried(*(torch.cat([getattr(one, name) for one in parts]) for name in Tried.__slots__))
+
+
+def effect(recovered: Tensor, flipped: Tensor) -> Effect:
+    """Return means over (draws, images) with 95 % intervals: bootstrap over images, Wilson over trials."""
+    per_image = recovered.mean(dim=0).double().cpu().numpy()
+    low = high = None
+    if len(per_image) > 1:
+        spread = statistics.mean(per_image)
+        low, high = spread.low, spread.high
+    shares = statistics.proportion(flipped.flatten().cpu().numpy())
+    return Effect(flipped.numel(), float(per_image.mean()), low, high, shares.value, shares.low, shares.high)
+
+
+def ranks(bundle: ModelBundle, scores: PerMap) -> Tensor:
+    """Return each map's place (images, all maps), 0 for the largest |score| among the maps that claims may use."""
+    flat = tracing.join(scores).abs().masked_fill(~choosing.claimable(bundle), -1.0)
+    return flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
+
+
+def random_ranks(bundle: ModelBundle, draws: int, images: int, seed: int) -> Tensor:
+    """Return places (draws, images, all maps) drawn by seed; the maps that claims may use come first."""
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(site.channels for site in bundle.sites)
+    drawn = torch.rand(draws * images, total, generator=generator).to(bundle.device)
+    return ranks(bundle, tracing.split(drawn, bundle)).view(draws, images, total)
+
+
+def mask(bundle: ModelBundle, chosen: MapSet) -> Tensor:
+    """Return a choice as (all maps,) bool; raises BadInput for an empty one, UnknownName for what is not there."""
+    if not chosen.count:
+        raise BadInput("No feature map was chosen; at least one is needed.")
+    names = [site.name for site in bundle.sites]
+    picked = [torch.zeros(site.channels, dtype=torch.bool, device=bundle.device) for site in bundle.sites]
+    for name, channels in zip(chosen.sites, chosen.channels, strict=True):
+        if name not in names:
+            raise UnknownName("layer", name, names)
+        site = bundle.sites[names.index(name)]
+        wrong = [channel for channel in channels if not 0 <= channel < site.channels]
+        if wrong:
+            raise UnknownName(f"feature map of {name}", wrong[0], (f"0 to {site.channels - 1}",))
+        picked[names.index(name)][list(channels)] = True
+    return torch.cat(picked)
+
+
+def map_set(bundle: ModelBundle, chosen: Tensor) -> MapSet:
+    """Return (all maps,) bool as a choice by site."""
+    parts = chosen.split([site.channels for site in bundle.sites])
+    found = [(site.name, tuple(part.nonzero()[:, 0].tolist())) for site, part in zip(bundle.sites, parts, strict=True)]
+    used = [(name, channels) for name, channels in found if channels]
+    return MapSet(tuple(name for name, _ in used), tuple(channels for _, channels in used))
+
+
+def _rows(fooled: Fooled) -> tuple[Tensor, ...]:
+    per_image = 4 * sum(site.channels * site.height * site.width for site in fooled.bundle.sites)
+    return torch.arange(len(fooled.samples), device=fooled.true.device).split(max(1, HELD // per_image))

@@ -1,0 +1,224 @@
+"""The nouns of putting maps back in a group of fooled images: how many suffice, where, and what keeping it up would cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from engine.proof_records import Direction, Effect, MapSet, Proof
+from engine.statistics import Estimate
+
+CurveName = Literal[
+    "attack flow",
+    "one set for all",
+    "datapath difference",
+    "largest change",
+    "random",
+    "third class",
+    "noisy copy",
+    "another image",
+]
+CURVES: dict[CurveName, str] = {
+    "attack flow": "Each image's maps with the most attack flow.",
+    "one set for all": "The maps with the most attack flow over the group (each image's flow scaled to one), the same for all.",
+    "datapath difference": "Each image's maps in which the two-run datapaths of the clean and the adversarial image differ most.",
+    "largest change": "Each image's maps whose values the attack changed most, each layer's changes scaled to one.",
+    "random": "As many maps, drawn from all layers that claims may use.",
+    "third class": "Control: each image's maps with the most flow towards a class that plays no part; counted is that class.",
+    "noisy copy": "Control: the maps of the attack flow, from the adversarial image under noise of the attack's length.",
+    "another image": "Control: the maps of the attack flow, from a clean image of another class.",
+}
+"""Which maps each line puts back, and from where."""
+CHOICES: frozenset[CurveName] = frozenset({"attack flow", "one set for all", "datapath difference", "largest change"})
+"""Ways to choose maps; all other lines are controls."""
+MeanKind = Literal["position", "channel"]
+"""What a map is set to: its mean at every position, or one mean for the whole map."""
+
+
+@dataclass(frozen=True, slots=True)
+class FooledRequest:
+    """Attacked images to look at, of one class or several; those that the attack does not fool are left out."""
+
+    model: str
+    data: str
+    attack: str
+    """Full id, for example `pgd-linf:eps=8/255,steps=10`."""
+    samples: tuple[str, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupProofRequest:
+    """Which maps to put where in the runs of all images of a group that the attack fools."""
+
+    group: FooledRequest
+    chosen: MapSet
+    direction: Direction
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.group.model
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.group.data
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Whom a result is about and which maps it could choose."""
+
+    attempted: int
+    samples: tuple[str, ...]
+    """The fooled ones, in the order of the request."""
+    total: int
+    """Maps that claims may use."""
+    excluded: tuple[str, ...]
+    """Sites that no map is chosen of: a few of them carry any answer trivially (stem, the classes' own evidence)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallestSet:
+    """The smallest set of maps found that restores one image's label, from which no single map can be left out."""
+
+    sample: str
+    chosen: MapSet
+    prefix: int
+    """Maps with the most attack flow that restore it, before those that are not needed were taken out."""
+    is_restored: bool
+    """By a real pass with exactly these maps; False where all maps together do not restore it."""
+    recovery: float
+    """Share of the margin, by the same pass."""
+    random: float
+    """Share of random sets of the same size that restore it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSet:
+    """The smallest set of maps found that restores a share of a group's images, the same maps for all of them."""
+
+    wanted: float
+    """Share of the images."""
+    is_reached: bool
+    chosen: MapSet
+    prefix: int
+    effect: Effect
+    random: Effect
+    """Random sets of the same size, drawn for each image."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallestSets:
+    """The smallest sets found, per image and for the group: by attack flow, then pruned; each verified by a real pass."""
+
+    group: Group
+    images: tuple[SmallestSet, ...]
+    sizes: Estimate | None
+    """Mean number of maps over images that were restored, with its bootstrap interval; None for fewer than two."""
+    prefixes: Estimate | None
+    """The same before pruning."""
+    effect: Effect
+    """Each image with its own set."""
+    random: Effect
+    """Random sets, as large as each image's own."""
+    draws: int
+    """Random sets per image."""
+    shared: SharedSet
+
+
+@dataclass(frozen=True, slots=True)
+class CurveLine:
+    """One way to choose maps, or one control; one entry per number of maps."""
+
+    name: CurveName
+    effects: tuple[Effect, ...]
+    their_own: tuple[Estimate, ...] = ()
+    """Where the values have a class of their own (another image): the share that gave it; high is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorationCurve:
+    """Clean maps put back into the adversarial runs of a group: share of labels restored against the number of maps."""
+
+    group: Group
+    counts: tuple[int, ...]
+    lines: tuple[CurveLine, ...]
+    missing: tuple[str, ...]
+    """Lines that could not be made, each with its reason."""
+    draws: int
+    """Random sets per image and number of maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteEffect:
+    """Some maps of one site alone put back."""
+
+    site: str
+    maps: int
+    effect: Effect
+    """Those with the most attack flow over the group."""
+    random: Effect
+    """As many random maps of the site."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteProfile:
+    """What equally many maps of each site alone win back, in the order of the network."""
+
+    group: Group
+    sites: tuple[SiteEffect, ...]
+    excluded: tuple[str, ...]
+    """Sites left out because whatever is put there restores: the stem and those that every path runs through."""
+    draws: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How often the network is right on the same images before and after some of its maps were fixed."""
+
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    """After less before, paired on images (Newcombe)."""
+    random: Estimate | None
+    """After fixing as many random maps: mean over draws, bootstrap interval over images; None for fewer than two images."""
+    beyond_random: Estimate | None
+    """After less `random`, paired on images (bootstrap)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """Whether the maps that restore one half of a group help the other half, and what fixing them would cost.
+
+    The attack does not know of it: an attack on the changed network is another question.
+    """
+
+    searched: Group
+    """The half that the maps were found on."""
+    shared: SharedSet
+    held_out: Group
+    """The other half."""
+    own_values: Effect
+    """Held-out fooled images with their own clean values in the chosen maps."""
+    own_values_random: Effect
+    means: MeanKind
+    """What the maps are fixed to in `adversarial` and `clean`: mean values over clean images."""
+    mean_images: int
+    adversarial: Accuracy
+    """On all held-out attacked images that were right before the attack."""
+    clean: Accuracy
+    """On clean images of all classes that the maps were not found on."""
+    draws: int
+    """Random sets."""
+
+
+STUDIES: Final[dict[str, type]] = {
+    "group-proof": Proof,
+    "smallest": SmallestSets,
+    "curve": RestorationCurve,
+    "profile": SiteProfile,
+    "defence": Defence,
+}
+"""What can be asked of a group, and the record that answers it."""

@@ -1,0 +1,62 @@
+"""Made-up but consistent answers to what can be asked of a group of fooled images, for tests without an engine."""
+
+from __future__ import annotations
+
+from engine.proof_records import Effect, MapSet
+from engine.restoration_records import (
+    CURVES,
+    Accuracy,
+    CurveLine,
+    Defence,
+    FooledRequest,
+    Group,
+    RestorationCurve,
+    SharedSet,
+    SiteEffect,
+    SiteProfile,
+    SmallestSet,
+    SmallestSets,
+)
+from engine.statistics import Estimate
+
+REQUEST = FooledRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00000", "00004", "00008"))
+GROUP = Group(3, ("00000", "00004"), 156, ("stem",))
+CHOSEN = MapSet(("layer1.0", "layer2.0"), ((1,), (3, 5)))
+COUNTS = (1, 2, 4)
+
+
+def effect(flipped: float, recovery: float = 0.5, n: int = 2) -> Effect:
+    return Effect(
+        n, recovery, recovery - 0.1, recovery + 0.1, flipped, max(0.0, flipped - 0.2), min(1.0, flipped + 0.2)
+    )
+
+
+def shared() -> SharedSet:
+    return SharedSet(0.9, True, CHOSEN, 5, effect(1.0, 0.9), effect(0.05, 0.1, 40))
+
+
+def smallest_sets(_request: FooledRequest = REQUEST) -> SmallestSets:
+    images = tuple(SmallestSet(sample, CHOSEN, 4, True, 0.8, 0.05) for sample in GROUP.samples)
+    mean = Estimate(3.0, 2.0, 4.0, 2)
+    return SmallestSets(GROUP, images, mean, mean, effect(1.0), effect(0.05, 0.1, 40), 20, shared())
+
+
+def restoration_curve(_request: FooledRequest = REQUEST) -> RestorationCurve:
+    own = tuple(Estimate(0.1 * count, 0.05 * count, 0.2 * count, 8) for count in COUNTS)
+    lines = tuple(
+        CurveLine(name, tuple(effect(0.2 * count) for count in COUNTS), own if name == "another image" else ())
+        for name in CURVES
+        if name != "third class"
+    )
+    return RestorationCurve(GROUP, COUNTS, lines, ("third class: a third class is needed, and the network has 2.",), 20)
+
+
+def site_profile(_request: FooledRequest = REQUEST) -> SiteProfile:
+    sites = tuple(SiteEffect(name, 4, effect(0.3), effect(0.0, 0.1, 40)) for name in ("layer1.0", "layer2.0"))
+    return SiteProfile(GROUP, sites, ("stem",), 20)
+
+
+def defence(_request: FooledRequest = REQUEST) -> Defence:
+    value = Estimate(0.5, 0.4, 0.6, 20)
+    accuracy = Accuracy(value, value, Estimate(0.0, -0.1, 0.1, 20), value, None)
+    return Defence(GROUP, shared(), GROUP, effect(0.5), effect(0.1, 0.1, 40), "position", 500, accuracy, accuracy, 20)

@@ -1,0 +1,249 @@
+"""What is asked of a group of fooled images: searched and counted by real passes, answered through the facade."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from engine import demo, exchanges, fooled, work
+from engine.datapaths import choosing
+from engine.errors import BadInput, UnknownName
+from engine.models import load
+from engine.proof_records import MapSet
+from engine.proving import curves, defence, flows, search, smallest, studies
+from engine.restoration_records import CURVES, STUDIES, FooledRequest, GroupProofRequest
+from engine.store import Store
+from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
+
+ATTACK = "pgd-linf:eps=24/255,steps=5"
+
+
+def quiet(*_told: object) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    made = Store(tmp_path_factory.mktemp("studies") / "store")
+    demo.install(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def digits(store):
+    return load.bundle(store, "digits-standard"), store.dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def request_(digits):
+    """Six attacked digits of two classes."""
+    samples = digits[1].keys_of(3)[:3] + digits[1].keys_of(5)[:3]
+    return FooledRequest("digits-standard", "digits", ATTACK, samples)
+
+
+@pytest.fixture(scope="module")
+def group(digits, request_):
+    return fooled.gather(*digits, request_)
+
+
+@pytest.fixture(scope="module")
+def pairs(group):
+    return exchanges.exchanges(group, "restore")
+
+
+@pytest.fixture(scope="module")
+def found(digits, request_):
+    return smallest.find(*digits, request_, quiet)
+
+
+def restored(bundle, group, row: int, chosen: torch.Tensor) -> bool:
+    """The slow way: one image, its clean maps written in by hand, site after site."""
+    parts = chosen.split([site.channels for site in bundle.sites])
+    seen = {}
+
+    def keep(number, tensor):
+        seen[number] = tensor.clone()
+        return tensor
+
+    def put(number, tensor):
+        if number < len(parts):
+            tensor = tensor.clone()
+            tensor[:, parts[number]] = seen[number][:, parts[number]]
+        return tensor
+
+    with torch.no_grad():
+        with bundle.visiting(keep):
+            bundle.logits(group.clean[row : row + 1])
+        with bundle.visiting(put):
+            return int(bundle.logits(group.adversarial[row : row + 1]).argmax()) == int(group.true[row])
+
+
+def test_each_smallest_set_restores_its_image_and_no_map_of_it_can_be_left_out(digits, group, found):
+    for row, one in enumerate(found.images):
+        chosen = exchanges.mask(digits[0], one.chosen)
+        assert one.is_restored
+        assert restored(digits[0], group, row, chosen)
+        assert 1 <= one.chosen.count <= one.prefix
+        for place in chosen.nonzero()[:, 0] if one.chosen.count > 1 else ():
+            without = chosen.clone()
+            without[place] = False
+            assert not restored(digits[0], group, row, without)
+
+
+def test_the_prefix_before_restores_and_the_one_below_it_does_not(digits, group, found):
+    ranks = exchanges.ranks(digits[0], flows.attack_flow(group))
+    for row, one in enumerate(found.images):
+        assert restored(digits[0], group, row, ranks[row] < one.prefix)
+        assert not restored(digits[0], group, row, ranks[row] < one.prefix - 1)
+
+
+def test_the_set_for_all_restores_its_share_and_random_ones_restore_less(digits, group, found):
+    chosen = exchanges.mask(digits[0], found.shared.chosen)
+    share = sum(restored(digits[0], group, row, chosen) for row in range(len(group.samples))) / len(group.samples)
+    assert found.shared.is_reached
+    assert share == found.shared.effect.flipped >= found.shared.wanted
+    assert found.shared.random.flipped < share
+    assert found.random.recovery < found.effect.recovery
+    assert found.effect.flipped == 1.0
+
+
+def test_a_search_that_cannot_succeed_ends_with_all_maps_and_says_so():
+    ranks = torch.arange(10).expand(2, -1)
+
+    def never(choices, _problems):
+        return torch.zeros(len(choices), dtype=torch.bool)
+
+    assert search.smallest_prefix(ranks, 10, never).tolist() == [10, 10]
+    every = torch.ones(2, 10, dtype=torch.bool)
+    assert search.pruned(every, ranks, never).equal(every)
+
+
+def test_the_search_finds_a_planted_pair_among_many():
+    """Problem 0 needs maps 3 and 17, problem 1 map 5 alone; all else is ballast."""
+    needed = torch.zeros(2, 40, dtype=torch.bool)
+    needed[0, [3, 17]] = needed[1, 5] = True
+    asked = []
+
+    def suffices(choices, problems):
+        asked.append(len(problems))
+        return (choices | ~needed[problems]).all(dim=1)
+
+    ranks = torch.arange(40).expand(2, -1)
+    prefix = search.smallest_prefix(ranks, 40, suffices)
+    assert prefix.tolist() == [18, 6]
+    assert search.pruned(ranks < prefix[:, None], ranks, suffices).equal(needed)
+    assert sum(asked) <= 2 * (6 + 6) + 18 + 6 + 2 + 2 + 2, "doubling, bisection, one round, and one more to be sure"
+
+
+def test_pairs_that_do_not_fit_into_memory_at_once_give_the_same(group, pairs, monkeypatch):
+    bundle = group.bundle
+    chosen = choosing.at_random(bundle, len(group.samples), 40, torch.Generator().manual_seed(1))
+    choices = torch.cat(chosen, dim=1)[None]
+    whole = pairs.tried(choices)
+    per_image = 4 * sum(site.channels * site.height * site.width for site in bundle.sites)
+    monkeypatch.setattr(exchanges, "HELD", 2 * per_image)
+    parts = exchanges.exchanges(group, "restore")
+    assert parts.only is None
+    assert len(list(parts.blocks())) == -(-len(group.samples) // 2)
+    tried = parts.tried(choices)
+    assert torch.allclose(tried.recovered, whole.recovered, atol=1e-4)
+    assert tried.labels.equal(whole.labels)
+
+
+def test_the_curve_ends_at_all_labels_and_its_lines_are_told(digits, request_, monkeypatch):
+    total = int(choosing.claimable(digits[0]).sum())
+    monkeypatch.setattr(curves, "COUNTS", (1, 16, total, total + 1))
+    monkeypatch.setattr(curves, "DRAWS", 3)
+    curve = curves.curve(*digits, request_, quiet)
+    assert curve.counts == (1, 16, total)
+    assert {line.name for line in curve.lines} | {one.partition(":")[0] for one in curve.missing} == set(CURVES)
+    by_name = {line.name: line for line in curve.lines}
+    for name in ("attack flow", "one set for all", "datapath difference", "largest change", "random"):
+        assert by_name[name].effects[-1].flipped == 1.0
+        assert by_name[name].effects[-1].recovery == pytest.approx(1.0, abs=1e-3)
+    assert by_name["random"].effects[0].n == 3 * len(curve.group.samples)
+    assert by_name["attack flow"].effects[1].recovery > by_name["random"].effects[1].recovery
+    assert by_name["another image"].their_own[-1].value > 0.9
+    assert by_name["noisy copy"].effects[1].flipped == 0.0
+    assert curve.group.excluded == ("relu",)
+
+
+def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs):
+    profile = curves.profile(*digits, request_, quiet)
+    named = {one.site for one in profile.sites}
+    for site in digits[0].sites:
+        assert (site.name in named) is (site.is_claimable and not site.is_cut)
+    assert named.isdisjoint(profile.excluded)
+    assert len(named) + len(profile.excluded) == len(digits[0].sites)
+    cut = next(k for k, site in enumerate(digits[0].sites) if site.is_cut and k)
+    every = torch.zeros(1, len(pairs.fooled.samples), sum(site.channels for site in digits[0].sites), dtype=torch.bool)
+    start = sum(site.channels for site in digits[0].sites[:cut])
+    every[..., start : start + digits[0].sites[cut].channels] = True
+    assert pairs.tried(every).effect(pairs.fooled.true).flipped == 1.0, "which is why cut sites are left out"
+
+
+def test_a_defence_is_tried_on_images_it_was_not_found_on(digits, request_, monkeypatch):
+    monkeypatch.setattr(defence, "DRAWS", 2)
+    monkeypatch.setattr(defence, "CLEAN_IMAGES", 40)
+    hint = defence.hint(*digits, request_, quiet)
+    assert set(hint.searched.samples).isdisjoint(hint.held_out.samples)
+    assert set(hint.searched.samples) | set(hint.held_out.samples) <= set(request_.samples)
+    assert hint.clean.before.n == 40
+    assert hint.adversarial.before.value == 0.0, "every held-out image was fooled"
+    assert hint.clean.change.value == pytest.approx(hint.clean.after.value - hint.clean.before.value)
+    assert hint.clean.beyond_random.value == pytest.approx(hint.clean.after.value - hint.clean.random.value)
+    assert hint.shared.chosen.count == sum(len(one) for one in hint.shared.chosen.channels)
+
+
+def test_images_that_resist_are_left_out_and_counted(digits):
+    samples = digits[1].keys_of(3)[:4]
+    weak = FooledRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=3", samples)
+    attacked = fooled.attack(*digits, weak)
+    assert 0 < int(attacked.is_fooled.sum()) < len(samples)
+    left = fooled.of_attacked(*digits, weak, attacked)
+    assert fooled.group(left, attacked.attempted).attempted == len(samples)
+    assert len(left.samples) == int(attacked.is_fooled.sum())
+    none = dataclasses.replace(weak, attack="pgd-linf:eps=0,steps=1")
+    with pytest.raises(BadInput, match="fools none of the 4 images"):
+        fooled.gather(*digits, none)
+
+
+def test_the_other_images_are_of_neither_class(group):
+    others = group.others
+    labels = others.labels[others.rows]
+    assert others.rows.shape == (len(group.samples), fooled.OTHERS)
+    assert not bool((labels == group.true[:, None]).any() | (labels == group.into[:, None]).any())
+    assert all(len(set(row)) == len(row) for row in others.rows.tolist())
+
+
+@pytest.mark.parametrize("kind", STUDIES)
+def test_a_worker_answers_each_study_with_its_record(store, request_, monkeypatch, kind):
+    for module in (curves, defence, smallest):
+        monkeypatch.setattr(module, "DRAWS", 2)
+    monkeypatch.setattr(defence, "CLEAN_IMAGES", 20)
+    few = dataclasses.replace(request_, samples=request_.samples[:4])
+    asked = GroupProofRequest(few, MapSet(("layer2.0",), ((1, 5),)), "restore") if kind == "group-proof" else few
+    key = f"{list(STUDIES).index(kind):032x}"
+    work.perform(work.task(kind, key, asked), str(store.root))
+    record = store.records.read(kind, key, STUDIES[kind])
+    assert type(record) is STUDIES[kind]
+    assert set(studies.STUDIES) == set(STUDIES)
+
+
+def test_a_group_that_cannot_be_is_refused_before_any_work(store, request_):
+    from engine.auditor import MOST_FOOLED, Auditor
+
+    auditor = Auditor.open(store.root)
+    for wrong, error in (
+        ({"samples": ()}, BadInput),
+        ({"samples": ("00001", "00001")}, BadInput),
+        ({"samples": ("nobody",)}, UnknownName),
+        ({"samples": tuple(f"{k:05d}" for k in range(MOST_FOOLED + 1))}, BadInput),
+        ({"attack": "pgdd"}, UnknownName),
+        ({"model": "none"}, UnknownName),
+    ):
+        with pytest.raises(error):
+            auditor.smallest_sets(dataclasses.replace(request_, **wrong))
+    auditor.close()
