@@ -14,6 +14,7 @@ from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.feature_records import DOUBTS, Doubt, Responses, Synthesis
+from engine.intake_records import INTAKE_CHECKS, IntakeReport, Suspicion
 from engine.membership import kept_by
 from engine.proof_records import CONTROLS, Control, Direction, Edge, Effect, MapSet, Proof
 from engine.records import (
@@ -72,6 +73,7 @@ __all__ = [
     "CONTROLS",
     "CURVES",
     "DOUBTS",
+    "INTAKE_CHECKS",
     "LIMITS",
     "Accuracy",
     "Answer",
@@ -108,6 +110,7 @@ __all__ = [
     "GroupDatapath",
     "Groups",
     "HeldOut",
+    "IntakeReport",
     "Kinship",
     "Link",
     "MapSet",
@@ -136,6 +139,7 @@ __all__ = [
     "SmallestSets",
     "StoreError",
     "Summary",
+    "Suspicion",
     "Synthesis",
     "UnknownName",
     "Unsupported",

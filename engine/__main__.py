@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine import audit_options
+from engine import audit_options, intake_options
 from engine.errors import BadInput, EngineError
 from engine.records import ExaminationRequest, ModelCard
 from engine.told import BAD_INPUT, INTERRUPTED, Told
@@ -47,44 +46,21 @@ def _demo(options: argparse.Namespace) -> Told:
 
 
 def _model_add(options: argparse.Namespace) -> Told:
-    from engine.data import intake
-    from engine.models import load
-    from engine.store.store import Store
+    from engine import intake_commands
 
-    submission = load.Submission(
-        options.name,
-        options.architecture,
-        options.weights,
-        intake.read_classes(options.classes),
-        _numbers("--mean", options.mean),
-        _numbers("--std", options.std),
-        _size(options.size),
-    )
-    added = load.add(Store(options.store), submission)
-    card = added.card
-    size = f"{card.parameters:,} parameters, {len(card.sites)} sites, {_maps(card)} feature maps"
-    text = "\n".join((f"Added {card.name}: {card.architecture}, {size}.", *added.notes))
-    return Told(text, dataclasses.asdict(card) | {"notes": added.notes})
+    return intake_commands.add_model(options)
+
+
+def _model_check(options: argparse.Namespace) -> Told:
+    from engine import intake_commands
+
+    return intake_commands.check_model(options)
 
 
 def _data_add(options: argparse.Namespace) -> Told:
-    from engine.attacks import catalogue as attacks
-    from engine.data import catalogue, intake
-    from engine.store.store import Store
+    from engine import intake_commands
 
-    if options.epsilon:
-        attacks.attack_at("pgd-linf", options.epsilon)
-    classes = intake.read_classes(options.classes) if options.classes else None
-    if options.npz:
-        found = intake.read_npz(options.npz)
-        found = found if classes is None else intake.with_classes(found, classes)
-    else:
-        found = intake.read_folder(options.folder, classes, size=_size(options.size))
-    source = "npz" if options.npz else "folder"
-    card = catalogue.add(Store(options.store), options.name, found, source=source, epsilon=options.epsilon)
-    per_class = f"{len(card.classes)} classes, {min(card.class_counts)} to {max(card.class_counts)} images each"
-    text = f"Added {card.name}: {card.count} images of {card.size[0]} x {card.size[1]} pixels, {per_class}."
-    return Told(text, dataclasses.asdict(card))
+    return intake_commands.add_data(options)
 
 
 def _examine(options: argparse.Namespace) -> Told:
@@ -147,13 +123,6 @@ def _request(options: argparse.Namespace) -> ExaminationRequest:
     return ExaminationRequest(options.model, options.data, attack, tuple(options.sample), options.method, options.seed)
 
 
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    try:
-        return tuple(float(part) for part in text.replace(",", " ").split()) if text else None
-    except ValueError as error:
-        raise BadInput(f"{option} must be numbers such as 0.485,0.456,0.406, got '{text}'.") from error
-
-
 def _counts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() for part in parts):
@@ -161,24 +130,16 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if not all(part.isdigit() and 8 <= int(part) <= 1024 for part in parts) or len(parts) > 2:
-        raise BadInput(f"--size must be pixels such as 224 or 224x224, 8 to 1024, got '{text}'.")
-    return int(parts[0]), int(parts[-1])
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m engine", description="Faultline's engine on the command line.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = _command(commands, "demo", _demo, "Put the embedded demo (two digit networks, 500 digits) into a store.")
     _add_store(demo)
-    model = commands.add_parser("model", help="Add a model.").add_subparsers(required=True, metavar="add")
-    _model_options(_command(model, "add", _model_add, "Add the weights of a registered architecture."))
+    model = commands.add_parser("model", help="Add and check models.").add_subparsers(required=True, metavar="add|check")
+    intake_options.add_model(_command(model, "add", _model_add, "Add the weights of a registered architecture."))
+    intake_options.add_check(_command(model, "check", _model_check, "Check a stored model: the intake report."))
     data = commands.add_parser("data", help="Add a data set.").add_subparsers(required=True, metavar="add")
-    _data_options(_command(data, "add", _data_add, "Add an npz file or a folder with one folder per class."))
+    intake_options.add_data(_command(data, "add", _data_add, "Add labelled images."))
     _examine_options(_command(commands, "examine", _examine, "Examine one pair: JSON, arrays and certificate."))
     _evaluate_options(_command(commands, "evaluate", _evaluate, "Faithfulness table of all methods, with intervals."))
     _benchmark_options(_command(commands, "benchmark", _benchmark, "Speed and memory table, ratios in one run."))
@@ -196,40 +157,6 @@ def _command(commands: argparse._SubParsersAction, name: str, run: Command, text
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")
-
-
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    _add_store(parser)
-    parser.add_argument("--name", required=True, help="What to call the model.")
-    parser.add_argument(
-        "--architecture", required=True, help="A registered name, for example cifar_resnet20 or mobilenet_v2."
-    )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        required=True,
-        metavar="F",
-        help="A safetensors file, or a state_dict that torch.save wrote.",
-    )
-    parser.add_argument(
-        "--classes", type=Path, required=True, metavar="F", help="Text file with one class name per line."
-    )
-    parser.add_argument("--mean", help="Comma-separated channel means of the preprocessing, on a scale from 0 to 1.")
-    parser.add_argument("--std", help="Comma-separated channel standard deviations.")
-    parser.add_argument("--size", help="Input size in pixels, for example 224 or 224x224.")
-
-
-def _data_options(parser: argparse.ArgumentParser) -> None:
-    _add_store(parser)
-    parser.add_argument("--name", required=True, help="What to call the data set.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--npz", type=Path, metavar="FILE", help="x uint8 (images, height, width, 3), y integers, optionally classes."
-    )
-    source.add_argument("--folder", type=Path, metavar="DIR", help="One folder of pictures per class.")
-    parser.add_argument("--classes", type=Path, metavar="F", help="Class names in order, one per line.")
-    parser.add_argument("--size", help="Fit pictures of other sizes to this many pixels (folder only).")
-    parser.add_argument("--epsilon", default="", help="Attack strength the menus start with, for example 8/255.")
 
 
 def _examine_options(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from engine.audit.credibility import Credibility
 from engine.audit.watching import RunCard, RunView
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.feature_records import Responses, Synthesis
+from engine.intake_records import IntakeReport
 from engine.jobs import Jobs
 from engine.proof_records import Direction, MapSet, Proof
 from engine.recent import NotHeld, Recent
@@ -92,6 +93,12 @@ class Auditor:
     def attack_id(self, name: str, epsilon: str) -> str:
         """Return the full id of an attack at a strength such as `8/255`; raises UnknownName, BadSetting."""
         return catalogue.identify(catalogue.attack_at(name, epsilon))
+
+    def intake(self, model: str, data: str = "") -> Answer[IntakeReport]:
+        """Return what was checked of a model when it was handed in, on labelled images if named; raises UnknownName."""
+        place = work.Place(model, data)
+        asked = Asked("intake", work.intake_key(self._store, place), place, "gallery", DOING["intake"])
+        return self._answer(asked, IntakeReport)
 
     def roster(self, request: RosterRequest) -> Answer[Roster]:
         """Return how every image of a class fares under one attack; raises BadInput."""

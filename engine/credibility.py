@@ -69,7 +69,7 @@ class _Probe:
     def look(self) -> Look:
         """Return what can be seen of the network without attacking it."""
         parts = [
-            _look_at(self.bundle, chosen.pictures, chosen.labels)
+            look_at(self.bundle, chosen.pictures, chosen.labels)
             for chosen in map(self.batch.at, self._blocks(np.arange(len(self.batch.samples))))
         ]
         self.right = np.concatenate([part.right for part in parts])
@@ -142,7 +142,7 @@ class _Probe:
         return attack_run.run(bundle, chosen.pictures, chosen.labels, spec, torch.tensor(seeds), samples=chosen.samples)
 
 
-def _look_at(bundle: Classifier, pictures: Tensor, labels: Tensor) -> Look:
+def look_at(bundle: Classifier, pictures: Tensor, labels: Tensor) -> Look:
     """Return what one block shows without an attack: answers twice, gradients, and whether answering needs them."""
     clean = inspection.check_images(pictures)
     inspection.check_labels(labels, len(clean), len(bundle.classes))

@@ -101,6 +101,11 @@ def judge(look: Look, attacks: Attacks | None, conditions: Conditions) -> tuple[
     return tuple(found.get(check.name, CheckResult(check.name, "not run", reason)) for check in CHECKS)
 
 
+def without_attacks(look: Look) -> tuple[CheckResult, ...]:
+    """Return what a look alone decides: clean accuracy, repetition, logits and gradients (G1 to G4)."""
+    return _clean(look), _repeats(look), _logits(look), _gradients(look)
+
+
 def _of_attacks(look: Look, attacks: Attacks) -> tuple[CheckResult, ...]:
     return (
         _gradients(look),

@@ -67,16 +67,19 @@ def decode(path: Path, *, limits: Limits = LIMITS) -> np.ndarray:
         raise BadInput(f"{path.name} cannot be read as a picture: {_one_line(error)}.") from error
 
 
-def fit(pictures: np.ndarray, channels: int, size: tuple[int, int]) -> np.ndarray:
+def fit(pictures: np.ndarray, channels: int, size: tuple[int, int], resize: int | None = None) -> np.ndarray:
     """Return (images, height, width, channels) uint8 pictures as a network takes them.
 
-    The shortest side is resized to cover `size` (height, width) and the centre is cut out; grey is repeated to three
-    channels, three equal channels become one. Raises BadInput for coloured pictures where one channel is wanted.
+    Pictures of just `size` (height, width) stay as they are. Of others the shortest side is resized to `resize` pixels, or
+    so that the picture just covers `size`, and the centre is cut out. Grey is repeated to three channels, three equal
+    channels become one. Raises BadInput for coloured pictures where one channel is wanted.
     """
     recoloured = _with_channels(pictures, channels)
     if recoloured.shape[1:3] == size:
         return recoloured
-    return np.stack([_cover(picture, size) for picture in recoloured]) if len(pictures) else _empty(channels, size)
+    return (
+        np.stack([_cover(picture, size, resize) for picture in recoloured]) if len(pictures) else _empty(channels, size)
+    )
 
 
 def is_grey(pictures: np.ndarray) -> bool:
@@ -120,16 +123,30 @@ def _with_channels(pictures: np.ndarray, channels: int) -> np.ndarray:
     raise BadInput(f"The model takes {channels} channel(s), the images have {pictures.shape[3]} that differ.")
 
 
-def _cover(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return (height, width, channels) resized so that it just covers `size`, and cut to it."""
+def _cover(picture: np.ndarray, size: tuple[int, int], resize: int | None) -> np.ndarray:
+    """Return (height, width, channels) resized to `resize`, or so that it just covers `size`, and cut to it.
+
+    Sides and corners are rounded as torchvision's `Resize` and `CenterCrop` round them.
+    """
     height, width = size
-    scale = max(height / picture.shape[0], width / picture.shape[1])
-    # max: rounding must not leave a side one pixel short.
-    resized = (max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale)))
+    rows, columns = _covering(picture.shape[:2], size) if resize is None else _shortest(picture.shape[:2], resize)
     image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-    pixels = np.asarray(image.resize(resized, Image.Resampling.BILINEAR))
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    pixels = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
+    top, left = round((rows - height) / 2), round((columns - width) / 2)
     return pixels[top : top + height, left : left + width].reshape(height, width, picture.shape[2])
+
+
+def _shortest(sides: tuple[int, int], resize: int) -> tuple[int, int]:
+    """Return (height, width) scaled so that the shorter is `resize`."""
+    height, width = (resize * side // min(sides) for side in sides)
+    return height, width
+
+
+def _covering(sides: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) scaled so that they just cover `size`."""
+    scale = max(size[0] / sides[0], size[1] / sides[1])
+    # max: rounding must not leave a side one pixel short.
+    return max(size[0], round(sides[0] * scale)), max(size[1], round(sides[1] * scale))
 
 
 def _empty(channels: int, size: tuple[int, int]) -> np.ndarray:

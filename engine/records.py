@@ -29,6 +29,7 @@ from engine.certificate_records import (  # noqa: F401 (nouns of this module, ke
 Array = np.ndarray
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed", "broken_before"]
 Role = Literal["stem", "inner", "block", "evidence"]
+ChannelOrder = Literal["rgb", "bgr"]
 
 STATUSES: tuple[Status, ...] = ("fooled", "resisted", "clean_wrong", "unperturbed", "failed", "broken_before")
 """The last one: not attacked, since an attack before it in the same audit fooled the image already."""
@@ -88,6 +89,14 @@ class ModelCard:
     links: tuple[Link, ...]
     added: str
     """UTC, ISO 8601."""
+    resize: int | None = None
+    """Pixels that the shortest side of a picture gets before its centre is cut out; None where the centre is just covered."""
+    order: ChannelOrder = "rgb"
+    """In which the network takes the channels; `mean` and `std` follow it."""
+    plugin: str = ""
+    """Hash of the plug-in that the architecture came from; empty for a registered one."""
+    declared_accuracy: float | None = None
+    """Clean accuracy that was claimed when the model was handed in, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,8 @@ class DatasetCard:
     added: str
     epsilon: str = ""
     """Attack strength that menus start with, for example `8/255`; empty for each attack's own default."""
+    warnings: tuple[str, ...] = ()
+    """What an auditor should know of it, one sentence each, such as images that stand in it twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from engine import keys, serial
+from engine import keys, loaded, serial
 from engine.audit.paces import Pace
 from engine.certificate_parts import PARTS
 from engine.errors import BadInput, StoreError, UnknownName
@@ -25,10 +24,6 @@ from engine.store import Dataset, Store
 
 if TYPE_CHECKING:
     from engine.models.bundle import ModelBundle
-
-BUNDLES: Final = 4
-"""Networks a worker keeps ready."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -205,39 +200,19 @@ def _store(root: str) -> Store:
     return Store(root, create=False)
 
 
-@final
-class Bundles:
-    """The networks a worker used last, at most `BUNDLES`; loading one is reported, since it takes seconds."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[str, ModelBundle] = OrderedDict()
-
-    def bundle(self, inputs: Inputs, model: str) -> ModelBundle:
-        """Return the bundle of a stored model; a model replaced under its name is another one."""
-        key = keys.content_key(str(inputs.store.root), model_key(inputs.store.model_card(model)))
-        if key not in self._held:
-            from engine.models import load
-
-            inputs.report(0, 0, f"Loading '{model}'")
-            self._held[key] = load.bundle(inputs.store, model)
-        self._held.move_to_end(key)
-        while len(self._held) > BUNDLES:
-            self._held.popitem(last=False)
-        return self._held[key]
-
-    def clear(self) -> None:
-        """Let go of all networks."""
-        self._held.clear()
+LOADED: Final = loaded.Bundles()
 
 
-LOADED: Final = Bundles()
+def _bundle(inputs: Inputs, model: str) -> ModelBundle:
+    """The bundle of a stored model, loaded once."""
+    return LOADED.bundle(inputs.store, model, model_key(inputs.store.model_card(model)), inputs.report)
 
 
 def _both(
     inputs: Inputs,
     request: RosterRequest | ExaminationRequest | Place | FeatureRequest | CredibilityRequest | PaceRequest,
 ) -> tuple[ModelBundle, Dataset]:
-    return LOADED.bundle(inputs, request.model), inputs.store.dataset(request.data)
+    return _bundle(inputs, request.model), inputs.store.dataset(request.data)
 
 
 def _roster(inputs: Inputs, request: RosterRequest) -> None:
@@ -326,7 +301,7 @@ def _study(kind: str) -> Callable[[Inputs, Any], None]:
         from engine.proving import studies
 
         if not inputs.store.records.has(kind, inputs.key):
-            bundle = LOADED.bundle(inputs, request.model)
+            bundle = _bundle(inputs, request.model)
             found = studies.STUDIES[kind](bundle, inputs.store.dataset(request.data), request, inputs.report)
             inputs.store.records.write(kind, inputs.key, found)
 
@@ -341,7 +316,7 @@ def _credibility(inputs: Inputs, request: CredibilityRequest) -> None:
         return
     bundle, dataset = _both(inputs, request)
     name = request.reference
-    reference = Reference(name, LOADED.bundle(inputs, name)) if name else None
+    reference = Reference(name, _bundle(inputs, name)) if name else None
     found = credibility_task.check(bundle, dataset, request.samples, request.epsilon, reference, inputs.report)
     inputs.store.records.write("credibility", inputs.key, found)
 
@@ -361,7 +336,7 @@ def _intake(inputs: Inputs, request: Place) -> None:
 
     if not inputs.store.records.has("intake", inputs.key):
         dataset = inputs.store.dataset(request.data) if request.data else None
-        bundle = LOADED.bundle(inputs, request.model)
+        bundle = _bundle(inputs, request.model)
         found: IntakeReport = model_intake.check(inputs.store, bundle, dataset, inputs.report)
         inputs.store.records.write("intake", inputs.key, found)
 
@@ -377,7 +352,7 @@ def _shard(inputs: Inputs, request: ShardRequest) -> None:
     from engine import shard_work
 
     def bundle(name: str) -> ModelBundle:
-        return LOADED.bundle(inputs, name)
+        return _bundle(inputs, name)
 
     shard_work.make(inputs.store, bundle, (request.run, request.condition, request.block), inputs.report)
 

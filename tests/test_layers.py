@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("engine.errors", "engine.version", "engine.told", "engine.audit_options"),
+    ("engine.errors", "engine.version", "engine.told", "engine.audit_options", "engine.intake_options"),
     ("engine.selection", "engine.keys"),
     (
         "engine.certificate_records",
@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.serial",
     ),
     ("engine.statistics",),
+    ("engine.intake_records",),
     ("engine.restoration_records",),
     ("engine.store",),
     ("engine.attacks.corruption_specs",),
@@ -52,6 +53,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.fooled",),
     ("engine.exchanges", "engine.interventions"),
     ("engine.kinship", "engine.causal"),
+    ("engine.mistakes",),
+    ("engine.model_intake",),
     ("engine.certificates",),
     ("engine.evaluation",),
     ("engine.proving",),
@@ -60,7 +63,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.evaluation.files",),
     ("engine.audit.runs",),
     ("engine.audit.report", "engine.audit.watching"),
+    ("engine.loaded",),
     ("engine.work", "engine.recent"),
+    ("engine.intake_commands",),
     ("engine.audit_commands", "engine.asked"),
     ("engine.auditor",),
     ("engine",),
@@ -81,6 +86,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A name stands for its module or package; the longest name that fits decides."""
 
 BELOW_THE_LINE = (
+    "engine.mistakes", "engine.model_intake",
     "engine.attacks", "engine.models", "engine.tracing", "engine.connections", "engine.datapaths", "engine.demo",
     "engine.causal", "engine.credibility_task", "engine.examination", "engine.features", "engine.rosters", "engine.evidence",
     "engine.kinship", "engine.certificates", "engine.evaluation", "engine.fooled", "engine.exchanges", "engine.interventions",

@@ -47,7 +47,7 @@ class Case:
 
 def load(bundle: ModelBundle, dataset: Dataset, samples: tuple[str, ...]) -> Tensor:
     """Return samples as (images, channels, height, width) float32 in [0, 1], fitted to the model's input."""
-    fitted = images.fit(dataset.images(samples), bundle.channels, bundle.size)
+    fitted = images.fit(dataset.images(samples), bundle.channels, bundle.size, bundle.resize)
     pictures = torch.from_numpy(images.to_float(fitted)).permute(0, 3, 1, 2)
     # Copied into plain strides: one-channel images count as channels-last after `contiguous`, and there torch 2.15
     # crashes on weight gradients of odd batches on the CPU.

@@ -13,6 +13,8 @@ from engine.models import cifar, digits_resnet, weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Tensors = Mapping[str, Tensor]
+REWRITING = ("googlenet", "inception_v3")
+"""Torchvision's versions turn ImageNet's normalisation into this one inside (`transform_input`); here it is declared."""
 NAMED = 3
 """Of the weights that do not fit, so many are named."""
 
@@ -25,6 +27,8 @@ class Architecture:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: int | None = None
+    """Of a picture's shortest side before its centre is cut out; None where the centre is just covered."""
 
 
 def _cifar_resnet(blocks: int) -> Architecture:
@@ -73,12 +77,31 @@ def architecture(name: str) -> Architecture:
         return ARCHITECTURES[name]
     if name not in models.list_models(module=models):
         raise UnknownName("architecture", name, names())
-    return Architecture(
-        lambda _, classes: models.get_model(name, weights=None, num_classes=classes),
-        (224, 224),
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-    )
+    return _torchvision(name)
+
+
+def _torchvision(name: str) -> Architecture:
+    """A classifier with the preprocessing that torchvision declares for the first weights it published."""
+    from torchvision import models
+
+    declared = next(iter(models.get_model_weights(name))).transforms()
+    mean, std = tuple(declared.mean), tuple(declared.std)
+    if name in REWRITING:
+        mean, std = (0.5,) * 3, (0.5,) * 3
+
+    def network(tensors: Tensors, classes: int) -> nn.Module:
+        options = _without_waste(name, tensors)
+        return models.get_model(name, weights=None, num_classes=classes, **options)
+
+    (side,), (resize,) = declared.crop_size, declared.resize_size
+    return Architecture(network, (side, side), mean, std, resize)
+
+
+def _without_waste(name: str, tensors: Tensors) -> dict[str, bool]:
+    """Options that keep training heads away where the weights have none, and skip minutes of drawing random weights."""
+    if name not in REWRITING:
+        return {}
+    return {"init_weights": False, "aux_logits": any(key.startswith(("aux", "AuxLogits")) for key in tensors)}
 
 
 def build(name: str, tensors: Tensors, classes: int) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from engine.errors import Unsupported
 from engine.models import graph, paths, sites
-from engine.records import Link, Site
+from engine.records import ChannelOrder, Link, Site
 
 Visit = Callable[[int, Tensor], Tensor]
 """Given a tap's number and its tensor, returns the tensor that the network goes on with."""
@@ -64,6 +64,9 @@ class ModelBundle:
     size: tuple[int, int]
     mean: Tensor
     std: Tensor
+    resize: int | None
+    """Of the shortest side of a picture before its centre is cut out (`images.fit`)."""
+    order: ChannelOrder
     content_hash: str
     name: str
 
@@ -74,7 +77,8 @@ class ModelBundle:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return (batch, classes) logits of images (batch, channels, height, width) in [0, 1]; differentiable."""
-        return self.network((images - self.mean) / self.std)
+        ordered = images if self.order == "rgb" else images.flip(1)
+        return self.network((ordered - self.mean) / self.std)
 
     @contextmanager
     def visiting(self, visit: Visit) -> Iterator[None]:
@@ -96,6 +100,8 @@ class Preprocessing:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: int | None = None
+    order: ChannelOrder = "rgb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +167,8 @@ def _assembled(
         size=preprocessing.size,
         mean=torch.tensor(preprocessing.mean, device=device).view(shape),
         std=torch.tensor(preprocessing.std, device=device).view(shape),
+        resize=preprocessing.resize,
+        order=preprocessing.order,
         content_hash=identity.content_hash,
         name=identity.name,
     )

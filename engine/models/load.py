@@ -12,9 +12,28 @@ from engine import keys
 from engine.errors import BadInput
 from engine.models import architectures, weights
 from engine.models import bundle as bundles
+from engine.models.architectures import Architecture
 from engine.models.bundle import Identity, ModelBundle, Preprocessing
-from engine.records import ModelCard
+from engine.records import ChannelOrder, ModelCard
 from engine.store.store import Store
+
+LARGEST_MEAN = 2.0
+"""Of a channel on a scale from 0 to 1; what is larger was meant on a scale from 0 to 255."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What is said of a network's input; what is None is as usual for the architecture."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+    order: ChannelOrder = "rgb"
+    brightest: int = 1
+    """Value of a white pixel, 1 or 255, on whose scale `mean` and `std` are given; with 255 nothing else is usual."""
+    accuracy: float | None = None
+    """Clean accuracy that is claimed, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +44,7 @@ class Submission:
     architecture: str
     weights: Path
     classes: tuple[str, ...]
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    size: tuple[int, int] | None = None
+    declared: Declared = Declared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,9 @@ def _card(submission: Submission, tensors: dict[str, Tensor]) -> ModelCard:
         sites=made.sites,
         links=made.links,
         added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        resize=declared.resize,
+        order=declared.order,
+        declared_accuracy=submission.declared.accuracy,
     )
 
 
@@ -82,8 +102,17 @@ def block_bundle(store: Store, name: str) -> ModelBundle:
 def _parts(store: Store, name: str) -> tuple[nn.Module, Preprocessing, Identity]:
     card = store.model_card(name)
     network = architectures.build(card.architecture, weights.read(store.weights(name)), len(card.classes))
-    declared = Preprocessing(card.channels, card.size, card.mean, card.std)
-    return network, declared, Identity(card.classes, name, card.content_hash)
+    return network, _declared(card), Identity(card.classes, name, card.content_hash)
+
+
+def stored_hash(store: Store, name: str) -> str:
+    """Return the content hash of a stored model as it lies there now. Raises UnknownName."""
+    card = store.model_card(name)
+    return content_hash(card.architecture, weights.read(store.weights(name)), _declared(card), card.classes)
+
+
+def _declared(card: ModelCard) -> Preprocessing:
+    return Preprocessing(card.channels, card.size, card.mean, card.std, card.resize, card.order)
 
 
 def content_hash(architecture: str, found: dict[str, Tensor], declared: Preprocessing, classes: tuple[str, ...]) -> str:
@@ -93,18 +122,38 @@ def content_hash(architecture: str, found: dict[str, Tensor], declared: Preproce
 
 
 def _preprocessing(submission: Submission, tensors: dict[str, Tensor]) -> Preprocessing:
-    usual = architectures.architecture(submission.architecture)
+    usual, declared = architectures.architecture(submission.architecture), submission.declared
     # Files list their tensors by name: SqueezeNet's `classifier` stands before its first convolution.
     found = [tensor.shape[1] for tensor in tensors.values() if tensor.ndim == 4] or [len(usual.mean)]
-    channels = len(usual.mean) if len(usual.mean) in found else found[0]
-    mean = submission.mean or usual.mean
-    std = submission.std or usual.std
-    if len(mean) == 3 and channels == 1 and submission.mean is None:
-        mean, std = (0.0,), (1.0,)
+    channels = int(len(usual.mean) if len(usual.mean) in found else found[0])
+    mean, std = _normalisation(declared, usual, channels)
+    size = declared.size or usual.size
+    resize = declared.resize or (usual.resize if size == usual.size else None)
+    if resize is not None and resize < max(size):
+        raise BadInput(
+            f"--resize must be at least the {max(size)} pixels that are cut out of the picture, got {resize}."
+        )
+    if declared.order == "bgr" and channels != 3:
+        raise BadInput(f"--channels bgr needs a network of 3 channels, this one has {channels}.")
+    return Preprocessing(channels, size, mean, std, resize, declared.order)
+
+
+def _normalisation(
+    declared: Declared, usual: Architecture, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel, on a scale on which white is 1."""
+    plain = (0.0,) * channels, (1.0,) * channels
+    default = plain if declared.brightest != 1 or len(usual.mean) != channels else (usual.mean, usual.std)
+    mean, std = declared.mean or default[0], declared.std or default[1]
     if len(mean) != channels or len(std) != channels:
         raise BadInput(
             f"--mean and --std need {channels} values each for this network, got {len(mean)} and {len(std)}."
         )
     if not all(value > 0 for value in std):
-        raise BadInput(f"--std must be positive, got {std}.")
-    return Preprocessing(int(channels), submission.size or usual.size, mean, std)
+        raise BadInput(f"--std must be positive, got {', '.join(f'{value:g}' for value in std)}.")
+    if declared.brightest == 1 and max(map(abs, mean)) > LARGEST_MEAN:
+        raise BadInput(
+            f"--mean is given on a scale from 0 to 255, got {mean[0]:g}; add --range 255 for such a network."
+        )
+    white = declared.brightest
+    return tuple(value / white for value in mean), tuple(value / white for value in std)

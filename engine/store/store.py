@@ -213,7 +213,7 @@ def _identity(card: ModelCard | DatasetCard) -> tuple[object, ...]:
     """What makes two cards speak of the same thing, whenever it was added and whatever was derived from it since."""
     shared = (card.content_hash, card.classes, card.channels, card.size)
     if isinstance(card, ModelCard):
-        return (*shared, card.architecture, card.mean, card.std)
+        return (*shared, card.architecture, card.mean, card.std, card.resize, card.order)
     return (*shared, card.count)
 
 

@@ -1,0 +1,57 @@
+"""The options of `model add`, `model check` and `data add`; parsing them loads nothing that computes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+HUB: Final = "hub"
+"""In the place of a weights file: those that the architecture's makers published, fetched from them."""
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `model add`."""
+    _store(parser)
+    parser.add_argument("--name", required=True, help="What to call the model.")
+    parser.add_argument(
+        "--architecture",
+        required=True,
+        metavar="A",
+        help="A registered name such as cifar_resnet20, one of torchvision's classifiers such as mobilenet_v2.",
+    )
+    weights = "A safetensors file, or a state_dict that torch.save wrote."
+    parser.add_argument("--weights", type=Path, required=True, metavar="F", help=weights)
+    parser.add_argument("--classes", type=Path, required=True, metavar="F", help="Text file, one class name per line.")
+    parser.add_argument("--mean", help="Comma-separated mean of each channel that is subtracted.")
+    parser.add_argument("--std", help="Comma-separated standard deviations that are divided by.")
+    parser.add_argument("--range", choices=("1", "255"), default="1", help="White in the network's input: 1 or 255.")
+    parser.add_argument("--channels", choices=("rgb", "bgr"), default="rgb", help="Order of the network's channels.")
+    parser.add_argument("--size", help="Input size in pixels, for example 224 or 224x192 (height x width).")
+    parser.add_argument("--resize", type=int, metavar="N", help="Shortest side before the centre is cut out, e.g. 256.")
+    parser.add_argument("--accuracy", metavar="P", help="Clean accuracy that is claimed, such as 0.717.")
+    parser.add_argument("--data", default="", metavar="D", help="Labelled data set of the store to check the model on.")
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `model check`."""
+    _store(parser)
+    parser.add_argument("--name", required=True, help="A model of the store.")
+    parser.add_argument("--data", default="", metavar="D", help="Labelled data set of the store to check it on.")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `data add`."""
+    _store(parser)
+    parser.add_argument("--name", required=True, help="What to call the data set.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    npz = "x uint8 (images, height, width, 3), y integers, optionally classes."
+    source.add_argument("--npz", type=Path, metavar="FILE", help=npz)
+    source.add_argument("--folder", type=Path, metavar="DIR", help="One folder of pictures per class.")
+    parser.add_argument("--classes", type=Path, metavar="F", help="Class names in order, one per line.")
+    parser.add_argument("--size", help="Fit pictures of other sizes to this many pixels (not for --npz).")
+    parser.add_argument("--epsilon", default="", help="Attack strength the menus start with, for example 8/255.")
+
+
+def _store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")

@@ -1,0 +1,171 @@
+"""Makes the intake report of a stored model: what must hold before an attack on it proves anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import credibility, mistakes, statistics
+from engine import credibility_verdicts as verdicts
+from engine.audit.credibility import CheckOutcome, CheckResult, Figure
+from engine.datapaths import cases
+from engine.intake_records import INTAKE_CHECKS, IntakeReport, Suspicion
+from engine.jobs.notes import Report
+from engine.models import load
+from engine.models.bundle import ModelBundle
+from engine.records import ModelCard
+from engine.store import Dataset, Store
+
+MOST_IMAGES = 500
+"""Labelled images behind the clean accuracy, drawn by a fixed seed."""
+TRIED_ON = 100
+"""Of those, the ones on which other preprocessings are tried: a mistake that matters shows on a hundred."""
+LOOKED_AT = 8
+NOISES = 4
+SAME = 1e-4
+"""Largest difference of two answers, as a share of the largest logit, that another order of adding may explain."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Labelled:
+    """Some images as the network takes them, with their labels as it counts classes."""
+
+    images: Tensor
+    """(images, channels, height, width) in [0, 1]."""
+    labels: Tensor
+
+
+def check(store: Store, bundle: ModelBundle, dataset: Dataset | None, report: Report) -> IntakeReport:
+    """Return the intake report of a stored model, on noise where no labelled data set is given.
+
+    Raises BadInput where the classes of the data set are not the model's.
+    """
+    card = store.model_card(bundle.name)
+    report(0, 3, f"Checking '{card.name}'")
+    labelled = None if dataset is None else _drawn(bundle, dataset)
+    found = [_loads(bundle, card), _hash(store, card), _sites(card), *_of_answers(bundle, labelled)]
+    report(1, 3, "Counting right answers")
+    suspicions: tuple[Suspicion, ...] = ()
+    if labelled is not None:
+        found.append(_accuracy(bundle, labelled, card))
+        report(2, 3, "Trying other preprocessings")
+        suspicions = mistakes.suspicions(bundle, labelled.images[:TRIED_ON], labelled.labels[:TRIED_ON])
+        found.append(_preprocessing(suspicions, min(TRIED_ON, len(labelled.labels))))
+    name = "" if dataset is None else dataset.card.name
+    images = 0 if labelled is None else len(labelled.labels)
+    return IntakeReport(card.name, card.content_hash, name, images, _complete(found), suspicions)
+
+
+def _drawn(bundle: ModelBundle, dataset: Dataset) -> Labelled:
+    every = cases.labels(bundle, dataset)
+    rows = np.random.default_rng(0).permutation(len(every))[:MOST_IMAGES]
+    pictures = cases.load(bundle, dataset, tuple(dataset.keys[row] for row in rows))
+    return Labelled(pictures, torch.as_tensor(every[rows], device=bundle.device))
+
+
+def _complete(found: list[CheckResult]) -> tuple[CheckResult, ...]:
+    """Every check in order; what was not run says so."""
+    by_name = {result.check: result for result in found}
+    missing = "It needs labelled images: name a data set with the model's classes."
+    return tuple(by_name.get(check.name, CheckResult(check.name, "not run", missing)) for check in INTAKE_CHECKS)
+
+
+def _result(check: str, fails: bool, sentence: str, **figures: float) -> CheckResult:
+    shown = tuple(Figure(name.replace("_", " "), float(value)) for name, value in figures.items())
+    return CheckResult(check, "fail" if fails else "pass", sentence, shown)
+
+
+def _loads(bundle: ModelBundle, card: ModelCard) -> CheckResult:
+    blank = torch.zeros(1, bundle.channels, *bundle.size, device=bundle.device)
+    with torch.no_grad():
+        shape = tuple(bundle.logits(blank).shape)
+    wanted = (1, len(card.classes))
+    text = (
+        f"{card.architecture} with {card.parameters:,} parameters answers {shape[-1]} logits for {wanted[1]} classes."
+    )
+    return _result("loads", shape != wanted, text, parameters=card.parameters, logits=shape[-1])
+
+
+def _hash(store: Store, card: ModelCard) -> CheckResult:
+    found = load.stored_hash(store, card.name)
+    same = found == card.content_hash
+    text = f"Content {found}." if same else f"The stored weights are {found}, checked were {card.content_hash}."
+    return _result("hash", not same, text)
+
+
+def _sites(card: ModelCard) -> CheckResult:
+    maps, claimable = sum(site.channels for site in card.sites), sum(site.is_claimable for site in card.sites)
+    text = f"{len(card.sites)} sites with {maps:,} feature maps and {len(card.links)} links between them."
+    return _result("sites", claimable < 1, text, sites=len(card.sites), maps=maps, links=len(card.links))
+
+
+def _of_answers(bundle: ModelBundle, labelled: Labelled | None) -> list[CheckResult]:
+    """What a look at a few answers decides, on noise where there are no images."""
+    pictures = _extremes(bundle) if labelled is None else labelled.images[:LOOKED_AT]
+    labels = mistakes.predictions(bundle, pictures)
+    look = credibility.look_at(bundle, pictures, labels)
+    _, repeats, logits, gradients = verdicts.without_attacks(look)
+    return [
+        _evaluation(bundle, pictures),
+        replace(repeats, check="deterministic"),
+        _finite(bundle, pictures),
+        _logits(bundle, pictures, replace(logits, check="logits")),
+        replace(gradients, check="gradients"),
+    ]
+
+
+def _extremes(bundle: ModelBundle) -> Tensor:
+    """Return a black and a white image and noise, in steps of 1/255."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (NOISES, bundle.channels, *bundle.size), generator=generator) / 255
+    plain = torch.stack([torch.zeros_like(noise[0]), torch.ones_like(noise[0])])
+    return torch.cat([plain, noise]).to(bundle.device)
+
+
+def _answers(bundle: ModelBundle, pictures: Tensor) -> Tensor:
+    with torch.no_grad():
+        return bundle.logits(pictures)
+
+
+def _evaluation(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
+    together, alone = _answers(bundle, pictures), torch.cat([_answers(bundle, one[None]) for one in pictures[:2]])
+    difference = float((together[: len(alone)] - alone).abs().max() / together.abs().max().clamp(min=1.0))
+    training = sum(module.training for module in bundle.network.modules())
+    text = f"Answers in a batch and alone differ by {difference:.1e} of the largest logit; {training} parts are in training mode."
+    return _result("evaluation", training > 0 or not difference <= SAME, text, difference=difference, training=training)
+
+
+def _finite(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
+    tried = torch.cat([pictures, _extremes(bundle)])
+    count = int((~_answers(bundle, tried).isfinite().all(dim=1)).sum())
+    text = f"{count} of {len(tried)} images, black, white and noise among them, get an answer that is not finite."
+    return _result("finite", count > 0, text, images=len(tried), not_finite=count)
+
+
+def _logits(bundle: ModelBundle, pictures: Tensor, plain: CheckResult) -> CheckResult:
+    """Probabilities, or their logarithms: the exponentials of each row then sum to one."""
+    are_logarithms = bool((_answers(bundle, pictures).logsumexp(dim=1).abs() < SAME).all())
+    return _result("logits", True, "The answers are logarithms of probabilities.") if are_logarithms else plain
+
+
+def _accuracy(bundle: ModelBundle, labelled: Labelled, card: ModelCard) -> CheckResult:
+    share = statistics.proportion((mistakes.predictions(bundle, labelled.images) == labelled.labels).cpu().numpy())
+    chance, declared = 1 / len(card.classes), card.declared_accuracy
+    text = (
+        f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}] of {share.n} images are right; chance is {chance:.1%}"
+    )
+    text += "." if declared is None else f", declared were {declared:.1%}."
+    fails = share.low <= chance or (declared is not None and share.high < declared)
+    figures = {"accuracy": share.value, "low": share.low, "high": share.high, "images": share.n, "chance": chance}
+    return _result("accuracy", fails, text, **figures, **({} if declared is None else {"declared": declared}))
+
+
+def _preprocessing(suspicions: tuple[Suspicion, ...], images: int) -> CheckResult:
+    text = f"On {images} images {len(suspicions)} of the usual mistakes would explain wrong answers."
+    outcome: CheckOutcome = "fail" if suspicions else "pass"
+    return CheckResult(
+        "preprocessing", outcome, text, (Figure("images", images), Figure("suspicions", len(suspicions)))
+    )
