@@ -37,8 +37,8 @@
     ask.after(facts.again ? AGAIN : RESTING);
   }
 
-  /* A stop was asked for, or could not be; the runs are looked at again either way. */
-  function stopped(problem) {
+  /* A run was to stop or to go on, or could not; the runs are looked at again either way. */
+  function told(problem) {
     fill('audit-problem', problem ? make('p', { class: 'warning' }, problem) : '');
     ask.after(0);
   }
@@ -47,11 +47,13 @@
     const tab = event.target.closest?.('[data-page-tab]');
     const run = event.target.closest?.('[data-run]');
     const stop = event.target.closest?.('[data-cancel]');
+    const resume = event.target.closest?.('[data-resume]');
     if (tab) { set('pick', { page: tab.dataset.pageTab }); }
     if (run) { set('pick', { run: run.dataset.run }); }
     if (stop) { set('audit-cancel', { run: stop.dataset.cancel }); }
+    if (resume) { set('audit-resume', { run: resume.dataset.resume }); }
   });
 
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.audits = { draw, stopped };
+  window.dash_clientside.audits = { draw, told };
 })();

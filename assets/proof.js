@@ -23,6 +23,39 @@
     if (facts.again) { ask.after(AGAIN); }
   }
 
+  /* ---- what all fooled images of the class say together ---- */
+  const study = window.faultline.asking('study-ask');
+
+  onAsk('study', (next) => {
+    const isOther = !next || !study.wanted || next.key !== study.wanted.key || next.study !== study.wanted.study;
+    study.want(next);
+    document.querySelectorAll('[data-study]').forEach((button) => {
+      button.setAttribute('aria-pressed', String(Boolean(next) && next.study === button.dataset.study));
+    });
+    if (isOther) { clear(); }
+    if (next) { study.after(0); }
+  });
+
+  function clear() {
+    fill('study');
+    fill('study-tables');
+    byId('study-plot').hidden = true;
+  }
+
+  function drawStudy(facts) {
+    const wanted = study.wanted;
+    if (!facts || !wanted || [wanted.key, wanted.study, wanted.theme].some((value, k) => value !== facts.for[k])) { return; }
+    fill('study', ...facts.text.map(built));
+    fill('study-tables', ...facts.tables.map(built));
+    const plot = byId('study-plot');
+    if (plot.hidden === facts.plot) {
+      plot.hidden = !facts.plot;
+      // A plot that was drawn while it was hidden has no width.
+      window.dispatchEvent(new Event('resize'));
+    }
+    if (facts.again) { study.after(AGAIN); }
+  }
+
   function choose(text) {
     window.dash_clientside.set_props('pick', { data: { prove: text, t: Date.now() } });
   }
@@ -38,6 +71,11 @@
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('[data-prove]');
     if (button) { prove(button.dataset.prove); }
+    const asked = event.target.closest?.('[data-study]');
+    if (asked) {
+      const isOpen = study.wanted && study.wanted.study === asked.dataset.study;
+      window.dash_clientside.set_props('pick', { data: { study: isOpen ? null : asked.dataset.study, t: Date.now() } });
+    }
     if (event.target.closest?.('#proof-turn')) {
       const now = ask.wanted && ask.wanted.prove;
       if (now) { choose(now.startsWith('inject:') ? now.slice('inject:'.length) : `inject:${now}`); }
@@ -47,5 +85,5 @@
 
   window.faultline.prove = prove;
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.proof = { draw };
+  window.dash_clientside.proof = { draw, study: drawStudy };
 })();

@@ -3,7 +3,7 @@
   'use strict';
 
   const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail', 'versus', 'folded',
-    'layer', 'channel', 'theme', 'group', 'sort', 'scale', 'page', 'run', 'prove'];
+    'layer', 'channel', 'theme', 'group', 'sort', 'scale', 'page', 'run', 'prove', 'study'];
   const CONTROLS = { 'detail-select': 'detail', 'theme-switch': 'theme' };
   /* What an examination depends on; the rest of a view only says how it is shown. */
   const EXAMINED = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method'];
@@ -112,7 +112,7 @@
   }
 
   /* What was last asked of each level; a level is asked again only for something else. */
-  const asked = { network: null, layer: null, neuron: null, proof: null };
+  const asked = { network: null, layer: null, neuron: null, proof: null, study: null };
 
   function asksOf(work, shown) {
     const { key, request } = work;
@@ -123,6 +123,7 @@
       layer: shown.layer ? { ...open, classes: work.arrived.includes('kinship') } : null,
       neuron: channel === null ? null : { ...open, channel, theme, gallery: work.gallery },
       proof: shown.prove ? { key, share, prove: shown.prove } : null,
+      study: shown.study ? { key, study: shown.study, theme } : null,
     };
   }
 
@@ -130,8 +131,8 @@
     if (same(next, asked[level])) { return; }
     asked[level] = next;
     window.faultline.announce(level, next);
-    // The proof is asked for by its own script, again and again while it is made.
-    if (level === 'proof') { return; }
+    // Proofs are asked for by their own script, again and again while they are made.
+    if (level === 'proof' || level === 'study') { return; }
     set(`${level}-ask`, { data: next });
   }
 
@@ -148,11 +149,12 @@
   }
 
   function split(work) {
-    const next = work.key ? asksOf(work, work.view) : { network: null, layer: null, neuron: null, proof: null };
+    const next = work.key ? asksOf(work, work.view) : { network: null, layer: null, neuron: null, proof: null, study: null };
     const isOther = next.network && (!asked.network || asked.network.key !== next.network.key);
     waiting = isOther ? next : null;
     ask('network', next.network);
     ask('proof', next.proof);
+    ask('study', next.study);
     if (isOther) {
       window.setTimeout(() => drawn(next), RIVER_FIRST);
     } else {

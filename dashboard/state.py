@@ -21,6 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "detail": ("blocks", "sites"),
     "theme": ("light", "dark"),
     "page": ("explain", "audits"),
+    "study": ("curve", "profile", "smallest", "defence"),
 }
 
 
@@ -50,6 +51,8 @@ class ViewState:
     theme: str = "light"
     prove: str | None = None
     """Which maps are put back, as `dashboard.viewmodels.choice` reads it."""
+    study: str | None = None
+    """What is asked of all fooled images of the class together."""
     page: str = "explain"
     run: str | None = None
     """Id of the audit run that the audits page shows."""

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from dashboard import ids
 from dashboard.state import ViewState
 from dashboard.viewmodels import asks, choice, proof
-from dashboard.views import plain, tables
+from dashboard.views import group_proof, plain, tables
 from dashboard.views.aria import aria, data
 from engine import EngineError, compare
 
@@ -48,6 +48,7 @@ def layout() -> html.Section:
             choose,
             html.P(HOW, className="fine-print"),
             html.Div(id=ids.PROOF, **aria(live="polite")),
+            group_proof.layout(),
         ],
         id=ids.PROOF_PANEL,
         className="panel proof-panel",
@@ -85,6 +86,7 @@ def register(app: Dash, auditor: Any) -> None:
     app.clientside_callback(
         ClientsideFunction("proof", "draw"), Input(ids.PROOF_FACTS, "data"), prevent_initial_call=True
     )
+    group_proof.register(app, auditor)
 
 
 def facts(auditor: Any, stored: Ask) -> dict[str, Any]:

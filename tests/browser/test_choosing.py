@@ -92,3 +92,20 @@ def test_the_table_chooses_without_a_mouse(page):
     button.focus()
     page.keyboard.press("Enter")
     until(page, "document.querySelectorAll('#choice-terms button').length === 1")
+
+
+def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page):
+    page.get_by_role("button", name="How many maps it takes").click()
+    until(page, "document.querySelector('#study .verdict')?.textContent.includes('random ones')")
+    until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length >= 5")
+    assert page.locator("#study-figure").bounding_box()["width"] > 900
+    page.reload()
+    until(page, "document.querySelector('#study .verdict')?.textContent.includes('random ones')")
+    page.get_by_role("button", name="Smallest sets").click()
+    until(page, "document.querySelectorAll('#study-tables table').length === 2")
+    assert not page.locator("#study-plot").is_visible()
+    page.get_by_role("button", name="Prove this set on the images shown").click()
+    until(page, "document.querySelector('#proof h3')?.textContent.includes('chosen maps of')")
+    page.get_by_role("button", name="Smallest sets").click()
+    until(page, "!new URLSearchParams(location.search).has('study')")
+    assert page.locator("#study").inner_text() == ""

@@ -1,0 +1,169 @@
+"""Proof over a class: every study tells what it found beside its control, and never more than the record says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from dashboard.figures import group_proof as figure
+from dashboard.viewmodels import choice
+from dashboard.viewmodels import group_proof as model
+from dashboard.views import group_proof as view
+from engine import (
+    Accuracy,
+    Answer,
+    BadInput,
+    CurveLine,
+    Defence,
+    Effect,
+    Estimate,
+    Group,
+    MapSet,
+    RestorationCurve,
+    Roster,
+    RosterRequest,
+    SharedSet,
+    SiteEffect,
+    SiteProfile,
+    SmallestSet,
+    SmallestSets,
+)
+from tests import fakes
+from tests.test_neuron_view import KEY
+
+GROUP = Group(50, tuple(f"{k:05d}" for k in range(40)), 336, ("stem",))
+SET = MapSet(("layer1.0", "layer2.0"), ((2,), (1, 9)))
+
+
+def effect(share: float, low: float, high: float) -> Effect:
+    return Effect(40, share, share - 0.1, share + 0.1, share, low, high)
+
+
+def curve(flow: Effect, random: Effect) -> RestorationCurve:
+    lines = (CurveLine("attack flow", (effect(0, 0, 0.1), flow)), CurveLine("random", (effect(0, 0, 0.1), random)))
+    another = CurveLine("another image", lines[1].effects, (Estimate(0.1, 0, 0.2, 40), Estimate(0.9, 0.8, 1, 40)))
+    return RestorationCurve(GROUP, (8, 32), (*lines, another), ("third class: no class",), 20)
+
+
+def smallest(is_reached: bool = True) -> SmallestSets:
+    images = (
+        SmallestSet("00001", SET, 8, is_restored=True, recovery=0.6, random=0.0),
+        SmallestSet("00002", MapSet(("layer2.0",), ((9,),)), 4, is_restored=True, recovery=0.5, random=0.02),
+        SmallestSet("00003", SET, 336, is_restored=False, recovery=0.2, random=0.0),
+    )
+    shared = SharedSet(0.9, is_reached, SET, 16, effect(0.9, 0.8, 0.95), effect(0.02, 0.01, 0.03))
+    few = Estimate(2.0, 1.0, 3.0, 2)
+    return SmallestSets(GROUP, images, few, few, effect(0.95, 0.9, 0.98), effect(0.01, 0, 0.02), 20, shared)
+
+
+def defence() -> Defence:
+    def accuracy(before: float, after: float) -> Accuracy:
+        change = Estimate(after - before, after - before - 0.1, after - before + 0.1, 40)
+        return Accuracy(Estimate(before, 0, 1, 40), Estimate(after, 0, 1, 40), change, None, None)
+
+    own, random = effect(0.84, 0.65, 0.94), effect(0, 0, 0.01)
+    return Defence(
+        GROUP, smallest().shared, GROUP, own, random, "position", 500, accuracy(0.0, 0.1), accuracy(0.99, 0.49), 20
+    )
+
+
+def test_the_curve_names_the_number_of_maps_that_beats_random_ones():
+    study = model.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06)))
+    assert study.verdict == "32 maps with the most attack flow restore 94 % [84, 98], as many random ones 4 % [3, 6]."
+    assert any("third class: no class" in text for text in study.told)
+    assert any("no map of stem is chosen" in text for text in study.told)
+    assert study.tables[0].rows[2][-1].startswith("90 %")
+
+
+def test_without_a_gap_beyond_both_intervals_nothing_is_claimed():
+    study = model.curve(curve(effect(0.5, 0.3, 0.7), effect(0.4, 0.35, 0.45)))
+    assert study.verdict.startswith("At no number of maps")
+    without = dataclasses.replace(curve(effect(1, 0.9, 1), effect(0, 0, 0.1)), lines=())
+    assert "missing" in model.curve(without).verdict
+
+
+def test_the_profile_says_which_layers_it_leaves_out_and_why():
+    sites = tuple(
+        SiteEffect(name, 4, effect(share, 0, 0.1), effect(0.05, 0, 0.1)) for name, share in (("a", 0.2), ("b", 0.4))
+    )
+    study = model.profile(SiteProfile(GROUP, sites, ("stem", "layer1"), 20))
+    assert study.verdict.startswith("Most is won back at b: 4 of its maps recover 40 %")
+    assert any("stem, layer1" in text for text in study.told)
+    assert [row[0] for row in study.tables[0].rows] == ["a", "b"]
+
+
+def test_smallest_sets_count_what_recurs_and_what_was_not_restored():
+    study = model.smallest(smallest())
+    recurring, images = study.tables
+    assert recurring.rows[0] == ("layer2.0 · map 9", "2 of 2", "yes")
+    assert images.rows[2][-1] == "not restored by all maps together"
+    assert "asked for: 90 %)" in study.verdict
+    assert "not reached" in model.smallest(smallest(is_reached=False)).verdict
+    assert study.prove == choice.written(SET) == "map:layer1.0:2~map:layer2.0:1.9"
+
+
+def test_the_defence_tells_its_cost_with_its_gain():
+    study = model.defence(defence())
+    assert "held-out attacked images by +10 points [0, +20]" in study.verdict
+    assert "clean images by −50 points [−60, −40]" in study.verdict
+    assert study.tables[0].rows[0][-1] == "–"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_line_is_drawn_with_its_interval_and_its_own_mark(theme):
+    drawn = figure.draw(model.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06))).plot, theme)
+    assert [trace.name for trace in drawn.data] == ["attack flow", "random", "another image"]
+    assert len({trace.marker.symbol for trace in drawn.data}) == 3
+    assert drawn.data[0].error_y.array[1] == pytest.approx(4)
+    assert drawn.layout.xaxis.type == "log"
+
+
+class Studying(fakes.FakeAuditor):
+    """Answers with the records above, for the class of the examined pair."""
+
+    asked = None
+
+    def roster(self, request: RosterRequest):
+        outcome = self.examined(KEY).outcomes[0]
+        kept = dataclasses.replace(outcome, sample="kept", status="resisted")
+        wrong = dataclasses.replace(outcome, sample="wrong", status="clean_wrong")
+        return Answer("ready", Roster(request, (outcome, kept, wrong)))
+
+    def restoration_curve(self, group):
+        type(self).asked = group
+        return Answer("ready", curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06)))
+
+    def site_profile(self, _group):
+        return Answer("working", None, 1, 4, "Putting maps back")
+
+    def smallest_sets(self, _group):
+        return Answer("failed", message="no image was fooled")
+
+    def defence(self, _group):
+        raise BadInput("too few images")
+
+
+ASK = {"key": KEY, "study": "curve", "theme": "light"}
+
+
+def test_a_study_is_of_the_images_of_the_class_that_were_right_before():
+    told, drawn = view.answer(Studying(), ASK)
+    assert Studying.asked.samples == (fakes.FakeAuditor().examined(KEY).outcomes[0].sample, "kept")
+    assert told["for"] == [KEY, "curve", "light"]
+    assert told["plot"]
+    assert not told["again"]
+    assert len(drawn.data) == 3
+
+
+@pytest.mark.parametrize(
+    ("study", "again", "text"),
+    [("profile", True, "1 of 4"), ("smallest", False, "no image was fooled"), ("defence", False, "too few"),
+     ("other", False, "is no study")],
+)  # fmt: skip
+def test_a_study_in_the_making_is_asked_for_again_and_a_failed_one_says_why(study, again, text):
+    told, _ = view.answer(Studying(), {**ASK, "study": study})
+    assert told["again"] is again
+    assert text in json.dumps(told["text"])
+    assert not told["plot"]
