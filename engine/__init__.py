@@ -7,7 +7,10 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from engine.audit.credibility import CHECKS, LIMITS, Credibility
+from engine.audit.forecast import Forecast, forecast_text
+from engine.audit.plan_file import WrongPlan
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
+from engine.audit.tiers import TIERS
 from engine.audit.watching import RunCard, RunView
 from engine.audit.wording import condition_name, duration, status_counts
 from engine.auditor import Auditor
@@ -75,6 +78,7 @@ __all__ = [
     "DOUBTS",
     "INTAKE_CHECKS",
     "LIMITS",
+    "TIERS",
     "Accuracy",
     "Answer",
     "AttackCard",
@@ -105,6 +109,7 @@ __all__ = [
     "Examination",
     "ExaminationRequest",
     "FooledRequest",
+    "Forecast",
     "Gallery",
     "Group",
     "GroupDatapath",
@@ -144,9 +149,11 @@ __all__ = [
     "UnknownName",
     "Unsupported",
     "WorkFailed",
+    "WrongPlan",
     "compare",
     "condition_name",
     "duration",
+    "forecast_text",
     "kept_by",
     "status_counts",
 ]

@@ -11,14 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
-from engine import work
+from engine import driving, work
 from engine.audit import forecast, places, plan, report, results
 from engine.audit import manifest as manifests
-from engine.audit.forecast import Estimate
-from engine.audit.paces import Pace
-from engine.audit.runs import Piece, Run, State
+from engine.audit.forecast import Forecast
+from engine.audit.runs import Run, State
 from engine.audit_options import TLS_VARIABLES
 from engine.errors import BadInput, EngineError, StoreError, WorkFailed
 from engine.jobs import Jobs
@@ -46,10 +45,10 @@ def audit(options: argparse.Namespace) -> Told:
     try:
         with _terminable():
             if options.estimate:
-                return _costing(run, _estimate(store, jobs, run))
+                return _costing(run, _forecast(store, jobs, run))
             if not run.place.manifest.exists():
                 sys.stderr.write(f"{_cost(store, jobs, run)}\n")
-            state = run.drive(jobs, _task, _Teller(run).tell)
+            state = run.drive(jobs, driving.shard_task, _Teller(run).tell)
     finally:
         jobs.close()
     return _told(run, state, time.monotonic() - started)
@@ -64,37 +63,25 @@ def verify(options: argparse.Namespace) -> Told:
     return Told(verification.text(found), verification.as_json(found), DONE if found.is_sound else FAILED)
 
 
-def _task(run: str, piece: Piece) -> dict[str, Any]:
-    return work.task("shard", piece.key, work.ShardRequest(run, piece.condition.folder, piece.block))
-
-
-def _estimate(store: Store, jobs: Jobs, run: Run) -> Estimate:
+def _forecast(store: Store, jobs: Jobs, run: Run) -> Forecast:
     """Return what a run will cost; raises WorkFailed where its pace cannot be measured."""
-    plan = run.manifest.plan
-    paces = {}
-    for model in run.manifest.models:
-        request = work.PaceRequest(model.name, plan.data, plan.method, plan.threads)
-        key = work.pace_key(store, request)
-        if not store.records.has("pace", key):
-            jobs.submit(work.task("pace", key, request), priority="interactive", doing="measuring the pace")
-            while jobs.progress(key).state == "working":
-                jobs.wait(key, PAUSE)
-            if jobs.progress(key).state == "failed":
-                raise WorkFailed(jobs.progress(key).message)
-        paces[model.role] = store.records.read("pace", key, Pace)
-    return forecast.forecast(run.manifest, paces)
+    while (found := driving.forecast_of(store, jobs, run.manifest, PAUSE)).state == "working":
+        pass
+    if found.value is None:
+        raise WorkFailed(found.message)
+    return found.value
 
 
 def _cost(store: Store, jobs: Jobs, run: Run) -> str:
     try:
-        return forecast.text(run.manifest.plan.tier, _estimate(store, jobs, run))
+        return forecast.forecast_text(run.manifest.plan.tier, _forecast(store, jobs, run))
     except EngineError as error:
         return f"What the run will cost cannot be told: {error}"
 
 
-def _costing(run: Run, found: Estimate) -> Told:
+def _costing(run: Run, found: Forecast) -> Told:
     told = {"run": run.id, "plan": run.manifest.plan.name, "tier": run.manifest.plan.tier}
-    return Told(forecast.text(run.manifest.plan.tier, found), {**told, **dataclasses.asdict(found)})
+    return Told(forecast.forecast_text(run.manifest.plan.tier, found), {**told, **dataclasses.asdict(found)})
 
 
 def _told(run: Run, state: State, seconds: float) -> Told:

@@ -13,7 +13,7 @@ from engine.asked import DOING, Asked, OfModel
 from engine.attacks import catalogue
 from engine.audit import watching
 from engine.audit.credibility import Credibility
-from engine.audit.watching import RunCard, RunView
+from engine.driving import Runs
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.feature_records import Responses, Synthesis
 from engine.intake_records import IntakeReport
@@ -61,7 +61,8 @@ class Auditor:
         self._store = store
         self._jobs = jobs
         self._recent = Recent(MEMORY)
-        self._runs: dict[str, tuple[tuple[bool, int], RunView]] = {}
+        self.audits = Runs(store, jobs)
+        """The audit runs of the store."""
 
     @classmethod
     def open(cls, root: str | Path, *, scheduler: str | None = None, allow_plain: bool = False) -> Auditor:
@@ -236,23 +237,6 @@ class Auditor:
         """Return whether maps found on half of a group help the other half, and what fixing them costs; raises BadInput."""
         return self._answer(self._of_group("defence", self._fooled(group)), Defence)
 
-    def runs(self) -> tuple[RunCard, ...]:
-        """Return the cards of all audit runs, those that go on first. One that cannot be read says why."""
-        return watching.listed(self._store)
-
-    def run(self, run: str) -> RunView:
-        """Return a run with what its finished shards add up to; raises UnknownName, StoreError.
-
-        Interim results are added up anew only when another shard has been finished.
-        """
-        now = watching.state(self._store, run)
-        mark = (now.state == "finished", now.done)
-        held = self._runs.get(run)
-        if held is None or held[0] != mark:
-            held = (mark, watching.view(self._store, run))
-            self._runs[run] = held
-        return dataclasses.replace(held[1], card=dataclasses.replace(held[1].card, state=now))
-
     def credibility(self, run: str) -> Answer[Credibility]:
         """Return the credibility checks of a run's candidate, on some of the run's images at its largest pixel budget.
 
@@ -271,13 +255,10 @@ class Auditor:
         asked = Asked("credibility", self._key("credibility", request), request, "gallery", DOING["credibility"])
         return self._answer(asked, Credibility)
 
-    def cancel_run(self, run: str) -> None:
-        """Ask whoever drives a run to stop between two batches; raises UnknownName, BadInput, StoreError."""
-        watching.cancel(self._store, run)
-
     def close(self) -> None:
         """End the worker, if this process started it. What was in flight can be asked for again."""
         self._jobs.close()
+        self.audits.close()
 
     def _maps(self, key: str, site: int, sides: tuple[str, ...]) -> tuple[np.ndarray, ...]:
         sites = self.examined(key).sites

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from engine import demo, shard_work, work
+from engine import demo, driving, shard_work, work
 from engine.audit import manifest as manifests
 from engine.audit import plan, plan_file
 from engine.audit.manifest import Manifest
 from engine.audit.places import Place
-from engine.audit.runs import Piece, Run, State
+from engine.audit.runs import Run, State
 from engine.data import catalogue
 from engine.data.intake import Images
 from engine.demo import digits
@@ -73,11 +73,6 @@ def planned(store: Store, text: str = PLAN) -> Manifest:
     return manifests.build(plan.understood(plan_file.parse(text, "plan.toml"), store), store)
 
 
-def task(run: str, piece: Piece) -> dict[str, Any]:
-    """What the command hands to a worker."""
-    return work.task("shard", piece.key, work.ShardRequest(run, piece.condition.folder, piece.block))
-
-
 class Inline:
     """Workers that do everything at once, in this process; `before` may break each piece."""
 
@@ -120,7 +115,7 @@ class Inline:
 def drive(store: Store, manifest: Manifest, before: Any = None) -> tuple[Run, State, Inline]:
     """Drive a run to its end, one piece after another."""
     run, workers = Run(store, manifest), Inline(store.root, before)
-    return run, run.drive(workers, task, lambda _state: None), workers
+    return run, run.drive(workers, driving.shard_task, lambda _state: None), workers
 
 
 def tables(place: Place) -> dict[str, bytes]:

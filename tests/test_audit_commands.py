@@ -69,7 +69,7 @@ def test_a_pace_that_cannot_be_measured_does_not_stop_the_run(folder, capsys, mo
     def refuse(*_: object) -> None:
         raise WorkFailed("The worker died.")
 
-    monkeypatch.setattr(audit_commands, "_estimate", refuse)
+    monkeypatch.setattr(audit_commands, "_forecast", refuse)
     assert run(folder) == told.DONE
     assert "What the run will cost cannot be told: The worker died." in capsys.readouterr().err
 

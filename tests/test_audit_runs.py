@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine import examination, serial
+from engine import driving, examination, serial
 from engine.audit import catalogue, places, results, rows, runs, shards, verify
 from engine.audit import manifest as manifests
 from engine.audit.catalogue import Catalogue
@@ -248,16 +248,16 @@ def test_a_second_driver_watches_and_finds_the_run_finished(store):
         if len(told) == 2:
             first._lock.release()
 
-    first._begin()
+    first.begin()
     assert first._lock.claim()
-    state = second.drive(audits.Inline(store.root), audits.task, look_on)
+    state = second.drive(audits.Inline(store.root), driving.shard_task, look_on)
     assert state.state == "finished"
     assert len(told) >= 2
 
 
 def test_a_driver_that_vanished_left_the_run_interrupted(store):
     run = Run(store, audits.planned(store))
-    run._begin()
+    run.begin()
     run.place.state.write_text('{"run": "x", "state": "running", "done": 1, "total": 6}')
     assert (run.state().state, run.state().message) == ("interrupted", "The process that drove the run ended.")
     assert run._lock.claim()

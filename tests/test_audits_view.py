@@ -10,7 +10,7 @@ import pytest
 from dashboard.figures import strength as strength_figure
 from dashboard.viewmodels import audits as model
 from dashboard.views import audits as view
-from engine import CHECKS, Answer, Credibility, RunCard
+from engine import CHECKS, Answer, Credibility, RunCard, driving
 from engine.audit import watching
 from engine.audit.credibility import CheckResult, Conditions
 from engine.audit.runs import State
@@ -29,18 +29,10 @@ class Watched(fakes.FakeAuditor):
 
     def __init__(self, store) -> None:
         self.store = store
-
-    def runs(self):
-        return watching.listed(self.store)
-
-    def run(self, run):
-        return watching.view(self.store, run)
+        self.audits = driving.Runs(store, audits.Inline(store.root))
 
     def credibility(self, run):
         return Answer("working", None, 0, 0, "Checking")
-
-    def cancel_run(self, run):
-        watching.cancel(self.store, run)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +62,7 @@ def test_an_empty_store_says_how_to_begin():
 
 def test_every_rate_of_a_finished_run_stands_there_with_its_interval(auditor, finished):
     facts, _ = view.answer(auditor, {"run": finished.id})
-    summary = watching.view(auditor.store, finished.id).summary
+    summary = auditor.audits.view(finished.id).summary
     shown = text(facts)
     for one in summary.models:
         for condition in (*one.conditions, one.worst_case):
@@ -88,7 +80,7 @@ def test_markup_in_a_plans_name_stays_text(auditor, finished):
 
 def test_the_curve_carries_every_point_of_both_models(auditor, finished):
     facts, figure = view.answer(auditor, {"run": finished.id})
-    points = [point for one in watching.view(auditor.store, finished.id).summary.models for point in one.curve]
+    points = [point for one in auditor.audits.view(finished.id).summary.models for point in one.curve]
     assert facts["has_curve"]
     assert sum(len(trace.x) for trace in figure.data) == len(points)
     assert sorted(value for trace in figure.data for value in trace.y) == pytest.approx(
@@ -98,7 +90,7 @@ def test_the_curve_carries_every_point_of_both_models(auditor, finished):
 
 
 def test_an_attack_leads_to_the_page_that_explains_it(auditor, finished):
-    rows = model.panel(auditor.run(finished.id)).models[0].rows
+    rows = model.panel(auditor.audits.view(finished.id)).models[0].rows
     attack = next(row for row in rows if row.kind == "attack")
     assert parse_qs(attack.link) == {
         "model": ["digits-standard"], "data": ["digits"], "attack": ["fgsm-linf"], "epsilon": ["24/255"],
@@ -107,7 +99,7 @@ def test_an_attack_leads_to_the_page_that_explains_it(auditor, finished):
 
 
 def test_a_class_with_few_images_is_marked_so(auditor, finished):
-    classes = model.panel(auditor.run(finished.id)).models[0].classes
+    classes = model.panel(auditor.audits.view(finished.id)).models[0].classes
     assert classes
     assert all(one.has_few for one in classes)
     assert "few" in text(view.answer(auditor, {"run": finished.id})[0])

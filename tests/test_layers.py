@@ -65,6 +65,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.audit.report", "engine.audit.watching"),
     ("engine.loaded",),
     ("engine.work", "engine.recent"),
+    ("engine.driving",),
     ("engine.intake_commands",),
     ("engine.audit_commands", "engine.asked"),
     ("engine.auditor",),

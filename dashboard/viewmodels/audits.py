@@ -37,6 +37,8 @@ class Line:
     share: float
     """Of its shards that are finished, 0 to 1."""
     is_running: bool
+    can_go_on: bool
+    """It was interrupted or cancelled, and can be read."""
     told: str
 
 
@@ -112,7 +114,9 @@ def line(card: RunCard) -> Line:
     if state.message or card.problem:
         told.append(card.problem or state.message)
     about = f"{card.model} · {card.data} · {card.images:,} images" if card.model else ""
-    return Line(card.run, card.name, about, state.state, state.done / total, state.state == "running", " · ".join(told))
+    is_running, can_go_on = state.state == "running", state.state in ("interrupted", "cancelled") and not card.problem
+    share = state.done / total
+    return Line(card.run, card.name, about, state.state, share, is_running, can_go_on, " · ".join(told))
 
 
 def panel(view: RunView) -> Panel:

@@ -13,12 +13,12 @@ from dashboard import ids
 from dashboard.figures import strength as strength_figure
 from dashboard.viewmodels import audits
 from dashboard.viewmodels.audits import Line, ModelPart, Panel, Row
-from dashboard.views import plain, tables
+from dashboard.views import audit_form, plain, tables
 from dashboard.views.aria import aria, data
 from engine import Answer, Credibility, EngineError, RunView
 
 NONE = (
-    "This store holds no audit yet. Write a plan (an example is engine/demo/plan.toml) and run "
+    "This store holds no audit yet. Start one above, or write a plan (an example is engine/demo/plan.toml) and run "
     "python -m engine audit PLAN.toml --store DIR; this page then shows how far it is and what it finds."
 )
 MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
@@ -40,8 +40,11 @@ def layout() -> html.Section:
             dcc.Store(id=ids.AUDITS_FACTS),
             dcc.Store(id=ids.AUDIT_CANCEL),
             dcc.Store(id=ids.AUDIT_STOPPED),
+            dcc.Store(id=ids.AUDIT_RESUME),
+            dcc.Store(id=ids.AUDIT_RESUMED),
             html.Div([html.H2("Audits", id="audits-heading")], className="panel-heading"),
             html.Div(id=ids.AUDIT_PROBLEM, role="alert"),
+            audit_form.layout(),
             html.Div(id=ids.AUDIT_LIST, className="audit-list"),
             html.Div(id=ids.AUDIT, className="audit"),
             html.Div([html.H3("Accuracy as the attack grows"), curve], id=ids.AUDIT_CURVE_PART, hidden=True),
@@ -69,24 +72,31 @@ def register(app: Dash, auditor: Any) -> None:
     def stop_run(stored: Ask) -> str:
         return stop(auditor, stored)
 
+    @app.callback(Output(ids.AUDIT_RESUMED, "data"), Input(ids.AUDIT_RESUME, "data"), prevent_initial_call=True)
+    def resume_run(stored: Ask) -> str:
+        return resume(auditor, stored)
+
     app.clientside_callback(
         ClientsideFunction("audits", "draw"), Input(ids.AUDITS_FACTS, "data"), prevent_initial_call=True
     )
     app.clientside_callback(
-        ClientsideFunction("audits", "stopped"), Input(ids.AUDIT_STOPPED, "data"), prevent_initial_call=True
+        ClientsideFunction("audits", "told"), Input(ids.AUDIT_STOPPED, "data"), prevent_initial_call=True
+    )
+    app.clientside_callback(
+        ClientsideFunction("audits", "told"), Input(ids.AUDIT_RESUMED, "data"), prevent_initial_call=True
     )
 
 
 def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     """Return the list and the asked run as plain values, and its curve."""
     ask, problem = stored or {}, ""
-    cards = auditor.runs()
+    cards = auditor.audits.cards()
     lines = [audits.line(card) for card in cards]
     known = [card.run for card in cards]
     run = ask.get("run") if ask.get("run") in known else (known[0] if known else None)
     theme = "dark" if ask.get("theme") == "dark" else "light"
     try:
-        view: RunView | None = auditor.run(run) if run else None
+        view: RunView | None = auditor.audits.view(run) if run else None
         checks = auditor.credibility(run) if view else None
     except EngineError as error:
         view, checks, problem = None, None, str(error)
@@ -103,10 +113,24 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
 def stop(auditor: Any, stored: Ask) -> str:
     """Ask whoever drives a run to stop, and return why that could not be asked; empty where it was."""
     try:
-        auditor.cancel_run((stored or {}).get("run") or "")
+        auditor.audits.cancel(_run_of(stored))
     except EngineError as error:
         return str(error)
     return ""
+
+
+def resume(auditor: Any, stored: Ask) -> str:
+    """Take up a run that was left, and return why that could not be; empty where it could."""
+    try:
+        auditor.audits.resume(_run_of(stored))
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
+def _run_of(stored: Ask) -> str:
+    found = (stored or {}).get("run")
+    return found if isinstance(found, str) else ""
 
 
 def _problem(text: str) -> list[Component]:
@@ -124,10 +148,12 @@ def _list(lines: list[Line], chosen: str | None) -> Component:
 def _cells(line: Line, chosen: str | None) -> list[Component]:
     current = aria(current="true") if line.run == chosen else {}
     name = html.Button(line.name, className="row-button", title=line.run, **data(run=line.run), **current)
-    stop = [html.Button("Stop", className="plain-button", **data(cancel=line.run))] if line.is_running else []
+    act = [html.Button("Stop", className="plain-button", **data(cancel=line.run))] if line.is_running else []
+    if line.can_go_on:
+        act = [html.Button("Go on", className="plain-button", **data(resume=line.run))]
     fill = html.Span(className="fill clean", style={"width": f"{100 * line.share:.1f}%"})
     progress = html.Span([html.Span(fill, className="track"), html.Span(line.told, className="muted")], className="bar")
-    return [html.Th(name, scope="row"), html.Td(line.about), html.Td(line.state), html.Td(progress), html.Td(stop)]
+    return [html.Th(name, scope="row"), html.Td(line.about), html.Td(line.state), html.Td(progress), html.Td(act)]
 
 
 def _panel(panel: Panel) -> list[Component]:

@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from dashboard import ids, theme
-from dashboard.views import audits, header, inputs, layer, network, neuron, proof, watch
+from dashboard.views import audit_form, audits, header, inputs, layer, network, neuron, proof, watch
 from dashboard.views.aria import aria
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def register(app: Dash, auditor: Auditor) -> None:
     neuron.register(app, auditor)
     proof.register(app, auditor)
     audits.register(app, auditor)
+    audit_form.register(app, auditor)
 
 
 def _reduce(app: Dash) -> None:

@@ -23,7 +23,7 @@ JUDGED: Final[dict[str, Cost]] = {"clean": Cost(0, 1), "premade": Cost(0, 2)}
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Forecast:
     """What a run costs: from few survivors to many. Attacks that stop early make it less."""
 
     images: int
@@ -37,16 +37,16 @@ class Estimate:
     """Of the credibility checks, which are made once somebody opens the run's page; at most."""
 
 
-def forecast(manifest: Manifest, paces: Mapping[Role, Pace]) -> Estimate:
+def forecast(manifest: Manifest, paces: Mapping[Role, Pace]) -> Forecast:
     """Return what a run costs at the measured pace of each of its models."""
     costs = [list(_costs(manifest, paces, share)) for share in SURVIVORS]
     passes = [sum(one[0] for one in own) for own in costs]
     images = len(manifest.images.samples)
     seconds = [images * sum(one[1] for one in own) for own in costs]
-    return Estimate(images, passes[0], passes[1], seconds[0], seconds[1], _checks(manifest, paces[CANDIDATE]))
+    return Forecast(images, passes[0], passes[1], seconds[0], seconds[1], _checks(manifest, paces[CANDIDATE]))
 
 
-def text(name: str, found: Estimate) -> str:
+def forecast_text(name: str, found: Forecast) -> str:
     """Return an estimate in one line, for example `standard: 51 to 93 passes per image, 12 to 25 min on one worker`."""
     passes = _between(f"{found.passes_low:.0f}", f"{found.passes_high:.0f}")
     time = _between(wording.about(found.seconds_low), wording.about(found.seconds_high))

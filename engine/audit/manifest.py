@@ -114,6 +114,11 @@ class Manifest:
         return -(-len(self.images.samples) // self.block)
 
     @property
+    def shards(self) -> int:
+        """Shards of all conditions."""
+        return self.blocks * len(self.conditions)
+
+    @property
     def is_scored(self) -> bool:
         """True where feature maps are scored."""
         return self.plan.method != NO_METHOD

@@ -22,10 +22,21 @@ MOST_BYTES = 1_000_000
 AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
+class WrongPlan(BadInput):
+    """A value of a plan cannot be used; the text names file, line and key."""
+
+    def __init__(self, text: str, place: Place, problem: str) -> None:
+        super().__init__(text)
+        self.place = place
+        """Where the value stands or should, for example ("thresholds", 1, "at_least")."""
+        self.problem = problem
+        """The same without file, line and key."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table of the file. Every getter raises BadInput that names file, line and key."""
+    """One table of the file. Every getter raises WrongPlan, which names file, line and key."""
 
     file: str
     lines: Mapping[Place, int]
@@ -106,16 +117,20 @@ class Table:
         except EngineError as error:
             raise self.wrong(str(error), *below) from error
 
-    def wrong(self, problem: str, *below: str | int) -> BadInput:
+    def wrong(self, problem: str, *below: str | int) -> WrongPlan:
         """Return the error that names file, line and key of a value below this table."""
         place = (*self.place, *below)
-        name = _named(place)
-        return BadInput(f"{self.file} line {self._line(place)}: {name}{': ' if name else ''}{problem.rstrip('.')}.")
+        return self._wrong(place, place, problem.rstrip("."))
 
     def _found(self, key: str, default: Any) -> Any:
         if key not in self.values and default is None:
-            raise self.wrong(f"the key '{key}' is missing")
+            raise self._wrong(self.place, (*self.place, key), f"the key '{key}' is missing")
         return self.values.get(key, default)
+
+    def _wrong(self, told: Place, place: Place, problem: str) -> WrongPlan:
+        name = _named(told)
+        text = f"{self.file} line {self._line(told)}: {name}{': ' if name else ''}{problem}."
+        return WrongPlan(text, place, problem)
 
     def _line(self, place: Place) -> int:
         while place and place not in self.lines:

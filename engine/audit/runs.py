@@ -80,19 +80,18 @@ Tell = Callable[[State], None]
 class Run:
     """One run of a store, to be driven, watched or read. Any number of processes may hold one; one at a time drives."""
 
-    def __init__(self, store: Store, manifest: Manifest) -> None:
-        """Take up a run by its manifest; nothing is written before `drive`."""
-        self._content = manifests.text(manifest)
+    def __init__(self, store: Store, manifest: Manifest, run: str = "") -> None:
+        """Take up a run by its manifest, and by its id where that is known; nothing is written before `begin`."""
         self.manifest = manifest
-        self.id = manifests.run_id(self._content)
+        self.id = run or manifests.run_id(manifests.text(manifest))
         self.place = places.place(store.root, self.id)
         self._root = store.root
-        self._lock = Lock(self.place.lock, "taking up a run")
+        self._lock = _lock(self.place)
 
     @classmethod
     def open(cls, store: Store, run: str) -> Run:
         """Return a run that was begun; raises UnknownName, StoreError."""
-        return cls(store, manifests.read(places.place(store.root, run)))
+        return cls(store, manifests.read(places.place(store.root, run)), run)
 
     @property
     def pieces(self) -> list[Piece]:
@@ -106,16 +105,7 @@ class Run:
 
     def state(self) -> State:
         """Return how far the run is, as its driver noted it; a driver that vanished left it interrupted."""
-        if results.is_finished(self.place):
-            total = len(self.manifest.conditions) * self.manifest.blocks
-            return State(self.id, "finished", total, total)
-        try:
-            noted = State(**json.loads(self.place.state.read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
-            noted = State(self.id, "interrupted", 0, len(self.pieces), message="The run was not begun.")
-        if noted.state == "running" and self._is_abandoned():
-            return replace(noted, state="interrupted", message="The process that drove the run ended.")
-        return noted
+        return state_of(self.place, self.manifest.shards)
 
     def cancel(self) -> None:
         """Ask whoever drives the run to stop; workers notice between two batches. Raises BadInput, StoreError."""
@@ -132,7 +122,7 @@ class Run:
         """
         if results.is_finished(self.place):
             return self.state()
-        self._begin()
+        self.begin()
         while not self._lock.claim():
             tell(self.state())
             time.sleep(PAUSE)
@@ -143,18 +133,38 @@ class Run:
         finally:
             self._lock.release()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Write down what the run is; from here on other processes see it. Raises StoreError."""
         with durable.disk_errors("beginning a run"):
             self.place.folder.parent.mkdir(mode=0o700, exist_ok=True)
             self.place.folder.mkdir(mode=0o700, exist_ok=True)
             if not self.place.manifest.exists():
-                durable.write_file(self.place.manifest, self._content)
+                durable.write_file(self.place.manifest, manifests.text(self.manifest))
 
-    def _is_abandoned(self) -> bool:
-        if not self._lock.claim():
-            return False
-        self._lock.release()
-        return True
+
+def state_of(place: Place, total: int) -> State:
+    """Return how far a run of so many shards is, as its driver noted it; a driver that vanished left it interrupted."""
+    if results.is_finished(place):
+        return State(place.run, "finished", total, total)
+    try:
+        noted = State(**json.loads(place.state.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        noted = State(place.run, "running", 0, total)
+    if noted.state == "running" and _is_abandoned(place):
+        return replace(noted, state="interrupted", message="The process that drove the run ended.")
+    return noted
+
+
+def _is_abandoned(place: Place) -> bool:
+    lock = _lock(place)
+    if not lock.claim():
+        return False
+    lock.release()
+    return True
+
+
+def _lock(place: Place) -> Lock:
+    return Lock(place.lock, "taking up a run")
 
 
 @final
@@ -181,6 +191,7 @@ class _Driver:
         self._reconcile()
         self.catalogue.log(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
         try:
+            self._write(self._made("running", ""))
             self._hand_in()
             while self.flying:
                 self._collect()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from fractions import Fraction
 
 from engine.attacks import catalogue
 from engine.attacks.catalogue import Budgeted
+from engine.audit import manifest as manifests
 from engine.audit import places, results
 from engine.audit.manifest import CANDIDATE, Manifest
-from engine.audit.runs import Run, State
+from engine.audit.places import Place
+from engine.audit.runs import Run, State, state_of
 from engine.audit.summary import Summary
 from engine.audit.tiers import CHECKED_IMAGES
 from engine.errors import EngineError
-from engine.store import Store
+from engine.store import Store, durable
 
 USUAL = Fraction(8, 255)
 """Budget of the checks where a run has no attack on pixels."""
@@ -77,39 +80,50 @@ def listed(store: Store) -> tuple[RunCard, ...]:
     return tuple(sorted(cards, key=lambda card: (card.state.state != "running", card.name, card.run)))
 
 
-def view(store: Store, run: str) -> RunView:
-    """Return a run with what its finished shards add up to; raises UnknownName, StoreError."""
-    opened = Run.open(store, run)
-    card = _card(opened)
-    is_finished = card.state.state == "finished"
+def card(opened: Run) -> RunCard:
+    """Return the card of a run as it is now."""
+    return _about(opened.manifest).card(opened.state())
+
+
+def view(opened: Run, now: RunCard) -> RunView:
+    """Return a run with what its finished shards add up to; raises StoreError."""
+    is_finished = now.state.state == "finished"
     found = results.read_summary(opened.place) if is_finished else results.interim(opened.place, opened.manifest)
-    return RunView(card, opened.manifest, found)
+    return RunView(now, opened.manifest, found)
 
 
-def state(store: Store, run: str) -> State:
-    """Return how far a run is; raises UnknownName, StoreError."""
-    return Run.open(store, run).state()
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What never changes on a run's card."""
+
+    name: str
+    model: str
+    data: str
+    images: int
+    shards: int
+
+    def card(self, state: State) -> RunCard:
+        return RunCard(state.run, self.name, self.model, self.data, self.images, state)
 
 
-def cancel(store: Store, run: str) -> None:
-    """Ask whoever drives a run to stop; raises UnknownName, StoreError."""
-    Run.open(store, run).cancel()
+def _about(manifest: Manifest) -> _About:
+    count = len(manifest.images.samples)
+    return _About(manifest.plan.name, manifest.model(CANDIDATE).name, manifest.images.data, count, manifest.shards)
 
 
-def _card(opened: Run) -> RunCard:
-    manifest = opened.manifest
-    return RunCard(
-        opened.id,
-        manifest.plan.name,
-        manifest.model(CANDIDATE).name,
-        manifest.images.data,
-        len(manifest.images.samples),
-        opened.state(),
-    )
+@functools.lru_cache(maxsize=4096)
+def _about_stored(place: Place, changed: int, size: int) -> _About:
+    """Keep the little that a list shows: the manifest of 50,000 images takes megabytes, and a store may hold hundreds."""
+    del changed, size
+    return _about(manifests.read(place))
 
 
 def _card_or_problem(store: Store, run: str) -> RunCard:
     try:
-        return _card(Run.open(store, run))
+        place = places.place(store.root, run)
+        with durable.disk_errors("reading a run"):
+            status = place.manifest.stat()
+        about = _about_stored(place, status.st_mtime_ns, status.st_size)
+        return about.card(state_of(place, about.shards))
     except EngineError as error:
         return RunCard(run, run[:12], "", "", 0, State(run, "interrupted", 0, 0), str(error))

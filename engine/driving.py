@@ -1,0 +1,129 @@
+"""Runs that a server drives: planned on the page, told what they will cost, begun, and taken up again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+from engine import work
+from engine.audit import forecast, plan, plan_file, watching
+from engine.audit import manifest as manifests
+from engine.audit.forecast import Forecast
+from engine.audit.manifest import AuditedModel, Manifest
+from engine.audit.paces import Pace
+from engine.audit.runs import Piece, Run
+from engine.audit.watching import RunCard, RunView
+from engine.errors import EngineError
+from engine.jobs import Jobs
+from engine.records import Answer
+from engine.store import Store
+
+PATIENCE: Final = 10.0
+"""Seconds in which a run notes that it was interrupted when the server ends."""
+log = logging.getLogger(__name__)
+
+
+def shard_task(run: str, piece: Piece) -> dict[str, Any]:
+    """Return what a worker is handed for a piece of a run."""
+    return work.task("shard", piece.key, work.ShardRequest(run, piece.condition.folder, piece.block))
+
+
+def forecast_of(store: Store, jobs: Jobs, manifest: Manifest, patience: float) -> Answer[Forecast]:
+    """Return what a run will cost, measuring the pace of its models where that is not known yet.
+
+    patience: seconds to wait for a measurement.
+    """
+    paces = {}
+    for model in manifest.models:
+        request = _pace_request(manifest, model)
+        key = work.pace_key(store, request)
+        if not store.records.has("pace", key):
+            jobs.submit(work.task("pace", key, request), priority="interactive", doing="measuring the pace")
+            jobs.wait(key, patience)
+        if not store.records.has("pace", key):
+            progress = jobs.progress(key)
+            if progress.state == "failed":
+                return Answer("failed", message=progress.message)
+            return Answer("working", None, progress.done, progress.total, progress.message)
+        paces[model.role] = store.records.read("pace", key, Pace)
+    return Answer("ready", forecast.forecast(manifest, paces))
+
+
+def planned(store: Store, values: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of a plan whose values are those of a plan's file; raises WrongPlan, BadInput."""
+    return manifests.build(plan.understood(plan_file.Table("plan", {}, (), values), store), store)
+
+
+@final
+class Runs:
+    """The audit runs of a store, as the screen asks for them. Thread-safe; several processes may open one store."""
+
+    def __init__(self, store: Store, jobs: Jobs) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._seen: dict[str, tuple[tuple[bool, int], RunView]] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        self._lock = threading.Lock()
+
+    def cards(self) -> tuple[RunCard, ...]:
+        """Return the cards of all audit runs, those that go on first. One that cannot be read says why."""
+        return watching.listed(self._store)
+
+    def view(self, run: str) -> RunView:
+        """Return a run with what its finished shards add up to; raises UnknownName, StoreError.
+
+        Interim results are added up anew only when another shard has been finished.
+        """
+        opened = Run.open(self._store, run)
+        card = watching.card(opened)
+        mark = (card.state.state == "finished", card.state.done)
+        held = self._seen.get(run)
+        if held is None or held[0] != mark:
+            held = (mark, watching.view(opened, card))
+            self._seen[run] = held
+        return RunView(card, held[1].manifest, held[1].summary)
+
+    def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
+        """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""
+        return forecast_of(self._store, self._jobs, planned(self._store, values), 0.0)
+
+    def start(self, values: Mapping[str, Any]) -> str:
+        """Begin the run of a plan, or take it up, and return its id; raises WrongPlan, BadInput, StoreError."""
+        run = Run(self._store, planned(self._store, values))
+        run.begin()
+        self._drive(run)
+        return run.id
+
+    def resume(self, run: str) -> None:
+        """Take up a run that was interrupted or cancelled; raises UnknownName, StoreError."""
+        self._drive(Run.open(self._store, run))
+
+    def cancel(self, run: str) -> None:
+        """Ask whoever drives a run to stop between two batches; raises UnknownName, BadInput, StoreError."""
+        Run.open(self._store, run).cancel()
+
+    def close(self) -> None:
+        """Wait until the runs that are driven here have noted that they were interrupted, once the workers are gone."""
+        for thread in self._threads.values():
+            thread.join(PATIENCE)
+
+    def _drive(self, run: Run) -> None:
+        """Drive a run in a thread of its own, which watches where another process drives it already."""
+        with self._lock:
+            known = self._threads.get(run.id)
+            if known is None or not known.is_alive():
+                made = threading.Thread(target=self._driven, args=(run,), name=f"run-{run.id[:8]}", daemon=True)
+                self._threads[run.id] = made
+                made.start()
+
+    def _driven(self, run: Run) -> None:
+        try:
+            run.drive(self._jobs, shard_task, lambda _state: None)
+        except EngineError as error:
+            log.warning("Run %s could not be driven: %s", run.id[:12], error)
+
+
+def _pace_request(manifest: Manifest, model: AuditedModel) -> work.PaceRequest:
+    return work.PaceRequest(model.name, manifest.images.data, manifest.plan.method, manifest.plan.threads)
