@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine import audit_options, intake_options
+from engine import audit_options, intake_options, prove_options
 from engine.errors import BadInput, EngineError
 from engine.records import ExaminationRequest, ModelCard
 from engine.told import BAD_INPUT, INTERRUPTED, Told
@@ -86,6 +86,20 @@ def _evaluate(options: argparse.Namespace) -> Told:
     return Told(files.text(found), found)
 
 
+def _prove(options: argparse.Namespace) -> Told:
+    from engine.attacks import catalogue
+    from engine.proving import files, table
+    from engine.store.store import Store
+
+    attack = catalogue.identify(catalogue.attack(options.attack))
+    images = files.Images(tuple(options.sample or ()), options.label or "", options.images, options.first)
+    names = tuple(part.strip() for part in options.studies.split(","))
+    asked = files.Asked(attack, images, options.maps, names, options.seed)
+    place = files.Place(options.model, options.data, options.sites, options.out)
+    found = files.prove(Store(options.store, create=False), place, asked, _told_on_stderr)
+    return Told(table.text(found), found)
+
+
 def _audit(options: argparse.Namespace) -> Told:
     from engine import audit_commands
 
@@ -142,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     intake_options.add_data(_command(data, "add", _data_add, "Add labelled images."))
     _examine_options(_command(commands, "examine", _examine, "Examine one pair: JSON, arrays and certificate."))
     _evaluate_options(_command(commands, "evaluate", _evaluate, "Faithfulness table of all methods, with intervals."))
+    prove_options.add(
+        _command(commands, "prove", _prove, "Put clean maps back in a group of fooled images: every study.")
+    )
     _benchmark_options(_command(commands, "benchmark", _benchmark, "Speed and memory table, ratios in one run."))
     audit_options.add_audit(_command(commands, "audit", _audit, "Run or resume the audit of a plan."))
     audit_options.add_verify(_command(commands, "verify", _verify, "Check a run's files and compute a sample again."))

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from engine import demo
-from engine.benchmark import measures, passes, peers, table
+from engine.benchmark import measures, passes, peers, table, transplants
 from engine.benchmark.measures import Scale
 from engine.datapaths import conductance, scores
 from engine.models import load
 from engine.store.store import Store
 from tests import toys
 
-TINY = Scale(rows=4, repeats=1, peer_images=1, peer_steps=2, agreement_steps=2)
+TINY = Scale(rows=4, repeats=1, exchange_images=1, peer_images=1, peer_steps=2, agreement_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,19 @@ def test_every_part_is_measured_beside_a_plain_pass(store):
     assert next(row.value for row in rows if "image-passes" in row.name) == 5
 
 
+def test_random_controls_are_counted_on_the_images_asked_for(store):
+    bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
+    controls, transplant = transplants.measure(bundle, dataset, TINY)
+    assert controls.name == "20 random sets of 5 sizes put back in 1 images"
+    assert (controls.unit, controls.reference) == ("s", transplants.TARGET)
+    assert (transplant.unit, transplant.value > 0) == ("ms", True)
+
+
 def test_the_table_shows_every_row_and_is_plain_json(store, monkeypatch):
     monkeypatch.setattr(table, "_pair", lambda *_: [measures.row("new pair", 1.0, "s", 2.0)])
     monkeypatch.setattr(table.gallery, "build", lambda *_: None)
     monkeypatch.setattr(passes, "measure", lambda *_: [])
+    monkeypatch.setattr(transplants, "measure", lambda *_: [])
     monkeypatch.setattr(peers, "is_there", lambda: False)
     found = table.run(store, "digits-standard", "digits", TINY)
     assert json.loads(json.dumps(found["rows"][1])) == {

@@ -32,6 +32,8 @@ class Scale:
     rows: int = 32
     """Largest batch of the passes: a quarter as many images, each against four references."""
     repeats: int = 5
+    exchange_images: int = 64
+    """Fooled images in which random maps are put back."""
     peer_images: int = 64
     peer_steps: int = 10
     agreement_steps: int = 100

@@ -18,7 +18,7 @@ from engine import (
     examination,
     tracing,
 )
-from engine.benchmark import measures, passes, peers
+from engine.benchmark import measures, passes, peers, transplants
 from engine.benchmark.measures import Row, Scale
 from engine.datapaths import cases
 from engine.features import gallery
@@ -42,6 +42,7 @@ def run(store: Store, model: str, data: str, scale: Scale = FULL) -> dict[str, A
     rows.append(measures.row("gallery of every map", _once(lambda: gallery.build(bundle, dataset, _quiet)), "s"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows.append(measures.row("peak memory of this process so far", peak, "MiB", MEMORY_TARGET))
+    rows += transplants.measure(bundle, dataset, scale)
     rows += passes.measure(bundle, dataset, scale)
     rows += peers.measure(bundle, dataset, scale)
     return {"machine": _machine(), "model": model, "data": data, "rows": [asdict(row) for row in rows]}

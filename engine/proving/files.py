@@ -1,0 +1,135 @@
+"""From a store to the file of a proof over a group: what was asked, who was fooled, and every study as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from engine import causal, exchanges, serial
+from engine import fooled as fooled_images
+from engine.datapaths import cases, choosing
+from engine.errors import BadInput, BadSetting, UnknownName
+from engine.evaluation import pairing
+from engine.examination import Report
+from engine.models import load
+from engine.models.bundle import ModelBundle
+from engine.proof_records import MapSet, Proof
+from engine.prove_options import STUDIES
+from engine.proving import flows, studies
+from engine.restoration_records import FooledRequest, GroupProofRequest
+from engine.store import durable
+from engine.store.dataset import Dataset
+from engine.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Which images to attack: the named ones, those of a class, or correctly classified ones from an index on."""
+
+    samples: tuple[str, ...] = ()
+    label: str = ""
+    """Name or index of a class; empty for none."""
+    count: int = 100
+    first: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The model and data a proof is of, and the file it goes to."""
+
+    model: str
+    data: str
+    sites: Literal["all", "blocks"]
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to find out."""
+
+    attack: str
+    """Full id."""
+    images: Images
+    maps: int
+    """Maps with the most attack flow over the group, put back by the proof."""
+    studies: tuple[str, ...] = STUDIES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.studies:
+            if name not in STUDIES:
+                raise UnknownName("study", name, STUDIES)
+        if self.images.count < 1 or self.images.first < 0 or self.maps < 1:
+            raise BadSetting("--images and --maps must be at least 1, and --first not negative.")
+
+
+def prove(store: Store, place: Place, asked: Asked, report: Report) -> dict[str, Any]:
+    """Answer, write the JSON and return it. Raises BadInput for a file that exists or cannot be there."""
+    if place.out.exists():
+        raise BadInput(f"{place.out.name} exists already; choose another file.")
+    if not place.out.parent.is_dir():
+        raise BadInput(f"There is no folder {place.out.parent.name} for {place.out.name}.")
+    started = time.perf_counter()
+    dataset = store.dataset(place.data)
+    bundle = (load.block_bundle if place.sites == "blocks" else load.bundle)(store, place.model)
+    samples = _samples(bundle, dataset, asked)
+    request = FooledRequest(place.model, place.data, asked.attack, samples, asked.seed)
+    found = {
+        "model": place.model,
+        "data": place.data,
+        "attack": asked.attack,
+        "seed": asked.seed,
+        "site_choice": place.sites,
+        "attempted": list(samples),
+        **{name: _study(bundle, dataset, request, name, asked.maps, report) for name in asked.studies},
+        "seconds": time.perf_counter() - started,
+    }
+    with durable.disk_errors("writing a proof"):
+        durable.write_file(place.out, (json.dumps(found, indent=2) + "\n").encode())
+    return found
+
+
+def _study(
+    bundle: ModelBundle, dataset: Dataset, request: FooledRequest, name: str, maps: int, report: Report
+) -> dict[str, Any]:
+    if name == "proof":
+        return _proof(bundle, dataset, request, maps, report)
+    return serial.flatten(studies.STUDIES[name](bundle, dataset, request, report)).value
+
+
+def _proof(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, maps: int, report: Report) -> dict[str, Any]:
+    """The group's maps with the most attack flow put back, beside the six controls; `is_proven` says what they say."""
+    chosen = strongest(bundle, dataset, request, maps)
+    found: Proof = causal.prove_group(bundle, dataset, GroupProofRequest(request, chosen, "restore"), report)
+    return {**serial.flatten(found).value, "is_proven": found.is_proven}
+
+
+def strongest(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, count: int) -> MapSet:
+    """Return the maps with the most attack flow over the fooled images of a request; raises BadSetting for too many."""
+    available = int(choosing.claimable(bundle).sum())
+    if not 1 <= count <= available:
+        raise BadSetting(f"From 1 to {available} maps can be put back, got {count}.")
+    group = fooled_images.gather(bundle, dataset, request)
+    return exchanges.map_set(bundle, (flows.shared_ranks(group, flows.attack_flow(group)) < count)[0])
+
+
+def _samples(bundle: ModelBundle, dataset: Dataset, asked: Asked) -> tuple[str, ...]:
+    images = asked.images
+    if images.samples:
+        for sample in images.samples:
+            dataset.row(sample)
+        return images.samples
+    if not images.label:
+        return pairing.choose(bundle, dataset, images.count, first=images.first, seed=asked.seed).samples
+    known = {name: k for k, name in enumerate(bundle.classes)} | {str(k): k for k in range(len(bundle.classes))}
+    if images.label not in known:
+        raise UnknownName("class", images.label, bundle.classes)
+    rows = np.flatnonzero(cases.labels(bundle, dataset) == known[images.label])[: images.count]
+    if not len(rows):
+        raise BadInput(f"The data set holds no image of class '{images.label}'.")
+    return tuple(dataset.keys[k] for k in rows)

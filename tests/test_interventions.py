@@ -1,0 +1,304 @@
+"""Interventions do what a hand calculation says, and leave a network as they found it however they end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import causal, connections, demo, exchanges, fooled, interventions, tracing
+from engine.datapaths import choosing
+from engine.errors import BadInput, UnknownName
+from engine.models import load, precision
+from engine.proof_records import Edge, MapSet
+from engine.proving import curves, defence, smallest, studies
+from engine.restoration_records import STUDIES, FooledRequest, GroupProofRequest
+from engine.store import Store
+from tests import toys
+from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
+
+
+class Sums(nn.Module):
+    """a = (red, green); b = (a0 + 2 a1, 3 a0 - a1); c = (b0 + b1, b0 - b1), each cut at zero; logits (c0, c1, 0)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+        self.linear = nn.Linear(2, 3)
+        weights = {
+            self.a: [[1, 0, 0], [0, 1, 0]],
+            self.b: [[1, 2], [3, -1]],
+            self.c: [[1, 1], [1, -1]],
+            self.linear: [[1, 0], [0, 1], [0, 0]],
+        }
+        with torch.no_grad():
+            for module, weight in weights.items():
+                module.weight.copy_(torch.tensor(weight, dtype=torch.float32).view_as(module.weight))
+                module.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.c(F.relu(self.b(F.relu(self.a(x))))))
+        return self.linear(x.mean((2, 3)))
+
+
+@pytest.fixture
+def sums():
+    return toys.bundle(Sums().eval())
+
+
+def coloured(red: float, green: float) -> Tensor:
+    """One image whose colours are these once mean 0.5 and standard deviation 0.25 are taken off."""
+    pixels = torch.tensor([red, green, 0.0]) * 0.25 + 0.5
+    return pixels.view(1, 3, 1, 1).expand(1, 3, 8, 8).contiguous()
+
+
+RECEIVING, GIVING = (1.0, 1.0), (2.0, 1.0)
+"""Of the receiving image a = (1, 1), b = (3, 2), c = (5, 1); of the giving one a = (2, 1), b = (4, 5), c = (9, 0)."""
+EDGES = [
+    (("relu", 0, "relu_1", 0), (6.0, 2.0)),
+    (("relu", 0, "relu_1", 1), (8.0, 0.0)),
+    (("relu", 1, "relu_1", 1), (5.0, 1.0)),
+    (("relu_1", 1, "relu_2", 0), (8.0, 1.0)),
+    (("relu_1", 1, "relu_2", 1), (5.0, 0.0)),
+    (("relu_2", 0, "logits", 0), (9.0, 1.0)),
+    (("relu_2", 0, "logits", 1), (5.0, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("edge", "expected"), EDGES)
+def test_one_connection_carries_what_the_hand_calculation_says(sums, edge, expected):
+    names = dict(zip(("relu", "relu_1", "relu_2"), (site.name for site in sums.sites), strict=True))
+    source, channel, target, reader = edge
+    named = Edge(names[source], channel, names.get(target, target), reader)
+    giving = tracing.record(sums, coloured(*GIVING))
+    logits = interventions.along(sums, coloured(*RECEIVING), giving, named)
+    assert logits[0, :2].tolist() == pytest.approx(expected, abs=1e-5)
+    if target != Edge.LOGITS:
+        with torch.no_grad(), interventions.patching(sums, coloured(*RECEIVING), giving, named):
+            assert sums.logits(coloured(*RECEIVING))[0, :2].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def linear_everywhere(network: nn.Module) -> nn.Module:
+    """Make every weight before the logits positive and every bias so large that no activation is ever cut."""
+    with torch.no_grad():
+        for name, tensor in network.named_parameters():
+            if not name.startswith("linear"):
+                tensor.copy_(torch.full_like(tensor, 40.0) if name.endswith("bias") else tensor.abs() * 0.2)
+    return network
+
+
+def gradients_of(bundle, images: Tensor, targets: Tensor, rivals: Tensor) -> dict[int, Tensor]:
+    """The plain gradients of the margin that connections need; on a linear network they are the same everywhere."""
+    network, found = precision.folded(bundle), tracing.GradientMean(connections.taps(bundle), 1)
+    leaf = images.clone().requires_grad_()
+    with network.visiting(found):
+        margin = tracing.margins(network.logits(leaf), targets, rivals).sum()
+    torch.autograd.grad(margin, leaf)
+    return found.means
+
+
+@pytest.mark.parametrize("make", [toys.Chain, toys.Residual])
+def test_on_a_linear_network_patching_a_connection_changes_the_margin_by_its_contribution(make):
+    bundle = toys.bundle(linear_everywhere(toys.seeded(make())))
+    images, starts = toys.pictures(1, seed=1), toys.pictures(1, seed=2)
+    target, rival = torch.tensor([0]), torch.tensor([1])
+    giving, own = tracing.record(bundle, images), tracing.record(bundle, starts)
+    assert min(float(site.min()) for site in (*giving.maps, *own.maps)) > 0, "some activation is cut"
+    before = tracing.margins(own.logits, target, rival)
+    # Margins are differences of logits, each rounded to float32.
+    rounding = 2e-6 * float(own.logits.abs().max())
+    found = connections.between(bundle, images, starts, gradients_of(bundle, images, target, rival))
+    for (source, end), matrix in found.matrices.items():
+        for reader, channel in ((0, 0), (1, 2), (matrix.shape[0] - 1, matrix.shape[1] - 1)):
+            edge = Edge(bundle.sites[source].name, channel, bundle.sites[end].name, reader)
+            logits = interventions.along(bundle, starts, giving, edge)
+            change = tracing.margins(logits, target, rival) - before
+            assert float(change) == pytest.approx(float(matrix[reader, channel]), abs=rounding, rel=1e-3)
+    assert max(float(matrix.abs().max()) for matrix in found.matrices.values()) > 100 * rounding
+
+
+@pytest.mark.parametrize(
+    ("edge", "error", "text"),
+    [
+        (Edge("nowhere", 0, "logits", 0), UnknownName, "No layer is called 'nowhere'"),
+        (Edge("relu", 9, "relu_1", 0), UnknownName, "No feature map of"),
+        (Edge("relu", 0, "relu_2", 0), BadInput, "No connection leads from"),
+        (Edge("relu_1", 0, "relu", 0), BadInput, "No connection leads from"),
+        (Edge("relu_2", 0, "logits", 3), UnknownName, "No feature map of logits"),
+    ],
+)
+def test_a_connection_that_is_not_there_is_refused_in_words(sums, edge, error, text):
+    names = {"relu": sums.sites[0].name, "relu_1": sums.sites[1].name, "relu_2": sums.sites[2].name}
+    named = Edge(names.get(edge.source, edge.source), edge.channel, names.get(edge.target, edge.target), edge.reader)
+    with pytest.raises(error, match=text):
+        interventions.along(sums, coloured(*RECEIVING), tracing.record(sums, coloured(*GIVING)), named)
+
+
+def picked(bundle, *maps: tuple[int, int]) -> tuple[Tensor, ...]:
+    chosen = [torch.zeros(1, site.channels, dtype=torch.bool) for site in bundle.sites]
+    for site, channel in maps:
+        chosen[site][0, channel] = True
+    return tuple(chosen)
+
+
+def test_a_scaled_map_is_multiplied_and_no_other(sums):
+    with torch.no_grad(), interventions.scaling(sums, picked(sums, (1, 1)), 0.5):
+        logits = sums.logits(coloured(*RECEIVING))
+    assert logits[0].tolist() == pytest.approx([4.0, 2.0, 0.0], abs=1e-5), "b = (3, 1)"
+    with torch.no_grad(), interventions.scaling(sums, picked(sums, (1, 1), (1, 0)), 0.0):
+        assert sums.logits(coloured(*RECEIVING)).abs().max() == 0
+
+
+def test_a_replaced_map_holds_the_other_runs_values(sums):
+    giving = tracing.record(sums, coloured(*GIVING))
+    with torch.no_grad(), interventions.replacing(sums, picked(sums, (1, 0)), giving.maps):
+        logits = sums.logits(coloured(*RECEIVING))
+    assert logits[0].tolist() == pytest.approx([6.0, 2.0, 0.0], abs=1e-5), "b = (4, 2)"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("interventions") / "store")
+    demo.install(store)
+    return load.bundle(store, "digits-standard"), store.dataset("digits")
+
+
+def test_means_are_those_of_a_loop_over_images(digits, monkeypatch):
+    bundle, dataset = digits
+    monkeypatch.setattr(interventions, "MEAN_IMAGES", 7)
+    rows = np.linspace(0, dataset.card.count - 1, 7).astype(int)
+    by_position, by_channel = (interventions.means(bundle, dataset, kind) for kind in ("position", "channel"))
+    assert by_position.images == 7
+    runs = [
+        tracing.record(bundle, torch.from_numpy(dataset.images((dataset.keys[k],)) / 255).float().permute(0, 3, 1, 2))
+        for k in rows
+    ]
+    for k in (0, 3):
+        expected = torch.stack([run.maps[k][0] for run in runs]).mean(dim=0)
+        assert torch.allclose(by_position.maps[k][0], expected, atol=1e-5)
+        assert torch.allclose(by_channel.maps[k][0, 2], expected[2].mean().expand_as(expected[2]), atol=1e-5)
+
+
+ATTACK = "pgd-linf:eps=24/255,steps=2"
+
+
+def state(bundle) -> dict[str, object]:
+    """All that an intervention might leave behind."""
+    modules = list(bundle.network.modules())
+    return {
+        "hooks": [
+            [len(getattr(module, name)) for name in vars(module) if name.endswith("_hooks")] for module in modules
+        ],
+        "visits": [tap.visit for tap in bundle.taps],
+        "modes": [module.training for module in modules],
+        "gradients": [(tensor.requires_grad, tensor.grad) for tensor in bundle.network.parameters()],
+        "values": [tensor.clone().numpy().tobytes() for tensor in bundle.network.state_dict().values()],
+        "gradient mode": torch.is_grad_enabled(),
+        "random": [torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes()],
+    }
+
+
+def group_of(dataset) -> FooledRequest:
+    return FooledRequest("digits-standard", "digits", ATTACK, dataset.keys_of(3)[:3] + dataset.keys_of(5)[:1])
+
+
+def all_interventions(bundle, dataset, report) -> dict[str, object]:
+    """Every way in which the engine intervenes on a run, as a function without arguments."""
+    request = group_of(dataset)
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    giving = tracing.record(bundle, images.flip(0))
+    chosen = choosing.at_random(bundle, 2, 8, torch.Generator().manual_seed(0))
+    link = bundle.links[0]
+    edge = Edge(bundle.sites[link.source].name, 1, bundle.sites[link.target].name, 2)
+    head = Edge(bundle.sites[-1].name, 1, Edge.LOGITS, 2)
+    means = interventions.means(bundle, dataset, "position")
+
+    def inside(context):
+        with context:
+            report(0, 0, "inside")
+            bundle.logits(images)
+
+    asked = dict.fromkeys(STUDIES, request)
+    asked["group-proof"] = GroupProofRequest(request, MapSet((bundle.sites[2].name,), ((1, 2),)), "restore")
+    group = fooled.gather(bundle, dataset, request)
+    made = {
+        "another run": lambda: inside(interventions.replacing(bundle, chosen, giving.maps)),
+        "mean": lambda: inside(interventions.replacing(bundle, chosen, means.maps)),
+        "scale": lambda: inside(interventions.scaling(bundle, chosen, 0.5)),
+        "connection": lambda: inside(interventions.patching(bundle, images, giving, edge)),
+        "along": lambda: interventions.along(bundle, images, giving, edge),
+        "along to a class": lambda: interventions.along(bundle, images, giving, head),
+        "means": lambda: interventions.means(bundle, dataset, "channel"),
+        "exchange": lambda: exchanges.exchanges(group, "inject").tried(
+            torch.cat(chosen, dim=1)[:, None].expand(-1, 4, -1)
+        ),
+    }
+    for kind, answer in studies.STUDIES.items():
+        made[kind] = lambda answer=answer, kind=kind: answer(bundle, dataset, asked[kind], report)
+    return made
+
+
+NAMES = ("another run", "mean", "scale", "connection", "along", "along to a class", "means", "exchange", *STUDIES)
+REPORTED = ("another run", "mean", "scale", "connection", *STUDIES)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for module in (curves, defence, smallest, causal):
+        monkeypatch.setattr(module, "DRAWS", 2)
+    monkeypatch.setattr(defence, "CLEAN_IMAGES", 4)
+    monkeypatch.setattr(interventions, "MEAN_IMAGES", 4)
+    monkeypatch.setattr(curves, "COUNTS", (2, 8))
+
+
+def test_the_list_of_interventions_is_whole(digits, small):
+    assert set(all_interventions(*digits, lambda *_: None)) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_is_as_before_after_success(digits, small, name):
+    work = all_interventions(*digits, lambda *_: None)[name]
+    before = state(digits[0])
+    work()
+    assert state(digits[0]) == before
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_a_network_is_as_before_after_it_was_cancelled(digits, small, name):
+    def cancel(_done, _total, message):
+        if message != "Attacking":
+            raise KeyboardInterrupt
+
+    work = all_interventions(*digits, cancel)[name]
+    before = state(digits[0])
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert state(digits[0]) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_network_is_as_before_after_an_error_in_the_middle_of_a_pass(digits, small, name, share, monkeypatch):
+    """The last layer fails in the first, the middle or the last pass."""
+    bundle, dataset = digits
+    work = all_interventions(bundle, dataset, lambda *_: None)[name]
+    before = state(bundle)
+    last = [module for module in bundle.network.modules() if isinstance(module, nn.Linear)][-1]
+    whole, passes, fails_at = last.forward, [], [10**9]
+
+    def forward(tensor):
+        passes.append(1)
+        if len(passes) > fails_at[0]:
+            raise RuntimeError("no more memory")
+        return whole(tensor)
+
+    monkeypatch.setattr(last, "forward", forward)
+    work()
+    fails_at[0] = int(share * (len(passes) - 1))
+    passes.clear()
+    with pytest.raises(RuntimeError, match="no more memory"):
+        work()
+    monkeypatch.undo()
+    assert state(bundle) == before

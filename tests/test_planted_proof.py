@@ -1,0 +1,123 @@
+"""A wrong answer that one known map carries is found by the search, put back, and proved; no bystander is blamed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import causal, exchanges, fooled, interventions
+from engine.data import catalogue
+from engine.data.intake import Images
+from engine.proof_records import CONTROLS, Edge, MapSet
+from engine.proving import smallest
+from engine.restoration_records import FooledRequest, GroupProofRequest
+from engine.store import Store
+from tests import toys
+
+WIDTH, SIDE, EACH, PLANTED = 12, 16, 6, 4
+ATTACK = "pgd-linf:eps=8/255,steps=10"
+
+
+class Fragile(nn.Module):
+    """Says ant by one map alone, which reads red so steeply that a little less of it silences the map.
+
+    Sites: means of 4 x 4 pixels (the stem); the planted map, green, blue and nine bystanders that change with the picture;
+    the same maps once more. Bees and cats are told by plain green and blue.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means = nn.Conv2d(3, 3, 4, stride=4)
+        self.first = nn.Conv2d(3, WIDTH, 1)
+        self.second = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.linear = nn.Linear(WIDTH, 3)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for tensor in self.parameters():
+                tensor.zero_()
+            for colour in range(3):
+                self.means.weight[colour, colour] = 1 / 16
+            # Preprocessed colours are 4 * (colour - 0.5), so these are 4 times the colours.
+            self.means.bias.fill_(2.0)
+            self.first.weight.copy_(torch.rand(WIDTH, 3, 1, 1, generator=generator))
+            self.first.weight[[PLANTED, 0, 1]] = 0.0
+            self.first.weight[PLANTED, 0], self.first.bias[PLANTED] = 12.5, -25.0
+            self.first.weight[0, 1] = self.first.weight[1, 2] = 1.0
+            self.second.weight[range(WIDTH), range(WIDTH)] = 1.0
+            self.linear.weight[0, PLANTED], self.linear.weight[1, 0], self.linear.weight[2, 1] = 2.0, 0.3, 0.29
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.second(F.relu(self.first(F.relu(self.means(x))))))
+        return self.linear(x.mean((2, 3)))
+
+
+def pictures() -> Images:
+    """Ants are a little redder than half, bees are green, cats are blue; all else is a quarter."""
+    rng = np.random.default_rng(0)
+    x = np.full((3 * EACH, SIDE, SIDE, 3), 64, np.uint8)
+    y = np.repeat(np.arange(3), EACH)
+    for k, label in enumerate(y):
+        x[k, :, :, label] = rng.integers(131, 135, size=(SIDE, SIDE)) if label == 0 else rng.integers(225, 235)
+    return Images(x, y, toys.CLASSES, tuple(f"{k:05d}" for k in range(len(y))))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("planted") / "store")
+    catalogue.add(store, "colours", pictures(), source="test")
+    return toys.bundle(Fragile().eval(), SIDE), store.dataset("colours")
+
+
+@pytest.fixture(scope="module")
+def ants(world):
+    """All ants; the attack fools every one of them."""
+    request = FooledRequest("toy", "colours", ATTACK, world[1].keys[:EACH])
+    assert fooled.gather(*world, request).samples == request.samples
+    return request
+
+
+def quiet(*_told: object) -> None:
+    pass
+
+
+def proof(world, ants, site: int, channel: int):
+    chosen = MapSet((world[0].sites[site].name,), ((channel,),))
+    return causal.prove_group(*world, GroupProofRequest(ants, chosen, "restore"), quiet)
+
+
+def test_the_search_finds_the_planted_map_alone(world, ants):
+    found = smallest.find(*world, ants, quiet)
+    planted = [MapSet((site.name,), ((PLANTED,),)) for site in world[0].sites[1:]]
+    assert all(one.chosen in planted and one.is_restored for one in found.images)
+    assert found.shared.chosen in planted
+    assert (found.shared.is_reached, found.shared.effect.flipped) == (True, 1.0)
+
+
+def test_the_planted_map_is_proved_and_every_control_was_run(world, ants):
+    found = proof(world, ants, 1, PLANTED)
+    assert found.is_proven
+    assert found.effect.flipped == 1.0
+    assert {control.name for control in found.controls} == set(CONTROLS)
+    assert found.samples == ants.samples
+
+
+@pytest.mark.parametrize("channel", [channel for channel in range(WIDTH) if channel != PLANTED])
+def test_no_bystander_is_proved(world, ants, channel):
+    found = proof(world, ants, 1, channel)
+    assert not found.is_proven
+    assert found.effect.flipped == 0.0
+    assert abs(found.effect.recovery) < 0.1
+
+
+def test_it_reaches_the_answer_through_its_own_connection_only(world, ants):
+    bundle, _ = world
+    group = fooled.gather(*world, ants)
+    giving = exchanges.recorded(bundle, group.clean)
+    first, second = (site.name for site in bundle.sites[1:])
+    for reader in (PLANTED, 0, 1, 7):
+        edge = Edge(first, PLANTED, second, reader)
+        labels = interventions.along(bundle, group.adversarial, giving, edge).argmax(1)
+        assert labels.equal(group.true if reader == PLANTED else group.into)
