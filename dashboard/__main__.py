@@ -29,7 +29,7 @@ def parser() -> Parser:
     made = Parser(
         prog="python -m dashboard",
         description="Serve a store to the browser. On an empty store the embedded demo is loaded.",
-        epilog="The same can be set by FAULTLINE_STORE, FAULTLINE_HOST, FAULTLINE_PORT and FAULTLINE_SCHEDULER; "
+        epilog="The same can be set by FAULTLINE_STORE, FAULTLINE_HOST, FAULTLINE_PORT, FAULTLINE_SCHEDULER and FAULTLINE_INBOX; "
         "FAULTLINE_HOSTS names the hosts it may be called by, FAULTLINE_HTTPS=1 says that a proxy adds https.",
     )
     made.add_argument("--store", metavar="DIR", help="folder of the store (default: ./faultline-store)")
@@ -37,6 +37,9 @@ def parser() -> Parser:
     made.add_argument("--port", type=int, help="port to listen on (default: 8050)")
     made.add_argument(
         "--scheduler", metavar="ADDRESS", help="Dask scheduler, tls://host:port (default: a local worker)"
+    )
+    made.add_argument(
+        "--inbox", metavar="DIR", help="folder from which the page may add models and data (default: none)"
     )
     made.add_argument(
         "--new-link", action="store_true", help="print a new one-time link to the running server, and exit"
@@ -64,7 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _given(options: argparse.Namespace) -> dict[str, str]:
-    named = {"STORE": options.store, "HOST": options.host, "PORT": options.port, "SCHEDULER": options.scheduler}
+    named = {
+        "STORE": options.store,
+        "HOST": options.host,
+        "PORT": options.port,
+        "SCHEDULER": options.scheduler,
+        "INBOX": options.inbox,
+    }
     return {f"FAULTLINE_{name}": str(value) for name, value in named.items() if value is not None}
 
 

@@ -34,7 +34,7 @@ class Handler(WSGIRequestHandler):
 
 def open_auditor(settings: Settings) -> Any:
     """Return the auditor of the store; an empty store starts to load the embedded demo. Raises EngineError."""
-    auditor = engine.Auditor.open(settings.store, scheduler=settings.scheduler)
+    auditor = engine.Auditor.open(settings.store, scheduler=settings.scheduler, inbox=settings.inbox)
     try:
         if not auditor.models():
             auditor.install_demo()

@@ -35,6 +35,8 @@ class Settings:
     """Largest request body in bytes."""
     scheduler: str | None = None
     """Address of a Dask scheduler, or None for a local worker."""
+    inbox: Path | None = None
+    """Folder on the server from which the page may add models and data sets, or None for none."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -75,6 +77,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         is_https=_truth(environment, "FAULTLINE_HTTPS"),
         body_limit=_whole_number(environment, "FAULTLINE_BODY_LIMIT", 2 * 1024 * 1024),
         scheduler=environment.get("FAULTLINE_SCHEDULER") or None,
+        inbox=Path(environment["FAULTLINE_INBOX"]) if environment.get("FAULTLINE_INBOX") else None,
     )
 
 

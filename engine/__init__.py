@@ -17,6 +17,7 @@ from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.feature_records import DOUBTS, Doubt, Responses, Synthesis
+from engine.inbox import DataOrder, Entry, ModelOrder, Taken
 from engine.intake_records import INTAKE_CHECKS, IntakeReport, Suspicion
 from engine.membership import kept_by
 from engine.proof_records import CONTROLS, Control, Direction, Edge, Effect, MapSet, Proof
@@ -96,6 +97,7 @@ __all__ = [
     "Cross",
     "CurveLine",
     "CurvePoint",
+    "DataOrder",
     "Datapath",
     "DatasetCard",
     "Decision",
@@ -105,6 +107,7 @@ __all__ = [
     "Edge",
     "Effect",
     "EngineError",
+    "Entry",
     "Estimate",
     "Examination",
     "ExaminationRequest",
@@ -120,6 +123,7 @@ __all__ = [
     "Link",
     "MapSet",
     "ModelCard",
+    "ModelOrder",
     "ModelResult",
     "Outcome",
     "Pairing",
@@ -146,6 +150,7 @@ __all__ = [
     "Summary",
     "Suspicion",
     "Synthesis",
+    "Taken",
     "UnknownName",
     "Unsupported",
     "WorkFailed",

@@ -13,9 +13,11 @@ from engine.asked import DOING, Asked, OfModel
 from engine.attacks import catalogue
 from engine.audit import watching
 from engine.audit.credibility import Credibility
+from engine.desk import Desk
 from engine.driving import Runs
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.feature_records import Responses, Synthesis
+from engine.inbox import Inbox
 from engine.intake_records import IntakeReport
 from engine.jobs import Jobs
 from engine.proof_records import Direction, MapSet, Proof
@@ -57,31 +59,37 @@ MEMORY: Final = 96 * 2**20
 class Auditor:
     """Everything the screen may ask. Thread-safe; several processes may open one store."""
 
-    def __init__(self, store: Store, jobs: Jobs) -> None:
+    def __init__(self, store: Store, jobs: Jobs, inbox: Inbox | None = None) -> None:
         self._store = store
         self._jobs = jobs
         self._recent = Recent(MEMORY)
+        self.desk = Desk(store, jobs, inbox or Inbox(None))
+        """Where models and data sets come in and are retired."""
         self.audits = Runs(store, jobs)
         """The audit runs of the store."""
 
     @classmethod
-    def open(cls, root: str | Path, *, scheduler: str | None = None, allow_plain: bool = False) -> Auditor:
+    def open(
+        cls, root: str | Path, *, scheduler: str | None = None, allow_plain: bool = False, inbox: Path | None = None
+    ) -> Auditor:
         """Open a store, or make one of an empty folder; no worker starts before the first piece of work.
 
-        scheduler: address of an existing Dask cluster that sees the same folder; by default a worker on this machine.
+        inbox: folder that models and data sets may be added from. scheduler: address of an existing Dask cluster that
+        sees the same folder; by default a worker on this machine.
         Raises StoreError for a folder that cannot be used and BadInput for an unsafe address.
         """
         store = Store(root)
         store.sweep()
-        return cls(store, Jobs(store.root, work.perform, scheduler=scheduler, allow_plain=allow_plain))
+        jobs = Jobs(store.root, work.perform, scheduler=scheduler, allow_plain=allow_plain)
+        return cls(store, jobs, Inbox(inbox))
 
     def models(self) -> tuple[ModelCard, ...]:
-        """Return the cards of all models, by name."""
-        return self._store.models()
+        """Return the cards of all models that are in use, in the order they were added."""
+        return self.desk.models()
 
     def datasets(self) -> tuple[DatasetCard, ...]:
-        """Return the cards of all data sets, by name."""
-        return self._store.datasets()
+        """Return the cards of all data sets that are in use, in the order they were added."""
+        return self.desk.datasets()
 
     def attacks(self) -> tuple[AttackCard, ...]:
         """Return the cards of all attacks and noise controls."""
@@ -187,7 +195,7 @@ class Auditor:
         """
         asked = Asked("demo", keys.content_key("demo", keys.FORMAT), work.Nothing(), "interactive", DOING["demo"])
         progress = self._jobs.progress(asked.key)
-        is_wanted = self._jobs.is_unfinished(asked.key) or not (self.models() or self.datasets())
+        is_wanted = self._jobs.is_unfinished(asked.key) or not (self._store.models() or self._store.datasets())
         if progress.state == "unknown" and is_wanted:
             self._submit(asked)
             progress = self._jobs.progress(asked.key)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from engine import intake_records, serial
-from engine.errors import BadInput
 from engine.intake_records import IntakeReport
 from engine.records import ModelCard
 from engine.store import Store
@@ -15,25 +17,44 @@ from engine.told import DONE, FAILED, Told
 
 if TYPE_CHECKING:
     from engine.data.intake import Images
-    from engine.models.load import Declared
-
-SMALLEST, LARGEST = 8, 1024
-"""Pixels of an input's side."""
-WHITES: Final = {"1": 1, "255": 255}
 
 
 def add_model(options: argparse.Namespace) -> Told:
     """Add a model and make its intake report; a model that fails a check is stored, and said to fail."""
     from engine.data import intake
-    from engine.models import load
+    from engine.models import load, written
 
     store = Store(options.store)
     classes = intake.read_classes(options.classes)
-    submission = load.Submission(options.name, options.architecture, options.weights, classes, _declared(options))
+    submission = load.Submission(
+        options.name, options.architecture, options.weights, classes, written.declared(options)
+    )
     added = load.add(store, submission)
     report = _report(store, options.name, options.data)
     text = "\n".join((_sentence(added.card), *added.notes, *intake_records.lines(report)))
     return Told(text, dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)})
+
+
+def _weights(options: argparse.Namespace) -> AbstractContextManager[Path]:
+    """The weights file, fetched first where the word `hub` stands in its place."""
+    from engine.models import hub
+
+    if str(options.weights) != hub.WORD:
+        return nullcontext(options.weights)
+    return hub.fetched(options.architecture, _tell)
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def architectures(options: argparse.Namespace) -> Told:
+    """Survey torchvision's classifiers."""
+    from engine.models import survey
+
+    rows = [survey.row(name) for name in options.only or survey.names()]
+    return Told(survey.markdown(rows), {"architectures": [dataclasses.asdict(row) for row in rows]})
 
 
 def check_model(options: argparse.Namespace) -> Told:
@@ -61,11 +82,12 @@ def add_data(options: argparse.Namespace) -> Told:
 def _images(options: argparse.Namespace, classes: tuple[str, ...] | None) -> tuple[Images, str]:
     """The labelled images that the options name, and what kind of source they come from."""
     from engine.data import intake
+    from engine.models import written
 
     if options.npz:
         found = intake.read_npz(options.npz)
         return (found if classes is None else intake.with_classes(found, classes)), "npz"
-    return intake.read_folder(options.folder, classes, size=_size(options.size)), "folder"
+    return intake.read_folder(options.folder, classes, size=written.size(options.size)), "folder"
 
 
 def _report(store: Store, model: str, data: str) -> IntakeReport:
@@ -88,45 +110,3 @@ def _sentence(card: ModelCard) -> str:
     resized = "" if card.resize is None else f"shortest side {card.resize}, "
     taken = f"{resized}centre {cut}, {card.order.upper() if card.channels == 3 else 'grey'}"
     return f"Added {card.name}: {card.architecture}, {size}; takes {taken}."
-
-
-def _declared(options: argparse.Namespace) -> Declared:
-    from engine.models.load import Declared
-
-    return Declared(
-        mean=_numbers("--mean", options.mean),
-        std=_numbers("--std", options.std),
-        size=_size(options.size),
-        resize=options.resize,
-        order=options.channels,
-        brightest=WHITES[options.range],
-        accuracy=_share(options.accuracy),
-    )
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    try:
-        return tuple(float(part) for part in text.replace(",", " ").split()) if text else None
-    except ValueError as error:
-        raise BadInput(f"{option} must be numbers such as 0.485,0.456,0.406, got '{text}'.") from error
-
-
-def _share(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise BadInput(f"--accuracy must lie between 0 and 1, got '{text[:80]}'.")
-    return share
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if not all(part.isdigit() and SMALLEST <= int(part) <= LARGEST for part in parts) or len(parts) > 2:
-        raise BadInput(f"--size must be pixels such as 224 or 224x224, {SMALLEST} to {LARGEST}, got '{text}'.")
-    return int(parts[0]), int(parts[-1])

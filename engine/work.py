@@ -15,119 +15,28 @@ from engine.audit.paces import Pace
 from engine.certificate_parts import PARTS
 from engine.errors import BadInput, StoreError, UnknownName
 from engine.feature_records import Responses, Synthesis
+from engine.inbox import DataTask, ModelTask, Taken
 from engine.intake_records import IntakeReport
 from engine.jobs.notes import Notes, Report
-from engine.proof_records import Direction, MapSet, Proof
+from engine.proof_records import Proof
 from engine.records import Certificates, DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, RosterRequest
+from engine.requests import (
+    CertificatePart,
+    CredibilityRequest,
+    FeatureRequest,
+    Nothing,
+    PaceRequest,
+    Place,
+    ProofRequest,
+    Request,
+    ResponsesRequest,
+    ShardRequest,
+)
 from engine.restoration_records import STUDIES, FooledRequest, GroupProofRequest
 from engine.store import Dataset, Store
 
 if TYPE_CHECKING:
     from engine.models.bundle import ModelBundle
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A model and a data set, by name."""
-
-    model: str
-    data: str
-
-
-@dataclass(frozen=True, slots=True)
-class CertificatePart:
-    """One part of the certificate of a stored examination."""
-
-    examination: str
-    """Its key."""
-    part: str
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureRequest:
-    """One feature map of a model, and the stored gallery that holds its top patches."""
-
-    model: str
-    data: str
-    layer: str
-    channel: int
-    gallery: str
-    """Key of the gallery."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResponsesRequest:
-    """How the images of a stored examination answer to its attack at other strengths."""
-
-    examination: str
-    """Its key."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProofRequest:
-    """Which maps of a stored examination's runs to put where."""
-
-    examination: str
-    """Its key."""
-    chosen: MapSet
-    direction: Direction
-
-
-@dataclass(frozen=True, slots=True)
-class CredibilityRequest:
-    """A model, the images it is attacked on, and the model whose adversarial images are transferred to it."""
-
-    model: str
-    data: str
-    samples: tuple[str, ...]
-    epsilon: str
-    """Budget, for example `8/255`."""
-    reference: str
-    """Name of a stored model, or empty for none."""
-    reference_key: str
-    """All that a result depends on in the reference."""
-
-
-@dataclass(frozen=True, slots=True)
-class PaceRequest:
-    """What an audit is going to compute: a model on the images of a data set, scored by a method."""
-
-    model: str
-    data: str
-    method: str
-    """Or `none`."""
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """The request of a task that needs none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRequest:
-    """One block of images of an audit run under one condition."""
-
-    run: str
-    condition: str
-    """Name of the condition's folder."""
-    block: int
-
-
-Request = (
-    RosterRequest
-    | ExaminationRequest
-    | CertificatePart
-    | Place
-    | FeatureRequest
-    | ResponsesRequest
-    | ProofRequest
-    | FooledRequest
-    | GroupProofRequest
-    | CredibilityRequest
-    | PaceRequest
-    | Nothing
-    | ShardRequest
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +250,25 @@ def _intake(inputs: Inputs, request: Place) -> None:
         inputs.store.records.write("intake", inputs.key, found)
 
 
+def _take_model(inputs: Inputs, request: ModelTask) -> None:
+    from engine import taking
+
+    inputs.report(0, 0, "Adding a model")
+    _taken(inputs, taking.model(inputs.store, request))
+
+
+def _take_data(inputs: Inputs, request: DataTask) -> None:
+    from engine import taking
+
+    inputs.report(0, 0, "Adding a data set")
+    _taken(inputs, taking.data(inputs.store, request))
+
+
+def _taken(inputs: Inputs, found: Taken) -> None:
+    if not inputs.store.records.has("taken", inputs.key):
+        inputs.store.records.write("taken", inputs.key, found)
+
+
 def _demo(inputs: Inputs, request: Nothing) -> None:  # noqa: ARG001 (every computation is called the same way)
     from engine import demo
 
@@ -377,6 +305,8 @@ KINDS: Final[dict[str, Kind]] = {
     "credibility": Kind(CredibilityRequest, _credibility),
     "pace": Kind(PaceRequest, _pace),
     "intake": Kind(Place, _intake),
+    "take-model": Kind(ModelTask, _take_model),
+    "take-data": Kind(DataTask, _take_data),
     "demo": Kind(Nothing, _demo),
     "shard": Kind(ShardRequest, _shard),
 }

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine import certificate_parts, keys, serial, work
+from engine import certificate_parts, keys, loaded, serial, work
 from engine.auditor import A_MOMENT, MEMORY, Auditor
 from engine.certificate_parts import PARTS
 from engine.errors import BadInput, BadSetting, EngineError, UnknownName
@@ -520,14 +520,14 @@ def test_a_worker_that_does_not_see_the_store_says_so(tmp_path):
 
 
 def test_a_worker_keeps_the_networks_it_used_last(store):
-    names = [f"model-{k}" for k in range(work.BUNDLES + 1)]
+    names = [f"model-{k}" for k in range(loaded.MOST + 1)]
     for name in names:
         store.add_model(replace(fakes.MODELS[0], name=name), b"w")
     for step, name in enumerate([*names[:4], names[0], names[4], names[0], names[1]]):
         task = work.task("roster", keys.content_key(step), replace(CLASS, model=name))
         fake_work.perform(task, str(store.root))
-    loaded = [call.removeprefix("bundle ") for call in calls(store) if call.startswith("bundle")]
-    assert loaded == [*names, names[1]], "the one not used for longest had to go"
+    found = [call.removeprefix("bundle ") for call in calls(store) if call.startswith("bundle")]
+    assert found == [*names, names[1]], "the one not used for longest had to go"
 
 
 def test_loading_is_reported_only_when_it_happens(store, monkeypatch):

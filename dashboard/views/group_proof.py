@@ -130,4 +130,5 @@ def _text(study: group_proof.Study) -> list[Component]:
 def _table(table: group_proof.Table) -> Component:
     rows = [html.Tr([html.Th(first, scope="row"), *(html.Td(cell) for cell in cells)]) for first, *cells in table.rows]
     whole = html.Table([html.Caption(table.title, className="sr-only"), tables.head(table.heads), html.Tbody(rows)])
-    return html.Div(whole, className="table-scroll wrapped proof-table")
+    scrolled = {"tabIndex": 0, "role": "region", **aria(label=table.title)}
+    return html.Div(whole, className="table-scroll wrapped proof-table", **scrolled)

@@ -14,6 +14,7 @@ from engine.audit.credibility import Credibility
 from engine.audit.paces import Pace
 from engine.errors import StoreError
 from engine.feature_records import Responses, Synthesis
+from engine.inbox import Taken
 from engine.intake_records import IntakeReport
 from engine.proof_records import Proof
 from engine.records import Certificates, Examination, Gallery, Roster
@@ -31,6 +32,7 @@ KINDS: dict[str, type] = {
     "credibility": Credibility,
     "proof": Proof,
     "intake": IntakeReport,
+    "taken": Taken,
     **STUDIES,
     "pace": Pace,
 }

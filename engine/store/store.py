@@ -24,6 +24,8 @@ MARKER: Final = "faultline.json"
 FOREIGN_ALLOWED: Final = {"lost+found"}
 """What an empty folder may hold: the root of a freshly made file system has this one."""
 WEIGHTS: Final = "weights.safetensors"
+RETIRED: Final = "retired"
+"""Name of the empty file that marks what is out of the menus; the card and its hash stay as they are."""
 Card = TypeVar("Card", ModelCard, DatasetCard)
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,20 @@ class Store:
             self._require_whole(folder, ("labels.npy", "names.json", "hashes.npy"), DatasetCard)
             held = self._datasets[name] = Dataset(card, folder)
         return held
+
+    def is_retired(self, shelf: str, name: str) -> bool:
+        """Tell whether a model (shelf `models`) or data set (`data`) was taken out of the menus."""
+        return (self.root / shelf / name / RETIRED).exists()
+
+    def retire(self, shelf: str, name: str, *, retired: bool) -> None:
+        """Take a model or data set out of the menus, or back into them; raises UnknownName, StoreError."""
+        self._require_known("model" if shelf == "models" else "data set", shelf, name)
+        mark = self.root / shelf / name / RETIRED
+        with durable.disk_errors("retiring" if retired else "taking back"):
+            if retired:
+                durable.write_file(mark, b"")
+            else:
+                mark.unlink(missing_ok=True)
 
     def add_model(self, card: ModelCard, weights: Path | bytes) -> None:
         """Add a model. The same one again changes nothing; raises BadInput for another one of that name."""

@@ -1,0 +1,75 @@
+"""The desk: models and data sets come in from the inbox, and leave the menus when they are retired."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, final
+
+from engine import keys, work
+from engine.inbox import DataOrder, DataTask, Entry, Inbox, ModelOrder, ModelTask, Taken
+from engine.jobs import Jobs
+from engine.records import Answer, DatasetCard, ModelCard
+from engine.store import Store
+
+PATIENCE: Final = 0.15
+"""Seconds to wait after handing work in, so that quick work needs no second look."""
+Order = Literal["take-model", "take-data"]
+DOING: Final[dict[Order, str]] = {"take-model": "adding a model", "take-data": "adding a data set"}
+
+
+@final
+class Desk:
+    """What a store holds and what could be added to it."""
+
+    def __init__(self, store: Store, jobs: Jobs, inbox: Inbox) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._inbox = inbox
+
+    def models(self, *, retired: bool = False) -> tuple[ModelCard, ...]:
+        """Return the cards of all models that are in use, or of those that are retired."""
+        return tuple(card for card in self._store.models() if self._store.is_retired("models", card.name) is retired)
+
+    def datasets(self, *, retired: bool = False) -> tuple[DatasetCard, ...]:
+        """Return the cards of all data sets that are in use, or of those that are retired."""
+        return tuple(card for card in self._store.datasets() if self._store.is_retired("data", card.name) is retired)
+
+    def retire(self, shelf: Literal["models", "data"], name: str, *, retired: bool = True) -> None:
+        """Take a model or data set out of the menus, or back into them; nothing is deleted. Raises UnknownName, StoreError."""
+        self._store.retire(shelf, name, retired=retired)
+
+    @property
+    def has_inbox(self) -> bool:
+        """Whether the administrator has set a folder to add from."""
+        return self._inbox.is_set
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return what lies in the inbox; nothing where none is set. Raises StoreError."""
+        return self._inbox.entries()
+
+    def take_model(self, order: ModelOrder) -> Answer[Taken]:
+        """Add a model; raises UnknownName and BadInput for files that are not there. The rest fails with its reason."""
+        return self._take("take-model", self._inbox.model(order))
+
+    def take_data(self, order: DataOrder) -> Answer[Taken]:
+        """Add a data set; raises and fails as `take_model`."""
+        return self._take("take-data", self._inbox.data(order))
+
+    def forget(self, order: ModelOrder | DataOrder) -> None:
+        """Let an order that failed be tried again."""
+        self._jobs.forgive(
+            self._key(self._inbox.model(order) if isinstance(order, ModelOrder) else self._inbox.data(order))
+        )
+
+    def _take(self, kind: Order, task: ModelTask | DataTask) -> Answer[Taken]:
+        key = self._key(task)
+        if not self._store.records.has("taken", key):
+            if self._jobs.submit(work.task(kind, key, task), priority="interactive", doing=DOING[kind]):
+                self._jobs.wait(key, PATIENCE)
+            if not self._store.records.has("taken", key):
+                progress = self._jobs.progress(key)
+                state: Literal["failed", "working"] = "failed" if progress.state == "failed" else "working"
+                return Answer(state, None, progress.done, progress.total, progress.message)
+        return Answer("ready", self._store.records.read("taken", key, Taken))
+
+    def _key(self, task: ModelTask | DataTask) -> str:
+        return keys.content_key("taken", task, keys.FORMAT)

@@ -1,0 +1,168 @@
+"""The inbox: a folder on the server from which models and data sets are added by id, never by a path of the browser's."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, final
+
+from engine import keys
+from engine.errors import BadInput, StoreError, UnknownName
+
+EntryKind = Literal["weights", "npz", "folder", "classes"]
+SUFFIXES: Final[dict[str, EntryKind]] = {
+    ".safetensors": "weights",
+    ".pt": "weights",
+    ".pth": "weights",
+    ".bin": "weights",
+    ".npz": "npz",
+    ".txt": "classes",
+}
+"""What a file is offered as; what it really is, its content decides when it is added."""
+MOST: Final = 500
+"""Entries that are listed."""
+KEY_WIDTH: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file or folder that lies in the inbox."""
+
+    key: str
+    """Changes with name, size and time: what was looked at is what is added."""
+    name: str
+    kind: EntryKind
+    bytes: int
+    """Of a file; 0 for a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOrder:
+    """A model to add; the texts are written as the options of `model add`."""
+
+    entry: str
+    """Key of the weights."""
+    name: str
+    architecture: str
+    classes: str
+    """Key of a text file with one class name per line, or `data:NAME` for those of a stored data set."""
+    mean: str | None = None
+    std: str | None = None
+    size: str | None = None
+    resize: int | None = None
+    channels: str = "rgb"
+    range: str = "1"
+    accuracy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataOrder:
+    """A data set to add; the texts are written as the options of `data add`."""
+
+    entry: str
+    """Key of an npz file or a folder of folders."""
+    name: str
+    classes: str | None = None
+    """As in `ModelOrder`; None where the source names them."""
+    size: str | None = None
+    epsilon: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTask:
+    """A model order with the files it names, as a worker gets it."""
+
+    order: ModelOrder
+    weights: str
+    classes: str | None
+    """Path of the class names, or None where a data set has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataTask:
+    """A data order with the files it names, as a worker gets it."""
+
+    order: DataOrder
+    kind: EntryKind
+    source: str
+    classes: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was added."""
+
+    name: str
+    notes: tuple[str, ...]
+    """What was done on the way, and what an auditor should know of it."""
+
+
+@final
+class Inbox:
+    """The files and folders of one folder; hidden ones and links are left alone."""
+
+    def __init__(self, root: Path | None) -> None:
+        """root: the folder, or None where the administrator has not set one; raises StoreError for one that is not there."""
+        if root is not None and not root.is_dir():
+            raise StoreError("The inbox is not a folder; make it, or start without one.")
+        self._root = root.resolve() if root else None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the administrator has set an inbox."""
+        return self._root is not None
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return what can be added, by name; raises StoreError where the folder cannot be read."""
+        return tuple(sorted((entry for entry, _ in self._found()), key=lambda one: one.name.casefold()))[:MOST]
+
+    def path(self, key: str, kinds: tuple[EntryKind, ...]) -> tuple[Path, EntryKind]:
+        """Return where an entry lies and what it is; raises UnknownName, BadInput for another kind."""
+        for entry, path in self._found():
+            if entry.key == key:
+                if entry.kind not in kinds:
+                    raise BadInput(f"'{entry.name[:80]}' is {entry.kind}; what is needed is {' or '.join(kinds)}.")
+                return path, entry.kind
+        raise UnknownName("entry of the inbox", key, [entry.name for entry, _ in self._found()])
+
+    def model(self, order: ModelOrder) -> ModelTask:
+        """Return an order with its files; raises UnknownName, BadInput."""
+        weights, _ = self.path(order.entry, ("weights",))
+        return ModelTask(order, str(weights), self._classes(order.classes))
+
+    def data(self, order: DataOrder) -> DataTask:
+        """Return an order with its files; raises UnknownName, BadInput."""
+        source, kind = self.path(order.entry, ("npz", "folder"))
+        return DataTask(order, kind, str(source), self._classes(order.classes) if order.classes else None)
+
+    def _classes(self, named: str) -> str | None:
+        return None if named.startswith("data:") else str(self.path(named, ("classes",))[0])
+
+    def _found(self) -> Iterator[tuple[Entry, Path]]:
+        if self._root is None:
+            return
+        try:
+            paths = [path for path in self._root.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise StoreError(f"The inbox cannot be read: {error.strerror}.") from error
+        for path in paths:
+            entry = _entry(path)
+            if entry is not None:
+                yield entry, path
+
+
+def _entry(path: Path) -> Entry | None:
+    """Return what lies there; None for a link, a device, something that vanished, or a file of another kind."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    is_folder = stat.S_ISDIR(status.st_mode)
+    kind: EntryKind | None = "folder" if is_folder else SUFFIXES.get(path.suffix.lower())
+    if kind is None or not (is_folder or stat.S_ISREG(status.st_mode)):
+        return None
+    size = 0 if is_folder else status.st_size
+    key = keys.content_key("inbox", path.name, size, status.st_mtime_ns)[:KEY_WIDTH]
+    return Entry(key, path.name, kind, size)

@@ -1,0 +1,167 @@
+"""The desk: what lies in the inbox is added by id, what cannot be added says why, what is retired leaves the menus."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from engine import Auditor, BadInput, DataOrder, ModelOrder, StoreError, UnknownName, demo
+from engine.desk import Desk
+from engine.inbox import Inbox
+from engine.store import Store
+from tests import audits
+
+
+class Workers(audits.Inline):
+    """Workers that note what fails, as the real ones do."""
+
+    def submit(self, task, *, priority, doing):
+        try:
+            return super().submit(task, priority=priority, doing=doing)
+        except (BadInput, UnknownName) as error:
+            self.failures[task["key"]] = str(error)
+            return True
+
+    def is_unfinished(self, key):
+        return key in self.failures
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    shutil.copyfile(demo.weights(demo.MODELS[0]), folder / "net.safetensors")
+    (folder / "names.txt").write_text("\n".join(demo.CLASSES) + "\n")
+    found = audits.some_digits()
+    np.savez(folder / "digits.npz", x=found.x, y=found.y)
+    (folder / "notes.md").write_text("not offered")
+    (folder / ".hidden.npz").write_bytes(b"x")
+    (folder / "link.npz").symlink_to("/etc/hostname")
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path, inbox):
+    store = Store(tmp_path / "store")
+    return Desk(store, Workers(store.root), Inbox(inbox))
+
+
+def entry(desk, name):
+    return next(one.key for one in desk.entries() if one.name == name)
+
+
+def order(desk, **changes):
+    wanted = {"entry": entry(desk, "net.safetensors"), "name": "mine", "architecture": demo.ARCHITECTURE,
+              "classes": entry(desk, "names.txt")}  # fmt: skip
+    return ModelOrder(**{**wanted, **changes})
+
+
+def test_only_plain_files_and_folders_of_known_kinds_are_offered(desk, inbox):
+    (inbox / "pictures").mkdir()
+    assert {one.name: one.kind for one in desk.entries()} == {
+        "digits.npz": "npz", "names.txt": "classes", "net.safetensors": "weights", "pictures": "folder"
+    }  # fmt: skip
+
+
+def test_a_model_is_added_by_its_id_and_stands_in_the_menus(desk):
+    answer = desk.take_model(order(desk))
+    assert answer.state == "ready"
+    (card,) = desk.models()
+    assert (card.name, card.architecture, card.classes) == ("mine", demo.ARCHITECTURE, demo.CLASSES)
+    assert desk.take_model(order(desk)).value == answer.value
+
+
+def test_a_data_set_lends_its_class_names_to_a_model(desk):
+    data = DataOrder(entry(desk, "digits.npz"), "digits", classes=entry(desk, "names.txt"), epsilon="8/255")
+    assert desk.take_data(data).state == "ready"
+    assert desk.datasets()[0].epsilon == "8/255"
+    assert desk.take_model(order(desk, classes="data:digits")).state == "ready"
+    assert desk.models()[0].classes == demo.CLASSES
+
+
+def test_a_folder_of_folders_becomes_a_data_set(desk, inbox):
+    from PIL import Image
+
+    for label in ("cat", "dog"):
+        (inbox / "pictures" / label).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8, 3), len(label), np.uint8)).save(inbox / "pictures" / label / "a.png")
+    assert desk.take_data(DataOrder(entry(desk, "pictures"), "pets")).state == "ready"
+    assert desk.datasets()[0].classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [({"architecture": "nothing"}, "nothing"), ({"name": "../x"}, "cannot name"), ({"mean": "a,b"}, "--mean"),
+     ({"channels": "xyz"}, "--channels"), ({"classes": "data:gone"}, "gone")],
+)  # fmt: skip
+def test_an_order_that_cannot_be_done_says_why_and_stores_nothing(desk, changes, text):
+    answer = desk.take_model(order(desk, **changes))
+    assert answer.state == "failed"
+    assert text in answer.message
+    assert desk.models() == ()
+
+
+def test_a_failed_order_can_be_given_again_once_the_cause_is_gone(desk):
+    again = order(desk, classes="data:digits")
+    assert desk.take_model(again).state == "failed"
+    desk.take_data(DataOrder(entry(desk, "digits.npz"), "digits", classes=entry(desk, "names.txt")))
+    desk.forget(again)
+    assert desk.take_model(again).state == "ready"
+
+
+def test_an_id_that_is_not_there_or_is_of_another_kind_is_refused(desk):
+    with pytest.raises(UnknownName):
+        desk.take_model(order(desk, entry="../../etc/passwd"))
+    with pytest.raises(BadInput, match="is npz; what is needed is weights"):
+        desk.take_model(order(desk, entry=entry(desk, "digits.npz")))
+
+
+def test_a_file_that_changed_since_it_was_shown_is_no_longer_that_entry(desk, inbox):
+    old = order(desk)
+    (inbox / "net.safetensors").write_bytes(b"something else")
+    with pytest.raises(UnknownName):
+        desk.take_model(old)
+    answer = desk.take_model(order(desk))
+    assert answer.state == "failed"
+    assert desk.models() == ()
+
+
+def test_what_is_retired_leaves_the_menus_and_comes_back_unchanged(desk):
+    desk.take_model(order(desk))
+    before = desk.models()
+    desk.retire("models", "mine")
+    assert desk.models() == ()
+    assert desk.models(retired=True) == before
+    desk.retire("models", "mine", retired=False)
+    assert desk.models() == before
+    with pytest.raises(UnknownName):
+        desk.retire("data", "nothing")
+
+
+def test_a_store_whose_models_are_all_retired_does_not_get_the_demo(tmp_path):
+    store = audits.fill(tmp_path / "store")
+    for name in demo.MODELS:
+        store.retire("models", name, retired=True)
+    store.retire("data", "digits", retired=True)
+    auditor = Auditor(store, Workers(store.root))
+    assert auditor.models() == ()
+    assert auditor.install_demo().state == "ready"
+
+
+def test_without_an_inbox_there_is_nothing_to_add(tmp_path):
+    store = Store(tmp_path / "store")
+    desk = Desk(store, Workers(store.root), Inbox(None))
+    assert not desk.has_inbox
+    assert desk.entries() == ()
+    with pytest.raises(StoreError, match="not a folder"):
+        Inbox(tmp_path / "gone")
+
+
+def test_the_weights_in_the_store_are_those_of_the_inbox(desk, inbox):
+    desk.take_model(order(desk))
+    stored, given = (load_file(path) for path in (desk._store.weights("mine"), inbox / "net.safetensors"))
+    assert stored.keys() == given.keys()
+    assert all((stored[name] == given[name]).all() for name in given)
