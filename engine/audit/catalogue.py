@@ -7,7 +7,9 @@ whenever a run is taken up. Workers never touch it.
 from __future__ import annotations
 
 import datetime
+import errno
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,8 +19,11 @@ from typing import Final, final
 
 from engine import keys
 from engine.errors import StoreError
+from engine.store import durable
 
 FILE: Final = "catalogue.sqlite"
+ROOM: Final = 256 * 1024
+"""Bytes free below which a failure is laid to the full disk: SQLite's log grows by up to 64 KiB at once."""
 PATIENCE: Final = 30.0
 """Seconds to wait for another process that is writing."""
 TABLES: Final = """
@@ -136,9 +141,14 @@ class Catalogue:
                 database.close()
         except sqlite3.Error as error:
             raise StoreError(
-                f"The catalogue {FILE} cannot be used ({error}). Nothing that was stored before is lost; if it is "
+                f"The catalogue {FILE} cannot be used ({self._reason(error)}). Nothing that was stored before is lost; if it is "
                 "damaged, move it away: runs are read from their files again, only the log begins anew."
             ) from error
+
+    def _reason(self, error: sqlite3.Error) -> str:
+        """SQLite calls a disk without room for its log an input/output error."""
+        is_full = shutil.disk_usage(self._path.parent).free < ROOM
+        return durable.REASONS[errno.ENOSPC] if is_full else str(error)
 
 
 def _insert(database: sqlite3.Connection, run: str, entries: Iterable[Entry]) -> None:

@@ -285,8 +285,8 @@ class _Driver:
         try:
             self.catalogue.log(self.run.id, "interrupted", message)
             return self._left("interrupted", message)
-        except EngineError:
-            log.exception("The interruption could not be noted; the files of the run tell it as well.")
+        except EngineError as error:
+            log.warning("The interruption could not be noted; the files of the run tell it as well. %s", error)
             return self._made("interrupted", message)
 
     def _left(self, state: Ending, message: str) -> State:

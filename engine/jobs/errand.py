@@ -13,6 +13,8 @@ from engine.jobs.notes import Note, Notes
 Perform = Callable[[dict[str, Any], str], str]
 """From a task and the store's folder to a token: a module-level function, loaded from the worker's own installation."""
 log = logging.getLogger(__name__)
+# Dask writes a trace of its own for every piece of work that raises; whoever handed it in tells the failure, once.
+logging.getLogger("distributed.worker").addFilter(lambda record: not str(record.msg).startswith("Compute Failed"))
 
 
 def run(perform: Perform, task: dict[str, Any], store_root: str) -> str:

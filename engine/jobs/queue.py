@@ -202,8 +202,12 @@ class Jobs:
         from distributed import KilledWorker
 
         if not isinstance(error, KilledWorker):
+            if isinstance(error, EngineError):
+                log.warning("Work %s could not be run: %s", ticket.key, error)
+                self._fail(ticket, str(error))
+                return
             log.error("Work %s could not be run", ticket.key, exc_info=error)
-            self._fail(ticket, str(error)) if isinstance(error, EngineError) else self._fail_internally(ticket)
+            self._fail_internally(ticket)
             return
         starts = self._notes.starts(ticket.key)
         if starts <= error.allowed_failures:
@@ -229,8 +233,8 @@ class Jobs:
             self._failures = {**young, ticket.key: (now, message)}
         try:
             self._notes.write(ticket.key, Note("failed", message=message))
-        except StoreError:
-            log.exception("The failure of %s could not be noted", ticket.key)
+        except StoreError as error:
+            log.warning("The failure of %s could not be noted: %s", ticket.key, error)
         self._drop(ticket)
 
     def _failure(self, key: str) -> str | None:
