@@ -14,6 +14,7 @@ from engine.errors import BadInput, UnknownName
 from engine.fooled import Fooled
 from engine.models.bundle import ModelBundle
 from engine.proof_records import Direction, Effect, MapSet
+from engine.statistics import Estimate
 from engine.tracing import PerMap, Trace
 
 HELD = 256 * 2**20
@@ -165,14 +166,26 @@ def stacked(parts: list[Tried]) -> Tried:
 
 
 def effect(recovered: Tensor, flipped: Tensor) -> Effect:
-    """Return means over (draws, images) with 95 % intervals: bootstrap over images, Wilson over trials."""
+    """Return means over (draws, images) with 95 % intervals: of the margin by bootstrap over images, of labels as `share`."""
     per_image = recovered.mean(dim=0).double().cpu().numpy()
     low = high = None
     if len(per_image) > 1:
         spread = statistics.mean(per_image)
         low, high = spread.low, spread.high
-    shares = statistics.proportion(flipped.flatten().cpu().numpy())
+    shares = share(flipped)
     return Effect(flipped.numel(), float(per_image.mean()), low, high, shares.value, shares.low, shares.high)
+
+
+def share(hits: Tensor) -> Estimate:
+    """Return the share of (draws, images) bool that is true: Wilson over trials, or bootstrap over images where wider.
+
+    Draws of one image are alike, so trials alone would promise too much; images alone promise too much where none is hit.
+    """
+    found = statistics.proportion(hits.flatten().cpu().numpy())
+    if len(hits) == 1 or hits.shape[1] == 1:
+        return found
+    spread = statistics.mean(hits.double().mean(dim=0).cpu().numpy())
+    return Estimate(found.value, min(found.low, spread.low), max(found.high, spread.high), found.n)
 
 
 def ranks(bundle: ModelBundle, scores: PerMap) -> Tensor:

@@ -61,7 +61,7 @@ class Effect:
     """Share of trials that give the class aimed at."""
     flipped_low: float
     flipped_high: float
-    """95 % Wilson interval."""
+    """95 % interval: Wilson over trials, or bootstrap over images where several trials of an image make that the wider one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,16 @@ def test_a_defence_is_tried_on_images_it_was_not_found_on(digits, request_, monk
     assert hint.shared.chosen.count == sum(len(one) for one in hint.shared.chosen.channels)
 
 
+def test_draws_of_one_image_do_not_pass_for_independent_trials():
+    """Two of ten images are always hit: twenty draws of each tell no more than one."""
+    hits = torch.zeros(20, 10, dtype=torch.bool)
+    hits[:, :2] = True
+    many, alone = exchanges.share(hits), exchanges.share(hits[:1])
+    assert many.value == alone.value == 0.2
+    assert many.high - many.low > 0.4
+    assert exchanges.share(torch.zeros(20, 10, dtype=torch.bool)).high > 0.01, "none of 200 is not none ever"
+
+
 def test_images_that_resist_are_left_out_and_counted(digits):
     samples = digits[1].keys_of(3)[:4]
     weak = FooledRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=3", samples)

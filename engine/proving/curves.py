@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine import causal, exchanges, statistics
+from engine import causal, exchanges
 from engine import fooled as fooled_images
 from engine.datapaths import choosing
 from engine.errors import BadInput
@@ -25,7 +25,6 @@ from engine.restoration_records import (
     SiteEffect,
     SiteProfile,
 )
-from engine.statistics import Estimate
 from engine.store.dataset import Dataset
 from engine.tracing import PerMap
 
@@ -138,11 +137,7 @@ class _Drawing:
         found = causal.other_images(self.pairs, choices)
         line = self._told("another image", [tried for tried, _ in found], self.fooled.true)
         hits = torch.stack([tried.labels == labels for tried, labels in found], dim=1)
-        return CurveLine(line.name, line.effects, tuple(_share(hits[k]) for k in range(len(self.counts))))
-
-
-def _share(hits: Tensor) -> Estimate:
-    return statistics.proportion(hits.flatten().cpu().numpy())
+        return CurveLine(line.name, line.effects, tuple(exchanges.share(hits[k]) for k in range(len(self.counts))))
 
 
 def _of_site(pairs: Exchanges, flow: PerMap, number: int) -> SiteEffect:
