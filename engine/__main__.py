@@ -57,6 +57,12 @@ def _model_check(options: argparse.Namespace) -> Told:
     return intake_commands.check_model(options)
 
 
+def _architectures(options: argparse.Namespace) -> Told:
+    from engine import intake_commands
+
+    return intake_commands.architectures(options)
+
+
 def _data_add(options: argparse.Namespace) -> Told:
     from engine import intake_commands
 
@@ -152,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     model = commands.add_parser("model", help="Add and check models.").add_subparsers(required=True, metavar="add|check")
     intake_options.add_model(_command(model, "add", _model_add, "Add the weights of a registered architecture."))
     intake_options.add_check(_command(model, "check", _model_check, "Check a stored model: the intake report."))
+    survey = "Torchvision's classifiers: how many sites and maps each has, or why it is refused."
+    intake_options.add_architectures(_command(commands, "architectures", _architectures, survey))
     data = commands.add_parser("data", help="Add a data set.").add_subparsers(required=True, metavar="add")
     intake_options.add_data(_command(data, "add", _data_add, "Add labelled images."))
     _examine_options(_command(commands, "examine", _examine, "Examine one pair: JSON, arrays and certificate."))

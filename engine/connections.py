@@ -170,14 +170,14 @@ def _blank(bundle: ModelBundle, way: Way) -> Tensor:
 
 def _add_way(matrix: Tensor, way: Way, change: Tensor, gradient: Tensor) -> None:
     """Add one path's contributions to the (target channels, source channels) matrix of its link."""
-    sources = matrix.shape[1]
+    sources = torch.tensor(way.sources, device=matrix.device)
+    entering = (sources >= 0).nonzero()[:, 0]
     if isinstance(way.module, nn.Conv2d):
         part = _convolution(way.module, change, gradient)
-        matrix[way.target_offset : way.target_offset + len(part)] += part
+        matrix[way.target_offset : way.target_offset + len(part)].index_add_(1, sources[entering], part[:, entering])
         return
-    added = (gradient * change).sum(dim=(0, 2, 3))[way.entrance_offset : way.entrance_offset + sources]
-    index = torch.arange(len(added), device=matrix.device)
-    matrix[index + way.target_offset, index] += added
+    added = (gradient * change).sum(dim=(0, 2, 3))
+    matrix.index_put_((entering + way.target_offset, sources[entering]), added[entering], accumulate=True)
 
 
 def _convolution(module: nn.Conv2d, change: Tensor, gradient: Tensor) -> Tensor:

@@ -26,10 +26,9 @@ def add_model(options: argparse.Namespace) -> Told:
 
     store = Store(options.store)
     classes = intake.read_classes(options.classes)
-    submission = load.Submission(
-        options.name, options.architecture, options.weights, classes, written.declared(options)
-    )
-    added = load.add(store, submission)
+    with _weights(options) as file:
+        declared = written.declared(options)
+        added = load.add(store, load.Submission(options.name, options.architecture, file, classes, declared))
     report = _report(store, options.name, options.data)
     text = "\n".join((_sentence(added.card), *added.notes, *intake_records.lines(report)))
     return Told(text, dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)})

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
-
-HUB: Final = "hub"
-"""In the place of a weights file: those that the architecture's makers published, fetched from them."""
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +14,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--architecture",
         required=True,
         metavar="A",
-        help="A registered name such as cifar_resnet20, one of torchvision's classifiers such as mobilenet_v2.",
+        help="A registered name: cifar_resnet20, mobilenet_v2 and all of torchvision's, timm/NAME, plugin/NAME.",
     )
-    weights = "A safetensors file, or a state_dict that torch.save wrote."
+    weights = (
+        "A safetensors file, or a state_dict that torch.save wrote; `hub` fetches those that torchvision published."
+    )
     parser.add_argument("--weights", type=Path, required=True, metavar="F", help=weights)
     parser.add_argument("--classes", type=Path, required=True, metavar="F", help="Text file, one class name per line.")
     parser.add_argument("--mean", help="Comma-separated mean of each channel that is subtracted.")
@@ -38,6 +36,11 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     _store(parser)
     parser.add_argument("--name", required=True, help="A model of the store.")
     parser.add_argument("--data", default="", metavar="D", help="Labelled data set of the store to check it on.")
+
+
+def add_architectures(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `architectures`."""
+    parser.add_argument("--only", nargs="+", metavar="A", help="Some of torchvision's names; all if not given.")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

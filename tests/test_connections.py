@@ -19,7 +19,7 @@ from engine.models import architectures, cifar, precision
 from engine.models import bundle as bundles
 from engine.models.bundle import ModelBundle
 from tests import toys
-from tests.test_sites import Gated
+from tests.test_sites import Gated, Shuffled, Sliced
 
 
 def explained(bundle, side, count=3):
@@ -48,6 +48,9 @@ NETWORKS = {
     "gated": lambda: (toys.bundle(toys.seeded(Gated())), 8),
     "mobilenet_v3": lambda: (toys.bundle(torchvision.models.mobilenet_v3_small(weights=None).eval(), 64), 64),
     "regnet_y": lambda: (toys.bundle(torchvision.models.regnet_y_400mf(weights=None).eval(), 64), 64),
+    "shuffled": lambda: (toys.bundle(toys.seeded(Shuffled()), 12), 12),
+    "sliced": lambda: (toys.bundle(toys.seeded(Sliced()), 12), 12),
+    "shufflenet": lambda: (toys.bundle(torchvision.models.shufflenet_v2_x0_5(weights=None).eval(), 64), 64),
     "densenet": lambda: (toys.bundle(torchvision.models.DenseNet(8, (2, 2), 8).eval(), 64), 64),
 }
 
@@ -60,11 +63,11 @@ def test_edges_into_a_map_add_up_to_what_arrives_there(name):
     assert max(errors.values()) <= 1e-5
 
 
-@pytest.mark.parametrize("network", [toys.Residual, Gated])
+@pytest.mark.parametrize("network", [toys.Residual, Gated, Shuffled, Sliced])
 def test_edges_equal_a_slow_loop_over_source_maps(network):
     """The oracle feeds one source map's change at a time through the module and multiplies by the gradient."""
-    bundle = toys.bundle(toys.seeded(network()))
-    images, starts, gradients = explained(bundle, 8)
+    bundle = toys.bundle(toys.seeded(network()), 12)
+    images, starts, gradients = explained(bundle, 12)
     fast = connections.between(bundle, images, starts, gradients).matrices
     bundle = precision.folded(bundle)
     change, next_taps = changes(bundle, images, starts), connections._next_taps(bundle)
@@ -74,11 +77,12 @@ def test_edges_equal_a_slow_loop_over_source_maps(network):
             for i in range(bundle.sites[source].channels):
                 whole = change[way.entrance]
                 alone = torch.zeros_like(whole)
-                alone[:, i + way.entrance_offset] = whole[:, i + way.entrance_offset]
+                rows = [row for row, channel in enumerate(way.sources) if channel == i]
+                alone[:, rows] = whole[:, rows]
                 if way.module is not None:
                     alone = way.module(alone) - way.module(torch.zeros_like(alone))
                 arrived = (alone * gradients[next_taps.get(way.exit, way.exit)]).sum((0, 2, 3))
-                start = way.target_offset - way.entrance_offset
+                start = way.target_offset
                 slow[start : start + len(arrived), i] += arrived
         assert torch.allclose(fast[source, target], slow, atol=1e-4 * float(slow.abs().max()))
 

@@ -135,21 +135,73 @@ def test_a_gated_map_is_the_map_it_was_and_its_gate_is_no_site():
 
 
 class Shuffled(nn.Module):
-    """Channels are split: what a convolution reads is half of a site."""
+    """A unit of ShuffleNet V2 (Ma et al. 2018, figure 3c): half passes by, both halves are joined and their maps interleaved."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.inner, self.outer = nn.Conv2d(3, 4, 3), nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)
+        self.stem, self.inner, self.outer = nn.Conv2d(3, 4, 3), nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(4, 5, 3)
+        self.linear = nn.Linear(5, 3)
 
     def forward(self, x):
         left, right = torch.relu(self.stem(x)).chunk(2, dim=1)
-        return self.outer(torch.relu(self.inner(left))).mean((2, 3)) + right.mean()
+        joined = torch.cat([left, torch.relu(self.inner(right))], dim=1)
+        batch, channels, height, width = joined.size()
+        shuffled = joined.view(batch, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+        return self.linear(torch.relu(self.outer(shuffled.view(batch, channels, height, width))).mean((2, 3)))
 
 
 class Sliced(Shuffled):
+    """A convolution reads some maps of a site, in another order."""
+
     def forward(self, x):
         x = torch.relu(self.stem(x))
-        return self.outer(torch.relu(self.inner(x[:, 1:3]))).mean((2, 3))
+        some = torch.cat([x[:, 3:4], x[:, 1:2]], dim=1)
+        return self.linear(
+            torch.relu(self.outer(torch.cat([some, torch.relu(self.inner(x[:, 1:3]))], dim=1))).mean((2, 3))
+        )
+
+
+def test_maps_that_are_only_moved_about_are_followed_one_by_one():
+    found = toys.bundle(toys.seeded(Shuffled()), side=16)
+    assert [(site.name, site.channels) for site in found.sites] == [
+        ("relu", 4),
+        ("relu#2", 2),
+        ("cat", 4),
+        ("relu#3", 5),
+    ]
+    ways = {(way.source, way.target): way for way in found.ways}
+    assert ways[0, 1].sources == (2, 3)
+    assert (ways[0, 2].sources, ways[0, 2].target_offset) == ((0, 1), 0)
+    assert (ways[1, 2].sources, ways[1, 2].target_offset) == ((0, 1), 2)
+    assert ways[2, 3].sources == (0, 2, 1, 3)
+
+
+class Mixed(Shuffled):
+    """Rows become maps: what a convolution reads is no map of the site."""
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return self.linear(torch.relu(self.outer(x.transpose(1, 2)[:, :4])).mean((2, 3)))
+
+
+class Folded(Shuffled):
+    """Neighbouring positions become maps of their own, the number of maps stays by chance."""
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        folded = x.reshape(x.shape[0], 4, x.shape[3], x.shape[2]).transpose(2, 3)
+        return self.linear(torch.relu(self.outer(folded)).mean((2, 3)))
+
+
+class Normalised(Shuffled):
+    """Layer normalisation between two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, 4)
+
+    def forward(self, x):
+        return self.linear(torch.relu(self.outer(self.norm(torch.relu(self.stem(x))))).mean((2, 3)))
 
 
 class GatedBeforeItsActivation(Gated):
@@ -169,8 +221,9 @@ class Product(Gated):
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (Shuffled, r"'getitem' \(getitem\) before site 1 cannot be followed from map to map"),
-        (Sliced, r"'getitem' \(getitem\) before site 1 cannot be followed from map to map"),
+        (Mixed, r"'getitem' \(getitem\) before site 1 cannot be followed from map to map"),
+        (Folded, r"'transpose' \(transpose\) before site 1 cannot be followed from map to map"),
+        (Normalised, r"The normalisation 'norm' divides each feature map by the spread of what it shows"),
         (GatedBeforeItsActivation, r"'inner' \(inner\) before site 1 is scaled by a gate that reads it"),
         (Product, r"'mul' \(mul\) before site 1 cannot be followed from map to map"),
     ],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import BadInput, UnknownName
-from engine.models import cifar, digits_resnet, weights
+from engine.models import cifar, digits_resnet, plugins, timm_models, weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Tensors = Mapping[str, Tensor]
@@ -29,6 +30,8 @@ class Architecture:
     std: tuple[float, ...]
     resize: int | None = None
     """Of a picture's shortest side before its centre is cut out; None where the centre is just covered."""
+    plugin: str = ""
+    """Hash of the plug-in's source; empty where it is none."""
 
 
 def _cifar_resnet(blocks: int) -> Architecture:
@@ -63,18 +66,23 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def names() -> tuple[str, ...]:
-    """Return every registered name: our own and torchvision's classifiers."""
+    """Return every registered name: our own, torchvision's classifiers and the administrator's plug-ins."""
     from torchvision import models
 
-    return (*ARCHITECTURES, *models.list_models(module=models))
+    return (*ARCHITECTURES, *models.list_models(module=models), *plugins.names())
 
 
 def architecture(name: str) -> Architecture:
-    """Return a registered architecture. Raises UnknownName."""
+    """Return a registered architecture. Raises UnknownName, and BadInput for a plug-in or timm that is not as it must be."""
     from torchvision import models
 
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
+    if name.startswith(plugins.PREFIX):
+        own = plugins.plugin(name)
+        return Architecture(own.build, own.size, own.mean, own.std, own.resize, own.source_hash)
+    if name.startswith(timm_models.PREFIX):
+        return Architecture(lambda _, classes: timm_models.build(name, classes), **timm_models.preprocessing(name))
     if name not in models.list_models(module=models):
         raise UnknownName("architecture", name, names())
     return _torchvision(name)
@@ -90,18 +98,18 @@ def _torchvision(name: str) -> Architecture:
         mean, std = (0.5,) * 3, (0.5,) * 3
 
     def network(tensors: Tensors, classes: int) -> nn.Module:
-        options = _without_waste(name, tensors)
+        options = _options(name, tensors, declared.crop_size[0])
         return models.get_model(name, weights=None, num_classes=classes, **options)
 
     (side,), (resize,) = declared.crop_size, declared.resize_size
     return Architecture(network, (side, side), mean, std, resize)
 
 
-def _without_waste(name: str, tensors: Tensors) -> dict[str, bool]:
-    """Options that keep training heads away where the weights have none, and skip minutes of drawing random weights."""
-    if name not in REWRITING:
-        return {}
-    return {"init_weights": False, "aux_logits": any(key.startswith(("aux", "AuxLogits")) for key in tensors)}
+def _options(name: str, tensors: Tensors, side: int) -> dict[str, Any]:
+    """What torchvision must be told: no training heads where the weights have none, and no minutes of drawing random weights."""
+    if name in REWRITING:
+        return {"init_weights": False, "aux_logits": any(key.startswith(("aux", "AuxLogits")) for key in tensors)}
+    return {"image_size": side} if name.startswith("vit_") else {}
 
 
 def build(name: str, tensors: Tensors, classes: int) -> nn.Module:

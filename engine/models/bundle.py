@@ -41,7 +41,7 @@ class Way:
     """Tap on what enters the convolution, or on the end of the shortcut."""
     exit: int
     """Tap on what leaves the convolution; the same as `entrance` for a shortcut."""
-    entrance_offset: int
+    sources: tuple[int, ...]
     target_offset: int
 
 
@@ -115,9 +115,27 @@ class Identity:
 
 def bundle(network: nn.Module, preprocessing: Preprocessing, identity: Identity) -> ModelBundle:
     """Return the bundle of a network, on the best device at hand. Raises Unsupported naming what cannot be traced."""
+    walker, nodes, described, found = _apart(network, preprocessing, identity)
+    return _assembled(walker, nodes, described, found, (preprocessing, identity))
+
+
+def taken_apart(
+    network: nn.Module, preprocessing: Preprocessing, identity: Identity
+) -> tuple[tuple[Site, ...], tuple[paths.Path, ...]]:
+    """Return a network's sites and the paths between them, its taps put in; needs shapes alone. Raises Unsupported."""
+    walker, nodes, described, found = _apart(network, preprocessing, identity)
+    _insert_taps(walker, nodes, found)
+    return described, found
+
+
+def _apart(
+    network: nn.Module, preprocessing: Preprocessing, identity: Identity
+) -> tuple[graph.Walker, list[fx.Node], tuple[Site, ...], tuple[paths.Path, ...]]:
     walker, nodes, shapes = _sites(network, preprocessing, identity)
-    described = sites.describe(walker, nodes, shapes)
-    return _assembled(walker, nodes, described, paths.find(walker, nodes, shapes), (preprocessing, identity))
+    try:
+        return walker, nodes, sites.describe(walker, nodes, shapes), paths.find(walker, nodes, shapes)
+    except Unsupported as error:
+        raise Unsupported(walker.mixing() or str(error)) from error
 
 
 def block_bundle(network: nn.Module, preprocessing: Preprocessing, identity: Identity) -> ModelBundle:
@@ -139,7 +157,9 @@ def _sites(
     nodes = walker.sites(lambda node: len(shapes.get(node, ())) == 4 and shapes[node][2] * shapes[node][3] > 1)
     if len(nodes) < 2:
         name = identity.name or type(network).__name__
-        raise Unsupported(f"{name} has {len(nodes)} places with feature maps; at least 2 are needed.")
+        raise Unsupported(
+            walker.mixing() or f"{name} has {len(nodes)} places with feature maps; at least 2 are needed."
+        )
     return walker, nodes, shapes
 
 
@@ -194,7 +214,7 @@ def _insert_taps(
             exit_ = inserter.on_exit(path, numbered)
             numbered += 1
         module = walker.module(path.carrier) if path.carrier is not None else None
-        ways.append(Way(path.source, path.target, module, entrance, exit_, path.entrance_offset, path.target_offset))
+        ways.append(Way(path.source, path.target, module, entrance, exit_, path.sources, path.target_offset))
     for k, node in enumerate(nodes):
         inserter.on_node(node, k)
     walker.traced.graph.lint()

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torchvision.models import swin_transformer
 from torchvision.ops import stochastic_depth
 
 from engine.errors import Unsupported
+from engine.models import rearranging
+from engine.models.rearranging import Moved
 
 ACTIVATION_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Mish,
@@ -39,6 +42,29 @@ PASSING_FUNCTIONS = (
     operator.getitem, torch.adaptive_avg_pool1d, stochastic_depth,
 )  # fmt: skip
 PASSING_METHODS = ("flatten", "view", "reshape", "contiguous", "mean", "squeeze", "__getitem__", "dropout")
+RESHAPING_METHODS = ("view", "reshape")
+
+MIXING = (
+    (
+        (nn.MultiheadAttention,),
+        (F.softmax, torch.softmax, F.scaled_dot_product_attention, swin_transformer.shifted_window_attention),
+        (
+            "The attention",
+            "lets every position weigh every other by what both show; it has no feature maps whose share in the next could be "
+            "named exactly",
+        ),
+    ),
+    (
+        (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d),
+        (F.layer_norm, F.group_norm),
+        (
+            "The normalisation",
+            "divides each feature map by the spread of what it shows now, so that no exact share of one map in the next can be "
+            "named",
+        ),
+    ),
+)
+"""(modules, functions, (kind, reason)) of layers that are no path from map to map."""
 
 
 def symbolic(network: nn.Module) -> fx.GraphModule:
@@ -105,6 +131,9 @@ class Walker:
         """Tell whether a node keeps feature maps apart: pooling, padding, slicing, flattening, batch norm, dropout, scaling."""
         if node.target in (operator.getitem, "__getitem__"):
             return _keeps_channels(node.args[1])
+        if node.target in RESHAPING_METHODS and len(self.shapes.get(node, ())) > 2:
+            # Into one row per image it only flattens; else maps and positions may be mixed (`rearranged` says).
+            return False
         return self._is(node, PASSING_MODULES, PASSING_FUNCTIONS, PASSING_METHODS) or self.is_scaling(node)
 
     def is_scaling(self, node: fx.Node) -> bool:
@@ -130,6 +159,18 @@ class Walker:
         first, second = node.all_input_nodes
         return second if self.shapes[first][2:] == (1, 1) else first
 
+    def mixing(self) -> str:
+        """Return in one sentence what mixes feature maps beyond following them, the worst first; empty for nothing known."""
+        for modules, functions, what in MIXING:
+            for node in self.traced.graph.nodes:
+                if self._is(node, modules, functions, ()):
+                    return f"{what[0]} '{module_of(node) or node.name}' {what[1]}."
+        return ""
+
+    def rearranged(self, node: fx.Node) -> Moved | None:
+        """Return whose feature maps a node only moves about, and where each comes from; None where it does more."""
+        return rearranging.maps(node, self.shapes)
+
     def _is(self, node: fx.Node, modules: tuple, functions: tuple, methods: tuple) -> bool:
         if node.op == "call_module":
             return isinstance(self.module(node), modules)
@@ -139,9 +180,14 @@ class Walker:
 
     def producer(self, node: fx.Node) -> fx.Node:
         """Return the node whose feature maps reach `node` unmixed, batch norm excepted: the walk stops there."""
-        while self.is_passing(node) and not isinstance(self.module(node), nn.BatchNorm2d):
-            node = self.carried(node)
-        return node
+        while True:
+            moved = self.rearranged(node)
+            if moved is not None:
+                node = moved[0]
+            elif self.is_passing(node) and not isinstance(self.module(node), nn.BatchNorm2d):
+                node = self.carried(node)
+            else:
+                return node
 
     def sites(self, has_maps: Callable[[fx.Node], bool]) -> list[fx.Node]:
         """Return the site nodes in order of execution. `has_maps` tells which nodes yield (batch, channels, h, w)."""
@@ -172,7 +218,7 @@ def _keeps_channels(index: object) -> bool:
 
 
 def sizes(traced: fx.GraphModule, example: Tensor) -> dict[fx.Node, torch.Size]:
-    """Return the shape of every node's tensor for an example input."""
+    """Return the shape of every node's tensor for an example input. Raises Unsupported where it cannot be answered."""
     shapes: dict[fx.Node, torch.Size] = {}
 
     class Recorder(fx.Interpreter):
@@ -182,8 +228,13 @@ def sizes(traced: fx.GraphModule, example: Tensor) -> dict[fx.Node, torch.Size]:
                 shapes[n] = result.shape
             return result
 
-    with torch.no_grad():
-        Recorder(traced).run(example)
+    try:
+        with torch.no_grad():
+            Recorder(traced).run(example)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        size = "x".join(map(str, example.shape[2:]))
+        reason = " ".join(str(error).split())[:160]
+        raise Unsupported(f"The network cannot answer an image of {size} pixels: {reason}.") from error
     return shapes
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engine import keys
 from engine.errors import BadInput
-from engine.models import architectures, weights
+from engine.models import architectures, plugins, weights
 from engine.models import bundle as bundles
 from engine.models.architectures import Architecture
 from engine.models.bundle import Identity, ModelBundle, Preprocessing
@@ -68,12 +68,13 @@ def add(store: Store, submission: Submission) -> Added:
 
 def _card(submission: Submission, tensors: dict[str, Tensor]) -> ModelCard:
     declared = _preprocessing(submission, tensors)
+    plugin = architectures.architecture(submission.architecture).plugin
     network = architectures.build(submission.architecture, tensors, len(submission.classes))
     made = bundles.bundle(network, declared, Identity(submission.classes, submission.name))
     return ModelCard(
         name=submission.name,
         architecture=submission.architecture,
-        content_hash=content_hash(submission.architecture, tensors, declared, submission.classes),
+        content_hash=content_hash(_named(submission.architecture, plugin), tensors, declared, submission.classes),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         classes=submission.classes,
         channels=declared.channels,
@@ -85,6 +86,7 @@ def _card(submission: Submission, tensors: dict[str, Tensor]) -> ModelCard:
         added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         resize=declared.resize,
         order=declared.order,
+        plugin=plugin,
         declared_accuracy=submission.declared.accuracy,
     )
 
@@ -101,6 +103,7 @@ def block_bundle(store: Store, name: str) -> ModelBundle:
 
 def _parts(store: Store, name: str) -> tuple[nn.Module, Preprocessing, Identity]:
     card = store.model_card(name)
+    _require_same_plugin(card)
     network = architectures.build(card.architecture, weights.read(store.weights(name)), len(card.classes))
     return network, _declared(card), Identity(card.classes, name, card.content_hash)
 
@@ -108,7 +111,22 @@ def _parts(store: Store, name: str) -> tuple[nn.Module, Preprocessing, Identity]
 def stored_hash(store: Store, name: str) -> str:
     """Return the content hash of a stored model as it lies there now. Raises UnknownName."""
     card = store.model_card(name)
-    return content_hash(card.architecture, weights.read(store.weights(name)), _declared(card), card.classes)
+    return content_hash(
+        _named(card.architecture, card.plugin), weights.read(store.weights(name)), _declared(card), card.classes
+    )
+
+
+def _require_same_plugin(card: ModelCard) -> None:
+    """A plug-in is run again only if its source is what the model was added with. Raises BadInput."""
+    if card.plugin and plugins.source_hash(card.architecture) != card.plugin:
+        raise BadInput(
+            f"The source of '{card.architecture}' changed since '{card.name}' was added; add the model again under another name."
+        )
+
+
+def _named(architecture: str, plugin: str) -> str:
+    """An architecture's name; a plug-in's source is part of what it means."""
+    return f"{architecture}@{plugin}" if plugin else architecture
 
 
 def _declared(card: ModelCard) -> Preprocessing:

@@ -13,6 +13,8 @@ from engine.errors import Unsupported
 from engine.models import graph
 from engine.records import Link
 
+Sources = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Path:
@@ -28,10 +30,10 @@ class Path:
     """The node of the target's side (activation, addition, concatenation) that reads the end of the chain."""
     entrance: tuple[fx.Node, fx.Node]
     """(tensor, reader): where the source's maps enter the carrier, or the end of the shortcut."""
-    entrance_offset: int
-    """Channels of the entering tensor before the source's first one (channel padding of a shortcut)."""
+    sources: Sources
+    """Of each map that enters, its channel at the source; -1 where it is none of them (channel padding)."""
     target_offset: int
-    """First channel of the target that this path feeds (after concatenation or channel padding)."""
+    """First channel of the target that this path feeds (after concatenation)."""
 
 
 def find(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, torch.Size]) -> tuple[Path, ...]:
@@ -74,20 +76,37 @@ class _Search:
 
     def _arriving(self, target: int, tensor: fx.Node, reader: fx.Node, offset: int) -> Iterator[Path]:
         """Paths through the edge `tensor` -> `reader`, walking against the flow."""
-        end, padding = tensor, 0
+        end, sources = tensor, tuple(range(self.shapes[tensor][1]))
         chain: tuple[fx.Node, ...] = ()
-        while end not in self.index and self.walker.is_passing(end):
-            padding += _channel_padding(end)
+        while end not in self.index:
+            moved = self.walker.rearranged(end)
+            if moved is None and not self.walker.is_passing(end):
+                break
             chain = (end, *chain)
-            end = self.walker.carried(end)
+            end, sources = self._before(end, sources)
         if end in self.index:
-            yield Path(self.index[end], target, None, (), reader, (tensor, reader), padding, offset + padding)
-        elif self.walker.is_carrier(end):
-            if any(self.walker.is_scaling(node) for node in chain):
-                raise _unsupported(target, end, "is scaled by a gate that reads it, before any activation")
-            yield from self._carried(target, end, chain, reader, offset + padding)
-        else:
+            yield Path(self.index[end], target, None, (), reader, (tensor, reader), sources, offset)
+            return
+        padding = sources.index(0) if 0 in sources else 0
+        if sources[padding:] != tuple(range(len(sources) - padding)):
+            raise _unsupported(target, end, "has its maps moved about before any activation")
+        if not self.walker.is_carrier(end):
             yield from self._joined(target, end, offset + padding)
+            return
+        if any(self.walker.is_scaling(node) for node in chain):
+            raise _unsupported(target, end, "is scaled by a gate that reads it, before any activation")
+        yield from self._carried(target, end, chain, reader, offset + padding)
+
+    def _before(self, node: fx.Node, sources: Sources) -> tuple[fx.Node, Sources]:
+        """The node whose maps a passing node hands on, and of each map that entered its channel there."""
+        moved = self.walker.rearranged(node)
+        if moved is not None:
+            before, channels = moved
+        else:
+            before, padding = self.walker.carried(node), _channel_padding(node)
+            count = self.shapes[before][1]
+            channels = tuple(k - padding if 0 <= k - padding < count else -1 for k in range(self.shapes[node][1]))
+        return before, tuple(channels[k] if k >= 0 else -1 for k in sources)
 
     def _carried(
         self, target: int, carrier: fx.Node, chain: tuple[fx.Node, ...], reader: fx.Node, offset: int
@@ -95,9 +114,17 @@ class _Search:
         tensor = carrier.all_input_nodes[0]
         source = self.walker.producer(tensor)
         if source in self.index:
-            yield Path(self.index[source], target, carrier, chain, reader, (tensor, carrier), 0, offset)
+            sources = self._through(tensor, source)
+            yield Path(self.index[source], target, carrier, chain, reader, (tensor, carrier), sources, offset)
         elif source.op != "placeholder":
             raise _unsupported(target, source)
+
+    def _through(self, tensor: fx.Node, source: fx.Node) -> Sources:
+        """Of each map of `tensor`, its channel at the source that it comes from through passing nodes alone."""
+        end, sources = tensor, tuple(range(self.shapes[tensor][1]))
+        while end is not source:
+            end, sources = self._before(end, sources)
+        return sources
 
     def _joined(self, target: int, node: fx.Node, offset: int) -> Iterator[Path]:
         """Paths through an addition or a concatenation."""
@@ -113,9 +140,9 @@ class _Search:
 def _unsupported(target: int, node: fx.Node, reason: str = "cannot be followed from map to map") -> Unsupported:
     kind = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     return Unsupported(
-        f"The operation '{node.name}' ({kind}) before site {target} {reason}, so connections would not be exact; "
-        "supported between sites are convolutions, additions, concatenations, pooling, padding and gates that scale each map "
-        "of an activation (squeeze-and-excitation)."
+        f"The operation '{node.name}' ({kind}) before site {target} {reason}, so connections would not be exact; supported "
+        "between sites are convolutions, additions, concatenations, channel shuffles, pooling, padding and gates that scale "
+        "each map of an activation (squeeze-and-excitation)."
     )
 
 

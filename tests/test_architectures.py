@@ -1,0 +1,198 @@
+"""Architectures from elsewhere: the administrator's plug-ins, timm, and weights from the hub, each only where it is allowed."""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import sys
+import types
+import urllib.error
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from engine import __main__ as command_line
+from engine.errors import BadInput, UnknownName, Unsupported
+from engine.models import architectures, hub, load, plugins
+from engine.store.store import Store
+from tests import toys
+
+SOURCE = """
+from torch import nn
+from tests import toys
+SIZE, MEAN, STD = (8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+def build(weights, classes):
+    return toys.Chain(classes=classes)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of plug-ins with one in it, `plugin/own`, as the administrator sets it up."""
+    made = tmp_path / "plugins"
+    made.mkdir(mode=0o755)
+    (made / "own.py").write_text(SOURCE)
+    (made / "own.py").chmod(0o644)
+    monkeypatch.setenv(plugins.VARIABLE, str(made))
+    return made
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(toys.seeded(toys.Chain()).state_dict(), path)
+    return path
+
+
+def submission(weights, name="m"):
+    return load.Submission(name, "plugin/own", weights, toys.CLASSES)
+
+
+def test_a_plugin_builds_networks_and_its_hash_is_part_of_what_a_model_is(tmp_path, folder, weights):
+    store = Store(tmp_path / "store")
+    card = load.add(store, submission(weights)).card
+    assert card.plugin == plugins.source_hash("plugin/own") and card.size == (8, 8) and card.mean == (0.5,) * 3
+    assert load.stored_hash(store, "m") == card.content_hash
+    images = toys.pictures(3)
+    assert torch.equal(load.bundle(store, "m").logits(images), toys.bundle(toys.seeded(toys.Chain())).logits(images))
+    (folder / "own.py").write_text(SOURCE + "# another one\n")
+    other = load.add(Store(tmp_path / "other"), submission(weights)).card
+    assert other.plugin != card.plugin and other.content_hash != card.content_hash
+
+
+def test_a_plugin_that_changed_since_is_not_run(tmp_path, folder, weights):
+    store = Store(tmp_path / "store")
+    load.add(store, submission(weights))
+    (folder / "own.py").write_text("raise SystemExit('run')\n")
+    with pytest.raises(BadInput, match="The source of 'plugin/own' changed since 'm' was added"):
+        load.bundle(store, "m")
+
+
+def test_a_compiled_copy_is_never_run_in_place_of_the_source(folder):
+    (folder / "own.py").write_text("raise SystemExit('the compiled copy was run')\n")
+    py_compile.compile(str(folder / "own.py"), doraise=True)
+    status = (folder / "own.py").stat()
+    (folder / "own.py").write_text(SOURCE)
+    os.utime(folder / "own.py", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert isinstance(architectures.build("plugin/own", toys.seeded(toys.Chain()).state_dict(), 3), toys.Chain)
+
+
+@pytest.mark.parametrize("what", ["own.py", "."])
+def test_a_plugin_that_others_may_write_is_refused(folder, what):
+    (folder / what).chmod(0o777)
+    with pytest.raises(BadInput, match="may be written by others"):
+        architectures.architecture("plugin/own")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("x = 1", "declares no function build"),
+        ("import nothing_of_that_name", "fails: ModuleNotFoundError"),
+        ("1 / 0", "fails: ZeroDivisionError"),
+        ("def build(): pass\nSIZE = (1, 2, 3)", "must declare SIZE"),
+    ],
+)
+def test_a_plugin_without_a_factory_is_refused_in_one_line(folder, source, reason):
+    (folder / "own.py").write_text(source)
+    with pytest.raises(BadInput, match=reason) as refused:
+        architectures.architecture("plugin/own")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["plugin/other", "plugin/../own", "plugin/own.py", "plugin/"])
+def test_only_what_lies_in_the_folder_is_run(folder, name):
+    with pytest.raises(UnknownName):
+        architectures.architecture(name)
+
+
+def test_without_a_folder_there_are_no_plugins(monkeypatch):
+    monkeypatch.delenv(plugins.VARIABLE, raising=False)
+    assert plugins.names() == ()
+    with pytest.raises(UnknownName, match=plugins.VARIABLE):
+        architectures.architecture("plugin/own")
+
+
+def test_names_list_plugins_beside_the_others(folder):
+    assert {"plugin/own", "cifar_resnet20", "resnet50"} <= set(architectures.names())
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    """A library that looks like timm."""
+    config = {"input_size": (3, 96, 96), "crop_pct": 0.875, "mean": (0.1,) * 3, "std": (0.2,) * 3}
+    library = types.ModuleType("timm")
+    library.list_models = lambda: ["tiny"]
+    library.create_model = lambda name, *, pretrained, num_classes, exportable: toys.Chain(classes=num_classes)
+    library.get_pretrained_cfg = lambda name: types.SimpleNamespace(to_dict=lambda: config)
+    monkeypatch.setitem(sys.modules, "timm", library)
+
+
+def test_timm_gives_networks_by_name_with_the_preprocessing_it_declares(timm):
+    found = architectures.architecture("timm/tiny")
+    assert (found.size, found.resize, found.mean, found.std) == ((96, 96), 109, (0.1,) * 3, (0.2,) * 3)
+    assert isinstance(architectures.build("timm/tiny", toys.Chain(classes=5).state_dict(), 5), nn.Module)
+    with pytest.raises(UnknownName, match=r"No architecture of timm is called 'timm/tinny'\. Did you mean 'timm/tiny'"):
+        architectures.architecture("timm/tinny")
+
+
+def test_without_timm_its_names_are_refused_with_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(BadInput, match="'timm/resnet50' needs timm, which is not installed here: pip install timm"):
+        architectures.architecture("timm/resnet50")
+
+
+def test_the_hub_says_what_it_fetches_and_checks_its_hash(monkeypatch):
+    asked, told = [], []
+
+    def download(address, file, *, hash_prefix, progress):
+        asked.append((address, hash_prefix, list(told)))
+        Path(file).touch()
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with hub.fetched("resnet50", told.append) as file:
+        assert file.name == "resnet50-0676ba61.pth" and file.exists()
+    address = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
+    # It was told before anything was fetched.
+    assert asked == [(address, "0676ba61", [f"Fetching {address}"])]
+    assert not file.exists()
+
+
+def test_where_the_network_does_not_allow_it_the_hub_says_what_to_do(tmp_path, monkeypatch, capsys):
+    def refused(*arguments, **options):
+        raise urllib.error.URLError("Network is unreachable")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refused)
+    (tmp_path / "classes.txt").write_text("\n".join(map(str, range(1000))))
+    place = ["--store", str(tmp_path / "store"), "--name", "m", "--classes", str(tmp_path / "classes.txt")]
+    assert command_line.main(["model", "add", *place, "--architecture", "resnet50", "--weights", "hub"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("Fetching https://download.pytorch.org/")
+    assert told[1].startswith(
+        "error: resnet50-0676ba61.pth could not be fetched (Network is unreachable). Fetch https://"
+    )
+    assert told[1].endswith("and name the file: --weights resnet50-0676ba61.pth.") and len(told) == 2
+
+
+def test_only_what_torchvision_published_is_on_the_hub():
+    with (
+        pytest.raises(BadInput, match="Only torchvision's classifiers have weights on the hub"),
+        hub.fetched("small_cnn", print),
+    ):
+        pass
+
+
+def test_the_command_prints_the_table(capsys):
+    assert command_line.main(["architectures", "--only", "alexnet", "vit_b_16"]) == 0
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert rows[0].startswith("| `alexnet` | 224 | 5 | ") and rows[1].startswith(
+        "| `vit_b_16` | 224 | refused | The attention"
+    )
+
+
+def test_an_image_that_a_network_cannot_answer_is_told_in_one_line():
+    with pytest.raises(Unsupported, match=r"^The network cannot answer an image of 8x8 pixels: [^\n]+\.$"):
+        toys.bundle(architectures.architecture("alexnet").build({}, 3), side=8)
