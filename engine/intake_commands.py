@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import intake_records, serial
+from engine.errors import BadInput
 from engine.intake_records import IntakeReport
 from engine.records import ModelCard
 from engine.store import Store
@@ -80,13 +81,31 @@ def add_data(options: argparse.Namespace) -> Told:
 
 def _images(options: argparse.Namespace, classes: tuple[str, ...] | None) -> tuple[Images, str]:
     """The labelled images that the options name, and what kind of source they come from."""
-    from engine.data import intake
+    from engine.data import intake, manifest
     from engine.models import written
 
+    size = written.size(options.size)
+    if options.csv:
+        image, label = options.columns
+        columns = manifest.Columns(image, label, options.first_label)
+        return manifest.read(options.csv, _needed("--images", options.images), columns, classes, size=size), "csv"
+    if options.folder:
+        return intake.read_folder(options.folder, classes, size=size), "folder"
     if options.npz:
-        found = intake.read_npz(options.npz)
-        return (found if classes is None else intake.with_classes(found, classes)), "npz"
-    return intake.read_folder(options.folder, classes, size=written.size(options.size)), "folder"
+        found, source = intake.read_npz(options.npz, first_label=options.first_label), "npz"
+    else:
+        from engine.data import torchvision_sets
+
+        root = _needed("--root", options.root)
+        found = torchvision_sets.read(options.torchvision, root, options.split, size=size)
+        source = f"torchvision {options.torchvision} {options.split}"
+    return (found if classes is None else intake.with_classes(found, classes)), source
+
+
+def _needed(option: str, folder: Path | None) -> Path:
+    if folder is None or not folder.is_dir():
+        raise BadInput(f"{option} must name a folder, got {folder.name if folder else 'nothing'}.")
+    return folder
 
 
 def _report(store: Store, model: str, data: str) -> IntakeReport:

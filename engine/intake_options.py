@@ -51,6 +51,18 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     npz = "x uint8 (images, height, width, 3), y integers, optionally classes."
     source.add_argument("--npz", type=Path, metavar="FILE", help=npz)
     source.add_argument("--folder", type=Path, metavar="DIR", help="One folder of pictures per class.")
+    source.add_argument("--csv", type=Path, metavar="FILE", help="Table of pictures of --images and their labels.")
+    source.add_argument(
+        "--torchvision", metavar="SET", help="One of torchvision's data sets from --root, such as SVHN."
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="Folder of the pictures that --csv names.")
+    columns = "Columns of --csv with picture and label; the usual names are found without."
+    parser.add_argument("--columns", nargs=2, metavar=("IMAGE", "LABEL"), default=(None, None), help=columns)
+    parser.add_argument(
+        "--first-label", type=int, default=0, metavar="N", help="What labels call the first class: 0 or 1."
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="Folder of --torchvision; nothing is downloaded.")
+    parser.add_argument("--split", default="test", help="Part of --torchvision, `test` if not given.")
     parser.add_argument("--classes", type=Path, metavar="F", help="Class names in order, one per line.")
     parser.add_argument("--size", help="Fit pictures of other sizes to this many pixels (not for --npz).")
     parser.add_argument("--epsilon", default="", help="Attack strength the menus start with, for example 8/255.")

@@ -88,7 +88,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A name stands for its module or package; the longest name that fits decides."""
 
 BELOW_THE_LINE = (
-    "engine.mistakes", "engine.model_intake",
+    "engine.mistakes", "engine.model_intake", "engine.data.torchvision_sets",
     "engine.attacks", "engine.models", "engine.tracing", "engine.connections", "engine.datapaths", "engine.demo",
     "engine.causal", "engine.credibility_task", "engine.examination", "engine.features", "engine.rosters", "engine.evidence",
     "engine.kinship", "engine.certificates", "engine.evaluation", "engine.fooled", "engine.exchanges", "engine.interventions",

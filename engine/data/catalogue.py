@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from engine import keys
 from engine.data.intake import Images
 from engine.records import DatasetCard
+from engine.store.dataset import image_hash
 from engine.store.store import Store
+
+FEW = 30
+UNEVEN = 10
+"""How many times the images of the smallest class the largest may have before it is said."""
 
 
 def add(store: Store, name: str, found: Images, *, source: str, epsilon: str = "") -> DatasetCard:
     """Store images under a name. The same ones again change nothing; raises BadInput for others under that name."""
+    hashes = tuple(image_hash(image) for image in found.x)
     pixels = keys.array_hash(np.ascontiguousarray(found.x)), keys.array_hash(np.ascontiguousarray(found.y))
     card = DatasetCard(
         name=name,
@@ -26,6 +33,37 @@ def add(store: Store, name: str, found: Images, *, source: str, epsilon: str = "
         source=source,
         added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         epsilon=epsilon,
+        warnings=(*_duplicates(found, hashes), *_counts(found)),
     )
     store.add_data(card, found.x, found.y, found.names)
     return store.data_card(name)
+
+
+def _duplicates(found: Images, hashes: Sequence[str]) -> Iterator[str]:
+    """One sentence where images stand in a data set twice: they make intervals look narrower than they are."""
+    places: dict[str, list[int]] = {}
+    for index, one in enumerate(hashes):
+        places.setdefault(one, []).append(index)
+    again = [rows for rows in places.values() if len(rows) > 1]
+    if not again:
+        return
+    extra, first = sum(len(rows) - 1 for rows in again), again[0]
+    torn = sum(len({int(found.y[row]) for row in rows}) > 1 for rows in again)
+    torn_text = f"; {torn} of them with different labels" if torn else ""
+    yield (
+        f"{extra} image{'s are' if extra > 1 else ' is'} the same as another one (first: {found.names[first[0]]} and "
+        f"{found.names[first[1]]}){torn_text}."
+    )
+
+
+def _counts(found: Images) -> Iterator[str]:
+    """One sentence where classes have so few images that rates of a class say little."""
+    counts = np.bincount(found.y, minlength=len(found.classes))
+    empty, few = int((counts == 0).sum()), int(((counts > 0) & (counts < FEW)).sum())
+    if empty:
+        yield f"{empty} of {len(counts)} classes have no image."
+    if few:
+        yield f"{few} of {len(counts)} classes have fewer than {FEW} images; their rates are never ranked."
+    present = counts[counts > 0]
+    if present.max() > UNEVEN * present.min():
+        yield f"Classes are uneven: from {present.min()} to {present.max()} images."

@@ -13,6 +13,7 @@ from engine.data import npz
 from engine.errors import BadInput, UnknownName
 
 MOST_CLASSES = 100_000
+MOST_IMAGES = 1_000_000
 LONGEST_NAME = 200
 
 
@@ -29,20 +30,29 @@ class Images:
     """What to call each image, each once: its file's stem or path, or its index."""
 
 
-def read_npz(path: Path) -> Images:
+def read_npz(path: Path, *, first_label: int = 0) -> Images:
     """Return the images of an npz file: `x` (images, height, width, 1 or 3) uint8, `y` integers, optionally `classes`.
 
-    Without `classes` the classes are called 0, 1, ... Raises BadInput in one line for anything else.
+    first_label: what `y` calls the first class. Without `classes` the classes are called 0, 1, ... Raises BadInput in one
+    line for anything else.
     """
     with npz.opened(path) as archive:
         found = npz.Archive(path, archive)
         x, y = found.array("x"), found.array("y")
         classes = found.array("classes") if "classes" in found else None
     _check_pixels(path.name, x)
-    labels = _labels(path.name, y, len(x))
+    labels = _labels(path.name, y, len(x), first_label)
     names = _named(path.name, classes, labels)
-    _check_named(path.name, labels, names)
-    return Images(_stored(x), _read_only(labels), names, tuple(f"{index:05d}" for index in range(len(x))))
+    return labelled(path.name, x, labels, names, tuple(f"{index:05d}" for index in range(len(x))))
+
+
+def labelled(source: str, x: np.ndarray, labels: np.ndarray, classes: Sequence[str], names: tuple[str, ...]) -> Images:
+    """Return images with labels that have been read from `source`, called so in messages; arrays are read-only then.
+
+    x: (images, height, width, channels) uint8; labels: (images,) int64. Raises BadInput for a label that has no name.
+    """
+    _check_named(source, labels, classes)
+    return Images(_stored(x), _read_only(labels), tuple(classes), names)
 
 
 def read_folder(path: Path, classes: Sequence[str] | None = None, *, size: tuple[int, int] | None = None) -> Images:
@@ -57,7 +67,7 @@ def read_folder(path: Path, classes: Sequence[str] | None = None, *, size: tuple
     files = [file for folder in folders for file in _files(folder)]
     indices = {folder.name: _index(folder.name, names) for folder in folders}
     labels = np.asarray([indices[file.parent.name] for file in files], dtype=np.int64)
-    return Images(_stored(_decoded(files, size)), _read_only(labels), names, _file_names(files))
+    return labelled(path.name, decoded(files, size), labels, names, file_names(files))
 
 
 def with_classes(found: Images, classes: Sequence[str]) -> Images:
@@ -72,7 +82,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path.name} cannot be read as text in UTF-8.") from error
-    return _checked_names(path.name, [line.strip() for line in lines])
+    return checked_names(path.name, [line.strip() for line in lines])
 
 
 def _check_pixels(name: str, x: np.ndarray) -> None:
@@ -82,13 +92,14 @@ def _check_pixels(name: str, x: np.ndarray) -> None:
         )
 
 
-def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
+def _labels(name: str, y: np.ndarray, count: int, first: int) -> np.ndarray:
     if y.dtype.kind not in "iu" or y.shape != (count,):
         raise BadInput(f"'y' in {name} must be {count} whole numbers, one per image; got {y.dtype} {y.shape}.")
-    if int(y.min()) < 0 or int(y.max()) >= MOST_CLASSES:
-        outside = int(y.min()) if int(y.min()) < 0 else int(y.max())
-        raise BadInput(f"Labels in {name} must lie between 0 and {MOST_CLASSES - 1}, got {outside}.")
-    return y.astype(np.int64)
+    last = first + MOST_CLASSES - 1
+    if int(y.min()) < first or int(y.max()) > last:
+        outside = int(y.min()) if int(y.min()) < first else int(y.max())
+        raise BadInput(f"Labels in {name} must lie between {first} and {last}, got {outside}.")
+    return y.astype(np.int64) - first
 
 
 def _check_named(source: str, labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -101,10 +112,11 @@ def _named(name: str, classes: np.ndarray | None, labels: np.ndarray) -> tuple[s
         return tuple(str(index) for index in range(int(labels.max()) + 1))
     if classes.dtype.kind != "U" or classes.ndim != 1:
         raise BadInput(f"'classes' in {name} must be a list of texts, got {classes.dtype} {classes.shape}.")
-    return _checked_names(name, classes.tolist())
+    return checked_names(name, classes.tolist())
 
 
-def _checked_names(source: str, names: list[str]) -> tuple[str, ...]:
+def checked_names(source: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return class names as they may be shown; raises BadInput naming the first that is empty, too long or not printable."""
     if not 1 <= len(names) <= MOST_CLASSES:
         raise BadInput(f"{source} must name between 1 and {MOST_CLASSES} classes, got {len(names)}.")
     for number, name in enumerate(names, start=1):
@@ -124,7 +136,7 @@ def _class_folders(path: Path) -> list[Path]:
         raise BadInput(f"{stray.name} lies beside the class folders; put every picture into the folder of its class.")
     if not entries:
         raise BadInput(f"{path.name} holds no class folders.")
-    _checked_names(path.name, [entry.name for entry in entries])
+    checked_names(path.name, [entry.name for entry in entries])
     return entries
 
 
@@ -143,8 +155,14 @@ def _index(folder: str, classes: tuple[str, ...]) -> int:
     return classes.index(folder)
 
 
-def _decoded(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
-    """Return the pictures as (images, height, width, 3) uint8, filled in place: a list would take the memory twice."""
+def decoded(files: Sequence[Path], size: tuple[int, int] | None) -> np.ndarray:
+    """Return picture files as (images, height, width, 3) uint8, each fitted to `size` (height, width) if one is given.
+
+    Raises BadInput for pictures of different sizes without one, and for more than is read.
+    """
+    if len(files) > MOST_IMAGES:
+        raise BadInput(f"{len(files):,} pictures are more than the {MOST_IMAGES:,} that are read.")
+    # Filled in place: a list would take the memory twice.
     first = _picture(files[0], size)
     if first.nbytes * len(files) > npz.MOST_BYTES:
         raise BadInput(
@@ -167,7 +185,7 @@ def _picture(file: Path, size: tuple[int, int] | None) -> np.ndarray:
     return picture if size is None else images.fit(picture[None], 3, size)[0]
 
 
-def _file_names(files: list[Path]) -> tuple[str, ...]:
+def file_names(files: Sequence[Path]) -> tuple[str, ...]:
     """Return the files' stems where each occurs once, else class folder and file name."""
     stems = tuple(file.stem for file in files)
     return stems if len(set(stems)) == len(stems) else tuple(f"{file.parent.name}/{file.name}" for file in files)
