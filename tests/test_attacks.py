@@ -276,11 +276,13 @@ def test_where_the_strongest_point_does_not_succeed_the_first_that_does_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("spec", "backward", "forward"), [(Fgsm(Fraction(64, 255)), 1, 3), (PgdLinf(Fraction(64, 255)), 10, 14)]
+    ("spec", "backward", "forward"), [(Fgsm(Fraction(64, 255)), 1, 3), (PgdLinf(Fraction(64, 255)), 10, 13)]
 )
-def test_an_attack_asks_the_network_no_more_than_it_needs(spec, backward, forward, model, pictures, labels):
-    """Beyond its steps: the answer before and after, and, of several points, the last one and the one that is stored."""
+@pytest.mark.parametrize("wrong", [0, 10])
+def test_an_attack_asks_the_network_no_more_than_it_needs(spec, backward, forward, wrong, model, pictures, labels):
+    """Beyond its steps: each stored image once, of several points the last one, and of an image that is wrong no more than that."""
     asked = []
+    labels = torch.where(torch.arange(COUNT) < wrong, (labels + 1) % len(CLASSES), labels)
 
     class Counting(Model):
         def logits(self, given: Tensor) -> Tensor:
@@ -288,8 +290,8 @@ def test_an_attack_asks_the_network_no_more_than_it_needs(spec, backward, forwar
             return model.logits(given)
 
     attacked(Counting(model.network), pictures, labels, spec)
-    assert sum(count for count, is_climbed in asked if is_climbed) == backward * COUNT
-    assert sum(count for count, _ in asked) <= forward * COUNT
+    assert sum(count for count, is_climbed in asked if is_climbed) == backward * (COUNT - wrong)
+    assert sum(count for count, _ in asked) <= COUNT + (forward - 1) * (COUNT - wrong)
 
 
 def test_an_attack_goes_on_beyond_a_point_that_fools_only_before_rounding():

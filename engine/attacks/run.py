@@ -52,6 +52,8 @@ def run(
 
     pictures: (batch, channels, height, width) float32, multiples of 1/255 in [0, 1]; labels, seeds: (batch,) int64, one
     seed per image. Of each image the point of the highest loss is kept; where that one, stored, does not fool, the first that does.
+    Every stored image is predicted once: an image that was wrong is stored as it is, and a point that was tried as it would
+    be stored is not tried again.
     Raises BadInput for images, labels, seeds or logits that cannot be judged and for an attack that does not apply to so
     few classes, and WorkFailed if a budget is exceeded.
     """
@@ -67,9 +69,14 @@ def run(
         before = answers(bundle, plain)
         inspection.check_logits(before, len(clean), len(bundle.classes))
         correct, subjects = _subjects(clean, plain, (labels, seeds, before), spec)
+        after, is_judged = before.clone(), torch.from_numpy(~correct).to(bundle.device)
         if correct.any():
-            stored[correct], failed[correct] = _dispatched(bundle, subjects, spec)
-        after = answers(bundle, unit(stored, bundle.device))
+            made, rows = _dispatched(bundle, subjects, spec), (~is_judged).nonzero()[:, 0]
+            stored[correct], failed[correct] = made.stored, made.broken
+            after[rows], is_judged[rows] = made.logits.to(after.dtype), made.is_judged
+        rows = (~is_judged).nonzero()[:, 0]
+        if len(rows):
+            after[rows] = answers(bundle, unit(stored[rows.cpu().numpy()], bundle.device))
     if subjects.targets is not None:
         targets[correct] = subjects.targets.cpu().numpy()
     failed |= ~after.isfinite().all(dim=1).cpu().numpy()
@@ -94,32 +101,56 @@ def _subjects(
     return rows.numpy(), Subjects(plain[correct], clean[rows.numpy()], labels[correct], seeds[rows], targets)
 
 
-def _dispatched(bundle: Classifier, subjects: Subjects, spec: Attack) -> tuple[np.ndarray, np.ndarray]:
-    """Return the stored images (batch, channels, height, width) uint8 and (batch,) bool: given up."""
+@dataclass(frozen=True, eq=False, slots=True)
+class _Made:
+    """What an attack made of each image, and what the network says of those that were predicted as they are stored."""
+
+    stored: np.ndarray
+    """(batch, channels, height, width) uint8."""
+    broken: np.ndarray
+    """(batch,) bool: given up."""
+    logits: Tensor
+    """(batch, classes) float64, of no meaning where the stored image was not predicted."""
+    is_judged: Tensor
+    """(batch,) bool."""
+
+    @classmethod
+    def unjudged(cls, bundle: Classifier, stored: np.ndarray, broken: np.ndarray) -> _Made:
+        count = len(stored)
+        logits = torch.zeros(count, len(bundle.classes), dtype=torch.float64, device=bundle.device)
+        return cls(stored, broken, logits, torch.zeros(count, dtype=torch.bool, device=bundle.device))
+
+
+def _dispatched(bundle: Classifier, subjects: Subjects, spec: Attack) -> _Made:
     if isinstance(spec, LibraryAttack):
-        return library.attack(bundle, subjects, spec)
+        return _Made.unjudged(bundle, *library.attack(bundle, subjects, spec))
     if isinstance(spec, GradientAttack):
         return _climbed(bundle, subjects, spec)
     if isinstance(spec, (NoiseGaussian, NoiseShuffled)):
-        return _matched(bundle, subjects, spec)
+        return _Made.unjudged(bundle, *_matched(bundle, subjects, spec))
     if isinstance(spec, NoiseSign):
         noisy = noise.sign_noise(subjects.images, float(spec.epsilon), subjects.seeds)
     else:
         noisy = corruption.corrupted(spec, subjects.images, subjects.seeds)
-    return rounded(subjects.clean, noisy, spec), np.zeros(len(noisy), dtype=bool)
+    return _Made.unjudged(bundle, rounded(subjects.clean, noisy, spec), np.zeros(len(noisy), dtype=bool))
 
 
-def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> tuple[np.ndarray, np.ndarray]:
+def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _Made:
     """Attack by gradient ascent; climb again, minding the rounding, where only rounding undid a success."""
     ascent, points_of = gradient.ascent_of(spec), partial(gradient.ascend, bundle)
-    found = points_of(_task(subjects, spec), ascent, gradient.accept_none)
-    points, rows = found.points, found.crossed.nonzero()[:, 0]
+    task = _task(subjects, spec)
+    found = points_of(task, ascent, gradient.accept_none)
+    made = _Made.unjudged(bundle, rounded(subjects.clean, found.points, spec), found.broken.cpu().numpy())
+    rows = found.crossed.nonzero()[:, 0]
     if len(rows):
-        lost = rows[~_accept(bundle, subjects, spec)(rows, points[rows])]
+        made.logits[rows] = answers(bundle, unit(made.stored[rows.cpu().numpy()], bundle.device)).to(made.logits)
+        made.is_judged[rows] = task.is_reached(rows, made.logits[rows].argmax(dim=1))
+        lost = rows[~made.is_judged[rows]]
         if len(lost):
             again = subjects.at(lost)
-            points[lost] = points_of(_task(again, spec), ascent, _accept(bundle, again, spec)).points
-    return rounded(subjects.clean, points, spec), found.broken.cpu().numpy()
+            points = points_of(_task(again, spec), ascent, _accept(bundle, again, spec)).points
+            made.stored[lost.cpu().numpy()] = rounded(again.clean, points, spec)
+    return made
 
 
 def _task(subjects: Subjects, spec: GradientAttack) -> gradient.Task:
@@ -142,7 +173,8 @@ def _matched(
     bundle: Classifier, subjects: Subjects, spec: NoiseGaussian | NoiseShuffled
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise that is matched, image by image, to the stored PGD perturbation of the same seed."""
-    attacked, failed = _climbed(bundle, subjects, PgdLinf(spec.epsilon, spec.steps))
+    made = _climbed(bundle, subjects, PgdLinf(spec.epsilon, spec.steps))
+    attacked, failed = made.stored, made.broken
     delta = unit(attacked, subjects.images.device) - subjects.images
     if isinstance(spec, NoiseShuffled):
         return rounded(subjects.clean, noise.shuffled(subjects.images, delta, subjects.seeds), spec), failed
