@@ -19,7 +19,7 @@ from engine.models import architectures, cifar, precision
 from engine.models import bundle as bundles
 from engine.models.bundle import ModelBundle
 from tests import toys
-from tests.test_sites import Gated, Shuffled, Sliced
+from tests.test_sites import FunctionalNorm, Gated, Shuffled, Sliced
 
 
 def explained(bundle, side, count=3):
@@ -49,6 +49,7 @@ NETWORKS = {
     "mobilenet_v3": lambda: (toys.bundle(torchvision.models.mobilenet_v3_small(weights=None).eval(), 64), 64),
     "regnet_y": lambda: (toys.bundle(torchvision.models.regnet_y_400mf(weights=None).eval(), 64), 64),
     "shuffled": lambda: (toys.bundle(toys.seeded(Shuffled()), 12), 12),
+    "functional norm": lambda: (toys.bundle(toys.seeded(FunctionalNorm()), 12), 12),
     "sliced": lambda: (toys.bundle(toys.seeded(Sliced()), 12), 12),
     "shufflenet": lambda: (toys.bundle(torchvision.models.shufflenet_v2_x0_5(weights=None).eval(), 64), 64),
     "densenet": lambda: (toys.bundle(torchvision.models.DenseNet(8, (2, 2), 8).eval(), 64), 64),
@@ -63,7 +64,7 @@ def test_edges_into_a_map_add_up_to_what_arrives_there(name):
     assert max(errors.values()) <= 1e-5
 
 
-@pytest.mark.parametrize("network", [toys.Residual, Gated, Shuffled, Sliced])
+@pytest.mark.parametrize("network", [toys.Residual, Gated, Shuffled, Sliced, FunctionalNorm])
 def test_edges_equal_a_slow_loop_over_source_maps(network):
     """The oracle feeds one source map's change at a time through the module and multiplies by the gradient."""
     bundle = toys.bundle(toys.seeded(network()), 12)

@@ -176,6 +176,38 @@ def test_maps_that_are_only_moved_about_are_followed_one_by_one():
     assert ways[2, 3].sources == (0, 2, 1, 3)
 
 
+class FunctionalNorm(Shuffled):
+    """Batch norm called as a function, as timm does; one convolution is read with it and without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def normalised(self, x):
+        norm = self.norm
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.1, norm.eps)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        out = self.same(x)
+        joined = torch.relu(self.normalised(out)) + torch.relu(out + x)
+        return self.linear(torch.relu(self.outer(joined)).mean((2, 3)))
+
+
+class TrainedNorm(FunctionalNorm):
+    """The same with the statistics of the batch at hand."""
+
+    def normalised(self, x):
+        return F.batch_norm(x, None, None, self.norm.weight, self.norm.bias, True)
+
+
+def test_batch_norm_may_be_a_function_as_long_as_it_uses_the_statistics_of_training():
+    module = toys.bundle(toys.seeded(FunctionalNorm()), side=16)
+    assert [site.name for site in module.sites] == ["relu", "relu#2", "relu#3", "add", "relu#4"]
+    with pytest.raises(Unsupported, match="'batch_norm'"):
+        toys.bundle(toys.seeded(TrainedNorm()), side=16)
+
+
 class Mixed(Shuffled):
     """Rows become maps: what a convolution reads is no map of the site."""
 

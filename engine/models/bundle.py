@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
 
+from engine import keys
 from engine.errors import Unsupported
 from engine.models import graph, paths, sites
 from engine.records import ChannelOrder, Link, Site
@@ -100,8 +101,8 @@ class Preprocessing:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: int | None = None
-    order: ChannelOrder = "rgb"
+    resize: int | None = field(default=None, metadata=keys.GROWN)
+    order: ChannelOrder = field(default="rgb", metadata=keys.GROWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +256,11 @@ class _Inserter:
         for node in path.chain:
             with self.traced.graph.inserting_after(end):
                 end, before = self.traced.graph.node_copy(node, _swapped(before, end)), node
-        read = next(source for source in path.reader.all_input_nodes if _origin(source) is old)
-        path.reader.replace_input_with(read, end)
+        # Taps that lie on the reader's edge already stay on it.
+        first, read = path.reader, next(one for one in path.reader.all_input_nodes if _origin(one) is old)
+        while read is not old:
+            first, read = read, read.all_input_nodes[0]
+        first.replace_input_with(old, end)
         return number
 
     def on_node(self, node: fx.Node, number: int) -> int:

@@ -79,8 +79,12 @@ def symbolic(network: nn.Module) -> fx.GraphModule:
         raise Unsupported(
             f"{type(network).__name__} cannot be traced: {reason}. Its forward must not branch on data."
         ) from error
-    for node in traced.graph.nodes:
+    image = next(node for node in traced.graph.nodes if node.op == "placeholder")
+    for node in list(traced.graph.nodes):
         _make_out_of_place(node)
+        if node.op == "get_attr":
+            # Parameters first: layers are repeated wherever a tap needs them on a path of its own.
+            image.append(node)
     traced.recompile()
     return traced
 
@@ -134,7 +138,15 @@ class Walker:
         if node.target in RESHAPING_METHODS and len(self.shapes.get(node, ())) > 2:
             # Into one row per image it only flattens; else maps and positions may be mixed (`rearranged` says).
             return False
-        return self._is(node, PASSING_MODULES, PASSING_FUNCTIONS, PASSING_METHODS) or self.is_scaling(node)
+        is_named = self._is(node, PASSING_MODULES, PASSING_FUNCTIONS, PASSING_METHODS)
+        return is_named or self.is_batch_norm(node) or self.is_scaling(node)
+
+    def is_batch_norm(self, node: fx.Node) -> bool:
+        """Tell whether a node is batch norm with the statistics of training: each map times a number plus another."""
+        if node.target is F.batch_norm:
+            training = node.kwargs.get("training", node.args[5] if len(node.args) > 5 else False)
+            return training is False
+        return isinstance(self.module(node), nn.BatchNorm2d)
 
     def is_scaling(self, node: fx.Node) -> bool:
         """Tell whether a node multiplies each feature map by one number of its own (a squeeze-and-excitation gate).
@@ -184,7 +196,7 @@ class Walker:
             moved = self.rearranged(node)
             if moved is not None:
                 node = moved[0]
-            elif self.is_passing(node) and not isinstance(self.module(node), nn.BatchNorm2d):
+            elif self.is_passing(node) and not self.is_batch_norm(node):
                 node = self.carried(node)
             else:
                 return node

@@ -64,7 +64,7 @@ def _loaded(torch: Any, file: Any) -> Any:
 
 def _example(torch: Any) -> io.BytesIO:
     buffer = io.BytesIO()
-    torch.save({"a": torch.zeros(1)}, buffer)
+    torch.save({"a": torch.zeros(1, device="cpu")}, buffer)
     buffer.seek(0)
     return buffer
 
