@@ -72,6 +72,21 @@ def test_a_length_of_time_is_told_as_exactly_as_it_is_known(length, words):
     assert wording.about(length) == words
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (740, 1500, "12 to 25 min"),
+        (50, 125, "50 s to 2 min"),
+        (3000, 4000, "50 min to 1 h 7 min"),
+        (725, 730, "12 min"),
+    ],
+)
+def test_an_estimate_is_one_line(low, high, words):
+    found = forecast.Forecast(1000, 51.2, 93.4, low, high, 30)
+    line = f"standard: 1,000 images, 51 to 93 passes per image, about {words} on one worker; its page's checks take another 30 s"
+    assert forecast.forecast_text("standard", found) == line
+
+
 def test_the_measured_pace_explains_only_where_a_method_does(store):
     bundle, dataset = audits.bundle(store.root, "digits-standard"), store.dataset("digits")
     plain = pacing.measure(bundle, dataset, "none", 1)

@@ -80,4 +80,9 @@ def _seconds(cost: Cost, pace: Pace) -> float:
 
 
 def _between(low: str, high: str) -> str:
-    return low if low == high else f"{low} to {high}"
+    """Return a range; a unit that both ends share is written once."""
+    if low == high:
+        return low
+    number, _, unit = low.partition(" ")
+    is_shared = unit and high.count(" ") == 1 and high.endswith(f" {unit}")
+    return f"{number if is_shared else low} to {high}"
