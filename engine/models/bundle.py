@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
-from engine import keys
 from engine.errors import Unsupported
 from engine.models import graph, paths, sites
 from engine.records import ChannelOrder, Link, Site
@@ -101,8 +100,8 @@ class Preprocessing:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: int | None = field(default=None, metadata=keys.GROWN)
-    order: ChannelOrder = field(default="rgb", metadata=keys.GROWN)
+    resize: int | None = None
+    order: ChannelOrder = "rgb"
 
 
 @dataclass(frozen=True, slots=True)
