@@ -12,7 +12,7 @@ from engine.audit.plan_file import WrongPlan
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
 from engine.audit.watching import RunCard, RunView
-from engine.audit.wording import condition_name, duration, status_counts
+from engine.audit.wording import ON_SURVIVORS, condition_name, duration, status_counts
 from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
@@ -79,6 +79,7 @@ __all__ = [
     "DOUBTS",
     "INTAKE_CHECKS",
     "LIMITS",
+    "ON_SURVIVORS",
     "TIERS",
     "Accuracy",
     "Answer",

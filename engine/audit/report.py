@@ -45,6 +45,8 @@ def text(run: Run, state: State, found: Summary) -> str:
     for model in found.models:
         lines.append(f"{model.model} ({model.role}), {len(run.manifest.images.samples)} images planned")
         lines += [_line(one) for one in (*model.conditions, *([model.worst_case] if model.worst_case else []))]
+        if any(one.is_cumulative for one in model.conditions):
+            lines.append(f"  {wording.ON_SURVIVORS}")
         if not model.is_monotone:
             lines.append("  Accuracy rises with an attack's strength beyond its intervals: gradients may be masked.")
     lines += [_pairing_line(one) for one in found.pairings]

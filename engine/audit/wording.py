@@ -20,6 +20,10 @@ STATUS: Final[dict[Status, str]] = {
 UNATTACKED: Final[dict[Status, str]] = {**STATUS, "unperturbed": "right", "clean_wrong": "wrong"}
 """The same without an attack."""
 
+ON_SURVIVORS: Final = (
+    "On survivors: only what the attacks before left unbroken was attacked; what those broke counts as not right."
+)
+
 
 def duration(seconds: float) -> str:
     """Return a length of time in the two largest units."""
