@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from urllib.parse import parse_qs
 
@@ -96,6 +97,18 @@ def test_an_attack_leads_to_the_page_that_explains_it(auditor, finished):
         "model": ["digits-standard"], "data": ["digits"], "attack": ["fgsm-linf"], "epsilon": ["24/255"],
     }  # fmt: skip
     assert next(row for row in rows if row.kind == "clean").link == ""
+
+
+def test_an_attack_on_survivors_says_what_its_rate_counts(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    plain = seen.summary.models[0]
+    assert model.panel(seen).models[0].note == ""
+    cumulative = dataclasses.replace(plain.conditions[1], is_cumulative=True)
+    models = (dataclasses.replace(plain, conditions=(plain.conditions[0], cumulative)),)
+    changed = dataclasses.replace(seen, summary=dataclasses.replace(seen.summary, models=models))
+    part = model.panel(changed).models[0]
+    assert "counts as not right" in part.note
+    assert part.rows[1].name.endswith("(on survivors)")
 
 
 def test_a_class_with_few_images_is_marked_so(auditor, finished):

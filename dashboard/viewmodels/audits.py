@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from engine import (
     CHECKS,
     LIMITS,
+    ON_SURVIVORS,
     Answer,
     ConditionResult,
     Credibility,
@@ -78,6 +79,8 @@ class ModelPart:
     classes: tuple[ClassRow, ...]
     """Under the worst case."""
     warning: str
+    note: str
+    """How to read the rates; empty where they need no explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,8 @@ def _model(found: ModelResult, data: str) -> ModelPart:
         if worst
         else ()
     )
-    return ModelPart(f"{found.model} ({found.role})", tuple(rows), classes, warning)
+    note = ON_SURVIVORS if any(one.is_cumulative for one in found.conditions) else ""
+    return ModelPart(f"{found.model} ({found.role})", tuple(rows), classes, warning, note)
 
 
 def _row(found: ConditionResult, model: str, data: str) -> Row:

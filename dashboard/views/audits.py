@@ -184,6 +184,7 @@ def _model(model: ModelPart) -> list[Component]:
         html.H3(model.title),
         *warning,
         html.Table([head, html.Tbody([_row(row) for row in model.rows])]),
+        *([html.P(model.note, className="note")] if model.note else []),
         *_classes(model),
     ]
 
