@@ -2,31 +2,16 @@
 (function () {
   'use strict';
 
-  const { asking, byId, make } = window.faultline;
+  const { asking, byId, entry, filled, make, menu, read } = window.faultline;
   const AGAIN = 1000;
   const draft = asking('audit-draft');
   const send = (id, data) => window.dash_clientside.set_props(id, { data: { ...data, t: Date.now() } });
   let form = null;
 
-  const menu = ({ options, value }) => make('select', { class: 'menu' },
-    ...options.map(([name, title]) => make('option', { value: name, selected: name === value ? '' : null }, title)));
-
-  function control(field) {
-    if (field.kind === 'menu') { return menu(field); }
-    if (field.kind === 'check') { return make('input', { type: 'checkbox', checked: field.value ? '' : null }); }
-    return make('input', { type: 'text', class: 'entry', value: field.value, autocomplete: 'off', maxlength: 200 });
-  }
-
-  /* A field with its name, its explanation and room for what is wrong with it. */
   function drawn(field, prefix = '') {
-    const id = `audit-field-${prefix}${field.name}`;
-    const node = control(field);
-    node.id = id;
-    node.dataset.name = field.name;
-    node.setAttribute('aria-describedby', `${id}-note`);
-    const note = make('span', { id: `${id}-note`, class: 'note', 'data-help': field.help }, field.help);
-    return make('div', { class: `form-field is-${field.kind}`, 'data-field': `${prefix}${field.name}` },
-      make('label', { for: id }, field.label), node, note);
+    const node = entry(field, `audit-field-${prefix}${field.name}`);
+    node.dataset.field = `${prefix}${field.name}`;
+    return node;
   }
 
   let added = 0;
@@ -72,16 +57,14 @@
     byId('audit-form').replaceChildren(...groups, make('div', { class: 'form-end' }, cost, begin, said));
   }
 
-  const read = (node) => (node.type === 'checkbox' ? node.checked : node.value);
-  const within = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
   const rowsOf = (kind) => [...document.querySelectorAll(`#audit-form [data-row=${kind}]`)];
 
   function values() {
     const plain = [...document.querySelectorAll('#audit-form .form-fields [data-name]')].map((one) => [one.dataset.name, read(one)]);
     return {
       ...Object.fromEntries(plain),
-      attacks: rowsOf('attacks').map((node) => ({ name: node.dataset.attack, settings: within(node) })),
-      thresholds: rowsOf('thresholds').map(within),
+      attacks: rowsOf('attacks').map((node) => ({ name: node.dataset.attack, settings: filled(node) })),
+      thresholds: rowsOf('thresholds').map(filled),
     };
   }
 
@@ -122,9 +105,9 @@
     if (node.matches('.form-field')) {
       node.classList.add('wrong');
       node.querySelector('.note').textContent = text;
-      const entry = node.querySelector('[data-name]');
-      entry.setAttribute('aria-invalid', 'true');
-      entry.focus();
+      const control = node.querySelector('[data-name]');
+      control.setAttribute('aria-invalid', 'true');
+      control.focus();
     } else {
       owner.querySelector('p.wrong').textContent = text;
     }

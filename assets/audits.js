@@ -14,7 +14,7 @@
     ask.want(isShown ? { run: view.run || null, theme: view.theme } : null);
     if (isShown) { ask.after(0); }
     // Every step of a view comes by here; plots need a resize only where another page is shown.
-    const page = isShown ? 'audits' : 'explain';
+    const page = view.page || 'explain';
     if (document.body.dataset.page === page) { return; }
     document.body.dataset.page = page;
     document.querySelectorAll('[data-page-tab]').forEach((tab) => {

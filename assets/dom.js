@@ -57,5 +57,29 @@
     };
   }
 
-  window.faultline = { byId, make, built, fill, say, onAsk, announce, asking };
+  /* ---- fields of a form, as the server declares them ---- */
+  const menu = ({ options, value }) => make('select', { class: 'menu' },
+    ...options.map(([name, title]) => make('option', { value: name, selected: name === value ? '' : null }, title)));
+
+  function control(field) {
+    if (field.kind === 'menu') { return menu(field); }
+    if (field.kind === 'check') { return make('input', { type: 'checkbox', checked: field.value ? '' : null }); }
+    return make('input', { type: 'text', class: 'entry', value: field.value, autocomplete: 'off', maxlength: 200 });
+  }
+
+  /* A field with its name, its explanation and room for what is wrong with it. */
+  function entry(field, id) {
+    const node = control(field);
+    node.id = id;
+    node.dataset.name = field.name;
+    node.setAttribute('aria-describedby', `${id}-note`);
+    const note = make('span', { id: `${id}-note`, class: 'note', 'data-help': field.help }, field.help);
+    return make('div', { class: `form-field is-${field.kind}` }, make('label', { for: id }, field.label), node, note);
+  }
+
+  const read = (node) => (node.type === 'checkbox' ? node.checked : node.value);
+  /* What the fields within a node hold, by name. */
+  const filled = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
+
+  window.faultline = { byId, make, built, fill, say, onAsk, announce, asking, menu, entry, read, filled };
 })();

@@ -3,7 +3,7 @@
   'use strict';
 
   const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail', 'versus', 'folded',
-    'layer', 'channel', 'theme', 'group', 'sort', 'scale', 'page', 'run', 'prove', 'study'];
+    'layer', 'channel', 'theme', 'group', 'sort', 'scale', 'page', 'run', 'prove', 'study', 'intake'];
   const CONTROLS = { 'detail-select': 'detail', 'theme-switch': 'theme' };
   /* What an examination depends on; the rest of a view only says how it is shown. */
   const EXAMINED = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method'];

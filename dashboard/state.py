@@ -20,7 +20,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "outcome": ("fooled", "resisted"),
     "detail": ("blocks", "sites"),
     "theme": ("light", "dark"),
-    "page": ("explain", "audits"),
+    "page": ("explain", "audits", "models"),
     "study": ("curve", "profile", "smallest", "defence"),
 }
 
@@ -56,6 +56,8 @@ class ViewState:
     page: str = "explain"
     run: str | None = None
     """Id of the audit run that the audits page shows."""
+    intake: str | None = None
+    """Model and data set whose intake report the models page shows: `MODEL@DATA`."""
     group: str | None = None
     sort: str | None = None
     scale: str | None = None

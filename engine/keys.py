@@ -15,6 +15,8 @@ from engine.errors import BadInput
 FORMAT = 2
 """Version of what a stored result means; it is part of every key, so results of another version are never mixed in."""
 DIGEST_BYTES = 16
+GROWN = {"grown": True}
+"""Metadata of a dataclass field that came later: at its default it is left out of keys, so that older ones still hold."""
 
 
 def content_key(record: object, *extra: object) -> str:
@@ -59,6 +61,9 @@ def _canonical(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_canonical(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        held = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        fields = {
+            field.name: _canonical(one) for field, one in held if not (field.metadata == GROWN and one == field.default)
+        }
         return {"noun": type(value).__name__, "fields": fields}
     raise BadInput(f"A key cannot be made of a {type(value).__name__}.")

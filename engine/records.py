@@ -10,7 +10,7 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
-from engine import selection
+from engine import keys, selection
 from engine.certificate_records import (  # noqa: F401 (nouns of this module, kept in two files)
     Certificate,
     Certificates,
@@ -89,13 +89,13 @@ class ModelCard:
     links: tuple[Link, ...]
     added: str
     """UTC, ISO 8601."""
-    resize: int | None = None
+    resize: int | None = field(default=None, metadata=keys.GROWN)
     """Pixels that the shortest side of a picture gets before its centre is cut out; None where the centre is just covered."""
-    order: ChannelOrder = "rgb"
+    order: ChannelOrder = field(default="rgb", metadata=keys.GROWN)
     """In which the network takes the channels; `mean` and `std` follow it."""
-    plugin: str = ""
+    plugin: str = field(default="", metadata=keys.GROWN)
     """Hash of the plug-in that the architecture came from; empty for a registered one."""
-    declared_accuracy: float | None = None
+    declared_accuracy: float | None = field(default=None, metadata=keys.GROWN)
     """Clean accuracy that was claimed when the model was handed in, 0 to 1."""
 
 

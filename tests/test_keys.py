@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -95,3 +96,16 @@ def test_arrays_are_told_apart_by_values_shape_and_type_but_not_by_layout():
     changed[1, 2] += 1
     others = [array.reshape(3, 2), array.astype(np.float64), array.view(np.int32), changed]
     assert len({keys.array_hash(one) for one in [array, *others]}) == 5
+
+
+def test_a_field_that_came_later_changes_no_older_key():
+    @dataclasses.dataclass(frozen=True)
+    class Noun:
+        old: int
+
+    before = keys.content_key(Noun(1))
+    later = dataclasses.make_dataclass(
+        "Noun", [("old", int), ("new", str, dataclasses.field(default="usual", metadata=keys.GROWN))], frozen=True
+    )
+    assert keys.content_key(later(1)) == before
+    assert keys.content_key(later(1, "other")) != before

@@ -52,7 +52,7 @@ def _brand() -> html.Div:
     tabs = html.Nav(
         [
             html.Button(text, className="tab", **data(page_tab=page))
-            for page, text in (("explain", "Explain"), ("audits", "Audits"))
+            for page, text in (("explain", "Explain"), ("audits", "Audits"), ("models", "Models and data"))
         ],
         **aria(label="Pages"),
     )

@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from dashboard import ids, theme
-from dashboard.views import audit_form, audits, header, inputs, layer, network, neuron, proof, watch
+from dashboard.views import audit_form, audits, desk, header, inputs, layer, network, neuron, proof, watch
 from dashboard.views.aria import aria
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
             html.Div([layer.layout(), neuron.layout()], className="levels"),
             proof.choice_bar(),
             audits.layout(),
+            desk.layout(),
         ]
     )
     page = html.Div([watch.stores(), header.layout(), main], className="page")
@@ -43,6 +44,7 @@ def register(app: Dash, auditor: Auditor) -> None:
     proof.register(app, auditor)
     audits.register(app, auditor)
     audit_form.register(app, auditor)
+    desk.register(app, auditor)
 
 
 def _reduce(app: Dash) -> None:

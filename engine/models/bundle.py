@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
 
+from engine import keys
 from engine.errors import Unsupported
 from engine.models import graph, paths, sites
 from engine.records import ChannelOrder, Link, Site
@@ -100,8 +101,8 @@ class Preprocessing:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: int | None = None
-    order: ChannelOrder = "rgb"
+    resize: int | None = field(default=None, metadata=keys.GROWN)
+    order: ChannelOrder = field(default="rgb", metadata=keys.GROWN)
 
 
 @dataclass(frozen=True, slots=True)

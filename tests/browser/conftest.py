@@ -94,10 +94,10 @@ def require(module: str) -> ModuleType:
         return _missing(f"{module} is not installed (requirements-dev.txt)")
 
 
-def start(store: Path, *, port: int | None = None) -> Served:
+def start(store: Path, *options: str, port: int | None = None) -> Served:
     """Start `python -m dashboard` on a store and wait for the link it prints."""
     port = port or free_port()
-    command = [sys.executable, "-m", "dashboard", "--store", str(store), "--port", str(port)]
+    command = [sys.executable, "-m", "dashboard", "--store", str(store), "--port", str(port), *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     printed = []
     for line in process.stdout:

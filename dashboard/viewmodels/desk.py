@@ -1,0 +1,203 @@
+"""The models and data page: what the store holds, what was checked of a model, and the forms that add from the inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dashboard.viewmodels.audit_form import Field, Option
+from dashboard.viewmodels.headline import percent
+from engine import INTAKE_CHECKS, BadInput, DataOrder, DatasetCard, Entry, IntakeReport, ModelCard, ModelOrder
+
+NO_DATA = "no images: noise"
+VERDICTS = {"pass": "✔ passed", "fail": "✘ failed", "incomplete": "– not everything could be checked"}
+MODEL_TEXTS = ("mean", "std", "size", "accuracy")
+LONGEST = 200
+HASH_SHOWN = 12
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model."""
+
+    name: str
+    architecture: str
+    maps: str
+    takes: str
+    classes: str
+    hash: str
+    fitting: tuple[Option, ...]
+    """Data sets it can be checked on, as value and title."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataRow:
+    """One data set."""
+
+    name: str
+    count: str
+    size: str
+    classes: str
+    source: str
+    hash: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """One intake check."""
+
+    title: str
+    outcome: str
+    sentence: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished intake report."""
+
+    title: str
+    verdict: str
+    checks: tuple[CheckRow, ...]
+    suspicions: tuple[str, ...]
+
+
+def models(cards: Sequence[ModelCard], datasets: Sequence[DatasetCard]) -> tuple[ModelRow, ...]:
+    """Return a row per model, with the data sets whose classes are among its own."""
+    return tuple(_model(card, datasets) for card in cards)
+
+
+def datasets(cards: Sequence[DatasetCard]) -> tuple[DataRow, ...]:
+    """Return a row per data set."""
+    return tuple(
+        DataRow(
+            card.name,
+            f"{card.count:,}",
+            f"{card.size[0]} × {card.size[1]}, {'colour' if card.channels == 3 else 'grey'}",
+            f"{len(card.classes)} ({min(card.class_counts)} to {max(card.class_counts)} images each)",
+            card.source,
+            card.content_hash[:HASH_SHOWN],
+            card.warnings,
+        )
+        for card in cards
+    )
+
+
+def report(found: IntakeReport) -> Report:
+    """Return an intake report as it is shown."""
+    by_name = {result.check: result for result in found.results}
+    checks = tuple(
+        CheckRow(check.title, by_name[check.name].outcome, by_name[check.name].sentence, check.fails_when)
+        for check in INTAKE_CHECKS
+        if check.name in by_name
+    )
+    on = f"on {found.images} images of {found.data}" if found.data else "on noise, without images"
+    suspicions = tuple(
+        f"{one.mistake} With '{one.remedy}' {percent(one.after.value)} instead of {percent(one.before.value)} of "
+        f"{one.after.n} images are right."
+        for one in found.suspicions
+    )
+    return Report(f"{found.model}, checked {on}", VERDICTS[found.verdict], checks, suspicions)
+
+
+def model_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Field, ...]:
+    """Return the fields that add a model; empty where the inbox holds no weights."""
+    weights = tuple((one.key, _titled(one)) for one in entries if one.kind == "weights")
+    if not weights:
+        return ()
+    return (
+        Field("entry", "Weights", "menu", weights[0][0], "A safetensors file or a state_dict.", weights),
+        Field("name", "Name", "text", "", "Letters, digits, '.', '_' and '-'."),
+        Field("architecture", "Architecture", "text", "", "For example cifar_resnet20, mobilenet_v2, resnet50."),
+        Field("classes", "Class names", "menu", "", "In the order of the logits.", _class_sources(entries, cards)),
+        Field("mean", "Mean", "text", "", "Of each channel; empty for the architecture's usual one."),
+        Field("std", "Standard deviation", "text", "", "Of each channel; empty for the usual one."),
+        Field("size", "Input size", "text", "", "Pixels, such as 224; empty for the usual one."),
+        Field("resize", "Resize first", "text", "", "Shortest side before the centre is cut out, such as 256."),
+        Field("channels", "Channel order", "menu", "rgb", "", (("rgb", "RGB"), ("bgr", "BGR"))),
+        Field("range", "White is", "menu", "1", "On this scale mean and deviation are given.", (("1", "1"), ("255", "255"))),
+        Field("accuracy", "Claimed accuracy", "text", "", "Such as 0.915; it is checked."),
+    )  # fmt: skip
+
+
+def data_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Field, ...]:
+    """Return the fields that add a data set; empty where the inbox holds none."""
+    sources = tuple((one.key, _titled(one)) for one in entries if one.kind in ("npz", "folder"))
+    if not sources:
+        return ()
+    classes = (("", "as the source names them"), *_class_sources(entries, cards))
+    return (
+        Field("entry", "Images", "menu", sources[0][0], "An npz file, or a folder with one folder per class.", sources),
+        Field("name", "Name", "text", "", "Letters, digits, '.', '_' and '-'."),
+        Field("classes", "Class names", "menu", "", "In the order of the labels.", classes),
+        Field("size", "Fit to size", "text", "", "Pixels, for folders with pictures of other sizes."),
+        Field("epsilon", "Usual strength", "text", "", "That menus start with, such as 8/255."),
+    )
+
+
+def order(kind: str, values: object) -> ModelOrder | DataOrder:
+    """Return what a form was filled with; raises BadInput for what a form cannot hold."""
+    given = values if isinstance(values, Mapping) else {}
+    texts = {name: str(value).strip()[:LONGEST] for name, value in given.items() if isinstance(value, str)}
+    missing = [name for name in ("entry", "name") if not texts.get(name)]
+    if missing:
+        raise BadInput(f"The field '{missing[0]}' is empty.")
+    if kind == "data":
+        return DataOrder(
+            texts["entry"],
+            texts["name"],
+            texts.get("classes") or None,
+            texts.get("size") or None,
+            texts.get("epsilon", ""),
+        )
+    if not texts.get("architecture") or not texts.get("classes"):
+        raise BadInput("A model needs an architecture and class names.")
+    optional: dict[str, Any] = {name: texts.get(name) or None for name in MODEL_TEXTS}
+    return ModelOrder(
+        texts["entry"],
+        texts["name"],
+        texts["architecture"],
+        texts["classes"],
+        resize=_whole(texts.get("resize", "")),
+        channels=texts.get("channels", "rgb"),
+        range=texts.get("range", "1"),
+        **optional,
+    )
+
+
+def _whole(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise BadInput(f"The shortest side must be a whole number of pixels, got '{text[:20]}'.")
+    return int(text)
+
+
+def _model(card: ModelCard, datasets: Sequence[DatasetCard]) -> ModelRow:
+    sites, maps = len(card.sites), sum(site.channels for site in card.sites)
+    known = set(card.classes)
+    fitting = tuple((one.name, one.name) for one in datasets if known.issuperset(one.classes))
+    return ModelRow(
+        card.name,
+        card.architecture,
+        f"{maps:,} in {sites} layers, {card.parameters:,} parameters",
+        f"{card.size[0]} × {card.size[1]}, {card.order.upper() if card.channels == 3 else 'grey'}",
+        f"{len(card.classes):,}",
+        card.content_hash[:HASH_SHOWN],
+        (*fitting, ("", NO_DATA)),
+    )
+
+
+def _titled(entry: Entry) -> str:
+    if entry.kind == "folder":
+        return f"{entry.name}/"
+    size = entry.bytes / KIB
+    return f"{entry.name} ({size / KIB:.1f} MiB)" if size >= KIB else f"{entry.name} ({size:.0f} KiB)"
+
+
+def _class_sources(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Option, ...]:
+    stored = tuple((f"data:{card.name}", f"those of data set {card.name}") for card in cards)
+    return (*((one.key, one.name) for one in entries if one.kind == "classes"), *stored)

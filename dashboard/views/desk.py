@@ -1,0 +1,207 @@
+"""The models and data page: what the store holds, its intake reports, and adding from the server's inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids
+from dashboard.viewmodels import desk
+from dashboard.views import plain, tables
+from dashboard.views.aria import aria, data
+from engine import EngineError, ModelOrder
+
+NO_INBOX = (
+    "Models and data sets are added on the server: with python -m engine model add and data add, or from here once the "
+    "dashboard is started with --inbox DIR (or FAULTLINE_INBOX), a folder that holds the files."
+)
+EMPTY_INBOX = (
+    "The inbox holds nothing that could be added: put weights, npz files, folders of pictures or class lists there."
+)
+MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
+SHELVES = ("models", "data")
+Ask = Mapping[str, Any] | None
+
+
+def layout() -> html.Section:
+    """Return the page's skeleton; assets/desk.js fills it while the page is shown."""
+    stores = [dcc.Store(id=one) for one in (ids.DESK_ASK, ids.DESK_FACTS, ids.DESK_ORDER, ids.DESK_ORDERED)]
+    return html.Section(
+        [
+            *stores,
+            html.Div([html.H2("Models and data", id="desk-heading")], className="panel-heading"),
+            html.P(id=ids.DESK_SAID, role="status"),
+            html.Div(id=ids.DESK_MODELS),
+            html.Div(id=ids.DESK_REPORT, **aria(live="polite")),
+            html.Div(id=ids.DESK_DATA),
+            html.Div(id=ids.DESK_FORMS),
+        ],
+        id=ids.DESK,
+        className="panel audits desk",
+        **aria(labelledby="desk-heading"),
+    )
+
+
+def register(app: Dash, auditor: Any) -> None:
+    """Connect the page."""
+
+    @app.callback(Output(ids.DESK_FACTS, "data"), Input(ids.DESK_ASK, "data"), prevent_initial_call=True)
+    def show_desk(stored: Ask) -> dict[str, Any]:
+        return facts(auditor, stored)
+
+    @app.callback(Output(ids.DESK_ORDERED, "data"), Input(ids.DESK_ORDER, "data"), prevent_initial_call=True)
+    def take_order(stored: Ask) -> dict[str, Any]:
+        return ordered(auditor, stored)
+
+    for name, store in (("draw", ids.DESK_FACTS), ("ordered", ids.DESK_ORDERED)):
+        app.clientside_callback(ClientsideFunction("desk", name), Input(store, "data"), prevent_initial_call=True)
+
+
+def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
+    """Return the page as plain values; `again` while a report is being made."""
+    asked = (stored or {}).get("intake")
+    try:
+        shelf = auditor.desk
+        cards, images = shelf.models(), shelf.datasets()
+        report, again = _report(auditor, asked)
+        return {
+            "intake": asked,
+            "models": plain.pieces(_models(desk.models(cards, images), shelf.models(retired=True))),
+            "data": plain.pieces(_datasets(desk.datasets(images), shelf.datasets(retired=True))),
+            "report": plain.pieces(report),
+            "forms": _forms(shelf, images),
+            "again": again,
+        }
+    except EngineError as error:
+        said = plain.pieces(html.P(str(error), className="nothing"))
+        return {"intake": asked, "models": said, "data": [], "report": [], "forms": {"note": "", "model": [], "data": []},
+                "again": False}  # fmt: skip
+
+
+def ordered(auditor: Any, stored: Ask) -> dict[str, Any]:
+    """Do what the page orders: add a model or a data set, retire one or take it back. `again` while it is being done."""
+    ask = stored or {}
+    try:
+        if ask.get("shelf") in SHELVES:
+            auditor.desk.retire(ask["shelf"], str(ask.get("name"))[:80], retired=ask.get("retired") is True)
+            return {"state": "ready", "text": "", "kind": ""}
+        return _taken(auditor, ask)
+    except EngineError as error:
+        return {"state": "failed", "text": str(error), "kind": ask.get("kind")}
+
+
+def _taken(auditor: Any, ask: Mapping[str, Any]) -> dict[str, Any]:
+    order = desk.order(str(ask.get("kind")), ask.get("values"))
+    if ask.get("isFirst") is True:
+        auditor.desk.forget(order)
+    answer = auditor.desk.take_model(order) if isinstance(order, ModelOrder) else auditor.desk.take_data(order)
+    told = {"state": answer.state, "kind": ask.get("kind")}
+    if answer.value is None:
+        return {**told, "text": answer.message or "Being added …"}
+    text = " ".join((f"Added {answer.value.name}.", *answer.value.notes))
+    return {**told, "text": text, "name": answer.value.name}
+
+
+def _forms(shelf: Any, images: Any) -> dict[str, Any]:
+    if not shelf.has_inbox:
+        return {"note": NO_INBOX, "model": [], "data": []}
+    entries = shelf.entries()
+    model, data_ = desk.model_form(entries, images), desk.data_form(entries, images)
+    return {
+        "note": "" if model or data_ else EMPTY_INBOX,
+        "model": [asdict(one) for one in model],
+        "data": [asdict(one) for one in data_],
+    }
+
+
+def _report(auditor: Any, asked: object) -> tuple[list[Component], bool]:
+    """Return the report that a link names as `MODEL@DATA`, and whether it is still being made."""
+    if not isinstance(asked, str) or not asked:
+        return [], False
+    model, _, images = asked.partition("@")
+    answer = auditor.intake(model, images)
+    if answer.value is None:
+        failed = answer.state == "failed"
+        text = f"The check failed: {answer.message}" if failed else f"{answer.message or 'Checking the model'} …"
+        return [html.P(text, className="nothing")], not failed
+    shown = desk.report(answer.value)
+    heads = tables.head(("Check", "", "What was found"))
+    rows = [_check(check) for check in shown.checks]
+    table = html.Table([html.Caption("Intake report", className="sr-only"), heads, html.Tbody(rows)])
+    warnings = [html.P(text, className="warning", role="note") for text in shown.suspicions]
+    title = html.H3(f"Intake report: {shown.title}")
+    return [title, html.P(shown.verdict, className="verdict"), *warnings, table], False
+
+
+def _check(check: desk.CheckRow) -> Component:
+    name = html.Span([check.title, html.Span(f". Fails if: {check.help}", className="sr-only")], title=check.help)
+    cells = [html.Td(MARKS[check.outcome]), html.Td(check.sentence)]
+    return html.Tr([html.Th(name, scope="row"), *cells], className=f"check-{check.outcome.replace(' ', '-')}")
+
+
+def _models(rows: tuple[desk.ModelRow, ...], retired: Any) -> list[Component]:
+    head = tables.head(("Model", "Architecture", "Feature maps", "Takes", "Classes", "Content", "Intake", ""))
+    body = [
+        html.Tr(
+            [
+                html.Th(row.name, scope="row"),
+                *(html.Td(text) for text in (row.architecture, row.maps, row.takes, row.classes, row.hash)),
+                html.Td(_checks(row)),
+                html.Td(_retire("models", row.name)),
+            ]
+        )
+        for row in rows
+    ]
+    return [
+        html.Table([html.Caption("Models", className="sr-only"), head, html.Tbody(body)]),
+        *_back("models", retired),
+    ]
+
+
+def _checks(row: desk.ModelRow) -> Component:
+    buttons = [
+        html.Button(
+            f"on {title}",
+            className="plain-button",
+            **data(intake=f"{row.name}@{value}"),
+            **aria(label=f"Check {row.name} on {title}"),
+        )
+        for value, title in row.fitting
+    ]
+    return html.Div(buttons, className="prove-row")
+
+
+def _datasets(rows: tuple[desk.DataRow, ...], retired: Any) -> list[Component]:
+    head = tables.head(("Data set", "Images", "Size", "Classes", "Made from", "Content", ""))
+    body = [
+        html.Tr(
+            [
+                html.Th([row.name, *(html.P(text, className="note") for text in row.warnings)], scope="row"),
+                *(html.Td(text) for text in (row.count, row.size, row.classes, row.source, row.hash)),
+                html.Td(_retire("data", row.name)),
+            ]
+        )
+        for row in rows
+    ]
+    return [html.H3("Data sets"), html.Table([head, html.Tbody(body)]), *_back("data", retired)]
+
+
+def _retire(shelf: str, name: str) -> Component:
+    return html.Button(
+        "Retire", className="plain-button", **data(retire=name, shelf=shelf), **aria(label=f"Retire {name}")
+    )
+
+
+def _back(shelf: str, retired: Any) -> list[Component]:
+    if not retired:
+        return []
+    buttons = [
+        html.Button(f"Take {card.name} back", className="plain-button", **data(back=card.name, shelf=shelf))
+        for card in retired
+    ]
+    told = html.Span("Retired (out of the menus, nothing is deleted):", className="control-label")
+    return [html.Div([told, *buttons], className="prove-row")]

@@ -1,0 +1,182 @@
+"""The models and data page: what the store holds, what a report found, and orders that name no path."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dashboard.viewmodels import desk as model
+from dashboard.views import desk as view
+from engine import (
+    INTAKE_CHECKS,
+    Answer,
+    BadInput,
+    DataOrder,
+    Entry,
+    Estimate,
+    IntakeReport,
+    ModelOrder,
+    Suspicion,
+    Taken,
+    UnknownName,
+)
+from engine.audit.credibility import CheckResult
+from tests import fakes
+
+ENTRIES = (
+    Entry("a" * 16, "net.pt", "weights", 2_000_000),
+    Entry("b" * 16, "x.npz", "npz", 3000),
+    Entry("c" * 16, "pictures", "folder", 0),
+    Entry("d" * 16, "names.txt", "classes", 60),
+)
+FILLED = {
+    "entry": "a" * 16,
+    "name": "mine",
+    "architecture": "resnet50",
+    "classes": "d" * 16,
+    "resize": "256",
+    "mean": "",
+}
+
+
+def some_report(outcome: str = "pass") -> IntakeReport:
+    results = tuple(CheckResult(check.name, outcome, f"found {check.name}") for check in INTAKE_CHECKS)
+    share = Estimate(0.5, 0.4, 0.6, 100)
+    doubt = Suspicion("The channels are probably swapped.", "--channels bgr", share, Estimate(0.9, 0.8, 1, 100), share)
+    return IntakeReport("digits-standard", "0" * 32, "digits", 100, results, (doubt,))
+
+
+class Shelf:
+    """A desk that notes what it was asked."""
+
+    has_inbox = True
+
+    def __init__(self) -> None:
+        self.done = []
+
+    def models(self, *, retired=False):
+        return fakes.MODELS[1:2] if retired else fakes.MODELS[:1]
+
+    def datasets(self, *, retired=False):
+        return () if retired else fakes.FakeAuditor().datasets()
+
+    def entries(self):
+        return ENTRIES
+
+    def retire(self, shelf, name, *, retired):
+        self.done.append((shelf, name, retired))
+
+    def forget(self, order):
+        self.done.append(("forget", order))
+
+    def take_model(self, order):
+        self.done.append(order)
+        if order.architecture == "gone":
+            raise UnknownName("architecture", "gone", [])
+        return Answer("ready", Taken("mine", ("The prefix 'module.' was taken off.",)))
+
+    def take_data(self, order):
+        self.done.append(order)
+        return Answer("working", None, 0, 0, "Adding a data set")
+
+
+class Auditor(fakes.FakeAuditor):
+    def __init__(self, outcome: str = "pass") -> None:
+        self.desk = Shelf()
+        self.outcome = outcome
+
+    def intake(self, name, data=""):
+        if name == "slow":
+            return Answer("working", None, 0, 1, "Checking the model")
+        return Answer("ready", some_report(self.outcome))
+
+
+def test_the_page_lists_what_is_in_use_and_what_can_be_taken_back():
+    told = view.facts(Auditor(), {})
+    text = json.dumps(told["models"])
+    assert fakes.MODELS[0].name in text
+    assert f"Take {fakes.MODELS[1].name} back" in text
+    assert told["report"] == []
+    assert not told["again"]
+
+
+def test_a_model_is_checked_only_on_data_whose_classes_it_knows():
+    cards = fakes.FakeAuditor().datasets()
+    (row,) = model.models(fakes.MODELS[:1], cards)
+    known = set(fakes.MODELS[0].classes)
+    assert {value for value, _ in row.fitting} == {card.name for card in cards if known >= set(card.classes)} | {""}
+
+
+@pytest.mark.parametrize(("outcome", "verdict"), [("pass", "✔ passed"), ("fail", "✘ failed"), ("not run", "– not")])
+def test_a_report_shows_every_check_with_what_was_found(outcome, verdict):
+    shown = model.report(some_report(outcome))
+    assert shown.verdict.startswith(verdict)
+    assert [check.sentence for check in shown.checks] == [f"found {check.name}" for check in INTAKE_CHECKS]
+    assert "--channels bgr" in shown.suspicions[0]
+    assert "90 % instead of 50 %" in shown.suspicions[0]
+    told = view.facts(Auditor(outcome), {"intake": "digits-standard@digits"})
+    assert told["intake"] == "digits-standard@digits"
+    assert "Intake report: digits-standard, checked on 100 images of digits" in json.dumps(told["report"])
+
+
+def test_a_report_in_the_making_is_asked_for_again():
+    told = view.facts(Auditor(), {"intake": "slow@digits"})
+    assert told["again"]
+    assert "Checking the model" in json.dumps(told["report"])
+
+
+def test_forms_offer_what_lies_in_the_inbox_by_id():
+    forms = view.facts(Auditor(), {})["forms"]
+    fields = {field["name"]: field for field in forms["model"]}
+    assert fields["entry"]["options"] == (("a" * 16, "net.pt (1.9 MiB)"),)
+    assert ("d" * 16, "names.txt") in fields["classes"]["options"]
+    assert [option[0] for option in forms["data"][0]["options"]] == ["b" * 16, "c" * 16]
+
+
+def test_without_an_inbox_the_page_says_how_to_get_one():
+    auditor = Auditor()
+    auditor.desk.has_inbox = False
+    assert "--inbox DIR" in view.facts(auditor, {})["forms"]["note"]
+
+
+def test_what_was_filled_in_becomes_an_order():
+    order = model.order("model", FILLED)
+    assert order == ModelOrder("a" * 16, "mine", "resnet50", "d" * 16, resize=256)
+    assert model.order("data", {"entry": "b" * 16, "name": "x", "epsilon": "8/255"}) == DataOrder(
+        "b" * 16, "x", epsilon="8/255"
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"entry": ""}, {"name": " "}, {"architecture": ""}, {"resize": "9e9"}, {"resize": "-1"}, {"name": 3}]
+)
+def test_a_form_that_is_not_filled_in_is_refused(change):
+    with pytest.raises(BadInput):
+        model.order("model", {**FILLED, **change})
+    with pytest.raises(BadInput):
+        model.order("data", None)
+
+
+def test_an_order_is_done_and_its_notes_are_told():
+    auditor = Auditor()
+    told = view.ordered(auditor, {"kind": "model", "values": FILLED, "isFirst": True})
+    assert told["state"] == "ready"
+    assert told["text"] == "Added mine. The prefix 'module.' was taken off."
+    assert auditor.desk.done[0][0] == "forget"
+    assert view.ordered(auditor, {"kind": "data", "values": {"entry": "b" * 16, "name": "x"}})["state"] == "working"
+
+
+def test_an_order_that_fails_says_why():
+    told = view.ordered(Auditor(), {"kind": "model", "values": {**FILLED, "architecture": "gone"}})
+    assert told["state"] == "failed"
+    assert "gone" in told["text"]
+
+
+def test_retiring_and_taking_back_name_a_shelf_that_exists():
+    auditor = Auditor()
+    view.ordered(auditor, {"shelf": "models", "name": "mine", "retired": True})
+    view.ordered(auditor, {"shelf": "data", "name": "mine", "retired": False})
+    assert auditor.desk.done == [("models", "mine", True), ("data", "mine", False)]
+    assert view.ordered(auditor, {"shelf": "../x", "name": "mine", "retired": True})["state"] == "failed"
+    assert len(auditor.desk.done) == 2
