@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -184,7 +185,7 @@ def noisy_copies(pairs: Exchanges, choices: Tensor) -> list[Tried]:
         copies = block.fooled.noisy(block.receiving, NOISES)[k::NOISES]
         return block.giving_runs_of(copies).tried(choices[:, rows])
 
-    return [pairs.each(lambda block, rows, k=k: work(k, block, rows)) for k in range(NOISES)]  # type: ignore[misc]
+    return [pairs.each(functools.partial(work, k)) for k in range(NOISES)]
 
 
 def _another_image(pairs: Exchanges, picked: Tensor) -> Control:
@@ -207,7 +208,5 @@ def other_images(pairs: Exchanges, choices: Tensor) -> list[tuple[Tried, Tensor]
     def work(k: int, block: Exchange, rows: Tensor) -> Tried:
         return block.giving_runs_of(others.images[others.rows[rows, k]]).tried(choices[:, rows])
 
-    return [
-        (pairs.each(lambda block, rows, k=k: work(k, block, rows)), others.labels[others.rows[:, k]])  # type: ignore[misc]
-        for k in range(others.rows.shape[1])
-    ]
+    labels = others.labels[others.rows]
+    return [(pairs.each(functools.partial(work, k)), labels[:, k]) for k in range(others.rows.shape[1])]

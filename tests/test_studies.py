@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from engine import demo, exchanges, fooled, work
+from engine import causal, demo, exchanges, fooled, work
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
 from engine.models import load
@@ -226,6 +226,12 @@ def test_the_other_images_are_of_neither_class(group):
     assert others.rows.shape == (len(group.samples), fooled.OTHERS)
     assert not bool((labels == group.true[:, None]).any() | (labels == group.into[:, None]).any())
     assert all(len(set(row)) == len(row) for row in others.rows.tolist())
+
+
+def test_a_third_class_is_neither_of_the_two(group):
+    drawn = [causal.thirds(dataclasses.replace(group, seed=seed)) for seed in range(30)]
+    assert all(not bool(((third == group.true) | (third == group.into)).any()) for third in drawn)
+    assert len({tuple(third.tolist()) for third in drawn}) > 1
 
 
 @pytest.mark.parametrize("kind", STUDIES)

@@ -1,0 +1,83 @@
+"""What the causal proof was accepted on, on the real CIFAR-10 ResNet-20: images from index 128 on, drawn by seed 0."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from engine.evaluation import pairing
+from engine.models import load
+from engine.proving import curves, defence, smallest
+from engine.restoration_records import FooledRequest
+from tests import test_cifar
+
+pytestmark = [
+    pytest.mark.shared_data,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not test_cifar.SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
+        reason="the folder ../shared/data is not beside this checkout",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    store = test_cifar.filled(tmp_path_factory.mktemp("causal"), "resnet20")
+    return load.bundle(store, "resnet20"), store.dataset("cifar10")
+
+
+def quiet(*_told: object) -> None:
+    pass
+
+
+def group(world, images: int, attack: str = test_cifar.ATTACK, seed: int = 0) -> FooledRequest:
+    """Correctly classified images from index 128 on."""
+    samples = pairing.choose(*world, images, first=128, seed=0).samples
+    return FooledRequest("resnet20", "cifar10", attack, samples, seed)
+
+
+def at_32(world, request, monkeypatch):
+    """The restoration curve at 32 maps alone."""
+    monkeypatch.setattr(curves, "COUNTS", (32,))
+    monkeypatch.setattr(curves, "DRAWS", 2)
+    found = curves.curve(*world, request, quiet)
+    return len(found.group.samples), {line.name: line for line in found.lines}
+
+
+def restored(lines, name: str) -> float:
+    return lines[name].effects[0].flipped
+
+
+@pytest.mark.parametrize(
+    ("attack", "seed"), [(test_cifar.ATTACK, 0), (test_cifar.ATTACK, 1), ("mifgsm-linf:eps=8/255", 0)]
+)
+def test_32_maps_restore_the_label_and_no_control_does(world, monkeypatch, attack, seed):
+    """The attack and seed that methods were chosen on, another seed of all random starts, another attack."""
+    fooled, lines = at_32(world, group(world, 200, attack, seed), monkeypatch)
+    assert fooled >= 180
+    assert restored(lines, "attack flow") >= 0.94
+    assert restored(lines, "random") <= 0.06
+    assert restored(lines, "third class") <= 0.03
+    assert restored(lines, "noisy copy") <= 0.03
+    assert lines["another image"].their_own[0].value >= 0.85
+
+
+def test_the_smallest_sets_take_17_maps_at_most_in_the_mean(world, monkeypatch):
+    monkeypatch.setattr(smallest, "DRAWS", 2)
+    found = smallest.find(*world, group(world, 40), quiet)
+    assert all(one.is_restored for one in found.images)
+    assert found.sizes.value <= found.prefixes.value <= 17
+    assert found.shared.is_reached
+    assert found.random.flipped <= 0.06
+
+
+def test_fixing_the_restoring_maps_to_their_means_is_no_defence(world, monkeypatch):
+    """Guards a finding: with their own clean values they restore held-out images, with mean values they cost accuracy."""
+    monkeypatch.setattr(defence, "DRAWS", 2)
+    hint = defence.hint(*world, group(world, 60), quiet)
+    assert hint.own_values.flipped >= 0.6
+    assert hint.own_values_random.flipped <= 0.06
+    assert hint.adversarial.after.value <= 0.5
+    assert hint.clean.change.high < 0
