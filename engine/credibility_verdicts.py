@@ -102,8 +102,8 @@ def judge(look: Look, attacks: Attacks | None, conditions: Conditions) -> tuple[
 
 
 def without_attacks(look: Look) -> tuple[CheckResult, ...]:
-    """Return what a look alone decides: clean accuracy, repetition, logits and gradients (G1 to G4)."""
-    return _clean(look), _repeats(look), _logits(look), _gradients(look)
+    """Return what a look alone decides without knowing the right answers: repetition, logits and gradients (G2 to G4)."""
+    return _repeats(look), _logits(look), _gradients(look)
 
 
 def _of_attacks(look: Look, attacks: Attacks) -> tuple[CheckResult, ...]:

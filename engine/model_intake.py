@@ -104,14 +104,15 @@ def _sites(card: ModelCard) -> CheckResult:
 
 def _of_answers(bundle: ModelBundle, labelled: Labelled | None) -> list[CheckResult]:
     """What a look at a few answers decides, on noise where there are no images."""
-    pictures = _extremes(bundle) if labelled is None else labelled.images[:LOOKED_AT]
+    extremes = _extremes(bundle)
+    pictures = extremes if labelled is None else labelled.images[:LOOKED_AT]
     labels = mistakes.predictions(bundle, pictures)
     look = credibility.look_at(bundle, pictures, labels)
-    _, repeats, logits, gradients = verdicts.without_attacks(look)
+    repeats, logits, gradients = verdicts.without_attacks(look)
     return [
         _evaluation(bundle, pictures),
         replace(repeats, check="deterministic"),
-        _finite(bundle, pictures),
+        _finite(bundle, pictures if labelled is None else torch.cat([pictures, extremes])),
         _logits(bundle, pictures, replace(logits, check="logits")),
         replace(gradients, check="gradients"),
     ]
@@ -139,10 +140,9 @@ def _evaluation(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
 
 
 def _finite(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
-    tried = torch.cat([pictures, _extremes(bundle)])
-    count = int((~_answers(bundle, tried).isfinite().all(dim=1)).sum())
-    text = f"{count} of {len(tried)} images, black, white and noise among them, get an answer that is not finite."
-    return _result("finite", count > 0, text, images=len(tried), not_finite=count)
+    count = int((~_answers(bundle, pictures).isfinite().all(dim=1)).sum())
+    text = f"{count} of {len(pictures)} images, black, white and noise among them, get an answer that is not finite."
+    return _result("finite", count > 0, text, images=len(pictures), not_finite=count)
 
 
 def _logits(bundle: ModelBundle, pictures: Tensor, plain: CheckResult) -> CheckResult:
