@@ -70,22 +70,20 @@ class Exchange:
 
     def tried(self, choices: Tensor) -> Tried:
         """Return what putting in each of some choices (draws, images, all maps) bool does."""
-        parts = [self._tried(rows, choices) for rows in self._parts(len(self.start))]
-        return joined(parts)
+        size = tracing.batch_limit(self.fooled.bundle)
+        starts = range(0, len(self.start), size)
+        return joined([self._tried(slice(start, start + size), choices) for start in starts])
 
     def restores(self, chosen: Tensor) -> Tensor:
         """Return (images,) bool: whether a choice (images, all maps) brings about the class aimed at."""
         return self.tried(chosen[None]).labels[0] == self.aim
 
-    def _parts(self, images: int) -> Iterator[Tensor]:
-        return iter(torch.arange(images, device=self.start.device).split(tracing.batch_limit(self.fooled.bundle)))
-
-    def _tried(self, rows: Tensor, choices: Tensor) -> Tried:
+    def _tried(self, rows: slice, choices: Tensor) -> Tried:
         """Few images go through together with several choices each: a pass of one image alone wastes most of its time."""
-        bundle, n = self.fooled.bundle, len(rows)
+        bundle, n = self.fooled.bundle, len(self.start[rows])
         copies = max(1, min(tracing.batch_limit(bundle) // n, len(choices)))
-        into = self.receiving[rows].repeat(copies, 1, 1, 1)
-        donor = tuple(site[rows].repeat(copies, 1, 1, 1) for site in self.giving.maps)
+        into = _copied(self.receiving[rows], copies)
+        donor = tuple(_copied(site[rows], copies) for site in self.giving.maps)
         logits = []
         for part in choices[:, rows].split(copies):
             k = len(part) * n
@@ -93,13 +91,13 @@ class Exchange:
             logits.append(tracing.transplanted(bundle, into[:k], picked, tuple(site[:k] for site in donor)))
         return self._read(torch.cat(logits), rows)
 
-    def _read(self, logits: Tensor, rows: Tensor) -> Tried:
-        of = rows.repeat(len(logits) // len(rows))
-        reached = tracing.margins(logits, self.fooled.true[of], self.fooled.into[of])
-        recovered = (reached - self.start[of]) / self.whole[of]
+    def _read(self, logits: Tensor, rows: slice) -> Tried:
+        shape = -1, len(self.start[rows])
+        draws = len(logits) // shape[1]
+        reached = tracing.margins(logits, self.fooled.true[rows].repeat(draws), self.fooled.into[rows].repeat(draws))
+        recovered = (reached.view(shape) - self.start[rows]) / self.whole[rows]
         confidences, labels = logits.softmax(1).max(1)
-        shape = -1, len(rows)
-        return Tried(recovered.view(shape), labels.view(shape), confidences.view(shape))
+        return Tried(recovered, labels.view(shape), confidences.view(shape))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -225,6 +223,11 @@ def map_set(bundle: ModelBundle, chosen: Tensor) -> MapSet:
     found = [(site.name, tuple(part.nonzero()[:, 0].tolist())) for site, part in zip(bundle.sites, parts, strict=True)]
     used = [(name, channels) for name, channels in found if channels]
     return MapSet(tuple(name for name, _ in used), tuple(channels for _, channels in used))
+
+
+def _copied(tensor: Tensor, copies: int) -> Tensor:
+    """The rows so many times, one after the other; a single time they are not copied."""
+    return tensor if copies == 1 else tensor.repeat(copies, 1, 1, 1)
 
 
 def _rows(fooled: Fooled) -> tuple[Tensor, ...]:
