@@ -216,6 +216,7 @@ def test_a_scheduler_killed_in_the_middle_is_an_interruption_and_never_a_success
     assert audit.returncode == 3, noise
     told = json.loads(output)
     assert (told["status"], told["is_interim"]) == ("interrupted", True)
+    assert "Traceback" not in noise, noise
     cluster.start()
     time.sleep(1)
     finish(folder, start(folder, *cluster.options), undisturbed)

@@ -93,7 +93,7 @@ class Connection:
                 contact.withdraw(self._root)
                 _end(self._cluster)
         except (OSError, TimeoutError) as error:
-            log.warning("The connection to the workers did not end cleanly: %s", error)
+            log.warning("The connection to the workers did not end cleanly: %r", error)
         finally:
             self._client = self._cluster = None
             self._ownership.release()
@@ -174,6 +174,8 @@ def _require_safe(scheduler: str, allow_plain: bool) -> None:
 def _connected(address: str, security: Security) -> Client:
     from distributed import Client
 
+    # Dask writes a trace for a scheduler that vanished; whoever asked for work is told that it is lost.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     return Client(address, security=security, timeout=HANDSHAKE, set_as_default=False)
 
 
