@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +16,11 @@ from engine import causal, connections, demo, exchanges, fooled, interventions, 
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
 from engine.models import load, precision
+from engine.models.bundle import ModelBundle
 from engine.proof_records import Edge, MapSet
 from engine.proving import curves, defence, smallest, studies
 from engine.restoration_records import STUDIES, FooledRequest, GroupProofRequest
-from engine.store import Store
+from engine.store import Dataset, Store
 from tests import toys
 from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
 
@@ -181,9 +186,6 @@ def test_means_are_those_of_a_loop_over_images(digits, monkeypatch):
         assert torch.allclose(by_channel.maps[k][0, 2], expected[2].mean().expand_as(expected[2]), atol=1e-5)
 
 
-ATTACK = "pgd-linf:eps=24/255,steps=2"
-
-
 def state(bundle) -> dict[str, object]:
     """All that an intervention might leave behind."""
     modules = list(bundle.network.modules())
@@ -200,43 +202,58 @@ def state(bundle) -> dict[str, object]:
     }
 
 
-def group_of(dataset) -> FooledRequest:
-    return FooledRequest("digits-standard", "digits", ATTACK, dataset.keys_of(3)[:3] + dataset.keys_of(5)[:1])
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What interventions are tried on."""
+
+    bundle: ModelBundle
+    dataset: Dataset
+    request: FooledRequest
+    group: fooled.Fooled
+    images: Tensor
+    giving: tracing.Trace
+    chosen: tracing.PerMap
+    means: interventions.Means
 
 
-def all_interventions(bundle, dataset, report) -> dict[str, object]:
-    """Every way in which the engine intervenes on a run, as a function without arguments."""
-    request = group_of(dataset)
+@pytest.fixture(scope="module")
+def scene(digits):
+    bundle, dataset = digits
+    samples = dataset.keys_of(3)[:2] + dataset.keys_of(5)[:2]
+    request = FooledRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=2", samples)
     images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    giving = tracing.record(bundle, images.flip(0))
     chosen = choosing.at_random(bundle, 2, 8, torch.Generator().manual_seed(0))
+    giving, means = tracing.record(bundle, images.flip(0)), interventions.means(bundle, dataset, "position")
+    return Scene(bundle, dataset, request, fooled.gather(bundle, dataset, request), images, giving, chosen, means)
+
+
+def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
+    """Every way in which the engine intervenes on a run."""
+    bundle, images, giving, chosen = scene.bundle, scene.images, scene.giving, scene.chosen
     link = bundle.links[0]
     edge = Edge(bundle.sites[link.source].name, 1, bundle.sites[link.target].name, 2)
     head = Edge(bundle.sites[-1].name, 1, Edge.LOGITS, 2)
-    means = interventions.means(bundle, dataset, "position")
+    choices = torch.cat(chosen, dim=1)[:, None].expand(-1, len(scene.group.samples), -1)
 
     def inside(context):
         with context:
             report(0, 0, "inside")
             bundle.logits(images)
 
-    asked = dict.fromkeys(STUDIES, request)
-    asked["group-proof"] = GroupProofRequest(request, MapSet((bundle.sites[2].name,), ((1, 2),)), "restore")
-    group = fooled.gather(bundle, dataset, request)
+    asked = dict.fromkeys(STUDIES, scene.request)
+    asked["group-proof"] = GroupProofRequest(scene.request, MapSet((bundle.sites[2].name,), ((1, 2),)), "restore")
     made = {
         "another run": lambda: inside(interventions.replacing(bundle, chosen, giving.maps)),
-        "mean": lambda: inside(interventions.replacing(bundle, chosen, means.maps)),
+        "mean": lambda: inside(interventions.replacing(bundle, chosen, scene.means.maps)),
         "scale": lambda: inside(interventions.scaling(bundle, chosen, 0.5)),
         "connection": lambda: inside(interventions.patching(bundle, images, giving, edge)),
         "along": lambda: interventions.along(bundle, images, giving, edge),
         "along to a class": lambda: interventions.along(bundle, images, giving, head),
-        "means": lambda: interventions.means(bundle, dataset, "channel"),
-        "exchange": lambda: exchanges.exchanges(group, "inject").tried(
-            torch.cat(chosen, dim=1)[:, None].expand(-1, 4, -1)
-        ),
+        "means": lambda: interventions.means(bundle, scene.dataset, "channel"),
+        "exchange": lambda: exchanges.exchanges(scene.group, "inject").tried(choices),
     }
     for kind, answer in studies.STUDIES.items():
-        made[kind] = lambda answer=answer, kind=kind: answer(bundle, dataset, asked[kind], report)
+        made[kind] = functools.partial(answer, bundle, scene.dataset, asked[kind], report)
     return made
 
 
@@ -253,39 +270,19 @@ def small(monkeypatch):
     monkeypatch.setattr(curves, "COUNTS", (2, 8))
 
 
-def test_the_list_of_interventions_is_whole(digits, small):
-    assert set(all_interventions(*digits, lambda *_: None)) == set(NAMES)
+def quiet(*_told: object) -> None:
+    pass
+
+
+def test_the_list_of_interventions_is_whole(scene):
+    assert set(all_interventions(scene, quiet)) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_is_as_before_after_success(digits, small, name):
-    work = all_interventions(*digits, lambda *_: None)[name]
-    before = state(digits[0])
-    work()
-    assert state(digits[0]) == before
-
-
-@pytest.mark.parametrize("name", REPORTED)
-def test_a_network_is_as_before_after_it_was_cancelled(digits, small, name):
-    def cancel(_done, _total, message):
-        if message != "Attacking":
-            raise KeyboardInterrupt
-
-    work = all_interventions(*digits, cancel)[name]
-    before = state(digits[0])
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert state(digits[0]) == before
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_network_is_as_before_after_an_error_in_the_middle_of_a_pass(digits, small, name, share, monkeypatch):
+def test_a_network_is_as_before_after_success_and_after_an_error_in_any_pass(scene, small, name, monkeypatch):
     """The last layer fails in the first, the middle or the last pass."""
-    bundle, dataset = digits
-    work = all_interventions(bundle, dataset, lambda *_: None)[name]
-    before = state(bundle)
-    last = [module for module in bundle.network.modules() if isinstance(module, nn.Linear)][-1]
+    work, before = all_interventions(scene, quiet)[name], state(scene.bundle)
+    last = [module for module in scene.bundle.network.modules() if isinstance(module, nn.Linear)][-1]
     whole, passes, fails_at = last.forward, [], [10**9]
 
     def forward(tensor):
@@ -294,11 +291,27 @@ def test_a_network_is_as_before_after_an_error_in_the_middle_of_a_pass(digits, s
             raise RuntimeError("no more memory")
         return whole(tensor)
 
-    monkeypatch.setattr(last, "forward", forward)
-    work()
-    fails_at[0] = int(share * (len(passes) - 1))
-    passes.clear()
-    with pytest.raises(RuntimeError, match="no more memory"):
+    with monkeypatch.context() as patch:
+        patch.setattr(last, "forward", forward)
         work()
-    monkeypatch.undo()
-    assert state(bundle) == before
+        passed = len(passes)
+        after_success = state(scene.bundle)
+        for number in sorted({0, passed // 2, passed - 1}):
+            fails_at[0] = number
+            passes.clear()
+            with pytest.raises(RuntimeError, match="no more memory"):
+                work()
+    assert after_success == before
+    assert state(scene.bundle) == before
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_a_network_is_as_before_after_it_was_cancelled(scene, small, name):
+    def cancel(_done, _total, message):
+        if message != "Attacking":
+            raise KeyboardInterrupt
+
+    work, before = all_interventions(scene, cancel)[name], state(scene.bundle)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert state(scene.bundle) == before
