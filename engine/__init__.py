@@ -20,7 +20,7 @@ from engine.feature_records import DOUBTS, Doubt, Responses, Synthesis
 from engine.inbox import DataOrder, Entry, ModelOrder, Taken
 from engine.intake_records import INTAKE_CHECKS, IntakeReport, Suspicion
 from engine.membership import kept_by
-from engine.proof_records import CONTROLS, Control, Direction, Edge, Effect, MapSet, Proof
+from engine.proof_records import CONTROLS, Control, Direction, Edge, Effect, MapResponse, MapSet, Proof
 from engine.records import (
     Answer,
     AttackCard,
@@ -122,6 +122,7 @@ __all__ = [
     "IntakeReport",
     "Kinship",
     "Link",
+    "MapResponse",
     "MapSet",
     "ModelCard",
     "ModelOrder",

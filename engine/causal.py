@@ -18,13 +18,15 @@ from engine.errors import BadInput
 from engine.exchanges import Exchange, Exchanges, Tried
 from engine.fooled import Fooled
 from engine.models.bundle import ModelBundle
-from engine.proof_records import Control, ControlName, Direction, MapSet, Proof
+from engine.proof_records import Control, ControlName, Direction, MapResponse, MapSet, Proof
 from engine.records import Examination
 from engine.restoration_records import GroupProofRequest
 from engine.store.dataset import Dataset
 
 DRAWS = 20
 """Random sets per image."""
+NAMED = 8
+"""Chosen maps whose answers are told one by one, at most."""
 NOISES = 2
 """Noisy copies per image."""
 
@@ -69,7 +71,35 @@ def _proof(examination: str, fooled: Fooled, picked: Tensor, direction: Directio
         tuple(missing),
         tuple(site.name for site in bundle.sites if site.name in chosen.sites and not site.is_claimable),
         fooled.samples,
+        responses(fooled, chosen) if chosen.count <= NAMED else (),
     )
+
+
+def responses(fooled: Fooled, chosen: MapSet) -> tuple[MapResponse, ...]:
+    """Return how each chosen map answers to the attacked images beside the clean ones."""
+    bundle, names = fooled.bundle, [site.name for site in fooled.bundle.sites]
+    places = [
+        (names.index(name), channel)
+        for name, channels in zip(chosen.sites, chosen.channels, strict=True)
+        for channel in channels
+    ]
+    peaks = []
+    for rows in torch.arange(len(fooled.samples)).split(tracing.batch_limit(bundle)):
+        runs = (tracing.record(bundle, side[rows]).maps for side in (fooled.clean, fooled.adversarial))
+        peaks.append(torch.stack([_peaks(maps, places) for maps in runs]))
+    clean, adversarial = torch.cat(peaks, dim=1)
+    changed = clean != adversarial
+    silenced = ((adversarial <= clean / 2) & changed).sum(0).tolist()
+    roused = ((adversarial >= 2 * clean) & changed).sum(0).tolist()
+    return tuple(
+        MapResponse(names[site], channel, *counts)
+        for (site, channel), counts in zip(places, zip(silenced, roused, strict=True), strict=True)
+    )
+
+
+def _peaks(maps: tracing.Maps, places: list[tuple[int, int]]) -> Tensor:
+    """Return (images, places): the largest absolute value of each map."""
+    return torch.stack([maps[site][:, channel].abs().amax(dim=(1, 2)) for site, channel in places], dim=1)
 
 
 def _aim(pairs: Exchanges) -> Tensor:

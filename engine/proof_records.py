@@ -76,6 +76,18 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class MapResponse:
+    """How one map answers to the images under attack, beside its answer to the clean ones."""
+
+    site: str
+    channel: int
+    silenced: int
+    """Images in which its largest absolute value falls to half or less."""
+    roused: int
+    """Images in which it at least doubles."""
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """One intervention on the images of an examination, beside its controls."""
 
@@ -95,6 +107,8 @@ class Proof:
     """Chosen sites through which everything runs (stem, the classes' own evidence): they restore whatever is put there."""
     samples: tuple[str, ...] = ()
     """Keys of the images, in the order of `recoveries`."""
+    responses: tuple[MapResponse, ...] = ()
+    """Of the chosen maps, where they are few enough to be named in a sentence."""
 
     @property
     def is_proven(self) -> bool:

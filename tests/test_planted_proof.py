@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import causal, exchanges, fooled, interventions
+from dashboard.viewmodels import proof as claims
+from engine import causal, examination, exchanges, fooled, interventions
 from engine.data import catalogue
 from engine.data.intake import Images
 from engine.proof_records import CONTROLS, Edge, MapSet
 from engine.proving import smallest
+from engine.records import ExaminationRequest
 from engine.restoration_records import FooledRequest, GroupProofRequest
 from engine.store import Store
 from tests import toys
@@ -102,6 +104,19 @@ def test_the_planted_map_is_proved_and_every_control_was_run(world, ants):
     assert found.effect.flipped == 1.0
     assert {control.name for control in found.controls} == set(CONTROLS)
     assert found.samples == ants.samples
+    assert (found.responses[0].silenced, found.responses[0].roused) == (EACH, 0)
+
+
+def test_the_claim_names_the_planted_map_and_what_the_attack_did_to_it(world, ants):
+    asked = ExaminationRequest(ants.model, ants.data, ants.attack, ants.samples)
+    examined, _ = examination.examine(*world, asked, quiet)
+    site = world[0].sites[1].name
+    sentence = claims.claim(proof(world, ants, 1, PLANTED), examined)
+    name = f"feature map {PLANTED} of {site}"
+    assert f"{name} no longer responds (its peak falls to half or less) in {EACH} of them" in sentence
+    assert f"putting the clean values of {name} back recovers" in sentence
+    assert f"the label in {EACH} of {EACH} images; equally many random maps" in sentence
+    assert f"{name.replace(str(PLANTED), '7')} keeps its peak" in claims.claim(proof(world, ants, 1, 7), examined)
 
 
 @pytest.mark.parametrize("channel", [channel for channel in range(WIDTH) if channel != PLANTED])

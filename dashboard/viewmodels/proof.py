@@ -82,15 +82,41 @@ def claim(found: Proof, examination: Examination) -> str:
         else f" [{percent(effect.recovery_low)}, {percent(effect.recovery_high or 0.0)}]"
     )
     restored = round(effect.flipped * effect.n)
+    named = _named(found) or f"{count} of {total} feature maps"
     what = (
-        f"putting the clean values of {count} of {total} feature maps back recovers {percent(effect.recovery)}{interval} of the "
+        f"putting the clean values of {named} back recovers {percent(effect.recovery)}{interval} of the "
         f"margin and the label in {restored} of {images} images"
         if found.direction == "restore"
-        else f"putting the adversarial values of {count} of {total} feature maps into the clean run takes "
+        else f"putting the adversarial values of {named} into the clean run takes "
         f"{percent(effect.recovery)}{interval} of the margin and gives the attack's answer in {restored} of {images} images"
     )
+    what = f"{_change(found)}{what}"
     control = f"{percent(random.effect.recovery)} of the margin, the label in {percent(random.effect.flipped)}"
     return f"{_who(examination)}, {what}; equally many random maps: {control}."
+
+
+def _named(found: Proof) -> str:
+    """Return the chosen maps by name where they are few, else nothing."""
+    if not found.responses:
+        return ""
+    pairs = zip(found.chosen.sites, found.chosen.channels, strict=True)
+    return "; ".join(
+        f"feature map{'s' * (len(maps) > 1)} {', '.join(map(str, maps))} of {site}" for site, maps in pairs
+    )
+
+
+def _change(found: Proof) -> str:
+    """Return how a single chosen map answers to the attack, where it does so in most of the images."""
+    if len(found.responses) != 1:
+        return ""
+    (one,), images = found.responses, len(found.labels)
+    told = {
+        "no longer responds (its peak falls to half or less)": one.silenced,
+        "responds at least twice as strongly": one.roused,
+    }
+    text, count = max(told.items(), key=lambda item: item[1])
+    name = f"feature map {one.channel} of {one.site}"
+    return f"{name} {text} in {count} of them; " if 2 * count > images else f"{name} keeps its peak in most of them; "
 
 
 def _who(examination: Examination) -> str:
