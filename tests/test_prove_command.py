@@ -7,7 +7,7 @@ import json
 import pytest
 
 from engine import __main__ as command_line
-from engine import causal, demo, prove_options
+from engine import causal, demo, interventions, prove_options
 from engine.proving import curves, defence, smallest
 from engine.store import Store
 from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
@@ -25,6 +25,7 @@ def _few_draws(monkeypatch):
     for module in (causal, curves, defence, smallest):
         monkeypatch.setattr(module, "DRAWS", 2)
     monkeypatch.setattr(defence, "CLEAN_IMAGES", 20)
+    monkeypatch.setattr(interventions, "MEAN_IMAGES", 20)
     monkeypatch.setattr(curves, "COUNTS", (4, 16))
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import Any
 
 import pytest
 import torch
 
-from engine import causal, demo, exchanges, fooled, work
+from engine import causal, demo, exchanges, fooled, interventions, work
+from engine.auditor import MOST_FOOLED, Auditor
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
+from engine.jobs import Progress
 from engine.models import load
 from engine.proof_records import MapSet
 from engine.proving import curves, defence, flows, search, smallest, studies
@@ -170,7 +174,8 @@ def test_the_curve_ends_at_all_labels_and_its_lines_are_told(digits, request_, m
     assert curve.group.excluded == ("relu",)
 
 
-def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs):
+def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs, monkeypatch):
+    monkeypatch.setattr(curves, "DRAWS", 2)
     profile = curves.profile(*digits, request_, quiet)
     named = {one.site for one in profile.sites}
     for site in digits[0].sites:
@@ -187,6 +192,7 @@ def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs)
 def test_a_defence_is_tried_on_images_it_was_not_found_on(digits, request_, monkeypatch):
     monkeypatch.setattr(defence, "DRAWS", 2)
     monkeypatch.setattr(defence, "CLEAN_IMAGES", 40)
+    monkeypatch.setattr(interventions, "MEAN_IMAGES", 20)
     hint = defence.hint(*digits, request_, quiet)
     assert set(hint.searched.samples).isdisjoint(hint.held_out.samples)
     assert set(hint.searched.samples) | set(hint.held_out.samples) <= set(request_.samples)
@@ -239,6 +245,8 @@ def test_a_worker_answers_each_study_with_its_record(store, request_, monkeypatc
     for module in (curves, defence, smallest):
         monkeypatch.setattr(module, "DRAWS", 2)
     monkeypatch.setattr(defence, "CLEAN_IMAGES", 20)
+    monkeypatch.setattr(interventions, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(curves, "COUNTS", (2, 8))
     few = dataclasses.replace(request_, samples=request_.samples[:4])
     asked = GroupProofRequest(few, MapSet(("layer2.0",), ((1, 5),)), "restore") if kind == "group-proof" else few
     key = f"{list(STUDIES).index(kind):032x}"
@@ -249,8 +257,6 @@ def test_a_worker_answers_each_study_with_its_record(store, request_, monkeypatc
 
 
 def test_a_group_that_cannot_be_is_refused_before_any_work(store, request_):
-    from engine.auditor import MOST_FOOLED, Auditor
-
     auditor = Auditor.open(store.root)
     for wrong, error in (
         ({"samples": ()}, BadInput),
@@ -263,3 +269,39 @@ def test_a_group_that_cannot_be_is_refused_before_any_work(store, request_):
         with pytest.raises(error):
             auditor.smallest_sets(dataclasses.replace(request_, **wrong))
     auditor.close()
+
+
+class Waiting:
+    """Jobs that keep what they are given."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, dict[str, Any]] = {}
+
+    def submit(self, task: dict[str, Any], **_told: str) -> bool:
+        self.tasks[task["key"]] = task
+        return True
+
+    def wait(self, _key: str, _seconds: float) -> None:
+        pass
+
+    def progress(self, _key: str) -> Progress:
+        return Progress("working", 1, 3, "Searching")
+
+
+def test_the_facade_hands_a_study_in_once_and_finds_it_again(store, request_, monkeypatch):
+    monkeypatch.setattr(smallest, "DRAWS", 2)
+    jobs = Waiting()
+    auditor = Auditor(store, jobs)
+    few = dataclasses.replace(request_, samples=request_.samples[1:3], attack="pgd-linf")
+    spelled = dataclasses.replace(few, attack=auditor.attack_id("pgd-linf", "8/255"))
+    monkeypatch.setattr(fooled, "attack", functools.partial(stronger, fooled.attack))
+    assert auditor.smallest_sets(few).state == auditor.smallest_sets(spelled).state == "working"
+    (task,) = jobs.tasks.values()
+    work.perform(task, str(store.root))
+    answer = auditor.smallest_sets(spelled)
+    assert (answer.state, answer.value.group.samples) == ("ready", few.samples)
+
+
+def stronger(attack, bundle, dataset, request):
+    """The same images under an attack that fools all of them."""
+    return attack(bundle, dataset, dataclasses.replace(request, attack=ATTACK))
