@@ -22,6 +22,8 @@ from engine.store import Store
 
 PATIENCE: Final = 10.0
 """Seconds in which a run notes that it was interrupted when the server ends."""
+SEEN: Final = 8
+"""Runs whose figures are kept at hand: those of 50,000 images take megabytes."""
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +85,8 @@ class Runs:
         if held is None or held[0] != mark:
             held = (mark, watching.view(opened, card))
             self._seen[run] = held
+            for oldest in list(self._seen)[:-SEEN]:
+                self._seen.pop(oldest, None)
         return RunView(card, held[1].manifest, held[1].summary)
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
