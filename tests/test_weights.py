@@ -6,6 +6,7 @@ import collections
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -256,3 +257,13 @@ def test_a_process_over_its_limits_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "SECONDS", 60)
     monkeypatch.setattr(weights, "BASE_MEMORY", 2**26)
     assert "within its limits" in refusal(tmp_path / "w.pt")
+
+
+UNSAFE = re.compile(r"weights_only\s*=\s*False|\bpickle\.loads?\b|\bjoblib\b|\byaml\.load\b|(?<![.\w])(?:eval|exec)\(")
+
+
+def test_nothing_in_the_source_opens_a_file_without_restriction():
+    root = Path(formats.__file__).parents[2]
+    sources = [path for package in ("engine", "dashboard") for path in (root / package).rglob("*.py")]
+    assert [path.name for path in sources if UNSAFE.search(path.read_text(encoding="utf-8"))] == []
+    assert UNSAFE.search("torch.load(file, weights_only=False)") and not UNSAFE.search("network.eval()")
