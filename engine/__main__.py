@@ -155,7 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = _command(commands, "demo", _demo, "Put the embedded demo (two digit networks, 500 digits) into a store.")
     _add_store(demo)
-    model = commands.add_parser("model", help="Add and check models.").add_subparsers(required=True, metavar="add|check")
+    model = commands.add_parser("model", help="Add and check models.").add_subparsers(
+        required=True, metavar="add|check"
+    )
     intake_options.add_model(_command(model, "add", _model_add, "Add the weights of a registered architecture."))
     intake_options.add_check(_command(model, "check", _model_check, "Check a stored model: the intake report."))
     survey = "Torchvision's classifiers: how many sites and maps each has, or why it is refused."
