@@ -12,7 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("engine.errors", "engine.version", "engine.told", "engine.audit_options", "engine.intake_options", "engine.prove_options"),
+    (
+        "engine.errors",
+        "engine.version",
+        "engine.told",
+        "engine.audit_options",
+        "engine.intake_options",
+        "engine.prove_options",
+    ),
     ("engine.selection", "engine.keys"),
     (
         "engine.certificate_records",

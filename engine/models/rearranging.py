@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Size, Tensor, fx
@@ -45,7 +46,7 @@ def _moves(node: fx.Node) -> bool:
 def _carried_out(node: fx.Node, known: dict[fx.Node, object]) -> Tensor | None:
     """Do what the nodes between `node` and the known ones do; None where one of them is no move."""
 
-    def value(one: fx.Node) -> object:
+    def value(one: fx.Node) -> Any:
         if one not in known:
             arguments = fx.map_arg(one.args, value)
             options = fx.map_arg(one.kwargs, value)
