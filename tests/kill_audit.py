@@ -74,7 +74,7 @@ def main() -> int:
     options.out.mkdir(parents=True)
     folder = _copied(options, "peace")
     started = time.monotonic()
-    found = [ended("in peace", (folder, folder), told(_start(folder)), (time.monotonic() - started, None))]
+    found = [ended("in peace", (folder, folder), told(start_quietly(folder)), (time.monotonic() - started, None))]
     _say(_line(found[0]))
     for name in options.against:
         own, started = _copied(options, name), time.monotonic()
@@ -103,7 +103,7 @@ class Battle:
         while not (self.folder / "store" / "runs").is_dir() or not places.listed(self.folder / "store"):
             time.sleep(LOOK)
         manifest = manifests.read(place(self.folder))
-        due = len(manifest.conditions) * manifest.blocks * (len(self.blows) + 1) // (BLOWS + 1)
+        due = manifest.shards * (len(self.blows) + 1) // (BLOWS + 1)
         while self.note() < due:
             time.sleep(LOOK)
 
@@ -130,20 +130,20 @@ class Battle:
 
 def fight(folder: Path, cluster: Cluster) -> tuple[dict, Battle]:
     """Drive a run while everything it needs is killed: on the cluster it starts itself, then on one of other processes."""
-    battle, audit = Battle(folder), _start(folder)
+    battle, audit = Battle(folder), start_quietly(folder)
     battle.wait()
     battle.hit("worker", worker_of(audit.pid), list)
     battle.wait()
     battle.hit("server", audit.pid, lambda: _session(audit))
     cluster.start(1)
-    audit = _start(folder, *cluster.options)
+    audit = start_quietly(folder, *cluster.options)
     battle.wait()
     worker = cluster.processes.pop()
     battle.hit("worker of a cluster", worker.pid, lambda: _alive([worker]))
     cluster.start_worker()
     battle.wait()
     battle.hit("server at a cluster", audit.pid, lambda: _session(audit))
-    audit = _start(folder, *cluster.options)
+    audit = start_quietly(folder, *cluster.options)
     battle.wait()
     battle.hit("scheduler", cluster.processes[0].pid, lambda: _alive(cluster.processes))
     if (left := told(audit)["status"]) != "interrupted":
@@ -151,13 +151,13 @@ def fight(folder: Path, cluster: Cluster) -> tuple[dict, Battle]:
     battle.note()
     cluster.kill(len(cluster.processes))
     cluster.start(1)
-    return told(_start(folder, *cluster.options)), battle
+    return told(start_quietly(folder, *cluster.options)), battle
 
 
 def share(folder: Path, cluster: Cluster) -> tuple[dict, None]:
     """Drive a run on two workers."""
     cluster.start(2)
-    return told(_start(folder, *cluster.options)), None
+    return told(start_quietly(folder, *cluster.options)), None
 
 
 COURSES = {"killed": fight, "two-workers": share}
@@ -182,7 +182,7 @@ def ended(name: str, folders: tuple[Path, Path], last: dict, course: tuple[float
         doubled=len(rows) - len(distinct),
         made_again=battle.made_again() if battle else 0,
         listed=len(Catalogue(folder / "store").shards(place(folder).run)),
-        total=len(manifest.conditions) * manifest.blocks,
+        total=manifest.shards,
     )
 
 
@@ -200,7 +200,7 @@ def told(audit: subprocess.Popen) -> dict:
     return json.loads(output)
 
 
-def _start(folder: Path, *options: str) -> subprocess.Popen:
+def start_quietly(folder: Path, *options: str) -> subprocess.Popen:
     """Start the command; hours of its progress would fill a pipe that nobody reads."""
     with (folder / "audit.log").open("a") as noise:
         return start(folder, *options, noise=noise)

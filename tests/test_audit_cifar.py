@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-
 import pytest
 
-from engine.audit.catalogue import Catalogue
-from tests import audits, test_cifar
-from tests.asking import until
-from tests.test_audit_processes import Cluster, copied, place, processes_of, shards, start
+from tests import kill_audit, test_cifar
+from tests.test_audit_processes import Cluster, copied, place
 
 IMAGES = 60
 PLAN = f"""
@@ -39,36 +33,23 @@ def filled(tmp_path_factory):
     return folder
 
 
-def told(audit) -> dict:
-    output, noise = audit.communicate(timeout=900)
-    assert audit.returncode in (0, 3), noise
-    return json.loads(output)
-
-
 def test_worker_server_and_scheduler_killed_in_turn_lose_and_change_nothing(filled, tmp_path_factory):
     peace, war = (copied(filled, tmp_path_factory.mktemp(name)) for name in ("peace", "war"))
-    undisturbed = told(start(peace))
+    undisturbed = kill_audit.told(kill_audit.start_quietly(peace))
+    assert undisturbed["worst_case"]["n"] == IMAGES
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
-        cluster.start()
-        audit = start(war, *cluster.options)
-        total = undisturbed["shards"]["total"]
-        until(lambda: shards(war) >= total // 6, 300)
-        cluster.processes.pop().kill()
-        until(lambda: shards(war) >= total // 3, 300)
-        os.kill(audit.pid, signal.SIGKILL)
-        audit.communicate()
-        until(lambda: not processes_of(audit.pid), 20)
-        audit = start(war, *cluster.options)
-        until(lambda: shards(war) >= total // 2, 300)
-        cluster.kill(len(cluster.processes))
-        assert told(audit)["status"] == "interrupted"
-        cluster.start()
-        found = told(start(war, *cluster.options))
+        last, battle = kill_audit.fight(war, cluster)
     finally:
         cluster.kill(len(cluster.processes))
-    assert audits.tables(place(war)) == audits.tables(place(peace))
-    assert len(Catalogue(war / "store").shards(place(war).run)) == total
-    same = {name: value for name, value in undisturbed.items() if name != "seconds"}
-    assert {name: value for name, value in found.items() if name != "seconds"} == same
-    assert found["worst_case"]["n"] == IMAGES
+    found = kill_audit.ended("killed", (war, peace), last, (0.0, battle))
+    assert kill_audit.is_sound(found), found
+    assert len(found.blows) == kill_audit.BLOWS
+    assert {name: last[name] for name in last if name != "seconds"} == {
+        name: undisturbed[name] for name in undisturbed if name != "seconds"
+    }
+    summary = place(war).result / "summary.json"
+    summary.write_bytes(summary.read_bytes() + b" ")
+    forged = kill_audit.ended("forged", (war, peace), last, (0.0, battle))
+    assert forged.differing == ("result/summary.json",)
+    assert not kill_audit.is_sound(forged)
