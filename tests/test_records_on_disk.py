@@ -11,7 +11,9 @@ import pytest
 
 from engine import keys, serial
 from engine.audit.credibility import CheckResult, Conditions, Credibility, Figure
+from engine.audit.paces import Pace
 from engine.errors import StoreError
+from engine.inbox import Taken
 from engine.intake_records import IntakeReport, Suspicion
 from engine.proof_records import MapSet
 from engine.records import (
@@ -34,6 +36,8 @@ KEY = keys.content_key("one")
 AUDITOR = fakes.FakeAuditor()
 REQUEST = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00000", "00004"))
 RECORDS = {
+    "taken": Taken("mine", ("The prefix 'module.' was taken off.",)),
+    "pace": Pace(0.01, 0.003, 0.2),
     "intake": IntakeReport(
         "m",
         "ab",
