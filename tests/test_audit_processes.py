@@ -115,7 +115,9 @@ def test_a_server_killed_in_the_middle_leaves_no_orphan_and_the_same_command_goe
     until(lambda: not processes_of(audit.pid), 20)
     before = shards(folder)
     assert 4 <= before < SHARDS
-    written = {one: one.stat().st_mtime_ns for one in (folder / "store" / "runs").glob("*/shards/*/block=*/_receipt.json")}
+    written = {
+        one: one.stat().st_mtime_ns for one in (folder / "store" / "runs").glob("*/shards/*/block=*/_receipt.json")
+    }
     finish(folder, start(folder), undisturbed)
     assert all(one.stat().st_mtime_ns == written[one] for one in written), "what was done is not done again"
 
