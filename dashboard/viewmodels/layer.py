@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -70,7 +70,8 @@ class LayerPanel:
 
     def to_store(self) -> dict[str, object]:
         """Return plain values for the browser."""
-        return {**asdict(self), "title": self.title}
+        # Every field is plain already; `asdict` would copy thousands of numbers one by one.
+        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "title": self.title}
 
 
 def columns(channels: int) -> int:
