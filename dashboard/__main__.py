@@ -79,8 +79,9 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
 
 def _serve(chosen: settings.Settings) -> None:
     # Compute workers are spawned and import this module again: they must not load Dash.
-    from dashboard import serving
+    from dashboard import lean, serving
 
+    lean.without_pandas()
     serving.serve(chosen)
 
 

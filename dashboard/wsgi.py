@@ -14,7 +14,7 @@ import sys
 from flask import Flask
 from gunicorn.errors import AppImportError
 
-from dashboard import app, invitation, serving, settings
+from dashboard import app, invitation, lean, serving, settings
 from dashboard.login import Login
 from engine import EngineError
 
@@ -35,4 +35,5 @@ def start() -> Flask:
     return server
 
 
+lean.without_pandas()
 server = start()

@@ -79,7 +79,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.auditor",),
     ("engine",),
     ("engine.__main__",),
-    ("dashboard.ids", "dashboard.panel_ids", "dashboard.theme", "dashboard.settings"),
+    ("dashboard.ids", "dashboard.panel_ids", "dashboard.theme", "dashboard.settings", "dashboard.lean"),
     ("dashboard.state",),
     ("dashboard.resolution",),
     ("dashboard.viewmodels",),

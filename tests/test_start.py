@@ -273,3 +273,15 @@ def test_gunicorn_ends_with_a_line_where_the_environment_is_wrong(tmp_path: Path
     assert "faultline: '0.0.0.0' can be reached from other machines" in output.read_text()
     # No trace of ours; gunicorn 27 may add one of its own arbiter when two workers end in the same moment.
     assert "wsgi.py" not in output.read_text()
+
+
+def test_the_web_process_reads_tables_and_draws_without_pandas():
+    code = (
+        "import sys; from dashboard import lean; lean.without_pandas(); lean.without_pandas()\n"
+        "import numpy as np, pyarrow as pa, plotly.graph_objects as go, distributed, scipy.stats\n"
+        "table = pa.table({'a': pa.array(np.arange(3)), 'b': ['x', 'y', 'z']})\n"
+        "go.Figure(go.Scatter(x=table['a'].to_numpy(), y=[1, 2, 3])).to_json()\n"
+        "print(table.to_pylist()[0], 'pandas' in sys.modules, len([f for f in sys.meta_path if 'Pandas' in type(f).__name__]))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "{'a': 0, 'b': 'x'} False 1\n"

@@ -159,7 +159,7 @@ def watching(chromium, cookies: list[dict]) -> Iterator[Watched]:
     page.on("request", lambda request: seen.hosts.add(urlsplit(request.url).hostname or "inline"))
     yield seen
     context.close()
-    assert seen.errors == []
+    assert not seen.errors, "\n".join(seen.errors)
     assert seen.hosts <= {"127.0.0.1", "inline"}
 
 
