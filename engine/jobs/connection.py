@@ -88,7 +88,7 @@ class Connection:
             return
         try:
             if self._client is not None:
-                self._client.close(timeout=2)
+                _disconnect(self._client)
             if self._cluster is not None:
                 contact.withdraw(self._root)
                 _end(self._cluster)
@@ -204,6 +204,14 @@ def _local_cluster(root: Path, security: Security) -> LocalCluster:
             },
             local_directory=str(scratch),
         )
+
+
+def _disconnect(client: Client) -> None:
+    """Close a client whatever state it is in: one that is just connecting anew raises what its half-made stream raises."""
+    try:
+        client.close(timeout=2)
+    except Exception as error:
+        log.info("The connection to the workers was gone already: %r", error)
 
 
 def _end(cluster: LocalCluster) -> None:

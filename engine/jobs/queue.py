@@ -158,6 +158,7 @@ class Jobs:
         self._connection = self._connect()
         self._tickets: dict[str, Ticket] = {}
         self._failures: dict[str, tuple[float, str]] = {}
+        self._warned: dict[str, float] = {}
         # One thread: connecting takes seconds, and the connection is never used by two threads.
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="faultline-jobs")
 
@@ -203,7 +204,7 @@ class Jobs:
 
         if not isinstance(error, KilledWorker):
             if isinstance(error, EngineError):
-                log.warning("Work %s could not be run: %s", ticket.key, error)
+                self._warn("Work %s could not be run: %s", ticket.key, str(error))
                 self._fail(ticket, str(error))
                 return
             log.error("Work %s could not be run", ticket.key, exc_info=error)
@@ -234,8 +235,14 @@ class Jobs:
         try:
             self._notes.write(ticket.key, Note("failed", message=message))
         except StoreError as error:
-            log.warning("The failure of %s could not be noted: %s", ticket.key, error)
+            self._warn("The failure of %s could not be noted: %s", ticket.key, str(error))
         self._drop(ticket)
+
+    def _warn(self, text: str, key: str, reason: str) -> None:
+        """Log a reason once a minute: a full disk fails everything in the queue alike."""
+        now, told = time.monotonic(), self._warned.get(text + reason)
+        log.log(logging.DEBUG if told is not None and now - told < RETRY_AFTER else logging.WARNING, text, key, reason)
+        self._warned[text + reason] = now if told is None or now - told >= RETRY_AFTER else told
 
     def _failure(self, key: str) -> str | None:
         """Why a piece of work failed within the last minute, here or in another process; None if it did not."""
