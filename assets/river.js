@@ -3,6 +3,10 @@
   'use strict';
 
   let layer = null;
+  let pressed = null;
+  document.addEventListener('pointerdown', (event) => {
+    if (event.target.closest?.('#network-river')) { pressed = event.clientX; }
+  }, true);
   const graph = () => document.querySelector('#network-river .js-plotly-plot');
   const meta = (plot) => (plot && plot.layout && plot.layout.meta) || {};
   const columns = (plot) => meta(plot).columns || [];
@@ -24,9 +28,11 @@
       if (label && label.annotation) { follow(label.annotation.name || ''); }
       return;
     }
-    if (!click) { return; }
-    const x = click.points && click.points.length ? click.points[0].x : click.xvals && click.xvals[0];
-    if (typeof x === 'number') { open(columns(graph())[Math.round(x)]); }
+    const plot = graph();
+    if (!click || !plot || pressed === null) { return; }
+    // Where the mouse was, not the nearest point: between narrow columns that may be a band's, which lies nearer to the next one.
+    const axis = plot._fullLayout.xaxis;
+    open(columns(plot)[Math.round(axis.p2d(pressed - plot.getBoundingClientRect().left - axis._offset))]);
   }
 
   /* The outline of the picked column is an element over the plot: drawing it never draws the plot again. */
