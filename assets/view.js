@@ -112,7 +112,8 @@
   }
 
   /* What was last asked of each level; a level is asked again only for something else. */
-  const asked = { network: null, layer: null, neuron: null, proof: null, study: null };
+  const NOTHING = { network: null, layer: null, neuron: null, proof: null, study: null };
+  const asked = { ...NOTHING };
 
   function asksOf(work, shown) {
     const { key, request } = work;
@@ -149,7 +150,7 @@
   }
 
   function split(work) {
-    const next = work.key ? asksOf(work, work.view) : { network: null, layer: null, neuron: null, proof: null, study: null };
+    const next = work.key ? asksOf(work, work.view) : NOTHING;
     const isOther = next.network && (!asked.network || asked.network.key !== next.network.key);
     waiting = isOther ? next : null;
     ask('network', next.network);

@@ -92,13 +92,12 @@ def _images(options: argparse.Namespace, classes: tuple[str, ...] | None) -> tup
     if options.folder:
         return intake.read_folder(options.folder, classes, size=size), "folder"
     if options.npz:
-        found, source = intake.read_npz(options.npz, first_label=options.first_label), "npz"
-    else:
-        from engine.data import torchvision_sets
+        return intake.read_npz(options.npz, classes, first_label=options.first_label), "npz"
+    from engine.data import torchvision_sets
 
-        root = _needed("--root", options.root)
-        found = torchvision_sets.read(options.torchvision, root, options.split, size=size)
-        source = f"torchvision {options.torchvision} {options.split}"
+    root = _needed("--root", options.root)
+    found = torchvision_sets.read(options.torchvision, root, options.split, size=size)
+    source = f"torchvision {options.torchvision} {options.split}"
     return (found if classes is None else intake.with_classes(found, classes)), source
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.audit import credibility
 from engine.audit.credibility import Check, CheckOutcome, CheckResult, Verdict
 from engine.statistics import Estimate
 
@@ -61,14 +62,12 @@ class IntakeReport:
 
     def with_outcome(self, outcome: CheckOutcome) -> tuple[str, ...]:
         """Return the names of the checks that came out so."""
-        return tuple(result.check for result in self.results if result.outcome == outcome)
+        return credibility.with_outcome(self.results, outcome)
 
     @property
     def verdict(self) -> Verdict:
         """`fail` if any check failed; `pass` only if all were run and passed."""
-        if self.with_outcome("fail"):
-            return "fail"
-        return "incomplete" if self.with_outcome("not run") else "pass"
+        return credibility.verdict(self.results)
 
 
 def lines(report: IntakeReport) -> tuple[str, ...]:

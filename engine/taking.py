@@ -27,8 +27,7 @@ def data(store: Store, task: DataTask) -> Taken:
         attacks.attack_at("pgd-linf", order.epsilon)
     classes = _classes(store, order.classes, task.classes) if order.classes else None
     if task.kind == "npz":
-        found = intake.read_npz(Path(task.source))
-        found = found if classes is None else intake.with_classes(found, classes)
+        found = intake.read_npz(Path(task.source), classes)
     else:
         found = intake.read_folder(Path(task.source), classes, size=written.size(order.size))
     card = catalogue.add(store, order.name, found, source=task.kind, epsilon=order.epsilon)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dashboard.viewmodels import choice
+from dashboard.viewmodels import choice, proof
 from dashboard.viewmodels.headline import percent
 from engine import (
     CHOICES,
@@ -88,7 +88,7 @@ class Study:
 def curve(found: RestorationCurve) -> Study:
     """Return the restoration curve: share of labels restored against the number of maps put back."""
     lines = tuple(_line(line, found.counts) for line in found.lines)
-    rows = tuple((line.name, *(_share(effect) for effect in line.effects), _own(line)) for line in found.lines)
+    rows = tuple((line.name, *(proof.share(effect) for effect in line.effects), _own(line)) for line in found.lines)
     heads = ("Put back", *(f"{count} map{'s' if count > 1 else ''}" for count in found.counts), "Their own class")
     told = (
         *(f"{line.name.capitalize()}: {CURVES[line.name]}" for line in found.lines),
@@ -112,8 +112,8 @@ def profile(found: SiteProfile) -> Study:
         ""
         if best is None
         else (
-            f"Most is won back at {best.site}: {best.maps} of its maps recover {_recovery(best.effect)} of the margin, "
-            f"{best.maps} random ones {_recovery(best.random)}."
+            f"Most is won back at {best.site}: {best.maps} of its maps recover {proof.recovery(best.effect)} of the margin, "
+            f"{best.maps} random ones {proof.recovery(best.random)}."
         )
     )
     told = (
@@ -132,15 +132,15 @@ def smallest(found: SmallestSets) -> Study:
     shared = found.shared
     asked = f"asked for: {percent(shared.wanted)}{'' if shared.is_reached else ', not reached'}"
     verdict = (
-        f"{shared.chosen.count} maps, the same for all, restore {_share(shared.effect)} of the images ({asked}), as many "
-        f"random maps {_share(shared.random)}."
+        f"{shared.chosen.count} maps, the same for all, restore {proof.share(shared.effect)} of the images ({asked}), as many "
+        f"random maps {proof.share(shared.random)}."
     )
     own = (
         ""
         if found.sizes is None
         else (
             f"Each image on its own needs {_number(found.sizes)} maps on average; as many random ones restore "
-            f"{_share(found.random)}."
+            f"{proof.share(found.random)}."
         )
     )
     told = (
@@ -165,7 +165,7 @@ def defence(found: Defence) -> Study:
     own = found.own_values
     told = (
         f"Found on {len(found.searched.samples)} fooled images. On {own.n} others, putting their own clean values into the "
-        f"same maps restores {_share(own)}, random maps {_share(found.own_values_random)}.",
+        f"same maps restores {proof.share(own)}, random maps {proof.share(found.own_values_random)}.",
         f"Fixed to the mean {'at every position' if found.means == 'position' else 'of the whole map'} over "
         f"{found.mean_images} clean images. The attack does not know of it: an attack on the changed network is another question.",
     )
@@ -205,13 +205,13 @@ def _curve_verdict(found: RestorationCurve) -> str:
     if best is None:
         return "At no number of maps do those with the most attack flow restore more than random ones, beyond both intervals."
     return (
-        f"{found.counts[best]} maps with the most attack flow restore {_share(flow.effects[best])}, as many random ones "
-        f"{_share(random.effects[best])}."
+        f"{found.counts[best]} maps with the most attack flow restore {proof.share(flow.effects[best])}, as many random ones "
+        f"{proof.share(random.effects[best])}."
     )
 
 
 def _site_row(one: SiteEffect) -> tuple[str, ...]:
-    effects = (_recovery(one.effect), _share(one.effect), _recovery(one.random), _share(one.random))
+    effects = (proof.recovery(one.effect), proof.share(one.effect), proof.recovery(one.random), proof.share(one.random))
     return (one.site, str(one.maps), *effects)
 
 
@@ -235,7 +235,7 @@ def _places(chosen: MapSet) -> list[tuple[str, int]]:
 def _set_row(one: SmallestSet) -> tuple[str, ...]:
     if not one.is_restored:
         return (one.sample, "–", "–", "–", "not restored by all maps together")
-    return (one.sample, str(one.chosen.count), _signed(one.recovery), percent(one.random), _named(one.chosen))
+    return (one.sample, str(one.chosen.count), proof.signed(one.recovery), percent(one.random), _named(one.chosen))
 
 
 def _named(chosen: MapSet) -> str:
@@ -248,22 +248,6 @@ def _accuracy(name: str, found: Accuracy) -> tuple[str, ...]:
     random = "–" if found.random is None else _estimate(found.random)
     beyond = "–" if found.beyond_random is None else _points(found.beyond_random)
     return (name, *shares, random, beyond)
-
-
-def _share(effect: Effect) -> str:
-    return f"{percent(effect.flipped)} [{100 * effect.flipped_low:.0f}, {100 * effect.flipped_high:.0f}]"
-
-
-def _recovery(effect: Effect) -> str:
-    if effect.recovery_low is None or effect.recovery_high is None:
-        return _signed(effect.recovery)
-    return f"{_signed(effect.recovery)} [{100 * effect.recovery_low:.0f}, {100 * effect.recovery_high:.0f}]".replace(
-        "[-", "[−"
-    )
-
-
-def _signed(share: float) -> str:
-    return percent(share) if share >= 0 else f"−{percent(-share)}"
 
 
 def _estimate(found: Estimate) -> str:

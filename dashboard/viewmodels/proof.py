@@ -67,6 +67,24 @@ def build(found: Proof, title: str, examination: Examination) -> Panel:
     return Panel(title, _verdict(found), claim(found, examination), lines, found.missing, receiving, members)
 
 
+def share(effect: Effect) -> str:
+    """Return how many trials gave the class aimed at, with its interval."""
+    return f"{percent(effect.flipped)} [{100 * effect.flipped_low:.0f}, {100 * effect.flipped_high:.0f}]"
+
+
+def recovery(effect: Effect) -> str:
+    """Return the share of the margin that was made good, with its interval where there is one."""
+    if effect.recovery_low is None or effect.recovery_high is None:
+        return signed(effect.recovery)
+    interval = f"[{100 * effect.recovery_low:.0f}, {100 * effect.recovery_high:.0f}]"
+    return f"{signed(effect.recovery)} {interval.replace('-', '−')}"
+
+
+def signed(part: float) -> str:
+    """Return a share of the margin, which may be negative."""
+    return percent(part) if part >= 0 else f"−{percent(-part)}"
+
+
 def claim(found: Proof, examination: Examination) -> str:
     """Return the sentence a report may carry, made of stored evidence only; without its control there is none."""
     random = next((one for one in found.controls if one.name == "random"), None)
@@ -143,7 +161,6 @@ def _member(found: Proof, examination: Examination, row: int) -> Member:
     outcome, classes = examination.outcomes[row], examination.classes
     aim = outcome.before.label if found.direction == "restore" else outcome.after.label
     now = f"{classes[found.labels[row]]} · {percent(found.confidences[row])}"
-    recovery = _signed(found.recoveries[row])
     return Member(
         outcome.sample,
         inputs.picture(found.examination, row, "clean"),
@@ -151,7 +168,7 @@ def _member(found: Proof, examination: Examination, row: int) -> Member:
         _says(outcome.before, classes),
         _says(outcome.after, classes),
         now,
-        recovery,
+        signed(found.recoveries[row]),
         found.labels[row] == aim,
     )
 
@@ -160,20 +177,11 @@ def _says(prediction: Prediction, classes: tuple[str, ...]) -> str:
     return f"{classes[prediction.label]} · {percent(prediction.confidence)}"
 
 
-def _signed(share: float) -> str:
-    return percent(share) if share >= 0 else f"−{percent(-share)}"
-
-
 def _control(control: Control) -> Line:
     own = "" if control.their_own is None else f"{percent(control.their_own)} give that image's class"
     return _line(control.name.capitalize(), CONTROLS[control.name], control.effect, own)
 
 
 def _line(name: str, help_: str, effect: Effect, note: str) -> Line:
-    recovery = _signed(effect.recovery)
-    if effect.recovery_low is not None and effect.recovery_high is not None:
-        recovery += f" [{100 * effect.recovery_low:.0f}, {100 * effect.recovery_high:.0f}]".replace("-", "−")
-    flipped = (
-        f"{percent(effect.flipped)} [{100 * effect.flipped_low:.0f}, {100 * effect.flipped_high:.0f}], n = {effect.n}"
-    )
-    return Line(name, help_, recovery, flipped, effect.flipped_low, effect.flipped, effect.flipped_high, note)
+    flipped = f"{share(effect)}, n = {effect.n}"
+    return Line(name, help_, recovery(effect), flipped, effect.flipped_low, effect.flipped, effect.flipped_high, note)

@@ -131,6 +131,18 @@ class CheckResult:
     figures: tuple[Figure, ...] = ()
 
 
+def with_outcome(results: tuple[CheckResult, ...], outcome: CheckOutcome) -> tuple[str, ...]:
+    """Return the names of the checks that came out so."""
+    return tuple(result.check for result in results if result.outcome == outcome)
+
+
+def verdict(results: tuple[CheckResult, ...]) -> Verdict:
+    """Return `fail` if any check failed, and `pass` only if all were run and passed."""
+    if with_outcome(results, "fail"):
+        return "fail"
+    return "incomplete" if with_outcome(results, "not run") else "pass"
+
+
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """Under what the checks were made: everything needed to repeat them."""
@@ -163,11 +175,9 @@ class Credibility:
 
     def with_outcome(self, outcome: CheckOutcome) -> tuple[str, ...]:
         """Return the names of the checks that came out so."""
-        return tuple(result.check for result in self.results if result.outcome == outcome)
+        return with_outcome(self.results, outcome)
 
     @property
     def verdict(self) -> Verdict:
         """`fail` if any check failed; `pass` only if all sixteen were run and passed."""
-        if self.with_outcome("fail"):
-            return "fail"
-        return "incomplete" if self.with_outcome("not run") else "pass"
+        return verdict(self.results)

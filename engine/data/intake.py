@@ -30,20 +30,21 @@ class Images:
     """What to call each image, each once: its file's stem or path, or its index."""
 
 
-def read_npz(path: Path, *, first_label: int = 0) -> Images:
+def read_npz(path: Path, classes: Sequence[str] | None = None, *, first_label: int = 0) -> Images:
     """Return the images of an npz file: `x` (images, height, width, 1 or 3) uint8, `y` integers, optionally `classes`.
 
-    first_label: what `y` calls the first class. Without `classes` the classes are called 0, 1, ... Raises BadInput in one
-    line for anything else.
+    classes: names to use instead of the file's own; without either they are called 0, 1, ... first_label: what `y` calls
+    the first class. Raises BadInput in one line for anything else.
     """
     with npz.opened(path) as archive:
         found = npz.Archive(path, archive)
         x, y = found.array("x"), found.array("y")
-        classes = found.array("classes") if "classes" in found else None
+        own = found.array("classes") if "classes" in found else None
     _check_pixels(path.name, x)
     labels = _labels(path.name, y, len(x), first_label)
-    names = _named(path.name, classes, labels)
-    return labelled(path.name, x, labels, names, tuple(f"{index:05d}" for index in range(len(x))))
+    names = _named(path.name, own, labels)
+    read = labelled(path.name, x, labels, names, tuple(f"{index:05d}" for index in range(len(x))))
+    return read if classes is None else with_classes(read, classes)
 
 
 def labelled(source: str, x: np.ndarray, labels: np.ndarray, classes: Sequence[str], names: tuple[str, ...]) -> Images:
