@@ -79,6 +79,7 @@ def _examine(options: argparse.Namespace) -> Told:
 
 
 def _evaluate(options: argparse.Namespace) -> Told:
+    from engine import studied
     from engine.attacks import catalogue
     from engine.evaluation import files, walk
     from engine.methods import METHODS
@@ -87,12 +88,13 @@ def _evaluate(options: argparse.Namespace) -> Told:
     names = tuple(part.strip() for part in options.methods.split(",")) if options.methods else tuple(METHODS)
     attack = catalogue.identify(catalogue.attack(options.attack))
     request = walk.EvaluationRequest(attack, options.images, names, options.first, options.seed, _counts(options.maps))
-    place = files.Place(options.model, options.data, options.sites, options.out)
+    place = studied.Place(options.model, options.data, options.sites, options.out)
     found = files.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
     return Told(files.text(found), found)
 
 
 def _prove(options: argparse.Namespace) -> Told:
+    from engine import studied
     from engine.attacks import catalogue
     from engine.proving import files, table
     from engine.store.store import Store
@@ -101,7 +103,7 @@ def _prove(options: argparse.Namespace) -> Told:
     images = files.Images(tuple(options.sample or ()), options.label or "", options.images, options.first)
     names = tuple(part.strip() for part in options.studies.split(","))
     asked = files.Asked(attack, images, options.maps, names, options.seed)
-    place = files.Place(options.model, options.data, options.sites, options.out)
+    place = studied.Place(options.model, options.data, options.sites, options.out)
     found = files.prove(Store(options.store, create=False), place, asked, _told_on_stderr)
     return Told(table.text(found), found)
 

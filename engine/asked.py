@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
+from typing import Any, Final
 
 from engine import work
-from engine.jobs import Priority
-from engine.records import ExaminationRequest, RosterRequest
+from engine.jobs import Jobs, Priority
+from engine.records import Answer, ExaminationRequest, RosterRequest
 from engine.restoration_records import FooledRequest, GroupProofRequest
 
 OfModel = (
@@ -34,8 +34,14 @@ DOING: Final = {
     "defence": "trying the maps on other images",
     "credibility": "checking how far the attacks can be believed",
     "intake": "checking the model",
+    "take-model": "adding a model",
+    "take-data": "adding a data set",
     "demo": "adding the demo",
 }
+
+
+A_MOMENT: Final = 0.15
+"""Seconds to wait after handing work in, so that quick work needs no poll."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,3 +53,18 @@ class Asked:
     request: work.Request
     priority: Priority
     doing: str
+
+
+def hand_in(jobs: Jobs, wanted: Asked, patience: float = A_MOMENT) -> None:
+    """Hand in what is wanted unless it is being done already, and wait a moment for what is new."""
+    task = work.task(wanted.kind, wanted.key, wanted.request)
+    if jobs.submit(task, priority=wanted.priority, doing=wanted.doing):
+        jobs.wait(wanted.key, patience)
+
+
+def pending(jobs: Jobs, key: str) -> Answer[Any]:
+    """Return how far work is whose result is not stored yet, or why it failed."""
+    progress = jobs.progress(key)
+    if progress.state == "failed":
+        return Answer("failed", message=progress.message)
+    return Answer("working", None, progress.done, progress.total, progress.message)

@@ -9,7 +9,7 @@ from typing import Final, TypeVar, final
 import numpy as np
 
 from engine import certificate_parts, keys, methods, work
-from engine.asked import DOING, Asked, OfModel
+from engine.asked import A_MOMENT, DOING, Asked, OfModel, hand_in, pending
 from engine.attacks import catalogue
 from engine.audit import watching
 from engine.audit.credibility import Credibility
@@ -45,8 +45,6 @@ from engine.restoration_records import (
 from engine.store import NotStored, Store
 
 Record = TypeVar("Record")
-A_MOMENT: Final = 0.15
-"""Seconds to wait after handing work in, so that quick work needs no poll."""
 MOST_SAMPLES: Final = 16
 MOST_FOOLED: Final = 200
 """Attacked images of a group that maps are put back in."""
@@ -197,7 +195,7 @@ class Auditor:
         progress = self._jobs.progress(asked.key)
         is_wanted = self._jobs.is_unfinished(asked.key) or not (self._store.models() or self._store.datasets())
         if progress.state == "unknown" and is_wanted:
-            self._submit(asked)
+            hand_in(self._jobs, asked, 0.0)
             progress = self._jobs.progress(asked.key)
         if progress.state == "unknown":
             return Answer("ready", self.models())
@@ -338,20 +336,11 @@ class Auditor:
         try:
             return Answer("ready", self._stored(asked.kind, asked.key, noun))
         except NotStored:
-            is_new = self._submit(asked)
-        if is_new:
-            self._jobs.wait(asked.key, patience)
+            hand_in(self._jobs, asked, patience)
         try:
             return Answer("ready", self._stored(asked.kind, asked.key, noun))
         except NotStored:
-            progress = self._jobs.progress(asked.key)
-        if progress.state == "failed":
-            return Answer("failed", message=progress.message)
-        return Answer("working", None, progress.done, progress.total, progress.message)
-
-    def _submit(self, asked: Asked) -> bool:
-        task = work.task(asked.kind, asked.key, asked.request)
-        return self._jobs.submit(task, priority=asked.priority, doing=asked.doing)
+            return pending(self._jobs, asked.key)
 
     def _stored(self, kind: str, key: str, noun: type[Record]) -> Record:
         try:

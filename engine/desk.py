@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, final
+from typing import Literal, final
 
-from engine import keys, work
+from engine import keys
+from engine.asked import DOING, Asked, hand_in, pending
 from engine.inbox import DataOrder, DataTask, Entry, Inbox, ModelOrder, ModelTask, Taken
 from engine.jobs import Jobs
 from engine.records import Answer, DatasetCard, ModelCard
 from engine.store import Store
 
-PATIENCE: Final = 0.15
-"""Seconds to wait after handing work in, so that quick work needs no second look."""
 Order = Literal["take-model", "take-data"]
-DOING: Final[dict[Order, str]] = {"take-model": "adding a model", "take-data": "adding a data set"}
 
 
 @final
@@ -63,12 +61,9 @@ class Desk:
     def _take(self, kind: Order, task: ModelTask | DataTask) -> Answer[Taken]:
         key = self._key(task)
         if not self._store.records.has("taken", key):
-            if self._jobs.submit(work.task(kind, key, task), priority="interactive", doing=DOING[kind]):
-                self._jobs.wait(key, PATIENCE)
+            hand_in(self._jobs, Asked(kind, key, task, "interactive", DOING[kind]))
             if not self._store.records.has("taken", key):
-                progress = self._jobs.progress(key)
-                state: Literal["failed", "working"] = "failed" if progress.state == "failed" else "working"
-                return Answer(state, None, progress.done, progress.total, progress.message)
+                return pending(self._jobs, key)
         return Answer("ready", self._store.records.read("taken", key, Taken))
 
     def _key(self, task: ModelTask | DataTask) -> str:

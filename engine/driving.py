@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, final
 
 from engine import work
+from engine.asked import pending
 from engine.audit import forecast, plan, plan_file, watching
 from engine.audit import manifest as manifests
 from engine.audit.forecast import Forecast
@@ -45,10 +46,7 @@ def forecast_of(store: Store, jobs: Jobs, manifest: Manifest, patience: float) -
             jobs.submit(work.task("pace", key, request), priority="interactive", doing="measuring the pace")
             jobs.wait(key, patience)
         if not store.records.has("pace", key):
-            progress = jobs.progress(key)
-            if progress.state == "failed":
-                return Answer("failed", message=progress.message)
-            return Answer("working", None, progress.done, progress.total, progress.message)
+            return pending(jobs, key)
         paces[model.role] = store.records.read("pace", key, Pace)
     return Answer("ready", forecast.forecast(manifest, paces))
 

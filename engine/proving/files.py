@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from engine import causal, exchanges, serial
+from engine import causal, exchanges, serial, studied
 from engine import fooled as fooled_images
 from engine.datapaths import cases, choosing
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.evaluation import pairing
 from engine.examination import Report
-from engine.models import load
 from engine.models.bundle import ModelBundle
 from engine.proof_records import MapSet, Proof
 from engine.prove_options import STUDIES
 from engine.proving import flows, studies
 from engine.restoration_records import FooledRequest, GroupProofRequest
-from engine.store import durable
 from engine.store.dataset import Dataset
 from engine.store.store import Store
+from engine.studied import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +33,6 @@ class Images:
     """Name or index of a class; empty for none."""
     count: int = 100
     first: int = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The model and data a proof is of, and the file it goes to."""
-
-    model: str
-    data: str
-    sites: Literal["all", "blocks"]
-    out: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +57,8 @@ class Asked:
 
 def prove(store: Store, place: Place, asked: Asked, report: Report) -> dict[str, Any]:
     """Answer, write the JSON and return it. Raises BadInput for a file that exists or cannot be there."""
-    if place.out.exists():
-        raise BadInput(f"{place.out.name} exists already; choose another file.")
-    if not place.out.parent.is_dir():
-        raise BadInput(f"There is no folder {place.out.parent.name} for {place.out.name}.")
     started = time.perf_counter()
-    dataset = store.dataset(place.data)
-    bundle = (load.block_bundle if place.sites == "blocks" else load.bundle)(store, place.model)
+    bundle, dataset = studied.opened(store, place)
     samples = _samples(bundle, dataset, asked)
     request = FooledRequest(place.model, place.data, asked.attack, samples, asked.seed)
     found = {
@@ -89,8 +71,7 @@ def prove(store: Store, place: Place, asked: Asked, report: Report) -> dict[str,
         **{name: _study(bundle, dataset, request, name, asked.maps, report) for name in asked.studies},
         "seconds": time.perf_counter() - started,
     }
-    with durable.disk_errors("writing a proof"):
-        durable.write_file(place.out, (json.dumps(found, indent=2) + "\n").encode())
+    studied.write(place, found, "writing a proof")
     return found
 
 

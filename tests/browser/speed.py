@@ -197,7 +197,9 @@ def _measured(browser: Any, served: Served, cookies: list[dict], scene: Scene) -
         until(page, "document.querySelectorAll('#neuron-gallery li').length > 0")
         page.wait_for_timeout(1500)
         labels = [f"^{scene.labels[k % len(scene.labels)]}$" for k in range(REPEATS)]
-        attacks = [f"^{scene.attacks[k % len(scene.attacks)][0]}$" for k in range(REPEATS + REPEATS % len(scene.attacks))]
+        attacks = [
+            f"^{scene.attacks[k % len(scene.attacks)][0]}$" for k in range(REPEATS + REPEATS % len(scene.attacks))
+        ]
         series += [
             _clicks(
                 page, traffic, Series("class -> network", 400), "network", _options_of(page, "label-select", labels)
