@@ -151,12 +151,20 @@
     // The river pans by dragging otherwise.
     if (place === 'river') { event.stopPropagation(); }
     event.preventDefault();
-    state.from = { x: event.clientX, y: event.clientY, place };
+    const panel = byId(place === 'river' ? 'network-river' : 'layer-tiles');
+    const { left, top } = panel.getBoundingClientRect();
+    state.from = { panel, place, x: event.clientX - left, y: event.clientY - top };
+  }
+
+  /* The rectangle on the screen: its first corner stays where it was put on the panel, also when the page scrolls meanwhile. */
+  function drawn(from, event) {
+    const { left, top } = from.panel.getBoundingClientRect();
+    return spanned({ x: from.x + left, y: from.y + top }, { x: event.clientX, y: event.clientY });
   }
 
   function move(event) {
     if (!state.from) { return; }
-    const box = spanned(state.from, { x: event.clientX, y: event.clientY });
+    const box = drawn(state.from, event);
     const lasso = frame();
     lasso.hidden = box.right - box.left < STILL && box.bottom - box.top < STILL;
     Object.assign(lasso.style, { left: `${box.left}px`, top: `${box.top}px`, width: `${box.right - box.left}px`, height: `${box.bottom - box.top}px` });
@@ -168,7 +176,7 @@
     if (!from) { return; }
     const wasDrawn = !frame().hidden;
     frame().hidden = true;
-    const box = spanned(from, { x: event.clientX, y: event.clientY });
+    const box = drawn(from, event);
     if (from.place === 'river') {
       const hit = bars().filter((bar) => meets(bar, box)).map((bar) => bar.term);
       if (hit.length) { toggleGroups(hit); }
@@ -211,8 +219,8 @@
     if (event.target.closest?.('#choice-prove')) { window.faultline.prove(text()); turn(false); }
   });
   onAsk('proof', (next) => read(next && next.prove));
-  onAsk('tiles', (drawn) => {
-    Object.assign(state, drawn);
+  onAsk('tiles', (shown) => {
+    Object.assign(state, shown);
     mark();
   });
 })();
