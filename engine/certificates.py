@@ -149,12 +149,11 @@ def one_site_gap(evidence: Evidence, case: Case, per_map: PerMap) -> float:
 def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per_map: PerMap) -> Certificate:
     bundle, references = evidence.bundle, evidence.references
     size = datapath.carries_at or datapath.sizes[-1]
-    donor = tracing.record(bundle, case.images)
     chosen = choosing.largest(bundle, per_map, size)
-    low, high = _random_band(evidence, case, donor, size)
+    low, high = _random_band(evidence, case, size)
 
     def carries(wrong: Case, aimed: PerMap) -> Tensor:
-        return trials.carried(bundle, wrong, donor, references, choosing.largest(bundle, aimed, size))
+        return trials.carried(bundle, wrong, references, [choosing.largest(bundle, aimed, size)])
 
     return Certificate(
         random_low=low,
@@ -202,12 +201,10 @@ def _when_aimed(evidence: Evidence, case: Case, hits: Callable[[Case, PerMap], T
     return float(hits(wrong, aimed).float().mean())
 
 
-def _random_band(evidence: Evidence, case: Case, donor: tracing.Trace, size: int) -> tuple[float, float]:
-    generator = torch.Generator().manual_seed(evidence.seed)
-    rates = []
-    for _ in range(RANDOM_DRAWS):
-        drawn = choosing.at_random(evidence.bundle, len(case.images), size, generator)
-        rates.append(float(trials.carried(evidence.bundle, case, donor, evidence.references, drawn).float().mean()))
+def _random_band(evidence: Evidence, case: Case, size: int) -> tuple[float, float]:
+    bundle, generator = evidence.bundle, torch.Generator().manual_seed(evidence.seed)
+    drawn = [choosing.at_random(bundle, len(case.images), size, generator) for _ in range(RANDOM_DRAWS)]
+    rates = trials.carried(bundle, case, evidence.references, drawn).float().mean(dim=(1, 2)).tolist()
     return float(np.quantile(rates, 0.025)), float(np.quantile(rates, 0.975))
 
 

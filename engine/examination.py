@@ -73,8 +73,7 @@ def examine(
     of_noise, passes = extraction.score(bundle, noisy, references, method=request.method, seed=request.seed)
     step.next()
     flow, noise_flow = flows(bundle, pairs)
-    runs = tracing.record(bundle, pairs.clean), tracing.record(bundle, pairs.adversarial)
-    first_copies = tracing.record(bundle, pairs.noise[:: pairs.draws])
+    change, overviews = _maps(bundle, pairs)
     found = Examination(
         key="",
         request=request,
@@ -84,17 +83,17 @@ def examine(
         outcomes=pairs.outcomes,
         clean=extraction.datapath(bundle, clean, references, of_clean.scores, method=request.method),
         adversarial=extraction.datapath(bundle, adversarial, references, of_adversarial.scores, method=request.method),
-        noise=extraction.datapath(bundle, noisy, references, of_noise, method=request.method),
+        noise=extraction.floor(noisy, references, of_noise, method=request.method),
         flow=_arrays(flow.scores),
         noise_flow=_arrays(noise_flow.scores),
-        change=_arrays(relative_changes(*runs)),
+        change=_arrays(change),
         connections=_connections(bundle, references, (clean, adversarial), (of_clean, of_adversarial)),
         images={name: pixels(getattr(pairs, name)) for name in ("clean", "adversarial", "noise")},
         references=references.samples,
         passes=of_clean.passes + of_adversarial.passes + passes + flow.passes + noise_flow.passes,
         seconds=time.perf_counter() - started,
     )
-    return found, _overviews(clean=runs[0], adversarial=runs[1], noise=first_copies)
+    return found, overviews
 
 
 def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int) -> Pairs:
@@ -105,8 +104,18 @@ def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[
     seeds = torch.tensor([image_seed(attack, dataset.card.content_hash, sample, seed) for sample in samples])
     result = attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
     adversarial = attack_run.unit(result.images, bundle.device)
-    copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=4 if len(samples) == 1 else 2)
+    copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=noise_draws(len(samples)))
     return Pairs(clean, adversarial, _eight_bit(copies), result.outcomes)
+
+
+def noise_draws(images: int) -> int:
+    """Return the noise copies per image: one pair's floor is their range, a group's a mean that its images share.
+
+    Four of a single pair, else two each, or one each from eight images on.
+    """
+    if images == 1:
+        return 4
+    return 2 if images < 8 else 1
 
 
 def image_seed(attack: str, data: str, sample: str, seed: int) -> int:
@@ -123,21 +132,21 @@ def pixels(pictures: Tensor) -> np.ndarray:
 
 def flows(bundle: ModelBundle, pairs: Pairs) -> tuple[scores.Contributions, scores.Contributions]:
     """Return the attack flow of the adversarial images and, as its control, of their noise copies."""
-    before = pairs.labels("before", bundle.device)
+    before, count = pairs.labels("before", bundle.device), len(pairs.clean)
     rivals = _rivals(bundle, pairs, before)
-    own = _flow(bundle, scores.Question(pairs.clean, before, rivals), pairs.adversarial)
-    repeat = torch.arange(len(before)).repeat_interleave(pairs.draws)
-    copies = scores.Question(pairs.clean[repeat], before[repeat], rivals[repeat])
-    return own, _flow(bundle, copies, pairs.noise)
-
-
-def relative_changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tuple[Tensor, ...]:
-    """Return per site (channels,): L2 distance of each map over the mean of the two norms, mean over images, 0 to 2."""
-    return tuple(site.mean(dim=0) for site in changes(clean, adversarial))
+    # One row of runs: an adversarial image alone would go through at half the speed.
+    rows = torch.cat([torch.arange(count), torch.arange(count).repeat_interleave(pairs.draws)])
+    question = scores.Question(pairs.clean[rows], before[rows], rivals[rows])
+    both = _flow(bundle, question, torch.cat([pairs.adversarial, pairs.noise]))
+    share = both.passes // len(rows)
+    return (
+        scores.Contributions(tuple(site[:count] for site in both.scores), {}, share * count),
+        scores.Contributions(tuple(site[count:] for site in both.scores), {}, share * (len(rows) - count)),
+    )
 
 
 def changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tracing.PerMap:
-    """Return the same of each image: per site (images, channels)."""
+    """Return per site (images, channels): L2 distance of each map over the mean of the two norms, 0 to 2."""
     found = []
     for a, b in zip(clean.maps, adversarial.maps, strict=True):
         distance, first, second = ((t.flatten(2).norm(dim=2)) for t in (a - b, a, b))
@@ -207,20 +216,28 @@ def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[
     return total / len(rows)
 
 
-def _overviews(**runs: tracing.Trace) -> dict[str, np.ndarray]:
-    found = {}
-    for name, trace in runs.items():
-        for k, site in enumerate(trace.maps):
-            mean = site.mean(dim=0)
-            side = max(mean.shape[1:])
-            pooled = (
-                F.adaptive_max_pool2d(mean, tuple(-(-s * OVERVIEW // side) for s in mean.shape[1:]))
-                if side > OVERVIEW
-                else mean
-            )
-            # Activations beyond float16 (65,504) would turn into infinities on the screen.
-            found[f"{k:03d}/{name}"] = pooled.clamp(-65504, 65504).half().cpu().numpy()
-    return found
+def _maps(bundle: ModelBundle, pairs: Pairs) -> tuple[list[Tensor], dict[str, np.ndarray]]:
+    """Relative changes, per site (channels,) mean over images, and the maps to store; few images' maps are kept at a time."""
+    inputs = {"clean": pairs.clean, "adversarial": pairs.adversarial, "noise": pairs.noise[:: pairs.draws]}
+    count = len(pairs.clean)
+    change = [torch.zeros(site.channels, device=bundle.device) for site in bundle.sites]
+    means: dict[str, Tensor] = {}
+    for rows in torch.arange(count).split(tracing.batch_limit(bundle)):
+        runs = {name: tracing.record(bundle, pictures[rows]) for name, pictures in inputs.items()}
+        for k, site in enumerate(changes(runs["clean"], runs["adversarial"])):
+            change[k] += site.sum(dim=0) / count
+        for name, run in runs.items():
+            for k, site in enumerate(run.maps):
+                means[f"{k:03d}/{name}"] = means.get(f"{k:03d}/{name}", 0) + site.sum(dim=0) / count
+    return change, {name: _overview(mean) for name, mean in means.items()}
+
+
+def _overview(mean: Tensor) -> np.ndarray:
+    side = max(mean.shape[1:])
+    if side > OVERVIEW:
+        mean = F.adaptive_max_pool2d(mean, tuple(-(-s * OVERVIEW // side) for s in mean.shape[1:]))
+    # Activations beyond float16 (65,504) would turn into infinities on the screen.
+    return mean.clamp(-65504, 65504).half().cpu().numpy()
 
 
 def _eight_bit(pictures: Tensor) -> Tensor:

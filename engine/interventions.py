@@ -84,7 +84,7 @@ def replacing(bundle: ModelBundle, chosen: PerMap, values: Maps) -> Iterator[Non
 
     chosen: per site (batch or 1, channels) bool; values: per site (batch or 1, channels, height, width).
     """
-    with bundle.visiting(tracing.Transplant(chosen, values)):
+    with bundle.visiting(tracing.Transplant.of(chosen, values)):
         yield
 
 

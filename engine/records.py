@@ -217,7 +217,10 @@ class Datapath:
     scores: tuple[Array, ...]
     """Per site (images, channels) float32, signed: contribution of each map to the target's logit margin."""
     sizes: tuple[int, ...]
-    """Numbers of maps really tried, the stem left out. References: transplanted; zero: kept while all others are zeroed."""
+    """Numbers of maps really tried, the stem left out. References: transplanted; zero: kept while all others are zeroed.
+
+    Empty for the noise control, of which no size is claimed.
+    """
     carried: tuple[float, ...]
     """For each of `sizes`, the share of references into which the label was carried (zero: of images that kept it)."""
     carries_at: int | None

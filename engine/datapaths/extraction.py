@@ -61,11 +61,23 @@ def with_edges(bundle: ModelBundle, case: Case, references: References, *, metho
 
 def datapath(bundle: ModelBundle, case: Case, references: References, per_map: PerMap, *, method: str) -> Datapath:
     """Return the record of a datapath, with the sizes really tried."""
-    baseline = methods.method(method).baseline
-    if baseline == "references":
-        sizes, shares = _transplant_sizes(bundle, case, references, per_map)
+    if methods.method(method).baseline == "references":
+        tried = _transplant_sizes(bundle, case, references, per_map)
     else:
-        sizes, shares = _kept_sizes(bundle, case, per_map)
+        tried = _kept_sizes(bundle, case, per_map)
+    return _record(case, references, per_map, method, tried)
+
+
+def floor(case: Case, references: References, per_map: PerMap, *, method: str) -> Datapath:
+    """Return the record of a control's datapath, which others are measured against: no sizes are tried of it."""
+    return _record(case, references, per_map, method, ((), ()))
+
+
+def _record(
+    case: Case, references: References, per_map: PerMap, method: str, tried: tuple[tuple[int, ...], tuple[float, ...]]
+) -> Datapath:
+    sizes, shares = tried
+    baseline = methods.method(method).baseline
     return Datapath(
         method=method,
         target=int(case.targets.mode().values),
@@ -153,23 +165,23 @@ def _alone(case: Case) -> scores.Question:
 
 
 def _between_runs(bundle: ModelBundle, case: Case, references: References, *, with_edges: bool) -> Extracted:
-    rows, refs = case.pairs(references)
-    donor = tracing.record(bundle, case.images)
     wanted = connections.taps(bundle) if with_edges else frozenset()
     gathered: list[PerMap] = []
     matrices: dict[tuple[int, int], Tensor] = {}
     errors: dict[int, float] = {}
     passes = 0
-    for part in torch.arange(len(rows)).split(tracing.batch_limit(bundle)):
-        own, other = rows[part], refs[part]
-        question = scores.Question(case.images[own], case.targets[own], references.labels[other])
-        found = scores.into_runs(bundle, question, references.images[other], donor.rows(own), taps=wanted)
+    total = len(case.images) * len(references.images)
+    for block, _ in case.blocks(bundle, references):
+        own, other = block.pairs(references)
+        question = scores.Question(block.images[own], block.targets[own], references.labels[other])
+        donor = tracing.record(bundle, block.images).rows(own)
+        found = scores.into_runs(bundle, question, references.images[other], donor, taps=wanted)
         gathered.append(found.scores)
         passes += found.passes
         if with_edges:
             edges = connections.between(bundle, question.images, references.images[other], found.gradients)
             for link, matrix in edges.matrices.items():
-                matrices[link] = matrices.get(link, 0) + matrix / len(rows)
+                matrices[link] = matrices.get(link, 0) + matrix / total
             for target, error in connections.completeness(edges).items():
                 errors[target] = max(error, errors.get(target, 0.0))
     joined = (torch.cat(site) for site in zip(*gathered, strict=True))
@@ -180,13 +192,10 @@ def _between_runs(bundle: ModelBundle, case: Case, references: References, *, wi
 def _transplant_sizes(
     bundle: ModelBundle, case: Case, references: References, per_map: PerMap
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    donor = tracing.record(bundle, case.images)
     sizes = claim_sizes(bundle)
-    shares = []
-    for size in sizes:
-        chosen = choosing.largest(bundle, per_map, size)
-        shares.append(float(trials.carried(bundle, case, donor, references, chosen).float().mean()))
-    return sizes, tuple(shares)
+    choices = [choosing.largest(bundle, per_map, size) for size in sizes]
+    carried = trials.carried(bundle, case, references, choices)
+    return sizes, tuple(carried.float().mean(dim=(1, 2)).tolist())
 
 
 def _kept_sizes(bundle: ModelBundle, case: Case, per_map: PerMap) -> tuple[tuple[int, ...], tuple[float, ...]]:

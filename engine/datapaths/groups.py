@@ -164,16 +164,13 @@ def _strength(bundle: ModelBundle, case: Case, references: References, recipe: R
 
 def _hits(bundle: ModelBundle, case: Case, strength: Strength, references: References, seed: int) -> np.ndarray:
     """(1 + draws, sizes, images) bool: whether the label arrives, by the group's ranking and by random ones."""
-    donor, total = tracing.record(bundle, case.images), sum(site.channels for site in bundle.sites)
+    total, sizes = sum(site.channels for site in bundle.sites), extraction.claim_sizes(bundle)
     rankings = [tuple(torch.tensor(site, device=bundle.device).expand(len(case.images), -1) for site in strength)]
     for draw in range(DRAWS):
         rankings.append(tracing.split(draws.uniform(case.images, total, seed=seed + draw), bundle))
-    hits = []
-    for ranking in rankings:
-        chosen = [choosing.largest(bundle, ranking, size) for size in extraction.claim_sizes(bundle)]
-        shares = [trials.carried(bundle, case, donor, references, one).float().mean(dim=1) for one in chosen]
-        hits.append(torch.stack(shares) >= extraction.ENOUGH)
-    return torch.stack(hits).cpu().numpy()
+    choices = [choosing.largest(bundle, ranking, size) for ranking in rankings for size in sizes]
+    shares = trials.carried(bundle, case, references, choices).float().mean(dim=2)
+    return (shares >= extraction.ENOUGH).view(len(rankings), len(sizes), -1).cpu().numpy()
 
 
 def _classified(bundle: ModelBundle, dataset: Dataset, samples: list[str], label: int, count: int) -> list[Tensor]:

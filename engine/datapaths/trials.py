@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def transplant_labels(
     found = []
     for part in torch.arange(len(into)).split(tracing.batch_limit(bundle)):
         picked = tuple(site[part] for site in chosen)
-        logits = tracing.transplanted(bundle, recipients[into[part]], picked, donor.rows(out_of[part]).maps)
+        logits = tracing.transplanted(bundle, recipients[into[part]], picked, donor.maps, out_of[part])
         found.append(logits.argmax(1))
     return torch.cat(found)
 
@@ -36,15 +38,20 @@ def gate_labels(bundle: ModelBundle, images: Tensor, rows: Tensor, gates: PerMap
     return torch.cat(found)
 
 
-def carried(bundle: ModelBundle, case: Case, donor: Trace, references: References, chosen: PerMap) -> Tensor:
-    """Return (images, references) bool: whether copying an image's chosen maps gives the reference that image's target.
+def carried(bundle: ModelBundle, case: Case, references: References, choices: Sequence[PerMap]) -> Tensor:
+    """Return (choices, images, references) bool: whether copying the chosen maps gives the reference the image's target.
 
-    chosen: per site (images, channels) bool.
+    choices: each per site (images, channels) bool. All of them go in one row of trials: four references fill no batch.
     """
-    out_of, into = case.pairs(references)
-    repeated = tuple(site[out_of] for site in chosen)
-    labels = transplant_labels(bundle, references.images, donor, (into, out_of), repeated)
-    return (labels == case.targets[out_of]).view(len(case.images), -1)
+    found, count = [], len(choices)
+    for block, rows in case.blocks(bundle, references):
+        out_of, into = block.pairs(references)
+        chosen = tuple(torch.cat([site[rows[out_of]] for site in sites]) for sites in zip(*choices, strict=True))
+        donor = tracing.record(bundle, block.images)
+        trials = into.repeat(count), out_of.repeat(count)
+        labels = transplant_labels(bundle, references.images, donor, trials, chosen)
+        found.append((labels.view(count, -1) == block.targets[out_of]).view(count, len(rows), -1))
+    return torch.cat(found, dim=1)
 
 
 def survives(bundle: ModelBundle, case: Case, chosen: PerMap) -> Tensor:
