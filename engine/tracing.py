@@ -19,6 +19,8 @@ Maps = tuple[Tensor, ...]
 """Per site (batch, channels, height, width)."""
 PerMap = tuple[Tensor, ...]
 """Per site (batch, channels)."""
+MAPS_AT_ONCE = 60_000_000
+"""Values of maps in one batch: ResNet-50 then stays within 3.3 GB with 16 pairs, and 5 GB with batches of eight."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -190,6 +192,11 @@ def join(per_map: Sequence[Tensor]) -> Tensor:
 
 
 def batch_limit(bundle: ModelBundle) -> int:
-    """Return how many images go through at once: 96 at 32 pixels, 8 from 112 on (measured: no gain above, and memory)."""
+    """Return how many images go through at once: 96 at 32 pixels, 8 from 112 on (measured: no gain above).
+
+    Fewer, but at least four, where the maps of all sites would take more than `MAPS_AT_ONCE`.
+    """
     height, width = bundle.size
-    return max(8, min(96, 96 * 1024 // (height * width)))
+    values = sum(site.channels * site.height * site.width for site in bundle.sites)
+    by_size = max(8, min(96, 96 * 1024 // (height * width)))
+    return min(by_size, max(4, MAPS_AT_ONCE // values))
