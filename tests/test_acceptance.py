@@ -5,7 +5,6 @@ Correctly classified images from index 128 on, which no method was chosen on; ev
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields, replace
 
 import numpy as np
@@ -18,25 +17,19 @@ from engine.datapaths import choosing
 from engine.evaluation import pairing, rankings, trials
 from engine.evaluation.pairing import Pairs
 from engine.models import load
-from tests import test_cifar
+from tests import shared_data
+from tests.shared_data import NEEDS_SHARED
 
 IMAGES = 200
 FIRST = 128
 MAPS = (16, 32, 64)
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not test_cifar.SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-        reason="the folder ../shared/data is not beside this checkout",
-    ),
-]
+pytestmark = [*NEEDS_SHARED, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return test_cifar.filled(tmp_path_factory.mktemp("acceptance"), "resnet20", "resnet56")
+    return shared_data.filled(tmp_path_factory.mktemp("acceptance"), "resnet20", "resnet56")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +44,7 @@ def subjects(store, bundle):
 
 @pytest.fixture(scope="module")
 def pairs(store, bundle, subjects):
-    found = pairing.fooled(bundle, store.dataset("cifar10"), subjects, test_cifar.ATTACK, 0)
+    found = pairing.fooled(bundle, store.dataset("cifar10"), subjects, shared_data.ATTACK, 0)
     assert len(found.before) == IMAGES
     return found
 
@@ -160,7 +153,7 @@ def test_restoring_takes_half_of_the_maps_that_the_difference_of_two_trained_dat
 def test_resnet56_restores_with_as_many_of_its_2032_maps(store):
     deep, dataset = load.bundle(store, "resnet56"), store.dataset("cifar10")
     subjects = pairing.choose(deep, dataset, 100, first=FIRST, seed=0)
-    pairs = pairing.fooled(deep, dataset, subjects, test_cifar.ATTACK, 0)
+    pairs = pairing.fooled(deep, dataset, subjects, shared_data.ATTACK, 0)
     flow = rankings.flow(deep, rankings.wanted(pairs)[0])
     for count, least in zip(MAPS, (0.50, 0.74, 0.93), strict=True):
         assert share_moved(deep, pairs.adversarial, pairs.clean, flow, count, pairs.before) >= least
@@ -215,7 +208,7 @@ def test_attack_flow_orders_the_blocks_as_really_patching_their_branches_does(bu
 
 
 def test_it_does_for_a_weak_attack_too(store, bundle, hundred):
-    weak = test_cifar.ATTACK.replace("8/255", "2/255")
+    weak = shared_data.ATTACK.replace("8/255", "2/255")
     pairs = pairing.fooled(bundle, store.dataset("cifar10"), hundred, weak, 0)
     assert len(pairs.before) >= 90
     assert agreement(bundle, pairs, rankings.flow(bundle, rankings.wanted(pairs)[0])).low >= 0.9

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,37 +22,30 @@ from engine.attacks.isolation import isolated
 from engine.models import architectures
 from engine.models import bundle as bundles
 from engine.models.bundle import Identity, Preprocessing
+from tests.shared_data import CIFAR, CLASSES, NEEDS_SHARED
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 LOG = logging.getLogger(__name__)
 COUNT = 500
 BLOCK = 100
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.skipif(
-        not SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-        reason="the folder ../shared/data is not beside this checkout",
-    ),
-]
+pytestmark = NEEDS_SHARED
 
 
 def robust_network(name: str):
-    network = architectures.build(name, load_file(SHARED / "weights_robust" / f"{name}.safetensors"), len(CLASSES))
+    network = architectures.build(name, load_file(CIFAR / "weights_robust" / f"{name}.safetensors"), len(CLASSES))
     return bundles.bundle(network, Preprocessing(3, (32, 32), MEAN, STD), Identity(CLASSES, name))
 
 
 def standard_network():
-    network = architectures.build("cifar_resnet20", load_file(SHARED / "weights" / "resnet20.safetensors"), 10)
+    network = architectures.build("cifar_resnet20", load_file(CIFAR / "weights" / "resnet20.safetensors"), 10)
     usual = Preprocessing(3, (32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     return bundles.bundle(network, usual, Identity(CLASSES, "resnet20"))
 
 
 def first(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The first images of the test set, (count, 3, 32, 32) in [0, 1], and their labels."""
-    with np.load(SHARED / "cifar10_test_first1000.npz", allow_pickle=False) as held:
+    with np.load(CIFAR / "cifar10_test_first1000.npz", allow_pickle=False) as held:
         pictures = np.moveaxis(held["x"][:count], 3, 1)
         return torch.from_numpy(images.to_float(np.ascontiguousarray(pictures))), torch.from_numpy(held["y"][:count])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests import kill_audit, test_cifar
+from tests import kill_audit, shared_data
+from tests.shared_data import NEEDS_SHARED
 from tests.test_audit_processes import Cluster, copied, place
 
 IMAGES = 60
@@ -21,14 +22,14 @@ block = 6
 """
 
 
-pytestmark = [*test_cifar.pytestmark, pytest.mark.slow]
+pytestmark = [*NEEDS_SHARED, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
     """A store filled by the documented commands, and the plan beside it."""
     folder = tmp_path_factory.mktemp("cifar-audit")
-    test_cifar.filled(folder, "resnet20")
+    shared_data.filled(folder, "resnet20")
     (folder / "plan.toml").write_text(PLAN)
     return folder
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from engine.evaluation import pairing
 from engine.models import load
 from engine.proving import curves, defence, smallest
 from engine.restoration_records import FooledRequest
-from tests import test_cifar
+from tests import shared_data
+from tests.shared_data import NEEDS_SHARED
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not test_cifar.SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-        reason="the folder ../shared/data is not beside this checkout",
-    ),
-]
+pytestmark = [*NEEDS_SHARED, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    store = test_cifar.filled(tmp_path_factory.mktemp("causal"), "resnet20")
+    store = shared_data.filled(tmp_path_factory.mktemp("causal"), "resnet20")
     return load.bundle(store, "resnet20"), store.dataset("cifar10")
 
 
@@ -32,7 +24,7 @@ def quiet(*_told: object) -> None:
     pass
 
 
-def group(world, images: int, attack: str = test_cifar.ATTACK, seed: int = 0) -> FooledRequest:
+def group(world, images: int, attack: str = shared_data.ATTACK, seed: int = 0) -> FooledRequest:
     """Correctly classified images from index 128 on."""
     samples = pairing.choose(*world, images, first=128, seed=0).samples
     return FooledRequest("resnet20", "cifar10", attack, samples, seed)
@@ -51,7 +43,7 @@ def restored(lines, name: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("attack", "seed"), [(test_cifar.ATTACK, 0), (test_cifar.ATTACK, 1), ("mifgsm-linf:eps=8/255", 0)]
+    ("attack", "seed"), [(shared_data.ATTACK, 0), (shared_data.ATTACK, 1), ("mifgsm-linf:eps=8/255", 0)]
 )
 def test_32_maps_restore_the_label_and_no_control_does(world, monkeypatch, attack, seed):
     """The attack and seed that methods were chosen on, another seed of all random starts, another attack."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,33 +13,11 @@ from engine import __main__ as command_line
 from engine import examination, tracing
 from engine.datapaths import cases, choosing, scores, trials
 from engine.models import load
-from engine.store.store import Store
+from tests.shared_data import ATTACK, CIFAR, CLASSES, NEEDS_SHARED, filled
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
-CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-ATTACK = "pgd-linf:eps=8/255,steps=10"
 FOOLED = 100
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.skipif(
-        not SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-        reason="the folder ../shared/data is not beside this checkout",
-    ),
-]
-
-
-def filled(root: Path, *models: str) -> Store:
-    """Return a store filled by the documented commands: models such as `resnet20`, and the data set `cifar10`."""
-    (root / "classes.txt").write_text("\n".join(CLASSES))
-    folder = ["--store", str(root / "store"), "--classes", str(root / "classes.txt")]
-    for name in models:
-        weights = str(SHARED / "weights" / f"{name}.safetensors")
-        model = ["model", "add", "--name", name, "--architecture", f"cifar_{name}", "--weights", weights]
-        assert command_line.main([*model, *folder]) == 0
-    npz = str(SHARED / "cifar10_test_first1000.npz")
-    assert command_line.main(["data", "add", "--name", "cifar10", "--npz", npz, *folder]) == 0
-    return Store(root / "store")
+pytestmark = NEEDS_SHARED
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +112,15 @@ def test_an_image_folder_is_added_with_its_classes(tmp_path, capsys):
         "--name",
         "folder",
         "--folder",
-        str(SHARED / "test_png"),
+        str(CIFAR / "test_png"),
     ]
     assert command_line.main([*arguments, "--json"]) == 0
     card = json.loads(capsys.readouterr().out)
-    assert (card["count"], card["size"], card["classes"]) == (200, [32, 32], CLASSES)
+    assert (card["count"], card["size"], card["classes"]) == (200, [32, 32], list(CLASSES))
 
 
 def test_a_broken_picture_in_a_folder_is_named_and_nothing_is_stored(tmp_path, capsys):
-    shutil.copytree(SHARED / "test_png" / "cat", tmp_path / "pictures" / "cat")
+    shutil.copytree(CIFAR / "test_png" / "cat", tmp_path / "pictures" / "cat")
     (tmp_path / "pictures" / "cat" / "test_00000.png").write_bytes(b"not a picture")
     arguments = [
         "data",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import safetensors.torch
@@ -19,6 +16,7 @@ from engine.models import architectures, cifar, precision
 from engine.models import bundle as bundles
 from engine.models.bundle import ModelBundle
 from tests import toys
+from tests.shared_data import CIFAR, SKIPPED_WITHOUT
 from tests.test_sites import FunctionalNorm, Gated, Shuffled, Sliced
 
 
@@ -158,7 +156,6 @@ def test_a_gradient_is_kept_once_for_taps_on_one_tensor_but_never_beyond_a_site(
     assert any(last < len(network.sites) for last in next_taps.values())
 
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 DRAWN = 2
 """Edges drawn from every convolution, besides its strongest."""
 
@@ -201,18 +198,15 @@ def effects(bundle, question, reference, removed):
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(
-    not SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-    reason="the folder ../shared/data is not beside this checkout",
-)
+@SKIPPED_WITHOUT
 def test_edges_predict_what_taking_one_edge_out_really_does():
     """Eight images of CIFAR-10 from index 128 on, 432 edges of ResNet-20, each against another image's run."""
     usual = architectures.architecture("cifar_resnet20")
-    weights = safetensors.torch.load_file(SHARED / "weights" / "resnet20.safetensors")
+    weights = safetensors.torch.load_file(CIFAR / "weights" / "resnet20.safetensors")
     declared = bundles.Preprocessing(3, (32, 32), usual.mean, usual.std)
     network = architectures.build("cifar_resnet20", weights, 10)
     bundle = precision.folded(bundles.bundle(network, declared, bundles.Identity(tuple("abcdefghij"))))
-    with np.load(SHARED / "cifar10_test_first1000.npz", allow_pickle=False) as data:
+    with np.load(CIFAR / "cifar10_test_first1000.npz", allow_pickle=False) as data:
         images = torch.from_numpy(data["x"][128:144]).permute(0, 3, 1, 2).float() / 255
     labels, generator = bundle.logits(images).argmax(1), torch.Generator().manual_seed(0)
     correlations = []

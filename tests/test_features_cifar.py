@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 
@@ -12,24 +11,18 @@ import pytest
 from engine import statistics
 from engine.features import gallery, painting, synthesis
 from engine.models import load
-from tests import test_cifar
+from tests import shared_data
+from tests.shared_data import NEEDS_SHARED
 
 PER_SITE = 4
 
-pytestmark = [
-    pytest.mark.shared_data,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not test_cifar.SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-        reason="the folder ../shared/data is not beside this checkout",
-    ),
-]
+pytestmark = [*NEEDS_SHARED, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
     """Maps of every site of ResNet-20, drawn by seed, each judged twice: (own patches, another map's patches)."""
-    store = test_cifar.filled(tmp_path_factory.mktemp("features"), "resnet20")
+    store = shared_data.filled(tmp_path_factory.mktemp("features"), "resnet20")
     bundle, dataset = load.bundle(store, "resnet20"), store.dataset("cifar10")
     patches = gallery.build(bundle, dataset, lambda *_: None)
     found = []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,8 @@ from engine import mistakes
 from engine.datapaths import cases
 from engine.models import load
 from engine.store.store import Store
+from tests.shared_data import NEEDS_SHARED, SHARED
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 IMAGENET = SHARED / "imagenet"
 RECORDED = {
     "squeezenet1_1": {"sample300": 60.7, "classes": 59.1, "nips2017": 59.0},
@@ -25,14 +23,7 @@ RECORDED = {
 }
 """Percent right, as ../shared/data/README.md has them."""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.shared_data,
-    pytest.mark.skipif(
-        not SHARED.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-        reason="the folder ../shared/data is not beside this checkout",
-    ),
-]
+pytestmark = [*NEEDS_SHARED, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

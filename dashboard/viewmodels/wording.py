@@ -1,6 +1,10 @@
-"""Numbers as the panels write them: three significant digits, a real minus sign, per cent with a space."""
+"""Numbers as the panels write them (three significant digits, a real minus sign, per cent with a space), and what is awaited."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from engine import Answer
 
 
 def number(value: float) -> str:
@@ -21,3 +25,11 @@ def percent(value: float) -> str:
 def signed_percent(value: float) -> str:
     """Return the same with a sign."""
     return percent(value) if value <= 0 else f"+{percent(value)}"
+
+
+def awaited(answer: Answer[Any], *, doing: str, failed: str) -> str:
+    """Return what is said while an answer has no value: how far the work is, or why it failed."""
+    if answer.state == "failed":
+        return f"{failed}: {answer.message}"
+    done = f" ({answer.done} of {answer.total})" if answer.total else ""
+    return f"{answer.message or doing}{done} …"

@@ -10,7 +10,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
 from dashboard import ids
-from dashboard.viewmodels import desk
+from dashboard.viewmodels import desk, wording
 from dashboard.views import plain, tables
 from dashboard.views.aria import aria, data
 from engine import EngineError, ModelOrder
@@ -125,9 +125,8 @@ def _report(auditor: Any, asked: object) -> tuple[list[Component], bool]:
     model, _, images = asked.partition("@")
     answer = auditor.intake(model, images)
     if answer.value is None:
-        failed = answer.state == "failed"
-        text = f"The check failed: {answer.message}" if failed else f"{answer.message or 'Checking the model'} …"
-        return [html.P(text, className="nothing")], not failed
+        text = wording.awaited(answer, doing="Checking the model", failed="The check failed")
+        return [html.P(text, className="nothing")], answer.state == "working"
     shown = desk.report(answer.value)
     heads = tables.head(("Check", "", "What was found"))
     rows = [_check(check) for check in shown.checks]

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 
 from dashboard import panel_ids
 from dashboard.figures import response as response_figure
-from dashboard.viewmodels import asks, feature, layer
+from dashboard.viewmodels import asks, feature, layer, wording
 from dashboard.views import plain
 from engine import Answer, EngineError, Synthesis
 
@@ -87,8 +87,7 @@ def _name(stored: Ask) -> list[Any]:
 def _picture(auditor: Any, ask: asks.NeuronAsk, site: int) -> tuple[Component, bool]:
     answer: Answer[Synthesis] = auditor.synthesis(ask.request.model, ask.request.data, ask.layer, ask.channel)
     if answer.value is None:
-        failed = answer.state == "failed"
-        text = f"The picture could not be made: {answer.message}" if failed else f"{answer.message or 'Being made'} …"
+        text = wording.awaited(answer, doing="Being made", failed="The picture could not be made")
         return html.P(text, className="nothing"), answer.state in FINISHED
     shown = feature.describe(answer.value)
     model = asks.card("model", ask.request.model, auditor.models())
@@ -106,8 +105,7 @@ def _picture(auditor: Any, ask: asks.NeuronAsk, site: int) -> tuple[Component, b
 def _response(auditor: Any, ask: asks.NeuronAsk, site: int) -> tuple[str, go.Figure, bool]:
     answer = auditor.responses(ask.key)
     if answer.value is None:
-        failed = answer.state == "failed"
-        note = f"Not to be had: {answer.message}" if failed else f"{answer.message or 'Attacking at other strengths'} …"
+        note = wording.awaited(answer, doing="Attacking at other strengths", failed="Not to be had")
         return note, response_figure.empty(ask.theme), answer.state in FINISHED
     norms = {card.name: card.norm for card in auditor.attacks()}
     is_pixels = norms.get(ask.request.attack.partition(":")[0]) != "l2"

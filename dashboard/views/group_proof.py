@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.figures import group_proof as figure
-from dashboard.viewmodels import asks, group_proof
+from dashboard.viewmodels import asks, group_proof, wording
 from dashboard.views import plain, tables
 from dashboard.views.aria import aria, data
 from engine import BadInput, EngineError, Examination, FooledRequest, RosterRequest
@@ -79,11 +79,9 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     except EngineError as error:
         return {**facts, "text": plain.pieces(html.P(str(error), className="nothing"))}, figure.empty(theme)
     if made.value is None:
-        failed = made.state == "failed"
-        done = f" ({made.done} of {made.total})" if made.total else ""
-        text = f"This could not be made: {made.message}" if failed else f"{made.message or 'Putting maps back'}{done} …"
+        text = wording.awaited(made, doing="Putting maps back", failed="This could not be made")
         said = plain.pieces(html.P(text, className="nothing"))
-        return {**facts, "text": said, "again": not failed}, figure.empty(theme)
+        return {**facts, "text": said, "again": made.state == "working"}, figure.empty(theme)
     study = found[1](made.value)
     notes = html.Ul([html.Li(text) for text in study.told], className="told")
     told = {"text": plain.pieces(_text(study)), "tables": plain.pieces([*map(_table, study.tables), notes])}

@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.state import ViewState
-from dashboard.viewmodels import asks, choice, proof
+from dashboard.viewmodels import asks, choice, proof, wording
 from dashboard.views import group_proof, plain, tables
 from dashboard.views.aria import aria, data
 from engine import EngineError, compare
@@ -106,9 +106,8 @@ def _proved(auditor: Any, key: str, view: ViewState) -> dict[str, Any]:
     wanted = choice.asked(str(view.prove), examination, compare(examination, view.share))
     answer = auditor.proof(key, wanted.chosen, wanted.direction)
     if answer.value is None:
-        failed = answer.state == "failed"
-        text = f"This could not be proven: {answer.message}" if failed else f"{answer.message or 'Putting maps back'} …"
-        return {"proof": plain.pieces(html.P(text, className="nothing")), "again": not failed}
+        text = wording.awaited(answer, doing="Putting maps back", failed="This could not be proven")
+        return {"proof": plain.pieces(html.P(text, className="nothing")), "again": answer.state == "working"}
     return {"proof": plain.pieces(_panel(proof.build(answer.value, wanted.title, examination)))}
 
 

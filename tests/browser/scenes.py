@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.shared_data import CLASSES, SHARED
+
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data"
 IMAGENET = SHARED / "imagenet"
-CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PANDA = 388
 SEVERAL = 8
 """Images of each of the classes that are looked at."""
@@ -56,7 +56,7 @@ def fill_cifar(store: Path) -> None:
     """Add ResNet-56 and the 1000 images."""
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / "names.txt"
-        names.write_text("\n".join(CIFAR) + "\n")
+        names.write_text("\n".join(CLASSES) + "\n")
         common = ("--store", str(store), "--classes", str(names))
         weights = str(SHARED / "cifar10" / "weights" / "resnet56.safetensors")
         add("model", "add", *common, "--name", "resnet56", "--architecture", "cifar_resnet56", "--weights", weights)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.browser import scenes
 from tests.browser.conftest import Watched, logged_in, require, start, stop, until, watching
+from tests.shared_data import NEEDS_SHARED
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.shared_data,
-    pytest.mark.skipif(
-        not scenes.IMAGENET.is_dir() and os.environ.get("SHARED_DATA_REQUIRED") != "1",
-        reason="../shared/data is not here",
-    ),
-]
+pytestmark = [*NEEDS_SHARED, pytest.mark.browser]
 PATIENCE = 420.0
 
 
