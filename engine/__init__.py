@@ -66,6 +66,7 @@ from engine.restoration_records import (
     SmallestSet,
     SmallestSets,
 )
+from engine.settings import read_fraction
 from engine.statistics import Estimate
 from engine.version import VERSION
 
@@ -162,5 +163,6 @@ __all__ = [
     "duration",
     "forecast_text",
     "kept_by",
+    "read_fraction",
     "status_counts",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -43,6 +44,15 @@ def test_the_response_is_the_maps_own_at_every_strength():
     assert [trace.line.dash for trace in figure.data] == [None, "dot"]
     fooled = [symbol == "circle" for symbol in figure.data[0].marker.symbol]
     assert fooled == [share > 0.5 for share in shown.fooled]
+
+
+def test_a_strength_below_one_step_of_a_pixel_has_its_place_on_the_axis():
+    """At 4/255 the weakest strength is an eighth of it, written `0.5/255`."""
+    found = fakes.FakeAuditor().responses(KEY).value
+    weak = dataclasses.replace(found, epsilons=("0/255", "0.5/255", *found.epsilons[2:]))
+    shown = feature.response(weak, 0, CHANNEL, is_pixels=True)
+    assert shown.epsilon[:2] == pytest.approx([0, 0.5])
+    assert shown.written[1] == "0.5/255"
 
 
 def test_the_page_shows_the_picture_by_address_and_stops_asking():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
 from dashboard.viewmodels.wording import number, percent
-from engine import DOUBTS, Responses, Synthesis
+from engine import DOUBTS, Responses, Synthesis, read_fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ def describe(found: Synthesis) -> Feature:
 
 def response(found: Responses, site: int, channel: int, *, is_pixels: bool) -> Response:
     """Return the mean over images of one map's peak, under the attack and under noise of the same length."""
-    values = np.array([float(Fraction(text)) for text in found.epsilons])
+    values = np.array([float(read_fraction("epsilon", text)) for text in found.epsilons])
     return Response(
         epsilon=values * 255 if is_pixels else values,
         written=tuple(f"{value * 255:.3g}/255" if is_pixels else f"{value:.3g}" for value in values),

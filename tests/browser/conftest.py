@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,6 +105,8 @@ def start(store: Path, *options: str, port: int | None = None) -> Served:
         printed.append(line)
         found = re.search(r"http://\S+token=\S+", line)
         if found:
+            # A pipe that nobody reads is full after 64 KiB, and the server waits for ever to write its next line.
+            threading.Thread(target=lambda: [printed.append(line) for line in process.stdout], daemon=True).start()
             return Served(f"http://127.0.0.1:{port}", found.group(), store, process)
     raise RuntimeError("the dashboard did not start:\n" + "".join(printed))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.browser import scenes
@@ -22,14 +24,25 @@ def imagenet(tmp_path_factory):
     stop(running)
 
 
+@pytest.fixture(scope="module")
+def login(chromium, imagenet):
+    return logged_in(chromium, imagenet)
+
+
 @pytest.fixture
-def page(chromium, imagenet):
-    yield from watching(chromium, logged_in(chromium, imagenet))
+def page(chromium, login):
+    yield from watching(chromium, login)
 
 
-def test_the_giant_panda_goes_through_all_three_levels(page: Watched, imagenet):
+def percent(cell: str) -> float:
+    """The first number of a cell such as `98 % [95, 99], n = 200`."""
+    return float(re.match(r"([\d.]+) %", cell)[1])
+
+
+@pytest.mark.parametrize("attack", ["attack=mifgsm-linf&epsilon=16/255", "attack=pgd-linf&epsilon=4/255&sample=00001"])
+def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_proof(page: Watched, imagenet, attack):
     shown = page.page
-    shown.goto(f"{imagenet.url}/?model=mobilenet&data=pandas&label=giant panda&attack=mifgsm-linf&epsilon=16/255")
+    shown.goto(f"{imagenet.url}/?model=mobilenet&data=pandas&label=giant panda&{attack}")
     until(shown, "Boolean(document.querySelector('#network-river .main-svg .trace'))", seconds=PATIENCE)
     assert "panda" in shown.locator("#headline").inner_text()
     until(shown, "document.querySelectorAll('#layer-tiles button').length > 0", seconds=PATIENCE)
@@ -42,6 +55,13 @@ def test_the_giant_panda_goes_through_all_three_levels(page: Watched, imagenet):
     )
     until(shown, ended, seconds=PATIENCE)
     assert shown.locator("#checks td").filter(has_text="not run").count() == 0
+    shown.get_by_role("button", name="Prove 64 maps").click()
+    until(shown, "Boolean(document.querySelector('#proof .claim'))", seconds=PATIENCE)
+    rows = shown.locator("#proof .proof-table:not(.members-table) tbody tr")
+    assert rows.nth(1).locator("th").inner_text().startswith("Random")
+    restored, at_random = (percent(rows.nth(k).locator("td").nth(1).inner_text()) for k in (0, 1))
+    assert restored >= 90
+    assert at_random <= 10
     found = require("axe_playwright_python.sync_playwright").Axe().run(shown)
     serious = [one["id"] for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
     assert serious == []
