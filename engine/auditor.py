@@ -21,7 +21,7 @@ from engine.inbox import Inbox
 from engine.intake_records import IntakeReport
 from engine.jobs import Jobs
 from engine.proof_records import Direction, MapSet, Proof
-from engine.recent import NotHeld, Recent
+from engine.recent import Recent
 from engine.records import (
     Answer,
     AttackCard,
@@ -343,12 +343,7 @@ class Auditor:
             return pending(self._jobs, asked.key)
 
     def _stored(self, kind: str, key: str, noun: type[Record]) -> Record:
-        try:
-            return self._recent.get(kind, key, noun)
-        except NotHeld:
-            record = self._store.records.read(kind, key, noun)
-        self._recent.put(kind, key, record)
-        return record
+        return self._recent.read(kind, key, noun, lambda: self._store.records.read(kind, key, noun))
 
 
 def _part_key(examination: str, part: str) -> str:

@@ -202,7 +202,7 @@ def _connections(
             matrices = [side.matrices[link.source, link.target] for side in found]
             error = max(side.completeness[link.target] for side in found)
         clean, adversarial = _arrays(matrices)
-        result.append(Connection(link.source, link.target, clean, adversarial, error))
+        result.append(Connection.of((link.source, link.target), clean, adversarial, error))
     return tuple(result)
 
 

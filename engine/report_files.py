@@ -14,6 +14,7 @@ from engine import certificate_parts, certificates, comparison, examination, sel
 from engine.errors import BadInput
 from engine.models import load
 from engine.records import (
+    SIDES,
     Certificates,
     Comparison,
     Datapath,
@@ -212,8 +213,9 @@ def _arrays(found: Examination, groups: Groups | None) -> bytes:
         members[f"flow/{site.name}"] = flow
     for edge in found.connections:
         target = found.sites[edge.target].name if edge.target < len(found.sites) else "logits"
-        members[f"edges_clean/{found.sites[edge.source].name}->{target}"] = edge.clean
-        members[f"edges_adversarial/{found.sites[edge.source].name}->{target}"] = edge.adversarial
+        for side in SIDES:
+            whole = edge.whole(side, found.sites[edge.source].channels)
+            members[f"edges_{side}/{found.sites[edge.source].name}->{target}"] = whole
     for group in groups.groups if groups else ():
         for site, strength, specific in zip(found.sites, group.strength, group.specific, strict=True):
             members[f"strength_{group.name}/{site.name}"] = strength

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from engine.auditor import A_MOMENT, MEMORY, Auditor
 from engine.certificate_parts import PARTS
 from engine.errors import BadInput, BadSetting, EngineError, UnknownName
 from engine.jobs import Jobs, Notes, Progress, errand
-from engine.recent import NotHeld, Recent
+from engine.recent import Recent
 from engine.records import (
     Answer,
     Certificate,
@@ -33,6 +35,7 @@ from engine.records import (
     RosterRequest,
 )
 from engine.store import Store
+from engine.store.shelf import NotStored
 from tests import fake_work, fakes
 
 PAIR = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=10", ("00003",))
@@ -544,14 +547,42 @@ def test_records_read_lately_are_kept_within_a_budget():
     recent = Recent(int(2.5 * size))
     for k, record in enumerate(records[:3]):
         recent.put("examination", str(k), record)
-    with pytest.raises(NotHeld):
-        recent.get("examination", "0", Examination)
+    assert recent.get("examination", "0", Examination) is None
     assert recent.get("examination", "1", Examination) is records[1]
     recent.put("examination", "3", records[3])
-    with pytest.raises(NotHeld):
-        recent.get("examination", "2", Examination)
+    assert recent.get("examination", "2", Examination) is None
     assert recent.get("examination", "1", Examination) is records[1]
     tiny = Recent(1)
     tiny.put("examination", "0", records[0])
     assert tiny.get("examination", "0", Examination) is records[0]
     assert MEMORY <= 128 * 2**20
+
+
+def test_requests_for_one_record_at_once_read_it_once():
+    recent, fetched, gate = Recent(2**20), [], threading.Barrier(8)
+
+    def fetch():
+        fetched.append(1)
+        time.sleep(0.05)
+        return fakes.examination(PAIR)
+
+    def ask(_):
+        gate.wait()
+        return recent.read("examination", "0", Examination, fetch)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+    assert len(fetched) == 1
+    assert all(one is found[0] for one in found)
+
+
+def test_what_could_not_be_read_is_tried_again():
+    recent = Recent(2**20)
+
+    def missing() -> Examination:
+        raise NotStored("nothing there")
+
+    for _ in range(2):
+        with pytest.raises(NotStored):
+            recent.read("examination", "0", Examination, missing)
+    assert recent.read("examination", "0", Examination, lambda: fakes.examination(PAIR)).sites

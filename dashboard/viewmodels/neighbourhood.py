@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from dashboard.viewmodels import layer
-from engine import Comparison, Connection, Examination
+from engine import Comparison, Examination, Side
 
 NEIGHBOURS = 8
-Side = Literal["clean", "adversarial"]
 SIDES: tuple[Side, ...] = ("clean", "adversarial")
 
 
@@ -57,22 +55,22 @@ def build(examination: Examination, comparison: Comparison, site: int, channel: 
     return Neighbourhood(name, group, side, incoming, outgoing, all_incoming, all_outgoing)
 
 
-def _matrix(connection: Connection, side: Side) -> np.ndarray:
-    return connection.clean if side == "clean" else connection.adversarial
+Candidates = list[tuple[int, np.ndarray, np.ndarray]]
+"""Per link the site at its other end, maps there, and their contributions."""
 
 
-def _incoming(examination: Examination, site: int, channel: int, side: Side) -> list[tuple[int, np.ndarray]]:
-    """Return (source site, contributions of its maps) of every link into the map."""
-    return [(c.source, _matrix(c, side)[channel]) for c in examination.connections if c.target == site]
+def _incoming(examination: Examination, site: int, channel: int, side: Side) -> Candidates:
+    return [(one.source, *one.into(side, channel)) for one in examination.connections if one.target == site]
 
 
-def _outgoing(examination: Examination, site: int, channel: int, side: Side) -> list[tuple[int, np.ndarray]]:
+def _outgoing(examination: Examination, site: int, channel: int, side: Side) -> Candidates:
     found = []
     for connection in examination.connections:
         if connection.source == site:
-            values = _matrix(connection, side)[:, channel]
+            values = connection.out_of(side, channel)
             is_one_class = connection.target == len(examination.sites) and _has_one_class(examination)
-            found.append((connection.target, values[:1] if is_one_class else values))
+            values = values[:1] if is_one_class else values
+            found.append((connection.target, np.arange(len(values)), values))
     return found
 
 
@@ -82,14 +80,14 @@ def _has_one_class(examination: Examination) -> bool:
 
 
 def _strongest(
-    examination: Examination, comparison: Comparison, candidates: list[tuple[int, np.ndarray]]
+    examination: Examination, comparison: Comparison, candidates: Candidates
 ) -> tuple[tuple[Neighbour, ...], int]:
     """Return the strongest neighbours that contribute at all, over all links together, and how many contribute."""
     if not candidates:
         return (), 0
-    sites = np.concatenate([np.full(len(values), site) for site, values in candidates])
-    rows = np.concatenate([np.arange(len(values)) for _, values in candidates])
-    values = np.concatenate([values for _, values in candidates])
+    sites = np.concatenate([np.full(len(values), site) for site, _, values in candidates])
+    rows = np.concatenate([rows for _, rows, _ in candidates])
+    values = np.concatenate([values for _, _, values in candidates])
     best = [int(i) for i in np.argsort(-np.abs(values), kind="stable")[:NEIGHBOURS] if values[i] != 0]
     found = [_neighbour(examination, comparison, int(sites[i]), int(rows[i]), float(values[i])) for i in best]
     return tuple(found), int(np.count_nonzero(values))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from engine import Comparison, Examination
+from engine import Comparison, Connection, Examination, Side
 
 GROUPS = ("adversarial", "shared", "clean")
 """From top to bottom: maps only in the adversarial datapath, in both, only in the clean one."""
-RUN_GROUPS = {"clean": ("shared", "clean"), "adversarial": ("adversarial", "shared")}
+RUN_GROUPS: dict[Side, tuple[str, str]] = {"clean": ("shared", "clean"), "adversarial": ("adversarial", "shared")}
 HEAD_ROWS = {"clean": 0, "adversarial": 1}
 """Row of a run in the matrices that lead to the logits: true class, fooled-into class."""
 
@@ -48,7 +49,7 @@ def _joined(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
     return total
 
 
-def members(examination: Examination, comparison: Comparison, run: str) -> tuple[np.ndarray, ...]:
+def members(examination: Examination, comparison: Comparison, run: Side) -> tuple[np.ndarray, ...]:
     """Return per site (channels, groups) float32: one where a map of the run's datapath is in the group; head last."""
     found = []
     for site, sets in zip(examination.sites, comparison.sites, strict=True):
@@ -63,43 +64,44 @@ def members(examination: Examination, comparison: Comparison, run: str) -> tuple
     return (*found, head)
 
 
-Incoming = dict[int, list[tuple[int, np.ndarray]]]
-"""Per target site its sources with the signed contributions (target maps, source maps)."""
+Incoming = dict[int, list[Connection]]
+"""Per target site the connections that lead there."""
 
 
-def _of_run(examination: Examination, comparison: Comparison, columns: Sequence[int], run: str) -> Strengths:
+def _of_run(examination: Examination, comparison: Comparison, columns: Sequence[int], run: Side) -> Strengths:
     belongs = members(examination, comparison, run)
     incoming: Incoming = {}
     for connection in examination.connections:
-        signed = connection.clean if run == "clean" else connection.adversarial
-        incoming.setdefault(connection.target, []).append((connection.source, signed))
-    known: dict[int, dict[int, np.ndarray]] = {site: {site: belongs[site]} for site in columns}
+        incoming.setdefault(connection.target, []).append(connection)
+    walk = _Walk(run, incoming, {site: {site: belongs[site]} for site in columns})
     found: Strengths = {}
     for target in columns:
         kept = np.flatnonzero(belongs[target].any(axis=1))
-        links = [(source, np.abs(signed[kept])) for source, signed in incoming.get(target, ())]
-        for column, part in _gather(links, incoming, known).items():
+        for column, part in walk.gathered(target, kept).items():
             found[column, target] = belongs[target][kept].T @ part
     return found
 
 
-def _gather(
-    links: list[tuple[int, np.ndarray]], incoming: Incoming, known: dict[int, dict[int, np.ndarray]]
-) -> dict[int, np.ndarray]:
-    """Return per shown source site (maps, groups): what its groups contribute to each map the links lead to."""
-    found: dict[int, np.ndarray] = {}
-    for source, strength in links:
-        for column, part in _origins(source, incoming, known).items():
-            found[column] = found.get(column, 0.0) + strength @ part
-    return found
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Follows the connections of one run back to the sites that are shown."""
 
+    run: Side
+    incoming: Incoming
+    known: dict[int, dict[int, np.ndarray]]
+    """Per site, per shown site (maps, groups): which share of each map is owed to which group."""
 
-def _origins(source: int, incoming: Incoming, known: dict[int, dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
-    """Return per shown site (maps of `source`, groups): which share of each map is owed to which group."""
-    if source not in known:
-        links = [(before, np.abs(signed)) for before, signed in incoming.get(source, ())]
-        total = sum((strength.sum(axis=1) for _, strength in links), start=np.zeros(1, np.float32))
-        scale = 1.0 / np.maximum(total, 1e-12)
-        gathered = _gather(links, incoming, known)
-        known[source] = {column: part * scale[:, None] for column, part in gathered.items()}
-    return known[source]
+    def gathered(self, target: int, kept: np.ndarray | slice = slice(None)) -> dict[int, np.ndarray]:
+        """Return per shown source site (kept maps, groups): what its groups contribute to each kept map of the target."""
+        found: dict[int, np.ndarray] = {}
+        for connection in self.incoming.get(target, ()):
+            for column, shares in self._origins(connection.source).items():
+                found[column] = found.get(column, 0.0) + connection.carried_back(self.run, shares, kept)
+        return found
+
+    def _origins(self, source: int) -> dict[int, np.ndarray]:
+        if source not in self.known:
+            strengths = [np.abs(one.run(self.run)).sum(axis=1) for one in self.incoming.get(source, ())]
+            scale = 1.0 / np.maximum(sum(strengths, start=np.zeros(1, np.float32)), 1e-12)
+            self.known[source] = {column: part * scale[:, None] for column, part in self.gathered(source).items()}
+        return self.known[source]
