@@ -1,12 +1,18 @@
-"""Keeping pandas out of the web process, which needs none of it."""
+"""Keeping the web process small: without pandas, of which it needs nothing, and with few places to allocate from."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+
+M_ARENA_MAX = -8
+"""Of glibc's <malloc.h>."""
+ARENAS = 2
 
 
 class WithoutPandas(MetaPathFinder):
@@ -30,3 +36,13 @@ def without_pandas() -> None:
     """Keep pandas out of this process from now on."""
     if not any(isinstance(finder, WithoutPandas) for finder in sys.meta_path):
         sys.meta_path.insert(0, WithoutPandas())
+
+
+def few_arenas() -> bool:
+    """Let all threads allocate from `ARENAS` heaps, where the C library is glibc; return whether it agreed.
+
+    Every thread of the server reads examinations now and then, and a heap of its own keeps what it once took: after some
+    clicks on MobileNetV2 the process held 415 MB, and 328 MB with two heaps.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(M_ARENA_MAX, ARENAS) == 1

@@ -36,4 +36,5 @@ def start() -> Flask:
 
 
 lean.without_pandas()
+lean.few_arenas()
 server = start()

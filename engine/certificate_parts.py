@@ -24,6 +24,7 @@ def merge(partials: Sequence[Certificates]) -> Certificates:
         groups=next((one.groups for one in partials if one.groups is not None), None),
         done=tuple(part for part in PARTS if any(part in one.done for one in partials)),
         failed=tuple(message for one in partials for message in one.failed),
+        unavailable=tuple(message for one in partials for message in one.unavailable),
     )
 
 

@@ -207,6 +207,8 @@ class Certificates:
     """Names of the parts that have arrived."""
     failed: tuple[str, ...] = ()
     """Messages of parts that ended without a result."""
+    unavailable: tuple[str, ...] = ()
+    """Why a part can say nothing of this data; it is done, and asked again it would say the same."""
     classes: ClassDatapaths | None = None
     cross: Cross | None = None
     groups: Groups | None = None

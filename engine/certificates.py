@@ -16,7 +16,7 @@ from engine.attacks import noise
 from engine.datapaths import cases, choosing, extraction, groups, trials
 from engine.datapaths.cases import Case
 from engine.datapaths.groups import Recipe
-from engine.errors import UnknownName
+from engine.errors import BadInput, UnknownName
 from engine.evidence import Evidence
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
@@ -35,7 +35,10 @@ NOISE = 0.01
 def part(
     name: str, bundle: ModelBundle, dataset: Dataset, examination: Examination, report: walk.Report
 ) -> Certificates:
-    """Return one part of an examination's certificates, all other fields left at "not run". Raises UnknownName."""
+    """Return one part of an examination's certificates, all other fields left at "not run".
+
+    A part that this data does not allow says why (`Certificates.unavailable`). Raises UnknownName.
+    """
     checks: dict[str, Callable[[Evidence], Certificates]] = {
         "clean": lambda evidence: Certificates(clean=controls(evidence, "clean")),
         "adversarial": lambda evidence: Certificates(adversarial=controls(evidence, "adversarial")),
@@ -49,7 +52,11 @@ def part(
     if name not in checks:
         raise UnknownName("certificate part", name, checks)
     report(0, 1, f"Checking: {name}")
-    return replace(checks[name](evidences.gather(bundle, dataset, examination)), done=(name,))
+    try:
+        found = checks[name](evidences.gather(bundle, dataset, examination))
+    except BadInput as error:
+        found = Certificates(unavailable=(str(error),))
+    return replace(found, done=(name,))
 
 
 def controls(evidence: Evidence, side: str) -> Certificate:

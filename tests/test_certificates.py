@@ -203,3 +203,10 @@ def test_a_data_set_without_another_image_of_a_class_says_what_is_unknown(digits
         BadInput, match="no other correctly classified image of class '7', so likeness to it is unknown"
     ):
         kinship._of_class(gathered, 7)
+    monkeypatch.setattr(evidence, "gather", lambda *_: gathered)
+    told = certificates.part("kinship", *digits, group, lambda *_: None)
+    assert told.done == ("kinship",)
+    assert told.kinship is None
+    (reason,) = told.unavailable
+    assert "no other correctly classified image" in reason
+    assert certificate_parts.merge([told, Certificates()]).unavailable == (reason,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -285,3 +286,9 @@ def test_the_web_process_reads_tables_and_draws_without_pandas():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "{'a': 0, 'b': 'x'} False 1\n"
+
+
+def test_the_web_process_allocates_from_few_heaps():
+    code = "from dashboard import lean; print(lean.few_arenas())"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert asked.stdout.strip() == str(platform.libc_ver()[0] == "glibc")

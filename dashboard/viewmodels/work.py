@@ -109,7 +109,8 @@ def checks_progress(certificates: Answer[Any], gallery: Answer[Any]) -> Progress
     missing = certificates.value.failed if certificates.value else ()
     if failed or missing:
         return Progress(" ".join((*failed, *missing)) or "A check ended without a result.", can_retry=True)
-    return Progress("All checks of this view have run.", 1, 1)
+    unavailable = certificates.value.unavailable if certificates.value else ()
+    return Progress(" ".join(("All checks of this view have run.", *unavailable)), 1, 1)
 
 
 def failure(message: str) -> Progress:
