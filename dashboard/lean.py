@@ -9,7 +9,6 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-
 M_ARENA_MAX = -8
 """Of glibc's <malloc.h>."""
 ARENAS = 2
