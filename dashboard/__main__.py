@@ -82,7 +82,7 @@ def _serve(chosen: settings.Settings) -> None:
     from dashboard import lean, serving
 
     lean.without_pandas()
-    lean.few_arenas()
+    lean.giving_back()
     serving.serve(chosen)
 
 

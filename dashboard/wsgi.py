@@ -36,5 +36,5 @@ def start() -> Flask:
 
 
 lean.without_pandas()
-lean.few_arenas()
+lean.giving_back()
 server = start()

@@ -49,7 +49,7 @@ MOST_SAMPLES: Final = 16
 MOST_FOOLED: Final = 200
 """Attacked images of a group that maps are put back in."""
 LARGEST_SEED: Final = 2**31 - 1
-MEMORY: Final = 96 * 2**20
+MEMORY: Final = 64 * 2**20
 """Bytes of read records that are kept; with what the libraries need the web process stays below 250 MB."""
 
 

@@ -288,7 +288,7 @@ def test_the_web_process_reads_tables_and_draws_without_pandas():
     assert found.stdout == "{'a': 0, 'b': 'x'} False 1\n"
 
 
-def test_the_web_process_allocates_from_few_heaps():
-    code = "from dashboard import lean; print(lean.few_arenas())"
+def test_the_web_process_gives_back_what_it_no_longer_uses():
+    code = "from dashboard import lean; print(lean.giving_back())"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert asked.stdout.strip() == str(platform.libc_ver()[0] == "glibc")
