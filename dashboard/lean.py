@@ -43,4 +43,4 @@ def giving_back() -> bool:
     rounds through eight views of MobileNetV2 the process held 415 MB, with two heaps 305, and with large arrays mapped 263.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all([mallopt(*option) == 1 for option in OPTIONS.values()])
+    return mallopt is not None and [mallopt(*option) for option in OPTIONS.values()] == [1] * len(OPTIONS)
