@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, final
 
 from engine import keys
 from engine.errors import BadInput, StoreError, UnknownName
 
-EntryKind = Literal["weights", "npz", "folder", "classes"]
+EntryKind = Literal["weights", "npz", "folder", "csv", "classes"]
 SUFFIXES: Final[dict[str, EntryKind]] = {
     ".safetensors": "weights",
     ".pt": "weights",
     ".pth": "weights",
     ".bin": "weights",
     ".npz": "npz",
+    ".csv": "csv",
     ".txt": "classes",
 }
 """What a file is offered as; what it really is, its content decides when it is added."""
@@ -62,12 +63,16 @@ class DataOrder:
     """A data set to add; the texts are written as the options of `data add`."""
 
     entry: str
-    """Key of an npz file or a folder of folders."""
+    """Key of an npz file, a folder of folders, or a table of pictures."""
     name: str
     classes: str | None = None
     """As in `ModelOrder`; None where the source names them."""
     size: str | None = None
     epsilon: str = ""
+    images: str | None = field(default=None, metadata=keys.GROWN)
+    """Key of the folder whose pictures the table names."""
+    first_label: int = field(default=0, metadata=keys.GROWN)
+    """What labels call the first class: 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class DataTask:
     kind: EntryKind
     source: str
     classes: str | None
+    images: str | None
+    """Path of the folder whose pictures a table names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +141,11 @@ class Inbox:
 
     def data(self, order: DataOrder) -> DataTask:
         """Return an order with its files; raises UnknownName, BadInput."""
-        source, kind = self.path(order.entry, ("npz", "folder"))
-        return DataTask(order, kind, str(source), self._classes(order.classes) if order.classes else None)
+        source, kind = self.path(order.entry, ("npz", "folder", "csv"))
+        if kind == "csv" and not order.images:
+            raise BadInput("A table of pictures needs the folder in which they lie.")
+        images = str(self.path(order.images, ("folder",))[0]) if order.images and kind == "csv" else None
+        return DataTask(order, kind, str(source), self._classes(order.classes) if order.classes else None, images)
 
     def _classes(self, named: str) -> str | None:
         return None if named.startswith("data:") else str(self.path(named, ("classes",))[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.attacks import catalogue as attacks
-from engine.data import catalogue, intake
+from engine.data import catalogue, intake, manifest
 from engine.inbox import DataTask, ModelTask, Taken
 from engine.models import load, written
 from engine.store import Store
@@ -26,10 +26,14 @@ def data(store: Store, task: DataTask) -> Taken:
     if order.epsilon:
         attacks.attack_at("pgd-linf", order.epsilon)
     classes = _classes(store, order.classes, task.classes) if order.classes else None
+    source, size = Path(task.source), written.size(order.size)
     if task.kind == "npz":
-        found = intake.read_npz(Path(task.source), classes)
+        found = intake.read_npz(source, classes, first_label=order.first_label)
+    elif task.images is not None:
+        columns = manifest.Columns(first_label=order.first_label)
+        found = manifest.read(source, Path(task.images), columns, classes, size=size)
     else:
-        found = intake.read_folder(Path(task.source), classes, size=written.size(order.size))
+        found = intake.read_folder(source, classes, size=size)
     card = catalogue.add(store, order.name, found, source=task.kind, epsilon=order.epsilon)
     return Taken(card.name, card.warnings)
 

@@ -92,6 +92,38 @@ def test_a_folder_of_folders_becomes_a_data_set(desk, inbox):
     assert desk.datasets()[0].classes == ("cat", "dog")
 
 
+def tabled(inbox) -> None:
+    """A table of three pictures whose classes count from 1, as that of NIPS 2017 does."""
+    from PIL import Image
+
+    (inbox / "images").mkdir()
+    for shade, name in enumerate(("a", "b", "c")):
+        Image.fromarray(np.full((8, 8, 3), 80 * shade, np.uint8)).save(inbox / "images" / f"{name}.png")
+    (inbox / "images.csv").write_text("ImageId,TrueLabel\na,2\nb,1\nc,10\n")
+
+
+def test_a_table_of_pictures_is_added_with_their_folder_and_its_first_label(desk, inbox):
+    tabled(inbox)
+    keys = {"images": entry(desk, "images"), "classes": entry(desk, "names.txt")}
+    found = desk.take_data(DataOrder(entry(desk, "images.csv"), "nips", first_label=1, **keys))
+    assert found.state == "ready", found.message
+    assert desk.datasets()[0].count == 3
+    store = Store(inbox.parent / "store")
+    assert store.dataset("nips").labels.tolist() == [1, 0, 9]
+    assert store.dataset("nips").images(("00002",))[0, 0, 0, 0] == 160
+    wrong = desk.take_data(DataOrder(entry(desk, "images.csv"), "zero", **keys))
+    assert wrong.state == "failed"
+    assert "10" in wrong.message
+
+
+def test_a_table_without_its_folder_is_refused(desk, inbox):
+    tabled(inbox)
+    with pytest.raises(BadInput, match="needs the folder"):
+        desk.take_data(DataOrder(entry(desk, "images.csv"), "nips"))
+    with pytest.raises(BadInput, match="what is needed is folder"):
+        desk.take_data(DataOrder(entry(desk, "images.csv"), "nips", images=entry(desk, "digits.npz")))
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [({"architecture": "nothing"}, "nothing"), ({"name": "../x"}, "cannot name"), ({"mean": "a,b"}, "--mean"),

@@ -146,6 +146,8 @@ def test_what_was_filled_in_becomes_an_order():
     assert model.order("data", {"entry": "b" * 16, "name": "x", "epsilon": "8/255"}) == DataOrder(
         "b" * 16, "x", epsilon="8/255"
     )
+    table = {"entry": "c" * 16, "name": "x", "images": "d" * 16, "first_label": "1"}
+    assert model.order("data", table) == DataOrder("c" * 16, "x", images="d" * 16, first_label=1)
 
 
 @pytest.mark.parametrize(

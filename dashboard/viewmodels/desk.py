@@ -125,17 +125,20 @@ def model_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[
 
 def data_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Field, ...]:
     """Return the fields that add a data set; empty where the inbox holds none."""
-    sources = tuple((one.key, _titled(one)) for one in entries if one.kind in ("npz", "folder"))
+    sources = tuple((one.key, _titled(one)) for one in entries if one.kind in ("npz", "folder", "csv"))
+    folders = tuple((one.key, _titled(one)) for one in entries if one.kind == "folder")
     if not sources:
         return ()
     classes = (("", "as the source names them"), *_class_sources(entries, cards))
     return (
-        Field("entry", "Images", "menu", sources[0][0], "An npz file, or a folder with one folder per class.", sources),
+        Field("entry", "Images", "menu", sources[0][0], "An npz, a folder with one folder per class, or a CSV table.", sources),
         Field("name", "Name", "text", "", "Letters, digits, '.', '_' and '-'."),
         Field("classes", "Class names", "menu", "", "In the order of the labels.", classes),
-        Field("size", "Fit to size", "text", "", "Pixels, for folders with pictures of other sizes."),
+        Field("images", "Pictures of the table", "menu", "", "The folder whose pictures a table names.", (("", "none"), *folders)),
+        Field("first_label", "First label is", "menu", "0", "Of a table or an npz file.", (("0", "0"), ("1", "1"))),
+        Field("size", "Fit to size", "text", "", "Pixels, for pictures of other sizes."),
         Field("epsilon", "Usual strength", "text", "", "That menus start with, such as 8/255."),
-    )
+    )  # fmt: skip
 
 
 def order(kind: str, values: object) -> ModelOrder | DataOrder:
@@ -152,6 +155,8 @@ def order(kind: str, values: object) -> ModelOrder | DataOrder:
             texts.get("classes") or None,
             texts.get("size") or None,
             texts.get("epsilon", ""),
+            texts.get("images") or None,
+            1 if texts.get("first_label") == "1" else 0,
         )
     if not texts.get("architecture") or not texts.get("classes"):
         raise BadInput("A model needs an architecture and class names.")
