@@ -40,6 +40,12 @@ def test_what_has_not_arrived_is_not_yet_checked():
     assert all("not yet checked" in clause.text for clause in clauses[2:])
 
 
+def test_what_this_data_cannot_tell_is_not_promised():
+    clauses = texts(examined("00004"), Certificates(done=("kinship",), unavailable=("No other image.",)))
+    assert clauses[2].text.endswith("this data cannot tell.")
+    assert "not yet checked" in clauses[3].text
+
+
 def test_stem_and_cut_maps_are_left_out_of_the_total():
     examination = examined("00004")
     assert headline.claimable_maps(examination) == sum(site.channels for site in examination.sites[1:])

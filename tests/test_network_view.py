@@ -140,13 +140,14 @@ def test_a_label_that_no_number_of_maps_carries_is_said_not_to(examination):
 
 def test_restoration_is_told_beside_random_maps_and_failures_are_listed(examination):
     known = Certificates(restoration=Restoration((4, 8), (0.5, 1.0), (0.0, 0.1), 8), failed=("Kinship: no result.",))
+    known = replace(known, unavailable=("No other image of this class.",))
     card = certificate.build(examination, known)
     assert [(row.maps, row.by_flow, row.at_random) for row in card.restored] == [
         (4, "50 %", "0 %"),
         (8, "100 %", "10 %"),
     ]
     assert card.restores_at == 8
-    assert card.failures == ("Kinship: no result.",)
+    assert card.failures == ("Not finished: Kinship: no result.", "No other image of this class.")
 
 
 def test_the_file_holds_every_site_and_its_exact_counts(examination):

@@ -222,8 +222,15 @@ def test_the_likeness_curves_are_there_only_once_they_are_known(examination, com
     without, with_it = draw(examination, comparison), draw(examination, comparison, kinship=kinship)
     assert names(without) == []
     assert len(names(with_it)) == 2
-    assert "not yet checked" in str(without.layout.annotations)
-    assert "from layer3.1.relu1" in str(with_it.layout.annotations)
+    told, told_with_it = (" ".join(str(one.text) for one in each.layout.annotations) for each in (without, with_it))
+    assert "likeness to the classes: not known" in told
+    assert "from layer3.1.relu1" in told_with_it
+
+
+def test_a_long_class_name_has_room_beside_the_head(examination, comparison):
+    names = ("4", "7"), ("badger", "giant panda")
+    short, wide = (draw(examination, comparison, answers=one).layout.margin.r for one in names)
+    assert wide - short == 8 * (len("giant panda") - 1)
 
 
 def test_class_names_are_text_in_the_figure(examination, comparison):

@@ -75,7 +75,7 @@ def texts(curves: Curves, colours: Palette) -> list[dict[str, object]]:
 def _distance_title(curves: Curves, colours: Palette) -> str:
     start = "<b>Distance</b> of the datapaths (1 − Jaccard) · grey: noise of the same size"
     if curves.true_class is None:
-        return f"{start} · likeness to the classes: not yet checked"
+        return f"{start} · likeness to the classes: not known"
     true, fooled = html.escape(curves.true_name[:20]), html.escape(curves.fooled_name[:20])
     if true == fooled:
         return f"{start} · likeness of the adversarial one to <span style='color:{colours.clean}'>━ '{true}'</span>"

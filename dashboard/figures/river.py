@@ -18,6 +18,8 @@ from dashboard.viewmodels.strengths import GROUPS
 
 HEIGHT = 640
 BAR_WIDTH = 0.2
+LONGEST_ANSWER, BOLD_LETTER = 14, 8
+"""Letters of a class's name beside the head, and the pixels that one of them takes."""
 EDGE_POINTS = 14
 """Points along one edge of a band: smooth at any zoom that still shows a whole band."""
 RIVER_DOMAIN = (0.0, 0.545)
@@ -58,7 +60,7 @@ def draw(drawing: Drawing, *, theme: str) -> Figure:
         **_axes(river),
         **curves_figure.axes(colours),
         height=HEIGHT,
-        margin={"l": 44, "r": 12, "t": 6, "b": 84 if _is_turned(river) else 28},
+        margin={"l": 44, "r": _room(drawing.answers), "t": 6, "b": 84 if _is_turned(river) else 28},
         showlegend=False,
         barmode="overlay",
         dragmode="pan",
@@ -113,7 +115,7 @@ def empty() -> Figure:
 def _axes(river: River) -> dict[str, object]:
     last = len(river.columns) - 1
     reach = extent(river)
-    horizontal = {"range": [-0.6, last + 0.85], "showgrid": False, "zeroline": False, "showticklabels": False}
+    horizontal = {"range": [-0.6, last + 0.6], "showgrid": False, "zeroline": False, "showticklabels": False}
     vertical = {"domain": RIVER_DOMAIN, "range": [-reach, reach], "visible": False, "fixedrange": True}
     return {"xaxis": {**horizontal, "anchor": "y"}, "yaxis": vertical}
 
@@ -294,6 +296,11 @@ def _mark(stands_for: int, more: int) -> str:
     return f" ▸ {stands_for}" if stands_for > 1 else " ▾" if more else ""
 
 
+def _room(answers: tuple[str, str]) -> int:
+    """Return the pixels to the right of the columns that the longer answer needs beyond the half column left to it."""
+    return 12 + max(0, BOLD_LETTER * max(len(one[:LONGEST_ANSWER]) for one in answers) - BOLD_LETTER)
+
+
 def answers(drawing: Drawing, colours: Palette, axis: str = "y") -> list[dict[str, object]]:
     """Return the annotations behind the head: what each input was called."""
     river, (clean, adversarial) = drawing.river, drawing.answers
@@ -305,7 +312,7 @@ def answers(drawing: Drawing, colours: Palette, axis: str = "y") -> list[dict[st
             "y": (bar.low + bar.high) / 2,
             "yref": axis,
             "xanchor": "left",
-            "text": f"<b>{html.escape(names[bar.group][:14])}</b>",
+            "text": f"<b>{html.escape(names[bar.group][:LONGEST_ANSWER])}</b>",
             "font": {"color": colours.text, "size": 13},
             "showarrow": False,
         }

@@ -137,7 +137,7 @@ def build(examination: Examination, certificates: Certificates) -> Card:
         () if keeps_class(examination) else _restored(certificates),
         certificates.restoration.restores_at if certificates.restoration else None,
         _restoration_note(examination, certificates),
-        (*certificates.failed, *certificates.unavailable),
+        (*(f"Not finished: {text}" for text in certificates.failed), *certificates.unavailable),
         tuple(_warning(name, one) for name, (path, one) in zip(SIDES, sides, strict=True) if _is_label(path, one)),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine import Certificates, Comparison, Examination, Kinship, Restoration, SiteSpan
+from engine import Certificates, Comparison, Examination, Restoration, SiteSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ def build(examination: Examination, comparison: Comparison, certificates: Certif
     return (
         Clause(_predictions(examination)),
         Clause(_parting(comparison)),
-        _merging(examination, certificates.kinship),
+        _merging(examination, certificates),
         _restoring(examination, certificates.restoration),
     )
 
@@ -84,12 +84,14 @@ def _parting(comparison: Comparison) -> str:
     return f"The datapaths part at {comparison.parts_at}{spanned(comparison.parts_span)}."
 
 
-def _merging(examination: Examination, kinship: Kinship | None) -> Clause:
+def _merging(examination: Examination, certificates: Certificates) -> Clause:
     into = examination.classes[examination.adversarial.target]
     if keeps_class(examination):
         return Clause("Both runs give the same class, so there is no other class to merge with.")
+    kinship = certificates.kinship
     if kinship is None:
-        return Clause(f"Where the adversarial one joins class '{into}': not yet checked.", is_known=False)
+        why = "this data cannot tell" if "kinship" in certificates.done else "not yet checked"
+        return Clause(f"Where the adversarial one joins class '{into}': {why}.", is_known=False)
     if kinship.merges_at is None:
         return Clause(f"The adversarial one never stays nearer to class '{into}' than to the true class.")
     return Clause(
@@ -109,12 +111,12 @@ def _restoring(examination: Examination, restoration: Restoration | None) -> Cla
     if restoration.restores_at is not None:
         k = restoration.sizes.index(restoration.restores_at)
         return Clause(
-            f"{restoration.restores_at} of {total} clean maps put back restore '{name}' "
+            f"{restoration.restores_at} of {total:,} clean maps put back restore '{name}' "
             f"(random maps: {percent(restoration.random[k])})."
         )
     best = max(range(len(restoration.sizes)), key=lambda k: restoration.restored[k])
     return Clause(
-        f"Up to {restoration.sizes[-1]} of {total} clean maps put back restore '{name}' in at most "
+        f"Up to {restoration.sizes[-1]} of {total:,} clean maps put back restore '{name}' in at most "
         f"{percent(restoration.restored[best])} of the images (random maps: {percent(restoration.random[best])})."
     )
 
