@@ -96,15 +96,20 @@ def examine(
     return found, overviews
 
 
-def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int) -> Pairs:
-    """Return the attacked pairs of some samples with their same-norm noise copies; the seed of each image is its own."""
+def attacked(
+    bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int, draws: int | None = None
+) -> Pairs:
+    """Return the attacked pairs of some samples with their same-norm noise copies; the seed of each image is its own.
+
+    draws: noise copies per image, as `noise_draws` says if not given.
+    """
     spec = catalogue.attack(attack)
     labels = cases.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
     clean = cases.load(bundle, dataset, samples)
     seeds = torch.tensor([image_seed(attack, dataset.card.content_hash, sample, seed) for sample in samples])
     result = attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
     adversarial = attack_run.unit(result.images, bundle.device)
-    copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=noise_draws(len(samples)))
+    copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=draws or noise_draws(len(samples)))
     return Pairs(clean, adversarial, _eight_bit(copies), result.outcomes)
 
 

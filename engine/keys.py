@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.errors import BadInput
 
-FORMAT = 2
+FORMAT = 3
 """Version of what a stored result means; it is part of every key, so results of another version are never mixed in."""
 DIGEST_BYTES = 16
 GROWN = {"grown": True}

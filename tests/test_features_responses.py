@@ -135,6 +135,13 @@ def test_a_group_is_the_mean_of_its_images(bundle, dataset, examine):
     assert all(np.allclose(found.peak[k][ONE], wanted[1][k], rtol=1e-5, atol=1e-6) for k in range(len(wanted[1])))
 
 
+def test_they_have_as_many_noise_copies_as_the_examination_was_made_with(bundle, dataset, examine):
+    pair = examine(2)[0]
+    more = replace(pair, images={**pair.images, "noise": np.repeat(pair.images["noise"], 2, axis=0)})
+    found = responses.respond(bundle, dataset, more, silent)
+    assert found.noise_labels.shape == (len(found.strengths), len(more.images["noise"]))
+
+
 def test_they_are_the_same_again_and_survive_the_store(bundle, dataset, pair, found):
     first, again = (serial.flatten(one) for one in (found, responses.respond(bundle, dataset, pair, silent)))
     assert first.value == again.value

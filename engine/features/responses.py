@@ -89,14 +89,18 @@ def _rows(
                 other = replace(spec, epsilon=spec.epsilon * strength)
             except BadSetting:
                 continue
-            sides = _attacked(bundle, dataset, examined, other)
+            sides = _attacked(bundle, dataset, examined, (other, copies))
         lengths = (sides[0] - stored["clean"]).flatten(1).norm(dim=1)
         yield _Row(strength, lengths, *(_answers(bundle, side) for side in sides))
 
 
-def _attacked(bundle: ModelBundle, dataset: Dataset, examined: Examination, spec: Budgeted) -> tuple[Tensor, Tensor]:
-    request = examined.request
-    pairs = examination.attacked(bundle, dataset, catalogue.identify(spec), request.samples, request.seed)
+def _attacked(
+    bundle: ModelBundle, dataset: Dataset, examined: Examination, wanted: tuple[Budgeted, int]
+) -> tuple[Tensor, Tensor]:
+    """Attacked images and noise at another strength, with as many noise copies as the stored examination has."""
+    request, (spec, copies) = examined.request, wanted
+    attack = catalogue.identify(spec)
+    pairs = examination.attacked(bundle, dataset, attack, request.samples, request.seed, draws=copies)
     return pairs.adversarial, pairs.noise
 
 
