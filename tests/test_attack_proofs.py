@@ -88,7 +88,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("identifier", "rounds"), [("fgsm-linf", 30), ("pgd-linf", 12), ("pgd-linf:steps=20", 6)])
+@pytest.mark.parametrize(("identifier", "rounds"), [("fgsm-linf", 30), ("pgd-linf", 12), ("pgd-linf:steps=20", 12)])
 def test_an_attack_takes_hardly_longer_than_its_forward_and_backward_passes(identifier, rounds):
     """Processor time of the ascent against a bare loop of as many passes, in turns; of each the fastest round counts."""
     bundle, (pictures, labels), spec = standard_network(), first(40), catalogue.attack(identifier)
