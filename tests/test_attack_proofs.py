@@ -109,7 +109,8 @@ def _seconds(work: Callable[[], object]) -> float:
 def test_an_attack_takes_hardly_longer_than_its_forward_and_backward_passes(identifier, rounds):
     """The ascent makes the passes of a bare loop, and one forward that judges the last of several points, and none besides.
 
-    Its processor time is told, the fastest of some rounds. The time itself is no gate: it lies at 1.04 to 1.12 times the bare loop, by the machine's other work.
+    Its processor time is told, the fastest of some rounds, but is no gate: it lies at 1.04 to 1.12 times the bare loop, by the
+    machine's other work.
     """
     bundle, (pictures, labels), spec = standard_network(), first(40), catalogue.attack(identifier)
     with torch.no_grad():
