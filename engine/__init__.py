@@ -22,6 +22,7 @@ from engine.intake_records import INTAKE_CHECKS, IntakeReport, Suspicion
 from engine.membership import kept_by
 from engine.proof_records import CONTROLS, Control, Direction, Edge, Effect, MapResponse, MapSet, Proof
 from engine.records import (
+    SIDES,
     Answer,
     AttackCard,
     Certificate,
@@ -82,6 +83,7 @@ __all__ = [
     "INTAKE_CHECKS",
     "LIMITS",
     "ON_SURVIVORS",
+    "SIDES",
     "TIERS",
     "Accuracy",
     "Answer",

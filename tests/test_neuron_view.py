@@ -17,7 +17,7 @@ from dashboard.figures import neighbourhood as neighbourhood_figure
 from dashboard.viewmodels import asks, layer, neighbourhood, neuron, wording
 from dashboard.views import neuron as view
 from dashboard.views import plain
-from engine import Answer, Site, UnknownName, compare
+from engine import SIDES, Answer, Site, UnknownName, compare
 from tests import fakes
 
 KEY = "fake00001"
@@ -121,7 +121,7 @@ def test_outlines_carry_the_true_counts():
     assert min(figure.data[0].y) == distribution_figure.FLOOR
 
 
-@pytest.mark.parametrize("side", neighbourhood.SIDES)
+@pytest.mark.parametrize("side", SIDES)
 def test_incoming_neighbours_are_the_largest_contributions_over_all_links(examination, comparison, site, side):
     shown = neighbourhood.build(examination, comparison, site, 3, side)
     every = np.concatenate([getattr(link, side)[3] for link in examination.connections if link.target == site])
@@ -238,7 +238,7 @@ def test_the_card_names_the_map_and_shows_both_sides():
 
 def test_both_sides_have_their_neighbours_as_graph_and_as_list(examination, comparison, site):
     near = facts()["neighbours"]
-    for side in neighbourhood.SIDES:
+    for side in SIDES:
         built = neighbourhood.build(examination, comparison, site, 3, side)
         assert near[side]["elements"] == neighbourhood_figure.elements(built)
         buttons = [one for one in elements(near[side]["list"]) if one["tag"] == "button"]

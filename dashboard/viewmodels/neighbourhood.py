@@ -10,7 +10,6 @@ from dashboard.viewmodels import layer
 from engine import Comparison, Examination, Side
 
 NEIGHBOURS = 8
-SIDES: tuple[Side, ...] = ("clean", "adversarial")
 
 
 @dataclass(frozen=True, slots=True)

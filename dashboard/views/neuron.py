@@ -19,12 +19,12 @@ from dashboard.figures import patches as patches_figure
 from dashboard.viewmodels import asks, layer, neighbourhood, neuron
 from dashboard.views import feature, neuron_card, plain
 from dashboard.views.aria import aria
-from engine import EngineError, Examination, UnknownName, compare
+from engine import SIDES, EngineError, Examination, UnknownName, compare
 
 NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
 PROBE = "Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees."
 ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
-SIDES = (("clean", "clean"), ("adversarial", "adversarial"))
+SIDE_TITLES = (("clean", "clean"), ("adversarial", "adversarial"))
 Ask = Mapping[str, Any] | None
 
 
@@ -96,10 +96,7 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
 def _facts(auditor: Any, ask: asks.NeuronAsk, examination: Examination, maps: tuple[Any, Any]) -> dict[str, Any]:
     comparison = compare(examination, ask.share)
     shown = neuron.build(examination, comparison, maps, ask)
-    near = {
-        side: neighbourhood.build(examination, comparison, shown.site, ask.channel, side)
-        for side in neighbourhood.SIDES
-    }
+    near = {side: neighbourhood.build(examination, comparison, shown.site, ask.channel, side) for side in SIDES}
     return {
         "title": f"{shown.layer} · feature map {shown.channel}",
         "message": "",
@@ -182,7 +179,9 @@ def _distribution_section() -> html.Div:
 
 
 def _neighbourhood_section() -> html.Div:
-    side = dmc.SegmentedControl(id=panel_ids.NEIGHBOURHOOD_SIDE, data=_choices(SIDES), value="adversarial", size="xs")
+    side = dmc.SegmentedControl(
+        id=panel_ids.NEIGHBOURHOOD_SIDE, data=_choices(SIDE_TITLES), value="adversarial", size="xs"
+    )
     graph = dash_cytoscape.Cytoscape(
         id=panel_ids.NEIGHBOURHOOD,
         elements=[],
