@@ -6,7 +6,6 @@ import os
 # (measured: one pair 70 s instead of 3 s). Read when torch is loaded, so it is set here, before anything can load it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from engine.audit.credibility import CHECKS, LIMITS, Credibility
 from engine.audit.forecast import Forecast, forecast_text
 from engine.audit.plan_file import WrongPlan
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
@@ -16,11 +15,8 @@ from engine.audit.wording import ON_SURVIVORS, condition_name, duration, status_
 from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
-from engine.feature_records import DOUBTS, Doubt, Responses, Synthesis
-from engine.inbox import DataOrder, Entry, ModelOrder, Taken
-from engine.intake_records import INTAKE_CHECKS, IntakeReport, Suspicion
+from engine.intake.inbox import DataOrder, Entry, ModelOrder, Taken
 from engine.membership import kept_by
-from engine.proof_records import CONTROLS, Control, Direction, Edge, Effect, MapResponse, MapSet, Proof
 from engine.records import (
     SIDES,
     Answer,
@@ -53,7 +49,11 @@ from engine.records import (
     SiteComparison,
     SiteSpan,
 )
-from engine.restoration_records import (
+from engine.records.credibility import CHECKS, LIMITS, Credibility
+from engine.records.feature import DOUBTS, Doubt, Responses, Synthesis
+from engine.records.intake import INTAKE_CHECKS, IntakeReport, Suspicion
+from engine.records.proof import CONTROLS, Control, Direction, Edge, Effect, MapResponse, MapSet, Proof
+from engine.records.restoration import (
     CHOICES,
     CURVES,
     Accuracy,

@@ -1,4 +1,4 @@
-"""The command line: `python -m engine COMMAND --help` explains each. Exit codes stand in `engine.told`."""
+"""The command line: `python -m engine COMMAND --help` explains each. Exit codes stand in `engine.commands.told`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine import audit_options, intake_options, prove_options
+from engine.commands import audit_options, intake_options, prove_options
+from engine.commands.told import BAD_INPUT, INTERRUPTED, Told
 from engine.errors import BadInput, EngineError
 from engine.records import ExaminationRequest, ModelCard
-from engine.told import BAD_INPUT, INTERRUPTED, Told
 
 Command = Callable[[argparse.Namespace], Told]
 
@@ -46,42 +46,42 @@ def _demo(options: argparse.Namespace) -> Told:
 
 
 def _model_add(options: argparse.Namespace) -> Told:
-    from engine import intake_commands
+    from engine.commands import intake
 
-    return intake_commands.add_model(options)
+    return intake.add_model(options)
 
 
 def _model_check(options: argparse.Namespace) -> Told:
-    from engine import intake_commands
+    from engine.commands import intake
 
-    return intake_commands.check_model(options)
+    return intake.check_model(options)
 
 
 def _architectures(options: argparse.Namespace) -> Told:
-    from engine import intake_commands
+    from engine.commands import intake
 
-    return intake_commands.architectures(options)
+    return intake.architectures(options)
 
 
 def _data_add(options: argparse.Namespace) -> Told:
-    from engine import intake_commands
+    from engine.commands import intake
 
-    return intake_commands.add_data(options)
+    return intake.add_data(options)
 
 
 def _examine(options: argparse.Namespace) -> Told:
-    from engine import report_files
+    from engine.commands import examine
     from engine.store.store import Store
 
     store = Store(options.store, create=False)
-    found = report_files.examine(store, _request(options), options.out, certify=not options.quick)
-    return Told(report_files.sentence(found), found)
+    found = examine.examine(store, _request(options), options.out, certify=not options.quick)
+    return Told(examine.sentence(found), found)
 
 
 def _evaluate(options: argparse.Namespace) -> Told:
-    from engine import studied
     from engine.attacks import catalogue
-    from engine.evaluation import files, walk
+    from engine.commands import evaluate, studied
+    from engine.evaluation import walk
     from engine.methods import METHODS
     from engine.store.store import Store
 
@@ -89,35 +89,35 @@ def _evaluate(options: argparse.Namespace) -> Told:
     attack = catalogue.identify(catalogue.attack(options.attack))
     request = walk.EvaluationRequest(attack, options.images, names, options.first, options.seed, _counts(options.maps))
     place = studied.Place(options.model, options.data, options.sites, options.out)
-    found = files.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
-    return Told(files.text(found), found)
+    found = evaluate.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
+    return Told(evaluate.text(found), found)
 
 
 def _prove(options: argparse.Namespace) -> Told:
-    from engine import studied
     from engine.attacks import catalogue
-    from engine.proving import files, table
+    from engine.commands import prove, studied
+    from engine.proving import table
     from engine.store.store import Store
 
     attack = catalogue.identify(catalogue.attack(options.attack))
-    images = files.Images(tuple(options.sample or ()), options.label or "", options.images, options.first)
+    images = prove.Images(tuple(options.sample or ()), options.label or "", options.images, options.first)
     names = tuple(part.strip() for part in options.studies.split(","))
-    asked = files.Asked(attack, images, options.maps, names, options.seed)
+    asked = prove.Asked(attack, images, options.maps, names, options.seed)
     place = studied.Place(options.model, options.data, options.sites, options.out)
-    found = files.prove(Store(options.store, create=False), place, asked, _told_on_stderr)
+    found = prove.prove(Store(options.store, create=False), place, asked, _told_on_stderr)
     return Told(table.text(found), found)
 
 
 def _audit(options: argparse.Namespace) -> Told:
-    from engine import audit_commands
+    from engine.commands import audit
 
-    return audit_commands.audit(options)
+    return audit.audit(options)
 
 
 def _verify(options: argparse.Namespace) -> Told:
-    from engine import audit_commands
+    from engine.commands import audit
 
-    return audit_commands.verify(options)
+    return audit.verify(options)
 
 
 def _told_on_stderr(done: int, total: int, message: str) -> None:

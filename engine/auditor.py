@@ -8,20 +8,16 @@ from typing import Final, TypeVar, final
 
 import numpy as np
 
-from engine import certificate_parts, keys, methods, work
-from engine.asked import A_MOMENT, DOING, Asked, OfModel, hand_in, pending
+from engine import keys, methods, work
+from engine.answering.asked import A_MOMENT, DOING, Asked, OfModel, hand_in, pending
+from engine.answering.desk import Desk
+from engine.answering.driving import Runs
+from engine.answering.recent import Recent
 from engine.attacks import catalogue
 from engine.audit import watching
-from engine.audit.credibility import Credibility
-from engine.desk import Desk
-from engine.driving import Runs
 from engine.errors import BadInput, BadSetting, UnknownName
-from engine.feature_records import Responses, Synthesis
-from engine.inbox import Inbox
-from engine.intake_records import IntakeReport
+from engine.intake.inbox import Inbox
 from engine.jobs import Jobs
-from engine.proof_records import Direction, MapSet, Proof
-from engine.recent import Recent
 from engine.records import (
     Answer,
     AttackCard,
@@ -33,8 +29,13 @@ from engine.records import (
     ModelCard,
     Roster,
     RosterRequest,
+    certificate_parts,
 )
-from engine.restoration_records import (
+from engine.records.credibility import Credibility
+from engine.records.feature import Responses, Synthesis
+from engine.records.intake import IntakeReport
+from engine.records.proof import Direction, MapSet, Proof
+from engine.records.restoration import (
     Defence,
     FooledRequest,
     GroupProofRequest,

@@ -12,15 +12,15 @@ import numpy as np
 
 from engine import keys, loaded, serial
 from engine.audit.paces import Pace
-from engine.certificate_parts import PARTS
 from engine.errors import BadInput, StoreError, UnknownName
-from engine.feature_records import Responses, Synthesis
-from engine.inbox import DataTask, ModelTask, Taken
-from engine.intake_records import IntakeReport
+from engine.intake.inbox import DataTask, ModelTask, Taken
 from engine.jobs.notes import Notes, Report
-from engine.proof_records import Proof
 from engine.records import Certificates, DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, RosterRequest
-from engine.requests import (
+from engine.records.certificate_parts import PARTS
+from engine.records.feature import Responses, Synthesis
+from engine.records.intake import IntakeReport
+from engine.records.proof import Proof
+from engine.records.requests import (
     CertificatePart,
     CredibilityRequest,
     FeatureRequest,
@@ -32,7 +32,7 @@ from engine.requests import (
     ResponsesRequest,
     ShardRequest,
 )
-from engine.restoration_records import STUDIES, FooledRequest, GroupProofRequest
+from engine.records.restoration import STUDIES, FooledRequest, GroupProofRequest
 from engine.store import Dataset, Store
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _for_the_screen(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _certificate(inputs: Inputs, request: CertificatePart) -> None:
-    from engine import certificates
+    from engine.proving import certificates
 
     if request.part not in PARTS:
         raise BadInput(f"A certificate has no part called '{request.part[:80]}'. Known: {', '.join(PARTS)}.")
@@ -195,7 +195,7 @@ def _responses(inputs: Inputs, request: ResponsesRequest) -> None:
 
 
 def _proof(inputs: Inputs, request: ProofRequest) -> None:
-    from engine import causal
+    from engine.proving import causal
 
     if not inputs.store.records.has("proof", inputs.key):
         examined = inputs.store.records.read("examination", request.examination, Examination)
@@ -218,8 +218,8 @@ def _study(kind: str) -> Callable[[Inputs, Any], None]:
 
 
 def _credibility(inputs: Inputs, request: CredibilityRequest) -> None:
-    from engine import credibility_task
-    from engine.credibility import Reference
+    from engine.credibility import task as credibility_task
+    from engine.credibility.checking import Reference
 
     if inputs.store.records.has("credibility", inputs.key):
         return
@@ -231,7 +231,7 @@ def _credibility(inputs: Inputs, request: CredibilityRequest) -> None:
 
 
 def _pace(inputs: Inputs, request: PaceRequest) -> None:
-    from engine import pacing
+    from engine.blocks import pacing
 
     if not inputs.store.records.has("pace", inputs.key):
         bundle, dataset = _both(inputs, request)
@@ -241,24 +241,24 @@ def _pace(inputs: Inputs, request: PaceRequest) -> None:
 
 
 def _intake(inputs: Inputs, request: Place) -> None:
-    from engine import model_intake
+    from engine.intake import checks
 
     if not inputs.store.records.has("intake", inputs.key):
         dataset = inputs.store.dataset(request.data) if request.data else None
         bundle = _bundle(inputs, request.model)
-        found: IntakeReport = model_intake.check(inputs.store, bundle, dataset, inputs.report)
+        found: IntakeReport = checks.check(inputs.store, bundle, dataset, inputs.report)
         inputs.store.records.write("intake", inputs.key, found)
 
 
 def _take_model(inputs: Inputs, request: ModelTask) -> None:
-    from engine import taking
+    from engine.intake import taking
 
     inputs.report(0, 0, "Adding a model")
     _taken(inputs, taking.model(inputs.store, request))
 
 
 def _take_data(inputs: Inputs, request: DataTask) -> None:
-    from engine import taking
+    from engine.intake import taking
 
     inputs.report(0, 0, "Adding a data set")
     _taken(inputs, taking.data(inputs.store, request))
@@ -277,12 +277,12 @@ def _demo(inputs: Inputs, request: Nothing) -> None:  # noqa: ARG001 (every comp
 
 
 def _shard(inputs: Inputs, request: ShardRequest) -> None:
-    from engine import shard_work
+    from engine.blocks import shard
 
     def bundle(name: str) -> ModelBundle:
         return _bundle(inputs, name)
 
-    shard_work.make(inputs.store, bundle, (request.run, request.condition, request.block), inputs.report)
+    shard.make(inputs.store, bundle, (request.run, request.condition, request.block), inputs.report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from engine import demo, driving, shard_work, work
+from engine import demo, work
+from engine.answering import driving
 from engine.audit import manifest as manifests
 from engine.audit import plan, plan_file
 from engine.audit.manifest import Manifest
 from engine.audit.places import Place
 from engine.audit.runs import Run, State
+from engine.blocks import shard
 from engine.data import catalogue
 from engine.data.intake import Images
 from engine.demo import digits
@@ -97,7 +99,7 @@ class Inline:
     def _make(self, request: dict[str, Any]) -> None:
         store = Store(self.root, create=False)
         wanted = request["run"], request["condition"], request["block"]
-        shard_work.make(store, lambda name: bundle(self.root, name), wanted, lambda *_: None)
+        shard.make(store, lambda name: bundle(self.root, name), wanted, lambda *_: None)
 
     def progress(self, key: str) -> Progress:
         return Progress("failed", message=self.failures[key]) if key in self.failures else Progress("unknown")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.proof_records import Effect, MapSet
-from engine.restoration_records import (
+from engine.records.proof import Effect, MapSet
+from engine.records.restoration import (
     CURVES,
     Accuracy,
     CurveLine,

@@ -9,7 +9,6 @@ import numpy as np
 
 import engine
 from engine import CONTROLS, Control, Direction, Effect, MapSet, Proof
-from engine.feature_records import Responses, Synthesis
 from engine.records import (
     Answer,
     AttackCard,
@@ -33,6 +32,7 @@ from engine.records import (
     SettingCard,
     Site,
 )  # fmt: skip
+from engine.records.feature import Responses, Synthesis
 
 CLASSES = tuple("0123456789")
 LAST = (int(os.environ.get("FAKE_CHANNELS", "48")), int(os.environ.get("FAKE_SIDE", "8")))

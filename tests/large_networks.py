@@ -19,13 +19,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from engine import certificates, examination, tracing
-from engine.certificate_parts import PARTS
+from engine import examination, tracing
 from engine.datapaths import cases
 from engine.models import bundle as bundles
 from engine.models import load
 from engine.models.bundle import Identity, ModelBundle, Preprocessing
+from engine.proving import certificates
 from engine.records import ExaminationRequest
+from engine.records.certificate_parts import PARTS
 from engine.store.dataset import Dataset
 from engine.store.store import Store
 from tests.browser import scenes

@@ -15,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine import credibility, images, keys, statistics
+from engine import images, keys, statistics
 from engine.attacks import catalogue, gradient, run
 from engine.attacks.cascade import Batch
 from engine.attacks.isolation import isolated
+from engine.credibility import checking
 from engine.models import architectures
 from engine.models import bundle as bundles
 from engine.models.bundle import Identity, Preprocessing
@@ -163,11 +164,11 @@ def test_credibility_checks_expose_masked_gradients_on_cifar(case):
     }
     count = 48
     pictures, labels = first(count)
-    reference = credibility.Reference("other", robust if case == "standard" else plain)
-    found = credibility.check(
+    reference = checking.Reference("other", robust if case == "standard" else plain)
+    found = checking.check(
         models[case],
         Batch(pictures, labels, tuple(map(str, range(count)))),
-        credibility.Setup(case, Fraction(8, 255)),
+        checking.Setup(case, Fraction(8, 255)),
         reference,
     )
     LOG.info(f"{case}: {found.verdict}, failing {found.with_outcome('fail')}, n = {count}")

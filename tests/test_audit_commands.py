@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from engine import __main__ as command_line
-from engine import audit_commands, told
 from engine.audit import places
+from engine.commands import audit, told
 from engine.errors import WorkFailed
 from engine.store import Store
 from tests import audits
@@ -30,7 +30,7 @@ def folder(filled, tmp_path):
 @pytest.fixture(autouse=True)
 def inline(monkeypatch):
     """Do the work in this process; the real workers have tests of their own."""
-    monkeypatch.setattr(audit_commands, "Jobs", lambda root, _perform, **_: audits.Inline(root, STOP.get("before")))
+    monkeypatch.setattr(audit, "Jobs", lambda root, _perform, **_: audits.Inline(root, STOP.get("before")))
     STOP.clear()
 
 
@@ -69,7 +69,7 @@ def test_a_pace_that_cannot_be_measured_does_not_stop_the_run(folder, capsys, mo
     def refuse(*_: object) -> None:
         raise WorkFailed("The worker died.")
 
-    monkeypatch.setattr(audit_commands, "_forecast", refuse)
+    monkeypatch.setattr(audit, "_forecast", refuse)
     assert run(folder) == told.DONE
     assert "What the run will cost cannot be told: The worker died." in capsys.readouterr().err
 

@@ -6,7 +6,8 @@ import pytest
 
 from dashboard.viewmodels import audit_form as model
 from dashboard.views import audit_form as view
-from engine import Answer, driving
+from engine import Answer
+from engine.answering import driving
 from engine.attacks import catalogue
 from engine.audit import manifest, plan, plan_file
 from tests import audits

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine import driving, examination, serial
+from engine import examination, serial
+from engine.answering import driving
 from engine.audit import catalogue, places, results, rows, runs, shards, verify
 from engine.audit import manifest as manifests
 from engine.audit.catalogue import Catalogue

@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 
 import engine
-from engine import certificate_parts, keys, loaded, serial, work
+from engine import keys, loaded, serial, work
+from engine.answering.recent import Recent
 from engine.auditor import A_MOMENT, MEMORY, Auditor
-from engine.certificate_parts import PARTS
 from engine.errors import BadInput, BadSetting, EngineError, UnknownName
 from engine.jobs import Jobs, Notes, Progress, errand
-from engine.recent import Recent
 from engine.records import (
     Answer,
     Certificate,
@@ -33,7 +32,9 @@ from engine.records import (
     Restoration,
     Roster,
     RosterRequest,
+    certificate_parts,
 )
+from engine.records.certificate_parts import PARTS
 from engine.store import Store
 from engine.store.shelf import NotStored
 from tests import fake_work, fakes

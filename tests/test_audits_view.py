@@ -11,10 +11,11 @@ import pytest
 from dashboard.figures import strength as strength_figure
 from dashboard.viewmodels import audits as model
 from dashboard.views import audits as view
-from engine import CHECKS, Answer, Credibility, RunCard, driving
+from engine import CHECKS, Answer, Credibility, RunCard
+from engine.answering import driving
 from engine.audit import watching
-from engine.audit.credibility import CheckResult, Conditions
 from engine.audit.runs import State
+from engine.records.credibility import CheckResult, Conditions
 from tests import audits, fakes
 
 PLAN = (

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine import causal, demo, evidence, examination, tracing
+from engine import demo, examination, tracing
 from engine.errors import BadInput, UnknownName
 from engine.models import load
-from engine.proof_records import COMPARED, CONTROLS, MapSet
+from engine.proving import causal, evidence
 from engine.records import ExaminationRequest
+from engine.records.proof import COMPARED, CONTROLS, MapSet
 from engine.store import Store
 
 

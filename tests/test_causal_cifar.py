@@ -7,7 +7,7 @@ import pytest
 from engine.evaluation import pairing
 from engine.models import load
 from engine.proving import curves, defence, smallest
-from engine.restoration_records import FooledRequest
+from engine.records.restoration import FooledRequest
 from tests import shared_data
 from tests.shared_data import NEEDS_SHARED
 

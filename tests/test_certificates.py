@@ -9,21 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine import (
-    certificate_parts,
-    certificates,
-    demo,
-    evidence,
-    examination,
-    kinship,
-    report_files,
-    selection,
-    tracing,
-)
+from engine import demo, examination, selection, tracing
+from engine.commands import examine
 from engine.datapaths import extraction
 from engine.errors import BadInput
 from engine.models import load, shuffled
-from engine.records import Certificate, Certificates, ExaminationRequest
+from engine.proving import certificates, evidence, kinship
+from engine.records import Certificate, Certificates, ExaminationRequest, certificate_parts
 from engine.store.store import Store
 from tests import test_methods, test_scores, toys
 
@@ -166,7 +158,7 @@ def test_of_a_single_pair_there_are_no_groups(digits):
 
 
 def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp_path):
-    found = report_files.examine(store, asked(digits[1], 4), tmp_path / "group", certify=True)
+    found = examine.examine(store, asked(digits[1], 4), tmp_path / "group", certify=True)
     assert found == json.loads((tmp_path / "group" / "examination.json").read_text())
     assert [(one["name"], one["images"], one["held_out"]["images"]) for one in found["groups"]] == [
         ("clean", 2, 2),

@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import credibility, images
-from engine import credibility_verdicts as verdicts
+from engine import images
 from engine.attacks.cascade import Batch
-from engine.audit.credibility import CHECKS, Credibility
-from engine.credibility import Reference, Setup
-from engine.credibility_verdicts import Attacks, Fared, Look, Transfer
+from engine.credibility import checking
+from engine.credibility import verdicts as verdicts
+from engine.credibility.checking import Reference, Setup
+from engine.credibility.verdicts import Attacks, Fared, Look, Transfer
 from engine.demo import digits
 from engine.errors import BadInput
+from engine.records.credibility import CHECKS, Credibility
 from tests.test_demo import shipped
 
 NAMES = [f"G{number}" for number in range(1, 17)]
@@ -76,7 +77,7 @@ def batch(count: int = COUNT) -> Batch:
 def checked(case: str) -> Credibility:
     model = Wrapped(demo("robust" if case == "robust" else "standard"), CASES[case])
     reference = Reference("other", demo("standard" if case != "standard" else "robust"))
-    return credibility.check(model, batch(), SETUP, reference)
+    return checking.check(model, batch(), SETUP, reference)
 
 
 MASKED = ("G4", "G6", "G8", "G10", "G11", "G14")
@@ -114,7 +115,7 @@ def test_what_was_not_run_says_why_and_does_not_read_as_passed(case):
 
 def test_without_a_reference_the_verdict_is_incomplete():
     model = Wrapped(demo("standard"), CASES["standard"])
-    found = credibility.check(model, batch(8), replace(SETUP, steps=2, queries=5))
+    found = checking.check(model, batch(8), replace(SETUP, steps=2, queries=5))
     assert found.with_outcome("not run") == ("G11",)
     assert found.verdict == "incomplete"
 
@@ -134,7 +135,7 @@ def test_checks_are_the_same_each_time_and_leave_the_network_alone():
     bundle = demo("standard")
     before = [parameter.clone() for parameter in bundle.network.parameters()], torch.random.get_rng_state()
     small = replace(SETUP, steps=2, queries=10)
-    first, second = (credibility.check(bundle, batch(8), small) for _ in range(2))
+    first, second = (checking.check(bundle, batch(8), small) for _ in range(2))
     assert first == second
     assert all(torch.equal(one, other) for one, other in zip(before[0], bundle.network.parameters(), strict=True))
     assert torch.equal(before[1], torch.random.get_rng_state())
@@ -258,7 +259,7 @@ def test_a_network_whose_answer_depends_on_no_pixel_has_no_gradient():
         def logits(self, given: Tensor) -> Tensor:
             return torch.eye(10)[batch(16).labels[: len(given)]] * 5
 
-    found = credibility.check(Constant(), batch(16), replace(SETUP, steps=1, queries=2, block=16))
+    found = checking.check(Constant(), batch(16), replace(SETUP, steps=1, queries=2, block=16))
     assert "G4" in found.with_outcome("fail")
 
 

@@ -9,8 +9,8 @@ import pytest
 from safetensors.torch import load_file
 
 from engine import Auditor, BadInput, DataOrder, ModelOrder, StoreError, UnknownName, demo
-from engine.desk import Desk
-from engine.inbox import Inbox
+from engine.answering.desk import Desk
+from engine.intake.inbox import Inbox
 from engine.store import Store
 from tests import audits
 

@@ -21,7 +21,7 @@ from engine import (
     Taken,
     UnknownName,
 )
-from engine.audit.credibility import CheckResult
+from engine.records.credibility import CheckResult
 from tests import fakes
 
 ENTRIES = (
@@ -89,6 +89,8 @@ class Auditor(fakes.FakeAuditor):
     def intake(self, name, data=""):
         if name == "slow":
             return Answer("working", None, 0, 1, "Checking the model")
+        if name == "unknown":
+            raise UnknownName("model", name, [])
         return Answer("ready", some_report(self.outcome))
 
 
@@ -124,6 +126,21 @@ def test_a_report_in_the_making_is_asked_for_again():
     told = view.facts(Auditor(), {"intake": "slow@digits"})
     assert told["again"]
     assert "Checking the model" in json.dumps(told["report"])
+
+
+def test_a_report_on_an_unknown_model_leaves_the_page_as_it_is():
+    told = view.facts(Auditor(), {"intake": "unknown@digits"})
+    assert "'unknown'" in json.dumps(told["report"])
+    assert fakes.MODELS[0].name in json.dumps(told["models"])
+    assert not told["again"]
+
+
+@pytest.mark.parametrize("missing", ["models", "datasets"])
+def test_a_report_asked_for_while_the_demo_is_loading_is_asked_for_again(missing, monkeypatch):
+    monkeypatch.setattr(Auditor, missing, lambda _self: ())
+    told = view.facts(Auditor(), {"intake": "unknown@digits"})
+    assert view.FILLING in json.dumps(told["report"])
+    assert told["again"]
 
 
 def test_forms_offer_what_lies_in_the_inbox_by_id():

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from dashboard.views import audits as view
-from engine import Answer, BadInput, UnknownName, driving, work
+from engine import Answer, BadInput, UnknownName, work
+from engine.answering import driving
 from engine.audit import manifest as manifests
 from engine.audit import plan_file, watching
 from engine.store import Store

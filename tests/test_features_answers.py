@@ -13,10 +13,10 @@ from engine.data import catalogue
 from engine.data.intake import Images
 from engine.demo import digits
 from engine.errors import UnknownName
-from engine.feature_records import Responses, Synthesis
 from engine.jobs import Jobs, errand
 from engine.models import load
 from engine.records import ExaminationRequest
+from engine.records.feature import Responses, Synthesis
 from engine.store import Store
 from tests import dying_work, fake_work, fakes
 from tests.asking import until

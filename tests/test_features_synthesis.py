@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import feature_records, serial
+from engine import serial
 from engine.datapaths import cases
 from engine.features import arrivals, gallery, painting, synthesis
-from engine.records import DatasetCard
+from engine.records import DatasetCard, feature
 from engine.store import Store
 from tests import toys
 
@@ -219,14 +219,14 @@ def test_patches_of_another_map_are_not_taken_for_its_own(bundle, dataset, patch
     )
     found = synthesis.synthesise(bundle, dataset, swapped, (0, channel), silent)
     assert "foreign" in found.doubts
-    assert found.recognition < feature_records.RECOGNISED
+    assert found.recognition < feature.RECOGNISED
 
 
 def test_a_picture_weaker_than_the_patches_is_no_answer(make):
     found = make(3)
     assert replace(found, achieved=float(found.real.max()) - 1e-3).doubts == ("weak",)
     assert replace(found, achieved=found.usual + 5.01 * (float(found.real.max()) - found.usual)).doubts == ("beyond",)
-    assert set(feature_records.DOUBTS) == {"silent", "weak", "beyond", "foreign"}
+    assert set(feature.DOUBTS) == {"silent", "weak", "beyond", "foreign"}
 
 
 def test_few_maps_are_too_few_to_recognise_by(tmp_path):

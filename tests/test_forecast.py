@@ -8,10 +8,10 @@ import json
 import pytest
 
 from engine import __main__ as command_line
-from engine import pacing
 from engine.attacks import catalogue
 from engine.audit import forecast, manifest, tiers, wording
 from engine.audit.paces import Pace
+from engine.blocks import pacing
 from tests import audits
 
 PLAN = audits.PLAN.replace('attacks = ["fgsm-linf:eps=24/255"]', 'tier = "standard"\nepsilon = "24/255"')

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from engine import __main__ as command_line
-from engine import mistakes
 from engine.datapaths import cases
+from engine.intake import mistakes
 from engine.models import load
 from engine.store.store import Store
 from tests.shared_data import NEEDS_SHARED, SHARED

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import causal, connections, demo, exchanges, fooled, interventions, tracing
+from engine import connections, demo, tracing
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
 from engine.models import load, precision
 from engine.models.bundle import ModelBundle
-from engine.proof_records import Edge, MapSet
-from engine.proving import curves, defence, smallest, studies
-from engine.restoration_records import STUDIES, FooledRequest, GroupProofRequest
+from engine.proving import causal, curves, defence, exchanges, fooled, interventions, smallest, studies
+from engine.records.proof import Edge, MapSet
+from engine.records.restoration import STUDIES, FooledRequest, GroupProofRequest
 from engine.store import Dataset, Store
 from tests import toys
 from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)

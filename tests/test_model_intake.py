@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from engine import __main__ as command_line
-from engine import demo, mistakes, model_intake
+from engine import demo
 from engine.demo import digits
-from engine.intake_records import INTAKE_CHECKS
+from engine.intake import checks, mistakes
 from engine.models import load
+from engine.records.intake import INTAKE_CHECKS
 from engine.store.store import Store
 from tests import toys
 
@@ -36,7 +37,7 @@ def outcomes(report):
 
 def test_a_sound_model_passes_every_check_on_labelled_images(store):
     bundle = load.bundle(store, "digits-standard")
-    report = model_intake.check(store, bundle, store.dataset("digits"), silent)
+    report = checks.check(store, bundle, store.dataset("digits"), silent)
     assert [result.check for result in report.results] == [check.name for check in INTAKE_CHECKS]
     assert report.verdict == "pass" and report.suspicions == () and report.images == 500
     accuracy = next(result for result in report.results if result.check == "accuracy")
@@ -44,7 +45,7 @@ def test_a_sound_model_passes_every_check_on_labelled_images(store):
 
 
 def test_without_labelled_images_the_rest_is_checked_and_the_report_is_incomplete(store):
-    report = model_intake.check(store, load.bundle(store, "digits-robust"), None, silent)
+    report = checks.check(store, load.bundle(store, "digits-robust"), None, silent)
     assert report.verdict == "incomplete" and report.with_outcome("fail") == ()
     assert report.with_outcome("not run") == ("accuracy", "preprocessing")
 
@@ -53,7 +54,7 @@ def test_an_accuracy_below_what_was_declared_fails(store):
     weights = demo.weights("digits-standard")
     declared = load.Declared(accuracy=1.0, mean=(0.0,), std=(0.1,))
     load.add(store, load.Submission("boasting", demo.ARCHITECTURE, weights, demo.CLASSES, declared))
-    report = model_intake.check(store, load.bundle(store, "boasting"), store.dataset("digits"), silent)
+    report = checks.check(store, load.bundle(store, "boasting"), store.dataset("digits"), silent)
     assert "declared were 100.0%" in next(one.sentence for one in report.results if one.check == "accuracy")
     assert {"accuracy", "preprocessing"} <= set(report.with_outcome("fail"))
 
@@ -90,7 +91,7 @@ class Broken(nn.Module):
 )
 def test_each_fault_of_a_network_fails_its_check(fault):
     bundle = toys.bundle(toys.seeded(Broken(fault)))
-    found = {one.check: one.outcome for one in model_intake._of_answers(bundle, None)}
+    found = {one.check: one.outcome for one in checks._of_answers(bundle, None)}
     failed = {name for name, outcome in found.items() if outcome == "fail"}
     wanted = {"logarithms": {"logits"}, "none": set()}.get(fault, {fault})
     # Answers that are drawn or not finite fail what compares answers, too.
@@ -99,7 +100,7 @@ def test_each_fault_of_a_network_fails_its_check(fault):
 
 def test_weights_that_changed_in_the_store_are_noticed(store, monkeypatch):
     monkeypatch.setattr(load, "stored_hash", lambda store, name: "0" * 32)
-    report = model_intake.check(store, load.bundle(store, "digits-robust"), None, silent)
+    report = checks.check(store, load.bundle(store, "digits-robust"), None, silent)
     assert outcomes(report)["hash"] == "fail"
 
 

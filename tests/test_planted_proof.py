@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dashboard.viewmodels import proof as claims
-from engine import causal, examination, exchanges, fooled, interventions
+from engine import examination
 from engine.data import catalogue
 from engine.data.intake import Images
-from engine.proof_records import CONTROLS, Edge, MapSet
-from engine.proving import smallest
+from engine.proving import causal, exchanges, fooled, interventions, smallest
 from engine.records import ExaminationRequest
-from engine.restoration_records import FooledRequest, GroupProofRequest
+from engine.records.proof import CONTROLS, Edge, MapSet
+from engine.records.restoration import FooledRequest, GroupProofRequest
 from engine.store import Store
 from tests import toys
 

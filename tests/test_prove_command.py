@@ -7,8 +7,9 @@ import json
 import pytest
 
 from engine import __main__ as command_line
-from engine import causal, demo, interventions, prove_options
-from engine.proving import curves, defence, smallest
+from engine import demo
+from engine.commands import prove_options
+from engine.proving import causal, curves, defence, interventions, smallest
 from engine.store import Store
 from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
 

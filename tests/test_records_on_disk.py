@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 
 from engine import keys, serial
-from engine.audit.credibility import CheckResult, Conditions, Credibility, Figure
 from engine.audit.paces import Pace
 from engine.errors import StoreError
-from engine.inbox import Taken
-from engine.intake_records import IntakeReport, Suspicion
-from engine.proof_records import MapSet
+from engine.intake.inbox import Taken
 from engine.records import (
     Certificate,
     Certificates,
@@ -27,6 +24,9 @@ from engine.records import (
     Roster,
     RosterRequest,
 )
+from engine.records.credibility import CheckResult, Conditions, Credibility, Figure
+from engine.records.intake import IntakeReport, Suspicion
+from engine.records.proof import MapSet
 from engine.statistics import Estimate
 from engine.store import NotStored, Store
 from engine.store.shelf import KINDS

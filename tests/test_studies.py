@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from engine import causal, demo, exchanges, fooled, interventions, work
+from engine import demo, work
 from engine.auditor import MOST_FOOLED, Auditor
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
 from engine.jobs import Progress
 from engine.models import load
-from engine.proof_records import MapSet
-from engine.proving import curves, defence, flows, search, smallest, studies
-from engine.restoration_records import CURVES, STUDIES, FooledRequest, GroupProofRequest
+from engine.proving import causal, curves, defence, exchanges, flows, fooled, interventions, search, smallest, studies
+from engine.records.proof import MapSet
+from engine.records.restoration import CURVES, STUDIES, FooledRequest, GroupProofRequest
 from engine.store import Store
 from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
 

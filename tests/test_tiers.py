@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import credibility
 from engine.attacks import cascade, catalogue, pace, run
 from engine.attacks.catalogue import ATTACKS
 from engine.audit import tiers
-from engine.audit.credibility import Setup
+from engine.credibility import checking
 from engine.errors import UnknownName
+from engine.records.credibility import Setup
 from tests import toys
 
 COUNT = 6
@@ -77,7 +77,7 @@ def test_the_checks_cost_what_was_stated(counted, pictures):
         own = counted.logits(pictures).argmax(dim=1)
     counted.forwards = 0
     setup = Setup("toy", EPSILON, steps=5, queries=20)
-    credibility.check(counted, cascade.Batch(pictures, own, SAMPLES), setup, credibility.Reference("same", counted))
+    checking.check(counted, cascade.Batch(pictures, own, SAMPLES), setup, checking.Reference("same", counted))
     every, left = tiers.check_cost(setup, len(CLASSES))
     assert counted.passes == every.passes * COUNT
     assert 0 <= (every.forwards + left.forwards) * COUNT - counted.forwards <= 12 * COUNT
@@ -129,5 +129,5 @@ def test_the_pace_is_that_of_one_image_and_a_forward_is_the_shorter(pictures):
 
 
 def test_tiers_and_checks_load_without_torch():
-    code = "import sys, engine.audit.tiers, engine.audit.credibility; sys.exit('torch' in sys.modules)"
+    code = "import sys, engine.audit.tiers, engine.records.credibility; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

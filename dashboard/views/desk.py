@@ -13,7 +13,7 @@ from dashboard import ids
 from dashboard.viewmodels import desk, wording
 from dashboard.views import plain, tables
 from dashboard.views.aria import aria, data
-from engine import EngineError, ModelOrder
+from engine import EngineError, ModelOrder, UnknownName
 
 NO_INBOX = (
     "Models and data sets are added on the server: with python -m engine model add and data add, or from here once the "
@@ -22,6 +22,7 @@ NO_INBOX = (
 EMPTY_INBOX = (
     "The inbox holds nothing that could be added: put weights, npz files, folders of pictures or class lists there."
 )
+FILLING = "The store is still being filled; the report is made as soon as the model is there."
 MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
 SHELVES = ("models", "data")
 Ask = Mapping[str, Any] | None
@@ -123,7 +124,11 @@ def _report(auditor: Any, asked: object) -> tuple[list[Component], bool]:
     if not isinstance(asked, str) or not asked:
         return [], False
     model, _, images = asked.partition("@")
-    answer = auditor.intake(model, images)
+    try:
+        answer = auditor.intake(model, images)
+    except UnknownName as error:
+        is_filling = not (auditor.models() and auditor.datasets())
+        return [html.P(FILLING if is_filling else str(error), className="nothing")], is_filling
     if answer.value is None:
         text = wording.awaited(answer, doing="Checking the model", failed="The check failed")
         return [html.P(text, className="nothing")], answer.state == "working"

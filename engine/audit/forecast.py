@@ -9,10 +9,10 @@ from typing import Final
 
 from engine.attacks import catalogue
 from engine.audit import tiers, wording
-from engine.audit.credibility import Setup
 from engine.audit.manifest import CANDIDATE, Condition, Manifest, Role
 from engine.audit.paces import Pace
 from engine.audit.tiers import Cost
+from engine.records.credibility import Setup
 
 SURVIVORS: Final = (0.02, 0.5)
 """Shares of images that the attacks on every image leave, between which the estimate runs: an ordinary network, a robust one."""

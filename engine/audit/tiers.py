@@ -25,8 +25,8 @@ from engine.attacks.catalogue import (
     PgdLinf,
     Square,
 )
-from engine.audit.credibility import CHECKS, CURVE, Setup
 from engine.errors import UnknownName
+from engine.records.credibility import CHECKS, CURVE, Setup
 
 TierName = Literal["fast", "standard", "thorough"]
 CHECKED_IMAGES = 64

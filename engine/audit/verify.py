@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 
 from engine import serial
-from engine import shards as blocks
 from engine.audit import manifest as manifests
 from engine.audit import places, results, rows, shards, survivors
 from engine.audit.catalogue import Catalogue
@@ -16,6 +15,7 @@ from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
 from engine.audit.rows import Rows
 from engine.audit.shards import NoShard
+from engine.blocks import walk as blocks
 from engine.errors import BadInput, EngineError
 from engine.store import Store, envelope
 

@@ -12,19 +12,15 @@ from typing import Any
 
 import torch
 
-from engine import (
-    certificate_parts,
-    certificates,
-    examination,
-    tracing,
-)
+from engine import examination, tracing
 from engine.benchmark import measures, passes, peers, transplants
 from engine.benchmark.measures import Row, Scale
 from engine.datapaths import cases
 from engine.features import gallery
 from engine.models import load
 from engine.models.bundle import ModelBundle
-from engine.records import ExaminationRequest
+from engine.proving import certificates
+from engine.records import ExaminationRequest, certificate_parts
 from engine.store.dataset import Dataset
 from engine.store.store import Store
 

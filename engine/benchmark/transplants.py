@@ -6,13 +6,13 @@ import time
 
 import torch
 
-from engine import exchanges, fooled
 from engine.benchmark import measures
 from engine.benchmark.measures import Row, Scale
 from engine.datapaths import choosing
 from engine.errors import BadInput
 from engine.models.bundle import ModelBundle
-from engine.restoration_records import FooledRequest
+from engine.proving import exchanges, fooled
+from engine.records.restoration import FooledRequest
 from engine.store.dataset import Dataset
 
 ATTACK = "pgd-linf"

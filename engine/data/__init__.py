@@ -1,0 +1,1 @@
+"""Images from files and folders into the store; the only place that knows a layout of pictures."""

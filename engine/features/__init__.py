@@ -1,0 +1,1 @@
+"""What single feature maps look for, and how they answer as an attack grows. Imports torch."""

@@ -16,9 +16,9 @@ from engine.attacks import run as attack_run
 from engine.attacks.catalogue import Budgeted
 from engine.errors import BadSetting, Unsupported
 from engine.examination import Report
-from engine.feature_records import Responses
 from engine.models.bundle import ModelBundle
 from engine.records import Examination
+from engine.records.feature import Responses
 from engine.store.dataset import Dataset
 
 STRENGTHS = tuple(Fraction(eighths, 8) for eighths in (0, 1, 2, 4, 6, 8, 12))

@@ -13,10 +13,10 @@ from torch import Tensor
 from engine import examination
 from engine.datapaths import cases
 from engine.examination import Report
-from engine.feature_records import Synthesis
 from engine.features import arrivals, painting
 from engine.models.bundle import ModelBundle
 from engine.records import Gallery, Site
+from engine.records.feature import Synthesis
 from engine.store.dataset import Dataset
 
 ORDINARY = 32

@@ -1,0 +1,1 @@
+"""Networks: files, names, graphs, sites and taps; the only place that knows an architecture. Imports torch."""

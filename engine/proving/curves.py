@@ -7,16 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine import causal, exchanges
-from engine import fooled as fooled_images
 from engine.datapaths import choosing
 from engine.errors import BadInput
 from engine.examination import Report
-from engine.exchanges import Exchanges, Tried
-from engine.fooled import Fooled
 from engine.models.bundle import ModelBundle
-from engine.proving import flows
-from engine.restoration_records import (
+from engine.proving import causal, exchanges, flows
+from engine.proving import fooled as fooled_images
+from engine.proving.exchanges import Exchanges, Tried
+from engine.proving.fooled import Fooled
+from engine.records.restoration import (
     CURVES,
     CurveLine,
     CurveName,

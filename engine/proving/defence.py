@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import exchanges, interventions, statistics, tracing
-from engine import fooled as fooled_images
+from engine import statistics, tracing
 from engine.datapaths import cases
 from engine.errors import BadInput
 from engine.examination import Report
-from engine.fooled import Attacked
-from engine.interventions import Means
 from engine.models.bundle import ModelBundle
-from engine.proving import flows, smallest
-from engine.restoration_records import Accuracy, Defence, FooledRequest, MeanKind
+from engine.proving import exchanges, flows, interventions, smallest
+from engine.proving import fooled as fooled_images
+from engine.proving.fooled import Attacked
+from engine.proving.interventions import Means
+from engine.records.restoration import Accuracy, Defence, FooledRequest, MeanKind
 from engine.statistics import Estimate
 from engine.store.dataset import Dataset
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine import exchanges, selection
+from engine import selection
 from engine.errors import BadInput
 from engine.evaluation import rankings
 from engine.evaluation.rankings import Ask
-from engine.fooled import Fooled
+from engine.proving import exchanges
+from engine.proving.fooled import Fooled
 from engine.tracing import PerMap
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import exchanges, statistics
-from engine import fooled as fooled_images
+from engine import statistics
 from engine.datapaths import choosing
 from engine.examination import Report
-from engine.exchanges import Exchange, Exchanges
 from engine.models.bundle import ModelBundle
-from engine.proving import flows, search
-from engine.restoration_records import FooledRequest, SharedSet, SmallestSet, SmallestSets
+from engine.proving import exchanges, flows, search
+from engine.proving import fooled as fooled_images
+from engine.proving.exchanges import Exchange, Exchanges
+from engine.records.restoration import FooledRequest, SharedSet, SmallestSet, SmallestSets
 from engine.statistics import Estimate
 from engine.store.dataset import Dataset
 from engine.tracing import PerMap

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from engine import causal
 from engine.examination import Report
 from engine.models.bundle import ModelBundle
-from engine.proving import curves, defence, smallest
+from engine.proving import causal, curves, defence, smallest
 from engine.store.dataset import Dataset
 
 Answering = Callable[[ModelBundle, Dataset, Any, Report], object]
@@ -19,4 +18,4 @@ STUDIES: Final[dict[str, Answering]] = {
     "profile": curves.profile,
     "defence": defence.hint,
 }
-"""Each takes its own request (`work.KINDS`) and returns its own record (`restoration_records.STUDIES`)."""
+"""Each takes its own request (`work.KINDS`) and returns its own record (`records.restoration.STUDIES`)."""

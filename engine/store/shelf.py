@@ -10,15 +10,15 @@ from typing import TypeVar, final
 import numpy as np
 
 from engine import serial
-from engine.audit.credibility import Credibility
 from engine.audit.paces import Pace
 from engine.errors import StoreError
-from engine.feature_records import Responses, Synthesis
-from engine.inbox import Taken
-from engine.intake_records import IntakeReport
-from engine.proof_records import Proof
+from engine.intake.inbox import Taken
 from engine.records import Certificates, Examination, Gallery, Roster
-from engine.restoration_records import STUDIES
+from engine.records.credibility import Credibility
+from engine.records.feature import Responses, Synthesis
+from engine.records.intake import IntakeReport
+from engine.records.proof import Proof
+from engine.records.restoration import STUDIES
 from engine.store import archive, durable, envelope, names
 from engine.store.archive import Corrupt
 

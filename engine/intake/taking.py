@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.attacks import catalogue as attacks
 from engine.data import catalogue, intake, manifest
-from engine.inbox import DataTask, ModelTask, Taken
+from engine.intake.inbox import DataTask, ModelTask, Taken
 from engine.models import load, written
 from engine.store import Store
 

@@ -12,10 +12,10 @@ from engine import tracing
 from engine.attacks import pace
 from engine.audit.paces import Pace
 from engine.audit.plan import NO_METHOD
+from engine.blocks.walk import threads
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case
 from engine.models.bundle import ModelBundle
-from engine.shards import threads
 from engine.store import Dataset
 
 BATCH = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from engine.proof_records import Direction, Effect, MapSet, Proof
+from engine.records.proof import Direction, Effect, MapSet, Proof
 from engine.statistics import Estimate
 
 CurveName = Literal[

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, final
 
 from engine import keys
-from engine.asked import DOING, Asked, hand_in, pending
-from engine.inbox import DataOrder, DataTask, Entry, Inbox, ModelOrder, ModelTask, Taken
+from engine.answering.asked import DOING, Asked, hand_in, pending
+from engine.intake.inbox import DataOrder, DataTask, Entry, Inbox, ModelOrder, ModelTask, Taken
 from engine.jobs import Jobs
 from engine.records import Answer, DatasetCard, ModelCard
 from engine.store import Store

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, final
 
 from engine import work
-from engine.asked import pending
+from engine.answering.asked import pending
 from engine.audit import forecast, plan, plan_file, watching
 from engine.audit import manifest as manifests
 from engine.audit.forecast import Forecast

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine import credibility_verdicts as verdicts
 from engine import keys, settings
 from engine.attacks import catalogue, inspection
 from engine.attacks import run as attack_run
@@ -20,8 +19,9 @@ from engine.attacks.catalogue import Attack, Budgeted, Fgsm, NoiseSign, PgdLinf,
 from engine.attacks.gradient import Classifier
 from engine.attacks.isolation import isolated
 from engine.attacks.subjects import answers, unit
-from engine.audit.credibility import CURVE, HUGE, Conditions, Credibility, Setup
-from engine.credibility_verdicts import Attacks, Fared, Look, Transfer
+from engine.credibility import verdicts as verdicts
+from engine.credibility.verdicts import Attacks, Fared, Look, Transfer
+from engine.records.credibility import CURVE, HUGE, Conditions, Credibility, Setup
 
 PACKAGES = ("torch", "torchvision", "numpy", "pyautoattack")
 

@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import intake_records, serial
+from engine import serial
+from engine.commands.told import DONE, FAILED, Told
 from engine.errors import BadInput
-from engine.intake_records import IntakeReport
 from engine.records import ModelCard
+from engine.records import intake as intake_records
+from engine.records.intake import IntakeReport
 from engine.store import Store
-from engine.told import DONE, FAILED, Told
 
 if TYPE_CHECKING:
     from engine.data.intake import Images

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import studied
+from engine.commands import studied
+from engine.commands.studied import Place
 from engine.evaluation import table, walk
 from engine.evaluation.walk import EvaluationRequest, Report
 from engine.store.store import Store
-from engine.studied import Place
 
 text = table.text
 

@@ -8,19 +8,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine import evidence as evidences
 from engine import examination as examinations
-from engine import exchanges, tracing
-from engine import fooled as fooled_images
+from engine import tracing
 from engine.datapaths import choosing, scores
 from engine.datapaths.scores import Question
 from engine.errors import BadInput
-from engine.exchanges import Exchange, Exchanges, Tried
-from engine.fooled import Fooled
 from engine.models.bundle import ModelBundle
-from engine.proof_records import Control, ControlName, Direction, MapResponse, MapSet, Proof
+from engine.proving import evidence as evidences
+from engine.proving import exchanges
+from engine.proving import fooled as fooled_images
+from engine.proving.exchanges import Exchange, Exchanges, Tried
+from engine.proving.fooled import Fooled
 from engine.records import Examination
-from engine.restoration_records import GroupProofRequest
+from engine.records.proof import Control, ControlName, Direction, MapResponse, MapSet, Proof
+from engine.records.restoration import GroupProofRequest
 from engine.store.dataset import Dataset
 
 DRAWS = 20

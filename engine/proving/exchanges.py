@@ -11,9 +11,9 @@ from torch import Tensor
 from engine import statistics, tracing
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
-from engine.fooled import Fooled
 from engine.models.bundle import ModelBundle
-from engine.proof_records import Direction, Effect, MapSet
+from engine.proving.fooled import Fooled
+from engine.records.proof import Direction, Effect, MapSet
 from engine.statistics import Estimate
 from engine.tracing import PerMap, Trace
 

@@ -13,17 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, final
 
-from engine import driving, work
+from engine import work
+from engine.answering import driving
 from engine.audit import forecast, places, plan, report, results
 from engine.audit import manifest as manifests
 from engine.audit.forecast import Forecast
 from engine.audit.runs import Run, State
-from engine.audit_options import TLS_VARIABLES
+from engine.commands.audit_options import TLS_VARIABLES
+from engine.commands.told import DONE, FAILED, INTERRUPTED, Told
 from engine.errors import BadInput, EngineError, StoreError, WorkFailed
 from engine.jobs import Jobs
 from engine.jobs.connection import TlsFiles
 from engine.store import Store
-from engine.told import DONE, FAILED, INTERRUPTED, Told
 
 TOLD_EVERY: Final = 2.0
 PAUSE: Final = 0.2

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from engine import shards as blocks
 from engine.audit import manifest as manifests
 from engine.audit import places, shards, survivors
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
 from engine.audit.shards import NoShard, Receipt
+from engine.blocks import walk as blocks
 from engine.errors import UnknownName
 from engine.models.bundle import ModelBundle
 from engine.store import Store

@@ -18,8 +18,8 @@ from engine import tracing
 from engine.datapaths import cases
 from engine.errors import BadInput, UnknownName
 from engine.models.bundle import ModelBundle
-from engine.proof_records import Edge
-from engine.restoration_records import MeanKind
+from engine.records.proof import Edge
+from engine.records.restoration import MeanKind
 from engine.store.dataset import Dataset
 from engine.tracing import Maps, PerMap, Trace
 

@@ -6,13 +6,14 @@ from fractions import Fraction
 
 import torch
 
-from engine import credibility, settings
+from engine import settings
 from engine.attacks.cascade import Batch
-from engine.audit.credibility import Credibility, Setup
-from engine.credibility import Reference
+from engine.credibility import checking
+from engine.credibility.checking import Reference
 from engine.datapaths import cases
 from engine.jobs.notes import Report
 from engine.models.bundle import ModelBundle
+from engine.records.credibility import Credibility, Setup
 from engine.store import Dataset
 
 
@@ -30,4 +31,4 @@ def check(
     every = cases.labels(bundle, dataset)
     labels = torch.tensor([int(every[dataset.row(sample)]) for sample in samples], device=bundle.device)
     batch = Batch(cases.load(bundle, dataset, samples), labels, samples)
-    return credibility.check(bundle, batch, Setup(bundle.content_hash, budget), reference)
+    return checking.check(bundle, batch, Setup(bundle.content_hash, budget), reference)

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from engine import statistics
-from engine.audit.credibility import CHECKS, CheckResult, Conditions, Figure
+from engine.records.credibility import CHECKS, CheckResult, Conditions, Figure
 
 FEW = 2
 SHARE = 0.01

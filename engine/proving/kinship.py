@@ -9,7 +9,7 @@ from engine import comparison, selection
 from engine.datapaths import cases, extraction
 from engine.datapaths.cases import Case
 from engine.errors import BadInput
-from engine.evidence import Evidence
+from engine.proving.evidence import Evidence
 from engine.records import Certificates, ClassDatapaths, Cross, Datapath, Kinship, SiteSpan
 from engine.tracing import PerMap
 

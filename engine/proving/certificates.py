@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import evidence as evidences
 from engine import examination as walk
-from engine import kinship, methods, tracing
+from engine import methods, tracing
 from engine.attacks import noise
 from engine.datapaths import cases, choosing, extraction, groups, trials
 from engine.datapaths.cases import Case
 from engine.datapaths.groups import Recipe
 from engine.errors import BadInput, UnknownName
-from engine.evidence import Evidence
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
+from engine.proving import evidence as evidences
+from engine.proving import kinship
+from engine.proving.evidence import Evidence
 from engine.records import Certificate, Certificates, Datapath, Examination, Groups, Restoration
 from engine.store.dataset import Dataset
 from engine.tracing import PerMap

@@ -8,7 +8,7 @@ from typing import Any, Final
 from engine import work
 from engine.jobs import Jobs, Priority
 from engine.records import Answer, ExaminationRequest, RosterRequest
-from engine.restoration_records import FooledRequest, GroupProofRequest
+from engine.records.restoration import FooledRequest, GroupProofRequest
 
 OfModel = (
     RosterRequest

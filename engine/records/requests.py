@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.inbox import DataTask, ModelTask
-from engine.proof_records import Direction, MapSet
+from engine.intake.inbox import DataTask, ModelTask
 from engine.records import ExaminationRequest, RosterRequest
-from engine.restoration_records import FooledRequest, GroupProofRequest
+from engine.records.proof import Direction, MapSet
+from engine.records.restoration import FooledRequest, GroupProofRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.audit import credibility
-from engine.audit.credibility import Check, CheckOutcome, CheckResult, Verdict
+from engine.records import credibility
+from engine.records.credibility import Check, CheckOutcome, CheckResult, Verdict
 from engine.statistics import Estimate
 
 INTAKE_CHECKS: tuple[Check, ...] = (

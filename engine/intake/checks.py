@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import credibility, mistakes, statistics
-from engine import credibility_verdicts as verdicts
-from engine.audit.credibility import CheckOutcome, CheckResult, Figure
+from engine import statistics
+from engine.credibility import checking
+from engine.credibility import verdicts as verdicts
 from engine.datapaths import cases
-from engine.intake_records import INTAKE_CHECKS, IntakeReport, Suspicion
+from engine.intake import mistakes
 from engine.jobs.notes import Report
 from engine.models import load
 from engine.models.bundle import ModelBundle
 from engine.records import ModelCard
+from engine.records.credibility import CheckOutcome, CheckResult, Figure
+from engine.records.intake import INTAKE_CHECKS, IntakeReport, Suspicion
 from engine.store import Dataset, Store
 
 MOST_IMAGES = 500
@@ -107,7 +109,7 @@ def _of_answers(bundle: ModelBundle, labelled: Labelled | None) -> list[CheckRes
     extremes = _extremes(bundle)
     pictures = extremes if labelled is None else labelled.images[:LOOKED_AT]
     labels = mistakes.predictions(bundle, pictures)
-    look = credibility.look_at(bundle, pictures, labels)
+    look = checking.look_at(bundle, pictures, labels)
     repeats, logits, gradients = verdicts.without_attacks(look)
     return [
         _evaluation(bundle, pictures),

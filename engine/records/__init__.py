@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from engine import keys, selection
-from engine.certificate_records import (  # noqa: F401 (nouns of this module, kept in two files)
+from engine.records.certificate import (  # noqa: F401 (nouns of this module, kept in two files)
     Certificate,
     Certificates,
     ClassDatapaths,

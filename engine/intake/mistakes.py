@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from engine import statistics, tracing
-from engine.intake_records import Suspicion
 from engine.models.architectures import IMAGENET_MEAN, IMAGENET_STD
 from engine.models.bundle import ModelBundle
 from engine.records import ChannelOrder
+from engine.records.intake import Suspicion
 
 SIGNIFICANCE = 0.05
 HALF = (0.5, 0.5, 0.5)

@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from engine import causal, exchanges, serial, studied
-from engine import fooled as fooled_images
+from engine import serial
+from engine.commands import studied
+from engine.commands.prove_options import STUDIES
+from engine.commands.studied import Place
 from engine.datapaths import cases, choosing
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.evaluation import pairing
 from engine.examination import Report
 from engine.models.bundle import ModelBundle
-from engine.proof_records import MapSet, Proof
-from engine.prove_options import STUDIES
-from engine.proving import flows, studies
-from engine.restoration_records import FooledRequest, GroupProofRequest
+from engine.proving import causal, exchanges, flows, studies
+from engine.proving import fooled as fooled_images
+from engine.records.proof import MapSet, Proof
+from engine.records.restoration import FooledRequest, GroupProofRequest
 from engine.store.dataset import Dataset
 from engine.store.store import Store
-from engine.studied import Place
 
 
 @dataclass(frozen=True, slots=True)

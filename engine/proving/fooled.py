@@ -13,9 +13,9 @@ from engine import examination, tracing
 from engine.attacks import noise
 from engine.datapaths import cases
 from engine.errors import BadInput
-from engine.evidence import Evidence
 from engine.models.bundle import ModelBundle
-from engine.restoration_records import FooledRequest, Group
+from engine.proving.evidence import Evidence
+from engine.records.restoration import FooledRequest, Group
 from engine.store.dataset import Dataset
 
 OTHERS = 4

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import certificate_parts, certificates, comparison, examination, selection
+from engine import comparison, examination, selection
 from engine.errors import BadInput
 from engine.models import load
+from engine.proving import certificates
 from engine.records import (
     SIDES,
     Certificates,
@@ -24,6 +25,7 @@ from engine.records import (
     Groups,
     Outcome,
     Prediction,
+    certificate_parts,
 )
 from engine.store import durable
 from engine.store.store import Store
