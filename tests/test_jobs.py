@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import time
 import urllib.error
@@ -246,6 +247,13 @@ def test_an_existing_cluster_does_the_work_and_none_is_started(fresh_root, forei
         assert finish(jobs, ask(jobs, "finish", "far away")).state == "unknown"
         jobs.close()
     assert not (fresh_root / "cluster.json").exists()
+
+
+@pytest.mark.parametrize("part", ["batched", "core", "client"])
+def test_a_connection_that_breaks_off_writes_no_trace(jobs, caplog, part):
+    jobs._connection.client()
+    logging.getLogger(f"distributed.{part}").info("Closed", exc_info=OSError("in the middle of sending"))
+    assert caplog.records == []
 
 
 def test_a_scheduler_that_cannot_be_reached_is_said_without_waiting(fresh_root, foreign_cluster):

@@ -174,8 +174,9 @@ def _require_safe(scheduler: str, allow_plain: bool) -> None:
 def _connected(address: str, security: Security) -> Client:
     from distributed import Client
 
-    # Dask writes a trace for a scheduler that vanished; whoever asked for work is told that it is lost.
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    # Dask writes traces for a scheduler that vanished; whoever asked for work is told that it is lost.
+    for name, least in {"client": logging.CRITICAL, "batched": logging.WARNING, "core": logging.WARNING}.items():
+        logging.getLogger(f"distributed.{name}").setLevel(least)
     return Client(address, security=security, timeout=HANDSHAKE, set_as_default=False)
 
 
