@@ -139,6 +139,20 @@ def test_transplanting_nothing_changes_nothing(bundle):
     assert torch.equal(moved, tracing.record(bundle, others).logits)
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("rows", [None, torch.tensor([3, 0, 0, 2, 1, 3, 2, 1])])
+def test_a_few_maps_are_copied_as_many_would_be(bundle, batch, rows, monkeypatch):
+    images, others = toys.pictures(8), toys.pictures(8, seed=9)
+    donor = tracing.record(bundle, images[: batch if rows is None else 4]).maps
+    chosen = choosing.at_random(bundle, batch if rows is None else 8, 2, torch.Generator().manual_seed(1))
+    moved = []
+    for few in (2.0, 0.0):
+        monkeypatch.setattr(tracing, "FEW", few)
+        moved.append(tracing.transplanted(bundle, others, chosen, donor, rows))
+    assert torch.equal(*moved)
+    assert not torch.equal(moved[0], tracing.record(bundle, others).logits)
+
+
 def test_the_largest_leave_the_stem_out_and_count_exactly(bundle):
     per_map = tuple(torch.ones(2, site.channels) for site in bundle.sites)
     chosen = choosing.largest(bundle, per_map, 5)
