@@ -11,13 +11,15 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import timeit
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from engine import examination, tracing
 from engine.datapaths import cases
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{options.network}, {len(samples)} pairs, batches of {tracing.batch_limit(bundle)}\n")
         with timed("attack, both datapaths, flow, connections"):
             found, _ = examination.examine(bundle, dataset, request, lambda *_: None)
+        if options.arithmetic:
+            sys.stdout.write(arithmetic(lambda: examination.examine(bundle, dataset, request, lambda *_: None)))
         fooled = sum(outcome.status == "fooled" for outcome in found.outcomes)
         sys.stdout.write(f"{fooled} fooled, {found.passes} image-passes\n")
         if options.certificates:
@@ -101,6 +105,18 @@ def answered(bundle: ModelBundle, dataset: Dataset) -> tuple[str, ...]:
     return tuple(key for _, key in sorted(right))
 
 
+def arithmetic(examine: Callable[[], object]) -> str:
+    """Return how many operations an examination is, and how long this machine takes for them in plain matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        examine()
+    side = 2048
+    a, b = torch.rand(2, side, side)
+    spent = [timeit.timeit(lambda: a @ b, number=1) for _ in range(10)]
+    operations, rate = counter.get_total_flops(), 2 * side**3 / min(spent)
+    needed = f"{operations / rate:.1f} s at the {rate / 1e9:.0f} GFLOP/s of matrix products"
+    return f"{operations / 1e12:.2f} TFLOP: {needed}\n"
+
+
 @contextmanager
 def timed(what: str) -> Iterator[None]:
     """Print how long it took, on the clock and on the processors, and the most memory this process ever held."""
@@ -116,6 +132,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--network", choices=("mobilenet_v2", "resnet50"), default="mobilenet_v2")
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--certificates", action="store_true", help="also measure all parts of the certificate")
+    parser.add_argument(
+        "--arithmetic", action="store_true", help="also count operations, and say what they need at least"
+    )
     return parser.parse_args(arguments)
 
 
