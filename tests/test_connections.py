@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from engine import connections, tracing
 from engine.benchmark import measures
@@ -17,7 +18,7 @@ from engine.models import bundle as bundles
 from engine.models.bundle import ModelBundle
 from tests import toys
 from tests.shared_data import CIFAR, SKIPPED_WITHOUT
-from tests.test_sites import FunctionalNorm, Gated, Shuffled, Sliced
+from tests.test_sites import ChannelsLast, FunctionalNorm, Gated, Shuffled, Sliced
 
 
 def explained(bundle, side, count=3):
@@ -38,6 +39,7 @@ def changes(bundle, images, starts):
     return {tap: runs[0][tap] - runs[1][tap] for tap in runs[0]}
 
 
+BLOCKS = [CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 1)]
 NETWORKS = {
     "toy": lambda: (toys.bundle(toys.seeded(toys.Residual())), 8),
     "resnet20": lambda: (toys.bundle(toys.seeded(cifar.CifarResNet(3, 10)), 32), 32),
@@ -48,6 +50,8 @@ NETWORKS = {
     "regnet_y": lambda: (toys.bundle(torchvision.models.regnet_y_400mf(weights=None).eval(), 64), 64),
     "shuffled": lambda: (toys.bundle(toys.seeded(Shuffled()), 12), 12),
     "functional norm": lambda: (toys.bundle(toys.seeded(FunctionalNorm()), 12), 12),
+    "channels last": lambda: (toys.bundle(toys.seeded(ChannelsLast()), 12), 12),
+    "convnext": lambda: (toys.bundle(toys.seeded(ConvNeXt(BLOCKS)), 64), 64),
     "sliced": lambda: (toys.bundle(toys.seeded(Sliced()), 12), 12),
     "shufflenet": lambda: (toys.bundle(torchvision.models.shufflenet_v2_x0_5(weights=None).eval(), 64), 64),
     "densenet": lambda: (toys.bundle(torchvision.models.DenseNet(8, (2, 2), 8).eval(), 64), 64),
@@ -62,7 +66,7 @@ def test_edges_into_a_map_add_up_to_what_arrives_there(name):
     assert max(errors.values()) <= 1e-5
 
 
-@pytest.mark.parametrize("network", [toys.Residual, Gated, Shuffled, Sliced, FunctionalNorm])
+@pytest.mark.parametrize("network", [toys.Residual, Gated, Shuffled, Sliced, FunctionalNorm, ChannelsLast])
 def test_edges_equal_a_slow_loop_over_source_maps(network):
     """The oracle feeds one source map's change at a time through the module and multiplies by the gradient."""
     bundle = toys.bundle(toys.seeded(network()), 12)
@@ -163,7 +167,7 @@ DRAWN = 2
 def ablated_edges(bundle, change, gradients, generator):
     """Per convolution the strongest edge and some drawn ones: its contribution E and what it puts into its target map."""
     next_taps, claimed, removed = connections._next_taps(bundle), [], []
-    for way in (way for way in bundle.ways if way.module is not None):
+    for way in (way for way in bundle.ways if way.module is not None and way.module.groups == 1):
         arriving, weight = change[way.entrance], way.module.weight
         edges = connections._convolution(way.module, arriving, gradients[next_taps.get(way.exit, way.exit)])
         drawn = torch.randint(edges.numel(), (DRAWN,), generator=generator)

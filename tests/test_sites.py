@@ -161,6 +161,37 @@ class Sliced(Shuffled):
         )
 
 
+class ChannelsLast(nn.Module):
+    """A block of ConvNeXt (Liu et al. 2022, figure 4): depthwise convolution, norm, two layers of channels last, a scaled sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.norm, self.wide, self.narrow = nn.LayerNorm(4), nn.Linear(4, 6), nn.Linear(6, 4, bias=False)
+        self.scale = nn.Parameter(torch.ones(4, 1, 1))
+        self.outer, self.linear = nn.Conv2d(4, 5, 3), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        inner = self.narrow(nn.functional.gelu(self.wide(self.norm(self.deep(x).permute(0, 2, 3, 1)))))
+        x = x + self.scale * torch.permute(inner, (0, -1, 1, 2))
+        x = nn.functional.layer_norm(x.permute(0, 2, 3, 1), (4,), eps=1e-6).permute(0, 3, 1, 2)
+        return self.linear(torch.relu(self.outer(x)).mean((2, 3)))
+
+
+def test_what_lies_channels_last_becomes_feature_maps_and_answers_the_same():
+    network = toys.seeded(ChannelsLast())
+    found = toys.bundle(network, side=12)
+    assert [(site.name, site.channels) for site in found.sites] == [
+        ("relu", 4), ("deep", 4), ("gelu", 6), ("add", 4), ("relu#2", 5),
+    ]  # fmt: skip
+    links = {(link.source, link.target) for link in found.links}
+    assert links == {(0, 1), (1, 2), (0, 3), (2, 3), (3, 4), (4, 5)}
+    images = toys.pictures(4, side=12)
+    with torch.no_grad():
+        assert torch.allclose(found.logits(images), network((images - found.mean) / found.std), atol=1e-5)
+
+
 def test_maps_that_are_only_moved_about_are_followed_one_by_one():
     found = toys.bundle(toys.seeded(Shuffled()), side=16)
     assert [(site.name, site.channels) for site in found.sites] == [
@@ -236,6 +267,29 @@ class Normalised(Shuffled):
         return self.linear(torch.relu(self.outer(self.norm(torch.relu(self.stem(x))))).mean((2, 3)))
 
 
+class NormalisedBeforeItsActivation(ChannelsLast):
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        return self.linear(torch.relu(self.outer(torch.relu(self.norm(x)).permute(0, 3, 1, 2))).mean((2, 3)))
+
+
+class Weighed(ChannelsLast):
+    """Channels last, and something more than layers that work on each position alone."""
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x)).permute(0, 2, 3, 1)
+        return self.linear(torch.relu(self.outer(torch.softmax(x, dim=-1).permute(0, 3, 1, 2))).mean((2, 3)))
+
+
+class Crossing(ChannelsLast):
+    """Channels last, and joined with what came another way."""
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        inner = self.norm(x.permute(0, 2, 3, 1)) + x.reshape(x.shape[0], x.shape[2], x.shape[3], x.shape[1])
+        return self.linear(torch.relu(self.outer(inner.permute(0, 3, 1, 2))).mean((2, 3)))
+
+
 class GatedBeforeItsActivation(Gated):
     def forward(self, x):
         x = torch.relu(self.stem(x))
@@ -256,6 +310,12 @@ class Product(Gated):
         (Mixed, r"'getitem' \(getitem\) before site 1 cannot be followed from map to map"),
         (Folded, r"'transpose' \(transpose\) before site 1 cannot be followed from map to map"),
         (Normalised, r"The normalisation 'norm' divides each feature map by the spread of what it shows"),
+        (
+            NormalisedBeforeItsActivation,
+            r"'stem' \(stem\) before site 0 is normalised over its maps before any activation",
+        ),
+        (Weighed, r"The attention 'softmax' lets every position weigh every other"),
+        (Crossing, r"The normalisation 'norm' divides each feature map by the spread of what it shows"),
         (GatedBeforeItsActivation, r"'inner' \(inner\) before site 1 is scaled by a gate that reads it"),
         (Product, r"'mul' \(mul\) before site 1 cannot be followed from map to map"),
     ],

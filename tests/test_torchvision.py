@@ -13,7 +13,6 @@ from engine.models import architectures, survey
 EVERY = survey.names()
 TABLE = Path(survey.__file__).with_name("ARCHITECTURES.md")
 REFUSED = {
-    "convnext": r"^The normalisation 'features.0.1' divides each feature map by the spread",
     "maxvit": r"^The attention 'blocks.0.layers.0.layers.window_attention.attn_layer.1' lets every position weigh every other",
     "swin": r"^The attention 'features.1.0.attn' lets every position weigh every other",
     "vit": r"^The attention 'encoder.layers.encoder_layer_0.self_attention' lets every position weigh every other",

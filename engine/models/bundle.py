@@ -216,7 +216,10 @@ def _insert_taps(
         entrance, exit_ = numbered, numbered
         inserter.on_edge(*path.entrance, entrance)
         numbered += 1
-        if path.carrier is not None:
+        if path.carrier is nodes[path.target]:
+            # The convolution is the site: its own tap sees what leaves it, before the maps are gated.
+            exit_ = path.target
+        elif path.carrier is not None:
             exit_ = inserter.on_exit(path, numbered)
             numbered += 1
         module = walker.module(path.carrier) if path.carrier is not None else None

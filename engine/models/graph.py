@@ -18,7 +18,8 @@ from torchvision.models import swin_transformer
 from torchvision.ops import stochastic_depth
 
 from engine.errors import Unsupported
-from engine.models import rearranging
+from engine.models import channels_first, rearranging
+from engine.models.channels_first import ChannelNorm
 from engine.models.rearranging import Moved
 
 ACTIVATION_MODULES = (
@@ -35,7 +36,7 @@ ADDITIONS = (operator.add, operator.iadd, torch.add)
 CARRIER_MODULES = (nn.Conv2d, nn.Linear)
 PASSING_MODULES = (
     nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d,
-    nn.AdaptiveMaxPool2d, nn.Flatten, nn.ZeroPad2d,
+    nn.AdaptiveMaxPool2d, nn.Flatten, nn.ZeroPad2d, ChannelNorm,
 )  # fmt: skip
 PASSING_FUNCTIONS = (
     F.dropout, F.avg_pool2d, F.adaptive_avg_pool2d, F.max_pool2d, F.adaptive_max_pool2d, torch.flatten, F.pad,
@@ -86,6 +87,7 @@ def symbolic(network: nn.Module) -> fx.GraphModule:
             # Parameters first: layers are repeated wherever a tap needs them on a path of its own.
             image.append(node)
     traced.recompile()
+    channels_first.rewrite(traced, Walker(traced).is_elementwise)
     return traced
 
 
@@ -118,6 +120,10 @@ class Walker:
         """Tell whether a node is a non-linearity applied to each element."""
         return self._is(node, ACTIVATION_MODULES, ACTIVATION_FUNCTIONS, ACTIVATION_METHODS)
 
+    def is_elementwise(self, node: fx.Node) -> bool:
+        """Tell whether a node works on each element alone, whatever the order of the axes."""
+        return self.is_activation(node) or self._is(node, (nn.Dropout, nn.Identity), (F.dropout,), ("dropout",))
+
     def is_addition(self, node: fx.Node) -> bool:
         """Tell whether a node adds two tensors."""
         named = node.target in ADDITIONS if node.op == "call_function" else node.target in ("add", "add_")
@@ -139,7 +145,7 @@ class Walker:
             # Into one row per image it only flattens; else maps and positions may be mixed (`rearranged` says).
             return False
         is_named = self._is(node, PASSING_MODULES, PASSING_FUNCTIONS, PASSING_METHODS)
-        return is_named or self.is_batch_norm(node) or self.is_scaling(node)
+        return is_named or self.is_batch_norm(node) or self.is_scaling(node) or self.constant(node) is not None
 
     def is_batch_norm(self, node: fx.Node) -> bool:
         """Tell whether a node is batch norm with the statistics of training: each map times a number plus another."""
@@ -153,8 +159,7 @@ class Walker:
 
         The scaled map counts as the map it was; what the gate read of other maps is part of the change of that number.
         """
-        is_product = node.target in MULTIPLICATIONS if node.op == "call_function" else node.target == "mul"
-        if not is_product or len(node.all_input_nodes) != 2:
+        if not self._is_product(node) or self.constant(node) is not None:
             return False
         (first, second) = (self.shapes.get(source, torch.Size()) for source in node.all_input_nodes)
         return (
@@ -164,8 +169,28 @@ class Walker:
             and first != second
         )
 
+    def constant(self, node: fx.Node) -> fx.Node | None:
+        """Return the weight that a node multiplies each feature map with (a layer scale), or None where it does no such thing."""
+        if not self._is_product(node):
+            return None
+        weights = [source for source in node.all_input_nodes if _is_weight(source)]
+        if len(weights) != 1 or len(self.shapes.get(node, ())) != 4:
+            return None
+        shape = (1, 1, 1, 1, *self.shapes[weights[0]])[-4:]
+        return weights[0] if (shape[0], *shape[2:]) == (1, 1, 1) else None
+
+    def is_norm_of_channels(self, node: fx.Node) -> bool:
+        """Tell whether a node divides each position's maps by their spread there.
+
+        The normalised map counts as the map it was, as with gates; so there is no path through it but into a convolution.
+        """
+        return isinstance(self.module(node), ChannelNorm)
+
     def carried(self, node: fx.Node) -> fx.Node:
-        """Return the input whose feature maps a passing node hands on: its first one, of a scaling the one that is scaled."""
+        """Return the input whose feature maps a passing node hands on: its first one, of a product the one that is scaled."""
+        weight = self.constant(node)
+        if weight is not None:
+            return next(source for source in node.all_input_nodes if source is not weight)
         if not self.is_scaling(node):
             return node.all_input_nodes[0]
         first, second = node.all_input_nodes
@@ -182,6 +207,10 @@ class Walker:
     def rearranged(self, node: fx.Node) -> Moved | None:
         """Return whose feature maps a node only moves about, and where each comes from; None where it does more."""
         return rearranging.maps(node, self.shapes)
+
+    def _is_product(self, node: fx.Node) -> bool:
+        is_product = node.target in MULTIPLICATIONS if node.op == "call_function" else node.target == "mul"
+        return is_product and len(node.all_input_nodes) == 2
 
     def _is(self, node: fx.Node, modules: tuple, functions: tuple, methods: tuple) -> bool:
         if node.op == "call_module":
@@ -222,6 +251,13 @@ class Walker:
     def _is_gate(self, node: fx.Node) -> bool:
         """A squeeze-and-excitation gate multiplies other maps: it is a weight, not a feature map."""
         return all(user.target in MULTIPLICATIONS for user in node.users) and bool(node.users)
+
+
+def _is_weight(node: fx.Node) -> bool:
+    """Whether a node is a weight, or one that is only given another shape."""
+    while rearranging.moves(node) and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+    return node.op == "get_attr"
 
 
 def _keeps_channels(index: object) -> bool:

@@ -90,6 +90,8 @@ class _Search:
         padding = sources.index(0) if 0 in sources else 0
         if sources[padding:] != tuple(range(len(sources) - padding)):
             raise _unsupported(target, end, "has its maps moved about before any activation")
+        if any(self.walker.is_norm_of_channels(node) for node in chain):
+            raise _unsupported(target, end, "is normalised over its maps before any activation")
         if not self.walker.is_carrier(end):
             yield from self._joined(target, end, offset + padding)
             return
@@ -141,8 +143,8 @@ def _unsupported(target: int, node: fx.Node, reason: str = "cannot be followed f
     kind = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     return Unsupported(
         f"The operation '{node.name}' ({kind}) before site {target} {reason}, so connections would not be exact; supported "
-        "between sites are convolutions, additions, concatenations, channel shuffles, pooling, padding and gates that scale "
-        "each map of an activation (squeeze-and-excitation)."
+        "between sites are convolutions, additions, concatenations, channel shuffles, pooling, padding, gates that scale each "
+        "map of an activation (squeeze-and-excitation) and, before a convolution, layer norm over the maps of a position."
     )
 
 

@@ -24,10 +24,10 @@ Moved = tuple[fx.Node, tuple[int, ...]]
 
 def maps(node: fx.Node, shapes: Mapping[fx.Node, Size]) -> Moved | None:
     """Return where the maps that leave `node` come from, or None where it does more than move whole maps."""
-    if not _moves(node) or len(shapes.get(node, ())) != 4:
+    if not moves(node) or len(shapes.get(node, ())) != 4:
         return None
     source = node
-    while _moves(source):
+    while moves(source):
         source = source.all_input_nodes[0]
     if len(shapes.get(source, ())) != 4 or shapes[source][2:] != shapes[node][2:]:
         return None
@@ -37,7 +37,8 @@ def maps(node: fx.Node, shapes: Mapping[fx.Node, Size]) -> Moved | None:
     return None if moved is None else _read(source, moved, height * width)
 
 
-def _moves(node: fx.Node) -> bool:
+def moves(node: fx.Node) -> bool:
+    """Tell whether a node only moves or reshapes what it is given."""
     if node.op == "call_function":
         return node.target in MOVE_FUNCTIONS
     return node.op == "call_method" and node.target in MOVE_METHODS
@@ -50,9 +51,9 @@ def _carried_out(node: fx.Node, known: dict[fx.Node, object]) -> Tensor | None:
         if one not in known:
             arguments = fx.map_arg(one.args, value)
             options = fx.map_arg(one.kwargs, value)
-            if one.op == "call_method" and (_moves(one) or one.target in ("size", "dim")):
+            if one.op == "call_method" and (moves(one) or one.target in ("size", "dim")):
                 known[one] = getattr(arguments[0], str(one.target))(*arguments[1:], **options)
-            elif one.op == "call_function" and (_moves(one) or one.target in ARITHMETIC):
+            elif one.op == "call_function" and (moves(one) or one.target in ARITHMETIC):
                 known[one] = one.target(*arguments, **options)  # type: ignore[operator]
             else:
                 raise LookupError(one.name)
