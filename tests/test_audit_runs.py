@@ -22,6 +22,7 @@ from engine.audit.runs import Run
 from engine.data import catalogue as data_catalogue
 from engine.data.intake import Images
 from engine.errors import BadInput, StoreError, UnknownName
+from engine.jobs.queue import Progress
 from engine.records import ExaminationRequest
 from engine.store import Store, durable, envelope
 from engine.store.dataset import image_hash
@@ -232,6 +233,54 @@ def test_a_cancelled_run_stops_between_batches_and_goes_on_later(store, undistur
     assert run.state() == state
     assert audits.drive(store, audits.planned(store))[1].state == "finished"
     assert audits.tables(run.place) == undisturbed[2]
+
+
+class Busy(audits.Inline):
+    """Workers that are busy with other work: what is handed in waits."""
+
+    def submit(self, task, *, priority, doing):
+        self.submitted.append(task)
+        return True
+
+    def progress(self, key):
+        return Progress("working", message="Waiting for the worker.", is_waiting=True)
+
+    def wait(self, key, seconds):
+        """Stop the run while it waits."""
+        places.place(self.root, self.submitted[0]["request"]["run"]).cancel.touch()
+
+
+def test_a_stopped_run_does_not_wait_for_the_work_of_others(store):
+    run = Run(store, audits.planned(store))
+    state = run.drive(Busy(store.root), driving.shard_task, lambda _state: None)
+    assert (state.state, state.done) == ("cancelled", 0)
+    assert audits.drive(store, audits.planned(store))[1].state == "finished"
+
+
+def test_a_run_that_was_asked_to_stop_says_so_until_it_has(store):
+    run = Run(store, audits.planned(store))
+    seen = []
+
+    def look(_task):
+        seen.append(run.state().is_stopping)
+        run.cancel()
+        seen.append(run.state().is_stopping)
+        return True
+
+    _, state, _ = audits.drive(store, run.manifest, look)
+    assert seen[:2] == [False, True]
+    assert not state.is_stopping
+    assert not run.state().is_stopping
+
+
+def test_a_run_that_is_taken_up_says_so_before_its_files_are_looked_through(store, monkeypatch):
+    audits.drive(store, audits.planned(store), lambda task: task["request"]["block"] != 0)
+    run, seen, read = Run(store, audits.planned(store)), [], runs._entry
+    before = run.state()
+    monkeypatch.setattr(runs, "_entry", lambda *asked: seen.append(run.state()) or read(*asked))
+    audits.drive(store, audits.planned(store))
+    assert (before.state, seen[0].state, seen[0].done) == ("interrupted", "running", before.done)
+    assert before.done > 0
 
 
 def test_only_a_run_that_was_begun_can_be_cancelled(store):

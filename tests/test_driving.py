@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 
 import pytest
@@ -76,6 +77,20 @@ def test_a_cancelled_run_stops_and_can_be_taken_up(store):
     own.resume(run)
     own.close()
     assert state(own, run) == "finished"
+
+
+def test_a_run_goes_on_from_the_moment_it_is_taken_up(store, monkeypatch):
+    own = runs(store, lambda _task: False)
+    run = own.start(VALUES)
+    own.close()
+    assert state(own, run) == "interrupted"
+    may_go_on = threading.Event()
+    monkeypatch.setattr(driving.Run, "drive", lambda *_: may_go_on.wait(20))
+    own.resume(run)
+    assert (state(own, run), [card.state.state for card in own.cards()]) == ("running", ["running"])
+    may_go_on.set()
+    own.close()
+    assert state(own, run) == "interrupted"
 
 
 def test_two_servers_of_one_store_make_every_shard_once(store):

@@ -160,6 +160,22 @@ def test_an_examination_overtakes_all_that_waits(jobs, root):
     assert begun == [3, 6, 5, 1, 4, 2, 0], "by priority, and in the order of asking where that is equal"
 
 
+def test_what_waits_says_so_and_that_an_audit_is_the_cause(jobs, root):
+    blocking = ask(jobs, "wait", "blocking still")
+    until(lambda: starts(root, blocking))
+    waiting = ask(jobs, "finish", "waits behind", "interactive")
+    until(lambda: askers(jobs, waiting))
+    alone = jobs.progress(waiting)
+    shard = ask(jobs, "finish", "a part of an audit", "shard")
+    beside_an_audit = jobs.progress(waiting)
+    (root / "go").touch()
+    for key in (blocking, waiting, shard):
+        finish(jobs, key)
+    (root / "go").unlink()
+    assert (alone.message, alone.is_waiting) == ("Waiting for the worker.", True)
+    assert (beside_an_audit.message, beside_an_audit.is_waiting) == (queue.AUDITING, True)
+
+
 def test_a_worker_that_dies_is_replaced_and_its_work_begun_again(jobs, root):
     key = ask(jobs, "die_once", "dies once")
     assert finish(jobs, key).state == "unknown"

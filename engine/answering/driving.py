@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ class Runs:
 
     def cards(self) -> tuple[RunCard, ...]:
         """Return the cards of all audit runs, those that go on first. One that cannot be read says why."""
-        return watching.listed(self._store)
+        return tuple(map(self._as_driven, watching.listed(self._store)))
 
     def view(self, run: str) -> RunView:
         """Return a run with what its finished shards add up to; raises UnknownName, StoreError.
@@ -77,7 +78,7 @@ class Runs:
         Interim results are added up anew only when another shard has been finished.
         """
         opened = Run.open(self._store, run)
-        card = watching.card(opened)
+        card = self._as_driven(watching.card(opened))
         mark = (card.state.state == "finished", card.state.done)
         held = self._seen.get(run)
         if held is None or held[0] != mark:
@@ -85,7 +86,7 @@ class Runs:
             self._seen[run] = held
             for oldest in list(self._seen)[:-SEEN]:
                 self._seen.pop(oldest, None)
-        return RunView(card, held[1].manifest, held[1].summary)
+        return dataclasses.replace(held[1], card=card)
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""
@@ -110,6 +111,15 @@ class Runs:
         """Wait until the runs that are driven here have noted that they were interrupted, once the workers are gone."""
         for thread in self._threads.values():
             thread.join(PATIENCE)
+
+    def _as_driven(self, card: RunCard) -> RunCard:
+        """Return a run's card as going on from the moment it is taken up here, before its driver has noted so."""
+        thread = self._threads.get(card.run)
+        if card.state.state in ("running", "finished") or thread is None or not thread.is_alive():
+            return card
+        return dataclasses.replace(
+            card, state=dataclasses.replace(card.state, state="running", message="Being taken up.")
+        )
 
     def _drive(self, run: Run) -> None:
         """Drive a run in a thread of its own, which watches where another process drives it already."""

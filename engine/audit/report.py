@@ -38,6 +38,8 @@ def as_json(run: Run, state: State, found: Summary, seconds: float) -> dict[str,
 def text(run: Run, state: State, found: Summary) -> str:
     """Return the table that `audit` prints."""
     lines = [f"Run {run.id}: {state.state}{f' ({state.message})' if state.message else ''}"]
+    if state.state in ("interrupted", "cancelled"):
+        lines.append("The same command goes on.")
     if found.is_interim:
         lines.append(
             f"INTERIM: {state.done} of {state.total} shards. Blocks hold few classes each, so these figures will change."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,6 +87,12 @@ def read_summary(place: Place) -> Summary:
     if keys.bytes_hash(content) != hashes.get(SUMMARY):
         raise StoreError(f"The summary of run {place.run[:12]} was changed after it was written.")
     return serial.rebuild(Summary, json.loads(content))
+
+
+def read_table(place: Place, columns: Sequence[str]) -> pa.Table:
+    """Return columns of the rows of a finished run, all conditions behind one another; raises StoreError."""
+    with durable.disk_errors("reading a result"):
+        return pq.read_table(place.result / TABLE, columns=list(columns))
 
 
 def interim(place: Place, manifest: Manifest) -> Summary:

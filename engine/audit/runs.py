@@ -60,6 +60,8 @@ class State:
     """Images per second since the run was taken up, all conditions counted."""
     seconds_left: float | None = None
     message: str = ""
+    is_stopping: bool = False
+    """It was asked to stop, and what was begun is being left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +152,11 @@ def state_of(place: Place, total: int) -> State:
         noted = State(**json.loads(place.state.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         noted = State(place.run, "running", 0, total)
-    if noted.state == "running" and _is_abandoned(place):
+    if noted.state != "running":
+        return noted
+    if _is_abandoned(place):
         return replace(noted, state="interrupted", message="The process that drove the run ended.")
-    return noted
+    return replace(noted, is_stopping=place.cancel.exists())
 
 
 def _is_abandoned(place: Place) -> bool:
@@ -188,9 +192,12 @@ class _Driver:
     def drive(self) -> State:
         self.place.cancel.unlink(missing_ok=True)
         self.catalogue.begin(self.run.id, self.run.manifest.plan.name)
-        self._reconcile()
-        self.catalogue.log(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
         try:
+            # Said before the files are looked through, which takes seconds: who asked for this sees at once that it goes on.
+            self.done = self.run.state().done
+            self._write(self._made("running", "Looking through what is done."))
+            self._reconcile()
+            self.catalogue.log(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
             self._write(self._made("running", ""))
             self._hand_in()
             while self.flying:
@@ -248,8 +255,9 @@ class _Driver:
         found = []
         for piece in list(self.flying.values()):
             progress = self.workers.progress(piece.key)
-            if progress.state == "working":
+            if progress.state == "working" and not (progress.is_waiting and self.place.cancel.exists()):
                 continue
+            # A stopped run does not wait for the work of others in front of it: what no worker began is left where it is.
             del self.flying[piece.key]
             try:
                 found.append(_entry(self.place, piece))
@@ -278,8 +286,8 @@ class _Driver:
             return self._left("finished", "")
         if self.place.cancel.exists():
             self.catalogue.log(self.run.id, "cancelled", f"{self.done} of {len(self.pieces)} shards are done")
-            return self._left("cancelled", "The run was cancelled; the same command goes on.")
-        return self._interrupted(self.failures[0] if self.failures else "Work was lost; the same command goes on.")
+            return self._left("cancelled", "The run was cancelled; what is done is kept.")
+        return self._interrupted(self.failures[0] if self.failures else "Work was lost; what is done is kept.")
 
     def _interrupted(self, message: str) -> State:
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from engine.attacks import catalogue
 from engine.attacks.catalogue import Budgeted
+from engine.audit import examples, places, results, summary
 from engine.audit import manifest as manifests
-from engine.audit import places, results
-from engine.audit.manifest import CANDIDATE, Manifest
+from engine.audit.examples import Example
+from engine.audit.manifest import CANDIDATE, Manifest, Role
 from engine.audit.places import Place
 from engine.audit.runs import Run, State, state_of
 from engine.audit.summary import Summary
@@ -44,6 +46,8 @@ class RunView:
     manifest: Manifest
     summary: Summary
     """Interim until the run is finished."""
+    examples: Mapping[tuple[Role, str], Example] = field(default_factory=dict)
+    """By role and condition: an image that stands for how it ended; none where no image was fooled or resisted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,13 @@ def card(opened: Run) -> RunCard:
 
 def view(opened: Run, now: RunCard) -> RunView:
     """Return a run with what its finished shards add up to; raises StoreError."""
-    is_finished = now.state.state == "finished"
-    found = results.read_summary(opened.place) if is_finished else results.interim(opened.place, opened.manifest)
-    return RunView(now, opened.manifest, found)
+    place, manifest = opened.place, opened.manifest
+    if now.state.state == "finished":
+        return RunView(now, manifest, results.read_summary(place), examples.of_run(place, manifest))
+    found = results.gathered(place, manifest)
+    return RunView(
+        now, manifest, summary.summarise(manifest, found, is_interim=True), examples.of_rows(found, manifest)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ PRIORITIES: Final[dict[Priority, int]] = {
     "gallery": 0,
     "shard": -10,
 }
+AUDITING: Final = "Waiting for the worker: an audit is running, and this comes next, after the part it is at."
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +44,8 @@ class Progress:
     done: int = 0
     total: int = 0
     message: str = ""
+    is_waiting: bool = False
+    """Handed in, and not begun by any worker yet."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -114,9 +117,7 @@ class Jobs:
         except NoNote:
             note = Note("failed")
         if note.state == "failed":
-            return Progress(
-                "working", message="Waiting for the worker." if ticket.sent.is_set() else "Starting the worker."
-            )
+            return Progress("working", message=self._awaited(ticket), is_waiting=True)
         return Progress("working", note.done, note.total, note.message or f"{ticket.doing.capitalize()}.")
 
     def wait(self, key: str, seconds: float) -> None:
@@ -254,6 +255,14 @@ class Jobs:
             return None
         # A clock that was set back makes an age negative; then the failure no longer stands.
         return note.message if note.state == "failed" and 0 <= time.time() - note.at < RETRY_AFTER else None
+
+    def _awaited(self, ticket: Ticket) -> str:
+        """Why a piece of work has not been begun; a part of an audit that has been begun is brought to its end first."""
+        if not ticket.sent.is_set():
+            return "Starting the worker."
+        with self._lock:
+            is_auditing = any(other.priority == "shard" for other in self._tickets.values() if other is not ticket)
+        return AUDITING if is_auditing else "Waiting for the worker."
 
     def _drop(self, ticket: Ticket) -> None:
         with self._lock:
