@@ -105,7 +105,8 @@
   /* ---- certificate ---- */
   function checkRow(check) {
     const name = make('span', { title: check.help }, check.name, make('span', { class: 'sr-only' }, `. ${check.help}`));
-    const value = (text) => make('span', { class: text === 'not run' ? 'open' : 'value' }, text);
+    const look = (text) => (text === 'not run' ? 'open' : text.startsWith('✘') ? 'value against' : 'value');
+    const value = (text) => make('span', { class: look(text) }, text);
     return row(name, [make('span', { class: 'muted' }, check.good), value(check.clean), value(check.adversarial)]);
   }
 
@@ -124,9 +125,10 @@
 
   function card(facts) {
     if (!facts) { ['checks', 'restoration', 'check-failures'].forEach((id) => fill(id)); return; }
-    const { checks, restored, restores_at: best, restoration_note: note, failures, warnings } = facts.card;
+    const { checks, restored, restores_at: best, restoration_note: note, failures, warnings, counted } = facts.card;
     fill('checks', table('Certificate of both datapaths', ['Check', 'Good is', 'Clean', 'Adversarial'],
-      checks.map(checkRow)), ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
+      checks.map(checkRow)), make('p', { class: 'note' }, counted),
+    ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
     const rows = restored.map((one) => restoredRow(one, best));
     const shown = rows.length
       ? table('Share of images restored', ['Maps', 'By attack flow', 'At random'], rows) : '';

@@ -52,7 +52,7 @@ from engine.records import (
 from engine.records.credibility import CHECKS, LIMITS, Credibility
 from engine.records.feature import DOUBTS, Doubt, Responses, Synthesis
 from engine.records.intake import INTAKE_CHECKS, IntakeReport, Suspicion
-from engine.records.proof import CONTROLS, Control, Direction, Edge, Effect, MapResponse, MapSet, Proof
+from engine.records.proof import COMPARED, CONTROLS, Control, Direction, Edge, Effect, MapResponse, MapSet, Proof
 from engine.records.restoration import (
     CHOICES,
     CURVES,
@@ -77,6 +77,7 @@ __version__ = VERSION
 __all__ = [
     "CHECKS",
     "CHOICES",
+    "COMPARED",
     "CONTROLS",
     "CURVES",
     "DOUBTS",

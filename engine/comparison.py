@@ -68,19 +68,29 @@ def compare(examination: Examination, share: float, classes: ClassDatapaths | No
             p_value=p_values[k] if p_values is not None else None,
             target_only=_members(np.setdiff1d(target[k], np.union1d(clean[k], adversarial[k]))),
             noise_also=_members(np.intersect1d(np.setdiff1d(adversarial[k], clean[k]), noise[k])),
+            is_claimable=site.is_claimable,
         )
         for k, site in enumerate(examination.sites)
     )
-    return Comparison(share, sites, parts_at(sites), len(examination.outcomes), _parts_span(sites, distances))
+    where = parts_at(sites), len(examination.outcomes), _parts_span(sites, distances), apart_from(sites)
+    return Comparison(share, sites, *where)
 
 
 def parts_at(sites: tuple[SiteComparison, ...]) -> str | None:
     """Return the first site whose distance exceeds its floor for `RUNNING` sites in a row, or None.
 
-    Of several images: in Holm-corrected one-sided tests over all sites. Of a single pair: beyond every noise draw.
+    Of several images: in Holm-corrected one-sided tests over all sites. Of a single pair: beyond every noise draw. Sites of
+    which nothing may be claimed never count.
     """
     place = int(_first_running(np.array([[_is_above(site) for site in sites]]))[0])
     return sites[place].site if place < len(sites) else None
+
+
+def apart_from(sites: tuple[SiteComparison, ...]) -> str | None:
+    """Return the first claimable site from which on every one exceeds its floor, or None."""
+    claimable = [site for site in sites if site.is_claimable]
+    place = int(merges_at(np.array([[_is_above(site) for site in claimable]]))[0])
+    return claimable[place].site if place < len(claimable) else None
 
 
 def merges_at(nearer: np.ndarray) -> np.ndarray:
@@ -206,6 +216,7 @@ def _parts_span(sites: tuple[SiteComparison, ...], distances: Distances) -> Site
     # Of the sample itself the span tells what `parts_at` tells, whatever ties and the order of Holm's steps decided.
     above, mean = np.array([_is_above(site) for site in sites]), excess.mean(axis=0)
     needed = np.where(above, np.minimum(needed, mean - 1e-12), np.maximum(needed, mean + 1e-12))
+    needed[[not site.is_claimable for site in sites]] = np.inf
     return span(_first_running(_weights(len(excess), DRAWS) @ excess > needed), [site.site for site in sites])
 
 
@@ -219,6 +230,8 @@ def _needed(means: np.ndarray) -> np.ndarray:
 
 
 def _is_above(site: SiteComparison) -> bool:
+    if not site.is_claimable:
+        return False
     if site.p_value is None:
         return site.distance > site.floor_high
     return site.p_value < LEVEL and site.distance > site.floor_low

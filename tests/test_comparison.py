@@ -43,6 +43,28 @@ def test_datapaths_part_where_it_was_planted(images):
     assert found.images == images
 
 
+@pytest.mark.parametrize("images", [1, 12])
+def test_the_stem_of_which_nothing_may_be_claimed_is_not_where_they_part(images):
+    made = examination(images, parting=0)
+    found = comparison.compare(made, 0.2)
+    assert not made.sites[0].is_claimable
+    assert found.sites[0].distance > found.sites[0].floor_high
+    assert found.parts_at == found.apart_from == found.sites[1].site
+    assert found.parts_span is None or found.parts_span.first == found.sites[1].site
+
+
+@pytest.mark.parametrize("images", [1, 12])
+def test_datapaths_that_meet_again_part_but_not_for_good(images):
+    made = examination(images, parting=5)
+    assert comparison.compare(made, 0.2).apart_from == made.sites[5].name
+    together = [
+        own if k > 8 else other
+        for k, (own, other) in enumerate(zip(made.clean.scores, made.adversarial.scores, strict=True))
+    ]
+    found = comparison.compare(replace(made, adversarial=replace(made.adversarial, scores=tuple(together))), 0.2)
+    assert (found.parts_at, found.apart_from) == (made.sites[5].name, None)
+
+
 @pytest.mark.parametrize("images", [1, 12, 30])
 def test_datapaths_that_only_noise_moves_do_not_part(images):
     assert comparison.compare(examination(images, parting=99), 0.2).parts_at is None

@@ -89,9 +89,16 @@ def test_the_profile_says_which_layers_it_leaves_out_and_why():
         SiteEffect(name, 4, effect(share, 0, 0.1), effect(0.05, 0, 0.1)) for name, share in (("a", 0.2), ("b", 0.4))
     )
     study = model.profile(SiteProfile(GROUP, sites, ("stem", "layer1"), 20))
-    assert study.verdict.startswith("Most is won back at b: 4 of its maps recover 40 %")
+    assert study.verdict.startswith("Most beyond random maps is won back at b: 4 of its maps recover 40 %")
     assert any("stem, layer1" in text for text in study.told)
     assert [row[0] for row in study.tables[0].rows] == ["a", "b"]
+
+
+def test_a_layer_leads_by_what_it_wins_back_beyond_random_maps_of_it():
+    wide = SiteEffect("wide", 4, effect(0.36, 0, 0.1), effect(0.06, 0, 0.1))
+    narrow = SiteEffect("narrow", 4, effect(0.4, 0, 0.1), effect(0.22, 0, 0.1))
+    assert "won back at wide" in model.profile(SiteProfile(GROUP, (narrow, wide), (), 20)).verdict
+    assert model.profile(SiteProfile(GROUP, (narrow,), (), 20)).verdict.startswith("No layer alone")
 
 
 def test_smallest_sets_count_what_recurs_and_what_was_not_restored():

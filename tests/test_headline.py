@@ -15,8 +15,8 @@ def examined(*samples: str):
     return fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
 
 
-def texts(examination, certificates=None, *, parts_at="layer2.0"):
-    comparison = replace(compare(examination, 0.1), parts_at=parts_at)
+def texts(examination, certificates=None, *, parts_at="layer2.0", apart_from="layer2.0"):
+    comparison = replace(compare(examination, 0.1), parts_at=parts_at, apart_from=apart_from)
     return headline.build(examination, comparison, certificates or Certificates())
 
 
@@ -27,7 +27,7 @@ def test_everything_known_reads_as_one_story():
     )
     clauses = texts(examined("00004"), known)
     assert " ".join(clause.text for clause in clauses) == (
-        "Clean '4' → '7' at 90 %. The datapaths part at layer2.0. "
+        "Clean '4' → '7' at 90 %. The datapaths part at layer2.0 and stay apart. "
         "From layer3.1 on the adversarial one is nearer to class '7'. "
         "16 of 336 clean maps put back restore '4' (random maps: 0 %)."
     )
@@ -52,7 +52,26 @@ def test_stem_and_cut_maps_are_left_out_of_the_total():
 
 
 def test_datapaths_that_do_not_part_are_said_not_to():
-    assert "At no two sites running" in texts(examined("00004"), parts_at=None)[1].text
+    assert "nowhere differ by more than under noise" in texts(examined("00004"), parts_at=None)[1].text
+
+
+def test_datapaths_that_meet_again_are_not_said_to_have_parted_for_good():
+    later = texts(examined("00004"), apart_from="layer3.0")[1].text
+    assert later == "The datapaths first part at layer2.0; from layer3.0 on they stay apart."
+    never = texts(examined("00004"), apart_from=None)[1].text
+    assert never == "The datapaths part at layer2.0, but not for good: later layers lie within noise again."
+
+
+def test_of_a_group_the_images_restored_are_counted_and_their_maps_are_their_own():
+    images = examined(*(f"{k:05d}" for k in range(0, 160, 10)))
+    known = Certificates(restoration=Restoration((4, 8), (0.5, 15 / 16), (0.0, 0.1), 8, 5))
+    assert texts(images, known)[3].text == (
+        "8 of 336 clean maps put back, each image's own, restore '0' in 15 of 16 images (random maps: 10 %)."
+    )
+    known = Certificates(restoration=Restoration((4, 8), (0.25, 0.5), (0.0, 0.1), None, 5))
+    assert texts(images, known)[3].text == (
+        "Up to 8 of 336 clean maps put back, each image's own, restore at most '0' in 8 of 16 images (random maps: 10 %)."
+    )
 
 
 def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
@@ -63,7 +82,7 @@ def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
 
 def test_where_the_class_was_kept_nothing_is_said_to_be_restored():
     known = Certificates(restoration=Restoration((4,), (1.0,), (1.0,), 4))
-    assert texts(examined("00002"), known)[3].text == "Nothing was lost, so there is nothing to restore."
+    assert texts(examined("00002"), known)[3].text == "The class was not lost, so there is nothing to restore."
 
 
 def test_a_datapath_that_never_stays_nearer_is_said_not_to():
@@ -72,9 +91,13 @@ def test_a_datapath_that_never_stays_nearer_is_said_not_to():
 
 
 def test_restoration_that_fails_says_how_far_it_came():
-    known = Certificates(restoration=Restoration((4, 16), (0.25, 0.5), (0.0, 0.1), None))
+    known = Certificates(restoration=Restoration((4, 16), (0.0, 0.0), (0.0, 0.0), None))
     assert texts(examined("00004"), known)[3].text == (
-        "Up to 16 of 336 clean maps put back restore '4' in at most 50 % of the images (random maps: 10 %)."
+        "Up to 16 of 336 clean maps put back do not restore '4' (random maps: 0 %)."
+    )
+    known = Certificates(restoration=Restoration((4, 16), (1.0, 0.0), (0.1, 0.0), None))
+    assert texts(examined("00004"), known)[3].text == (
+        "Up to 16 of 336 clean maps put back restore '4' at some numbers only (random maps: 10 %)."
     )
 
 
@@ -94,15 +117,16 @@ def test_a_group_that_does_not_part_says_how_many_images_that_rests_on():
     samples = tuple(f"{k:05d}" for k in range(3))
     made = fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
     said = headline.build(made, compare(made, 0.2), Certificates())[1].text
-    assert said == "With 3 images no two sites running lie further apart than under noise of the same size."
+    assert said == "With 3 images no two layers in a row lie further apart than under noise of the same size."
 
 
 def test_a_groups_sites_carry_their_interval_and_a_pairs_do_not():
     made = examined("00000", "00004")
-    compared = replace(compare(made, 0.2), parts_at="layer2.0", parts_span=SiteSpan("layer1.1", "layer2.1", 1.0))
+    apart = {"parts_at": "layer2.0", "apart_from": "layer2.0"}
+    compared = replace(compare(made, 0.2), **apart, parts_span=SiteSpan("layer1.1", "layer2.1", 1.0))
     known = Certificates(kinship=Kinship((0.5,), (0.6,), 8, "layer3.1", merges_span=SiteSpan("layer3.0", None, 0.9)))
     clauses = headline.build(made, compared, known)
-    assert clauses[1].text == "The datapaths part at layer2.0 [layer1.1, layer2.1]."
+    assert clauses[1].text == "The datapaths part at layer2.0 [layer1.1, layer2.1] and stay apart."
     assert clauses[2].text.startswith("From layer3.1 [layer3.0, nowhere] on")
     pair = headline.build(
         made, replace(compared, parts_span=None), replace(known, kinship=Kinship((), (), 8, "layer3.1"))

@@ -284,3 +284,25 @@ def test_a_class_that_is_not_yet_compared_is_said_so_and_nothing_is_drawn_beside
     shown = network.read({**ASK, "versus": "class"}, Early())
     assert shown.rival is None
     assert "not yet compared" in network.facts(shown)["beside"]
+
+
+def test_checks_on_the_wrong_side_are_marked_and_told_beside_the_headline(examination):
+    good = Certificate(wrong_class=0.25, swap=0.75, noisy_copy=0.0, random_low=0.0, random_high=0.1)
+    assert certificate.against(examination, Certificates(clean=good, adversarial=good)) == ()
+    bad = replace(good, wrong_class=0.75, swap=0.5)
+    known = Certificates(clean=good, adversarial=bad)
+    (clause,) = certificate.against(examination, known)
+    assert clause.text == (
+        "Checks speak against the datapaths: wrong class 75 % (adversarial; good is near 0), "
+        "swap 50 % (adversarial; good is near 100 %)."
+    )
+    cells = {check.name: (check.clean, check.adversarial) for check in certificate.build(examination, known).checks}
+    assert cells["Wrong class"] == ("25 %", "✘ 75 %")
+    assert cells["Swap"] == ("75 %", "✘ 50 %")
+
+
+def test_the_card_says_how_many_trials_its_shares_are_of(examination):
+    card = certificate.build(examination, Certificates(restoration=Restoration((4,), (1.0,), (0.0,), 4, 20)))
+    references = len(examination.references)
+    assert f"{references} trials (1 image in {references} other runs)" in card.counted
+    assert "20 draws for each image" in card.counted

@@ -95,6 +95,42 @@ def test_a_claim_is_made_of_stored_numbers_only_and_names_its_control(examinatio
     assert examination.request.attack in text
 
 
+def with_flips(found, chosen: float, **controls: float):
+    """The proof with other shares of answers as aimed, of the chosen maps and of controls by name."""
+    changed = tuple(
+        dataclasses.replace(
+            one, effect=dataclasses.replace(one.effect, flipped=controls.get(one.name.replace(" ", "_"), 0.0))
+        )
+        for one in found.controls
+    )
+    return dataclasses.replace(
+        found, effect=dataclasses.replace(found.effect, flipped=chosen, flipped_low=0.0), controls=changed
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "controls", "said"),
+    [
+        (0.0, {}, "do not bring the clean answer back"),
+        (1.0, {"largest_change": 1.0}, "and no control does"),
+        (1.0, {"random": 0.4}, "but so do controls (random in 40 %). This shows nothing special"),
+    ],
+)
+def test_of_one_image_the_verdict_says_what_the_maps_and_the_controls_did(
+    examination, comparison, chosen, controls, said
+):
+    found = dataclasses.replace(proof(examination, comparison), trivial=())
+    assert len(found.labels) == 1
+    assert said in model.build(with_flips(found, chosen, **controls), "x", examination).verdict
+
+
+def test_the_other_way_round_its_control_is_of_the_attacks_answer_too(examination, comparison):
+    found = dataclasses.replace(proof(examination, comparison), direction="inject")
+    control = model.claim(found, examination).partition("random maps:")[2]
+    assert "the attack's answer in" in control and "the label" not in control
+    assert model.build(found, "x", examination).margin_head == "Margin taken"
+
+
 def test_without_the_random_control_there_is_no_claim(examination, comparison):
     found = proof(examination, comparison)
     without = dataclasses.replace(found, controls=tuple(one for one in found.controls if one.name != "random"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dashboard.viewmodels.headline import keeps_class, percent
+from dashboard.viewmodels.headline import Clause, keeps_class, percent, restored
 from engine import Certificate, Certificates, Datapath, Examination, GroupDatapath
 
 NOT_RUN = "not run"
@@ -15,6 +15,10 @@ NAMED = 4
 SIDES = ("clean", "adversarial")
 CARRIES_LABEL = 0.5
 """From this share of other images on, a mask is said to carry the label alone."""
+WRONG_SIDE = 0.5
+"""A share that should be near 0 speaks against a datapath from here on, one that should be near 1 up to here."""
+AGAINST = "✘ "
+"""Before a check that speaks against the datapath."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Card:
     failures: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     """What a control says against a datapath."""
+    counted: str = ""
+    """How many trials the shares are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class _Line:
     good: str
     help: str
     read: Callable[[Certificate], str]
+    speaks_against: Callable[[Certificate], bool] = lambda _: False
 
 
 def _rate(value: float | None) -> str:
@@ -65,6 +72,14 @@ def _rate(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return NOT_RUN if value is None else f"{value:.2f}"
+
+
+def _high(value: float | None) -> bool:
+    return value is not None and value >= WRONG_SIDE
+
+
+def _low(value: float | None) -> bool:
+    return value is not None and value <= WRONG_SIDE
 
 
 def _band(certificate: Certificate) -> str:
@@ -79,18 +94,21 @@ _CONTROLS = (
         "near 0",
         "Share of references carried by equally many maps drawn at random (95 % of the draws).",
         _band,
+        lambda one: _high(one.random_high),
     ),
     _Line(
         "Wrong class",
         "near 0",
         "Share carried to a third class when the score is aimed at that class.",
         lambda one: NOT_APPLICABLE if "wrong_class" in one.not_applicable else _rate(one.wrong_class),
+        lambda one: _high(one.wrong_class),
     ),
     _Line(
         "Noisy copy",
         "near 0",
         "Share carried when a noisy copy of the reference stands in for the image.",
-        lambda one: _rate(one.noisy_copy),
+        lambda one: NOT_APPLICABLE if "noisy_copy" in one.not_applicable else _rate(one.noisy_copy),
+        lambda one: _high(one.noisy_copy),
     ),
     _Line(
         "One site at a time",
@@ -115,6 +133,7 @@ _CONTROLS = (
         "low",
         "Jaccard with the datapath of the same network with random weights: high would mean the weights do not matter.",
         lambda one: _number(one.random_weights_jaccard),
+        lambda one: _high(one.random_weights_jaccard),
     ),
 )
 
@@ -123,15 +142,14 @@ def build(examination: Examination, certificates: Certificates) -> Card:
     """Return the card; a part that has not arrived reads "not run", a part that failed is listed."""
     sides = ((examination.clean, certificates.clean), (examination.adversarial, certificates.adversarial))
     carries = tuple(_carries(one.carries_at, path.carries_at, path.sizes) for path, one in sides)
-    swap = _swap(examination.clean.baseline)
-    lines = (*_CONTROLS[:2], swap, *_CONTROLS[2:])
+    lines = _lines(examination)
     first = Check(
         "Carries the label",
         "few maps",
         "Smallest number of maps whose transplant carries the label into every reference (a group: into 9 of 10).",
         *carries,
     )
-    checks = (Check(line.name, line.good, line.help, line.read(sides[0][1]), line.read(sides[1][1])) for line in lines)
+    checks = (Check(line.name, line.good, line.help, *(_cell(line, one) for _, one in sides)) for line in lines)
     return Card(
         (first, *checks, *_group_checks(examination, certificates)),
         () if keeps_class(examination) else _restored(certificates),
@@ -139,7 +157,39 @@ def build(examination: Examination, certificates: Certificates) -> Card:
         _restoration_note(examination, certificates),
         (*(f"Not finished: {text}" for text in certificates.failed), *certificates.unavailable),
         tuple(_warning(name, one) for name, (path, one) in zip(SIDES, sides, strict=True) if _is_label(path, one)),
+        _counted(examination, certificates),
     )
+
+
+def against(examination: Examination, certificates: Certificates) -> tuple[Clause, ...]:
+    """Return the clause that belongs to the headline where checks speak against a datapath; none where none does."""
+    sides = zip(SIDES, (certificates.clean, certificates.adversarial), strict=True)
+    found = [
+        f"{line.name.lower()} {line.read(one)} ({name}; good is {line.good})"
+        for name, one in sides
+        for line in _lines(examination)
+        if line.speaks_against(one)
+    ]
+    return (Clause(f"Checks speak against the datapaths: {', '.join(found)}.", is_known=False),) if found else ()
+
+
+def _lines(examination: Examination) -> tuple[_Line, ...]:
+    return (*_CONTROLS[:2], _swap(examination.clean.baseline), *_CONTROLS[2:])
+
+
+def _cell(line: _Line, certificate: Certificate) -> str:
+    return f"{AGAINST if line.speaks_against(certificate) else ''}{line.read(certificate)}"
+
+
+def _counted(examination: Examination, certificates: Certificates) -> str:
+    """How many trials the shares are of."""
+    images, references = len(examination.outcomes), len(examination.references)
+    trials = f"{images} image{'s' * (images > 1)}"
+    if examination.clean.baseline == "references":
+        trials = f"{images * references} trials ({trials} in {references} other runs)"
+    again = certificates.restoration
+    draws = f" Random maps put back: {again.draws} draws for each image." if again and again.draws else ""
+    return f"Shares of this table are of {trials}; {AGAINST.strip()} marks what speaks against a datapath.{draws}"
 
 
 def _group_checks(examination: Examination, certificates: Certificates) -> tuple[Check, ...]:
@@ -212,9 +262,9 @@ def _swap(baseline: str) -> _Line:
         text = (
             "Share of other images that this mask gives this image's class. High: it carries the label, not the image."
         )
-        return _Line("Swap", "near 0", text, lambda one: _rate(one.swap))
+        return _Line("Swap", "near 0", text, lambda one: _rate(one.swap), lambda one: _high(one.swap))
     text = "The same maps filled from another image give that image's class."
-    return _Line("Swap", "near 100 %", text, lambda one: _rate(one.swap))
+    return _Line("Swap", "near 100 %", text, lambda one: _rate(one.swap), lambda one: _low(one.swap))
 
 
 def _restored(certificates: Certificates) -> tuple[Restored, ...]:
@@ -228,10 +278,11 @@ def _restored(certificates: Certificates) -> tuple[Restored, ...]:
 def _restoration_note(examination: Examination, certificates: Certificates) -> str:
     known, images = certificates.restoration, len(examination.outcomes)
     if keeps_class(examination):
-        return "Nothing was lost: the class stayed what it was, so there is nothing to restore."
+        return "The class stayed what it was, so there is nothing to restore."
     if known is None:
         return "Not run yet: whether clean maps put back into the adversarial run restore the class."
-    many = "the image" if images == 1 else f"all {images} images"
     if known.restores_at is None:
-        return f"No number that was tried restores {many}."
-    return f"{known.restores_at} maps by attack flow restore {many}."
+        return f"No number that was tried restores {'the image' if images == 1 else 'nine in ten of the images'}."
+    own = "" if images == 1 else ", each image's own,"
+    what = restored(examination, known, known.sizes.index(known.restores_at))
+    return f"{known.restores_at} maps by attack flow{own} restore {what}."

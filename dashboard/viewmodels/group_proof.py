@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dashboard.viewmodels import choice, proof
-from dashboard.viewmodels.headline import percent
+from dashboard.viewmodels.headline import bounds, percent
 from engine import (
     CHOICES,
     CURVES,
@@ -107,15 +107,6 @@ def profile(found: SiteProfile) -> Study:
         _sites_line("most attack flow", "chosen", sites, [one.effect for one in found.sites]),
         _sites_line("random maps of the layer", "random", sites, [one.random for one in found.sites]),
     )
-    best = max(found.sites, key=lambda one: one.effect.recovery, default=None)
-    verdict = (
-        ""
-        if best is None
-        else (
-            f"Most is won back at {best.site}: {best.maps} of its maps recover {proof.recovery(best.effect)} of the margin, "
-            f"{best.maps} random ones {proof.recovery(best.random)}."
-        )
-    )
     told = (
         f"Per layer alone, its maps with the most attack flow, beside equally many random ones ({found.draws} draws).",
         f"Left out, because whatever is put there restores: {', '.join(found.excluded) or 'none'}.",
@@ -124,7 +115,7 @@ def profile(found: SiteProfile) -> Study:
     rows = tuple(_site_row(one) for one in found.sites)
     heads = ("Layer", "Maps", "Margin recovered", "Labels restored", "Random: margin", "Random: labels")
     plot = Plot("", "margin recovered in %", False, lines)
-    return Study(STUDIES["profile"], verdict, told, plot, (Table("By layer", heads, rows),))
+    return Study(STUDIES["profile"], _profile_verdict(found), told, plot, (Table("By layer", heads, rows),))
 
 
 def smallest(found: SmallestSets) -> Study:
@@ -210,6 +201,22 @@ def _curve_verdict(found: RestorationCurve) -> str:
     )
 
 
+def _profile_verdict(found: SiteProfile) -> str:
+    """The layer whose maps lead their random ones by most, since large layers hold more than small ones whatever is chosen."""
+    best = max(found.sites, key=lambda one: one.effect.recovery - one.random.recovery, default=None)
+    if best is None:
+        return ""
+    low, high = best.effect.recovery_low, best.random.recovery_high
+    text = (
+        f"{best.maps} of its maps recover {proof.recovery(best.effect)} of the margin, {best.maps} random ones of that layer "
+        f"{proof.recovery(best.random)}"
+    )
+    if low is None or high is None or low <= high:
+        none = "No layer alone wins back more than random maps of it, beyond both intervals."
+        return f"{none} The largest lead: {best.site}, {text}."
+    return f"Most beyond random maps is won back at {best.site}: {text}."
+
+
 def _site_row(one: SiteEffect) -> tuple[str, ...]:
     effects = (proof.recovery(one.effect), proof.share(one.effect), proof.recovery(one.random), proof.share(one.random))
     return (one.site, str(one.maps), *effects)
@@ -251,7 +258,7 @@ def _accuracy(name: str, found: Accuracy) -> tuple[str, ...]:
 
 
 def _estimate(found: Estimate) -> str:
-    return f"{percent(found.value)} [{100 * found.low:.0f}, {100 * found.high:.0f}], n = {found.n}"
+    return f"{percent(found.value)} {bounds(found.low, found.high)}, n = {found.n}"
 
 
 def _points(found: Estimate) -> str:

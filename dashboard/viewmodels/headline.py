@@ -76,12 +76,15 @@ def _group(examination: Examination) -> str:
 
 def _parting(comparison: Comparison) -> str:
     if comparison.parts_at is None and comparison.images > 1:
-        return (
-            f"With {comparison.images} images no two sites running lie further apart than under noise of the same size."
-        )
+        return f"With {comparison.images} images no two layers in a row lie further apart than under noise of the same size."
     if comparison.parts_at is None:
-        return "At no two sites running do the datapaths differ by more than under noise of the same size."
-    return f"The datapaths part at {comparison.parts_at}{spanned(comparison.parts_span)}."
+        return "The datapaths nowhere differ by more than under noise of the same size, two layers in a row."
+    where = f"{comparison.parts_at}{spanned(comparison.parts_span)}"
+    if comparison.apart_from == comparison.parts_at:
+        return f"The datapaths part at {where} and stay apart."
+    if comparison.apart_from is None:
+        return f"The datapaths part at {where}, but not for good: later layers lie within noise again."
+    return f"The datapaths first part at {where}; from {comparison.apart_from} on they stay apart."
 
 
 def _merging(examination: Examination, certificates: Certificates) -> Clause:
@@ -102,7 +105,7 @@ def _merging(examination: Examination, certificates: Certificates) -> Clause:
 def _restoring(examination: Examination, restoration: Restoration | None) -> Clause:
     name = examination.classes[examination.clean.target]
     if keeps_class(examination):
-        return Clause("Nothing was lost, so there is nothing to restore.")
+        return Clause("The class was not lost, so there is nothing to restore.")
     if restoration is None:
         return Clause(f"Whether clean maps put back restore '{name}': not yet checked.", is_known=False)
     if not restoration.sizes:
@@ -111,14 +114,27 @@ def _restoring(examination: Examination, restoration: Restoration | None) -> Cla
     if restoration.restores_at is not None:
         k = restoration.sizes.index(restoration.restores_at)
         return Clause(
-            f"{restoration.restores_at} of {total:,} clean maps put back restore '{name}' "
-            f"(random maps: {percent(restoration.random[k])})."
+            f"{restoration.restores_at} of {total:,} clean maps put back{_own(examination)} restore "
+            f"{restored(examination, restoration, k)} (random maps: {percent(restoration.random[k])})."
         )
     best = max(range(len(restoration.sizes)), key=lambda k: restoration.restored[k])
-    return Clause(
-        f"Up to {restoration.sizes[-1]} of {total:,} clean maps put back restore '{name}' in at most "
-        f"{percent(restoration.restored[best])} of the images (random maps: {percent(restoration.random[best])})."
-    )
+    many = f"Up to {restoration.sizes[-1]} of {total:,} clean maps put back{_own(examination)}"
+    random = f"(random maps: {percent(restoration.random[best])})"
+    if len(examination.outcomes) > 1:
+        return Clause(f"{many} restore at most {restored(examination, restoration, best)} {random}.")
+    does = f"restore '{name}' at some numbers only" if restoration.restored[best] else f"do not restore '{name}'"
+    return Clause(f"{many} {does} {random}.")
+
+
+def _own(examination: Examination) -> str:
+    """Of a group every image gets back its own maps, the strongest of its own attack flow: no common set."""
+    return ", each image's own," if len(examination.outcomes) > 1 else ""
+
+
+def restored(examination: Examination, restoration: Restoration, k: int) -> str:
+    """Return what the k-th number of maps restores: the class of the one image, or of how many images of a group."""
+    name, images = examination.classes[examination.clean.target], len(examination.outcomes)
+    return f"'{name}'" if images == 1 else f"'{name}' in {round(restoration.restored[k] * images)} of {images} images"
 
 
 def spanned(span: SiteSpan | None) -> str:
@@ -134,6 +150,11 @@ def keeps_class(examination: Examination) -> bool:
 def claimable_maps(examination: Examination) -> int:
     """Return the number of maps that restoration may choose from."""
     return sum(site.channels for site in examination.sites if site.is_claimable)
+
+
+def bounds(low: float, high: float) -> str:
+    """Return an interval of shares as `[low, high]` in percent, whose ends never round to 0 or 100 what is neither."""
+    return f"[{percent(low).removesuffix(' %')}, {percent(high).removesuffix(' %')}]"
 
 
 def percent(share: float) -> str:

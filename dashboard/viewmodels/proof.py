@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from dashboard.viewmodels import inputs
-from dashboard.viewmodels.headline import percent
-from engine import CONTROLS, Control, Effect, Examination, Prediction, Proof
+from dashboard.viewmodels.headline import bounds, percent
+from engine import COMPARED, CONTROLS, Control, Effect, Examination, Prediction, Proof
 
 SIZES = (4, 8, 16, 32, 64, 128)
 
@@ -57,6 +57,11 @@ class Panel:
     """Which run the maps were put into."""
     members: tuple[Member, ...]
 
+    @property
+    def margin_head(self) -> str:
+        """Heading of the shares of the margin: what is recovered, or taken where the maps of the attack are put in."""
+        return "Margin recovered" if self.receiving == "adversarial" else "Margin taken"
+
 
 def build(found: Proof, title: str, examination: Examination) -> Panel:
     """Return the panel of a finished proof."""
@@ -64,12 +69,13 @@ def build(found: Proof, title: str, examination: Examination) -> Panel:
     lines = (_line("Chosen maps", f"How often {aim}.", found.effect, ""), *(_control(one) for one in found.controls))
     members = tuple(_member(found, examination, row) for row in range(len(found.labels)))
     receiving = "adversarial" if found.direction == "restore" else "clean"
-    return Panel(title, _verdict(found), claim(found, examination), lines, found.missing, receiving, members)
+    of = title if len(members) == 1 else f"{title}, one set for all {len(members)} images"
+    return Panel(of, _verdict(found), claim(found, examination), lines, found.missing, receiving, members)
 
 
 def share(effect: Effect) -> str:
     """Return how many trials gave the class aimed at, with its interval."""
-    return f"{percent(effect.flipped)} [{100 * effect.flipped_low:.0f}, {100 * effect.flipped_high:.0f}]"
+    return f"{percent(effect.flipped)} {bounds(effect.flipped_low, effect.flipped_high)}"
 
 
 def recovery(effect: Effect) -> str:
@@ -109,7 +115,9 @@ def claim(found: Proof, examination: Examination) -> str:
         f"{percent(effect.recovery)}{interval} of the margin and gives the attack's answer in {restored} of {images} images"
     )
     what = f"{_change(found)}{what}"
-    control = f"{percent(random.effect.recovery)} of the margin, the label in {percent(random.effect.flipped)}"
+    answer = "the label" if found.direction == "restore" else "the attack's answer"
+    tried = f"n = {random.effect.n}"
+    control = f"{recovery(random.effect)} of the margin, {answer} in {share(random.effect)}, {tried}"
     return f"{_who(examination)}, {what}; equally many random maps: {control}."
 
 
@@ -153,8 +161,19 @@ def _verdict(found: Proof) -> str:
     if found.is_proven:
         return "Proven: every control does less, beyond both 95 % intervals. (The largest change is another choice, no control.)"
     if len(found.labels) == 1:
-        return "One image: the effect is real for it, but no interval tells it from the controls. Choose a group to prove more."
+        return _verdict_of_one(found)
     return "Not proven: at least one control's interval reaches that of the chosen maps, or a control is missing."
+
+
+def _verdict_of_one(found: Proof) -> str:
+    what = "the clean answer back" if found.direction == "restore" else "the attack's answer out"
+    if not found.effect.flipped:
+        return f"One image: the chosen maps do not bring {what}."
+    also = [one for one in found.controls if one.effect.flipped and one.name != COMPARED]
+    if not also:
+        return f"One image: the chosen maps bring {what} and no control does. Choose a group to prove it beyond this image."
+    names = ", ".join(f"{one.name} in {percent(one.effect.flipped)}" for one in also)
+    return f"One image: the chosen maps bring {what}, but so do controls ({names}). This shows nothing special about the maps."
 
 
 def _member(found: Proof, examination: Examination, row: int) -> Member:

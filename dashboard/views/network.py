@@ -142,10 +142,14 @@ def facts(shown: Shown) -> dict[str, Any]:
     """Return all that stands around the river, as plain values."""
     examination, comparison, certificates = shown.examination, shown.comparison, shown.certificates
     images = examination.images
+    clauses = (
+        *headline.build(examination, comparison, certificates),
+        *certificate_view.against(examination, certificates),
+    )
     factor = sprites.amplification(images["clean"][0], images["adversarial"][0])
     return {
         "key": examination.key,
-        "headline": [asdict(clause) for clause in headline.build(examination, comparison, certificates)],
+        "headline": [asdict(clause) for clause in clauses],
         "summary": sites.summary(examination, comparison),
         "beside": _beside(shown),
         "note": river_note(shown.river, certificates),

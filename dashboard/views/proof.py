@@ -17,7 +17,7 @@ from engine import EngineError, compare
 
 HOW = (
     "Choose what to put back: here by attack flow, at the layer all maps of a group, at the neuron one map, or any maps you "
-    "choose. Every proof stands beside six controls, is kept in the store, and has its own link."
+    "choose. Every proof stands beside five controls and another way to choose, is kept in the store, and has its own link."
 )
 Ask = Mapping[str, Any] | None
 
@@ -112,7 +112,7 @@ def _proved(auditor: Any, key: str, view: ViewState) -> dict[str, Any]:
 
 
 def _panel(panel: proof.Panel) -> list[Component]:
-    heads = ("Put in", "Margin recovered", "Answers as aimed", "", "")
+    heads = ("Put in", panel.margin_head, "Answers as aimed", "0 to 100 %", "")
     head = tables.head(heads)
     return [
         html.H3(f"Put in: {panel.title}"),
@@ -127,7 +127,7 @@ def _panel(panel: proof.Panel) -> list[Component]:
 
 
 def _members(panel: proof.Panel) -> Component:
-    heads = ("Clean", "Adversarial", f"{panel.receiving.capitalize()}, with these maps put in", "Margin recovered")
+    heads = ("Clean", "Adversarial", f"{panel.receiving.capitalize()}, with these maps put in", panel.margin_head)
     rows = [_member(one) for one in panel.members]
     table = html.Table([tables.head(("Image", *heads)), html.Tbody(rows)], className="proof-table members-table")
     if len(rows) == 1:

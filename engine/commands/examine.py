@@ -42,7 +42,8 @@ MEANING = {
     "images; floor: the same for noise of the same size",
     "p_value": "one-sided, that the distance exceeds the floor, Holm-adjusted over the sites; null for a single pair",
     "parts_at": "first site whose distance exceeds the floor for two sites running; parts_span: its 95 % bootstrap interval over "
-    "images, `share` the part of the resamples that part at all, `last` null where more than 2.5 % never do",
+    "images, `share` the part of the resamples that part at all, `last` null where more than 2.5 % never do; apart_from: first "
+    "site from which on every one exceeds its floor; sites of which nothing may be claimed (the stem) never count",
     "merges_at": "first site from which on the adversarial datapath is more like the fooled-into class's than the true class's; "
     "merges_span as parts_span, the class datapaths held fixed",
     "kinship": "Jaccard per site of the adversarial datapath (true_class, fooled_into), the clean one (clean_*) and that of "
@@ -123,6 +124,7 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
         "connections_complete_to": max(edge.completeness for edge in found.connections),
         "parts_at": compared.parts_at,
         "parts_span": _plain(compared.parts_span),
+        "apart_from": compared.apart_from,
         "merges_at": known.kinship.merges_at if known.kinship else None,
         "merges_span": _plain(known.kinship.merges_span) if known.kinship else None,
         "meaning": MEANING,

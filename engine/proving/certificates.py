@@ -76,7 +76,10 @@ def controls(evidence: Evidence, side: str) -> Certificate:
         found,
         carries_at=datapath.carries_at,
         one_site_gap=one_site_gap(evidence, case, per_map),
-        not_applicable=() if method.takes_aim else ("wrong_class",),
+        not_applicable=(
+            *(() if method.takes_aim else ("wrong_class",)),
+            *(() if method.baseline == "references" else ("noisy_copy",)),
+        ),
     )
 
 
@@ -97,7 +100,8 @@ def restoration(evidence: Evidence) -> Restoration:
         at_random.append(
             _restored(evidence, donor, repeated, choosing.at_random(bundle, len(repeated), size, generator))
         )
-    return Restoration(sizes, tuple(restored), tuple(at_random), extraction.smallest_lasting(sizes, tuple(restored)))
+    lasting = extraction.smallest_lasting(sizes, tuple(restored))
+    return Restoration(sizes, tuple(restored), tuple(at_random), lasting, draws)
 
 
 def stability(evidence: Evidence) -> Certificates:

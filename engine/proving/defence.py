@@ -95,22 +95,22 @@ class _Trial:
         ):
             before.append(self.bundle.logits(part).argmax(1) == labels)
             after.append(torch.stack([self._labels(part, choice) == labels for choice in self.choices]))
-        hits = torch.cat(after, dim=1).cpu().numpy()
-        return _accuracy(torch.cat(before).cpu().numpy(), hits[0], hits[1:].mean(axis=0))
+        hits = torch.cat(after, dim=1).cpu()
+        return _accuracy(torch.cat(before).cpu().numpy(), hits[0].numpy(), hits[1:])
 
     def _labels(self, pictures: Tensor, chosen: Tensor) -> Tensor:
         with interventions.replacing(self.bundle, tracing.split(chosen[None], self.bundle), self.means.maps):
             return self.bundle.logits(pictures).argmax(1)
 
 
-def _accuracy(before: np.ndarray, after: np.ndarray, random: np.ndarray) -> Accuracy:
-    """From (images,) bool before and after, and the share of random sets that is right on each image."""
+def _accuracy(before: np.ndarray, after: np.ndarray, random: Tensor) -> Accuracy:
+    """From (images,) bool before and after, and (draws, images) bool with as many random maps fixed."""
     return Accuracy(
         before=statistics.proportion(before),
         after=statistics.proportion(after),
         change=_paired(after, before),
-        random=_mean(random),
-        beyond_random=_mean(after - random),
+        random=exchanges.share(random),
+        beyond_random=_mean(after - random.double().mean(dim=0).numpy()),
     )
 
 

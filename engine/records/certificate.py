@@ -46,6 +46,8 @@ class SiteComparison:
     """Maps of the fooled-into class's datapath that neither image's has."""
     noise_also: tuple[int, ...] = ()
     """Those of `adversarial_only` that noise of the same size brings in too."""
+    is_claimable: bool = True
+    """False where a few maps carry any answer, so that nothing may be claimed of the site (`Site.is_claimable`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,12 @@ class Comparison:
     share: float
     sites: tuple[SiteComparison, ...]
     parts_at: str | None
-    """First site whose distance exceeds the floor for two sites running, or None."""
+    """First claimable site whose distance exceeds the floor for two sites running, or None."""
     images: int = 1
     parts_span: SiteSpan | None = None
     """Of `parts_at`, over the images; None for a single pair and where the datapaths hardly ever part."""
+    apart_from: str | None = None
+    """First claimable site from which on every one exceeds its floor: there they have parted for good; or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,9 @@ class Restoration:
     random: tuple[float, ...]
     """The same with equally many random maps, mean over the draws."""
     restores_at: int | None
-    """Smallest of `sizes` that restores every image of the pair or group, or None."""
+    """Smallest of `sizes` from which on at least 9 of 10 images are restored, each with maps of its own; or None."""
+    draws: int = 0
+    """Random sets per image behind `random`; 0 in results of versions that did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ class Accuracy:
     change: Estimate
     """After less before, paired on images (Newcombe)."""
     random: Estimate | None
-    """After fixing as many random maps: mean over draws, bootstrap interval over images; None for fewer than two images."""
+    """After fixing as many random maps, with the wider of two intervals (`Effect.flipped`); n counts draws on images."""
     beyond_random: Estimate | None
     """After less `random`, paired on images (bootstrap)."""
 
