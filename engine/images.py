@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from engine import files
 from engine.errors import BadInput
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
@@ -25,6 +27,8 @@ class Limits:
 
 
 LIMITS = Limits()
+# Pillow itself refuses twice this many: also in pictures that torchvision opens.
+Image.MAX_IMAGE_PIXELS = LIMITS.pixels // 2
 
 
 def to_float(picture: np.ndarray) -> np.ndarray:
@@ -52,19 +56,12 @@ def decode(path: Path, *, limits: Limits = LIMITS) -> np.ndarray:
     Raises BadInput naming the file when it is missing, not a picture, cut off, too large, animated, transparent or of
     more than 8 bits.
     """
-    try:
-        size = path.stat().st_size
-        if size > limits.file_bytes:
-            raise BadInput(f"{path.name} has {size:,} bytes; at most {limits.file_bytes:,} are read.")
-        with Image.open(path, formats=FORMATS) as picture:
-            _check_header(path.name, picture, limits)
-            return _opaque(path.name, picture)
-    except UnidentifiedImageError as error:
-        raise BadInput(f"{path.name} is not a picture in one of the formats {', '.join(FORMATS)}.") from error
-    except Image.DecompressionBombError as error:
-        raise BadInput(f"{path.name} has too many pixels; at most {limits.pixels:,} are read.") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise BadInput(f"{path.name} cannot be read as a picture: {_one_line(error)}.") from error
+    with (
+        files.opened(path, "a picture", limits.file_bytes) as file,
+        _recognised(path.name, file, limits) as picture,
+    ):
+        _check_header(path.name, picture, limits)
+        return _opaque(path.name, picture)
 
 
 def fit(pictures: np.ndarray, channels: int, size: tuple[int, int], resize: int | None = None) -> np.ndarray:
@@ -87,17 +84,36 @@ def is_grey(pictures: np.ndarray) -> bool:
     return all(bool((picture == picture[..., :1]).all()) for picture in pictures)
 
 
-def _check_header(name: str, picture: Image.Image, limits: Limits) -> None:
+def _recognised(name: str, file: BinaryIO, limits: Limits) -> ImageFile.ImageFile:
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{name} is not a picture in one of the formats {', '.join(FORMATS)}.") from error
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"{name} has too many pixels; at most {limits.pixels:,} are read.") from error
+
+
+def _check_header(name: str, picture: ImageFile.ImageFile, limits: Limits) -> None:
     """Check what the header declares before a single pixel is decoded."""
     if picture.width * picture.height > limits.pixels:
         raise BadInput(
             f"{name} declares {picture.width} x {picture.height} pixels; at most {limits.pixels:,} are read."
         )
-    if picture.mode in DEEP_MODES:
+    if _is_deep(picture):
         raise BadInput(f"{name} has more than 8 bits per channel; save it with 8.")
     frames = getattr(picture, "n_frames", 1)
     if frames > 1:
         raise BadInput(f"{name} holds {frames} frames; one picture per file is wanted.")
+
+
+def _is_deep(picture: ImageFile.ImageFile) -> bool:
+    """Whether a file has more than 8 bits per channel: of colours Pillow keeps the upper 8, and only the tile tells."""
+    if picture.mode in DEEP_MODES:
+        return True
+    arguments = [tile.args for tile in picture.tile]
+    if picture.format == "PPM":
+        return any(isinstance(one, tuple) and int(one[1]) > 255 for one in arguments)
+    return picture.format == "PNG" and any(str(one).endswith(";16B") for one in arguments)
 
 
 def _opaque(name: str, picture: Image.Image) -> np.ndarray:
@@ -106,11 +122,6 @@ def _opaque(name: str, picture: Image.Image) -> np.ndarray:
         if (alpha < 255).any():
             raise BadInput(f"{name} has transparent pixels; put it on a background first.")
     return np.asarray(picture.convert("RGB"))
-
-
-def _one_line(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (" ".join(text.split())[:120] or type(error).__name__).rstrip(".")
 
 
 def _with_channels(pictures: np.ndarray, channels: int) -> np.ndarray:
@@ -126,10 +137,16 @@ def _with_channels(pictures: np.ndarray, channels: int) -> np.ndarray:
 def _cover(picture: np.ndarray, size: tuple[int, int], resize: int | None) -> np.ndarray:
     """Return (height, width, channels) resized to `resize`, or so that it just covers `size`, and cut to it.
 
-    Sides and corners are rounded as torchvision's `Resize` and `CenterCrop` round them.
+    Sides and corners are rounded as torchvision's `Resize` and `CenterCrop` round them. Raises BadInput for a picture so
+    narrow that it would grow beyond `LIMITS.pixels` before it is cut.
     """
     height, width = size
     rows, columns = _covering(picture.shape[:2], size) if resize is None else _shortest(picture.shape[:2], resize)
+    if rows * columns > LIMITS.pixels:
+        raise BadInput(
+            f"{picture.shape[1]} x {picture.shape[0]} pixels would be resized to {columns} x {rows} before the centre is cut "
+            f"out; at most {LIMITS.pixels:,} pixels are drawn, so cut the picture first."
+        )
     image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
     pixels = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
     top, left = round((rows - height) / 2), round((columns - width) / 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -111,6 +113,54 @@ def test_sixteen_bits_transparency_and_animation_are_refused(tmp_path):
     for name, message in (("deep.png", "8 bits"), ("glass.png", "transparent"), ("film.webp", "2 frames")):
         with pytest.raises(BadInput, match=f"^{name}.*{message}"):
             images.decode(tmp_path / name)
+
+
+def png(kind: int, depth: int, side: int = 8) -> bytes:
+    """A black PNG of a colour type (2 colours, 3 palette without its palette) and bits per channel."""
+    header = struct.pack(">IIBBBBB", side, side, depth, kind, 0, 0, 0)
+    rows = zlib.compress(bytes(side * (1 + side * 3 * depth // 8))) if side < 100 else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+DEEP = {
+    "png": png(2, 16),
+    "ppm": b"P6\n2 2\n65535\n" + bytes(24),
+    "plain ppm": b"P3\n1 1\n1023\n1000 1 2\n",
+    "grey ppm": b"P5\n2 2\n300\n" + bytes(8),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_more_than_eight_bits_per_channel_are_never_cut_silently(tmp_path, kind):
+    (tmp_path / "deep").write_bytes(DEEP[kind])
+    with pytest.raises(BadInput, match=r"^deep has more than 8 bits per channel; save it with 8\.$"):
+        images.decode(tmp_path / "deep")
+
+
+@pytest.mark.parametrize("content", [png(2, 8, 2), b"P6\n1 1\n255\n\1\2\3", b"P3\n1 1\n255\n1 2 3\n"])
+def test_eight_bits_per_channel_are_read(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert images.decode(tmp_path / "a").shape[2] == 3
+
+
+def test_a_palette_picture_without_its_palette_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(3, 8))
+    with pytest.raises(BadInput, match=r"^a\.png cannot be read as a picture: damaged \(AssertionError\)\.$"):
+        images.decode(tmp_path / "a.png")
+
+
+def test_libraries_warn_of_nothing_that_is_refused_or_unused(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(colour(4, 4)).save(buffer, "JPEG")
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02"
+    content = buffer.getvalue()
+    (tmp_path / "a.jpg").write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:])
+    (tmp_path / "large.png").write_bytes(png(2, 8, 11_000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert images.decode(tmp_path / "a.jpg").shape == (4, 4, 3)
+        with pytest.raises(BadInput, match=r"^large\.png has too many pixels; at most 40,000,000"):
+            images.decode(tmp_path / "large.png")
 
 
 def test_pictures_of_the_right_size_are_not_resampled():

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.commands.intake_options",
         "engine.commands.prove_options",
     ),
-    ("engine.selection", "engine.keys"),
+    ("engine.selection", "engine.keys", "engine.files"),
     (
         "engine.records.certificate",
         "engine.records.credibility",
