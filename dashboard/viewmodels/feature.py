@@ -44,7 +44,7 @@ def describe(found: Synthesis) -> Feature:
     if found.recognition is not None:
         told.insert(
             1,
-            f"The layer's answer to it resembles this map's patches more than {percent(found.recognition)} of the others'.",
+            f"The layer answers to it as to this map's patches, more so than as to those of {_others(found.recognition)}.",
         )
     return Feature(tuple(told), tuple(DOUBTS[doubt] for doubt in found.doubts))
 
@@ -60,3 +60,7 @@ def response(found: Responses, site: int, channel: int, *, is_pixels: bool) -> R
         fooled=np.asarray(found.fooled.mean(axis=1)),
         is_pixels=is_pixels,
     )
+
+
+def _others(share: float) -> str:
+    return "every other map of the layer" if share == 1 else f"{percent(share)} of the layer's other maps"

@@ -119,7 +119,7 @@ def _numbers(card: NeuronCard) -> Component:
     rows = [_row("Clean", card.clean, card.channels), _row("Adversarial", card.adversarial, card.channels)]
     facts = (
         f"{layer.GROUP_MARKS[card.group]} {layer.GROUP_NAMES[card.group]}",
-        f"attack flow {signed_percent(card.flow)} of the margin taken",
+        f"attack flow {signed_percent(card.flow)} of the margin that the attack took",
         f"change {number(card.change)}",
     )
     prove = html.Button("Prove this map", className="plain-button", **data(prove=f"map:{card.layer}:{card.channel}"))
