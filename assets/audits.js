@@ -23,10 +23,27 @@
     window.dispatchEvent(new Event('resize'));
   });
 
+  /* Runs that were just told to stop or to go on: said at once, and until the server has taken it in. */
+  const pressed = new Map();
+
+  function press(id, run, text) {
+    pressed.set(run, text);
+    markPressed();
+    set(id, { run });
+  }
+
+  function markPressed() {
+    document.querySelectorAll('#audit-list :is([data-cancel], [data-resume])').forEach((button) => {
+      const text = pressed.get(button.dataset.cancel || button.dataset.resume);
+      if (text) { Object.assign(button, { disabled: true, textContent: text }); }
+    });
+  }
+
   function draw(facts) {
     if (!facts) { return; }
     const open = Boolean(document.querySelector('#audit details[open]'));
     fill('audit-list', ...facts.list.map(built));
+    markPressed();
     fill('audit', ...facts.audit.map(built));
     if (open) { document.querySelectorAll('#audit details').forEach((node) => { node.open = true; }); }
     const part = byId('audit-curve-part');
@@ -39,6 +56,7 @@
 
   /* A run was to stop or to go on, or could not; the runs are looked at again either way. */
   function told(problem) {
+    pressed.clear();
     fill('audit-problem', problem ? make('p', { class: 'warning' }, problem) : '');
     ask.after(0);
   }
@@ -50,8 +68,8 @@
     const resume = event.target.closest?.('[data-resume]');
     if (tab) { set('pick', { page: tab.dataset.pageTab }); }
     if (run) { set('pick', { run: run.dataset.run }); }
-    if (stop) { set('audit-cancel', { run: stop.dataset.cancel }); }
-    if (resume) { set('audit-resume', { run: resume.dataset.resume }); }
+    if (stop) { press('audit-cancel', stop.dataset.cancel, 'Stopping …'); }
+    if (resume) { press('audit-resume', resume.dataset.resume, 'Starting …'); }
   });
 
   window.dash_clientside = window.dash_clientside || {};

@@ -26,6 +26,9 @@ PLAN = (
 )
 
 
+ATTACK = "fgsm-linf:eps=24/255"
+
+
 class Watched(fakes.FakeAuditor):
     """The page's questions answered from a real store."""
 
@@ -91,36 +94,96 @@ def test_the_curve_carries_every_point_of_both_models(auditor, finished):
     assert len({(trace.line.dash, trace.line.color) for trace in figure.data}) == len(figure.data)
 
 
-def test_an_attack_leads_to_the_page_that_explains_it(auditor, finished):
-    rows = model.panel(auditor.audits.view(finished.id)).models[0].rows
-    attack = next(row for row in rows if row.kind == "attack")
-    assert parse_qs(attack.link) == {
+def rows(seen) -> dict[str, model.Row]:
+    return {row.name: row for row in model.panel(seen, fakes.ATTACKS).models[0].rows}
+
+
+def with_condition(seen, **changes):
+    """The same run with the candidate's attack changed."""
+    first = seen.summary.models[0]
+    attack = dataclasses.replace(first.conditions[1], **changes)
+    models = (dataclasses.replace(first, conditions=(first.conditions[0], attack)),)
+    return dataclasses.replace(seen, summary=dataclasses.replace(seen.summary, models=models))
+
+
+def test_an_attack_leads_to_an_image_of_the_run_that_it_fooled(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    found, example = rows(seen), seen.examples["candidate", ATTACK]
+    assert example.sample in finished.manifest.images.samples
+    assert parse_qs(found[ATTACK].link) == {
         "model": ["digits-standard"], "data": ["digits"], "attack": ["fgsm-linf"], "epsilon": ["24/255"],
+        "outcome": ["fooled"], "label": [example.label], "sample": [example.sample],
     }  # fmt: skip
-    assert next(row for row in rows if row.kind == "clean").link == ""
+    assert found["clean"].link == ""
+    assert found["worst-case"].link == ""
+
+
+def test_an_attack_that_fooled_nothing_leads_to_an_image_that_resisted(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    example = dataclasses.replace(seen.examples["candidate", ATTACK], outcome="resisted")
+    link = rows(dataclasses.replace(seen, examples={("candidate", ATTACK): example}))[ATTACK].link
+    assert parse_qs(link)["outcome"] == ["resisted"]
+    assert rows(dataclasses.replace(seen, examples={}))[ATTACK].link == ""
+
+
+@pytest.mark.parametrize("attack", ["pgd-linf:eps=24/255,steps=20", "fgsm-linf:eps=24/255,target=random", "gone:eps=1"])
+def test_an_attack_that_the_levels_cannot_show_has_no_link_and_the_page_says_why(auditor, finished, attack):
+    seen = with_condition(auditor.audits.view(finished.id), name=attack)
+    seen = dataclasses.replace(seen, examples={("candidate", attack): seen.examples["candidate", ATTACK]})
+    assert rows(seen)[attack].link == ""
+    assert model.NOT_EXPLAINED in model.panel(seen, fakes.ATTACKS).models[0].notes
+
+
+def test_an_attack_at_its_default_settings_has_a_link(auditor, finished):
+    attack = "pgd-linf:eps=24/255,steps=10"
+    seen = with_condition(auditor.audits.view(finished.id), name=attack)
+    seen = dataclasses.replace(seen, examples={("candidate", attack): seen.examples["candidate", ATTACK]})
+    assert parse_qs(rows(seen)[attack].link)["attack"] == ["pgd-linf"]
+    assert model.panel(seen, fakes.ATTACKS).models[0].notes == ()
+
+
+def test_attacks_of_another_seed_have_no_link(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    plan = dataclasses.replace(seen.manifest.plan, seed=1)
+    other = dataclasses.replace(seen, manifest=dataclasses.replace(seen.manifest, plan=plan))
+    assert rows(other)[ATTACK].link == ""
 
 
 def test_an_attack_on_survivors_says_what_its_rate_counts(auditor, finished):
     seen = auditor.audits.view(finished.id)
-    plain = seen.summary.models[0]
-    assert model.panel(seen).models[0].note == ""
-    cumulative = dataclasses.replace(plain.conditions[1], is_cumulative=True)
-    models = (dataclasses.replace(plain, conditions=(plain.conditions[0], cumulative)),)
-    changed = dataclasses.replace(seen, summary=dataclasses.replace(seen.summary, models=models))
-    part = model.panel(changed).models[0]
-    assert "counts as not right" in part.note
+    assert model.panel(seen, fakes.ATTACKS).models[0].notes == ()
+    part = model.panel(with_condition(seen, is_cumulative=True), fakes.ATTACKS).models[0]
+    assert "counts as not right" in part.notes[0]
     assert part.rows[1].name.endswith("(on survivors)")
 
 
 def test_a_class_with_few_images_is_marked_so(auditor, finished):
-    classes = model.panel(auditor.audits.view(finished.id)).models[0].classes
+    classes = model.panel(auditor.audits.view(finished.id), fakes.ATTACKS).models[0].classes
     assert classes
     assert all(one.has_few for one in classes)
     assert "few" in text(view.answer(auditor, {"run": finished.id})[0])
 
 
-def test_an_unknown_run_shows_the_first_one(auditor, finished):
-    assert view.answer(auditor, {"run": "../../etc"})[0]["run"] == finished.id
+def test_without_a_name_the_first_run_is_shown(auditor, finished):
+    assert view.answer(auditor, {"run": None})[0]["run"] == finished.id
+
+
+@pytest.mark.parametrize("asked", ["../../etc", "deadbeef", 7])
+def test_an_unknown_run_is_named_and_none_is_shown(auditor, finished, asked):
+    facts, figure = view.answer(auditor, {"run": asked})
+    assert f"run '{asked}'" in text(facts)
+    assert (facts["run"], facts["has_curve"], len(figure.data)) == (None, False, 0)
+    assert "Condition" not in text(facts)
+    assert finished.id in text(facts), "the list still offers those that are there"
+
+
+def test_models_are_compared_in_a_table_with_the_worst_case_first(auditor, finished):
+    found = model.panel(auditor.audits.view(finished.id), fakes.ATTACKS).pairings
+    summary = auditor.audits.view(finished.id).summary
+    assert len(found) == len(summary.pairings) > 1
+    assert [one.is_worst for one in found] == [True] + [False] * (len(found) - 1)
+    small = dataclasses.replace(summary.pairings[0], p_holm=1.7e-25)
+    assert model._versus(small).p == "< 0.001"
 
 
 def card(state: State) -> RunCard:
@@ -132,6 +195,13 @@ def test_a_run_that_goes_on_says_rate_and_time_left_and_is_asked_again():
     assert line.is_running
     assert line.share == 0.25
     assert line.told == "3 of 12 parts · 42 images a second · 1 h 2 min left"
+
+
+def test_a_run_that_was_asked_to_stop_says_so_and_cannot_be_stopped_again():
+    line = model.line(card(State("ab" * 32, "running", 3, 12, is_stopping=True)))
+    assert (line.state, line.is_running) == ("stopping", True)
+    (button,) = view._act(line)
+    assert (button.children, button.disabled) == ("Stopping …", True)
 
 
 def test_a_run_whose_driver_vanished_says_so_and_cannot_be_stopped():
@@ -190,21 +260,29 @@ def credibility(*outcomes: str) -> Credibility:
 @pytest.mark.parametrize(
     ("outcomes", "start"),
     [
-        (("fail", "not run"), "These attacks must not be believed"),
-        (("not run",), "Nothing speaks against these attacks, but not"),
-        ((), "Nothing speaks against these attacks: 16"),
+        (("fail", "not run"), "Attacks on mine must not be believed"),
+        (("not run",), "Nothing speaks against attacks on mine, but not"),
+        ((), "Nothing speaks against attacks on mine: 16"),
     ],
 )
 def test_the_verdict_says_what_failed_and_what_was_not_run(outcomes, start):
-    found = model.believed(Answer("ready", credibility(*outcomes)))
+    found = model.believed(Answer("ready", credibility(*outcomes)), "mine")
     assert found.verdict.startswith(start)
     assert [one[1] for one in found.checks][: len(outcomes)] == list(outcomes)
     assert "transfer from digits-robust" in found.about
 
 
+def test_the_verdict_says_what_it_was_made_on():
+    found = model.believed(Answer("ready", credibility()), "mine")
+    assert "mine" in found.title
+    assert "the candidate alone" in found.scope
+    assert "64 of the run's images" in found.scope
+    assert "the run's own attacks and figures are no part of it" in found.scope
+
+
 @pytest.mark.parametrize("state", ["working", "failed"])
 def test_checks_that_are_not_there_read_as_not_run(state):
-    found = model.believed(Answer(state, None, message="The worker died."))
+    found = model.believed(Answer(state, None, message="The worker died."), "mine")
     assert {one[1] for one in found.checks} == {"not run"}
     assert "The worker died." in found.verdict
 

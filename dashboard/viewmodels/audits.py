@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -10,6 +11,7 @@ from engine import (
     LIMITS,
     ON_SURVIVORS,
     Answer,
+    AttackCard,
     ConditionResult,
     Credibility,
     Decision,
@@ -25,6 +27,18 @@ from engine import (
 
 OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told with this many images"}
 MOST_FLOWS = 3
+EXPLAINED = ("attack", "control", "curve")
+"""Kinds of conditions that the levels can show."""
+SHORT = {"epsilon": "eps"}
+"""Settings that ids write shorter."""
+SEED = 0
+"""The seed of every attack that the levels show."""
+NOT_EXPLAINED = (
+    "Rows without 'Explain' are attacks with other settings, or another seed, than the levels show: there it would be "
+    "another attack."
+)
+WORST = "worst-case"
+SMALLEST_P = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,8 @@ class Line:
     share: float
     """Of its shards that are finished, 0 to 1."""
     is_running: bool
+    is_stopping: bool
+    """It still runs and was asked to stop."""
     can_go_on: bool
     """It was interrupted or cancelled, and can be read."""
     told: str
@@ -79,14 +95,31 @@ class ModelPart:
     classes: tuple[ClassRow, ...]
     """Under the worst case."""
     warning: str
-    note: str
-    """How to read the rates; empty where they need no explanation."""
+    notes: tuple[str, ...]
+    """How to read the rates and the links, where they need an explanation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versus:
+    """Candidate against baseline under one condition, on the same images."""
+
+    name: str
+    n: int
+    difference: str
+    """In points, with its interval."""
+    only: tuple[int, int]
+    """Images that only the candidate and that only the baseline got right."""
+    p: str
+    is_worst: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Believed:
-    """How far the attacks of a run can be believed: one line per check, and what stands above and below them."""
+    """How far attacks on a run's candidate can be believed: one line per check, and what stands above and below them."""
 
+    title: str
+    scope: str
+    """What was checked, so that the verdict is not read as one on the run's own figures."""
     verdict: str
     checks: tuple[tuple[str, str, str, str], ...]
     """Name and title, outcome, what was found, and when it fails."""
@@ -103,7 +136,8 @@ class Panel:
     thresholds: tuple[tuple[str, str, str, str], ...]
     """Name, what was agreed, what was found, outcome."""
     models: tuple[ModelPart, ...]
-    pairings: tuple[str, ...]
+    pairings: tuple[Versus, ...]
+    """The worst case first."""
 
 
 def line(card: RunCard) -> Line:
@@ -118,12 +152,13 @@ def line(card: RunCard) -> Line:
         told.append(card.problem or state.message)
     about = f"{card.model} · {card.data} · {card.images:,} images" if card.model else ""
     is_running, can_go_on = state.state == "running", state.state in ("interrupted", "cancelled") and not card.problem
-    share = state.done / total
-    return Line(card.run, card.name, about, state.state, share, is_running, can_go_on, " · ".join(told))
+    is_stopping = is_running and state.is_stopping
+    shown, share = "stopping" if is_stopping else state.state, state.done / total
+    return Line(card.run, card.name, about, shown, share, is_running, is_stopping, can_go_on, " · ".join(told))
 
 
-def panel(view: RunView) -> Panel:
-    """Return a run with all that its finished shards add up to."""
+def panel(view: RunView, attacks: Sequence[AttackCard]) -> Panel:
+    """Return a run with all that its finished shards add up to; its links lead to `attacks` at their default settings."""
     state, summary = view.card.state, view.summary
     interim = ""
     if summary.is_interim:
@@ -134,18 +169,21 @@ def panel(view: RunView) -> Panel:
         line(view.card),
         interim,
         tuple(_threshold(one, is_interim=summary.is_interim) for one in summary.thresholds),
-        tuple(_model(one, view.card.data) for one in summary.models),
-        tuple(_pairing(one) for one in summary.pairings),
+        tuple(_model(one, view, attacks) for one in summary.models),
+        tuple(sorted(map(_versus, summary.pairings), key=lambda one: not one.is_worst)),
     )
 
 
-def believed(answer: Answer[Credibility]) -> Believed:
-    """Return the credibility panel; what was not run never reads as passed."""
+def believed(answer: Answer[Credibility], candidate: str) -> Believed:
+    """Return the credibility panel of a run's candidate; what was not run never reads as passed."""
     found = answer.value
+    title = f"Can attacks on {candidate} be believed?"
     if found is None:
         why = answer.message or "not run yet"
         state = "could not be made" if answer.state == "failed" else "are being made"
         return Believed(
+            title,
+            "",
             f"The checks {state}: {why}",
             tuple((f"{c.name} {c.title}", "not run", "", c.fails_when) for c in CHECKS),
             LIMITS,
@@ -158,14 +196,18 @@ def believed(answer: Answer[Credibility]) -> Believed:
     counts = {outcome: len(found.with_outcome(outcome)) for outcome in ("pass", "fail", "not run")}
     told = f"{counts['pass']} passed, {counts['fail']} failed, {counts['not run']} not run"
     verdict = {
-        "fail": f"These attacks must not be believed: {told}.",
-        "incomplete": f"Nothing speaks against these attacks, but not every check was run: {told}.",
-        "pass": f"Nothing speaks against these attacks: {told}.",
+        "fail": f"Attacks on {candidate} must not be believed: {told}.",
+        "incomplete": f"Nothing speaks against attacks on {candidate}, but not every check was run: {told}.",
+        "pass": f"Nothing speaks against attacks on {candidate}: {told}.",
     }[found.verdict]
+    scope = (
+        f"Checked on the candidate alone, with attacks made for these checks on {found.images} of the run's images; "
+        "the run's own attacks and figures are no part of it."
+    )
     where = found.conditions
     transferred = f", transfer from {where.reference}" if where.reference else ""
     made = f"seed {where.seed}, {where.device}, {where.precision}{transferred}"
-    return Believed(verdict, checks, f"{found.images} images, budget {found.epsilon}, {made}. {LIMITS}")
+    return Believed(title, scope, verdict, checks, f"{found.images} images, budget {found.epsilon}, {made}. {LIMITS}")
 
 
 def rate(found: Rate) -> str:
@@ -175,11 +217,12 @@ def rate(found: Rate) -> str:
     return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
-def _model(found: ModelResult, data: str) -> ModelPart:
+def _model(found: ModelResult, view: RunView, attacks: Sequence[AttackCard]) -> ModelPart:
     worst = found.worst_case
-    rows = [_row(one, found.model, data) for one in found.conditions]
+    rows = [_row(one, _link(one, found, view, attacks)) for one in found.conditions]
+    is_left_out = any(one.kind in EXPLAINED and not _is_shown(one.name, view, attacks) for one in found.conditions)
     if worst is not None:
-        rows.append(_row(worst, found.model, data))
+        rows.append(_row(worst, ""))
     warning = (
         ""
         if found.is_monotone
@@ -190,26 +233,45 @@ def _model(found: ModelResult, data: str) -> ModelPart:
         if worst
         else ()
     )
-    note = ON_SURVIVORS if any(one.is_cumulative for one in found.conditions) else ""
-    return ModelPart(f"{found.model} ({found.role})", tuple(rows), classes, warning, note)
+    notes = [ON_SURVIVORS] if any(one.is_cumulative for one in found.conditions) else []
+    notes += [NOT_EXPLAINED] if is_left_out else []
+    return ModelPart(f"{found.model} ({found.role})", tuple(rows), classes, warning, tuple(notes))
 
 
-def _row(found: ConditionResult, model: str, data: str) -> Row:
+def _row(found: ConditionResult, link: str) -> Row:
     flows = ", ".join(f"{flow.true} → {flow.into} ({flow.images})" for flow in found.confusion[:MOST_FLOWS])
     accuracy = found.accuracy
     return Row(
         condition_name(found), found.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high, accuracy.value,
-        status_counts(found), flows, _link(found, model, data),
+        status_counts(found), flows, link,
     )  # fmt: skip
 
 
-def _link(found: ConditionResult, model: str, data: str) -> str:
-    if found.kind not in ("attack", "control", "curve"):
+def _link(found: ConditionResult, model: ModelResult, view: RunView, attacks: Sequence[AttackCard]) -> str:
+    """Return the query of an image of the run under this very attack; empty where the levels cannot show it."""
+    example = view.examples.get((model.role, found.name))
+    if found.kind not in EXPLAINED or example is None or not _is_shown(found.name, view, attacks):
         return ""
-    name, _, settings = found.name.partition(":")
-    told = dict(part.split("=", 1) for part in settings.split(",") if "=" in part)
-    view = {"model": model, "data": data, "attack": name, "epsilon": told.get("eps")}
-    return urlencode({key: value for key, value in view.items() if value})
+    name, settings = _parts(found.name)
+    query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": name}
+    query |= {"epsilon": settings.get("eps"), "outcome": example.outcome, "sample": example.sample}
+    return urlencode({key: value for key, value in query.items() if value})
+
+
+def _is_shown(attack: str, view: RunView, attacks: Sequence[AttackCard]) -> bool:
+    """Whether the levels show this attack: all but its strength is at its default, and the seed is theirs."""
+    name, settings = _parts(attack)
+    card = next((one for one in attacks if one.name == name), None)
+    if card is None or view.manifest.plan.seed != SEED:
+        return False
+    default = {SHORT.get(one.name, one.name): one.default for one in card.settings}
+    return all(key == "eps" or default.get(key) == value for key, value in settings.items())
+
+
+def _parts(attack: str) -> tuple[str, dict[str, str]]:
+    """Return the name and the settings of an attack's full id."""
+    name, _, settings = attack.partition(":")
+    return name, dict(part.split("=", 1) for part in settings.split(",") if "=" in part)
 
 
 def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str]:
@@ -222,9 +284,13 @@ def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str
     return asked.name, agreed, shown, "not decided yet" if is_interim else OUTCOMES[found.outcome]
 
 
-def _pairing(found: Pairing) -> str:
+def _versus(found: Pairing) -> Versus:
     points = [f"{100 * value:+.1f}".replace("-", "−") for value in (found.difference, found.low, found.high)]
-    return (
-        f"{found.name}: candidate minus baseline {points[0]} points [{points[1]}, {points[2]}], n = {found.n}, "
-        f"exact McNemar p = {found.p_holm:.2g} (Holm)"
+    return Versus(
+        found.name,
+        found.n,
+        f"{points[0]} [{points[1]}, {points[2]}]",
+        (found.only_candidate, found.only_baseline),
+        f"< {SMALLEST_P}" if found.p_holm < SMALLEST_P else f"{found.p_holm:.3f}",
+        found.name == WORST,
     )

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from dashboard import ids
 from dashboard.figures import strength as strength_figure
 from dashboard.viewmodels import audits
-from dashboard.viewmodels.audits import Line, ModelPart, Panel, Row
+from dashboard.viewmodels.audits import Believed, Line, ModelPart, Panel, Row, Versus
 from dashboard.views import audit_form, plain, tables
 from dashboard.views.aria import aria, data
 from engine import Answer, Credibility, EngineError, RunView
@@ -93,7 +93,10 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     cards = auditor.audits.cards()
     lines = [audits.line(card) for card in cards]
     known = [card.run for card in cards]
-    run = ask.get("run") if ask.get("run") in known else (known[0] if known else None)
+    asked = ask.get("run")
+    run = asked if asked in known else (None if asked or not known else known[0])
+    if asked and run is None:
+        problem = f"The link asked for run '{str(asked)[:80]}', which this store does not hold; choose one above."
     theme = "dark" if ask.get("theme") == "dark" else "light"
     try:
         view: RunView | None = auditor.audits.view(run) if run else None
@@ -103,7 +106,7 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     facts = {
         "run": run,
         "list": plain.pieces(_list(lines, run)),
-        "audit": plain.pieces([*_problem(problem), *(_panel(audits.panel(view)) if view else []), *_believed(checks)]),
+        "audit": plain.pieces([*_problem(problem), *_run(auditor, view, checks)]),
         "has_curve": bool(view and any(model.curve for model in view.summary.models)),
         "again": any(line.is_running for line in lines) or bool(checks and checks.state == "working"),
     }
@@ -133,6 +136,12 @@ def _run_of(stored: Ask) -> str:
     return found if isinstance(found, str) else ""
 
 
+def _run(auditor: Any, view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
+    if view is None or checks is None:
+        return []
+    return [*_panel(audits.panel(view, auditor.attacks())), *_believed(audits.believed(checks, view.card.model))]
+
+
 def _problem(text: str) -> list[Component]:
     return [html.P(text, className="warning", role="alert")] if text else []
 
@@ -148,12 +157,24 @@ def _list(lines: list[Line], chosen: str | None) -> Component:
 def _cells(line: Line, chosen: str | None) -> list[Component]:
     current = aria(current="true") if line.run == chosen else {}
     name = html.Button(line.name, className="row-button", title=line.run, **data(run=line.run), **current)
-    act = [html.Button("Stop", className="plain-button", **data(cancel=line.run))] if line.is_running else []
-    if line.can_go_on:
-        act = [html.Button("Go on", className="plain-button", **data(resume=line.run))]
     fill = html.Span(className="fill clean", style={"width": f"{100 * line.share:.1f}%"})
     progress = html.Span([html.Span(fill, className="track"), html.Span(line.told, className="muted")], className="bar")
-    return [html.Th(name, scope="row"), html.Td(line.about), html.Td(line.state), html.Td(progress), html.Td(act)]
+    return [
+        html.Th(name, scope="row"),
+        html.Td(line.about),
+        html.Td(line.state),
+        html.Td(progress),
+        html.Td(_act(line)),
+    ]
+
+
+def _act(line: Line) -> list[Component]:
+    """What can be done with a run now; assets/audits.js says at once that it was pressed."""
+    if line.is_stopping:
+        return [html.Button("Stopping …", className="plain-button", disabled=True)]
+    if line.is_running:
+        return [html.Button("Stop", className="plain-button", **data(cancel=line.run))]
+    return [html.Button("Go on", className="plain-button", **data(resume=line.run))] if line.can_go_on else []
 
 
 def _panel(panel: Panel) -> list[Component]:
@@ -163,8 +184,28 @@ def _panel(panel: Panel) -> list[Component]:
         *interim,
         *_thresholds(panel),
         *(part for model in panel.models for part in _model(model)),
-        *([html.H3("Candidate against baseline, on the same images")] if panel.pairings else []),
-        *(html.P(text) for text in panel.pairings),
+        *_pairings(panel.pairings),
+    ]
+
+
+def _pairings(pairings: tuple[Versus, ...]) -> list[Component]:
+    if not pairings:
+        return []
+    heads = ("Condition", "Images", "Candidate minus baseline, points", "Right in one alone: candidate, baseline",
+             "p (exact McNemar, Holm)")  # fmt: skip
+    rows = [
+        html.Tr(
+            [
+                html.Th(one.name, scope="row"),
+                *(html.Td(text) for text in (f"{one.n:,}", one.difference, f"{one.only[0]}, {one.only[1]}", one.p)),
+            ],
+            className="worst" if one.is_worst else "",
+        )
+        for one in pairings
+    ]
+    return [
+        html.H3("Candidate against baseline, on the same images"),
+        html.Table([tables.head(heads), html.Tbody(rows)]),
     ]
 
 
@@ -184,15 +225,12 @@ def _model(model: ModelPart) -> list[Component]:
         html.H3(model.title),
         *warning,
         html.Table([head, html.Tbody([_row(row) for row in model.rows])]),
-        *([html.P(model.note, className="note")] if model.note else []),
+        *(html.P(text, className="note") for text in model.notes),
         *_classes(model),
     ]
 
 
-def _believed(answer: Answer[Credibility] | None) -> list[Component]:
-    if answer is None:
-        return []
-    found = audits.believed(answer)
+def _believed(found: Believed) -> list[Component]:
     heads = ("Check", "Outcome", "Found", "Fails when")
     rows = [
         html.Tr([html.Th(name, scope="row"), html.Td(MARKS[outcome]), html.Td(said), html.Td(when, className="muted")],
@@ -200,7 +238,8 @@ def _believed(answer: Answer[Credibility] | None) -> list[Component]:
         for name, outcome, said, when in found.checks
     ]  # fmt: skip
     return [
-        html.H3("Can these attacks be believed?"),
+        html.H3(found.title),
+        *([html.P(found.scope, className="note")] if found.scope else []),
         html.P(found.verdict, className="verdict"),
         html.Table([tables.head(heads), html.Tbody(rows)]),
         html.P(found.about, className="note"),
@@ -212,7 +251,14 @@ def _row(row: Row) -> Component:
     texts = [html.Td(text) for text in (f"{row.n:,}", row.accuracy)]
     bar = "" if row.value is None else tables.interval(row.low or 0.0, row.value, row.high or 0.0)
     return html.Tr(
-        [html.Th(row.name, scope="row"), *texts, html.Td(bar), html.Td(row.statuses), html.Td(row.into), html.Td(link)],
+        [
+            html.Th(row.name, scope="row"),
+            *texts,
+            html.Td(bar),
+            html.Td(row.statuses),
+            html.Td(row.into),
+            html.Td(link, className="act"),
+        ],
         className="worst" if row.kind == "worst-case" else row.kind,
     )
 
