@@ -69,7 +69,7 @@ def fit(pictures: np.ndarray, channels: int, size: tuple[int, int], resize: int 
 
     Pictures of just `size` (height, width) stay as they are. Of others the shortest side is resized to `resize` pixels, or
     so that the picture just covers `size`, and the centre is cut out. Grey is repeated to three channels, three equal
-    channels become one. Raises BadInput for coloured pictures where one channel is wanted.
+    channels become one. Raises BadInput for coloured pictures where one channel is wanted, and for very narrow ones.
     """
     recoloured = _with_channels(pictures, channels)
     if recoloured.shape[1:3] == size:

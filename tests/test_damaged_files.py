@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
+import signal
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import torch
 from PIL import Image
 
 from engine import images
-from engine.data import intake
+from engine.data import intake, manifest
 from engine.errors import BadInput
 from engine.models import weights
 
@@ -53,6 +56,20 @@ def damaged(content: bytes, seed: int) -> bytes:
     else:
         found[place : place + 8] = struct.pack("<Q", int(generator.integers(2**63)))
     return bytes(found)
+
+
+@pytest.fixture
+def patient():
+    """Whoever waits for more than ten seconds is waked by an error."""
+
+    def wake(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, wake)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def told_in_one_line(read, path):
@@ -136,6 +153,7 @@ HEADERS = {
     "hole between tensors": header(entry(shape=[1], data_offsets=[44, 48])),
     "nothing at all": header({}, b""),
     "nothing but metadata": header({"__metadata__": {"a": "b"}}, b""),
+    "no values under a huge shape": header(entry(shape=[0, 2_000_000_000, 1, 1], data_offsets=[0, 0]), b""),
     "metadata of numbers": header(entry() | {"__metadata__": {"a": 1}}),
     "not JSON": header(b"{not json"),
     "not UTF-8": header(b'{"\xff\xfe": 1}'),
@@ -157,6 +175,16 @@ def test_headers_damaged_by_design_are_refused_in_one_line(tmp_path, kind):
     assert told_in_one_line(opened, path) == 1
 
 
+def test_a_file_of_holes_that_would_take_gigabytes_is_refused_unread(tmp_path):
+    path = tmp_path / "file.safetensors"
+    size = 2 * 10**9
+    path.write_bytes(header({"a": {"dtype": "F8_E4M3", "shape": [size], "data_offsets": [0, size]}}, b""))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + size)
+    with pytest.raises(BadInput, match=r"^file\.safetensors holds 2,000,000,000 values; networks of at most"):
+        opened(path)
+
+
 def bomb():
     """An archive of 80 kilobytes that unpacks to 80 megabytes."""
     buffer = io.BytesIO()
@@ -175,3 +203,140 @@ def bomb():
 def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path):
     (tmp_path / "set.npz").write_bytes(bomb())
     assert told_in_one_line(intake.read_npz, tmp_path / "set.npz") == 1
+
+
+def npy(header: bytes, values: bytes = b"", version: int = 1) -> bytes:
+    """A member of an archive with any text as its header."""
+    length = struct.pack("<H" if version == 1 else "<I", len(header))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + header + values
+
+
+def zipped(member: bytes, compression: int = zipfile.ZIP_STORED, name: str = "x.npy") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr(name, member)
+    return buffer.getvalue()
+
+
+def directory(content: bytes, offset: int, changed: bytes) -> bytes:
+    """The archive with a field of the first entry of its directory changed."""
+    place = content.index(b"PK\1\2") + offset
+    return content[:place] + changed + content[place + len(changed) :]
+
+
+PLAIN = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2, 2, 3), }\n"
+WHOLE = npy(PLAIN, bytes(24))
+MEMBERS = {
+    "bracket without its end": zipped(npy(b"{'descr': (" + b" " * 40)),
+    "text without its end": zipped(npy(b"{'descr': '|u1" + b" " * 40)),
+    "type in a pair of one": zipped(npy(PLAIN.replace(b"'|u1'", b"('|u1',)"), bytes(24))),
+    "name that is a list": zipped(npy(b"{[]: 1}\n")),
+    "names of two types": zipped(npy(b"{1: 1, 'a': 2}\n")),
+    "deeply nested": zipped(npy(b"-" * 5000 + b"1")),
+    "version 9.9": directory(zipped(WHOLE), 6, b"\x63\0"),
+    "name in no alphabet": directory(directory(zipped(WHOLE), 8, b"\0\x08"), 46, b"\xff\xff"),
+    "encrypted": directory(zipped(WHOLE), 8, b"\1\0"),
+    "compressed with LZMA": zipped(WHOLE, zipfile.ZIP_LZMA),
+    "compressed with bzip2": zipped(WHOLE, zipfile.ZIP_BZIP2),
+}
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+def test_archives_damaged_by_design_are_refused_in_one_line(tmp_path, kind):
+    path = tmp_path / "set.npz"
+    path.write_bytes(MEMBERS[kind])
+    assert told_in_one_line(intake.read_npz, path) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("encrypted", "save it without a password"),
+        ("deeply nested", "cannot be read as an npy array"),
+        ("compressed with LZMA", "compressed in another way"),
+        ("compressed with bzip2", "compressed in another way"),
+    ],
+)
+def test_the_reason_why_an_array_is_refused_is_the_true_one(tmp_path, kind, reason):
+    (tmp_path / "set.npz").write_bytes(MEMBERS[kind])
+    with pytest.raises(BadInput, match=reason):
+        intake.read_npz(tmp_path / "set.npz")
+
+
+def test_a_header_without_an_end_is_not_read_to_its_end(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "set.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("x.npy", "w") as file,
+    ):
+        file.write(npy(b"", version=2)[:8] + struct.pack("<I", 200 * 2**20))
+        for _ in range(200):
+            file.write(b" " * 2**20)
+    assert told_in_one_line(intake.read_npz, tmp_path / "set.npz") == 1
+
+
+def test_class_names_of_no_character_or_without_end_are_refused(tmp_path):
+    x, y = np.zeros((2, 2, 2, 3), np.uint8), np.arange(2)
+    beyond = np.frombuffer(b"\xff\xff\xff\xff" * 2, dtype="<U1")
+    empty = b"{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000,), }\n"
+    np.savez(tmp_path / "beyond.npz", x=x, y=y, classes=beyond)
+    np.savez(tmp_path / "many.npz", x=x, y=y)
+    with zipfile.ZipFile(tmp_path / "many.npz", "a") as archive:
+        archive.writestr("classes.npy", npy(empty))
+    for name in ("beyond", "many"):
+        assert told_in_one_line(intake.read_npz, tmp_path / f"{name}.npz") == 1
+
+
+def test_an_array_written_by_python_2_is_read_without_a_warning(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("x.npy", npy(PLAIN.replace(b"(2, 2,", b"(2L, 2L,"), bytes(24)))
+        archive.writestr("y.npy", npy(PLAIN.replace(b"(2, 2, 2, 3)", b"(2L,)"), bytes(2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert intake.read_npz(tmp_path / "set.npz").x.shape == (2, 2, 2, 1)
+
+
+def test_a_directory_that_lies_about_the_compressed_size_helps_no_bomb(tmp_path):
+    (tmp_path / "set.npz").write_bytes(directory(bomb(), 20, struct.pack("<I", 2**30)))
+    with pytest.raises(BadInput, match="unpacks to over 200 times its size"):
+        intake.read_npz(tmp_path / "set.npz")
+
+
+def sparse(path, size=3 * 2**30):
+    """A file that says it has gigabytes and takes no room on the disk."""
+    path.touch()
+    os.truncate(path, size)
+    return path
+
+
+def test_files_of_gigabytes_are_refused_unread(tmp_path):
+    assert told_in_one_line(intake.read_classes, sparse(tmp_path / "names.txt")) == 1
+    sparse(tmp_path / "one.png")
+    (tmp_path / "table.csv").write_text("file,label,sha256\none,0,00\n")
+    with pytest.raises(BadInput, match=r"one\.png has 3,221,225,472 bytes; at most 67,108,864 are read"):
+        manifest.read(tmp_path / "table.csv", tmp_path, manifest.Columns(), None)
+
+
+def test_a_narrow_picture_takes_no_memory_when_it_is_fitted(tmp_path):
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    Image.new("L", (1, 20_000)).save(tmp_path / "set" / "a" / "thin.png")
+    with pytest.raises(BadInput, match=r"^thin\.png: 1 x 20000 pixels would be resized to 224 x 4480000"):
+        intake.read_folder(tmp_path / "set", size=(224, 224))
+
+
+READERS = {
+    "picture": images.decode,
+    "npz": intake.read_npz,
+    "classes": intake.read_classes,
+    "csv": lambda path: manifest.read(path, path.parent, manifest.Columns(), None),
+    "folder": lambda path: intake.read_folder(path.parent.parent),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.usefixtures("patient")
+def test_nobody_waits_for_a_pipe(tmp_path, kind):
+    pipe = tmp_path / "set" / "a" / "pipe"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    with pytest.raises(BadInput, match=r"^pipe is a pipe or a device; .* in a plain file is wanted\.$"):
+        READERS[kind](pipe)

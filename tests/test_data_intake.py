@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_a_negative_shape_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nonsense", b"\x93NUMPY"])
 def test_what_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "set.npz").write_bytes(content)
-    with pytest.raises(BadInput, match=r"^set\.npz cannot be read as an npz file\.$"):
+    with pytest.raises(BadInput, match=r"^set\.npz cannot be read as an npz file: File is not a zip file\.$"):
         intake.read_npz(tmp_path / "set.npz")
 
 
@@ -148,7 +149,7 @@ def test_a_damaged_member_is_refused(tmp_path):
     content = bytearray(file.read_bytes())
     content[300] ^= 0xFF
     file.write_bytes(content)
-    with pytest.raises(BadInput, match="damaged"):
+    with pytest.raises(BadInput, match=r"'x' in set\.npz cannot be read as an npy array: Bad CRC-32"):
         intake.read_npz(file)
 
 
@@ -200,6 +201,48 @@ def test_nothing_is_skipped(tmp_path):
     (path / "b").mkdir()
     with pytest.raises(BadInput, match="class folder b is empty"):
         intake.read_folder(path)
+
+
+def test_links_in_a_folder_are_refused_wherever_they_lead(tmp_path):
+    path = folder(tmp_path, {"a/1.png": COLOUR[0]})
+    Image.fromarray(COLOUR[1]).save(tmp_path / "private.png")
+    (path / "a" / "2.png").symlink_to(tmp_path / "private.png")
+    with pytest.raises(BadInput, match=r"^a/2\.png is a link; put what it leads to in its place\.$"):
+        intake.read_folder(path)
+    (path / "a" / "2.png").unlink()
+    (path / "b").symlink_to(path / "a")
+    with pytest.raises(BadInput, match=r"^set/b is a link"):
+        intake.read_folder(path)
+
+
+@pytest.mark.parametrize("name", ["x\ny\x1b[31m.png", os.fsdecode(b"\xff\xfe.png")])
+def test_pictures_whose_names_cannot_be_shown_are_refused(tmp_path, name):
+    path = folder(tmp_path, {"a/1.png": COLOUR[0]})
+    (path / "a" / "1.png").rename(path / "a" / name)
+    with pytest.raises(BadInput, match="of a picture has characters that cannot be shown") as refused:
+        intake.read_folder(path)
+    assert str(refused.value).isprintable()
+
+
+def test_a_label_below_the_first_class_is_refused():
+    with pytest.raises(BadInput, match=r"^STL10 has the label -1; every image must have one of its classes"):
+        intake.labelled("STL10", COLOUR, LABELS - 1, ("a", "b", "c"), tuple("abcdef"))
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "first", "reason"),
+    [
+        ("npz", (8, 8), 0, "--size is for picture files"),
+        ("folder", None, 1, "--first-label is for npz files and tables"),
+        ("torchvision", None, 1, "--first-label is for npz files and tables"),
+        ("csv", None, 3, "--first-label must be 0 or 1, got 3"),
+        ("npz", None, -(10**20), "--first-label must be 0 or 1"),
+    ],
+)
+def test_options_that_a_source_would_ignore_are_refused(source, size, first, reason):
+    intake.check_options("csv", (8, 8), 1)
+    with pytest.raises(BadInput, match=reason):
+        intake.check_options(source, size, first)
 
 
 def test_a_folder_that_is_none_or_empty_is_refused(tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
+import signal
 import struct
 
 import numpy as np
@@ -79,6 +81,19 @@ def test_the_hash_of_a_picture_is_checked(tmp_path, folder):
         ("file,label\none,3\n", "has the label 3, but only 3 classes"),
         ("file,label\none,99999999\n", "at most 100000 are read"),
         ('file,label\n"one,0\n', "cannot be read as a CSV table"),
+        (
+            "file,label\none,0\ntwo,-1\n",
+            "Line 3 of table.csv has the label '-1'; labels must all be whole numbers from 0",
+        ),
+        ("file,label\none,10.0\ntwo,2.0\n", "Line 2 of table.csv has the label '10.0'"),
+        ("file,label\none,10\ntwo,nan\n", "Line 3 of table.csv has the label 'nan'"),
+        ("file,label\none,cat\ntwo,1\n", "Line 3 of table.csv has the label '1'"),
+        ("file,label\none,cat\ntwo,nan\n", "Line 3 of table.csv has the label 'nan'"),
+        ("file,label\none,\u0663\n", "Line 2 of table.csv has the label '\u0663'"),
+        ("file,label,label\none,1,0\n", "table.csv has 2 columns called 'label'"),
+        ("file,label\n\n\none,0\nzzz,1\n", "Line 5 of table.csv names 'zzz'"),
+        ('file,label,note\none,0,"a\nb\nc"\nzzz,1,x\n', "Line 5 of table.csv names 'zzz'"),
+        ("file,label\nloop,0\n", "holds no picture of that name"),
         ("file,label\n../table.csv,0\n", "holds no picture of that name"),
         ("file,label\n/etc/hostname,0\n", "holds no picture of that name"),
         ("file,label\nlink,0\n", "holds no picture of that name"),
@@ -88,9 +103,42 @@ def test_the_hash_of_a_picture_is_checked(tmp_path, folder):
 def test_tables_that_cannot_be_meant_are_refused_in_one_line(tmp_path, folder, text, reason):
     (tmp_path / "secret.png").write_bytes((folder / "one.png").read_bytes())
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "loop.png").symlink_to("loop.png")
     with pytest.raises(BadInput) as refused:
         manifest.read(table(tmp_path, text), folder, Columns(), CLASSES)
     assert reason in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_names_that_look_like_numbers_may_be_labels_where_a_list_has_them(tmp_path, folder):
+    path = table(tmp_path, "file,label\none,7.5\ntwo,bee\n")
+    assert manifest.read(path, folder, Columns(), ("bee", "7.5")).y.tolist() == [1, 0]
+
+
+@pytest.fixture
+def patient():
+    """Whoever works for more than five seconds is stopped by an error."""
+
+    def wake(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, wake)
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("patient")
+def test_many_class_names_take_no_longer_each(tmp_path, folder):
+    names = [f"c{index}" for index in range(60_000)]
+    path = table(tmp_path, "file,label\n" + "".join(f"gone,{name}\n" for name in names))
+    with pytest.raises(BadInput, match="holds no picture of that name"):
+        manifest.read(path, folder, Columns(), None)
+    assert intake.indices(names, names)["c59999"] == 59_999
+    images = np.zeros((30_000, 1, 1, 1), np.uint8)
+    added(tmp_path, images, np.arange(30_000), names[:30_000])
+    labels = Store(tmp_path / "store").dataset("set").labels_for_classes(tuple(reversed(names)))
+    assert labels[:2].tolist() == [59_999, 59_998]
 
 
 def test_labels_below_the_declared_first_one_are_refused(tmp_path, folder):
@@ -178,6 +226,49 @@ def test_what_is_not_there_is_refused_in_one_line(tmp_path, name, split, reason)
     assert "\n" not in str(refused.value)
 
 
+def told(name, root, **options):
+    from engine.data import torchvision_sets
+
+    with pytest.raises(BadInput) as refused:
+        torchvision_sets.read(name, root, **options)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_damaged_files_of_torchvisions_sets_are_refused_in_one_line(tmp_path):
+    raw = mnist(tmp_path / "sets") / "MNIST" / "raw"
+    idx(raw / "t10k-labels-idx1-ubyte", np.array([3, 0]))
+    assert told("MNIST", tmp_path / "sets").startswith("Image 2 of MNIST cannot be read as a picture with a label: ")
+    (raw / "t10k-images-idx3-ubyte").write_bytes(b"\0\0\x08")
+    assert told("MNIST", tmp_path / "sets").startswith("sets does not hold all of MNIST's test images (")
+
+
+def food(root):
+    """Two pictures in the layout of Food101, and no others."""
+    (root / "food-101" / "meta").mkdir(parents=True)
+    (root / "food-101" / "images" / "pie").mkdir(parents=True)
+    for name, pixels in (("1", PIXELS[0]), ("2", PIXELS[1])):
+        Image.fromarray(pixels).save(root / "food-101" / "images" / "pie" / f"{name}.jpg")
+    (root / "food-101" / "meta" / "test.json").write_text(json.dumps({"pie": ["pie/1", "pie/2"]}))
+    return root / "food-101"
+
+
+def test_damaged_pictures_of_torchvisions_sets_are_named(tmp_path):
+    from engine.data import torchvision_sets
+
+    folder = food(tmp_path)
+    assert torchvision_sets.read("Food101", tmp_path).x.shape == PIXELS[:2].shape
+    picture = folder / "images" / "pie" / "2.jpg"
+    picture.write_bytes(b"P6 9000 9000 255 ")
+    assert "Image 1 of Food101 cannot be read as a picture with a label: Image size (81000000 pixels)" in told(
+        "Food101", tmp_path
+    )
+    picture.write_bytes(b"no picture")
+    assert told("Food101", tmp_path).startswith("Image 1 of Food101 cannot be read")
+    (folder / "meta" / "test.json").write_text("[]")
+    assert told("Food101", tmp_path).startswith("test_damaged_pictures")
+
+
 def test_a_forged_pickle_of_cifar_is_never_opened(tmp_path):
     from engine.data import torchvision_sets
 
@@ -204,6 +295,21 @@ def test_a_forged_pickle_of_cifar_is_never_opened(tmp_path):
 def test_the_command_says_which_option_is_missing(tmp_path, capsys, options, reason):
     assert command_line.main(["data", "add", "--store", str(tmp_path / "store"), "--name", "x", *options]) == 2
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--npz", "set.npz", "--size", "32"], "--size is for picture files"),
+        (["--folder", "set", "--first-label", "1"], "--first-label is for npz files"),
+        (["--torchvision", "", "--root", "."], "No data set of torchvision is called ''"),
+        (["--name", "../x", "--npz", "set.npz"], "cannot name"),
+    ],
+)
+def test_what_is_refused_at_the_command_leaves_no_store(tmp_path, capsys, options, reason):
+    assert command_line.main(["data", "add", "--store", str(tmp_path / "store"), "--name", "x", *options]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
 
 
 def test_unknown_columns_are_named(tmp_path, folder):

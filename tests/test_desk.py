@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from engine import Auditor, BadInput, DataOrder, ModelOrder, StoreError, UnknownName, demo
 from engine.answering.desk import Desk
+from engine.intake import taking
 from engine.intake.inbox import Inbox
 from engine.store import Store
 from tests import audits
@@ -159,6 +161,77 @@ def test_a_file_that_changed_since_it_was_shown_is_no_longer_that_entry(desk, in
     answer = desk.take_model(order(desk))
     assert answer.state == "failed"
     assert desk.models() == ()
+
+
+def pets(inbox):
+    from PIL import Image
+
+    for shade, name in enumerate(("a/1.png", "b/1.png")):
+        (inbox / "pets" / name).parent.mkdir(parents=True)
+        Image.fromarray(np.full((8, 8, 3), shade, np.uint8)).save(inbox / "pets" / name)
+    return inbox / "pets"
+
+
+def test_a_folder_in_which_something_changed_is_another_entry(desk, inbox):
+    folder = pets(inbox)
+    first = DataOrder(entry(desk, "pets"), "pets")
+    assert desk.take_data(first).state == "ready"
+    shutil.copyfile(folder / "a" / "1.png", folder / "a" / "2.png")
+    with pytest.raises(UnknownName):
+        desk.take_data(first)
+    again = desk.take_data(DataOrder(entry(desk, "pets"), "pets"))
+    assert again.state == "failed"
+    assert "already holds another data set called 'pets'" in again.message
+    before = entry(desk, "pets")
+    (folder / "a" / "2.png").write_bytes(b"written over")
+    assert entry(desk, "pets") != before
+
+
+def test_a_link_in_a_folder_never_leads_out_of_the_inbox(desk, inbox):
+    folder = pets(inbox)
+    (inbox.parent / "private.png").write_bytes((folder / "a" / "1.png").read_bytes())
+    (folder / "b" / "2.png").symlink_to(inbox.parent / "private.png")
+    answer = desk.take_data(DataOrder(entry(desk, "pets"), "pets"))
+    assert answer.state == "failed"
+    assert "b/2.png is a link" in answer.message
+    assert desk.datasets() == ()
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "names.txt"])
+def test_what_was_put_in_an_entrys_place_before_the_worker_came_is_not_added(desk, inbox, name):
+    task = Inbox(inbox).model(order(desk))
+    (inbox / name).rename(inbox.parent / name)
+    (inbox / name).symlink_to(inbox.parent / name)
+    with pytest.raises(BadInput, match=f"^{name} changed since it was chosen; choose it again"):
+        taking.model(Store(inbox.parent / "store"), task)
+    assert desk.models() == ()
+
+
+@pytest.mark.parametrize("name", ["images", "images.csv"])
+def test_a_table_or_its_pictures_that_changed_before_the_worker_came_are_not_added(desk, inbox, name):
+    tabled(inbox)
+    task = Inbox(inbox).data(DataOrder(entry(desk, "images.csv"), "nips", images=entry(desk, "images")))
+    (inbox / name).rename(inbox.parent / name)
+    (inbox / name).symlink_to(inbox.parent / name)
+    with pytest.raises(BadInput, match=f"^{name} changed since it was chosen; choose it again"):
+        taking.data(Store(inbox.parent / "store"), task)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"size": "32"}, "--size is for picture files"), ({"first_label": 10**20}, "must be 0 or 1")],
+)
+def test_what_an_npz_file_would_ignore_is_refused(desk, changes, reason):
+    answer = desk.take_data(DataOrder(entry(desk, "digits.npz"), "digits", **changes))
+    assert answer.state == "failed"
+    assert reason in answer.message
+
+
+@pytest.mark.parametrize("name", ["a\nb.npz", os.fsdecode(b"\xff.npz")])
+def test_names_that_cannot_be_shown_are_not_offered(desk, inbox, name):
+    before = desk.entries()
+    shutil.copyfile(inbox / "digits.npz", inbox / name)
+    assert desk.entries() == before
 
 
 def test_what_is_retired_leaves_the_menus_and_comes_back_unchanged(desk):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from engine import images
+from engine import files, images
 from engine.data import npz
 from engine.errors import BadInput, UnknownName
 
 MOST_CLASSES = 100_000
 MOST_IMAGES = 1_000_000
 LONGEST_NAME = 200
+LARGEST_LIST: Final = 4 * 2**20
+"""Bytes of a list of class names: 21,841 names of ImageNet take 0.6 million."""
+FIRST_LABELS: Final = (0, 1)
+"""What labels may call the first class."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -30,14 +36,23 @@ class Images:
     """What to call each image, each once: its file's stem or path, or its index."""
 
 
+def check_options(source: str, size: tuple[int, int] | None, first_label: int) -> None:
+    """Refuse what a kind of source (npz, folder, csv or torchvision) would ignore; raises BadInput."""
+    if first_label not in FIRST_LABELS:
+        raise BadInput(f"--first-label must be 0 or 1, got {str(first_label)[:80]}.")
+    if first_label and source not in ("npz", "csv"):
+        raise BadInput(f"--first-label is for npz files and tables; a {source} source names its classes itself.")
+    if size and source == "npz":
+        raise BadInput("--size is for picture files; the images of an npz file are taken as they are.")
+
+
 def read_npz(path: Path, classes: Sequence[str] | None = None, *, first_label: int = 0) -> Images:
     """Return the images of an npz file: `x` (images, height, width, 1 or 3) uint8, `y` integers, optionally `classes`.
 
     classes: names to use instead of the file's own; without either they are called 0, 1, ... first_label: what `y` calls
     the first class. Raises BadInput in one line for anything else.
     """
-    with npz.opened(path) as archive:
-        found = npz.Archive(path, archive)
+    with npz.opened(path) as found:
         x, y = found.array("x"), found.array("y")
         own = found.array("classes") if "classes" in found else None
     _check_pixels(path.name, x)
@@ -65,10 +80,11 @@ def read_folder(path: Path, classes: Sequence[str] | None = None, *, size: tuple
     """
     folders = _class_folders(path)
     names = tuple(classes) if classes is not None else tuple(folder.name for folder in folders)
-    files = [file for folder in folders for file in _files(folder)]
-    indices = {folder.name: _index(folder.name, names) for folder in folders}
-    labels = np.asarray([indices[file.parent.name] for file in files], dtype=np.int64)
-    return labelled(path.name, decoded(files, size), labels, names, file_names(files))
+    places = indices((folder.name for folder in folders), names)
+    pictures = [file for folder in folders for file in _files(folder)]
+    samples = file_names(pictures)
+    labels = np.asarray([places[file.parent.name] for file in pictures], dtype=np.int64)
+    return labelled(path.name, decoded(pictures, size), labels, names, samples)
 
 
 def with_classes(found: Images, classes: Sequence[str]) -> Images:
@@ -79,10 +95,8 @@ def with_classes(found: Images, classes: Sequence[str]) -> Images:
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Return the class names of a UTF-8 text file, one per line; raises BadInput naming the line that is not one."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path.name} cannot be read as text in UTF-8.") from error
+    with files.opened(path, "text in UTF-8", LARGEST_LIST) as file:
+        lines = file.read().decode("utf-8-sig").rstrip().splitlines()
     return checked_names(path.name, [line.strip() for line in lines])
 
 
@@ -104,6 +118,8 @@ def _labels(name: str, y: np.ndarray, count: int, first: int) -> np.ndarray:
 
 
 def _check_named(source: str, labels: np.ndarray, classes: Sequence[str]) -> None:
+    if int(labels.min()) < 0:
+        raise BadInput(f"{source} has the label {int(labels.min())}; every image must have one of its classes.")
     if int(labels.max()) >= len(classes):
         raise BadInput(f"{source} has the label {int(labels.max())}, but only {len(classes)} classes.")
 
@@ -113,7 +129,11 @@ def _named(name: str, classes: np.ndarray | None, labels: np.ndarray) -> tuple[s
         return tuple(str(index) for index in range(int(labels.max()) + 1))
     if classes.dtype.kind != "U" or classes.ndim != 1:
         raise BadInput(f"'classes' in {name} must be a list of texts, got {classes.dtype} {classes.shape}.")
-    return checked_names(name, classes.tolist())
+    if len(classes) > MOST_CLASSES:
+        raise BadInput(f"{name} must name between 1 and {MOST_CLASSES} classes, got {len(classes)}.")
+    with files.told(f"The array 'classes' in {name}", "text"):
+        texts = classes.tolist()
+    return checked_names(name, texts)
 
 
 def checked_names(source: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -131,7 +151,7 @@ def checked_names(source: str, names: Sequence[str]) -> tuple[str, ...]:
 def _class_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise BadInput(f"{path.name} is not a folder.")
-    entries = sorted(path.iterdir())
+    entries = _entries(path)
     stray = next((entry for entry in entries if not entry.is_dir()), None)
     if stray is not None:
         raise BadInput(f"{stray.name} lies beside the class folders; put every picture into the folder of its class.")
@@ -142,54 +162,82 @@ def _class_folders(path: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    files = sorted(folder.iterdir())
-    if not files:
+    found = _entries(folder)
+    if not found:
         raise BadInput(f"The class folder {folder.name} is empty.")
-    return files
+    return found
 
 
-def _index(folder: str, classes: tuple[str, ...]) -> int:
-    if folder not in classes:
-        raise UnknownName("class", folder, classes)
-    if classes.count(folder) > 1:
-        raise BadInput(f"The class '{folder[:80]}' stands twice in the list of classes; its folder could mean either.")
-    return classes.index(folder)
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder, by name; raises BadInput for a link, which could lead to what nobody handed in."""
+    with files.told(folder.name, "a folder"):
+        found = sorted(folder.iterdir())
+        link = next((entry for entry in found if entry.is_symlink()), None)
+    if link is not None:
+        raise BadInput(f"{folder.name}/{link.name} is a link; put what it leads to in its place.")
+    return found
 
 
-def decoded(files: Sequence[Path], size: tuple[int, int] | None) -> np.ndarray:
+def indices(wanted: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
+    """Return the index of every wanted class; raises UnknownName, and BadInput for one that stands twice in the list."""
+    places, often = {name: index for index, name in enumerate(classes)}, Counter(classes)
+    for name in wanted:
+        if name not in places:
+            raise UnknownName("class", name, classes)
+        if often[name] > 1:
+            raise BadInput(f"The class '{name[:80]}' stands twice in the list of classes; the label could mean either.")
+    return places
+
+
+def decoded(pictures: Sequence[Path], size: tuple[int, int] | None) -> np.ndarray:
     """Return picture files as (images, height, width, 3) uint8, each fitted to `size` (height, width) if one is given.
 
     Raises BadInput for pictures of different sizes without one, and for more than is read.
     """
-    if len(files) > MOST_IMAGES:
-        raise BadInput(f"{len(files):,} pictures are more than the {MOST_IMAGES:,} that are read.")
+    if len(pictures) > MOST_IMAGES:
+        raise BadInput(f"{len(pictures):,} pictures are more than the {MOST_IMAGES:,} that are read.")
     # Filled in place: a list would take the memory twice.
-    first = _picture(files[0], size)
-    if first.nbytes * len(files) > npz.MOST_BYTES:
+    first = _picture(pictures[0], size)
+    if first.nbytes * len(pictures) > npz.MOST_BYTES:
         raise BadInput(
-            f"{len(files)} pictures of {first.nbytes:,} bytes are more than the {npz.MOST_BYTES:,} that are read."
+            f"{len(pictures)} pictures of {first.nbytes:,} bytes are more than the {npz.MOST_BYTES:,} that are read."
         )
-    pictures = np.empty((len(files), *first.shape), dtype=np.uint8)
-    for index, file in enumerate(files):
+    pixels = np.empty((len(pictures), *first.shape), dtype=np.uint8)
+    for index, file in enumerate(pictures):
         picture = _picture(file, size)
         if picture.shape != first.shape:
             raise BadInput(
                 f"{file.parent.name}/{file.name} has {picture.shape[1]} x {picture.shape[0]} pixels, the first picture "
                 f"has {first.shape[1]} x {first.shape[0]}; name one size to fit all pictures to it."
             )
-        pictures[index] = picture
-    return pictures
+        pixels[index] = picture
+    return pixels
 
 
 def _picture(file: Path, size: tuple[int, int] | None) -> np.ndarray:
-    picture = images.decode(file)
-    return picture if size is None else images.fit(picture[None], 3, size)[0]
+    return fitted(file.name, images.decode(file), size)
 
 
-def file_names(files: Sequence[Path]) -> tuple[str, ...]:
-    """Return the files' stems where each occurs once, else class folder and file name."""
-    stems = tuple(file.stem for file in files)
-    return stems if len(set(stems)) == len(stems) else tuple(f"{file.parent.name}/{file.name}" for file in files)
+def fitted(name: str, picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Return a (height, width, 3) picture fitted to `size` (height, width), if one is given; raises BadInput naming it."""
+    try:
+        return picture if size is None else images.fit(picture[None], 3, size)[0]
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
+
+
+def file_names(pictures: Sequence[Path]) -> tuple[str, ...]:
+    """Return the files' stems where each occurs once, else class folder and file name.
+
+    Raises BadInput for names that cannot be shown.
+    """
+    wrong = next((file for file in pictures if not f"{file.parent.name}{file.name}".isprintable()), None)
+    if wrong is not None:
+        raise BadInput(
+            f"The name {wrong.name[:80]!r} of a picture has characters that cannot be shown; rename the file."
+        )
+    stems = tuple(file.stem for file in pictures)
+    return stems if len(set(stems)) == len(stems) else tuple(f"{file.parent.name}/{file.name}" for file in pictures)
 
 
 def _stored(x: np.ndarray) -> np.ndarray:

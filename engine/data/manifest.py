@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from engine import files, images
 from engine.data import intake
 from engine.data.intake import Images
 from engine.errors import BadInput, UnknownName
@@ -36,6 +39,15 @@ class Columns:
     """What the table calls the first class."""
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the table below its column names."""
+
+    number: int
+    """As an editor counts, blank lines and all; of the last line where a cell holds several."""
+    cells: dict[str, str]
+
+
 def read(
     path: Path, folder: Path, columns: Columns, classes: Sequence[str] | None, *, size: tuple[int, int] | None = None
 ) -> Images:
@@ -44,39 +56,40 @@ def read(
     Names may lack the suffix; a column `sha256` is checked. Every picture is fitted to `size` (height, width) if one is given.
     Raises BadInput naming the line that cannot be used, and UnknownName for a class that is not there.
     """
-    rows = _rows(path)
-    image = _column(path, rows, columns.image, IMAGE_COLUMNS)
-    label = _column(path, rows, columns.label, LABEL_COLUMNS)
-    labels, names = _labels(path, [row[label] for row in rows], columns.first_label, classes)
-    files = [_file(path, folder, number, row[image]) for number, row in enumerate(rows, start=2)]
-    for number, (row, file) in enumerate(zip(rows, files, strict=True), start=2):
-        _check_hash(path, number, file, row.get(HASH_COLUMN))
-    (often, count), *_ = Counter(files).most_common(1)
+    lines = _lines(path)
+    image = _column(path, lines, columns.image, IMAGE_COLUMNS)
+    label = _column(path, lines, columns.label, LABEL_COLUMNS)
+    labels, names = _labels(path.name, lines, label, columns.first_label, classes)
+    pictures = [_file(path, folder, line.number, line.cells[image]) for line in lines]
+    for line, file in zip(lines, pictures, strict=True):
+        _check_hash(path, line.number, file, line.cells.get(HASH_COLUMN))
+    (often, count), *_ = Counter(pictures).most_common(1)
     if count > 1:
         raise BadInput(f"{path.name} names {often.name} {count} times.")
-    return intake.labelled(path.name, intake.decoded(files, size), labels, names, intake.file_names(files))
+    samples = intake.file_names(pictures)
+    return intake.labelled(path.name, intake.decoded(pictures, size), labels, names, samples)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _lines(path: Path) -> list[Line]:
     """Return the lines of a table by column name, every one complete."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise BadInput(f"{path.name} has {path.stat().st_size:,} bytes; at most {LARGEST_FILE:,} are read.")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, restval="")
-            rows = [row for _, row in zip(range(intake.MOST_IMAGES + 1), reader, strict=False)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path.name} cannot be read as a CSV table in UTF-8.") from error
-    if not rows or len(rows) > intake.MOST_IMAGES:
+    with files.opened(path, "a CSV table in UTF-8", LARGEST_FILE) as file:
+        reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+        rows = list(islice(((reader.line_num, cells) for cells in reader if cells), intake.MOST_IMAGES + 2))
+    if not 2 <= len(rows) <= intake.MOST_IMAGES + 1:
         raise BadInput(f"{path.name} must have a line of column names and 1 to {intake.MOST_IMAGES:,} lines below it.")
-    wrong = next((number for number, row in enumerate(rows, start=2) if None in row), None)
+    (_, columns), *below = rows
+    (often, count), *_ = Counter(columns).most_common(1)
+    if count > 1:
+        raise BadInput(f"{path.name} has {count} columns called '{often[:80]}'; every column needs a name of its own.")
+    wrong = next((number for number, cells in below if len(cells) > len(columns)), None)
     if wrong is not None:
         raise BadInput(f"Line {wrong} of {path.name} has more cells than there are column names.")
-    return rows
+    empty = dict.fromkeys(columns, "")
+    return [Line(number, empty | dict(zip(columns, cells, strict=False))) for number, cells in below]
 
 
-def _column(path: Path, rows: Sequence[Mapping[str, str]], named: str | None, usual: Sequence[str]) -> str:
-    known = tuple(rows[0])
+def _column(path: Path, lines: Sequence[Line], named: str | None, usual: Sequence[str]) -> str:
+    known = tuple(lines[0].cells)
     if named is not None:
         if named not in known:
             raise UnknownName(f"column of {path.name}", named, known)
@@ -90,24 +103,51 @@ def _column(path: Path, rows: Sequence[Mapping[str, str]], named: str | None, us
 
 
 def _labels(
-    path: Path, cells: Sequence[str], first: int, classes: Sequence[str] | None
+    name: str, lines: Sequence[Line], column: str, first: int, classes: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return (images,) int64 labels and the names of the classes."""
-    if all(cell.strip().isdecimal() and len(cell) < 10 for cell in cells):
-        numbers = np.asarray([int(cell) for cell in cells], dtype=np.int64) - first
-        if int(numbers.min()) < 0:
-            raise BadInput(f"{path.name} has the label {int(numbers.min()) + first}, but counts classes from {first}.")
-        if int(numbers.max()) >= intake.MOST_CLASSES:
-            raise BadInput(
-                f"{path.name} has the label {int(numbers.max()) + first}; at most {intake.MOST_CLASSES} are read."
-            )
+    cells = [line.cells[column] for line in lines]
+    if all(_is_whole(cell) for cell in cells):
+        numbers = _indices(name, cells, first)
         return numbers, tuple(classes or (str(index) for index in range(int(numbers.max()) + 1)))
-    names = tuple(classes or sorted(set(cells)))
-    places = {name: index for index, name in enumerate(names)}
-    unknown = next((cell for cell in cells if cell not in places or names.count(cell) > 1), None)
-    if unknown is not None:
-        raise UnknownName("class", unknown, names)
-    return np.asarray([places[cell] for cell in cells], dtype=np.int64), intake.checked_names(path.name, names)
+    _check_texts(name, [(line.number, line.cells[column]) for line in lines], first, classes or ())
+    names = intake.checked_names(name, tuple(classes or sorted(set(cells))))
+    places = intake.indices(dict.fromkeys(cells), names)
+    return np.asarray([places[cell] for cell in cells], dtype=np.int64), names
+
+
+def _check_texts(name: str, cells: Sequence[tuple[int, str]], first: int, classes: Sequence[str]) -> None:
+    """Refuse labels of which some are numbers, unless the list of classes has those; raises BadInput."""
+    named = frozenset(classes)
+    numbers = [(number, cell) for number, cell in cells if _is_number(cell) and cell not in named]
+    if numbers:
+        number, cell = next((one for one in numbers if not _is_whole(one[1])), numbers[0])
+        raise BadInput(
+            f"Line {number} of {name} has the label '{cell[:80]}'; labels must all be whole numbers from {first}, or all "
+            "be names of classes."
+        )
+
+
+def _indices(name: str, cells: Sequence[str], first: int) -> np.ndarray:
+    numbers = np.asarray([int(cell) for cell in cells], dtype=np.int64) - first
+    if int(numbers.min()) < 0:
+        raise BadInput(f"{name} has the label {int(numbers.min()) + first}, but counts classes from {first}.")
+    if int(numbers.max()) >= intake.MOST_CLASSES:
+        raise BadInput(f"{name} has the label {int(numbers.max()) + first}; at most {intake.MOST_CLASSES} are read.")
+    return numbers
+
+
+def _is_whole(cell: str) -> bool:
+    return cell.isascii() and cell.strip().isdecimal() and len(cell) < 10
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell can be read as a number at all, also as a fraction, a negative one, or none (`nan`)."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _file(path: Path, folder: Path, number: int, name: str) -> Path:
@@ -118,7 +158,8 @@ def _file(path: Path, folder: Path, number: int, name: str) -> Path:
     try:
         tried = [(root / name).resolve(), *((root / f"{name}{suffix}").resolve() for suffix in SUFFIXES)]
         found = [one for one in tried if one.is_relative_to(root) and one.is_file()]
-    except OSError:
+    except (OSError, RuntimeError):
+        # A name that is too long, or links that lead round in a circle.
         found = []
     if len(found) != 1:
         problem = "no picture" if not found else f"{len(found)} pictures"
@@ -129,5 +170,9 @@ def _file(path: Path, folder: Path, number: int, name: str) -> Path:
 
 
 def _check_hash(path: Path, number: int, file: Path, wanted: str | None) -> None:
-    if wanted and hashlib.sha256(file.read_bytes()).hexdigest() != wanted.strip().lower():
+    if not wanted:
+        return
+    with files.opened(file, "a picture", images.LIMITS.file_bytes) as content:
+        found = hashlib.file_digest(content, HASH_COLUMN).hexdigest()
+    if found != wanted.strip().lower():
         raise BadInput(f"{file.name} is not the picture whose {HASH_COLUMN} stands in line {number} of {path.name}.")

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
 from torchvision import datasets
 
-from engine import images
+from engine import files
 from engine.data import intake, npz
 from engine.data.intake import Images
 from engine.errors import BadInput, UnknownName
@@ -46,10 +45,9 @@ def _opened(name: str, root: Path, split: str) -> Any:
     options: dict[str, Any] = {"train": split == "train"} if name in BY_TRAIN else {"split": split}
     try:
         return getattr(datasets, name)(str(root), download=False, **options)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120].rstrip(".")
+    except Exception as error:
         raise BadInput(
-            f"{root.name} does not hold all of {name}'s {split} images ({reason}); fetch it there first."
+            f"{root.name} does not hold all of {name}'s {split} images ({files.reason(error)}); fetch it there first."
         ) from error
 
 
@@ -58,21 +56,24 @@ def _decoded(found: Any, name: str, size: tuple[int, int] | None) -> tuple[np.nd
     count = len(found)
     if not 1 <= count <= intake.MOST_IMAGES:
         raise BadInput(f"{name} has {count:,} images; 1 to {intake.MOST_IMAGES:,} are read.")
-    first = _picture(found[0][0], size)
+    first, _ = _sample(found, name, 0, size)
     if first.nbytes * count > npz.MOST_BYTES:
         raise BadInput(
             f"{count:,} pictures of {first.nbytes:,} bytes are more than the {npz.MOST_BYTES:,} that are read."
         )
     pixels, labels = np.empty((count, *first.shape), dtype=np.uint8), np.empty(count, dtype=np.int64)
     for index in range(count):
-        picture, label = found[index]
-        fitted = _picture(picture, size)
-        if fitted.shape != first.shape:
+        picture, labels[index] = _sample(found, name, index, size)
+        if picture.shape != first.shape:
             raise BadInput(f"The pictures of {name} have several sizes; name one size to fit all of them to it.")
-        pixels[index], labels[index] = fitted, int(label)
+        pixels[index] = picture
     return pixels, labels
 
 
-def _picture(picture: Image.Image, size: tuple[int, int] | None) -> np.ndarray:
-    decoded = np.asarray(picture.convert("RGB"))
-    return decoded if size is None else images.fit(decoded[None], 3, size)[0]
+def _sample(found: Any, name: str, index: int, size: tuple[int, int] | None) -> tuple[np.ndarray, int]:
+    """Return a (height, width, 3) uint8 picture and its label."""
+    what = f"Image {index} of {name}"
+    with files.told(what, "a picture with a label"):
+        picture, label = found[index]
+        decoded, number = np.asarray(picture.convert("RGB")), int(label)
+    return intake.fitted(what, decoded, size), number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -93,23 +94,22 @@ class Dataset:
         """
         if self.card.classes == classes:
             return self.labels
-        pairs = zip(self.card.classes, self.card.class_counts, strict=True)
-        places = np.asarray([self._place(name, classes, count) for name, count in pairs], dtype=np.int64)
-        found = places[self.labels]
+        often = Counter(classes)
+        for name, count in zip(self.card.classes, self.card.class_counts, strict=True):
+            if count and often[name] != 1:
+                raise self._misfit(name, often)
+        # -1 for a class that the model lacks: no image has that label.
+        indices = {name: index for index, name in enumerate(classes)}
+        found = np.asarray([indices.get(name, -1) for name in self.card.classes], dtype=np.int64)[self.labels]
         found.setflags(write=False)
         return found
 
-    def _place(self, name: str, classes: tuple[str, ...], count: int) -> int:
-        """Index of a class name among a model's; -1 for a class without images, whose label is never used."""
-        if not count:
-            return -1
-        if classes.count(name) != 1:
-            problem = "twice" if name in classes else "not at all"
-            raise BadInput(
-                f"Class '{name[:80]}' of data set '{self.card.name}' stands {problem} among the model's {len(classes)} "
-                "classes; use a data set whose class names are the model's."
-            )
-        return classes.index(name)
+    def _misfit(self, name: str, often: Counter[str]) -> BadInput:
+        problem = "twice" if often[name] else "not at all"
+        return BadInput(
+            f"Class '{name[:80]}' of data set '{self.card.name}' stands {problem} among the model's {often.total()} "
+            "classes; use a data set whose class names are the model's."
+        )
 
     @cached_property
     def _pixels(self) -> np.ndarray:
