@@ -5,6 +5,8 @@
   const { asking, built, byId, entry, fill, filled, make, onAsk, say } = window.faultline;
   const AGAIN = 1000;
   const TITLES = { model: 'Add a model from the inbox', data: 'Add a data set from the inbox' };
+  /* What became of the last order of each form: it stands beside the form's button, also when the form is drawn anew. */
+  const answers = { model: { text: '', isWrong: false }, data: { text: '', isWrong: false } };
   const ask = asking('desk-ask');
   const order = asking('desk-order');
   let forms = '';
@@ -18,9 +20,24 @@
 
   function form(kind, fields) {
     const add = make('button', { type: 'submit', class: 'plain-button' }, 'Add');
-    return make('details', { class: 'twin' }, make('summary', {}, TITLES[kind]),
+    const said = make('p', { id: `desk-answer-${kind}`, role: 'status' });
+    return make('details', { class: 'twin', 'data-form': kind }, make('summary', {}, TITLES[kind]),
       make('form', { class: 'desk-form', 'data-kind': kind }, make('div', { class: 'form-fields' },
-        ...fields.map((field) => entry(field, `desk-${kind}-${field.name}`))), make('div', { class: 'form-end' }, add)));
+        ...fields.map((field) => entry(field, `desk-${kind}-${field.name}`))), make('div', { class: 'form-end' }, add, said)));
+  }
+
+  const isOpen = (kind) => Boolean(document.querySelector(`#desk-forms [data-form=${kind}]`)?.open);
+
+  function sayAnswer(kind) {
+    const { text, isWrong } = answers[kind];
+    say(`desk-answer-${kind}`, text);
+    const node = byId(`desk-answer-${kind}`);
+    if (node) { node.className = isWrong ? 'warning' : ''; }
+  }
+
+  function answer(kind, text, isWrong) {
+    answers[kind] = { text, isWrong };
+    sayAnswer(kind);
   }
 
   /* Forms are drawn anew only when what they offer has changed: what was typed stays. */
@@ -28,8 +45,11 @@
     const now = JSON.stringify(facts.forms);
     if (now === forms) { return; }
     forms = now;
+    const open = Object.keys(answers).filter(isOpen);
     fill('desk-forms', ...['model', 'data'].filter((kind) => facts.forms[kind].length).map((kind) => form(kind, facts.forms[kind])),
       facts.forms.note ? make('p', { class: 'note' }, facts.forms.note) : '');
+    open.forEach((kind) => { document.querySelector(`#desk-forms [data-form=${kind}]`)?.setAttribute('open', ''); });
+    Object.keys(answers).forEach(sayAnswer);
   }
 
   function draw(facts) {
@@ -46,12 +66,16 @@
 
   function ordered(told) {
     if (!told) { return; }
-    say('desk-said', told.text);
-    byId('desk-said').className = told.state === 'failed' ? 'warning' : '';
+    if (told.kind in answers) {
+      answer(told.kind, told.text, told.state === 'failed');
+    } else {
+      say('desk-said', told.text);
+      byId('desk-said').className = told.state === 'failed' ? 'warning' : '';
+    }
     if (told.state === 'working') { order.want({ ...order.wanted, isFirst: false }); order.after(AGAIN); return; }
     order.want(null);
     if (told.state === 'failed') { return; }
-    if (told.kind === 'model') { set('pick', { intake: `${told.name}@` }); }
+    if (told.intake) { set('pick', { intake: told.intake }); }
     ask.after(0);
   }
 
@@ -68,6 +92,7 @@
     const kind = event.target.closest?.('.desk-form')?.dataset.kind;
     if (!kind) { return; }
     event.preventDefault();
+    answer(kind, 'Being added …', false);
     order.want({ kind, values: filled(event.target), isFirst: true });
     order.after(0);
   });

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dashboard.state import GROUP, GROUP_SIZE, ViewState
 from engine import (
+    INTAKE_CHECKS,
     Answer,
     AttackCard,
     BadInput,
@@ -63,10 +64,11 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
     notices: list[str] = []
     models = auditor.models()
     names = [card.name for card in models]
-    name = choose("model", view.model, names, names[0] if names else None, notices)
+    retired = _unless_known(view.model, names, lambda: auditor.desk.models(retired=True))
+    name = choose("model", view.model, names, names[0] if names else None, notices, retired)
     model = next((card for card in models if card.name == name), None)
     datasets = tuple(card for card in auditor.datasets() if model and fits(card, model))
-    data = _dataset(view, datasets, notices)
+    data = _dataset(view, datasets, auditor, notices)
     chosen = Resolved(
         replace(view, model=name, data=data.name if data else None),
         (),
@@ -78,6 +80,7 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
         data,
     )
     if model and data:
+        notices += failed_intake(model, data, auditor)
         chosen = _with_attack(chosen, auditor, notices)
         chosen = _with_roster(_with_layer(chosen, model, notices), auditor, notices)
     return replace(chosen, notices=tuple(notices))
@@ -93,18 +96,47 @@ def epsilon_setting(attack: AttackCard) -> SettingCard | None:
     return next((card for card in attack.settings if card.name == "epsilon"), None)
 
 
-def choose(kind: str, asked: str | None, known: Sequence[str], default: str | None, notices: list[str]) -> str | None:
-    """Return `asked` where it is known, else `default`; a name that is not known is named in `notices`."""
+def failed_intake(model: ModelCard, data: DatasetCard, auditor: Auditor) -> list[str]:
+    """Return a sentence for each intake report, on this data set or on noise, that the shown model has failed."""
+    titles = {check.name: check.title for check in INTAKE_CHECKS}
+    return [
+        f"'{model.name}' failed its intake report on {report.data or 'noise'} "
+        f"({', '.join(titles[name] for name in report.with_outcome('fail'))}): read it under Models and data first."
+        for report in auditor.desk.reports(model.name, [data.name])
+        if report.verdict == "fail"
+    ]
+
+
+def choose(
+    kind: str,
+    asked: str | None,
+    known: Sequence[str],
+    default: str | None,
+    notices: list[str],
+    retired: Collection[str] = (),
+) -> str | None:
+    """Return `asked` where it is known, else `default`; a name that is retired or not known is named in `notices`."""
     if asked is None or asked in known:
         return default if asked is None else asked
     shown = f"showing '{default}'" if default is not None else "showing the first that fits"
-    notices.append(f"The link asked for {kind} '{asked[:80]}', which is not here; {shown}.")
+    is_where = "is retired (take it back under Models and data)" if asked in retired else "is not here"
+    notices.append(f"The link asked for {kind} '{asked[:80]}', which {is_where}; {shown}.")
     return default
 
 
-def _dataset(view: ViewState, datasets: tuple[DatasetCard, ...], notices: list[str]) -> DatasetCard | None:
+def _unless_known(
+    asked: str | None, known: Sequence[str], retired: Callable[[], tuple[ModelCard | DatasetCard, ...]]
+) -> list[str]:
+    """Return the names of what is retired, looked up only for a name that is not among those in use."""
+    return [] if asked is None or asked in known else [card.name for card in retired()]
+
+
+def _dataset(
+    view: ViewState, datasets: tuple[DatasetCard, ...], auditor: Auditor, notices: list[str]
+) -> DatasetCard | None:
     names = [card.name for card in datasets]
-    name = choose("data", view.data, names, names[0] if names else None, notices)
+    retired = _unless_known(view.data, names, lambda: auditor.desk.datasets(retired=True))
+    name = choose("data", view.data, names, names[0] if names else None, notices, retired)
     return next((card for card in datasets if card.name == name), None)
 
 

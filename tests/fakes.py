@@ -133,6 +133,19 @@ class NoRuns:
         return ()
 
 
+class BareDesk:
+    """A desk where nothing is retired and nothing was checked."""
+
+    def models(self, *, retired=False):
+        return () if retired else MODELS
+
+    def datasets(self, *, retired=False):
+        return () if retired else DATA
+
+    def reports(self, model, datasets):
+        return ()
+
+
 class FakeAuditor:
     """Answers like `engine.auditor.Auditor`, at once and from nothing."""
 
@@ -273,6 +286,7 @@ class FakeAuditor:
         )
 
     audits = NoRuns()
+    desk = BareDesk()
 
     def close(self) -> None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -47,7 +48,7 @@ def some_report(outcome: str = "pass") -> IntakeReport:
     return IntakeReport("digits-standard", "0" * 32, "digits", 100, results, (doubt,))
 
 
-class Shelf:
+class Shelf(fakes.BareDesk):
     """A desk that notes what it was asked."""
 
     has_inbox = True
@@ -103,9 +104,24 @@ def test_the_page_lists_what_is_in_use_and_what_can_be_taken_back():
     assert not told["again"]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [("pass", "✔ passed, on digits"), ("fail", "✘ failed, on digits"), ("not run", "– in part, on digits")],
+)
+def test_every_model_says_what_its_reports_found(outcome, status, monkeypatch):
+    assert model.UNCHECKED in json.dumps(view.facts(Auditor(), {})["models"], ensure_ascii=False)
+    monkeypatch.setattr(Shelf, "reports", lambda *_: (some_report(outcome),), raising=False)
+    assert status in json.dumps(view.facts(Auditor(), {})["models"], ensure_ascii=False)
+
+
+def test_counts_that_are_equal_are_told_once():
+    (row,) = model.datasets(fakes.DATA)
+    assert row.classes == "10 (50 images each)"
+
+
 def test_a_model_is_checked_only_on_data_whose_classes_it_knows():
     cards = fakes.FakeAuditor().datasets()
-    (row,) = model.models(fakes.MODELS[:1], cards)
+    (row,) = model.models(fakes.MODELS[:1], cards, {})
     known = set(fakes.MODELS[0].classes)
     assert {value for value, _ in row.fitting} == {card.name for card in cards if known >= set(card.classes)} | {""}
 
@@ -186,10 +202,24 @@ def test_an_order_is_done_and_its_notes_are_told():
     assert view.ordered(auditor, {"kind": "data", "values": {"entry": "b" * 16, "name": "x"}})["state"] == "working"
 
 
+def test_a_model_that_was_added_is_reported_on_first_with_data_that_fits(monkeypatch):
+    added = replace(fakes.MODELS[0], name="mine")
+    monkeypatch.setattr(Shelf, "models", lambda _self, **_: (added,))
+    assert view.ordered(Auditor(), {"kind": "model", "values": FILLED})["intake"] == "mine@digits"
+    monkeypatch.setattr(Shelf, "datasets", lambda _self, **_: (replace(fakes.DATA[0], classes=("cat",)),))
+    assert view.ordered(Auditor(), {"kind": "model", "values": FILLED})["intake"] == "mine@"
+
+
 def test_an_order_that_fails_says_why():
     told = view.ordered(Auditor(), {"kind": "model", "values": {**FILLED, "architecture": "gone"}})
     assert told["state"] == "failed"
     assert "gone" in told["text"]
+
+
+@pytest.mark.parametrize("sent", [["intake"], "intake", 3, True, [], None])
+def test_what_is_no_set_of_fields_asks_for_nothing(sent):
+    assert view.facts(Auditor(), sent) == view.facts(Auditor(), {})
+    assert view.ordered(Auditor(), sent) == view.ordered(Auditor(), {})
 
 
 def test_retiring_and_taking_back_name_a_shelf_that_exists():

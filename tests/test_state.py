@@ -9,7 +9,8 @@ import pytest
 
 from dashboard import resolution, state
 from dashboard.state import SHARES, ViewState
-from engine import Answer, BadSetting, Roster, RosterRequest
+from engine import INTAKE_CHECKS, Answer, BadSetting, IntakeReport, Roster, RosterRequest
+from engine.records.credibility import CheckResult
 from tests import fakes
 from tests.fakes import FakeAuditor
 
@@ -104,6 +105,26 @@ def test_what_a_link_asks_for_in_vain_is_named_and_replaced(field, value):
     assert f"'{value}'" in found.notices[0]
     assert getattr(found.view, field) != value
     assert found.request is not None
+
+
+@pytest.mark.parametrize(("field", "shelf"), [("model", "models"), ("data", "datasets")])
+def test_what_is_retired_is_said_to_be(field, shelf, monkeypatch):
+    cards = fakes.MODELS[:1] if field == "model" else fakes.DATA
+    retired = [replace(cards[0], name="old")]
+    monkeypatch.setattr(fakes.BareDesk, shelf, lambda _self, retired_=retired, **_: retired_)
+    found = resolution.resolve(replace(ViewState(), **{field: "old"}), FakeAuditor())
+    assert "'old', which is retired (take it back under Models and data)" in found.notices[0]
+    gone = resolution.resolve(replace(ViewState(), **{field: "gone"}), FakeAuditor())
+    assert "'gone', which is not here" in gone.notices[0]
+
+
+@pytest.mark.parametrize(("outcome", "count"), [("fail", 1), ("pass", 0), ("not run", 0)])
+def test_a_model_that_failed_its_intake_report_is_marked(outcome, count, monkeypatch):
+    results = tuple(CheckResult(check.name, outcome, "") for check in INTAKE_CHECKS[:1])
+    monkeypatch.setattr(fakes.BareDesk, "reports", lambda *_: (IntakeReport("m", "", "digits", 3, results),))
+    notices = resolution.resolve(ViewState(), FakeAuditor()).notices
+    assert len(notices) == count
+    assert all("failed its intake report on digits (Loads)" in text for text in notices)
 
 
 def test_a_strength_the_engine_refuses_is_named_with_its_reason():

@@ -11,6 +11,7 @@ from dash import Dash, html
 from dashboard import ids
 from dashboard.views import watch
 from engine import Answer, Certificates, UnknownName
+from engine.jobs import queue
 from tests.fakes import FakeAuditor
 
 
@@ -56,6 +57,10 @@ def test_a_view_without_a_layer_is_shown_where_the_datapaths_part_at_its_stronge
     site = [place.name for place in found.sites].index(work.view["layer"])
     both = [max(pair) for pair in zip(found.clean.strength[site], found.adversarial.strength[site], strict=True)]
     assert work.view["channel"] == both.index(max(both))
+
+
+def test_the_menu_of_classes_begins_with_what_a_link_without_a_class_gets():
+    assert watch.look({}, FakeAuditor()).menus["label"].options[0]["label"] == "First class that fits"
 
 
 def test_a_layer_and_map_that_were_asked_for_are_kept():
@@ -130,6 +135,12 @@ def test_unknown_names_are_named_and_the_page_goes_on():
     work = watch.look({"model": "x", "attack": "y", "sample": "z", "detail": "w"}, FakeAuditor())
     assert [f"'{name}'" in text for name, text in zip("wxyz", work.notices, strict=True)] == [True] * 4
     assert work.key is not None
+
+
+def test_a_wait_that_an_audit_causes_is_told():
+    work = watch.look({}, At(examination=Answer("working", None, 0, 0, queue.AUDITING)))
+    assert "an audit is running" in work.progress.text
+    assert work.progress.text.endswith("after the part it is at …")
 
 
 def test_an_error_of_the_engine_becomes_its_text():

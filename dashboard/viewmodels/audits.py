@@ -254,7 +254,7 @@ def _link(found: ConditionResult, model: ModelResult, view: RunView, attacks: Se
         return ""
     name, settings = _parts(found.name)
     query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": name}
-    query |= {"epsilon": settings.get("eps"), "outcome": example.outcome, "sample": example.sample}
+    query |= {"epsilon": settings.get("eps", ""), "outcome": example.outcome, "sample": example.sample}
     return urlencode({key: value for key, value in query.items() if value})
 
 

@@ -10,8 +10,10 @@ from dashboard.viewmodels.audit_form import Field, Option
 from dashboard.viewmodels.headline import percent
 from engine import INTAKE_CHECKS, BadInput, DataOrder, DatasetCard, Entry, IntakeReport, ModelCard, ModelOrder
 
-NO_DATA = "no images: noise"
+NO_DATA = "noise, without images"
 VERDICTS = {"pass": "✔ passed", "fail": "✘ failed", "incomplete": "– not everything could be checked"}
+SHORT_VERDICTS = {"pass": "✔ passed", "fail": "✘ failed", "incomplete": "– in part"}
+UNCHECKED = "– not checked"
 MODEL_TEXTS = ("mean", "std", "size", "accuracy")
 LONGEST = 200
 HASH_SHOWN = 12
@@ -30,6 +32,8 @@ class ModelRow:
     hash: str
     fitting: tuple[Option, ...]
     """Data sets it can be checked on, as value and title."""
+    status: tuple[str, ...]
+    """What the intake reports made so far say, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,16 @@ class Report:
     suspicions: tuple[str, ...]
 
 
-def models(cards: Sequence[ModelCard], datasets: Sequence[DatasetCard]) -> tuple[ModelRow, ...]:
-    """Return a row per model, with the data sets whose classes are among its own."""
-    return tuple(_model(card, datasets) for card in cards)
+def models(
+    cards: Sequence[ModelCard], datasets: Sequence[DatasetCard], reports: Mapping[str, Sequence[IntakeReport]]
+) -> tuple[ModelRow, ...]:
+    """Return a row per model, with the data sets whose classes are among its own, and what its reports say."""
+    return tuple(_model(card, fitting(card, datasets), reports.get(card.name, ())) for card in cards)
+
+
+def fitting(card: ModelCard, datasets: Sequence[DatasetCard]) -> tuple[str, ...]:
+    """Return the names of the data sets whose classes are among a model's."""
+    return tuple(one.name for one in datasets if set(card.classes).issuperset(one.classes))
 
 
 def datasets(cards: Sequence[DatasetCard]) -> tuple[DataRow, ...]:
@@ -77,7 +88,7 @@ def datasets(cards: Sequence[DatasetCard]) -> tuple[DataRow, ...]:
             card.name,
             f"{card.count:,}",
             f"{card.size[0]} × {card.size[1]}, {'colour' if card.channels == 3 else 'grey'}",
-            f"{len(card.classes)} ({min(card.class_counts)} to {max(card.class_counts)} images each)",
+            f"{len(card.classes)} ({_each(card.class_counts)} images each)",
             card.source,
             card.content_hash[:HASH_SHOWN],
             card.warnings,
@@ -181,10 +192,13 @@ def _whole(text: str) -> int | None:
     return int(text)
 
 
-def _model(card: ModelCard, datasets: Sequence[DatasetCard]) -> ModelRow:
+def _each(counts: Sequence[int]) -> str:
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
+def _model(card: ModelCard, names: Sequence[str], reports: Sequence[IntakeReport]) -> ModelRow:
     sites, maps = len(card.sites), sum(site.channels for site in card.sites)
-    known = set(card.classes)
-    fitting = tuple((one.name, one.name) for one in datasets if known.issuperset(one.classes))
+    said = tuple(f"{SHORT_VERDICTS[one.verdict]}, on {one.data or 'noise'}" for one in reports)
     return ModelRow(
         card.name,
         card.architecture,
@@ -192,7 +206,8 @@ def _model(card: ModelCard, datasets: Sequence[DatasetCard]) -> ModelRow:
         f"{card.size[0]} × {card.size[1]}, {card.order.upper() if card.channels == 3 else 'grey'}",
         f"{len(card.classes):,}",
         card.content_hash[:HASH_SHOWN],
-        (*fitting, ("", NO_DATA)),
+        (*((name, name) for name in names), ("", NO_DATA)),
+        said or (UNCHECKED,),
     )
 
 

@@ -87,7 +87,7 @@ def _classes(resolved: Resolved) -> tuple[Option, ...]:
     if resolved.data is None:
         return ()
     pairs = zip(resolved.data.classes, resolved.data.class_counts, strict=True)
-    return (_option(ANY, "Any class"), *(_option(name, name) for name, count in pairs if count))
+    return (_option(ANY, "First class that fits"), *(_option(name, name) for name, count in pairs if count))
 
 
 def _attacks(cards: Sequence[AttackCard]) -> tuple[Option, ...]:

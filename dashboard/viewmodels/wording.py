@@ -32,4 +32,4 @@ def awaited(answer: Answer[Any], *, doing: str, failed: str) -> str:
     if answer.state == "failed":
         return f"{failed}: {answer.message}"
     done = f" ({answer.done} of {answer.total})" if answer.total else ""
-    return f"{answer.message or doing}{done} …"
+    return f"{(answer.message or doing).rstrip('. …')}{done} …"

@@ -13,7 +13,7 @@ from dashboard import ids
 from dashboard.viewmodels import desk, wording
 from dashboard.views import plain, tables
 from dashboard.views.aria import aria, data
-from engine import EngineError, ModelOrder, UnknownName
+from engine import EngineError, IntakeReport, ModelOrder, UnknownName
 
 NO_INBOX = (
     "Models and data sets are added on the server: with python -m engine model add and data add, or from here once the "
@@ -64,14 +64,16 @@ def register(app: Dash, auditor: Any) -> None:
 
 def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
     """Return the page as plain values; `again` while a report is being made."""
-    asked = (stored or {}).get("intake")
+    asked = _fields(stored).get("intake")
     try:
         shelf = auditor.desk
         cards, images = shelf.models(), shelf.datasets()
         report, again = _report(auditor, asked)
         return {
             "intake": asked,
-            "models": plain.pieces(_models(desk.models(cards, images), shelf.models(retired=True))),
+            "models": plain.pieces(
+                _models(desk.models(cards, images, _reports(shelf, images)), shelf.models(retired=True))
+            ),
             "data": plain.pieces(_datasets(desk.datasets(images), shelf.datasets(retired=True))),
             "report": plain.pieces(report),
             "forms": _forms(shelf, images),
@@ -85,7 +87,7 @@ def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
 
 def ordered(auditor: Any, stored: Ask) -> dict[str, Any]:
     """Do what the page orders: add a model or a data set, retire one or take it back. `again` while it is being done."""
-    ask = stored or {}
+    ask = _fields(stored)
     try:
         if ask.get("shelf") in SHELVES:
             auditor.desk.retire(ask["shelf"], str(ask.get("name"))[:80], retired=ask.get("retired") is True)
@@ -93,6 +95,11 @@ def ordered(auditor: Any, stored: Ask) -> dict[str, Any]:
         return _taken(auditor, ask)
     except EngineError as error:
         return {"state": "failed", "text": str(error), "kind": ask.get("kind")}
+
+
+def _fields(stored: object) -> Mapping[str, Any]:
+    """What a browser sent; whatever is no set of fields asks for nothing."""
+    return stored if isinstance(stored, Mapping) else {}
 
 
 def _taken(auditor: Any, ask: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +111,22 @@ def _taken(auditor: Any, ask: Mapping[str, Any]) -> dict[str, Any]:
     if answer.value is None:
         return {**told, "text": answer.message or "Being added …"}
     text = " ".join((f"Added {answer.value.name}.", *answer.value.notes))
-    return {**told, "text": text, "name": answer.value.name}
+    name = answer.value.name
+    return {
+        **told,
+        "text": text,
+        "intake": _first_report(auditor.desk, name) if isinstance(order, ModelOrder) else None,
+    }
+
+
+def _first_report(shelf: Any, name: str) -> str | None:
+    """Return the intake report to open for a model that was just added: on the first data set that fits, else on noise."""
+    card = next((one for one in shelf.models() if one.name == name), None)
+    return None if card is None else f"{name}@{next(iter(desk.fitting(card, shelf.datasets())), '')}"
+
+
+def _reports(shelf: Any, images: Any) -> dict[str, tuple[IntakeReport, ...]]:
+    return {card.name: shelf.reports(card.name, desk.fitting(card, images)) for card in shelf.models()}
 
 
 def _forms(shelf: Any, images: Any) -> dict[str, Any]:
@@ -148,12 +170,15 @@ def _check(check: desk.CheckRow) -> Component:
 
 
 def _models(rows: tuple[desk.ModelRow, ...], retired: Any) -> list[Component]:
-    head = tables.head(("Model", "Architecture", "Feature maps", "Takes", "Classes", "Content", "Intake", ""))
+    head = tables.head(
+        ("Model", "Architecture", "Feature maps", "Takes", "Classes", "Content", "Intake report", "Make a report", "")
+    )
     body = [
         html.Tr(
             [
                 html.Th(row.name, scope="row"),
                 *(html.Td(text) for text in (row.architecture, row.maps, row.takes, row.classes, row.hash)),
+                html.Td([html.Div(text) for text in row.status]),
                 html.Td(_checks(row)),
                 html.Td(_retire("models", row.name)),
             ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, final
 
-from engine import keys
+from engine import keys, work
 from engine.answering.asked import DOING, Asked, hand_in, pending
 from engine.intake.inbox import DataOrder, DataTask, Entry, Inbox, ModelOrder, ModelTask, Taken
 from engine.jobs import Jobs
 from engine.records import Answer, DatasetCard, ModelCard
+from engine.records.intake import IntakeReport
 from engine.store import Store
 
 Order = Literal["take-model", "take-data"]
@@ -34,6 +36,15 @@ class Desk:
     def retire(self, shelf: Literal["models", "data"], name: str, *, retired: bool = True) -> None:
         """Take a model or data set out of the menus, or back into them; nothing is deleted. Raises UnknownName, StoreError."""
         self._store.retire(shelf, name, retired=retired)
+
+    def reports(self, model: str, datasets: Iterable[str]) -> tuple[IntakeReport, ...]:
+        """Return the intake reports of a model that are made already, on noise and on these data sets; raises UnknownName."""
+        made = [work.intake_key(self._store, work.Place(model, name)) for name in ("", *datasets)]
+        return tuple(
+            self._store.records.read("intake", key, IntakeReport)
+            for key in made
+            if self._store.records.has("intake", key)
+        )
 
     @property
     def has_inbox(self) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.audit import results, rows
-from engine.audit.manifest import Manifest, Role
+from engine.audit.manifest import Manifest
 from engine.audit.places import Place
 from engine.audit.rows import Rows
 
@@ -27,7 +27,7 @@ class Example:
     outcome: Literal["fooled", "resisted"]
 
 
-Examples = dict[tuple[Role, str], Example]
+Examples = dict[tuple[str, str], Example]
 """By role and condition; one under which no image was fooled or resisted has none."""
 
 
@@ -43,13 +43,13 @@ def of_run(place: Place, manifest: Manifest) -> Examples:
 
 def of_rows(found: Mapping[str, Rows], manifest: Manifest) -> Examples:
     """Return the examples of what a run has so far, its rows by condition folder."""
-    tables = {
+    tables: dict[tuple[str, str], pa.Table] = {
         (one.role, one.name): rows.plain_table(found[one.folder]) for one in manifest.conditions if one.folder in found
     }
     return _examples(tables, manifest.classes)
 
 
-def _examples(tables: Mapping[tuple[Role, str], pa.Table], classes: Sequence[str]) -> Examples:
+def _examples(tables: Mapping[tuple[str, str], pa.Table], classes: Sequence[str]) -> Examples:
     found = {where: _fooled(table, classes) or _resisted(table, classes) for where, table in tables.items()}
     return {where: one for where, one in found.items() if one is not None}
 

@@ -12,7 +12,7 @@ from engine.attacks.catalogue import Budgeted
 from engine.audit import examples, places, results, summary
 from engine.audit import manifest as manifests
 from engine.audit.examples import Example
-from engine.audit.manifest import CANDIDATE, Manifest, Role
+from engine.audit.manifest import CANDIDATE, Manifest
 from engine.audit.places import Place
 from engine.audit.runs import Run, State, state_of
 from engine.audit.summary import Summary
@@ -46,7 +46,7 @@ class RunView:
     manifest: Manifest
     summary: Summary
     """Interim until the run is finished."""
-    examples: Mapping[tuple[Role, str], Example] = field(default_factory=dict)
+    examples: Mapping[tuple[str, str], Example] = field(default_factory=dict)
     """By role and condition: an image that stands for how it ended; none where no image was fooled or resisted."""
 
 

@@ -103,7 +103,10 @@ def judge(look: Look, attacks: Attacks | None, conditions: Conditions) -> tuple[
 
 def without_attacks(look: Look) -> tuple[CheckResult, ...]:
     """Return what a look alone decides without knowing the right answers: repetition, logits and gradients (G2 to G4)."""
-    return _repeats(look), _logits(look), _gradients(look)
+    count, images = int(look.useless_gradients.sum()), len(look.right)
+    text = f"On {count} of {images} images the gradient of the answer is zero everywhere or not finite."
+    gradients = _result("G4", count > 0, text, images=count)
+    return _repeats(look), _logits(look), gradients
 
 
 def _of_attacks(look: Look, attacks: Attacks) -> tuple[CheckResult, ...]:

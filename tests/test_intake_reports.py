@@ -1,0 +1,37 @@
+"""Intake reports that were made already are read without making any, and say nothing of right answers where there are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine import work
+from engine.answering.desk import Desk
+from engine.credibility import verdicts
+from engine.credibility.verdicts import Look
+from engine.intake.inbox import Inbox
+from tests import audits
+
+
+@pytest.fixture
+def store(tmp_path):
+    return audits.fill(tmp_path / "store")
+
+
+@pytest.mark.parametrize(("useless", "outcome"), [(0, "pass"), (2, "fail")])
+def test_on_noise_no_image_is_called_right(useless, outcome):
+    look = Look(10, np.ones(6, dtype=bool), np.arange(6) < useless, 0.0, 0, True, False, False)
+    found = verdicts.without_attacks(look)[-1]
+    assert found.outcome == outcome
+    assert found.sentence == f"On {useless} of 6 images the gradient of the answer is zero everywhere or not finite."
+
+
+def test_reports_that_were_made_are_read_and_none_is_made_for_it(store):
+    desk = Desk(store, audits.Inline(store.root), Inbox(None))
+    assert desk.reports("digits-robust", ["digits"]) == ()
+    place = work.Place("digits-robust", "digits")
+    work.perform(work.task("intake", work.intake_key(store, place), place), str(store.root))
+    (report,) = desk.reports("digits-robust", ["digits"])
+    assert (report.model, report.data) == ("digits-robust", "digits")
+    assert desk.reports("digits-robust", []) == ()
+    assert desk.reports("digits-standard", ["digits"]) == ()
