@@ -6,8 +6,16 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """Return a text as one line that does nothing to a terminal: what cannot be printed becomes an escape such as \\n."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class EngineError(Exception):
-    """Base of every error whose text may be shown to an auditor as it stands."""
+    """Base of every error whose text may be shown to an auditor as it stands, whatever names from files stand in it."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text))
 
 
 class BadInput(EngineError):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from engine import __main__ as command_line
+from engine import demo
 from engine.errors import BadInput, UnknownName, Unsupported
 from engine.models import architectures, hub, load, plugins
 from engine.store.store import Store
@@ -101,6 +102,98 @@ def test_a_plugin_without_a_factory_is_refused_in_one_line(folder, source, reaso
     with pytest.raises(BadInput, match=reason) as refused:
         architectures.architecture("plugin/own")
     assert "\n" not in str(refused.value)
+
+
+FAILING = {
+    "import sys; sys.exit(0)": "fails: SystemExit",
+    "def build(weights, classes): raise KeyError('x')": "fails: KeyError",
+    "def build(weights, classes): raise SystemExit(0)": "fails: SystemExit",
+    "def build(weights): return None": "fails: TypeError",
+    "def build(weights, classes): return None": "builds a NoneType, not a torch.nn.Module",
+    f"{SOURCE}SIZE = 32": "must declare SIZE",
+    f"{SOURCE}SIZE = 'ab'": "must declare SIZE",
+    f"{SOURCE}SIZE = (8.0, 8.0)": "must declare SIZE",
+    f"{SOURCE}SIZE = (100_000, 100_000)": "must be 8 to 1024 pixels",
+    f"{SOURCE}RESIZE = 'x'": "RESIZE as a number",
+    f"{SOURCE}RESIZE = 60_000": "--resize must be",
+    f"{SOURCE}MEAN = None": "must declare MEAN and STD",
+    f"{SOURCE}MEAN = ('a', 'b', 'c')": "must declare MEAN and STD",
+    f"{SOURCE}MEAN = (float('nan'), 0, 0)": "must declare MEAN and STD",
+    f"{SOURCE}MEAN = STD = ()": "must declare MEAN and STD",
+    f"{SOURCE.replace('toys.Chain', 'Own')}class Own(toys.Chain):\n    def forward(self, x): 1 / 0": "fails: ZeroDivisionError",
+}
+
+
+@pytest.mark.parametrize("source", FAILING)
+def test_whatever_a_plugin_does_wrong_is_told_in_one_line_and_nothing_is_stored(tmp_path, folder, weights, source):
+    (folder / "own.py").write_text(source)
+    store = Store(tmp_path / "store")
+    with pytest.raises(BadInput, match=FAILING[source]) as refused:
+        load.add(store, submission(weights))
+    assert "\n" not in str(refused.value) and store.models() == ()
+
+
+def test_what_a_plugin_raises_cannot_forge_a_line(folder):
+    (folder / "own.py").write_text("raise ValueError('a\\nforged\\x1b[31m')")
+    with pytest.raises(BadInput, match=r"ValueError: a\\nforged\\x1b\[31m\.$"):
+        architectures.architecture("plugin/own")
+
+
+def test_a_plugin_whose_file_has_an_odd_name_is_not_offered(folder):
+    (folder / "a\nb.py").write_text(SOURCE)
+    (folder / "-x.py").write_text(SOURCE)
+    assert plugins.names() == ("plugin/own",)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["own.py", "."])
+def test_a_plugin_of_another_user_is_refused(folder, what):
+    os.chown(folder / what, 65534, 65534)
+    with pytest.raises(BadInput, match="belongs to another user"):
+        architectures.architecture("plugin/own")
+
+
+@pytest.mark.parametrize(
+    ("first", "linear"),
+    [
+        ((), ()),
+        ((16,), (100, 2048)),
+        ((1, 90_000, 4, 4), (100, 2048)),
+        ((16, 90_000, 1, 1), (100, 2048)),
+        ((16, 3, 4, 4), (5,)),
+        ((16, 3, 4, 4), (1, 20_000_000)),
+        ((16, 3, 4, 4), None),
+    ],
+)
+def test_a_small_network_is_not_built_for_shapes_that_it_cannot_have(first, linear):
+    tensors = {"0.weight": torch.empty(first), "5.weight": None if linear is None else torch.empty(linear)}
+    with pytest.raises(BadInput, match=r"The weights do not fit small_cnn: it needs 0\.weight") as refused:
+        architectures.build("small_cnn", {key: one for key, one in tensors.items() if one is not None}, 10)
+    assert "\n" not in str(refused.value)
+
+
+def digits_weights():
+    return dict(safetensors.torch.load_file(demo.weights(demo.MODELS[0])))
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.int8, "int8"), (torch.bool, "bool")])
+def test_whole_numbers_are_not_taken_for_weights(dtype, name):
+    whole = {key: tensor.to(dtype) if tensor.ndim == 4 else tensor for key, tensor in digits_weights().items()}
+    with pytest.raises(BadInput, match=rf"conv1.weight holds {name}, needs float32.*dequantise them first"):
+        architectures.build("digits_resnet", whole, 10)
+
+
+def test_a_counter_that_is_no_whole_number_is_taken():
+    tensors = {key: tensor.float() for key, tensor in digits_weights().items()}
+    assert isinstance(architectures.build("digits_resnet", tensors, 10), nn.Module)
+
+
+def test_a_list_of_classes_that_does_not_fit_is_named():
+    with pytest.raises(BadInput, match="The class list names 9 classes, the weights answer for 10"):
+        architectures.build("digits_resnet", digits_weights(), 9)
+    cut = {key: tensor[:5] if key == "bn1.weight" else tensor for key, tensor in digits_weights().items()}
+    with pytest.raises(BadInput, match=r"1 of another shape \(bn1.weight is \(5\), needs \(12\)\)\.$"):
+        architectures.build("digits_resnet", cut, 10)
 
 
 @pytest.mark.parametrize("name", ["plugin/other", "plugin/../own", "plugin/own.py", "plugin/"])

@@ -250,6 +250,54 @@ def test_what_is_no_state_dict_is_said_to_be_none(tmp_path):
     assert "holds no state_dict" in refusal(tmp_path / "w.pt")
 
 
+def test_a_value_that_stands_for_gigabytes_is_not_spread_out(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(10**6)}, tmp_path / "w.pt")
+    assert (tmp_path / "w.pt").stat().st_size < 2000
+    assert "repeats the values of 'a' without holding them all" in refusal(tmp_path / "w.pt")
+
+
+def test_tensors_that_share_their_values_are_taken(tmp_path):
+    tied = torch.arange(6.0).reshape(2, 3)
+    torch.save({"a": tied, "b": tied.t()}, tmp_path / "w.pt")
+    with weights.opened(tmp_path / "w.pt") as found:
+        assert torch.equal(found.tensors["a"], tied) and torch.equal(found.tensors["b"], tied.t())
+
+
+def test_the_ending_of_a_name_decides_nothing(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "w.safetensors")
+    with weights.opened(tmp_path / "w.safetensors") as found:
+        assert found.format == "state_dict" and torch.equal(found.tensors["a"], torch.ones(2))
+
+
+def test_more_values_than_memory_is_there_for_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(2, 3), "b": torch.ones(2)}, path)
+    monkeypatch.setattr(weights, "MOST_VALUES", 8)
+    assert weights.read(path).keys() == {"a", "b"}
+    monkeypatch.setattr(weights, "MOST_VALUES", 7)
+    monkeypatch.setattr(safetensors.torch, "load_file", None)
+    assert "holds 8 values; networks of at most 7 are taken" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        (torch.ones(2, dtype=torch.complex64), "holds complex numbers in 'a'"),
+        (torch.tensor([1e300], dtype=torch.float64), "NaN, infinity or numbers too large for float32 in 'a'"),
+        (torch.zeros(0, 3), r"holds no values in 'a', which has the shape (0, 3)"),
+    ],
+)
+def test_numbers_that_nothing_can_be_computed_with_are_refused(tmp_path, tensor, reason):
+    safetensors.torch.save_file({"a": tensor}, tmp_path / "w.safetensors")
+    assert reason in refusal(tmp_path / "w.safetensors")
+
+
+def test_names_from_a_checkpoint_reach_nobodys_terminal(tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(1)}, "\nforged\x1b[31m": 1, "\ud800": 2}, tmp_path / "w.pt")
+    with weights.opened(tmp_path / "w.pt") as found:
+        assert found.notes[1] == r"The weights lay under 'state_dict'; left out: \nforged\x1b[31m, \ud800."
+
+
 def test_a_process_over_its_limits_is_refused(tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pt")
     monkeypatch.setattr(weights, "SECONDS", 0)

@@ -16,6 +16,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Tensors = Mapping[str, Tensor]
 REWRITING = ("googlenet", "inception_v3")
 """Torchvision's versions turn ImageNet's normalisation into this one inside (`transform_input`); here it is declared."""
+COUNTER = "num_batches_tracked"
+"""Of batch norm: a number that evaluation never reads, which older files lack and others keep as a float."""
 NAMED = 3
 """Of the weights that do not fit, so many are named."""
 
@@ -45,8 +47,14 @@ def _robust_resnet(stem: int, width: int, stages: int) -> Architecture:
 
 def _small_cnn(tensors: Tensors, classes: int) -> nn.Module:
     first, linear = tensors.get("0.weight"), tensors.get("5.weight")
-    if first is None or linear is None:
-        raise BadInput("The weights do not fit small_cnn: it needs the keys 0.weight and 5.weight.")
+    shapes = [() if one is None else tuple(one.shape) for one in (first, linear)]
+    # With the other sizes as they must be, a network is never larger than the file it is built for.
+    fits = (*shapes[0][:1], *shapes[0][2:]) == (16, 4, 4) and len(shapes[1]) == 2 and shapes[1][0] == 100
+    if first is None or linear is None or not fits:
+        raise BadInput(
+            "The weights do not fit small_cnn: it needs 0.weight (16, channels, 4, 4) and 5.weight (100, inputs), got "
+            f"{' and '.join('nothing' if one is None else _shape(one) for one in (first, linear))}."
+        )
     # 800 inputs to the first linear layer mean 28-pixel images without padding (5 x 5 x 32).
     return cifar.small_cnn(first.shape[1], classes, padding=0 if linear.shape[1] == 800 else 1, flat=linear.shape[1])
 
@@ -117,30 +125,51 @@ def build(name: str, tensors: Tensors, classes: int) -> nn.Module:
 
     Raises BadInput naming the first missing, unexpected or misshapen weights when they do not fit.
     """
-    with torch.random.fork_rng():
-        network = architecture(name).build(tensors, classes)
-    wanted = network.state_dict()
-    # A network may really call its only part `model`: what intake took off every name is then put back.
-    before = weights.wrapper(wanted)
-    got = {f"{before}{key}": tensor for key, tensor in tensors.items()}
-    _check_fit(name, wanted, got)
-    # Older files lack the batch counters of batch norm, which evaluation never reads; every other key was checked above.
-    network.load_state_dict(got, strict=False)
-    return network.eval()
+    with plugins.guarded(name):
+        with torch.random.fork_rng():
+            network = architecture(name).build(tensors, classes)
+        if not isinstance(network, nn.Module):
+            raise BadInput(f"'{name}' builds a {type(network).__name__}, not a torch.nn.Module.")
+        wanted = network.state_dict()
+        # A network may really call its only part `model`: what intake took off every name is then put back.
+        before = weights.wrapper(wanted)
+        got = {f"{before}{key}": tensor for key, tensor in tensors.items()}
+        _check_fit(name, wanted, got, classes)
+        # Older files lack the batch counters of batch norm, which evaluation never reads; every other key was checked above.
+        network.load_state_dict(got, strict=False)
+        return network.eval()
 
 
-def _check_fit(name: str, wanted: Tensors, got: Tensors) -> None:
-    missing = sorted(key for key in wanted.keys() - got.keys() if not key.endswith("num_batches_tracked"))
+def _check_fit(name: str, wanted: Tensors, got: Tensors, classes: int) -> None:
+    missing = sorted(key for key in wanted.keys() - got.keys() if not key.endswith(COUNTER))
     unexpected = sorted(got.keys() - wanted.keys())
-    misshapen = sorted(key for key in wanted.keys() & got.keys() if wanted[key].shape != got[key].shape)
+    both = sorted(wanted.keys() & got.keys())
+    misshapen = [key for key in both if wanted[key].shape != got[key].shape]
+    retyped = [
+        key
+        for key in both
+        if wanted[key].is_floating_point() != got[key].is_floating_point() and not key.endswith(COUNTER)
+    ]
     faults = [
         _fault("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
         _fault("unexpected", [f"{key[:80]} {_shape(got[key])}" for key in unexpected]),
         _fault("of another shape", [f"{key} is {_shape(got[key])}, needs {_shape(wanted[key])}" for key in misshapen]),
+        _fault("of another type", [f"{key} holds {_type(got[key])}, needs {_type(wanted[key])}" for key in retyped]),
     ]
     told = "; ".join(fault for fault in faults if fault)
     if told:
-        raise BadInput(f"The weights do not fit {name}: {told}.")
+        way_out = "" if missing or unexpected else _way_out(wanted, got, misshapen, classes)
+        raise BadInput(f"The weights do not fit {name}: {told}.{way_out}")
+
+
+def _way_out(wanted: Tensors, got: Tensors, misshapen: list[str], classes: int) -> str:
+    """What to do where every name fits: another list of classes, or numbers of another type."""
+    if not misshapen:
+        return " Save them as floating-point numbers; dequantise them first where they are quantised."
+    sizes = {(*wanted[key].shape[:1], *got[key].shape[:1]) for key in misshapen}
+    needs, has = (*next(iter(sizes)), 0, 0)[:2]
+    is_the_last = len(sizes) == 1 and needs == classes != has
+    return f" The class list names {classes} classes, the weights answer for {has}." if is_the_last else ""
 
 
 def _fault(kind: str, keys: list[str]) -> str:
@@ -152,3 +181,7 @@ def _fault(kind: str, keys: list[str]) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return f"({', '.join(map(str, tensor.shape))})"
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

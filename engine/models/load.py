@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,16 @@ from engine.models import bundle as bundles
 from engine.models.architectures import Architecture
 from engine.models.bundle import Identity, ModelBundle, Preprocessing
 from engine.records import ChannelOrder, ModelCard
+from engine.store import names
+from engine.store.dataset import Dataset
 from engine.store.store import Store
 
+SMALLEST, LARGEST = 8, 1024
+"""Pixels of an input's side."""
+LARGEST_RESIZE = 2 * LARGEST
+"""Pixels of a picture's shortest side before its centre is cut out."""
+CHANNELS = (1, 3)
+"""Grey or colour; an architecture may declare another number."""
 LARGEST_MEAN = 2.0
 """Of a channel on a scale from 0 to 1; what is larger was meant on a scale from 0 to 255."""
 
@@ -48,6 +58,16 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """A model that can be put into a store."""
+
+    card: ModelCard
+    file: Path
+    """Its weights as safetensors."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Added:
     """A model in the store, and what was done to its weights on the way."""
 
@@ -60,17 +80,41 @@ def add(store: Store, submission: Submission) -> Added:
 
     Raises BadInput (weights that do not fit or are no weights file), UnknownName and Unsupported; then nothing is stored.
     """
+    with checked(submission) as found:
+        return put(store, found)
+
+
+@contextmanager
+def checked(submission: Submission) -> Iterator[Checked]:
+    """Yield a submission that was checked and whose sites were found; its file goes when the block ends. Raises as `add`."""
+    names.require_name("model", submission.name)
     with weights.opened(submission.weights) as found:
-        card = _card(submission, found.tensors)
-        store.add_model(card, found.file)
-        return Added(store.model_card(submission.name), found.notes)
+        yield Checked(_card(submission, found.tensors), found.file, found.notes)
+
+
+def put(store: Store, found: Checked) -> Added:
+    """Put a checked model into the store; raises BadInput where another one has its name."""
+    store.add_model(found.card, found.file)
+    return Added(store.model_card(found.card.name), found.notes)
+
+
+def require_fit(card: ModelCard, dataset: Dataset) -> None:
+    """Raise BadInput where a model cannot be tried on a data set: its classes or channels are others."""
+    dataset.labels_for_classes(card.classes)
+    channels = dataset.card.channels
+    if channels != card.channels and (channels, card.channels) != (1, 3):
+        raise BadInput(
+            f"The images of '{dataset.card.name}' have {channels} channels that differ, and the network takes "
+            f"{card.channels}; use a data set of such images."
+        )
 
 
 def _card(submission: Submission, tensors: dict[str, Tensor]) -> ModelCard:
     declared = _preprocessing(submission, tensors)
     plugin = architectures.architecture(submission.architecture).plugin
     network = architectures.build(submission.architecture, tensors, len(submission.classes))
-    made = bundles.bundle(network, declared, Identity(submission.classes, submission.name))
+    with plugins.guarded(submission.architecture):
+        made = bundles.bundle(network, declared, Identity(submission.classes, submission.name))
     return ModelCard(
         name=submission.name,
         architecture=submission.architecture,
@@ -93,19 +137,20 @@ def _card(submission: Submission, tensors: dict[str, Tensor]) -> ModelCard:
 
 def bundle(store: Store, name: str) -> ModelBundle:
     """Return the bundle of a stored model with all of its sites. Raises UnknownName."""
-    return bundles.bundle(*_parts(store, name))
+    return _bundled(store, name, bundles.bundle)
 
 
 def block_bundle(store: Store, name: str) -> ModelBundle:
     """Return the bundle of a stored model with the stem and block outputs as its only sites. Raises UnknownName."""
-    return bundles.block_bundle(*_parts(store, name))
+    return _bundled(store, name, bundles.block_bundle)
 
 
-def _parts(store: Store, name: str) -> tuple[nn.Module, Preprocessing, Identity]:
+def _bundled(store: Store, name: str, make: Callable[[nn.Module, Preprocessing, Identity], ModelBundle]) -> ModelBundle:
     card = store.model_card(name)
     _require_same_plugin(card)
     network = architectures.build(card.architecture, weights.read(store.weights(name)), len(card.classes))
-    return network, _declared(card), Identity(card.classes, name, card.content_hash)
+    with plugins.guarded(card.architecture):
+        return make(network, _declared(card), Identity(card.classes, name, card.content_hash))
 
 
 def stored_hash(store: Store, name: str) -> str:
@@ -142,14 +187,19 @@ def content_hash(architecture: str, found: dict[str, Tensor], declared: Preproce
 def _preprocessing(submission: Submission, tensors: dict[str, Tensor]) -> Preprocessing:
     usual, declared = architectures.architecture(submission.architecture), submission.declared
     # Files list their tensors by name: SqueezeNet's `classifier` stands before its first convolution.
-    found = [tensor.shape[1] for tensor in tensors.values() if tensor.ndim == 4] or [len(usual.mean)]
-    channels = int(len(usual.mean) if len(usual.mean) in found else found[0])
+    found = {tensor.shape[1] for tensor in tensors.values() if tensor.ndim == 4}
+    channels = next((one for one in (len(usual.mean), *CHANNELS) if one in found), len(usual.mean))
     mean, std = _normalisation(declared, usual, channels)
     size = declared.size or usual.size
-    resize = declared.resize or (usual.resize if size == usual.size else None)
-    if resize is not None and resize < max(size):
+    if not all(SMALLEST <= side <= LARGEST for side in size):
+        raise BadInput(f"A network's input must be {SMALLEST} to {LARGEST} pixels high and wide, got {size}.")
+    resize = declared.resize
+    if resize is None and size == usual.size:
+        resize = usual.resize
+    if resize is not None and not max(size) <= resize <= LARGEST_RESIZE:
         raise BadInput(
-            f"--resize must be at least the {max(size)} pixels that are cut out of the picture, got {resize}."
+            f"--resize must be at least the {max(size)} pixels that are cut out of the picture and at most "
+            f"{LARGEST_RESIZE}, got {resize}."
         )
     if declared.order == "bgr" and channels != 3:
         raise BadInput(f"--channels bgr needs a network of 3 channels, this one has {channels}.")

@@ -1,25 +1,29 @@
 """Architectures of the administrator's own: Python modules in one read-only folder, known by the hash of their source.
 
 This is the one way in which code that is not part of Faultline is run, so it takes three things: the variable
-`FAULTLINE_PLUGINS` in the server's environment, a folder and file that only their owner may write, and a model that names it.
+`FAULTLINE_PLUGINS` in the server's environment, a folder and file that only this user or root may write, and a model that names
+it.
 """
 
 from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import math
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Final, final
+from typing import Any, Final, final
 
 from torch import Tensor, nn
 
 from engine import keys
-from engine.errors import BadInput, UnknownName
+from engine.errors import BadInput, EngineError, UnknownName
+from engine.store import names as plain
 
 VARIABLE: Final = "FAULTLINE_PLUGINS"
 PREFIX: Final = "plugin/"
@@ -43,7 +47,8 @@ class Plugin:
 def names() -> tuple[str, ...]:
     """Return the names of all plug-ins of the configured folder, such as `plugin/own`; none without a folder."""
     folder = _folder()
-    return () if folder is None else tuple(f"{PREFIX}{file.stem}" for file in sorted(folder.glob("*.py")))
+    files = () if folder is None else sorted(folder.glob("*.py"))
+    return tuple(f"{PREFIX}{file.stem}" for file in files if plain.is_name(file.stem))
 
 
 def source_hash(name: str) -> str:
@@ -58,15 +63,40 @@ def plugin(name: str) -> Plugin:
     that fails, or that declares no factory.
     """
     source = _source(name)
-    module = _executed(name, source)
+    with guarded(name):
+        module = _executed(name, source)
     build = getattr(module, "build", None)
     if not callable(build):
         raise BadInput(f"The plug-in '{name}' declares no function build(weights, classes) that returns a network.")
-    mean, std = tuple(getattr(module, "MEAN", (0.0,) * 3)), tuple(getattr(module, "STD", (1.0,) * 3))
-    size, resize = tuple(getattr(module, "SIZE", (224, 224))), getattr(module, "RESIZE", None)
-    if len(size) != 2 or len(mean) != len(std):
-        raise BadInput(f"The plug-in '{name}' must declare SIZE as (height, width), and MEAN and STD of one length.")
-    return Plugin(name, keys.bytes_hash(source), build, (size[0], size[1]), mean, std, resize)
+    mean, std = getattr(module, "MEAN", (0.0,) * 3), getattr(module, "STD", (1.0,) * 3)
+    size, resize = getattr(module, "SIZE", (224, 224)), getattr(module, "RESIZE", None)
+    if not (_are_numbers(mean) and _are_numbers(std) and len(mean) == len(std)):
+        raise BadInput(f"The plug-in '{name}' must declare MEAN and STD as tuples of numbers, both of one length.")
+    if not (_are_whole(size) and len(size) == 2 and (resize is None or _are_whole((resize,)))):
+        raise BadInput(f"The plug-in '{name}' must declare SIZE as (height, width) and RESIZE as a number, in pixels.")
+    return Plugin(name, keys.bytes_hash(source), build, (size[0], size[1]), tuple(mean), tuple(std), resize)
+
+
+@contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """Turn whatever the code of a plug-in called `name` raises into BadInput; of other architectures nothing is caught."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not name.startswith(PREFIX):
+            raise
+        raise BadInput(f"The plug-in '{name}' fails: {type(error).__name__}: {str(error)[:120]}.") from error
+
+
+def _are_numbers(found: Any) -> bool:
+    are_all = isinstance(found, tuple | list) and all(type(one) in (int, float) for one in found)
+    return are_all and len(found) > 0 and all(map(math.isfinite, found))
+
+
+def _are_whole(found: Any) -> bool:
+    return isinstance(found, tuple | list) and all(type(one) is int for one in found)
 
 
 def _folder() -> Path | None:
@@ -91,8 +121,13 @@ def _source(name: str) -> bytes:
 
 
 def _require_read_only(path: Path) -> None:
-    if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    status = path.stat()
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise BadInput(f"{path.name} may be written by others than its owner; plug-ins need `chmod go-w`.")
+    if status.st_uid not in (0, os.geteuid()):
+        raise BadInput(
+            f"{path.name} belongs to another user; plug-ins must belong to root or to the user who runs them."
+        )
 
 
 @final
@@ -111,8 +146,5 @@ def _executed(name: str, source: bytes) -> ModuleType:
     if spec is None or spec.loader is None:
         raise BadInput(f"The plug-in '{name}' cannot be loaded.")
     module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise BadInput(f"The plug-in '{name}' fails: {type(error).__name__}: {str(error)[:120]}.") from error
+    spec.loader.exec_module(module)
     return module

@@ -47,19 +47,20 @@ def main(source: str, target: str, memory: int, seconds: int) -> None:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < SAFE_SINCE:
         _end(error=f"state_dict files need torch {SAFE_SINCE[0]}.{SAFE_SINCE[1]} or newer; save them with safetensors")
     _loaded(torch, _example(torch))  # what torch imports on first use is imported before the hook stands
-    with open(source, "rb") as file:  # noqa: PTH123 (nothing is imported that is not needed)
-        sys.addaudithook(_refuse)
-        try:
-            loaded = _loaded(torch, file)
-        except Exception as error:
-            _end(error=_reason(error))
+    sys.addaudithook(_refuse)
+    try:
+        loaded = _loaded(torch, source, mmap=True)
+    except Exception as error:
+        _end(error=_reason(error))
     inside, left_out, tensors = _found(torch, loaded)
+    _require_held(tensors)
     save_file({key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}, target)
     _end(inside=inside, left_out=left_out)
 
 
-def _loaded(torch: Any, file: Any) -> Any:
-    return torch.load(file, map_location="cpu", weights_only=True)
+def _loaded(torch: Any, file: Any, *, mmap: bool = False) -> Any:
+    """With `mmap` an optimiser that lies beside the weights is never read into memory."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def _example(torch: Any) -> io.BytesIO:
@@ -105,8 +106,16 @@ def _is_state_dict(torch: Any, value: dict) -> bool:
         and isinstance(item, torch.Tensor)
         and item.layout is torch.strided
         and not item.is_quantized
+        and not item.is_meta
         for key, item in value.items()
     )
+
+
+def _require_held(tensors: dict[str, Any]) -> None:
+    """Refuse a tensor that is larger than its values in the file: one value can stand for gigabytes (`expand`)."""
+    for key, tensor in tensors.items():
+        if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            _end(error=f"repeats the values of {key[:80]!r} without holding them all")
 
 
 def _end(**found: Any) -> NoReturn:

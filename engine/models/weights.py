@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -16,13 +17,16 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from engine.errors import BadInput
+from engine.errors import BadInput, printable
 from engine.models import formats
 from engine.models.formats import Format
 
 WRAPPERS = ("module", "model", "_orig_mod")
 """What data-parallel training, Lightning and torch.compile put before every name."""
-LARGEST_FILE = 8 * 2**30
+LARGEST_FILE = 4 * 2**30
+"""Bytes: a checkpoint may hold an optimiser beside its weights; what is not wanted of it is never taken into memory."""
+MOST_VALUES = 2**28
+"""In all tensors together: 1 GiB in float32. Adding holds them three times (file, network, network in its order), beside torch."""
 BASE_MEMORY = 2 * 2**30
 """Bytes of data that torch alone takes when it is loaded (0.7 GiB measured), with room to spare."""
 SECONDS = 120
@@ -62,18 +66,34 @@ def read(path: Path, name: str = "") -> dict[str, Tensor]:
     if formats.of(path) != "safetensors":
         raise BadInput(f"{name} is not a safetensors file.")
     try:
+        _require_room(name, _shapes(path))
         tensors = {key: _plain(tensor) for key, tensor in safetensors.torch.load_file(path).items()}
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise BadInput(f"{name} is damaged: {_one_line(error)}.") from error
-    if not tensors:
-        raise BadInput(f"{name} holds no tensors.")
-    odd = [key for key, tensor in tensors.items() if tensor.is_complex()]
-    broken = odd or [
-        key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
-    ]
-    if broken:
-        raise BadInput(f"{name} holds NaN, infinity or complex numbers in {broken[0][:80]!r}.")
+    for key, tensor in tensors.items():
+        if tensor.is_complex():
+            raise BadInput(f"{name} holds complex numbers in {key[:80]!r}; networks of real numbers are taken.")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise BadInput(f"{name} holds NaN, infinity or numbers too large for float32 in {key[:80]!r}.")
     return tensors
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    # As for numpy: as for torch the whole file would be mapped as memory of this process.
+    with safetensors.safe_open(path, framework="np") as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+
+
+def _require_room(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check what the header declares before a single value is read."""
+    if not shapes:
+        raise BadInput(f"{name} holds no tensors.")
+    empty = [key for key, shape in shapes.items() if not math.prod(shape)]
+    if empty:
+        raise BadInput(f"{name} holds no values in {empty[0][:80]!r}, which has the shape {shapes[empty[0]]}.")
+    values = sum(map(math.prod, shapes.values()))
+    if values > MOST_VALUES:
+        raise BadInput(f"{name} holds {values:,} values; networks of at most {MOST_VALUES:,} are taken.")
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -105,9 +125,13 @@ def _unwrapped(found: Weights, target: Path) -> Weights:
 
 def _converted(path: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
     """Have a state_dict file rewritten as safetensors by a process that knows of nothing else."""
-    target = folder / "weights.safetensors"
-    memory = BASE_MEMORY + 3 * path.stat().st_size
-    command = [sys.executable, "-I", str(UNPICKLING), str(path.resolve()), str(target), str(memory), str(SECONDS)]
+    source, target = folder / "submitted.pt", folder / "weights.safetensors"
+    # Under a name of ours: torch looks at the ending of a path before it looks at the content.
+    source.symlink_to(path.resolve())
+    size = path.stat().st_size
+    # The file as it is mapped, and the tensors twice: put in order, and as they are written.
+    memory = BASE_MEMORY + size + 2 * min(size, 4 * MOST_VALUES)
+    command = [sys.executable, "-I", str(UNPICKLING), str(source), str(target), str(memory), str(SECONDS)]
     try:
         # Without the environment: what it holds of this user (credentials, the store's folder) is none of its business.
         done = subprocess.run(
@@ -137,7 +161,7 @@ def _notes(told: Mapping[str, Any]) -> tuple[str, ...]:
     if not told.get("inside"):
         return (converted,)
     left = ", ".join(map(str, told["left_out"][:6]))
-    return converted, f"The weights lay under '{told['inside']}'; left out: {left or 'nothing'}."
+    return converted, printable(f"The weights lay under '{told['inside']}'; left out: {left or 'nothing'}.")
 
 
 def _one_line(error: Exception) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, Protocol
 
 from engine.errors import BadInput
-from engine.models.load import Declared
+from engine.models.load import LARGEST, SMALLEST, Declared
 from engine.records import ChannelOrder
 
-SMALLEST, LARGEST = 8, 1024
-"""Pixels of an input's side."""
+DIGITS: Final = 5
+"""Of a number of pixels: longer ones are not even read."""
 WHITES: Final = {"1": 1, "255": 255}
 ORDERS: Final[dict[str, ChannelOrder]] = {"rgb": "rgb", "bgr": "bgr"}
 
@@ -55,10 +56,15 @@ def declared(options: Written) -> Declared:
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
     try:
-        return tuple(float(part) for part in text.replace(",", " ").split()) if text else None
-    except ValueError as error:
-        raise BadInput(f"{option} must be numbers such as 0.485,0.456,0.406, got '{text}'.") from error
+        found = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        found = ()
+    if not found or not all(map(math.isfinite, found)):
+        raise BadInput(f"{option} must be numbers such as 0.485,0.456,0.406, got '{text[:80]}'.")
+    return found
 
 
 def _share(text: str | None) -> float | None:
@@ -78,6 +84,10 @@ def size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if not all(part.isdigit() and SMALLEST <= int(part) <= LARGEST for part in parts) or len(parts) > 2:
-        raise BadInput(f"--size must be pixels such as 224 or 224x224, {SMALLEST} to {LARGEST}, got '{text}'.")
+    if len(parts) > 2 or not all(map(_is_side, parts)):
+        raise BadInput(f"--size must be pixels such as 224 or 224x224, {SMALLEST} to {LARGEST}, got '{text[:80]}'.")
     return int(parts[0]), int(parts[-1])
+
+
+def _is_side(part: str) -> bool:
+    return part.isascii() and part.isdigit() and len(part) <= DIGITS and SMALLEST <= int(part) <= LARGEST
