@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -10,22 +11,28 @@ from pathlib import Path
 
 from engine.commands import audit_options, intake_options, prove_options
 from engine.commands.told import BAD_INPUT, INTERRUPTED, Told
-from engine.errors import BadInput, EngineError
+from engine.errors import BadInput, EngineError, printable
 from engine.records import ExaminationRequest, ModelCard
 
 Command = Callable[[argparse.Namespace], Told]
+LONGEST_COUNT = 9
+"""Digits of a number of maps."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; whatever is wrong with the input is told in one line."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names that no encoding holds must not end a command whose work is done.
+            stream.reconfigure(errors="backslashreplace")
     try:
         told = options.command(options)
     except EngineError as error:
         sys.stderr.write(f"error: {error}\n")
         return BAD_INPUT
     except OSError as error:
-        sys.stderr.write(f"error: {error.strerror or error}: {error.filename or 'the store'}\n")
+        sys.stderr.write(printable(f"error: {error.strerror or error}: {error.filename or 'the store'}") + "\n")
         return BAD_INPUT
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing is half-written, the same command goes on.\n")
@@ -147,8 +154,8 @@ def _request(options: argparse.Namespace) -> ExaminationRequest:
 
 def _counts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
-        raise BadInput(f"--maps must be whole numbers such as 8,16,32, got '{text}'.")
+    if not all(part.isascii() and part.isdigit() and len(part) <= LONGEST_COUNT for part in parts):
+        raise BadInput(f"--maps must be whole numbers such as 8,16,32, got '{text[:80]}'.")
     return tuple(int(part) for part in parts)
 
 

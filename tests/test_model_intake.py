@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from engine import __main__ as command_line
 from engine import demo
+from engine.data import catalogue, intake
+from engine.datapaths import cases
 from engine.demo import digits
+from engine.errors import BadInput
 from engine.intake import checks, mistakes
 from engine.models import load
 from engine.records.intake import INTAKE_CHECKS
@@ -206,16 +213,121 @@ def test_what_is_declared_reaches_the_network(tmp_path):
         ("--channels", "bgr", "needs a network of 3 channels"),
         ("--size", "4", "8 to 1024"),
         ("--accuracy", "91", "between 0 and 1"),
+        ("--mean", "nan", "--mean must be numbers"),
+        ("--std", "inf", "--std must be numbers"),
+        ("--mean", ",", "--mean must be numbers"),
+        ("--mean", "", "--mean must be numbers"),
+        ("--resize", "0", "at least the 32 pixels"),
+        ("--resize", "60000", "at most 2048, got 60000"),
+        ("--size", "²²", "--size must be pixels"),
+        ("--size", "٣٢", "--size must be pixels"),
+        ("--size", "9" * 5000, "--size must be pixels"),
+        ("--architecture", "digits\x1b[2J\nforged", r"No architecture is called 'digits\x1b[2J\nforged'"),
+        ("--data", "digits", "is no Faultline store"),
     ],
 )
 def test_a_declaration_that_cannot_be_meant_is_refused_in_one_line(tmp_path, capsys, option, value, reason):
-    (tmp_path / "classes.txt").write_text("\n".join(demo.CLASSES))
-    weights = str(demo.weights("digits-standard"))
-    place = ["--store", str(tmp_path / "store"), "--name", "m", "--classes", str(tmp_path / "classes.txt")]
-    model = ["model", "add", *place, "--architecture", "digits_resnet", "--weights", weights, option, value]
-    assert command_line.main(model) == 2
+    assert command_line.main([*handed_in(tmp_path), option, value]) == 2
+    told = capsys.readouterr().err
+    assert reason in told and told.count("\n") == 1 and "\x1b" not in told and len(told) < 1000
+    assert not (tmp_path / "store").exists()
+
+
+def handed_in(folder, weights=None):
+    """The words that hand in a network of the demo, or other weights for it, as `m`."""
+    (folder / "classes.txt").write_text("\n".join(demo.CLASSES))
+    place = ["--store", str(folder / "store"), "--name", "m", "--classes", str(folder / "classes.txt")]
+    return [
+        "model",
+        "add",
+        *place,
+        "--architecture",
+        "digits_resnet",
+        "--weights",
+        str(weights or demo.weights("digits-standard")),
+    ]
+
+
+def some_data(store, name, *, classes=demo.CLASSES, channels=1):
+    """A data set of noise."""
+    x = np.random.default_rng(0).integers(0, 256, size=(20, 32, 32, channels), dtype=np.uint8)
+    found = intake.labelled(name, x, np.arange(20) % len(classes), classes, tuple(map(str, range(20))))
+    catalogue.add(store, name, found, source="npz")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("gone", "No data set is called 'gone'"),
+        ("animals", "Class 'cat' of data set 'animals' stands not at all"),
+        ("coloured", "The images of 'coloured' have 3 channels that differ, and the network takes 1"),
+    ],
+)
+def test_data_that_a_model_cannot_be_checked_on_is_refused_before_the_model_is_stored(tmp_path, capsys, data, reason):
+    store = Store(tmp_path / "store")
+    some_data(store, "animals", classes=("cat", "dog"))
+    some_data(store, "coloured", channels=3)
+    assert command_line.main([*handed_in(tmp_path), "--data", data]) == 2
     told = capsys.readouterr().err
     assert reason in told and told.count("\n") == 1
+    assert store.models() == ()
+
+
+def test_a_model_whose_answers_are_not_finite_gets_its_report(tmp_path, capsys):
+    tensors = safetensors.torch.load_file(demo.weights("digits-standard"))
+    huge = {key: 1e30 * tensor if tensor.ndim == 4 else tensor for key, tensor in tensors.items()}
+    safetensors.torch.save_file(huge, tmp_path / "w.safetensors")
+    words = handed_in(tmp_path, tmp_path / "w.safetensors")
+    some_data(Store(tmp_path / "store"), "noise")
+    assert command_line.main([*words, "--data", "noise"]) == 1
+    told = capsys.readouterr().out
+    assert "fail     Finite answers" in told and "not run  Evaluation mode: Answers that are not finite cannot" in told
+    assert command_line.main(["model", "check", *words[2:6], "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["verdict"] == "fail"
+
+
+def test_adding_again_with_another_claim_is_refused(tmp_path, capsys):
+    words = handed_in(tmp_path)
+    assert [command_line.main([*words, "--accuracy", "0.9"]) for _ in range(2)] == [0, 0]
+    capsys.readouterr()
+    assert command_line.main([*words, "--accuracy", "0.5"]) == 2
+    assert "already holds 'm', with the accuracy 0.9 declared, now with the accuracy 0.5" in capsys.readouterr().err
+    assert command_line.main(words) == 2
+
+
+def test_a_data_set_added_again_with_another_strength_is_refused(tmp_path):
+    store = Store(tmp_path / "store")
+    some_data(store, "noise")
+    some_data(store, "noise")
+    with pytest.raises(BadInput, match="with no strength declared, now with the strength 8/255"):
+        card = replace(store.data_card("noise"), epsilon="8/255")
+        noise = store.dataset("noise")
+        store.add_data(card, noise.images(noise.keys), np.array(noise.labels), noise.names)
+
+
+def test_names_that_no_encoding_holds_do_not_end_a_command_whose_work_is_done(tmp_path, monkeypatch):
+    tensors = safetensors.torch.load_file(demo.weights("digits-standard"))
+    torch.save({"state_dict": dict(tensors), "\ud800\nforged": 1}, tmp_path / "w.pt")
+    strict = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", strict)
+    assert command_line.main(handed_in(tmp_path, tmp_path / "w.pt")) == 0
+    strict.flush()
+    assert rb"left out: \ud800\nforged." in strict.buffer.getvalue()
+
+
+def test_no_more_images_are_held_at_once_than_mistakes_are_tried_on(store, monkeypatch):
+    drawn, load_images = [], cases.load
+    monkeypatch.setattr(cases, "load", lambda *place: drawn.append(len(place[2])) or load_images(*place))
+    found = checks._drawn(load.bundle(store, "digits-standard"), store.dataset("digits"))
+    assert drawn == [checks.TRIED_ON] * 5 and len(found.images) == checks.TRIED_ON
+    assert len(found.labels) == len(found.predictions) == 500
+
+
+@pytest.mark.parametrize("text", ["²", "1,x", "9" * 5000, ""])
+def test_numbers_of_maps_that_are_none_are_refused_in_one_line(text):
+    with pytest.raises(BadInput, match="--maps must be whole numbers") as refused:
+        command_line._counts(text)
+    assert len(str(refused.value)) < 200
 
 
 def test_add_and_check_print_the_report_and_keep_it(tmp_path, capsys):

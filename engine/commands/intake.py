@@ -22,18 +22,25 @@ if TYPE_CHECKING:
 
 
 def add_model(options: argparse.Namespace) -> Told:
-    """Add a model and make its intake report; a model that fails a check is stored, and said to fail."""
+    """Add a model and make its intake report; a model that fails a check is stored, and said to fail (exit code 1)."""
     from engine.data import intake
     from engine.models import load, written
 
-    store = Store(options.store)
-    classes = intake.read_classes(options.classes)
-    with _weights(options) as file:
-        declared = written.declared(options)
-        added = load.add(store, load.Submission(options.name, options.architecture, file, classes, declared))
+    # Nothing is stored, and no store made, before everything that was handed in is known to be usable.
+    dataset = Store(options.store, create=False).dataset(options.data) if options.data else None
+    classes, declared = intake.read_classes(options.classes), written.declared(options)
+    with (
+        _weights(options) as file,
+        load.checked(load.Submission(options.name, options.architecture, file, classes, declared)) as found,
+    ):
+        if dataset is not None:
+            load.require_fit(found.card, dataset)
+        store = Store(options.store)
+        added = load.put(store, found)
     report = _report(store, options.name, options.data)
     text = "\n".join((_sentence(added.card), *added.notes, *intake_records.lines(report)))
-    return Told(text, dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)})
+    told = dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)}
+    return Told(text, told, _code(report))
 
 
 def _weights(options: argparse.Namespace) -> AbstractContextManager[Path]:
@@ -62,14 +69,16 @@ def check_model(options: argparse.Namespace) -> Told:
     """Make the intake report of a stored model, or tell the stored one."""
     report = _report(Store(options.store, create=False), options.name, options.data)
     text = "\n".join((f"{report.model}: {report.verdict}", *intake_records.lines(report)))
-    return Told(text, _as_json(report), FAILED if report.verdict == "fail" else DONE)
+    return Told(text, _as_json(report), _code(report))
 
 
 def add_data(options: argparse.Namespace) -> Told:
     """Add a data set."""
     from engine.attacks import catalogue as attacks
     from engine.data import catalogue, intake
+    from engine.store import names
 
+    names.require_name("data set", options.name)
     if options.epsilon:
         attacks.attack_at("pgd-linf", options.epsilon)
     classes = intake.read_classes(options.classes) if options.classes else None
@@ -86,14 +95,16 @@ def _images(options: argparse.Namespace, classes: tuple[str, ...] | None) -> tup
     from engine.models import written
 
     size = written.size(options.size)
-    if options.csv:
+    kind = next((kind for kind in ("csv", "folder", "npz") if getattr(options, kind)), "torchvision")
+    intake.check_options(kind, size, options.first_label)
+    if kind == "csv":
         image, label = options.columns
         columns = manifest.Columns(image, label, options.first_label)
-        return manifest.read(options.csv, _needed("--images", options.images), columns, classes, size=size), "csv"
-    if options.folder:
-        return intake.read_folder(options.folder, classes, size=size), "folder"
-    if options.npz:
-        return intake.read_npz(options.npz, classes, first_label=options.first_label), "npz"
+        return manifest.read(options.csv, _needed("--images", options.images), columns, classes, size=size), kind
+    if kind == "folder":
+        return intake.read_folder(options.folder, classes, size=size), kind
+    if kind == "npz":
+        return intake.read_npz(options.npz, classes, first_label=options.first_label), kind
     from engine.data import torchvision_sets
 
     root = _needed("--root", options.root)
@@ -115,6 +126,10 @@ def _report(store: Store, model: str, data: str) -> IntakeReport:
     key = work.intake_key(store, place)
     work.perform(work.task("intake", key, place), str(store.root))
     return store.records.read("intake", key, IntakeReport)
+
+
+def _code(report: IntakeReport) -> int:
+    return FAILED if report.verdict == "fail" else DONE
 
 
 def _as_json(report: IntakeReport) -> dict[str, Any]:

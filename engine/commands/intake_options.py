@@ -59,7 +59,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     columns = "Columns of --csv with picture and label; the usual names are found without."
     parser.add_argument("--columns", nargs=2, metavar=("IMAGE", "LABEL"), default=(None, None), help=columns)
     parser.add_argument(
-        "--first-label", type=int, default=0, metavar="N", help="What labels call the first class: 0 or 1."
+        "--first-label",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="What labels of --npz or --csv call the first class: 0 if not given.",
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="Folder of --torchvision; nothing is downloaded.")
     parser.add_argument("--split", default="test", help="Part of --torchvision, `test` if not given.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,9 @@ from engine.store import Dataset, Store
 MOST_IMAGES = 500
 """Labelled images behind the clean accuracy, drawn by a fixed seed."""
 TRIED_ON = 100
-"""Of those, the ones on which other preprocessings are tried: a mistake that matters shows on a hundred."""
+"""Of those, the ones on which other preprocessings are tried: a mistake that matters shows on so many.
+
+At most so many are held in memory at once."""
 LOOKED_AT = 8
 NOISES = 4
 SAME = 1e-4
@@ -35,9 +38,10 @@ SAME = 1e-4
 class Labelled:
     """Some images as the network takes them, with their labels as it counts classes."""
 
-    images: Tensor
-    """(images, channels, height, width) in [0, 1]."""
     labels: Tensor
+    predictions: Tensor
+    images: Tensor
+    """The first `TRIED_ON` of them, (images, channels, height, width) in [0, 1]: all would take gigabytes at 600 pixels."""
 
 
 def check(store: Store, bundle: ModelBundle, dataset: Dataset | None, report: Report) -> IntakeReport:
@@ -52,10 +56,11 @@ def check(store: Store, bundle: ModelBundle, dataset: Dataset | None, report: Re
     report(1, 3, "Counting right answers")
     suspicions: tuple[Suspicion, ...] = ()
     if labelled is not None:
-        found.append(_accuracy(bundle, labelled, card))
+        found.append(_accuracy(labelled, card))
         report(2, 3, "Trying other preprocessings")
-        suspicions = mistakes.suspicions(bundle, labelled.images[:TRIED_ON], labelled.labels[:TRIED_ON])
-        found.append(_preprocessing(suspicions, min(TRIED_ON, len(labelled.labels))))
+        tried = len(labelled.images)
+        suspicions = mistakes.suspicions(bundle, labelled.images, labelled.labels[:tried])
+        found.append(_preprocessing(suspicions, tried))
     name = "" if dataset is None else dataset.card.name
     images = 0 if labelled is None else len(labelled.labels)
     return IntakeReport(card.name, card.content_hash, name, images, _complete(found), suspicions)
@@ -64,15 +69,24 @@ def check(store: Store, bundle: ModelBundle, dataset: Dataset | None, report: Re
 def _drawn(bundle: ModelBundle, dataset: Dataset) -> Labelled:
     every = cases.labels(bundle, dataset)
     rows = np.random.default_rng(0).permutation(len(every))[:MOST_IMAGES]
-    pictures = cases.load(bundle, dataset, tuple(dataset.keys[row] for row in rows))
-    return Labelled(pictures, torch.as_tensor(every[rows], device=bundle.device))
+    samples = [dataset.keys[row] for row in rows]
+    parts = [tuple(samples[start : start + TRIED_ON]) for start in range(0, len(samples), TRIED_ON)]
+    first = cases.load(bundle, dataset, parts[0])
+    predictions = [mistakes.predictions(bundle, first)]
+    predictions += [mistakes.predictions(bundle, cases.load(bundle, dataset, part)) for part in parts[1:]]
+    return Labelled(torch.as_tensor(every[rows], device=bundle.device), torch.cat(predictions), first)
 
 
 def _complete(found: list[CheckResult]) -> tuple[CheckResult, ...]:
-    """Every check in order; what was not run says so."""
-    by_name = {result.check: result for result in found}
+    """Every check in order, its figures finite; what was not run says so."""
+    by_name = {result.check: replace(result, figures=_finite_only(result.figures)) for result in found}
     missing = "It needs labelled images: name a data set with the model's classes."
     return tuple(by_name.get(check.name, CheckResult(check.name, "not run", missing)) for check in INTAKE_CHECKS)
+
+
+def _finite_only(figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
+    """What can be stored: of answers that are not finite the sentence tells."""
+    return tuple(figure for figure in figures if math.isfinite(figure.value))
 
 
 def _result(check: str, fails: bool, sentence: str, **figures: float) -> CheckResult:
@@ -112,12 +126,16 @@ def _of_answers(bundle: ModelBundle, labelled: Labelled | None) -> list[CheckRes
     look = checking.look_at(bundle, pictures, labels)
     repeats, logits, gradients = verdicts.without_attacks(look)
     return [
-        _evaluation(bundle, pictures),
-        replace(repeats, check="deterministic"),
+        _evaluation(bundle, pictures) if look.are_finite else _incomparable("evaluation"),
+        replace(repeats, check="deterministic") if look.are_finite else _incomparable("deterministic"),
         _finite(bundle, pictures if labelled is None else torch.cat([pictures, extremes])),
         _logits(bundle, pictures, replace(logits, check="logits")),
         replace(gradients, check="gradients"),
     ]
+
+
+def _incomparable(check: str) -> CheckResult:
+    return CheckResult(check, "not run", "Answers that are not finite cannot be compared.")
 
 
 def _extremes(bundle: ModelBundle) -> Tensor:
@@ -153,8 +171,8 @@ def _logits(bundle: ModelBundle, pictures: Tensor, plain: CheckResult) -> CheckR
     return _result("logits", True, "The answers are logarithms of probabilities.") if are_logarithms else plain
 
 
-def _accuracy(bundle: ModelBundle, labelled: Labelled, card: ModelCard) -> CheckResult:
-    share = statistics.proportion((mistakes.predictions(bundle, labelled.images) == labelled.labels).cpu().numpy())
+def _accuracy(labelled: Labelled, card: ModelCard) -> CheckResult:
+    share = statistics.proportion((labelled.predictions == labelled.labels).cpu().numpy())
     chance, declared = 1 / len(card.classes), card.declared_accuracy
     text = (
         f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}] of {share.n} images are right; chance is {chance:.1%}"

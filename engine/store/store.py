@@ -218,6 +218,11 @@ class Store:
         if _identity(held) != _identity(card):
             kind = "model" if is_model else "data set"
             raise BadInput(f"The store already holds another {kind} called '{card.name}'; choose another name.")
+        if _declared(held) != _declared(card):
+            raise BadInput(
+                f"The store already holds '{card.name}', with {_declared(held)} declared, now with {_declared(card)}; "
+                "choose another name."
+            )
         return True
 
 
@@ -231,6 +236,13 @@ def _identity(card: ModelCard | DatasetCard) -> tuple[object, ...]:
     if isinstance(card, ModelCard):
         return (*shared, card.architecture, card.mean, card.std, card.resize, card.order)
     return (*shared, card.count)
+
+
+def _declared(card: ModelCard | DatasetCard) -> str:
+    """What was declared beside the content: reports and menus depend on it."""
+    if isinstance(card, ModelCard):
+        return f"the accuracy {card.declared_accuracy:g}" if card.declared_accuracy is not None else "no accuracy"
+    return f"the strength {card.epsilon}" if card.epsilon else "no strength"
 
 
 def _seal(folder: Path, card: ModelCard | DatasetCard) -> None:
