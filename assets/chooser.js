@@ -167,6 +167,7 @@
     const box = drawn(state.from, event);
     const lasso = frame();
     lasso.hidden = box.right - box.left < STILL && box.bottom - box.top < STILL;
+    document.body.classList.toggle('is-drawing', !lasso.hidden);
     Object.assign(lasso.style, { left: `${box.left}px`, top: `${box.top}px`, width: `${box.right - box.left}px`, height: `${box.bottom - box.top}px` });
   }
 
@@ -176,6 +177,7 @@
     if (!from) { return; }
     const wasDrawn = !frame().hidden;
     frame().hidden = true;
+    document.body.classList.remove('is-drawing');
     const box = drawn(from, event);
     if (from.place === 'river') {
       const hit = bars().filter((bar) => meets(bar, box)).map((bar) => bar.term);

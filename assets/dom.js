@@ -61,20 +61,24 @@
   const menu = ({ options, value }) => make('select', { class: 'menu' },
     ...options.map(([name, title]) => make('option', { value: name, selected: name === value ? '' : null }, title)));
 
-  function control(field) {
-    if (field.kind === 'menu') { return menu(field); }
-    if (field.kind === 'check') { return make('input', { type: 'checkbox', checked: field.value ? '' : null }); }
-    return make('input', { type: 'text', class: 'entry', value: field.value, autocomplete: 'off', maxlength: 200 });
+  /* The control of a field, and the list of what is suggested for it where there is one. */
+  function control(field, id) {
+    if (field.kind === 'menu') { return [menu(field)]; }
+    if (field.kind === 'check') { return [make('input', { type: 'checkbox', checked: field.value ? '' : null })]; }
+    const list = field.options?.length ? `${id}-suggestions` : null;
+    const text = make('input', { type: 'text', class: 'entry', value: field.value, autocomplete: 'off', maxlength: 200, list });
+    if (!list) { return [text]; }
+    return [text, make('datalist', { id: list }, ...field.options.map(([name]) => make('option', { value: name })))];
   }
 
   /* A field with its name, its explanation and room for what is wrong with it. */
   function entry(field, id) {
-    const node = control(field);
+    const [node, suggestions] = control(field, id);
     node.id = id;
     node.dataset.name = field.name;
     node.setAttribute('aria-describedby', `${id}-note`);
     const note = make('span', { id: `${id}-note`, class: 'note', 'data-help': field.help }, field.help);
-    return make('div', { class: `form-field is-${field.kind}` }, make('label', { for: id }, field.label), node, note);
+    return make('div', { class: `form-field is-${field.kind}` }, make('label', { for: id }, field.label), node, suggestions, note);
   }
 
   const read = (node) => (node.type === 'checkbox' ? node.checked : node.value);

@@ -72,7 +72,7 @@
 
   function siteRow(one) {
     const choose = make('button', { class: 'row-button', 'data-choose': `adversarial:${one.site}`,
-      'aria-label': `Choose the ${one.adversarial_only} adversarial-only maps of ${one.site} to put back` }, `${one.adversarial_only} ＋`);
+      'aria-label': `Choose the ${one.adversarial_only} adversarial-only maps of ${one.site} to put back` }, `${one.adversarial_only} +`);
     const cells = [one.stage, one.maps, one.adversarial_only ? choose : 0, one.shared, one.clean_only, one.distance.toFixed(3),
       `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, part(one.flow), part(one.flow_floor),
       one.role === 'stem' ? 'stem: left out of claims'
@@ -84,6 +84,7 @@
     'Attack flow', 'Flow under noise', 'Note'];
 
   const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to fold or unfold it.';
+  const HOW_TO_CHOOSE = 'Click a bar or drag a rectangle over bars to choose their maps; Escape ends choosing.';
 
   function network(facts) {
     if (!facts) { ['headline', 'beside', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }
@@ -91,7 +92,8 @@
       `${clause.text} `)));
     fill('beside', facts.beside);
     fill('river-summary', facts.summary);
-    fill('river-note', `${facts.note} ${HOW}`.trim());
+    fill('river-note', `${facts.note} `.trimStart(), make('span', { class: 'when-looking' }, HOW),
+      make('span', { class: 'when-choosing' }, HOW_TO_CHOOSE));
     siteTable(facts);
   }
 

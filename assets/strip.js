@@ -46,9 +46,25 @@
     strip.replaceChildren(step(samples, chosen, -1, 'Previous'), ...near.map((sample, k) => button(sample, k, near.length, address)),
       step(samples, chosen, 1, 'Next'),
       make('span', { class: 'note' }, near.length < samples.length ? `${near.length} of ${samples.length} shown` : ''));
-    strip.querySelector(`[data-sample="${CSS.escape(chosen)}"]`)?.setAttribute('aria-current', 'true');
+    const thumbnails = [...strip.querySelectorAll('.thumbnail')];
+    const current = thumbnails.find((node) => node.dataset.sample === chosen);
+    current?.setAttribute('aria-current', 'true');
+    // One stop for the Tab key; arrow keys move among the pictures.
+    thumbnails.forEach((node) => { node.tabIndex = node === (current || thumbnails[0]) ? 0 : -1; });
     if (focused) { strip.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus(); }
   }
+
+  document.addEventListener('keydown', (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const node = event.target.closest?.('#sample-strip .thumbnail');
+    if (!by || !node) { return; }
+    const thumbnails = [...document.querySelectorAll('#sample-strip .thumbnail')];
+    const next = thumbnails[thumbnails.indexOf(node) + by];
+    if (!next) { return; }
+    event.preventDefault();
+    thumbnails.forEach((one) => { one.tabIndex = one === next ? 0 : -1; });
+    next.focus();
+  });
 
   /* A group's members stand in the inputs already; one sample alone needs no strip. */
   function fill(menus) {

@@ -12,6 +12,7 @@ LAYER_ASK = "layer-ask"
 NEURON_ASK = "neuron-ask"
 
 PROVIDER = "mantine"
+MAIN = "main"
 CLOCK = "clock"
 COUNTS = "counts"
 STATUS = "status"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dashboard.viewmodels import audit_form as model
@@ -93,6 +95,15 @@ def test_every_attack_can_be_added_with_its_declared_settings_at_their_defaults(
     rows = [{"name": one["name"], "settings": {f["name"]: f["value"] for f in one["fields"]}} for one in offered]
     found = driving.planned(store, model.plan({**VALUES, "attacks": rows})).plan
     assert found.attacks == tuple(catalogue.identify(catalogue.attack(one["name"])) for one in offered)
+
+
+def test_an_added_attack_begins_at_the_strength_of_the_tier(store):
+    cards = [replace(store.data_card("digits"), epsilon="24/255")]
+    form = model.build(store.models(), cards, catalogue.cards(), ("two-run",))
+    tier = next(field.value for group in form.groups for field in group.fields if field.name == "epsilon")
+    begins = {one.name: field.value for one in form.attacks for field in one.fields if field.name == "epsilon"}
+    assert (tier, begins["mifgsm-linf"], begins["pgd-l2"]) == ("24/255", "24/255", "0.5")
+    assert {field.label for one in form.attacks for field in one.fields} >= {"Epsilon", "Steps", "Target"}
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,9 @@ class Shelf(fakes.BareDesk):
     def datasets(self, *, retired=False):
         return () if retired else fakes.FakeAuditor().datasets()
 
+    def architectures(self):
+        return ("resnet50",)
+
     def entries(self):
         return ENTRIES
 
@@ -131,7 +134,7 @@ def test_a_report_shows_every_check_with_what_was_found(outcome, verdict):
     shown = model.report(some_report(outcome))
     assert shown.verdict.startswith(verdict)
     assert [check.sentence for check in shown.checks] == [f"found {check.name}" for check in INTAKE_CHECKS]
-    assert "--channels bgr" in shown.suspicions[0]
+    assert "With 'Channel order bgr'" in shown.suspicions[0], "the page has fields and no options"
     assert "90 % instead of 50 %" in shown.suspicions[0]
     told = view.facts(Auditor(outcome), {"intake": "digits-standard@digits"})
     assert told["intake"] == "digits-standard@digits"
@@ -162,6 +165,7 @@ def test_a_report_asked_for_while_the_demo_is_loading_is_asked_for_again(missing
 def test_forms_offer_what_lies_in_the_inbox_by_id():
     forms = view.facts(Auditor(), {})["forms"]
     fields = {field["name"]: field for field in forms["model"]}
+    assert fields["architecture"]["options"] == (("resnet50", "resnet50"),)
     assert fields["entry"]["options"] == (("a" * 16, "net.pt (1.9 MiB)"),)
     assert ("d" * 16, "names.txt") in fields["classes"]["options"]
     assert [option[0] for option in forms["data"][0]["options"]] == ["b" * 16, "c" * 16]
@@ -205,7 +209,9 @@ def test_an_order_is_done_and_its_notes_are_told():
 def test_a_model_that_was_added_is_reported_on_first_with_data_that_fits(monkeypatch):
     added = replace(fakes.MODELS[0], name="mine")
     monkeypatch.setattr(Shelf, "models", lambda _self, **_: (added,))
-    assert view.ordered(Auditor(), {"kind": "model", "values": FILLED})["intake"] == "mine@digits"
+    told = view.ordered(Auditor(), {"kind": "model", "values": FILLED})
+    assert told["intake"] == "mine@digits"
+    assert told["text"].endswith(view.REPORTED)
     monkeypatch.setattr(Shelf, "datasets", lambda _self, **_: (replace(fakes.DATA[0], classes=("cat",)),))
     assert view.ordered(Auditor(), {"kind": "model", "values": FILLED})["intake"] == "mine@"
 

@@ -10,7 +10,16 @@ from engine.answering.desk import Desk
 from engine.credibility import verdicts
 from engine.credibility.verdicts import Look
 from engine.intake.inbox import Inbox
+from engine.models import architectures
 from tests import audits
+
+
+def test_the_architectures_that_the_form_suggests_are_those_that_can_be_loaded(store):
+    found = Desk(store, audits.Inline(store.root), Inbox(None)).architectures()
+    assert set(found) <= set(architectures.names())
+    assert set(architectures.ARCHITECTURES) <= set(found)
+    assert {"resnet50", "mobilenet_v2"} <= set(found)
+    assert "vit_b_16" not in found
 
 
 @pytest.fixture

@@ -79,6 +79,12 @@ def test_what_names_no_maps_is_refused_in_words(examination, comparison, text, e
         asked(text, examination, comparison)
 
 
+@pytest.mark.parametrize("text", ["flow:99999999", "flow:0"])
+def test_a_number_of_maps_that_is_not_there_is_answered_with_how_many_there_are(examination, comparison, text):
+    with pytest.raises(BadInput, match=r"From 1 to \d+ maps can be put back"):
+        asked(text, examination, comparison)
+
+
 def test_every_control_stands_below_the_chosen_maps(examination, comparison):
     panel = model.build(proof(examination, comparison), "x", examination)
     assert [line.name.lower() for line in panel.lines] == ["chosen maps", *CONTROLS]

@@ -117,7 +117,7 @@ def test_no_image_of_the_outcome_is_an_empty_state_with_counts_and_a_way_out():
     assert (work.stage, work.key) == ("empty", None)
     assert work.empty["title"] == "No image of class '1' resisted"
     assert "25 fooled" in work.empty["text"]
-    assert "set the outcome to 'fooled' (25 here)" in work.empty["text"]
+    assert "set the outcome to 'fooled' (25 here), lower epsilon, or choose another class" in work.empty["text"]
 
 
 def test_an_empty_store_waits_for_a_model():

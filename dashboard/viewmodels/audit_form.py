@@ -10,6 +10,7 @@ from dashboard.viewmodels.menus import METHOD_TITLES
 from engine import TIERS, AttackCard, DatasetCard, ModelCard, SettingCard
 
 USUAL_IMAGES: Final = 1000
+USUAL_STRENGTH: Final = "8/255"
 CUSTOM, NONE = "custom", "none"
 CONDITIONS: Final = (("worst-case", "Worst case of all attacks"), ("clean", "Without attack"))
 METRICS: Final = (
@@ -70,13 +71,14 @@ def build(
     models: Sequence[ModelCard], datasets: Sequence[DatasetCard], attacks: Sequence[AttackCard], methods: Sequence[str]
 ) -> Form:
     """Return the form for what a store holds and the engine offers."""
+    strength = next((card.epsilon for card in datasets if card.epsilon), USUAL_STRENGTH)
     choices = tuple(
-        AttackChoice(card.name, card.title, tuple(map(_setting, card.settings)))
+        AttackChoice(card.name, card.title, tuple(_setting(one, card, strength) for one in card.settings))
         for card in attacks
         if not card.is_control
     )
     return Form(
-        (_subject(models, datasets), _attacks(datasets), _method(methods), _thresholds()), choices, _threshold(choices)
+        (_subject(models, datasets), _attacks(strength), _method(methods), _thresholds()), choices, _threshold(choices)
     )
 
 
@@ -120,16 +122,15 @@ def _subject(models: Sequence[ModelCard], datasets: Sequence[DatasetCard]) -> Gr
     )
 
 
-def _attacks(datasets: Sequence[DatasetCard]) -> Group:
+def _attacks(strength: str) -> Group:
     tiers = tuple((one.name, one.title) for one in TIERS.values())
-    epsilon = next((card.epsilon for card in datasets if card.epsilon), "8/255")
     told = " ".join(f"{one.title}: {one.help}" for one in TIERS.values())
     return Group(
         "Attacks",
         told,
         (
             Field("tier", "Tier", "menu", "standard", options=(*tiers, (CUSTOM, "Only the attacks added below"))),
-            Field("epsilon", "Strength of the tier", "text", epsilon, "Largest change of a pixel, for example 8/255."),
+            Field("epsilon", "Strength of the tier", "text", strength, "Largest change of a pixel, for example 8/255."),
             Field("controls", "Noise controls", "check", "yes", "Noise as strong as the strongest attack, beside it."),
         ),
         "attacks",
@@ -162,10 +163,13 @@ def _threshold(attacks: Sequence[AttackChoice]) -> tuple[Field, ...]:
     )
 
 
-def _setting(card: SettingCard) -> Field:
+def _setting(card: SettingCard, attack: AttackCard, strength: str) -> Field:
+    """Return the field of an attack's setting; the strength of an Linf attack begins as that of the tier does."""
+    label = card.name.replace("_", " ").capitalize()
     if card.choices:
-        return Field(card.name, card.name, "menu", card.default, card.help, tuple((one, one) for one in card.choices))
-    return Field(card.name, card.name, "text", card.default, f"{card.help} {card.low:g} to {card.high:g}.")
+        return Field(card.name, label, "menu", card.default, card.help, tuple((one, one) for one in card.choices))
+    value = strength if card.name == "epsilon" and attack.norm == "linf" else card.default
+    return Field(card.name, label, "text", value, f"{card.help} {card.low:g} to {card.high:g}.")
 
 
 def _attack(row: Values) -> str:

@@ -34,8 +34,8 @@ SHORT = {"epsilon": "eps"}
 SEED = 0
 """The seed of every attack that the levels show."""
 NOT_EXPLAINED = (
-    "Rows without 'Explain' are attacks with other settings, or another seed, than the levels show: there it would be "
-    "another attack."
+    "Rows without 'Explain' attacked no image, or with other settings or another seed than the levels show: there it "
+    "would be another attack."
 )
 WORST = "worst-case"
 SMALLEST_P = 0.001

@@ -11,7 +11,7 @@ import numpy as np
 from dashboard.viewmodels import layer
 from engine import BadInput, Comparison, Direction, Examination, MapSet
 
-FLOW = re.compile(r"flow:(\d{1,5})")
+FLOW = re.compile(r"flow:(\d{1,12})")
 GROUP = re.compile(r"(adversarial|shared|clean):(.{1,150})")
 MAPS = re.compile(r"map:(.{1,150}):([\d.-]{1,1800})")
 RUN = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")

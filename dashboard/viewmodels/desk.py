@@ -14,6 +14,14 @@ NO_DATA = "noise, without images"
 VERDICTS = {"pass": "✔ passed", "fail": "✘ failed", "incomplete": "– not everything could be checked"}
 SHORT_VERDICTS = {"pass": "✔ passed", "fail": "✘ failed", "incomplete": "– in part"}
 UNCHECKED = "– not checked"
+OPTIONS = {
+    "--mean": "Mean",
+    "--std": "Standard deviation",
+    "--range": "White is",
+    "--channels": "Channel order",
+    "--first-label": "First label is",
+}
+"""The field of the forms that stands for an option of the command line."""
 MODEL_TEXTS = ("mean", "std", "size", "accuracy")
 LONGEST = 200
 HASH_SHOWN = 12
@@ -107,22 +115,25 @@ def report(found: IntakeReport) -> Report:
     )
     on = f"on {found.images} images of {found.data}" if found.data else "on noise, without images"
     suspicions = tuple(
-        f"{one.mistake} With '{one.remedy}' {percent(one.after.value)} instead of {percent(one.before.value)} of "
+        f"{one.mistake} With '{_remedy(one.remedy)}' {percent(one.after.value)} instead of {percent(one.before.value)} of "
         f"{one.after.n} images are right."
         for one in found.suspicions
     )
     return Report(f"{found.model}, checked {on}", VERDICTS[found.verdict], checks, suspicions)
 
 
-def model_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Field, ...]:
-    """Return the fields that add a model; empty where the inbox holds no weights."""
+def model_form(
+    entries: Sequence[Entry], cards: Sequence[DatasetCard], architectures: Sequence[str]
+) -> tuple[Field, ...]:
+    """Return the fields that add a model; empty where the inbox holds no weights. `architectures` are suggested."""
+    names = tuple((name, name) for name in architectures)
     weights = tuple((one.key, _titled(one)) for one in entries if one.kind == "weights")
     if not weights:
         return ()
     return (
         Field("entry", "Weights", "menu", weights[0][0], "A safetensors file or a state_dict.", weights),
         Field("name", "Name", "text", "", "Letters, digits, '.', '_' and '-'."),
-        Field("architecture", "Architecture", "text", "", "For example cifar_resnet20, mobilenet_v2, resnet50."),
+        Field("architecture", "Architecture", "text", "", "For example cifar_resnet20, mobilenet_v2, resnet50.", names),
         Field("classes", "Class names", "menu", "", "In the order of the logits.", _class_sources(entries, cards)),
         Field("mean", "Mean", "text", "", "Of each channel; empty for the architecture's usual one."),
         Field("std", "Standard deviation", "text", "", "Of each channel; empty for the usual one."),
@@ -190,6 +201,13 @@ def _whole(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 5):
         raise BadInput(f"The shortest side must be a whole number of pixels, got '{text[:20]}'.")
     return int(text)
+
+
+def _remedy(text: str) -> str:
+    """Return a remedy in the words of the forms, where the command line has options."""
+    for option, label in OPTIONS.items():
+        text = text.replace(option, label)
+    return text
 
 
 def _each(counts: Sequence[int]) -> str:

@@ -66,11 +66,11 @@ def empty_state(resolved: Resolved) -> dict[str, str]:
     roster = resolved.roster.value if resolved.roster else None
     other: menus.Status = "resisted" if view.outcome == "fooled" else "fooled"
     there = len(roster.with_status(other)) if roster else 0
-    hint = f"set the outcome to '{other}' ({there} here)" if there else "choose another class"
+    hint = f"set the outcome to '{other}' ({there} here), " if there else ""
     turn = "raise" if view.outcome == "fooled" else "lower"
     return {
         "title": f"No image of class '{view.label}' {'was fooled' if view.outcome == 'fooled' else 'resisted'}",
-        "text": f"{menus.counts(roster) if roster else 'Nothing attacked yet'}. To see something, {hint}, {turn} "
+        "text": f"{menus.counts(roster) if roster else 'Nothing attacked yet'}. To see something, {hint}{turn} "
         f"epsilon, or choose another class or attack.",
     }
 

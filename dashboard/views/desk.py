@@ -24,6 +24,7 @@ EMPTY_INBOX = (
 )
 FILLING = "The store is still being filled; the report is made as soon as the model is there."
 MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
+REPORTED = "Its intake report stands above."
 SHELVES = ("models", "data")
 Ask = Mapping[str, Any] | None
 
@@ -110,13 +111,10 @@ def _taken(auditor: Any, ask: Mapping[str, Any]) -> dict[str, Any]:
     told = {"state": answer.state, "kind": ask.get("kind")}
     if answer.value is None:
         return {**told, "text": answer.message or "Being added …"}
-    text = " ".join((f"Added {answer.value.name}.", *answer.value.notes))
     name = answer.value.name
-    return {
-        **told,
-        "text": text,
-        "intake": _first_report(auditor.desk, name) if isinstance(order, ModelOrder) else None,
-    }
+    report = _first_report(auditor.desk, name) if isinstance(order, ModelOrder) else None
+    text = " ".join((f"Added {name}.", *answer.value.notes, *([REPORTED] if report else [])))
+    return {**told, "text": text, "intake": report}
 
 
 def _first_report(shelf: Any, name: str) -> str | None:
@@ -133,7 +131,7 @@ def _forms(shelf: Any, images: Any) -> dict[str, Any]:
     if not shelf.has_inbox:
         return {"note": NO_INBOX, "model": [], "data": []}
     entries = shelf.entries()
-    model, data_ = desk.model_form(entries, images), desk.data_form(entries, images)
+    model, data_ = desk.model_form(entries, images, shelf.architectures()), desk.data_form(entries, images)
     return {
         "note": "" if model or data_ else EMPTY_INBOX,
         "model": [asdict(one) for one in model],

@@ -27,9 +27,12 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
             proof.choice_bar(),
             audits.layout(),
             desk.layout(),
-        ]
+        ],
+        id=ids.MAIN,
+        tabIndex=-1,
     )
-    page = html.Div([watch.stores(), header.layout(), main], className="page")
+    skip = html.A("Skip the filters", href=f"#{ids.MAIN}", className="skip")
+    page = html.Div([skip, watch.stores(), header.layout(), main], className="page")
     return dmc.MantineProvider(page, id=ids.PROVIDER, theme=theme.PROVIDER, forceColorScheme="light")
 
 

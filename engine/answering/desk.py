@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import Literal, final
+from pathlib import Path
+from typing import Final, Literal, final
 
 from engine import keys, work
 from engine.answering.asked import DOING, Asked, hand_in, pending
@@ -14,6 +16,13 @@ from engine.records.intake import IntakeReport
 from engine.store import Store
 
 Order = Literal["take-model", "take-data"]
+SURVEY: Final = Path(__file__).parents[1] / "models" / "ARCHITECTURES.md"
+ROW: Final = re.compile(r"\| `(\w+)` \|")
+OWN: Final = (
+    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet", "resnet2b", "resnet4b",
+    "small_cnn",
+)  # fmt: skip
+"""Architectures that are not torchvision's; to ask the registry itself would load torch."""
 
 
 @final
@@ -45,6 +54,12 @@ class Desk:
             for key in made
             if self._store.records.has("intake", key)
         )
+
+    def architectures(self) -> tuple[str, ...]:
+        """Return the names of the architectures that weights can be loaded into, those of plug-ins and timm left out."""
+        rows = SURVEY.read_text(encoding="utf-8").splitlines()
+        found = [ROW.match(row) for row in rows if "| refused |" not in row]
+        return tuple(sorted((*OWN, *(one[1] for one in found if one))))
 
     @property
     def has_inbox(self) -> bool:
