@@ -93,8 +93,10 @@ def test_a_run_is_stopped_and_taken_up_again(form):
     page.locator("#audit-begin").click()
     until(page, f"{state(page, 'Stopped')} === 'running'")
     page.get_by_role("button", name="Stop", exact=True).click()
+    until(page, "document.querySelector('#audit-list button:disabled')?.textContent === 'Stopping …'", seconds=2)
     until(page, f"{state(page, 'Stopped')} === 'cancelled'")
     page.get_by_role("button", name="Go on").click()
+    until(page, f"['running', 'finished'].includes({state(page, 'Stopped')})", seconds=8)
     until(page, f"{state(page, 'Stopped')} === 'finished'")
 
 

@@ -12,7 +12,7 @@ from engine.demo import digits
 from tests.browser.conftest import Watched, choose, logged_in, require, start, stop, until, watching
 
 pytestmark = pytest.mark.browser
-SAID = "document.querySelector('#desk-said').textContent"
+SAID = {kind: f"document.querySelector('#desk-answer-{kind}').textContent" for kind in ("model", "data")}
 REPORT = "document.querySelector('#desk-report')?.textContent"
 
 
@@ -50,17 +50,21 @@ def test_a_model_and_data_come_in_are_checked_used_and_retired(page: Watched, de
     shown.locator("#desk-data-classes").select_option(label="names.txt")
     shown.locator("#desk-data-epsilon").fill("nonsense")
     shown.locator(".desk-form[data-kind=data] button").click()
-    until(shown, f"{SAID}.includes('nonsense')")
+    until(shown, f"{SAID['data']}.includes('nonsense')")
+    beside = shown.evaluate("() => document.activeElement.nextElementSibling.id")
+    assert beside == "desk-answer-data", "the answer stands beside the button"
     shown.locator("#desk-data-epsilon").fill("24/255")
     shown.locator(".desk-form[data-kind=data] button").click()
-    until(shown, f"{SAID}.startsWith('Added few')")
+    until(shown, f"{SAID['data']}.startsWith('Added few')")
     shown.locator("summary", has_text="Add a model").click()
     shown.locator("#desk-model-name").fill("mine")
     shown.locator("#desk-model-architecture").fill(demo.ARCHITECTURE)
     shown.locator("#desk-model-classes").select_option(label="names.txt")
     shown.locator(".desk-form[data-kind=model] button").click()
-    until(shown, f"{SAID}.startsWith('Added mine')")
-    until(shown, f"{REPORT}?.includes('Intake report: mine, checked on noise')")
+    until(shown, f"{SAID['model']}.startsWith('Added mine')")
+    until(shown, f"{REPORT}?.includes('Intake report: mine, checked on 500 images of digits')")
+    shown.goto(f"{desk.url}/?page=models")
+    until(shown, "document.querySelector('#desk-models')?.textContent?.includes('✔ passed, on digits')")
     shown.locator('[data-intake="mine@few"]').click()
     until(shown, f"{REPORT}?.includes('60 images of few')")
     assert shown.locator("#desk-report .check-fail").count() == 0

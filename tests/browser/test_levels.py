@@ -69,6 +69,16 @@ def test_the_strip_leads_from_sample_to_sample_and_back_again(page):
     until(page, f"new URLSearchParams(location.search).get('sample') === '{first}'")
 
 
+def test_the_strip_is_one_stop_for_the_keyboard(page):
+    page.wait_for_selector("#sample-strip .thumbnail")
+    assert page.locator("#sample-strip .thumbnail[tabindex='0']").count() == 1
+    page.locator("#sample-strip .thumbnail[tabindex='0']").focus()
+    page.keyboard.press("ArrowRight")
+    second = page.locator("#sample-strip .thumbnail").nth(1).get_attribute("data-sample")
+    page.keyboard.press("Enter")
+    until(page, f"new URLSearchParams(location.search).get('sample') === '{second}'")
+
+
 def test_a_position_of_a_map_tells_what_it_answers_and_sees_by_mouse_and_by_key(page):
     map_ = page.locator("#neuron-card .answers").first
     map_.scroll_into_view_if_needed()

@@ -93,7 +93,14 @@ def test_an_image_that_resisted_is_shown_as_one_that_keeps_its_class(watched, se
     assert "nothing to restore" in headline
 
 
-@pytest.mark.parametrize("width", [1280, 1920])
+def test_where_nothing_was_fooled_there_is_nothing_to_prove(watched, served):
+    page = watched.page
+    page.goto(f"{served.url}/?{PAIR}&epsilon=0.25/255")
+    page.locator("#empty-state").wait_for()
+    assert not page.locator("#proof-panel").is_visible()
+
+
+@pytest.mark.parametrize("width", [640, 1024, 1280, 1920])
 def test_the_page_never_scrolls_sideways(watched, served, width):
     page = watched.page
     page.set_viewport_size({"width": width, "height": 1000})
