@@ -264,7 +264,7 @@ def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
     if sample is not None and sample not in (*keys, GROUP):
         notices.append(
             f"Sample '{sample[:80]}' is not among the {chosen.view.outcome} images of class "
-            f"'{chosen.view.label}' under this attack; showing '{keys[0]}'."
+            f"'{chosen.view.label}' under this attack{_left_out(chosen)}; showing '{keys[0]}'."
         )
         sample = keys[0]
     sample = sample or keys[0]
@@ -273,6 +273,16 @@ def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
     attack = _attack_id(chosen, auditor)
     request = ExaminationRequest(str(view.model), str(view.data), attack, samples, str(view.method))
     return _with_rival(replace(chosen, view=view, request=request), auditor, notices)
+
+
+def _left_out(chosen: Resolved) -> str:
+    """Return that a large class is attacked in part, where that is so: the sample may be one of the others."""
+    data, roster = chosen.data, chosen.roster.value if chosen.roster else None
+    if data is None or roster is None or chosen.view.label not in data.classes:
+        return ""
+    count = data.class_counts[data.classes.index(chosen.view.label)]
+    attacked = len(roster.outcomes)
+    return f", for which {attacked} of the {count} images of the class are attacked here" if attacked < count else ""
 
 
 def rivals(chosen: Resolved) -> dict[str, str]:

@@ -139,6 +139,13 @@ def test_a_strength_the_engine_refuses_is_named_with_its_reason():
     assert any("must lie in [0, 0.2]" in text for text in found.notices)
 
 
+@pytest.mark.parametrize(("count", "told"), [(50, False), (1000, True)])
+def test_a_sample_of_a_large_class_may_be_one_that_was_not_attacked(count, told, monkeypatch):
+    monkeypatch.setattr(FakeAuditor, "datasets", lambda _: (replace(fakes.DATA[0], class_counts=(count,) * 10),))
+    found = resolution.resolve(ViewState(label="0", sample="99999"), FakeAuditor())
+    assert ("50 of the 1000 images of the class are attacked here" in found.notices[0]) is told
+
+
 def test_a_map_beyond_its_layer_is_named_and_dropped():
     found = resolution.resolve(ViewState(layer="layer1.0", channel=12), FakeAuditor())
     assert (found.view.layer, found.view.channel) == ("layer1.0", None)
