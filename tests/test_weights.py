@@ -226,8 +226,8 @@ def test_a_network_that_really_has_a_part_called_model_gets_its_names_back(monke
         (b"<!DOCTYPE html>", "a web page"),
         (b"\x1f\x8b\x08", "compressed with gzip"),
         (b"\x93NUMPY\x01\x00", "one numpy array"),
-        (b"nothing in particular", "nothing that is known here"),
-        (b"", "nothing that is known here"),
+        (b"nothing in particular", "of no known format"),
+        (b"", "of no known format"),
         (b"PK\x03\x04 cut off", "a damaged zip archive"),
     ],
 )

@@ -64,7 +64,7 @@ def _described(start: bytes) -> str:
             return found
     if _is_onnx(start):
         return f"an ONNX graph, whose layers are not those of a registered architecture; {WAY_OUT}"
-    return "nothing that is known here; save the network's state_dict() with safetensors"
+    return "of no known format; save the network's state_dict() with safetensors"
 
 
 def _is_onnx(start: bytes) -> bool:
