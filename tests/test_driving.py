@@ -151,6 +151,9 @@ class Counted:
 
         return counted
 
+    def attacks(self):
+        return ()
+
     def credibility(self, run):
         watching.checked(self.store, run)
         return Answer("working")
