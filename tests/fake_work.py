@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import engine
-from engine import features, models, work
+from engine import features, models, proving, work
 from engine.errors import Unsupported
 from engine.jobs import Report
 from engine.records import Certificate, Certificates, Examination, ExaminationRequest, Gallery, Roster, RosterRequest
@@ -20,7 +20,7 @@ from tests import fakes
 HOMES = {
     "rosters": engine,
     "examination": engine,
-    "certificates": engine,
+    "certificates": proving,
     "demo": engine,
     "load": models,
     "gallery": features,
