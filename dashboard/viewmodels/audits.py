@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from dashboard.viewmodels.wording import attack_parts
 from engine import (
     CHECKS,
     LIMITS,
@@ -252,7 +253,7 @@ def _link(found: ConditionResult, model: ModelResult, view: RunView, attacks: Se
     example = view.examples.get((model.role, found.name))
     if found.kind not in EXPLAINED or example is None or not _is_shown(found.name, view, attacks):
         return ""
-    name, settings = _parts(found.name)
+    name, settings = attack_parts(found.name)
     query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": name}
     query |= {"epsilon": settings.get("eps", ""), "outcome": example.outcome, "sample": example.sample}
     return urlencode({key: value for key, value in query.items() if value})
@@ -260,18 +261,12 @@ def _link(found: ConditionResult, model: ModelResult, view: RunView, attacks: Se
 
 def _is_shown(attack: str, view: RunView, attacks: Sequence[AttackCard]) -> bool:
     """Whether the levels show this attack: all but its strength is at its default, and the seed is theirs."""
-    name, settings = _parts(attack)
+    name, settings = attack_parts(attack)
     card = next((one for one in attacks if one.name == name), None)
     if card is None or view.manifest.plan.seed != SEED:
         return False
     default = {SHORT.get(one.name, one.name): one.default for one in card.settings}
     return all(key == "eps" or default.get(key) == value for key, value in settings.items())
-
-
-def _parts(attack: str) -> tuple[str, dict[str, str]]:
-    """Return the name and the settings of an attack's full id."""
-    name, _, settings = attack.partition(":")
-    return name, dict(part.split("=", 1) for part in settings.split(",") if "=" in part)
 
 
 def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str]:

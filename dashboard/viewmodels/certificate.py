@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.viewmodels.headline import Clause, keeps_class, percent, restored
-from engine import Certificate, Certificates, Datapath, Examination, GroupDatapath
+from engine import SIDES, Certificate, Certificates, Datapath, Examination, GroupDatapath
 
 NOT_RUN = "not run"
 NOT_APPLICABLE = "not applicable"
 NAMED = 4
 """Maps named as special to a class."""
-SIDES = ("clean", "adversarial")
 CARRIES_LABEL = 0.5
 """From this share of other images on, a mask is said to carry the label alone."""
 WRONG_SIDE = 0.5

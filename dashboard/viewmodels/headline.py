@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dashboard.viewmodels.wording import attack_parts
 from engine import Certificates, Comparison, Examination, Restoration, SiteSpan
 
 
@@ -48,8 +49,7 @@ def beside_group(name: str, comparison: Comparison) -> str:
 
 def attack(examination: Examination) -> str:
     """Return the attack as a short name with its strength, for example `mifgsm-linf 8/255`."""
-    name, _, settings = examination.request.attack.partition(":")
-    told = dict(part.split("=", 1) for part in settings.split(",") if "=" in part)
+    name, told = attack_parts(examination.request.attack)
     return f"{name} {told['eps']}" if "eps" in told else name
 
 

@@ -59,7 +59,7 @@ def check(store: Store, bundle: ModelBundle, dataset: Dataset | None, report: Re
         found.append(_accuracy(labelled, card))
         report(2, 3, "Trying other preprocessings")
         tried = len(labelled.images)
-        suspicions = mistakes.suspicions(bundle, labelled.images, labelled.labels[:tried])
+        suspicions = mistakes.suspicions(bundle, labelled.images, labelled.labels[:tried], labelled.predictions[:tried])
         found.append(_preprocessing(suspicions, tried))
     name = "" if dataset is None else dataset.card.name
     images = 0 if labelled is None else len(labelled.labels)

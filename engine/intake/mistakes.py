@@ -36,19 +36,24 @@ class Candidate:
     """Added to the labels: 1 where they count from one class too low."""
 
 
-def suspicions(bundle: ModelBundle, images: Tensor, labels: Tensor) -> tuple[Suspicion, ...]:
+def suspicions(
+    bundle: ModelBundle, images: Tensor, labels: Tensor, declared: Tensor | None = None
+) -> tuple[Suspicion, ...]:
     """Return the mistakes that would explain wrong answers, the likeliest first.
 
-    images: (images, channels, height, width) in [0, 1]; labels: (images,) int64. One forward pass per preprocessing tried;
-    where one helps, the others are tried again on top of it, for two mistakes made together.
+    images: (images, channels, height, width) in [0, 1]; labels: (images,) int64; declared: the network's `predictions` of
+    them, where they are known. One forward pass per preprocessing tried; where one helps, the others are tried again on top
+    of it, for two mistakes made together.
     """
-    first = _significant(bundle, images, labels, _candidates(bundle))
+    declared = predictions(bundle, images) if declared is None else declared
+    first = _significant(declared, bundle, images, labels, _candidates(bundle))
     if not first:
         return ()
     best = first[0][1]
     others = [one for one in _candidates(best.bundle) if one.kind != best.kind]
-    further = _significant(best.bundle, images, labels + best.shift, others)[:1]
-    together = _significant(bundle, images, labels, [_joined(best, one) for _, one in further])
+    undone = predictions(best.bundle, images)
+    further = _significant(undone, best.bundle, images, labels + best.shift, others)[:1]
+    together = _significant(declared, bundle, images, labels, [_joined(best, one) for _, one in further])
     return tuple(found for found, _ in (*together, *first))
 
 
@@ -59,9 +64,8 @@ def predictions(bundle: ModelBundle, images: Tensor) -> Tensor:
 
 
 def _significant(
-    bundle: ModelBundle, images: Tensor, labels: Tensor, candidates: list[Candidate]
+    declared: Tensor, bundle: ModelBundle, images: Tensor, labels: Tensor, candidates: list[Candidate]
 ) -> list[tuple[Suspicion, Candidate]]:
-    declared = predictions(bundle, images)
     right = (declared == labels).cpu().numpy()
     found = []
     for one in candidates:
