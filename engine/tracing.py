@@ -60,14 +60,24 @@ class GradientMean:
     wanted: frozenset[int]
     passes: int
     means: dict[int, Tensor] = field(default_factory=dict)
+    ungated: dict[int, Tensor] = field(default_factory=dict)
+    """Of the latest pass, the tensors that no gate comes before; their gradients have to be asked for."""
 
     def __call__(self, number: int, tensor: Tensor) -> Tensor:
-        # Before the first gate nothing needs a gradient.
-        if number not in self.wanted or not tensor.requires_grad:
+        if number not in self.wanted:
             return tensor
+        if not tensor.requires_grad:
+            self.ungated[number] = tensor.detach().requires_grad_()
+            return self.ungated[number]
         own = tensor.view_as(tensor)
         own.register_hook(functools.partial(self._add, number))
         return own
+
+    def add_ungated(self, gradients: Sequence[Tensor]) -> None:
+        """Add the gradients of what `ungated` holds, in its order, and let go of it."""
+        for number, gradient in zip(self.ungated, gradients, strict=True):
+            self._add(number, gradient)
+        self.ungated.clear()
 
     def _add(self, number: int, gradient: Tensor) -> None:
         if number in self.means:

@@ -202,8 +202,8 @@ def test_maps_that_are_only_moved_about_are_followed_one_by_one():
     ]
     ways = {(way.source, way.target): way for way in found.ways}
     assert ways[0, 1].sources == (2, 3)
-    assert (ways[0, 2].sources, ways[0, 2].target_offset) == ((0, 1), 0)
-    assert (ways[1, 2].sources, ways[1, 2].target_offset) == ((0, 1), 2)
+    assert (ways[0, 2].sources, ways[0, 2].targets) == ((0, 1), (0, 1))
+    assert (ways[1, 2].sources, ways[1, 2].targets) == ((0, 1), (2, 3))
     assert ways[2, 3].sources == (0, 2, 1, 3)
 
 

@@ -43,8 +43,8 @@ def field(site: Site, row: int, column: int, *, rows: int = 1, columns: int = 1)
 
     In input pixels of the model. A block reaches from the first to the last of its positions that the site has.
     """
-    top, bottom = _span(site, row, min(row + rows, site.height) - 1)
-    left, right = _span(site, column, min(column + columns, site.width) - 1)
+    top, bottom = _span(site.receptive_field(0), row, min(row + rows, site.height) - 1)
+    left, right = _span(site.receptive_field(1), column, min(column + columns, site.width) - 1)
     return Box(left, top, right, bottom)
 
 
@@ -62,9 +62,6 @@ def window(index: int, full: int, kept: int) -> tuple[int, int]:
     return index * full // kept, math.ceil((index + 1) * full / kept)
 
 
-def _span(site: Site, first: int, last: int) -> tuple[float, float]:
-    half = site.field_size / 2
-    return (
-        site.field_start + site.field_jump * first - half,
-        site.field_start + site.field_jump * last + half,
-    )
+def _span(axis: tuple[float, float, float], first: int, last: int) -> tuple[float, float]:
+    size, jump, start = axis
+    return start + jump * first - size / 2, start + jump * last + size / 2

@@ -49,7 +49,8 @@ class NeuronCard:
     height: int
     width: int
     """Of the stored map."""
-    field_size: int
+    field_size: tuple[float, float]
+    """Height and width of what a position sees, in input pixels."""
     sees_everything: bool
     """True where the receptive field is at least as large as the image."""
     images: int
@@ -132,8 +133,8 @@ def build(
         channels=site.channels,
         height=maps[0].shape[0],
         width=maps[0].shape[1],
-        field_size=site.field_size,
-        sees_everything=site.field_size >= max(image),
+        field_size=(site.receptive_field(0)[0], site.receptive_field(1)[0]),
+        sees_everything=all(site.receptive_field(axis)[0] >= image[axis] for axis in (0, 1)),
         images=len(examination.outcomes),
         group=group,
         clean=_standing(examination.clean, k, ask.channel, kept=group in (layer.CLEAN_ONLY, layer.SHARED)),

@@ -106,7 +106,7 @@ def _outline(peak: Peak, side: str) -> Component:
 
 def _reading(card: NeuronCard) -> str:
     moved = (card.clean_peak.row, card.clean_peak.column) != (card.adversarial_peak.row, card.adversarial_peak.column)
-    sight = "the whole image" if card.sees_everything else f"{card.field_size} × {card.field_size} pixels"
+    sight = "the whole image" if card.sees_everything else f"{card.field_size[0]:g} × {card.field_size[1]:g} pixels"
     mean = f" Maps are means over {card.images} images; the first input is shown." if card.images > 1 else ""
     return (
         f"Boxes: what the peak position sees ({sight}), clean solid, adversarial dashed. "

@@ -106,7 +106,9 @@ def _gate_gradients(
         with bundle.visiting(lambda number, tensor: gating(number, averaged(number, tensor))):
             logits = bundle.logits(question.images)
         margin = tracing.margins(logits, question.targets, question.rivals).sum()
-    return torch.autograd.grad(margin, leaves)
+    gradients = torch.autograd.grad(margin, (*leaves, *averaged.ungated.values()))
+    averaged.add_ungated(gradients[len(leaves) :])
+    return gradients[: len(leaves)]
 
 
 def _maps_and_gradients(bundle: ModelBundle, images: Tensor, question: Question) -> tuple[list[Tensor], list[Tensor]]:

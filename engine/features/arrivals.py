@@ -37,7 +37,7 @@ def arrival(bundle: ModelBundle, images: Tensor, site: int) -> Tensor:
 
     images: (batch, channels, height, width) in [0, 1], of any size the layers up to the site can take.
     """
-    stop = _Stop(bundle.arrivals[site])
+    stop = _Stop(bundle.inputs[site])
     with bundle.visiting(stop), contextlib.suppress(_Arrived):
         bundle.logits(images)
     return stop.seen[0]

@@ -134,7 +134,7 @@ def _mixing(pixels: Tensor) -> Tensor:
 def _moved(picture: Tensor, site: Site, generator: Generator) -> Tensor:
     """Return the picture a little turned, zoomed and shifted, so that what excites the map does so from everywhere near."""
     height, width = picture.shape[2:]
-    reach = min(site.field_size, height, width)
+    reach = min(site.receptive_field(0)[0], site.receptive_field(1)[0], height, width)
     if reach < SMALLEST_MOVED:
         return picture
     turn, zoom, down, across = (2 * torch.rand(4, generator=generator) - 1).tolist()

@@ -51,7 +51,7 @@ def synthesise(
         channel=channel,
         picture=examination.pixels(picture)[0],
         field=_field(bundle.sites[site], (maps.shape[2] // 2, maps.shape[3] // 2), ground.size),
-        is_before_activation=bundle.arrivals[site] != site,
+        is_before_activation=bundle.inputs[site] != site,
         achieved=float(found[channel]),
         real=_frozen(own[:, channel]),
         usual=float(real.mean[channel]),
@@ -108,11 +108,17 @@ def _recognition(real: _Real, channel: int, found: Tensor, own: Tensor) -> float
 
 def _field(site: Site, position: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return top, left, bottom and right of the pixels that a (row, column) sees in a picture of (height, width)."""
+    (top, bottom), (left, right) = (_span(site.receptive_field(axis), position[axis], size[axis]) for axis in (0, 1))
+    return top, left, bottom, right
+
+
+def _span(axis: tuple[float, float, float], place: int, side: int) -> tuple[int, int]:
+    """The pixels from the first to behind the last that a place sees along one axis, inside the picture."""
+    size, jump, centre = axis
     # Half-way edges round down, as for the patches.
-    starts = [math.ceil(site.field_start + site.field_jump * k - site.field_size / 2 - 0.5) for k in position]
-    top, left = (min(max(0, start), side - 1) for start, side in zip(starts, size, strict=True))
-    bottom, right = (min(start + site.field_size, side) for start, side in zip(starts, size, strict=True))
-    return top, left, max(bottom, top + 1), max(right, left + 1)
+    start = math.ceil(centre + jump * place - size / 2 - 0.5)
+    first = min(max(0, start), side - 1)
+    return first, max(min(math.ceil(start + size), side), first + 1)
 
 
 def _frozen(values: Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,15 +38,18 @@ class Way:
     """A linear path between two sites, with the numbers of the taps that record it (see `paths.Path`)."""
 
     source: int
+    """Number of a site, or `paths.PICTURE`."""
     target: int
-    module: nn.Module | None
+    module: nn.Conv2d | None
     """The convolution on the way; None for a shortcut."""
     entrance: int
     """Tap on what enters the convolution, or on the end of the shortcut."""
     exit: int
     """Tap on what leaves the convolution; the same as `entrance` for a shortcut."""
     sources: tuple[int, ...]
-    target_offset: int
+    """Of each map that enters, its channel at the source; -1 where it is none of them."""
+    targets: tuple[int, ...]
+    """Of each map that leaves (of a shortcut: that enters), its channel at the target; -1 for none."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -60,8 +64,12 @@ class ModelBundle:
     sites: tuple[Site, ...]
     links: tuple[Link, ...]
     ways: tuple[Way, ...]
-    arrivals: tuple[int, ...]
-    """Per site the tap on the input of its activation (its own tap where it has none)."""
+    arrivals: tuple[tuple[int, ...], ...]
+    """Per site the taps at which everything arrives linearly: on the input of its activation, on both of a product, or its own."""
+    inputs: tuple[int, ...]
+    """Per site the tap on the input of its activation; its own tap where it is no activation of one tensor."""
+    heads: tuple[int, ...]
+    """The sites that the logits are computed from."""
     classes: tuple[str, ...]
     channels: int
     size: tuple[int, int]
@@ -117,77 +125,64 @@ class Identity:
 
 
 def bundle(network: nn.Module, preprocessing: Preprocessing, identity: Identity) -> ModelBundle:
-    """Return the bundle of a network, on the best device at hand. Raises Unsupported naming what cannot be traced."""
-    walker, nodes, described, found = _apart(network, preprocessing, identity)
-    return _assembled(walker, nodes, described, found, (preprocessing, identity))
+    """Return the bundle of a network, on the best device at hand. Raises Unsupported naming what cannot be read."""
+    plan = _plan(network, preprocessing, identity)
+    return _assembled(plan, sites.describe(plan.walker, plan.nodes), preprocessing, identity)
 
 
 def taken_apart(
     network: nn.Module, preprocessing: Preprocessing, identity: Identity
 ) -> tuple[tuple[Site, ...], tuple[paths.Path, ...]]:
     """Return a network's sites and the paths between them, its taps put in; needs shapes alone. Raises Unsupported."""
-    walker, nodes, described, found = _apart(network, preprocessing, identity)
-    _insert_taps(walker, nodes, found)
-    return described, found
-
-
-def _apart(
-    network: nn.Module, preprocessing: Preprocessing, identity: Identity
-) -> tuple[graph.Walker, list[fx.Node], tuple[Site, ...], tuple[paths.Path, ...]]:
-    walker, nodes, shapes = _sites(network, preprocessing, identity)
-    try:
-        return walker, nodes, sites.describe(walker, nodes, shapes), paths.find(walker, nodes, shapes)
-    except Unsupported as error:
-        raise Unsupported(walker.mixing() or str(error)) from error
+    plan = _plan(network, preprocessing, identity)
+    described = sites.describe(plan.walker, plan.nodes)
+    _insert_taps(plan)
+    return described, plan.paths
 
 
 def block_bundle(network: nn.Module, preprocessing: Preprocessing, identity: Identity) -> ModelBundle:
     """Return a bundle whose sites are the stem and the outputs of blocks alone, without connections between them."""
-    walker, nodes, shapes = _sites(network, preprocessing, identity)
-    described = sites.describe(walker, nodes, shapes)
+    plan = _plan(network, preprocessing, identity)
+    described = sites.describe(plan.walker, plan.nodes)
     kept = [k for k, site in enumerate(described) if site.role != "inner"]
-    return _assembled(
-        walker, [nodes[k] for k in kept], tuple(described[k] for k in kept), (), (preprocessing, identity)
-    )
+    nodes, arrivals = (tuple(every[k] for k in kept) for every in (plan.nodes, plan.arrivals))
+    heads = tuple(kept.index(head) for head in plan.heads if head in kept)
+    blocks = dataclasses.replace(plan, nodes=nodes, arrivals=arrivals, paths=(), heads=heads)  # type: ignore[arg-type]
+    return _assembled(blocks, tuple(described[k] for k in kept), preprocessing, identity)
 
 
-def _sites(
-    network: nn.Module, preprocessing: Preprocessing, identity: Identity
-) -> tuple[graph.Walker, list[fx.Node], dict[fx.Node, torch.Size]]:
-    traced = graph.symbolic(network.eval())
-    shapes = graph.sizes(traced, torch.zeros(1, preprocessing.channels, *preprocessing.size))
-    walker = graph.Walker(traced, shapes)
-    nodes = walker.sites(lambda node: len(shapes.get(node, ())) == 4 and shapes[node][2] * shapes[node][3] > 1)
-    if len(nodes) < 2:
+def _plan(network: nn.Module, preprocessing: Preprocessing, identity: Identity) -> paths.Plan:
+    shape = preprocessing.channels, *preprocessing.size
+    plan = paths.plan(graph.symbolic(network.eval(), shape, len(identity.classes)))
+    if len(plan.nodes) < 2:
         name = identity.name or type(network).__name__
-        raise Unsupported(
-            walker.mixing() or f"{name} has {len(nodes)} places with feature maps; at least 2 are needed."
-        )
-    return walker, nodes, shapes
+        raise Unsupported(f"{name} has {len(plan.nodes)} places with feature maps; at least 2 are needed.")
+    return plan
 
 
 def _assembled(
-    walker: graph.Walker,
-    nodes: list[fx.Node],
-    described: tuple[Site, ...],
-    found: tuple[paths.Path, ...],
-    known: tuple[Preprocessing, Identity],
+    plan: paths.Plan, described: tuple[Site, ...], preprocessing: Preprocessing, identity: Identity
 ) -> ModelBundle:
-    preprocessing, identity = known
-    taps, ways, arrivals = _insert_taps(walker, nodes, found)
+    traced = plan.walker.traced
+    taps, ways, arrivals = _insert_taps(plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    walker.traced.requires_grad_(False)
+    traced.requires_grad_(False)
     if min(preprocessing.size) >= CHANNELS_LAST_FROM:
         # Weights that lie so make every map after them lie so.
-        walker.traced.to(memory_format=torch.channels_last)
+        traced.to(memory_format=torch.channels_last)
     shape = (1, preprocessing.channels, 1, 1)
     return ModelBundle(
-        network=walker.traced.eval().to(device),
+        network=traced.eval().to(device),
         taps=taps,
         sites=described,
-        links=paths.links(found, len(nodes)),
+        links=paths.links(plan.paths, len(plan.nodes), plan.heads),
         ways=ways,
         arrivals=arrivals,
+        inputs=tuple(
+            taps_[0] if len(taps_) == 1 and all(reader is node for _, reader in edges) else k
+            for k, (node, taps_, edges) in enumerate(zip(plan.nodes, arrivals, plan.arrivals, strict=True))
+        ),
+        heads=plan.heads,
         classes=identity.classes,
         channels=preprocessing.channels,
         size=preprocessing.size,
@@ -200,54 +195,67 @@ def _assembled(
     )
 
 
-def _insert_taps(
-    walker: graph.Walker, nodes: list[fx.Node], found: tuple[paths.Path, ...]
-) -> tuple[tuple[Tap, ...], tuple[Way, ...], tuple[int, ...]]:
-    inserter = _Inserter(walker.traced)
+def _insert_taps(plan: paths.Plan) -> tuple[tuple[Tap, ...], tuple[Way, ...], tuple[tuple[int, ...], ...]]:
+    inserter = _Inserter(plan.walker)
     # Edges first, sites last: a site's tap then takes over every reader, the taps on its edges included.
-    numbered = len(nodes)
-    arrivals = []
-    for k, node in enumerate(nodes):
-        has_input = walker.is_activation(node)
-        arrivals.append(inserter.on_edge(node.all_input_nodes[0], node, numbered) if has_input else k)
-        numbered += has_input
-    ways = []
-    for path in found:
-        entrance, exit_ = numbered, numbered
-        inserter.on_edge(*path.entrance, entrance)
-        numbered += 1
-        if path.carrier is nodes[path.target]:
-            # The convolution is the site: its own tap sees what leaves it, before the maps are gated.
-            exit_ = path.target
-        elif path.carrier is not None:
-            exit_ = inserter.on_exit(path, numbered)
-            numbered += 1
-        module = walker.module(path.carrier) if path.carrier is not None else None
-        ways.append(Way(path.source, path.target, module, entrance, exit_, path.sources, path.target_offset))
-    for k, node in enumerate(nodes):
+    arrivals = [
+        tuple(inserter.on_edge(*edge, inserter.next_number(len(plan.nodes))) for edge in edges) or (k,)
+        for k, edges in enumerate(plan.arrivals)
+    ]
+    ways = [inserter.on_path(path, plan.nodes) for path in plan.paths]
+    for k, node in enumerate(plan.nodes):
         inserter.on_node(node, k)
-    walker.traced.graph.lint()
-    walker.traced.recompile()
+    plan.walker.traced.graph.lint()
+    plan.walker.traced.recompile()
     return tuple(tap for _, tap in sorted(inserter.taps.items())), tuple(ways), tuple(arrivals)
 
 
 class _Inserter:
-    """Puts taps into a traced graph."""
+    """Puts taps into a captured graph."""
 
-    def __init__(self, traced: fx.GraphModule) -> None:
-        self.traced = traced
+    def __init__(self, walker: graph.Walker) -> None:
+        self.walker, self.traced = walker, walker.traced
+        self.regions = {node: _region(node) for node in self.traced.graph.nodes if graph.is_map(node)}
+        """Of each node that yields feature maps, the nodes that compute it from others of that kind."""
         self.taps: dict[int, Tap] = {}
+
+    def next_number(self, first: int) -> int:
+        """Return the number of the next tap on an edge; sites have those below `first`."""
+        return first + len(self.taps)
 
     def _new(self, after: fx.Node, number: int) -> fx.Node:
         self.taps[number] = Tap(number)
         self.traced.add_submodule(f"tap_{number}", self.taps[number])
         with self.traced.graph.inserting_after(after):
-            return self.traced.graph.call_module(f"tap_{number}", (after,))
+            made = self.traced.graph.call_module(f"tap_{number}", (after,))
+        made.meta = dict(after.meta)
+        return made
+
+    def on_path(self, path: paths.Path, nodes: tuple[fx.Node, ...]) -> Way:
+        """Tap where a path's maps enter and where they leave its convolution."""
+        entrance = self.on_edge(*path.entrance, self.next_number(len(nodes)))
+        exit_ = entrance
+        if path.carrier is nodes[path.target]:
+            # The convolution is the site: its own tap sees what leaves it, before the maps are gated.
+            exit_ = path.target
+        elif path.carrier is not None:
+            exit_ = self.on_exit(path, self.next_number(len(nodes)))
+        module = self.walker.module(path.carrier) if path.carrier is not None else None
+        return Way(path.source, path.target, module, entrance, exit_, path.sources, path.targets)  # type: ignore[arg-type]
 
     def on_edge(self, tensor: fx.Node, reader: fx.Node, number: int) -> int:
-        """Tap what `reader` takes from `tensor`; taps already on that edge stay."""
-        last = next(source for source in reader.all_input_nodes if _origin(source) is _origin(tensor))
-        reader.replace_input_with(last, self._new(last, number))
+        """Tap what `reader` takes from `tensor`, itself or through nodes of its own; taps already on that edge stay."""
+        readers = [
+            (node, source)
+            for node in (reader, *self.regions.get(reader, ()))
+            for source in node.all_input_nodes
+            if _origin(source) is _origin(tensor)
+        ]
+        last = readers[0][1]
+        made = self._new(last, number)
+        for node, source in readers:
+            if node is not made:
+                node.replace_input_with(source, made)
         return number
 
     def on_exit(self, path: paths.Path, number: int) -> int:
@@ -262,14 +270,29 @@ class _Inserter:
         old = path.chain[-1] if path.chain else carrier
         end, before = self._new(carrier, number), carrier
         for node in path.chain:
-            with self.traced.graph.inserting_after(end):
-                end, before = self.traced.graph.node_copy(node, _swapped(before, end)), node
+            end, before = self._repeated(node, before, end), node
         # Taps that lie on the reader's edge already stay on it.
-        first, read = path.reader, next(one for one in path.reader.all_input_nodes if _origin(one) is old)
-        while read is not old:
+        readers = (path.reader, *self.regions.get(path.reader, ()))
+        first, read = next(
+            (node, source) for node in readers for source in node.all_input_nodes if _origin(source) is _origin(old)
+        )
+        while read is not old and read.op == "call_module" and str(read.target).startswith("tap_"):
             first, read = read, read.all_input_nodes[0]
         first.replace_input_with(old, end)
         return number
+
+    def _repeated(self, node: fx.Node, before: fx.Node, end: fx.Node) -> fx.Node:
+        """A copy of `node`, and of what it computes from `before` on its way, that reads `end` instead."""
+        copies: dict[fx.Node, fx.Node] = {}
+
+        def read(source: fx.Node) -> fx.Node:
+            return end if _origin(source) is before else copies.get(source, source)
+
+        inside = set(self.regions.get(node, ()))
+        for one in [one for one in self.traced.graph.nodes if one in inside or one is node]:
+            with self.traced.graph.inserting_after(max((end, *copies.values()), key=_rank(self.traced))):
+                copies[one] = self.traced.graph.node_copy(one, read)
+        return copies[node]
 
     def on_node(self, node: fx.Node, number: int) -> int:
         """Tap what every reader takes from `node`."""
@@ -280,8 +303,21 @@ class _Inserter:
         return number
 
 
-def _swapped(old: fx.Node, new: fx.Node) -> Callable[[fx.Node], fx.Node]:
-    return lambda source: new if _origin(source) is old else source
+def _rank(traced: fx.GraphModule) -> Callable[[fx.Node], int]:
+    order = {node: k for k, node in enumerate(traced.graph.nodes)}
+    return order.__getitem__
+
+
+def _region(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The nodes that yield no feature maps, on the way from those that do to `node`."""
+    found: dict[fx.Node, None] = {}
+    pending = list(node.all_input_nodes)
+    while pending:
+        source = pending.pop()
+        if source not in found and source.meta.get("live") and not graph.is_map(source) and source.op != "placeholder":
+            found[source] = None
+            pending += source.all_input_nodes
+    return tuple(found)
 
 
 def _origin(node: fx.Node) -> fx.Node:

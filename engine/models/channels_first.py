@@ -1,4 +1,4 @@
-"""Rewriting the stretches of a network that keep channels last (ConvNeXt), so that its tensors are feature maps there too.
+"""Rewriting the parts of a network that keep channels last (ConvNeXt), so that its tensors are feature maps there too.
 
 Between `permute(0, 2, 3, 1)` and `permute(0, 3, 1, 2)` a fully connected layer works on every position alone: it is a
 convolution of one pixel. The same function up to float32 rounding, with (batch, channels, height, width) at every node.
@@ -6,17 +6,19 @@ convolution of one pixel. The same function up to float32 rounding, with (batch,
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from engine.models import behaviour, capture
+from engine.models.behaviour import Bench
+
+aten = torch.ops.aten
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-ORDERS: dict[tuple[int, ...], tuple[int, ...]] = {(0, -2, -1, 1): TO_LAST, (0, -1, 1, 2): TO_FIRST}
-"""The same two, as counted from the end."""
+FIRST_OF_LAST: Final = (0, 3, 1, 2)
+"""Axes of a tensor with channels last, in the order of one with channels first."""
 
 
 class ChannelNorm(nn.Module):
@@ -33,118 +35,98 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).permute(*TO_FIRST)
 
 
-def rewrite(traced: fx.GraphModule, is_elementwise: Callable[[fx.Node], bool]) -> None:
-    """Rewrite every stretch that is understood whole; all others stay as they are.
+def rewrite(traced: fx.GraphModule) -> None:
+    """Give every node with channels last that is understood a twin with channels first, and let others read that one."""
+    _Rewriter(traced).rewrite()
+    capture.without_unused(traced)
 
-    is_elementwise: tells the nodes that work on each element alone, whatever the order of the axes.
-    """
-    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
-    for start in list(traced.graph.nodes):
-        if _order(start) != TO_LAST:
-            continue
-        found = _stretch(
-            traced, start, lambda node: is_elementwise(node) or _rewriting(traced, node, calls) is not None
-        )
-        if found is not None:
-            _carry_out(traced, start, *found, calls)
-    traced.graph.lint()
-    traced.recompile()
-    traced.delete_all_unused_submodules()
+
+class _Rewriter:
+    def __init__(self, traced: fx.GraphModule) -> None:
+        self.traced, self.bench = traced, Bench(traced)
+        self.twins: dict[fx.Node, fx.Node] = {}
+        """Of nodes with channels last, the node of the same values with channels first."""
+
+    def rewrite(self) -> None:
+        for node in list(self.traced.graph.nodes):
+            order = _order(node)
+            if order == TO_LAST and node.all_input_nodes[0] not in self.twins:
+                self.twins[node] = node.all_input_nodes[0]
+            elif order == TO_FIRST and node.all_input_nodes[0] in self.twins:
+                node.replace_all_uses_with(self.twins[node.all_input_nodes[0]])
+            elif any(source in self.twins for source in node.all_input_nodes):
+                self._make(node)
+
+    def _make(self, node: fx.Node) -> None:
+        live = [source for source in node.all_input_nodes if source.op != "get_attr"]
+        if not all(source in self.twins for source in live):
+            return
+        module = self._module(node) if len(live) == 1 else None
+        if module is None and not self._is_elementwise(node):
+            return
+        with self.traced.graph.inserting_after(node):
+            if module is not None:
+                name = f"{node.name}_of_channels"
+                self.traced.add_submodule(name, module)
+                twin = self.traced.graph.call_module(name, (self.twins[live[0]],))
+            else:
+                twin = self.traced.graph.node_copy(node, self._twin_of)
+        shape = node.meta["shape"]
+        twin.meta = node.meta | {"shape": torch.Size(shape[axis] for axis in FIRST_OF_LAST)}
+        self.twins[node] = twin
+
+    def _is_elementwise(self, node: fx.Node) -> bool:
+        return len(node.meta["shape"]) == 4 and behaviour.measured(self.bench, node).is_elementwise
+
+    def _twin_of(self, source: fx.Node) -> fx.Node:
+        """What the twin reads in place of `source`: a weight gets its axes moved, too."""
+        if source in self.twins:
+            return self.twins[source]
+        name = f"{source.target}_of_channels"
+        if not hasattr(self.traced, name):
+            weight = getattr(self.traced, str(source.target))
+            whole = weight.reshape((1,) * (4 - weight.ndim) + tuple(weight.shape))
+            self.traced.register_buffer(name, whole.permute(*FIRST_OF_LAST).contiguous())
+        with self.traced.graph.inserting_after(source):
+            made = self.traced.graph.get_attr(name)
+        made.meta = source.meta | {"shape": getattr(self.traced, name).shape}
+        return made
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        """The layer that does the same with channels first; None where it is not known how."""
+        if node.op == "call_module":
+            module = self.traced.get_submodule(str(node.target))
+            if not isinstance(module, nn.Linear):
+                return None
+            return as_convolution(module.weight, module.bias)
+        if node.target is aten.layer_norm.default:
+            return self._norm(node)
+        weight = node.args[1] if node.target is aten.matmul.default else None
+        if isinstance(weight, fx.Node) and weight.op == "get_attr" and len(weight.meta["shape"]) == 2:
+            return as_convolution(getattr(self.traced, str(weight.target)).T, None)
+        return None
+
+    def _norm(self, node: fx.Node) -> nn.Module | None:
+        names = ("input", "normalized_shape", "weight", "bias", "eps")
+        given: dict[str, Any] = {"weight": None, "bias": None, "eps": 1e-5}
+        given |= dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        if len(given["normalized_shape"]) != 1:
+            return None
+        weight, bias = (None if one is None else getattr(self.traced, str(one.target)) for one in (given["weight"], given["bias"]))
+        return ChannelNorm(weight, bias, float(given["eps"]))
+
+
+def as_convolution(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """Return the convolution of one pixel with these weights (outputs, inputs) and biases (outputs,)."""
+    made = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, device="meta")
+    made.weight = nn.Parameter(weight.detach()[:, :, None, None], requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return made.eval()
 
 
 def _order(node: fx.Node) -> tuple[int, ...] | None:
     """The order of axes that a permutation of four makes; None for any other node."""
-    is_permutation = node.target == "permute" if node.op == "call_method" else node.target is torch.permute
-    if not is_permutation or node.kwargs:
+    if node.target is not aten.permute.default or len(node.meta["shape"]) != 4:
         return None
-    axes = node.args[1] if len(node.args) == 2 else node.args[1:]
-    if not isinstance(axes, tuple | list):
-        return None
-    given = tuple(int(axis) if isinstance(axis, int) else 9 for axis in axes)
-    return ORDERS.get(given, given)
-
-
-def _stretch(
-    traced: fx.GraphModule, start: fx.Node, is_understood: Callable[[fx.Node], bool]
-) -> tuple[list[fx.Node], list[fx.Node]] | None:
-    """The nodes behind `start` and the permutations that end them; None where one of them is not understood."""
-    inside, ends, pending = {start}, [], list(start.users)
-    while pending:
-        node = pending.pop()
-        if _order(node) == TO_FIRST:
-            ends.append(node)
-        elif node not in inside:
-            if not is_understood(node):
-                return None
-            inside.add(node)
-            pending += node.users
-    order = [node for node in traced.graph.nodes if node in inside and node is not start]
-    comes_in = {source for node in order for source in node.all_input_nodes if source.op != "get_attr"} - inside
-    return (order, ends) if ends and not comes_in else None
-
-
-def _carry_out(
-    traced: fx.GraphModule, start: fx.Node, order: list[fx.Node], ends: list[fx.Node], calls: Counter
-) -> None:
-    for node in order:
-        made = _rewriting(traced, node, calls)
-        if made is None:
-            continue
-        tensor, (name, module) = _main_input(node), made
-        if node.op == "call_module":
-            traced.set_submodule(name, module)
-            continue
-        traced.add_submodule(name, module)
-        with traced.graph.inserting_after(node):
-            new = traced.graph.call_module(name, (tensor,))
-        new.meta = dict(node.meta)
-        node.replace_all_uses_with(new)
-        traced.graph.erase_node(node)
-    for node in (start, *ends):
-        node.replace_all_uses_with(node.all_input_nodes[0])
-    for node in (*ends, start):
-        traced.graph.erase_node(node)
-
-
-def _main_input(node: fx.Node) -> fx.Node:
-    return next(source for source in node.all_input_nodes if source.op != "get_attr")
-
-
-def _rewriting(traced: fx.GraphModule, node: fx.Node, calls: Counter) -> tuple[str, nn.Module] | None:
-    """The name and the module that does the same with channels first; None where it is not known how."""
-    if node.op == "call_module":
-        module = traced.get_submodule(str(node.target))
-        made = _of_module(module) if calls[node.target] == 1 else None
-        return None if made is None else (str(node.target), made)
-    if node.op == "call_function" and node.target is F.layer_norm:
-        return _of_layer_norm(traced, node)
-    return None
-
-
-def _of_module(module: nn.Module) -> nn.Module | None:
-    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-        return ChannelNorm(module.weight, module.bias, module.eps)
-    if isinstance(module, nn.Linear):
-        made = nn.Conv2d(module.in_features, module.out_features, 1, bias=module.bias is not None, device="meta")
-        made.weight = nn.Parameter(module.weight[:, :, None, None], requires_grad=False)
-        if module.bias is not None:
-            made.bias = nn.Parameter(module.bias, requires_grad=False)
-        return made.eval()
-    return None
-
-
-def _of_layer_norm(traced: fx.GraphModule, node: fx.Node) -> tuple[str, nn.Module] | None:
-    names = ("input", "normalized_shape", "weight", "bias", "eps")
-    told = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    given: dict[str, Any] = {"weight": None, "bias": None, "eps": 1e-5, **told}
-    if not isinstance(given["normalized_shape"], tuple | list) or len(given["normalized_shape"]) != 1:
-        return None
-    weight, bias = (_parameter(traced, given[name]) for name in ("weight", "bias"))
-    return f"{node.name}_of_channels", ChannelNorm(weight, bias, float(given["eps"]))
-
-
-def _parameter(traced: fx.GraphModule, node: object) -> Tensor | None:
-    if not isinstance(node, fx.Node):
-        return None
-    owner, _, name = str(node.target).rpartition(".")
-    return getattr(traced.get_submodule(owner), name)
+    return tuple(int(axis) % 4 for axis in node.args[1])  # type: ignore[union-attr, arg-type]

@@ -1,183 +1,84 @@
-"""Finding a network's sites and the linear paths between them with torch.fx.
+"""Finding a network's sites: which tensors hold feature maps that later layers read.
 
 A **site** is a tensor of feature maps that later layers read: every activation output, every block output after its
-addition, every concatenation and every linear bottleneck. Hooks on modules would miss functional activations and mix
-up modules that are called twice, so the graph decides.
+addition, every concatenation and every linear bottleneck. What a node does to feature maps, measured (`behaviour`), decides,
+and not what it is called; only convolutions are known as such, since their weights are read.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
-from torchvision.models import swin_transformer
-from torchvision.ops import stochastic_depth
+from torch import fx, nn
 
 from engine.errors import Unsupported
-from engine.models import channels_first, rearranging
+from engine.models import behaviour, canonical, capture
+from engine.models.behaviour import Behaviour, Bench, Channels, is_map
 from engine.models.channels_first import ChannelNorm
-from engine.models.rearranging import Moved
 
-ACTIVATION_MODULES = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Mish,
-    nn.Hardsigmoid,
-)  # fmt: skip
-ACTIVATION_FUNCTIONS = (
-    F.relu, F.relu6, F.leaky_relu, F.elu, F.silu, F.gelu, F.hardswish, torch.relu, torch.tanh, torch.sigmoid, F.relu_,
-    torch.relu_, F.hardsigmoid,
-)  # fmt: skip
-ACTIVATION_METHODS = ("relu", "relu_", "tanh", "sigmoid")
-MULTIPLICATIONS = (operator.mul, torch.mul)
-ADDITIONS = (operator.add, operator.iadd, torch.add)
-CARRIER_MODULES = (nn.Conv2d, nn.Linear)
-PASSING_MODULES = (
-    nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d,
-    nn.AdaptiveMaxPool2d, nn.Flatten, nn.ZeroPad2d, ChannelNorm,
-)  # fmt: skip
-PASSING_FUNCTIONS = (
-    F.dropout, F.avg_pool2d, F.adaptive_avg_pool2d, F.max_pool2d, F.adaptive_max_pool2d, torch.flatten, F.pad,
-    operator.getitem, torch.adaptive_avg_pool1d, stochastic_depth,
-)  # fmt: skip
-PASSING_METHODS = ("flatten", "view", "reshape", "contiguous", "mean", "squeeze", "__getitem__", "dropout")
-RESHAPING_METHODS = ("view", "reshape")
-
-MIXING = (
-    (
-        (nn.MultiheadAttention,),
-        (F.softmax, torch.softmax, F.scaled_dot_product_attention, swin_transformer.shifted_window_attention),
-        (
-            "The attention",
-            "lets every position weigh every other by what both show; it has no feature maps whose share in the next could be "
-            "named exactly",
-        ),
-    ),
-    (
-        (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d),
-        (F.layer_norm, F.group_norm),
-        (
-            "The normalisation",
-            "divides each feature map by the spread of what it shows now, so that no exact share of one map in the next can be "
-            "named",
-        ),
-    ),
-)
-"""(modules, functions, (kind, reason)) of layers that are no path from map to map."""
+aten = torch.ops.aten
+PRODUCTS = (aten.mul.Tensor, aten.div.Tensor)
 
 
-def symbolic(network: nn.Module) -> fx.GraphModule:
-    """Return `network` as a graph without in-place operations. Raises Unsupported naming what cannot be traced."""
-    for module in network.modules():
-        if getattr(module, "inplace", False):
-            module.__dict__["inplace"] = False
-    try:
-        traced = fx.symbolic_trace(network)
-    except (fx.proxy.TraceError, TypeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise Unsupported(
-            f"{type(network).__name__} cannot be traced: {reason}. Its forward must not branch on data."
-        ) from error
-    image = next(node for node in traced.graph.nodes if node.op == "placeholder")
-    for node in list(traced.graph.nodes):
-        _make_out_of_place(node)
-        if node.op == "get_attr":
-            # Parameters first: layers are repeated wherever a tap needs them on a path of its own.
-            image.append(node)
-    traced.recompile()
-    channels_first.rewrite(traced, Walker(traced).is_elementwise)
+def symbolic(network: nn.Module, shape: tuple[int, int, int], classes: int = 0) -> fx.GraphModule:
+    """Return an evaluated network as a graph in canonical form. Raises Unsupported naming what cannot be captured."""
+    traced = capture.captured(network, shape, classes)
+    canonical.rewrite(traced)
     return traced
-
-
-def _make_out_of_place(node: fx.Node) -> None:
-    if node.target is operator.iadd:
-        node.target = operator.add
-    elif node.target in (F.relu_, torch.relu_):
-        node.target = F.relu
-    elif node.op == "call_method" and node.target == "relu_":
-        node.target = "relu"
-    if node.kwargs.get("inplace"):
-        node.update_kwarg("inplace", False)
-    if node.op == "call_function" and node.target in ACTIVATION_FUNCTIONS and True in node.args[1:]:
-        node.args = (*node.args[:1], *(False if argument is True else argument for argument in node.args[1:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Walker:
-    """Questions about the nodes of one traced network."""
+    """Questions about the nodes of one captured network."""
 
     traced: fx.GraphModule
-    shapes: dict[fx.Node, torch.Size] = field(default_factory=dict)
-    """Of every node's tensor (`sizes`)."""
+    forced: frozenset[fx.Node] = frozenset()
+    """Nodes that are sites because paths could not be followed through them otherwise."""
+    bench: Bench = field(init=False)
+    known: dict[fx.Node, Behaviour] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bench", Bench(self.traced))
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """Return the module a node calls, or None."""
         return self.traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
-    def is_activation(self, node: fx.Node) -> bool:
-        """Tell whether a node is a non-linearity applied to each element."""
-        return self._is(node, ACTIVATION_MODULES, ACTIVATION_FUNCTIONS, ACTIVATION_METHODS)
-
-    def is_elementwise(self, node: fx.Node) -> bool:
-        """Tell whether a node works on each element alone, whatever the order of the axes."""
-        return self.is_activation(node) or self._is(node, (nn.Dropout, nn.Identity), (F.dropout,), ("dropout",))
-
-    def is_addition(self, node: fx.Node) -> bool:
-        """Tell whether a node adds two tensors."""
-        named = node.target in ADDITIONS if node.op == "call_function" else node.target in ("add", "add_")
-        return node.op in ("call_function", "call_method") and named and len(node.all_input_nodes) == 2
-
-    def is_concatenation(self, node: fx.Node) -> bool:
-        """Tell whether a node joins tensors along an axis."""
-        return node.op == "call_function" and node.target in (torch.cat, torch.concat)
+    def behaviour(self, node: fx.Node) -> Behaviour:
+        """Return what a node that yields feature maps does with those it reads."""
+        if node not in self.known:
+            self.known[node] = behaviour.measured(self.bench, node)
+        return self.known[node]
 
     def is_carrier(self, node: fx.Node) -> bool:
-        """Tell whether a node is a convolution or a fully connected layer."""
-        return isinstance(self.module(node), CARRIER_MODULES)
+        """Tell whether a node is a convolution."""
+        return isinstance(self.module(node), nn.Conv2d)
 
-    def is_passing(self, node: fx.Node) -> bool:
-        """Tell whether a node keeps feature maps apart: pooling, padding, slicing, flattening, batch norm, dropout, scaling."""
-        if node.target in (operator.getitem, "__getitem__"):
-            return _keeps_channels(node.args[1])
-        if node.target in RESHAPING_METHODS and len(self.shapes.get(node, ())) > 2:
-            # Into one row per image it only flattens; else maps and positions may be mixed (`rearranged` says).
+    def is_picture(self, node: fx.Node) -> bool:
+        """Tell whether a node is the picture, or what arithmetic, padding and the like made of it channel by channel."""
+        if node.op == "placeholder":
+            return True
+        if not is_map(node) or self.is_carrier(node) or self.is_norm_of_channels(node):
             return False
-        is_named = self._is(node, PASSING_MODULES, PASSING_FUNCTIONS, PASSING_METHODS)
-        return is_named or self.is_batch_norm(node) or self.is_scaling(node) or self.constant(node) is not None
-
-    def is_batch_norm(self, node: fx.Node) -> bool:
-        """Tell whether a node is batch norm with the statistics of training: each map times a number plus another."""
-        if node.target is F.batch_norm:
-            training = node.kwargs.get("training", node.args[5] if len(node.args) > 5 else False)
-            return training is False
-        return isinstance(self.module(node), nn.BatchNorm2d)
+        found = self.behaviour(node)
+        return found.keeps_channels and all(self.is_picture(operand) for operand in found.operands)
 
     def is_scaling(self, node: fx.Node) -> bool:
         """Tell whether a node multiplies each feature map by one number of its own (a squeeze-and-excitation gate).
 
         The scaled map counts as the map it was; what the gate read of other maps is part of the change of that number.
         """
-        if not self._is_product(node) or self.constant(node) is not None:
-            return False
-        (first, second) = (self.shapes.get(source, torch.Size()) for source in node.all_input_nodes)
-        return (
-            len(first) == len(second) == 4
-            and first[1] == second[1]
-            and (1, 1) in (first[2:], second[2:])
-            and first != second
-        )
+        return is_map(node) and self._scaled(node) is not None
 
-    def constant(self, node: fx.Node) -> fx.Node | None:
-        """Return the weight that a node multiplies each feature map with (a layer scale), or None where it does no such thing."""
-        if not self._is_product(node):
+    def _scaled(self, node: fx.Node) -> fx.Node | None:
+        if node.op != "call_function" or node.target not in PRODUCTS:
             return None
-        weights = [source for source in node.all_input_nodes if _is_weight(source)]
-        if len(weights) != 1 or len(self.shapes.get(node, ())) != 4:
-            return None
-        shape = (1, 1, 1, 1, *self.shapes[weights[0]])[-4:]
-        return weights[0] if (shape[0], *shape[2:]) == (1, 1, 1) else None
+        live = [source for source in node.all_input_nodes if source.meta.get("live")]
+        maps = [source for source in live if source.meta["shape"] == node.meta["shape"]]
+        gates = [source for source in live if len(source.meta["shape"]) == 4 and source.meta["shape"][2:] == (1, 1)]
+        divides = node.target is aten.div.Tensor and node.args[0] not in maps
+        return maps[0] if len(maps) == len(gates) == 1 and len(live) == 2 and not divides else None
 
     def is_norm_of_channels(self, node: fx.Node) -> bool:
         """Tell whether a node divides each position's maps by their spread there.
@@ -186,109 +87,146 @@ class Walker:
         """
         return isinstance(self.module(node), ChannelNorm)
 
+    def counts_as_it_was(self, node: fx.Node) -> bool:
+        """Tell whether a node changes each map by what it read of others, and the map counts as the one it was."""
+        return self.is_scaling(node) or self.is_norm_of_channels(node)
+
+    def is_activation(self, node: fx.Node) -> bool:
+        """Tell whether a node is a non-linearity applied to each element."""
+        if not is_map(node) or self.is_carrier(node) or self.counts_as_it_was(node):
+            return False
+        found = self.behaviour(node)
+        return found.is_elementwise and not found.is_affine and len(found.operands) == 1
+
+    def is_join(self, node: fx.Node) -> bool:
+        """Tell whether a node puts several tensors together channel by channel."""
+        if not is_map(node) or self.is_carrier(node) or self.counts_as_it_was(node):
+            return False
+        return len(self.behaviour(node).operands) > 1 and self.behaviour(node).keeps_channels
+
+    def is_affine(self, node: fx.Node) -> bool:
+        """Tell whether a node is a sum of linear maps of what it reads and a constant; gates and norms are not."""
+        return not self.counts_as_it_was(node) and (self.is_carrier(node) or self.behaviour(node).is_affine)
+
+    def is_addition(self, node: fx.Node) -> bool:
+        """Tell whether a node adds tensors: some channel that comes out depends on several of them."""
+        if not self.is_join(node) or not self.behaviour(node).is_affine:
+            return False
+        read = self.behaviour(node).channels
+        return any(sum(channel >= 0 for channel in row) > 1 for row in zip(*read, strict=True))  # type: ignore[arg-type]
+
+    def is_passing(self, node: fx.Node) -> bool:
+        """Tell whether a node keeps feature maps apart: pooling, padding, slicing, batch norm, scaling, moving maps about."""
+        if not is_map(node) or self.is_carrier(node):
+            return False
+        if self.counts_as_it_was(node):
+            return True
+        found = self.behaviour(node)
+        return len(found.operands) == 1 and found.keeps_channels and not self.is_activation(node)
+
     def carried(self, node: fx.Node) -> fx.Node:
-        """Return the input whose feature maps a passing node hands on: its first one, of a product the one that is scaled."""
-        weight = self.constant(node)
-        if weight is not None:
-            return next(source for source in node.all_input_nodes if source is not weight)
-        if not self.is_scaling(node):
-            return node.all_input_nodes[0]
-        first, second = node.all_input_nodes
-        return second if self.shapes[first][2:] == (1, 1) else first
+        """Return the tensor whose feature maps a passing node hands on: its operand, of a product the one that is scaled."""
+        scaled = self._scaled(node)
+        if scaled is not None:
+            return scaled
+        return self.bench.operands(node)[0]
 
-    def mixing(self) -> str:
-        """Return in one sentence what mixes feature maps beyond following them, the worst first; empty for nothing known."""
-        for modules, functions, what in MIXING:
-            for node in self.traced.graph.nodes:
-                if self._is(node, modules, functions, ()):
-                    return f"{what[0]} '{module_of(node) or node.name}' {what[1]}."
-        return ""
-
-    def rearranged(self, node: fx.Node) -> Moved | None:
-        """Return whose feature maps a node only moves about, and where each comes from; None where it does more."""
-        return rearranging.maps(node, self.shapes)
-
-    def _is_product(self, node: fx.Node) -> bool:
-        is_product = node.target in MULTIPLICATIONS if node.op == "call_function" else node.target == "mul"
-        return is_product and len(node.all_input_nodes) == 2
-
-    def _is(self, node: fx.Node, modules: tuple, functions: tuple, methods: tuple) -> bool:
-        if node.op == "call_module":
-            return isinstance(self.module(node), modules)
-        if node.op == "call_function":
-            return node.target in functions
-        return node.op == "call_method" and node.target in methods
+    def channels(self, node: fx.Node, operand: fx.Node) -> Channels:
+        """Return of each channel of a passing node or a join the channel of `operand` that it depends on, NONE for none."""
+        if self.counts_as_it_was(node):
+            return tuple(range(node.meta["shape"][1]))
+        found = self.behaviour(node)
+        channels = found.channels[found.operands.index(operand)]
+        if channels is None:
+            raise unsupported(node)
+        return channels
 
     def producer(self, node: fx.Node) -> fx.Node:
-        """Return the node whose feature maps reach `node` unmixed, batch norm excepted: the walk stops there."""
-        while True:
-            moved = self.rearranged(node)
-            if moved is not None:
-                node = moved[0]
-            elif self.is_passing(node) and not self.is_batch_norm(node):
-                node = self.carried(node)
-            else:
-                return node
+        """Return the tensor whose feature maps reach `node` unmixed.
 
-    def sites(self, has_maps: Callable[[fx.Node], bool]) -> list[fx.Node]:
-        """Return the site nodes in order of execution. `has_maps` tells which nodes yield (batch, channels, h, w)."""
-        found = set()
+        What only scales and shifts the maps of a convolution (batch norm) belongs to the convolution: the walk stops there.
+        """
+        tail = None
+        while not self.is_picture(node) and node not in self.forced and self.is_passing(node):
+            is_tail = not self.counts_as_it_was(node) and self.behaviour(node).is_elementwise
+            tail = (tail or node) if is_tail else None
+            node = self.carried(node)
+        ends_in_maps = self.is_carrier(node) or (self.is_join(node) and not self._is_own_site(node))
+        return tail if tail is not None and ends_in_maps else node
+
+    def heads(self) -> tuple[fx.Node, ...]:
+        """Return the tensors of feature maps that the logits are computed from."""
+        output = next(node for node in reversed(self.traced.graph.nodes) if node.op == "output")
+        read = self.bench.operands(output.all_input_nodes[0])
+        return tuple(dict.fromkeys(self.producer(node) for node in read))
+
+    def sites(self) -> list[fx.Node]:
+        """Return the site nodes in order of execution."""
+        found = set(self.forced) | set(self.heads())
         for node in self.traced.graph.nodes:
+            if not is_map(node) or self.is_picture(node):
+                continue
             if self.is_carrier(node):
                 found.add(self.producer(node.all_input_nodes[0]))
-            elif self.is_activation(node) or (self.is_addition(node) and not self._only_activated(node)):
+            elif self._is_own_site(node):
                 found.add(node)
-            elif node.op == "output":
-                found.add(self.producer(node.all_input_nodes[0]))
-        order = [
-            node for node in self.traced.graph.nodes if node in found and node.op not in ("placeholder", "get_attr")
-        ]
-        return [node for node in order if has_maps(node) and not self._is_gate(node)]
+        order = [node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)]
+        return [node for node in order if node in self.forced or not self._is_gate(node)]
+
+    def _is_own_site(self, node: fx.Node) -> bool:
+        """Whether a tensor is a site whoever reads it: an activation, a sum, a product of maps."""
+        if self.is_activation(node):
+            return True
+        if not self.is_join(node):
+            return False
+        return not self.behaviour(node).is_affine or (self.is_addition(node) and not self._only_activated(node))
 
     def _only_activated(self, node: fx.Node) -> bool:
         return all(self.is_activation(user) for user in node.users)
 
     def _is_gate(self, node: fx.Node) -> bool:
-        """A squeeze-and-excitation gate multiplies other maps: it is a weight, not a feature map."""
-        return all(user.target in MULTIPLICATIONS for user in node.users) and bool(node.users)
+        """An activation that only multiplies other maps is a weight, not a feature map."""
+        products = (user.target in PRODUCTS and is_map(user) and self._is_product(user) for user in node.users)
+        return bool(node.users) and self.is_activation(node) and all(products)
+
+    def _is_product(self, node: fx.Node) -> bool:
+        return self.is_scaling(node) or (self.is_join(node) and not self.behaviour(node).is_affine)
 
 
-def _is_weight(node: fx.Node) -> bool:
-    """Whether a node is a weight, or one that is only given another shape."""
-    while rearranging.moves(node) and len(node.all_input_nodes) == 1:
-        node = node.all_input_nodes[0]
-    return node.op == "get_attr"
+def unsupported(node: fx.Node, reason: str = "cannot be followed from map to map") -> Unsupported:
+    """Return the error that names an operation, where it stands, and why it cannot be read."""
+    name = node.meta.get("name") or node.name
+    return Unsupported(
+        f"The operation '{name}' ({_kind(node)}){node.meta.get('line', '')} {reason}, so connections would not be exact. What can "
+        "be followed: convolutions, anything that works on each element or on each feature map alone, additions and "
+        "concatenations, products, maps moved about, and layer norm over the maps of a position."
+    )
 
 
-def _keeps_channels(index: object) -> bool:
-    """Whether an index takes every channel of (batch, channels, ...), such as `[:, :, ::2, ::2]`."""
-    return isinstance(index, tuple) and all(part == slice(None) for part in index[:2])
+def _kind(node: fx.Node) -> str:
+    return str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", None) or node.target)
 
 
-def sizes(traced: fx.GraphModule, example: Tensor) -> dict[fx.Node, torch.Size]:
-    """Return the shape of every node's tensor for an example input. Raises Unsupported where it cannot be answered."""
-    shapes: dict[fx.Node, torch.Size] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> object:
-            result = super().run_node(n)
-            if isinstance(result, Tensor):
-                shapes[n] = result.shape
-            return result
-
-    try:
-        with torch.no_grad():
-            Recorder(traced).run(example)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        size = "x".join(map(str, example.shape[2:]))
-        reason = " ".join(str(error).split())[:160]
-        raise Unsupported(f"The network cannot answer an image of {size} pixels: {reason}.") from error
-    return shapes
+MIXING = {
+    "softmax": "lets every position or map weigh every other by what all of them show",
+    "scaled_dot_product_attention": "lets every position weigh every other by what both show",
+    "native_group_norm": "divides each feature map by the spread of what it shows now",
+    "group_norm": "divides each feature map by the spread of what it shows now",
+    "layer_norm": "divides each feature map by the spread of what it shows now",
+}
+"""What operations that are often met do, in words."""
 
 
-def module_of(node: fx.Node) -> str:
-    """Return the dotted name of the module a node belongs to: its own target, or the module whose forward holds it."""
-    if node.op == "call_module":
-        return str(node.target)
-    stack = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]
-    return stack[-1] if stack else ""
+def mixing(node: fx.Node) -> str:
+    """Return in words what keeps an operation from being followed: attention and norms by name, of others that it mixes."""
+    pending, seen, told = [node], {node}, {_kind(node)}
+    while pending:
+        for source in pending.pop().all_input_nodes:
+            if source not in seen and source.meta.get("live") and not is_map(source) and source.op != "placeholder":
+                seen.add(source)
+                pending.append(source)
+                told.add(_kind(source))
+    known = next((reason for kind, reason in MIXING.items() if kind in told), None)
+    if known:
+        return f"{known}; no exact share of one map in the next can be named"
+    return "mixes feature maps in a way that is no convolution"

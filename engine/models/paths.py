@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
-import torch.nn.functional as F
 from torch import fx
 
-from engine.errors import Unsupported
 from engine.models import graph
+from engine.models.behaviour import NONE, Channels
 from engine.records import Link
 
-Sources = tuple[int, ...]
+PICTURE = -1
+"""In place of a site: the picture itself."""
+ROUNDS = 20
+"""Most times that sites are added until every path can be followed; each round adds all that the one before asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One way from a site to the input of a later site's activation."""
+    """One way from a site, or from the picture, to where it arrives at a later site."""
 
     source: int
+    """Number of a site, or `PICTURE`."""
     target: int
     carrier: fx.Node | None
     """The convolution on the way, or None for a shortcut."""
@@ -30,125 +32,232 @@ class Path:
     """The node of the target's side (activation, addition, concatenation) that reads the end of the chain."""
     entrance: tuple[fx.Node, fx.Node]
     """(tensor, reader): where the source's maps enter the carrier, or the end of the shortcut."""
-    sources: Sources
-    """Of each map that enters, its channel at the source; -1 where it is none of them (channel padding)."""
-    target_offset: int
-    """First channel of the target that this path feeds (after concatenation)."""
-
-
-def find(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, torch.Size]) -> tuple[Path, ...]:
-    """Return every linear path between the site nodes.
-
-    Raises Unsupported naming an operation between two sites that is not linear, or that splits or reorders feature maps.
-    """
-    search = _Search(walker, {node: k for k, node in enumerate(nodes)}, shapes)
-    return tuple(path for target, node in enumerate(nodes) for path in search.into(target, node))
-
-
-def links(paths: tuple[Path, ...], sites: int) -> tuple[Link, ...]:
-    """Return the site pairs that any path joins, ordered by target, and last the one from the last site to the logits."""
-    pairs = sorted({(path.target, path.source) for path in paths})
-    return (*(Link(source, target) for target, source in pairs), Link(sites - 1, sites))
+    sources: Channels
+    """Of each map that enters, its channel at the source; NONE where it is none of them (channel padding)."""
+    targets: Channels
+    """Of each map that leaves the carrier, or of a shortcut that enters, its channel at the target; NONE for none."""
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """The sites of a network, and how their maps reach one another."""
+
+    walker: graph.Walker
+    nodes: tuple[fx.Node, ...]
+    """The site nodes, in order of execution."""
+    paths: tuple[Path, ...]
+    arrivals: tuple[tuple[tuple[fx.Node, fx.Node], ...], ...]
+    """Per site the edges (tensor, reader) at which everything arrives from before; none where it arrives at the site itself."""
+    heads: tuple[int, ...]
+    """The sites that the logits are computed from."""
+
+
+def plan(traced: fx.GraphModule) -> Plan:
+    """Return a network's sites and every linear path between them.
+
+    Where maps could not be followed past a node before they arrive at an activation, the tensor there becomes a site of its
+    own. Raises Unsupported naming an operation that mixes feature maps and is no convolution.
+    """
+    walker = graph.Walker(traced)
+    for _ in range(ROUNDS):
+        nodes = walker.sites()
+        search = _Search(walker, {node: k for k, node in enumerate(nodes)})
+        paths = [path for target, node in enumerate(nodes) for path in search.into(target, node)]
+        search.needed |= _stems(paths)
+        search.needed -= walker.forced
+        if not search.needed:
+            arrivals = tuple(search.edges(node) for node in nodes)
+            heads = tuple(search.index[node] for node in walker.heads() if node in search.index)
+            return Plan(walker, tuple(nodes), tuple(_between_sites(paths)), arrivals, heads)
+        walker = graph.Walker(traced, walker.forced | search.needed, walker.known)
+    raise graph.unsupported(next(iter(search.needed)))
+
+
+def links(found: tuple[Path, ...], sites: int, heads: tuple[int, ...]) -> tuple[Link, ...]:
+    """Return the site pairs that any path joins, ordered by target, and last those to the logits."""
+    pairs = sorted({(path.target, path.source) for path in found if path.source != PICTURE})
+    return (*(Link(source, target) for target, source in pairs), *(Link(head, sites) for head in heads))
+
+
+def _between_sites(paths: list[Path]) -> list[Path]:
+    """All paths but those of sites that the picture alone reaches: nothing arrives there from another site."""
+    reached = {path.target for path in paths if path.source != PICTURE}
+    return [path for path in paths if path.target in reached]
+
+
+def _stems(paths: list[Path]) -> set[fx.Node]:
+    """Convolutions of the picture whose maps run past the first activation: they are feature maps that later layers read."""
+    from_sites = {path.target for path in paths if path.source != PICTURE}
+    targets: dict[fx.Node, set[int]] = {}
+    for path in paths:
+        if path.source == PICTURE and path.carrier is not None:
+            targets.setdefault(path.carrier, set()).add(path.target)
+    return {carrier for carrier, reached in targets.items() if len(reached) > 1 or reached & from_sites}
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """An edge at which maps arrive at a non-linear site."""
+
+    tensor: fx.Node
+    reader: fx.Node
+    targets: Channels | None
+    """Of each channel of `tensor`, the one of the site that it becomes; None where one becomes several."""
+
+
+@dataclass(slots=True)
 class _Search:
     walker: graph.Walker
     index: dict[fx.Node, int]
-    shapes: dict[fx.Node, torch.Size]
+    needed: set[fx.Node] = field(default_factory=set)
+    """Nodes that have to become sites before every path can be followed."""
 
     def into(self, target: int, node: fx.Node) -> Iterator[Path]:
-        if self.walker.is_activation(node):
-            yield from self._arriving(target, node.all_input_nodes[0], node, 0)
-        else:
+        """Return the paths into a site."""
+        if self._is_linear(node):
             yield from self._bare(target, node)
+            return
+        for edge in self._arrivals(node):
+            yield from self._arriving(target, edge)
+
+    def edges(self, node: fx.Node) -> tuple[tuple[fx.Node, fx.Node], ...]:
+        """Return where maps arrive at a site before it: nowhere, if it is made of them linearly."""
+        return () if self._is_linear(node) else tuple((edge.tensor, edge.reader) for edge in self._arrivals(node))
+
+    def _is_linear(self, node: fx.Node) -> bool:
+        return self.walker.counts_as_it_was(node) or self.walker.is_affine(node)
+
+    def _arrivals(self, node: fx.Node) -> Iterator[_Arrival]:
+        """Where what arrives is still linear: before the first non-linear operation behind a convolution or a sum."""
+        self._require_channels(node)
+        for operand in self.walker.behaviour(node).operands:
+            nearest = found = self._edge(operand, node, tuple(range(node.meta["shape"][1])))
+            end, targets = operand, found.targets
+            while not self._is_source(end) and self._is_step(end) and len(end.users) == 1:
+                before = self.walker.carried(end)
+                edge = self._edge(before, end, targets)
+                if not self._is_linear(end):
+                    found = edge
+                end, targets = before, edge.targets
+            yield nearest if self._is_source(end) else found
+
+    def _edge(self, tensor: fx.Node, reader: fx.Node, behind: Channels | None) -> _Arrival:
+        """The edge before `reader`, whose channels become those that `behind` tells."""
+        channels = self.walker.channels(reader, tensor)
+        return _Arrival(tensor, reader, _turned(channels, behind, tensor.meta["shape"][1]))
+
+    def _is_source(self, node: fx.Node) -> bool:
+        return node in self.index or self.walker.is_picture(node)
+
+    def _is_step(self, node: fx.Node) -> bool:
+        """Whether a node changes each feature map for itself, linearly or not."""
+        return self.walker.is_passing(node) or self.walker.is_activation(node)
 
     def _bare(self, target: int, node: fx.Node) -> Iterator[Path]:
         """Paths into a site without an activation: an addition, a concatenation, or a linear bottleneck."""
-        if self.walker.is_addition(node) or self.walker.is_concatenation(node):
-            yield from self._joined(target, node, 0)
-        elif self.walker.is_carrier(node):
-            yield from self._carried(target, node, (), node, 0)
-        elif self.walker.is_passing(node) or node.all_input_nodes[0].op == "placeholder":
-            yield from self._arriving(target, self.walker.carried(node), node, _channel_padding(node))
+        same = tuple(range(node.meta["shape"][1]))
+        if self.walker.is_carrier(node):
+            yield from self._carried(target, node, (), node, same)
+        elif self.walker.is_join(node):
+            yield from self._joined(target, node, same)
         else:
-            raise _unsupported(target, node)
+            self._require_channels(node)
+            yield from self._arriving(target, self._edge(self.walker.carried(node), node, same))
 
-    def _arriving(self, target: int, tensor: fx.Node, reader: fx.Node, offset: int) -> Iterator[Path]:
+    def _arriving(self, target: int, edge: _Arrival) -> Iterator[Path]:
         """Paths through the edge `tensor` -> `reader`, walking against the flow."""
-        end, sources = tensor, tuple(range(self.shapes[tensor][1]))
-        chain: tuple[fx.Node, ...] = ()
-        while end not in self.index:
-            moved = self.walker.rearranged(end)
-            if moved is None and not self.walker.is_passing(end):
-                break
-            chain = (end, *chain)
-            end, sources = self._before(end, sources)
-        if end in self.index:
-            yield Path(self.index[end], target, None, (), reader, (tensor, reader), sources, offset)
+        if edge.targets is None:
+            self._need(edge.tensor, edge.reader)
             return
-        padding = sources.index(0) if 0 in sources else 0
-        if sources[padding:] != tuple(range(len(sources) - padding)):
-            raise _unsupported(target, end, "has its maps moved about before any activation")
-        if any(self.walker.is_norm_of_channels(node) for node in chain):
-            raise _unsupported(target, end, "is normalised over its maps before any activation")
-        if not self.walker.is_carrier(end):
-            yield from self._joined(target, end, offset + padding)
+        end, chain, sources = self._walked_back(edge.tensor)
+        if self._is_source(end):
+            source, entrance = self.index.get(end, PICTURE), (edge.tensor, edge.reader)
+            yield Path(source, target, None, (), edge.reader, entrance, sources, edge.targets)
             return
-        if any(self.walker.is_scaling(node) for node in chain):
-            raise _unsupported(target, end, "is scaled by a gate that reads it, before any activation")
-        yield from self._carried(target, end, chain, reader, offset + padding)
+        targets = self._followed(chain, edge.targets)
+        if targets is None:
+            return
+        if self.walker.is_carrier(end):
+            yield from self._carried(target, end, chain, edge.reader, targets)
+        elif self._is_own(end, chain):
+            yield from self._joined(target, end, targets)
 
-    def _before(self, node: fx.Node, sources: Sources) -> tuple[fx.Node, Sources]:
-        """The node whose maps a passing node hands on, and of each map that entered its channel there."""
-        moved = self.walker.rearranged(node)
-        if moved is not None:
-            before, channels = moved
-        else:
-            before, padding = self.walker.carried(node), _channel_padding(node)
-            count = self.shapes[before][1]
-            channels = tuple(k - padding if 0 <= k - padding < count else -1 for k in range(self.shapes[node][1]))
-        return before, tuple(channels[k] if k >= 0 else -1 for k in sources)
+    def _walked_back(self, tensor: fx.Node) -> tuple[fx.Node, tuple[fx.Node, ...], Channels]:
+        """The site, picture, convolution or sum whose maps come out as `tensor`, the steps between, and which map is which."""
+        end, chain, sources = tensor, (), tuple(range(tensor.meta["shape"][1]))
+        while not self._is_source(end) and self._is_step(end):
+            before = self.walker.carried(end)
+            channels = self.walker.channels(end, before)
+            sources = tuple(channels[k] if k != NONE else NONE for k in sources)
+            end, chain = before, (end, *chain)
+        return end, chain, sources
+
+    def _followed(self, chain: tuple[fx.Node, ...], targets: Channels) -> Channels | None:
+        """The targets of each map before a chain that is linear and keeps maps apart; else asks for a site in it."""
+        for node in reversed(chain):
+            before = self.walker.carried(node)
+            if not self._is_linear(node):
+                self.needed.add(node)
+                return None
+            turned = _turned(self.walker.channels(node, before), targets, before.meta["shape"][1])
+            if turned is None or self.walker.counts_as_it_was(node):
+                self._need(before, node)
+                return None
+            targets = turned
+        return targets
+
+    def _is_own(self, node: fx.Node, chain: tuple[fx.Node, ...]) -> bool:
+        """Whether a sum is read for this target alone; what several read has one gradient for all and becomes a site."""
+        self._require_channels(node)
+        is_shared = any(len(one.users) > 1 for one in (node, *chain))
+        if is_shared or not self.walker.is_affine(node):
+            self.needed.add(node)
+            return False
+        return True
 
     def _carried(
-        self, target: int, carrier: fx.Node, chain: tuple[fx.Node, ...], reader: fx.Node, offset: int
+        self, target: int, carrier: fx.Node, chain: tuple[fx.Node, ...], reader: fx.Node, targets: Channels
     ) -> Iterator[Path]:
         tensor = carrier.all_input_nodes[0]
-        source = self.walker.producer(tensor)
-        if source in self.index:
-            sources = self._through(tensor, source)
-            yield Path(self.index[source], target, carrier, chain, reader, (tensor, carrier), sources, offset)
-        elif source.op != "placeholder":
-            raise _unsupported(target, source)
+        end, _, sources = self._walked_back(tensor)
+        if not self._is_source(end):
+            self._require_channels(end)
+            self.needed.add(end)
+            return
+        source = self.index.get(end, PICTURE)
+        yield Path(source, target, carrier, chain, reader, (tensor, carrier), sources, targets)
 
-    def _through(self, tensor: fx.Node, source: fx.Node) -> Sources:
-        """Of each map of `tensor`, its channel at the source that it comes from through passing nodes alone."""
-        end, sources = tensor, tuple(range(self.shapes[tensor][1]))
-        while end is not source:
-            end, sources = self._before(end, sources)
-        return sources
+    def _joined(self, target: int, node: fx.Node, targets: Channels) -> Iterator[Path]:
+        """Paths through an addition or a concatenation whose channels become those of the target that `targets` tells."""
+        for tensor in self.walker.behaviour(node).operands:
+            yield from self._arriving(target, self._edge(tensor, node, targets))
 
-    def _joined(self, target: int, node: fx.Node, offset: int) -> Iterator[Path]:
-        """Paths through an addition or a concatenation."""
-        is_concatenation = self.walker.is_concatenation(node)
-        if is_concatenation or self.walker.is_addition(node):
-            for tensor in node.all_input_nodes:
-                yield from self._arriving(target, tensor, node, offset)
-                offset += self.shapes[tensor][1] if is_concatenation else 0
-        elif node.op != "placeholder":
-            raise _unsupported(target, node)
+    def _need(self, tensor: fx.Node, reader: fx.Node) -> None:
+        """Ask for a tensor to be a site; where it is one already, `reader` cannot be followed even from there."""
+        if self._is_source(tensor):
+            raise graph.unsupported(reader, "repeats feature maps where they arrive")
+        self.needed.add(tensor)
 
-
-def _unsupported(target: int, node: fx.Node, reason: str = "cannot be followed from map to map") -> Unsupported:
-    kind = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    return Unsupported(
-        f"The operation '{node.name}' ({kind}) before site {target} {reason}, so connections would not be exact; supported "
-        "between sites are convolutions, additions, concatenations, channel shuffles, pooling, padding, gates that scale each "
-        "map of an activation (squeeze-and-excitation) and, before a convolution, layer norm over the maps of a position."
-    )
+    def _require_channels(self, node: fx.Node) -> None:
+        if self.walker.is_carrier(node) or self.walker.counts_as_it_was(node):
+            return
+        found = self.walker.behaviour(node)
+        if found.mixes_batch:
+            raise graph.unsupported(node, "makes a picture's answer depend on the others of its batch")
+        if not found.keeps_channels:
+            raise graph.unsupported(node, graph.mixing(node))
 
 
-def _channel_padding(node: fx.Node) -> int:
-    """Channels that a padding puts before the first one (the parameter-free shortcut of CIFAR ResNets)."""
-    widths = node.args[1] if node.target is F.pad else ()
-    return int(widths[4]) if isinstance(widths, tuple | list) and len(widths) >= 6 else 0
+def _turned(channels: Channels, behind: Channels | None, count: int) -> Channels | None:
+    """Of each of `count` channels before a step, what `behind` says of the one behind it; None where it says two things.
+
+    channels: per channel behind the step the one before it.
+    """
+    found = [NONE] * count
+    for k, before in enumerate(channels):
+        if behind is None or before == NONE or behind[k] == NONE:
+            continue
+        if found[before] != NONE:
+            return None
+        found[before] = behind[k]
+    return None if behind is None else tuple(found)

@@ -1,29 +1,24 @@
-"""From site nodes to the `Site` records: names, stages, roles, cut sites and receptive fields."""
+"""From site nodes to the `Site` records: names, stages, roles and cut sites."""
 
 from __future__ import annotations
 
 import itertools
-import operator
 from collections import Counter
 
-import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
-from engine.models import graph
+from engine.models import fields, graph
 from engine.records import Role, Site
 
-Field = tuple[int, int, float]
-"""Side of the receptive field, input pixels between neighbours, centre of the first field."""
 
-
-def describe(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, torch.Size]) -> tuple[Site, ...]:
+def describe(walker: graph.Walker, nodes: tuple[fx.Node, ...]) -> tuple[Site, ...]:
     """Return the `Site` records of the site nodes, in order."""
+    shapes = {node: node.meta["shape"] for node in nodes}
     blocks = [_block_of(node) for node in nodes]
     roles = [_role(k, blocks) for k in range(len(nodes))]
     names = _unique([_name(node, block, role) for node, block, role in zip(nodes, blocks, roles, strict=True)])
     stages = _stages(names, roles, [tuple(shapes[node][2:]) for node in nodes])
-    fields = receptive_fields(walker)
+    seen = fields.receptive_fields(walker, nodes)
     return tuple(
         Site(
             name=names[k],
@@ -31,25 +26,32 @@ def describe(walker: graph.Walker, nodes: list[fx.Node], shapes: dict[fx.Node, t
             height=shapes[node][2],
             width=shapes[node][3],
             stage=stages[k],
-            role="evidence" if len(nodes) > 2 and _is_class_evidence(walker, node, shapes) else roles[k],
+            role="evidence" if len(nodes) > 2 and _is_class_evidence(walker, node) else roles[k],
             is_cut=_is_cut(walker.traced, node),
-            field_size=min(fields[node][0], 1 << 20),
-            field_jump=fields[node][1],
-            field_start=fields[node][2],
+            **_sight(*seen[node]),
         )
         for k, node in enumerate(nodes)
     )
 
 
+def _sight(rows: fields.Axis, columns: fields.Axis) -> dict[str, float | None]:
+    """The receptive field as a `Site` holds it: along the width only where that differs."""
+    across = {f"{name}_across": None for name in ("field_size", "field_jump", "field_start")}
+    if columns != rows:
+        across = {f"{name}_across": value for name, value in _numbers(columns).items()}
+    return _numbers(rows) | across
+
+
+def _numbers(axis: fields.Axis) -> dict[str, float]:
+    whole = {"field_size": axis.size, "field_jump": axis.jump}
+    return {name: int(value) if value == int(value) else value for name, value in whole.items()} | {"field_start": axis.start}
+
+
 def _block_of(node: fx.Node) -> str:
     """The outermost module around a node that is more than a list of others; empty at the top of the network."""
-    parts = graph.module_of(node).split(".")
-    kinds = dict(node.meta.get("nn_module_stack", {}).values())
-    for end in range(1, len(parts) + 1):
-        kind = kinds.get(".".join(parts[:end]))
-        if isinstance(kind, type) and not issubclass(kind, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-            is_leaf = kind.__module__.startswith("torch.nn")
-            return "" if is_leaf else ".".join(parts[:end])
+    for path, kind in node.meta["stack"]:
+        if path and not issubclass(kind, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+            return "" if kind.__module__.startswith("torch.nn") else str(path)
     return ""
 
 
@@ -61,13 +63,7 @@ def _role(k: int, blocks: list[str]) -> Role:
 
 
 def _name(node: fx.Node, block: str, role: Role) -> str:
-    if role == "block" and block:
-        return block
-    if node.op == "call_module":
-        return str(node.target)
-    kind = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "site")
-    inside = graph.module_of(node)
-    return f"{inside}.{kind}" if inside else str(kind)
+    return block if role == "block" and block else str(node.meta["name"])
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -103,11 +99,14 @@ def _shared_prefix(names: list[str]) -> str:
     return ".".join(level[0] for level in shared)
 
 
-def _is_class_evidence(walker: graph.Walker, site: fx.Node, shapes: dict[fx.Node, torch.Size]) -> bool:
+def _is_class_evidence(walker: graph.Walker, site: fx.Node) -> bool:
     """Tell whether a site's maps are the classes themselves: as many as there are logits, only pooling behind them."""
     output = next(node for node in reversed(walker.traced.graph.nodes) if node.op == "output")
     logits = output.all_input_nodes[0]
-    return walker.producer(logits) is site and shapes[logits][1] == shapes[site][1]
+    if walker.heads() != (site,) or logits.meta["shape"][1] != site.meta["shape"][1]:
+        return False
+    found = walker.behaviour(logits)
+    return len(found.operands) == 1 and found.channels == (tuple(range(site.meta["shape"][1])),)
 
 
 def _is_cut(traced: fx.GraphModule, site: fx.Node) -> bool:
@@ -118,42 +117,7 @@ def _is_cut(traced: fx.GraphModule, site: fx.Node) -> bool:
         for source in pending.pop().all_input_nodes:
             if source.op == "placeholder":
                 return False
-            if source is not site and source not in seen:
+            if source is not site and source not in seen and source.meta.get("live"):
                 seen.add(source)
                 pending.append(source)
     return True
-
-
-def receptive_fields(walker: graph.Walker) -> dict[fx.Node, Field]:
-    """Return each node's theoretical receptive field along the height axis."""
-    fields: dict[fx.Node, Field] = {}
-    for node in walker.traced.graph.nodes:
-        # A gate has seen the whole image, but it moves nothing: what a position shows is what the scaled map shows there.
-        sources = [walker.carried(node)] if walker.is_scaling(node) else node.all_input_nodes
-        before = [fields[source] for source in sources if source in fields]
-        fields[node] = _widen(walker, node, max(before)) if before else (1, 1, 0.5)
-    return fields
-
-
-def _widen(walker: graph.Walker, node: fx.Node, field: Field) -> Field:
-    size, jump, start = field
-    module = walker.module(node)
-    if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        kernel, stride, padding, dilation = (
-            _first(getattr(module, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation")
-        )
-        span = (kernel - 1) * dilation
-        return size + span * jump, jump * stride, start + (span / 2 - padding) * jump
-    if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) or node.target in (
-        F.adaptive_avg_pool2d,
-        torch.flatten,
-    ):
-        return 1 << 20, jump, start
-    if node.target is operator.getitem and isinstance(node.args[1], tuple):
-        steps = [part.step for part in node.args[1] if isinstance(part, slice) and part.step]
-        return size, jump * (int(steps[0]) if steps else 1), start
-    return field
-
-
-def _first(value: object) -> int:
-    return int(value[0]) if isinstance(value, tuple) else int(value)  # type: ignore[call-overload]

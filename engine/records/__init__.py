@@ -49,12 +49,22 @@ class Site:
     role: Role
     is_cut: bool
     """True where every path runs through this site: copying all of its maps restores any answer."""
-    field_size: int
-    """Side of the receptive field of one position, in input pixels."""
-    field_jump: int
-    """Input pixels between the fields of neighbouring positions."""
+    field_size: float
+    """Of the receptive field of one position along the height, in input pixels."""
+    field_jump: float
+    """Input pixels between the fields of neighbouring positions along the height."""
     field_start: float
-    """Input coordinate of the centre of position 0's field."""
+    """Input coordinate of the centre of position 0's field along the height."""
+    field_size_across: float | None = field(default=None, metadata=keys.GROWN)
+    """The same three along the width; None where they are as along the height."""
+    field_jump_across: float | None = field(default=None, metadata=keys.GROWN)
+    field_start_across: float | None = field(default=None, metadata=keys.GROWN)
+
+    def receptive_field(self, axis: int) -> tuple[float, float, float]:
+        """Return size, jump and start of the receptive field along the height (0) or the width (1)."""
+        rows = self.field_size, self.field_jump, self.field_start
+        across = self.field_size_across, self.field_jump_across, self.field_start_across
+        return rows if axis == 0 or None in across else across  # type: ignore[return-value]
 
     @property
     def is_claimable(self) -> bool:

@@ -1,0 +1,314 @@
+"""What the operations of a network do to feature maps, measured on tensors of their own: no operation is known by its name.
+
+A **map tensor** is one of (batch, channels, height, width) with more than one position. An operation is taken together with
+everything between the map tensors that it reads and the one that it yields, changed in some channels or elements, and looked
+at for what changes behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from engine.models import capture
+
+ROWS_AT_ONCE = 24
+TOLERANCE = 1e-5
+"""Of a difference, as a share of the largest value: what float32 may leave of nothing."""
+SMALL_SIDE = 9
+"""Positions along each side of the tensors on which elementwise operations are tried first; more cost time and tell nothing."""
+SPREAD = (1.0, 8.0)
+"""Standard deviations of the values that operations are tried with, so that limits such as 6 are met."""
+POOL, STEP = 1_000_003, 131_071
+"""Values that are drawn once for all trials, and how many further on each draw begins: drawing takes longer than trying."""
+NONE = -1
+"""In place of a channel: none."""
+
+Channels = tuple[int, ...]
+"""Of each channel that comes out, the one that it was read from; NONE where it depends on none of this tensor's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What one operation does with the map tensors that it reads."""
+
+    operands: tuple[fx.Node, ...]
+    channels: tuple[Channels | None, ...]
+    """Per operand; None where it mixes channels: one of those that come out depends on several."""
+    is_affine: bool
+    """Whether it is a sum of linear maps of its operands and a constant."""
+    is_elementwise: bool
+    """Whether each element that comes out depends on the elements at its own place alone."""
+    mixes_batch: bool = False
+    """Whether a picture's answer depends on the other pictures of its batch."""
+
+    @property
+    def keeps_channels(self) -> bool:
+        """Whether each channel that comes out depends on one channel of each operand at most."""
+        return None not in self.channels and not self.mixes_batch
+
+
+class Bench:
+    """Carries out single operations of a graph on tensors of its own."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        self.traced = traced
+        self._modules: dict[str, nn.Module] = {}
+        self._constants: dict[str, Tensor] = {}
+
+    def operands(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """Return the nearest map tensors that a node depends on, in the order in which they are computed."""
+        return tuple(sorted(one for one in self.inside(node) if is_map(one) or one.op == "placeholder"))
+
+    def inside(self, node: fx.Node) -> Iterator[fx.Node]:
+        """Yield what a node reads, directly and through nodes that yield no map tensors, those that do included."""
+        pending, seen = list(node.all_input_nodes), set()
+        while pending:
+            source = pending.pop()
+            if source in seen or not source.meta.get("live"):
+                continue
+            seen.add(source)
+            yield source
+            if not is_map(source) and source.op != "placeholder":
+                pending += source.all_input_nodes
+
+    def carried_out(self, node: fx.Node, given: Mapping[fx.Node, Tensor], rows: int) -> Tensor:
+        """Return what `node` yields for these operands, each of `rows` pictures."""
+        known: dict[fx.Node, Any] = dict(given)
+
+        def value(one: fx.Node) -> Any:
+            if one not in known:
+                known[one] = self._computed(one, value, rows)
+            return known[one]
+
+        with torch.no_grad() if not torch.is_grad_enabled() else torch.enable_grad():
+            return value(node)
+
+    def _computed(self, node: fx.Node, value: Any, rows: int) -> Any:
+        if node.op == "get_attr":
+            return self._constant(str(node.target))
+        if node.target is capture.batch_size:
+            return rows
+        arguments, options = fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
+        if node.op == "call_module":
+            return self._module(str(node.target))(*arguments, **options)
+        if node.target is torch.ops.aten.full.default:
+            options = {**options, "device": "cpu"}
+        return node.target(*arguments, **options)  # type: ignore[operator]
+
+    def _module(self, name: str) -> nn.Module:
+        if name not in self._modules:
+            module = self.traced.get_submodule(name)
+            self._modules[name] = module if _is_usable(module) else _usable(module)
+        return self._modules[name]
+
+    def _constant(self, name: str) -> Tensor:
+        if name not in self._constants:
+            self._constants[name] = _sane(getattr(self.traced, name))
+        return self._constants[name]
+
+
+def is_map(node: fx.Node) -> bool:
+    """Tell whether a node computes feature maps of the picture: (batch, channels, height, width), more than one position."""
+    shape = node.meta.get("shape", ())
+    has_maps = len(shape) == 4 and shape[2] * shape[3] > 1 and node.meta.get("is_batch", True)
+    return bool(has_maps and node.meta.get("live") and node.op != "placeholder")
+
+
+def measured(bench: Bench, node: fx.Node) -> Behaviour:
+    """Return what an operation that yields a map tensor does with the map tensors it reads; each is looked at once."""
+    inside = tuple(bench.inside(node))
+    known = node.meta.get("behaviour")
+    if known is None or known[0] != inside:
+        known = node.meta["behaviour"] = inside, _tried(bench, node)
+    return known[1]
+
+
+def _tried(bench: Bench, node: fx.Node) -> Behaviour:
+    operands = bench.operands(node)
+    small = _small(bench, node, operands)
+    if small is not None:
+        same = tuple(range(node.meta["shape"][1]))
+        return Behaviour(operands, (same,) * len(operands), small.is_affine(), True)
+    trial = _Trial(bench, node, operands, {one: one.meta["shape"] for one in (*operands, node)})
+    if trial.mixes_batch():
+        return Behaviour(operands, (None,) * len(operands), False, False, mixes_batch=True)
+    channels = tuple(trial.channels(operand) for operand in operands)
+    return Behaviour(operands, channels, trial.is_affine(), False)
+
+
+def as_weights(bench: Bench, node: fx.Node) -> tuple[Tensor, Tensor] | None:
+    """Return the weights (outputs, inputs) and biases (outputs,) of an operation that is a convolution of one pixel, else None."""
+    operands = bench.operands(node)
+    if len(operands) != 1 or not is_map(operands[0]) or operands[0].meta["shape"][2:] != node.meta["shape"][2:]:
+        return None
+    return _Trial(bench, node, operands, {one: one.meta["shape"] for one in (*operands, node)}).as_weights()
+
+
+def _small(bench: Bench, node: fx.Node, operands: tuple[fx.Node, ...]) -> _Trial | None:
+    """A trial of an elementwise operation, on tensors of few positions where it takes them; None where it is not elementwise."""
+    if not operands or any(operand.meta["shape"] != node.meta["shape"] for operand in operands):
+        return None
+    _, channels, height, width = node.meta["shape"]
+    for side in (SMALL_SIDE, max(height, width)):
+        shape = torch.Size((1, channels, min(side, height), min(side, width)))
+        trial = _Trial(bench, node, operands, dict.fromkeys((*operands, node), shape))
+        with contextlib.suppress(RuntimeError, IndexError, ValueError):
+            return trial if trial.is_elementwise() else None
+    return None
+
+
+class _Trial:
+    """Tries one operation; what it is given is the same every time."""
+
+    def __init__(
+        self, bench: Bench, node: fx.Node, operands: tuple[fx.Node, ...], shapes: Mapping[fx.Node, torch.Size]
+    ) -> None:
+        self.bench, self.node, self.operands, self.shapes = bench, node, operands, shapes
+        self.drawn = 0
+        self.shape = shapes[node]
+
+    def _drawn(self, operand: fx.Node, rows: int, spread: float = SPREAD[0]) -> Tensor:
+        shape = (rows, *self.shapes[operand][1:])
+        self.drawn += 1
+        return values(math.prod(shape), self.drawn).view(shape) * spread
+
+    def _result(self, given: Mapping[fx.Node, Tensor]) -> Tensor:
+        rows = len(next(iter(given.values())))
+        return self.bench.carried_out(self.node, given, rows).float()
+
+    @torch.no_grad()
+    def is_elementwise(self) -> bool:
+        """Half of the elements of every operand are changed: the others must come out as before."""
+        kept = self._drawn(self.operands[0], 1) < 0
+        given = {operand: self._drawn(operand, 1) for operand in self.operands}
+        other = {operand: torch.where(kept, tensor, self._drawn(operand, 1)) for operand, tensor in given.items()}
+        before, after = self._result(given), self._result(other)
+        return before.shape == kept.shape and _same(before[kept], after[kept])
+
+    @torch.no_grad()
+    def mixes_batch(self) -> bool:
+        """The first picture alone must come out as beside another."""
+        given = {operand: self._drawn(operand, 2) for operand in self.operands}
+        together = self._result(given)
+        if len(together) != 2:
+            return True
+        return not _same(together[:1], self._result({operand: tensor[:1] for operand, tensor in given.items()}))
+
+    @torch.no_grad()
+    def is_affine(self) -> bool:
+        """What lies halfway between two inputs must come out halfway, near to zero and far from it."""
+        for spread in SPREAD:
+            first = {operand: self._drawn(operand, 1, spread) for operand in self.operands}
+            second = {operand: self._drawn(operand, 1, spread) for operand in self.operands}
+            halfway = {operand: (first[operand] + second[operand]) / 2 for operand in self.operands}
+            expected = (self._result(first) + self._result(second)) / 2
+            if not _same(self._result(halfway), expected, scale=self._result(first)):
+                return False
+        return True
+
+    @torch.no_grad()
+    def channels(self, operand: fx.Node) -> Channels | None:
+        """Which channel of `operand` each one that comes out depends on.
+
+        Every channel has a number; those with a certain bit set are changed together, then those without. A channel that
+        comes out depends on a single one just where it changes in exactly one of the two, for every bit.
+        """
+        count = operand.meta["shape"][1]
+        bits = max(1, math.ceil(math.log2(count)))
+        numbers = torch.arange(count, device="cpu")
+        sets = [((numbers >> bit) & 1).bool() ^ bool(flip) for bit in range(bits) for flip in (False, True)]
+        changes = torch.stack(self._changed(operand, torch.stack(sets))).view(bits, 2, -1)
+        with_bit, without = changes[:, 0], changes[:, 1]
+        if bool((with_bit & without).any()):
+            return None
+        found = (with_bit.long() << torch.arange(bits, device="cpu")[:, None]).sum(dim=0)
+        return tuple(torch.where(changes.any(dim=(0, 1)), found, NONE).tolist())
+
+    def _changed(self, operand: fx.Node, sets: Tensor) -> list[Tensor]:
+        """Per set of channels of `operand`, which channels come out otherwise when those are given other values."""
+        given = {one: self._drawn(one, 1) for one in self.operands}
+        other = self._drawn(operand, 1, 3.0)
+        before = self._result(given)
+        found = []
+        for part in sets.split(self._rows(operand)):
+            tried = {one: tensor.expand(len(part), -1, -1, -1) for one, tensor in given.items()}
+            tried[operand] = torch.where(part[:, :, None, None], other, given[operand])
+            difference = (self._result(tried) - before).abs().reshape(len(part), before.shape[1], -1).amax(dim=2)
+            found += list(difference > TOLERANCE * before.abs().max().clamp(min=1e-6))
+        return found
+
+    def _rows(self, operand: fx.Node) -> int:
+        return max(1, min(ROWS_AT_ONCE, 20_000_000 // operand.meta["shape"].numel()))
+
+    @torch.no_grad()
+    def as_weights(self) -> tuple[Tensor, Tensor] | None:
+        """What one channel does at one position is its weights, if that is all that it does."""
+        (operand,) = self.operands
+        _, count, height, width = operand.meta["shape"]
+        blank = torch.zeros(1, count, height, width, device="cpu")
+        zero = self._result({operand: blank})
+        if zero.shape[2:] != (height, width):
+            return None
+        row, column = height // 2, width // 2
+        biases, columns = zero[0, :, row, column], []
+        for part in torch.arange(count, device="cpu").split(self._rows(operand)):
+            probes = blank.repeat(len(part), 1, 1, 1)
+            probes[torch.arange(len(part), device="cpu"), part, row, column] = 1.0
+            columns.append((self._result({operand: probes}) - zero)[:, :, row, column])
+        weights = torch.cat(columns).T.contiguous()
+        tried = self._drawn(operand, 2, 2.0)
+        expected = nn.functional.conv2d(tried, weights[:, :, None, None], biases)
+        return (weights, biases) if _same(self._result({operand: tried}), expected) else None
+
+
+@functools.cache
+def _pool() -> Tensor:
+    return torch.randn(POOL, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+
+
+def values(count: int, which: int) -> Tensor:
+    """Return `count` values drawn from a normal distribution; another `which` gives others."""
+    pool, start = _pool(), which * STEP % POOL
+    turns = -(-(start + count) // POOL)
+    return (pool if turns == 1 else pool.repeat(turns))[start : start + count]
+
+
+def _same(first: Tensor, second: Tensor, scale: Tensor | None = None) -> bool:
+    if first.shape != second.shape:
+        return False
+    size = (second if scale is None else scale).abs().max().clamp(min=1e-6) if second.numel() else 1.0
+    return bool(((first - second).abs() <= TOLERANCE * size).all())
+
+
+def _is_usable(module: nn.Module) -> bool:
+    tensors = [*module.parameters(), *module.buffers()]
+    return all(tensor.device.type == "cpu" and bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def _usable(module: nn.Module) -> nn.Module:
+    """The same layer with numbers in its weights, where it has shapes alone or values that are not finite."""
+    made = copy.deepcopy(module)
+    for part in made.modules():
+        for store in (part._parameters, part._buffers):
+            for name, tensor in store.items():
+                if tensor is not None:
+                    sane = _sane(tensor)
+                    store[name] = nn.Parameter(sane, requires_grad=False) if store is part._parameters else sane
+    return made
+
+
+def _sane(tensor: Tensor) -> Tensor:
+    if tensor.device.type == "meta":
+        drawn = torch.rand(tensor.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu") + 0.5
+        return drawn.to(tensor.dtype)
+    here = tensor.detach().cpu()
+    return torch.nan_to_num(here, nan=1.0, posinf=1.0, neginf=-1.0) if here.is_floating_point() else here

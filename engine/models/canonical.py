@@ -1,0 +1,154 @@
+"""One form for what is written in many: formulas become activations, sums over channels become convolutions.
+
+Decided by measurement (`behaviour`), never by the names of operations; the function stays the same up to float32 rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx, nn
+
+from engine.models import behaviour, capture, channels_first
+from engine.models.behaviour import Behaviour, Bench, is_map
+from engine.models.channels_first import ChannelNorm
+
+aten = torch.ops.aten
+
+
+def rewrite(traced: fx.GraphModule) -> None:
+    """Rewrite a captured network in place."""
+    channels_first.rewrite(traced)
+    _spread_out(traced)
+    _fuse(traced)
+    _make_convolutions(traced)
+    capture.without_unused(traced)
+    traced.graph.lint()
+
+
+def _spread_out(traced: fx.GraphModule) -> None:
+    """Let one map that is combined with many stand as often as it is read; a gate needs no copies of its numbers."""
+    for node in list(traced.graph.nodes):
+        shape = node.meta.get("shape", ())
+        if not is_map(node) or node.op != "call_function":
+            continue
+        for source in node.all_input_nodes:
+            if _is_expanded_gate(source) and _broadcasts(node, source):
+                node.replace_input_with(source, source.all_input_nodes[0])
+            elif is_map(source) and source.meta["shape"][1] == 1 < shape[1] and _broadcasts(node, source):
+                _expand(traced, node, source)
+
+
+def _is_expanded_gate(node: fx.Node) -> bool:
+    if node.target is not aten.expand.default:
+        return False
+    before = node.all_input_nodes[0].meta.get("shape", ())
+    return len(before) == 4 and before[2] * before[3] == 1
+
+
+def _broadcasts(node: fx.Node, source: fx.Node) -> bool:
+    """Whether a node works element by element, with another operand of its own full shape."""
+    others = [one for one in node.all_input_nodes if one is not source and one.meta.get("live")]
+    is_tensorwise = node.target in (
+        aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default,
+    )  # fmt: skip
+    return is_tensorwise and any(one.meta["shape"] == node.meta["shape"] for one in others)
+
+
+def _expand(traced: fx.GraphModule, node: fx.Node, source: fx.Node) -> None:
+    with traced.graph.inserting_before(node):
+        made = traced.graph.call_function(aten.expand.default, (source, [-1, node.meta["shape"][1], -1, -1]))
+    made.meta = source.meta | {"shape": node.meta["shape"]}
+    node.replace_input_with(source, made)
+
+
+def _fuse(traced: fx.GraphModule) -> None:
+    """Make one module of every formula that computes each element from one element alone, such as x * sigmoid(x)."""
+    bench, above = Bench(traced), {}
+    for node in list(traced.graph.nodes):
+        if not is_map(node):
+            continue
+        above[node] = [node]
+        if node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), nn.Conv2d | ChannelNorm):
+            continue
+        found = behaviour.measured(bench, node)
+        if not found.is_elementwise:
+            continue
+        shared = _shared([above.get(operand, [operand]) for operand in found.operands])
+        above[node] += shared
+        if len(found.operands) > 1 and shared:
+            made = _module(traced, node, shared[0])
+            above[made] = [made, *shared]
+            _absorb(traced, bench, made, above)
+
+
+def _shared(chains: list[list[fx.Node]]) -> list[fx.Node]:
+    """The tensors of which every operand is an elementwise function, the nearest first."""
+    first, *others = chains
+    return [node for node in first if all(node in other for other in others)]
+
+
+def _module(traced: fx.GraphModule, node: fx.Node, start: fx.Node) -> fx.Node:
+    """Replace `node` by one call of a module that computes it from `start`."""
+    inside = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {start: inside.placeholder("x")}
+    root: dict[str, object] = {}
+    for one in _between(traced, node, start):
+        is_batch = one.target is capture.batch_size
+        copies[one] = inside.node_copy(one, lambda source: copies[start] if is_batch else copies[source])  # noqa: B023
+        if one.op in ("get_attr", "call_module"):
+            name = str(one.target)
+            root[name] = traced.get_submodule(name) if one.op == "call_module" else getattr(traced, name)
+    inside.output(copies[node])
+    name = f"formula_{node.name}"
+    traced.add_submodule(name, fx.GraphModule(root, inside))
+    with traced.graph.inserting_after(node):
+        made = traced.graph.call_module(name, (start,))
+    made.meta = dict(node.meta)
+    node.replace_all_uses_with(made)
+    return made
+
+
+def _between(traced: fx.GraphModule, node: fx.Node, start: fx.Node) -> list[fx.Node]:
+    """What is computed from `start` on to get `node`, in order."""
+    inside, pending = {node}, [node]
+    while pending:
+        for source in pending.pop().all_input_nodes:
+            if source is start or source in inside:
+                continue
+            inside.add(source)
+            if source.target is not capture.batch_size:
+                pending.append(source)
+    return [one for one in traced.graph.nodes if one in inside]
+
+
+def _absorb(traced: fx.GraphModule, bench: Bench, made: fx.Node, above: dict[fx.Node, list[fx.Node]]) -> None:
+    """Take a number that a formula's value alone is multiplied with, as the last step of hardswish, into the formula."""
+    (start,) = made.all_input_nodes
+    while len(made.users) == 1:
+        (user,) = made.users
+        is_number = user.op == "call_function" and user.all_input_nodes == [made] and is_map(user)
+        found = behaviour.measured(bench, user) if is_number else None
+        if found is None or not (found.is_elementwise and found.is_affine):
+            return
+        made = _module(traced, user, start)
+        above[made] = [made, *above.get(start, [start])]
+
+
+def _make_convolutions(traced: fx.GraphModule) -> None:
+    """Make a convolution of every operation that is one of one pixel: means over channels, products with matrices, sums."""
+    bench = Bench(traced)
+    for node in list(traced.graph.nodes):
+        if is_map(node) and node.op == "call_function" and _may_be_convolution(behaviour.measured(bench, node)):
+            found = behaviour.as_weights(bench, node)
+            if found is None:
+                continue
+            name = f"{node.name}_as_convolution"
+            traced.add_submodule(name, channels_first.as_convolution(*found))
+            with traced.graph.inserting_after(node):
+                made = traced.graph.call_module(name, (bench.operands(node)[0],))
+            made.meta = dict(node.meta)
+            node.replace_all_uses_with(made)
+
+
+def _may_be_convolution(found: Behaviour) -> bool:
+    return found.is_affine and found.channels == (None,) and not found.mixes_batch

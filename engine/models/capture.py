@@ -1,0 +1,434 @@
+"""A network as a graph of functions: captured by torch.export, so that Python decides as it would and nothing works in place.
+
+`torch.export` runs the network's own forward on tensors without values: type tests, `len(x)`, shapes, options and assertions come
+out as in any call, and its functionalisation turns in-place operations into functions, aliases and slices included. Symbolic tracing
+(`torch.fx`) puts a stand-in in place of the tensor, which answers `isinstance(x, Tensor)` with no, and keeps in-place operations.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from engine.errors import Unsupported
+
+aten = torch.ops.aten
+BATCH: Final = 997
+"""Pictures in the example that is captured: no layer has a size that is divided by it, so every such number is the batch's."""
+NOTHING_DONE: Final = (
+    aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default, aten.lift_fresh_copy.default,
+    aten.lift_fresh.default,
+)  # fmt: skip
+"""Operations that only copy, or stop a gradient: what the network answers does not depend on them."""
+LIKE: Final = {
+    aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0, aten.new_zeros.default: 0.0, aten.new_ones.default: 1.0,
+}  # fmt: skip
+"""Operations that take of a tensor its shape alone, and what they fill it with."""
+CONVOLUTIONS: Final = (aten.conv2d.default, aten.conv2d.padding)
+NORMS: Final = (aten._native_batch_norm_legit_no_training.default,)
+LIBRARIES: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+"""Folders whose frames say nothing about the network's own source."""
+
+
+def batch_size(images: Tensor) -> int:
+    """Return the number of pictures that go through together."""
+    return images.shape[0]
+
+
+def captured(network: nn.Module, shape: tuple[int, int, int], classes: int = 0) -> fx.GraphModule:
+    """Return `network`, in evaluation mode, as a graph of functions whose node `x` takes (batch, *shape) pictures.
+
+    Convolutions, fully connected layers and batch norm with fixed weights are modules, whatever they were written as; what
+    depends on weights alone is computed once. Of several answers the one of shape (batch, classes) is taken. Every node's
+    `meta` holds `shape` (of one picture), `name` (as sites are named), `stack` (the modules around it) and `live` (whether
+    it depends on the picture). Raises Unsupported with the operation and the line of the network's source.
+    """
+    program = _exported(network, shape)
+    answer = _answer(program, classes)
+    return _Builder(network, program).build(answer)
+
+
+def _exported(network: nn.Module, shape: tuple[int, int, int]) -> ExportedProgram:
+    device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
+    example = torch.empty(BATCH, *shape, device=device)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(network, (example,), strict=False).run_decompositions({})
+    except Exception as error:
+        raise _refused(network, shape, error) from error
+
+
+def _refused(network: nn.Module, shape: tuple[int, int, int], error: Exception) -> Unsupported:
+    kind, place = type(network).__name__, source_line(error)
+    text = str(error)
+    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
+        return Unsupported(
+            f"{kind} cannot be traced{place}: its forward branches on what a picture shows, so that it is another network for another picture."
+        )
+    reason = " ".join((text.strip() or type(error).__name__).splitlines()[0].split())[:160]
+    reason = reason.replace(str(BATCH), "batch")
+    size = "x".join(map(str, shape[1:]))
+    return Unsupported(
+        f"The network cannot answer an image of {size} pixels in a batch of others{place}: {type(error).__name__}: {reason}."
+    )
+
+
+def source_line(error: BaseException) -> str:
+    """Return ` (own.py, line 12)`, the innermost place outside of torch and Faultline where an error arose, or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES) and not frame.filename.startswith("<")]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _answer(program: ExportedProgram, classes: int) -> fx.Node:
+    """The node of the logits among everything that the network answers."""
+    output = next(node for node in reversed(program.graph.nodes) if node.op == "output")
+    by_name = {node.name: node for node in output.all_input_nodes}
+    answers = [by_name[name] for name in program.graph_signature.user_outputs if name in by_name]
+    return answers[_logits([tuple(node.meta["val"].shape) for node in answers], BATCH, classes)]
+
+
+def chosen(answers: Any, batch: int, classes: int = 0) -> Tensor:
+    """Return the logits (batch, classes) among what an untouched network answers, chosen as `captured` chooses.
+
+    Raises Unsupported where no answer, or more than one, has that shape.
+    """
+    leaves = [leaf for leaf in pytree.tree_leaves(answers) if isinstance(leaf, Tensor)]
+    return leaves[_logits([tuple(leaf.shape) for leaf in leaves], batch, classes)].flatten(1)
+
+
+def _logits(shapes: list[tuple[int, ...]], batch: int, classes: int) -> int:
+    """Which answer holds one row per picture; where several do, the one as long as there are classes."""
+    rows = [k for k, shape in enumerate(shapes) if len(shape) > 1 and shape[0] == batch and set(shape[2:]) <= {1}]
+    fitting = [k for k in rows if len(rows) == 1 or shapes[k][1] == classes]
+    if len(fitting) != 1:
+        told = " and ".join(str(shape).replace(f"({batch},", "(batch,") for shape in shapes) or "no tensor"
+        raise Unsupported(
+            f"The network answers {told}; one tensor of shape (batch, {classes or 'classes'}), a logit per class, is needed."
+        )
+    return fitting[0]
+
+
+def without_unused(traced: fx.GraphModule) -> fx.GraphModule:
+    """Return the graph without what no answer depends on."""
+    for node in reversed(list(traced.graph.nodes)):
+        if not node.users and node.op not in ("output", "placeholder"):
+            traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+class _Builder:
+    """Copies an exported program into a graph of its own, with modules where weights are fixed."""
+
+    def __init__(self, network: nn.Module, program: ExportedProgram) -> None:
+        self.program = program
+        self.paths = {id(module): path for path, module in reversed(list(network.named_modules(remove_duplicate=False)))}
+        self.modules = dict(network.named_modules(remove_duplicate=False))
+        self.known = _weights(program)
+        """Tensors that are the same for every picture, and numbers."""
+        self.graph = fx.Graph()
+        self.root: dict[str, Any] = {}
+        self.nodes: dict[fx.Node, fx.Node] = {}
+        self.constants: dict[fx.Node, fx.Node] = {}
+        self.batch: fx.Node | None = None
+
+    def build(self, answer: fx.Node) -> fx.GraphModule:
+        """Return everything that `answer` depends on."""
+        needed = _needed(answer)
+        user_inputs = self.program.graph_signature.user_inputs
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder" and node.name in user_inputs:
+                self.nodes[node] = self._described(self.graph.placeholder("x"), node)
+                self.nodes[node].meta["live"] = True
+            elif node in needed and node.op == "call_function":
+                self._copy(node)
+        logits = self._read(answer)
+        if len(answer.meta["val"].shape) > 2:
+            logits = self._like(answer, self.graph.call_function(aten.flatten.using_ints, (logits, 1)))
+            logits.meta["shape"] = logits.meta["shape"][:2]
+        self.graph.output(logits)
+        return without_unused(fx.GraphModule(self.root, self.graph))
+
+    def _copy(self, node: fx.Node) -> None:
+        sources = node.all_input_nodes
+        if all(source in self.known for source in sources) and not _has_batch(node):
+            self.known[node] = node.target(*self._values(node.args), **self._values(node.kwargs))  # type: ignore[operator]
+        elif node.target in NOTHING_DONE or _is_identity(node):
+            self._alias(node, node.args[0])
+        else:
+            self.nodes[node] = self._described(self._call(node), node)
+
+    def _alias(self, node: fx.Node, source: Any) -> None:
+        if source in self.known:
+            self.known[node] = self.known[source]
+        else:
+            self.nodes[node] = self.nodes[source]
+
+    def _values(self, arguments: Any) -> Any:
+        return fx.map_arg(arguments, lambda source: self.known[source])
+
+    def _call(self, node: fx.Node) -> fx.Node:
+        maker = MAKERS.get(node.target)
+        made = maker(node, self.known) if maker else None
+        if made is not None:
+            module, tensor = made
+            return self.graph.call_module(self._registered(module, node), (self._read(tensor),))
+        if node.target in LIKE:
+            return self._filled(node, LIKE[node.target])
+        arguments = self._arguments(node.args), self._arguments(node.kwargs)
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            # What lies in memory another way than the network was written for cannot be viewed, but be reshaped.
+            return self.graph.create_node("call_function", aten.reshape.default, *arguments, name=node.name)
+        return self.graph.create_node("call_function", node.target, *arguments, name=node.name)
+
+    def _filled(self, node: fx.Node, value: float) -> fx.Node:
+        size = self._arguments(list(node.meta["val"].shape))
+        return self.graph.call_function(aten.full.default, (size, value), {"device": node.meta["val"].device})
+
+    def _registered(self, module: nn.Module, node: fx.Node) -> str:
+        """The name under which the graph holds a module: that of the network's own, where it is called once or alike."""
+        path, is_leaf = self._place(node)
+        name = path if is_leaf and path else node.name
+        if name in self.root and not _are_alike(self.root[name], module):
+            name = next(f"{name}_{k}" for k in range(2, len(self.root) + 3) if f"{name}_{k}" not in self.root)
+        self.root.setdefault(name, module)
+        return name
+
+    def _arguments(self, arguments: Any) -> Any:
+        """The same arguments over the new graph's nodes, the batch's size in place of every number that is it."""
+        if isinstance(arguments, fx.Node):
+            return self._read(arguments)
+        if isinstance(arguments, tuple | list):
+            return type(arguments)(self._arguments(one) for one in arguments)
+        if isinstance(arguments, dict):
+            return {key: self._arguments(one) for key, one in arguments.items()}
+        if type(arguments) is int and arguments and arguments % BATCH == 0:
+            return self._batches(arguments // BATCH)
+        return arguments
+
+    def _batches(self, times: int) -> fx.Node:
+        if self.batch is None:
+            image = next(node for node in self.graph.nodes if node.op == "placeholder")
+            with self.graph.inserting_after(image):
+                self.batch = self.graph.call_function(batch_size, (image,))
+        return self.batch if times == 1 else self.graph.call_function(operator.mul, (self.batch, times))
+
+    def _read(self, source: fx.Node) -> fx.Node:
+        if source in self.nodes:
+            return self.nodes[source]
+        if source not in self.constants:
+            name = f"constant_{len(self.constants)}"
+            self.root[name] = self.known[source].detach()
+            made = self.graph.get_attr(name)
+            made.meta = {"shape": self.known[source].shape, "live": False, "stack": (), "name": name}
+            self.constants[source] = made
+        return self.constants[source]
+
+    def _described(self, made: fx.Node, node: fx.Node) -> fx.Node:
+        value = node.meta.get("val")
+        path, is_leaf = self._place(node)
+        kind = made.name if made.op == "placeholder" else getattr(node.target, "_opname", getattr(node.target, "__name__", node.name))
+        made.meta = {
+            "shape": _of_one(value.shape) if isinstance(value, Tensor) else torch.Size(),
+            "is_batch": isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == BATCH,
+            "live": any(source.meta.get("live", False) for source in made.all_input_nodes),
+            "stack": self._stack(node),
+            "path": path,
+            "name": path if is_leaf and path else ".".join(part for part in (path, KINDS.get(kind, kind)) if part),
+            "line": _line(node),
+        }
+        return made
+
+    def _like(self, node: fx.Node, made: fx.Node) -> fx.Node:
+        return self._described(made, node)
+
+    def _stack(self, node: fx.Node) -> tuple[tuple[str, type], ...]:
+        """(dotted name, class) of the modules around a node, the outermost first."""
+        names = [name.partition("@")[0] for name, _ in node.meta.get("nn_module_stack", {}).values()]
+        own = [(self.paths.get(id(self.modules.get(name)), name), self.modules.get(name)) for name in names]
+        return tuple((path, type(module)) for path, module in own if module is not None)
+
+    def _place(self, node: fx.Node) -> tuple[str, bool]:
+        """The dotted name of the innermost module around a node, and whether it is one of torch's own layers."""
+        stack = self._stack(node)
+        if not stack:
+            return "", False
+        leaf = next((k for k, (_, kind) in enumerate(stack) if is_layer(kind)), None)
+        path, kind = stack[-1 if leaf is None else leaf]
+        return path, leaf is not None
+
+
+def is_layer(kind: type) -> bool:
+    """Tell whether a class is one of torch's own layers, not a list of others."""
+    return kind.__module__.startswith("torch.nn") and not issubclass(kind, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+
+
+KINDS: Final = {"concat": "cat", "concatenate": "cat", "getitem": "batch_norm"}
+"""What operations are called in the names of sites, where it is not as torch calls them inside."""
+
+
+def _weights(program: ExportedProgram) -> dict[fx.Node, Any]:
+    signature = program.graph_signature
+    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    held = {**program.state_dict, **program.constants}
+    return {
+        node: held[named[node.name]].detach()
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in named
+    }
+
+
+def _needed(answer: fx.Node) -> set[fx.Node]:
+    pending, needed = [answer], {answer}
+    while pending:
+        for source in pending.pop().all_input_nodes:
+            if source not in needed:
+                needed.add(source)
+                pending.append(source)
+    return needed
+
+
+def _has_batch(node: fx.Node) -> bool:
+    """Whether an argument of a node is the batch's size, or a multiple of it."""
+    numbers: list[int] = []
+    fx.map_aggregate((node.args, node.kwargs), lambda one: numbers.append(one) if type(one) is int else None)
+    return any(number and number % BATCH == 0 for number in numbers)
+
+
+def _is_identity(node: fx.Node) -> bool:
+    """Whether a node hands on what it is given: dropout in evaluation, a change to the type that it has, or to its own shape."""
+    if node.target in (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default):
+        return node.args[2] is False
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node) or node.target not in SAME_IF_ALIKE:
+        return False
+    before, after = source.meta.get("val"), node.meta.get("val")
+    alike = isinstance(before, Tensor) and isinstance(after, Tensor)
+    return alike and (before.shape, before.dtype, before.device) == (after.shape, after.dtype, after.device)
+
+
+SAME_IF_ALIKE: Final = (
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, aten.to.dtype,
+    aten._to_copy.default, aten.to.device, aten.to.dtype_layout, aten.to.other, aten.unsqueeze.default, aten.squeeze.dim,
+    aten.squeeze.default, aten.squeeze.dims, aten.flatten.using_ints,
+)  # fmt: skip
+"""Operations that do nothing where what comes out has the shape and the type of what went in."""
+
+
+def _of_one(shape: torch.Size) -> torch.Size:
+    return torch.Size(side // BATCH if side % BATCH == 0 and side else side for side in shape)
+
+
+def _line(node: fx.Node) -> str:
+    """` (own.py, line 12)` of the innermost line of the network's own source, or nothing."""
+    found = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [(file, line) for file, line in found if not file.startswith(LIBRARIES)]
+    return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+
+
+def _are_alike(first: object, second: nn.Module) -> bool:
+    """Whether two modules of the graph are one called twice: the same kind, weights and settings."""
+    if type(first) is not type(second):
+        return False
+    kept, other = vars(first), vars(second)
+    weights = zip(kept["_parameters"].items(), other["_parameters"].items(), strict=True)
+    return all(a is b or (a[1] is not None and b[1] is not None and a[1].data_ptr() == b[1].data_ptr()) for a, b in weights) and (
+        first.extra_repr() == second.extra_repr()  # type: ignore[attr-defined]
+    )
+
+
+Made = tuple[nn.Module, fx.Node]
+"""A module, and the node of what it is applied to."""
+
+
+def _given(node: fx.Node, names: tuple[str, ...], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def _convolution(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    given = _given(node, names, {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1})
+    weight, bias = given["weight"], given["bias"]
+    if weight not in known or (bias is not None and bias not in known) or given["input"] in known:
+        return None
+    kernel, stride, dilation = (_pair(one) for one in (known[weight].shape[2:], given["stride"], given["dilation"]))
+    padding = _padding(given["padding"], kernel, dilation)
+    if padding is None:
+        return None
+    outputs, inputs = known[weight].shape[0], known[weight].shape[1] * given["groups"]
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": given["groups"], "bias": bias is not None}
+    module = nn.Conv2d(inputs, outputs, kernel, device="meta", **options)
+    module.weight = _frozen(known[weight])
+    if bias is not None:
+        module.bias = _frozen(known[bias])
+    return module.eval(), given["input"]
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+
+
+def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int] | None:
+    """Padding in numbers; None where the two sides differ, which a convolution cannot say in numbers."""
+    if value == "valid":
+        return (0, 0)
+    if value != "same":
+        return _pair(value)
+    whole = [step * (side - 1) for side, step in zip(kernel, dilation, strict=True)]
+    return None if any(side % 2 for side in whole) else (whole[0] // 2, whole[1] // 2)
+
+
+def _linear(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
+    given = _given(node, ("input", "weight", "bias"), {"bias": None})
+    weight, bias = given["weight"], given["bias"]
+    if weight not in known or known[weight].ndim != 2 or (bias is not None and bias not in known) or given["input"] in known:
+        return None
+    outputs, inputs = known[weight].shape
+    module = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
+    module.weight = _frozen(known[weight])
+    if bias is not None:
+        module.bias = _frozen(known[bias])
+    return module.eval(), given["input"]
+
+
+def _batch_norm(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
+    """Of the first of the three tensors that torch's own batch norm of evaluation answers."""
+    norm, which = node.args
+    if not isinstance(norm, fx.Node) or norm.target not in NORMS or which != 0:
+        return None
+    tensor, *weights, momentum, eps = norm.args
+    if any(weight is not None and weight not in known for weight in weights) or len(tensor.meta["val"].shape) != 4:  # type: ignore[union-attr]
+        return None
+    weight, bias, mean, variance = (None if one is None else known[one] for one in weights)
+    module = nn.BatchNorm2d(len(mean), eps=eps, momentum=momentum, affine=weight is not None or bias is not None, device="meta")
+    if module.affine:
+        module.weight = _frozen(torch.ones_like(mean) if weight is None else weight)
+        module.bias = _frozen(torch.zeros_like(mean) if bias is None else bias)
+    module.running_mean, module.running_var, module.num_batches_tracked = mean.detach(), variance.detach(), None
+    return module.eval(), tensor  # type: ignore[return-value]
+
+
+MAKERS: Final[Mapping[Any, Callable[[fx.Node, Mapping[fx.Node, Any]], Made | None]]] = {
+    aten.conv2d.default: _convolution,
+    aten.conv2d.padding: _convolution,
+    aten.linear.default: _linear,
+    operator.getitem: _batch_norm,
+}
+"""How an operation with fixed weights becomes a module."""
