@@ -40,7 +40,6 @@ UNLIKE_CONTIGUOUS = (
 """What may leave a tensor in another order in memory, so that `view` no longer serves."""
 
 Choose = Callable[[Sequence[Any]], Any]
-Prove = Callable[[nn.Module, ModelBundle, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,9 @@ def beside(operation: Operation) -> Written:
         draft.step(step)
     (taken, before), (given, after) = list(draft.kept.items())[-2:]
     like = f"F.adaptive_avg_pool2d({taken}[:, :1], {after.height, after.width})" if before != after else taken
-    draft.forward.append(f"{given} = F.relu({given} + {like})")
+    draft.forward.append(f"{given} = {given} + {like}")
+    for step in (CONVOLUTIONS[0], RECTIFIER):
+        draft.step(step)
     return _ended(draft, HEADS[0], ANSWERS[0])
 
 
@@ -262,12 +263,21 @@ class Outcome:
     reason: str = ""
 
 
-def outcome(made: Written, prove: Prove) -> Outcome:
-    """Read a network and prove what is said of it."""
-    original, read, images = network(made), network(made), pictures(4, made)
+def outcome(made: Written) -> Outcome:
+    """Read a network with drawn weights and prove what is said of it."""
+    return _outcome(made, network)
+
+
+def outcome_after_training(made: Written) -> Outcome:
+    """Read a network after a few steps of training and prove what is said of it."""
+    return _outcome(made, trained)
+
+
+def _outcome(made: Written, weighted: Callable[[Written], nn.Module]) -> Outcome:
+    original, read = weighted(made), weighted(made)
     try:
         bundle = bundles.bundle(read, preprocessing(made), Identity(CLASSES, "generated"))
-        prove(original, bundle, images)
+        prove(original, bundle, pictures(4, made))
     except EngineError as error:
         return Outcome("refused", str(error))
     except AssertionError as error:
@@ -275,6 +285,11 @@ def outcome(made: Written, prove: Prove) -> Outcome:
     except Exception as error:
         return Outcome("traceback", f"{type(error).__name__}: {_first_line(error)}")
     return Outcome("right")
+
+
+def prove(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
+    """Claim all that must hold of a bundle; whatever else can be proved of one belongs here. Raises AssertionError."""
+    prove_logits(network, bundle, images)
 
 
 def prove_logits(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
@@ -325,10 +340,10 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=200)
     count = parser.parse_args().networks
     torch.set_num_threads(1)
-    alone = {name: outcome(around(one), prove_logits) for name, one in every().items()}
+    alone = {name: outcome(around(one)) for name, one in every().items()}
     steps = [one for group in STEPS.values() for one in group]
-    alone |= {f"{one.name}, with a shortcut": outcome(beside(one), prove_logits) for one in steps}
-    random_ones = [outcome(written(seed), prove_logits) for seed in range(count)]
+    alone |= {f"{one.name}, with a shortcut": outcome(beside(one)) for one in steps}
+    random_ones = [outcome(written(seed)) for seed in range(count)]
     text = (table(alone), shares(alone.values()), shares(random_ones), reasons(random_ones))
     sys.stdout.write("\n\n".join(text) + "\n")
 
