@@ -28,7 +28,7 @@ FEWEST, MOST = 3, 12
 RARE = ("normalisation", "full gate", "attention", "mixing", "branch on data")
 """Groups of which most operations mix maps as the picture demands: no network with one of them may be followed exactly."""
 USUAL = tuple(group for group in STEPS if group not in RARE)
-GROUPS = (*USUAL * 3, *("convolution", "activation") * 10, *("addition", "concatenation", "norm") * 4, *RARE)
+GROUPS = (*USUAL * 6, *("convolution", "activation") * 18, *("addition", "concatenation", "norm") * 6, *RARE)
 """From which each step is drawn."""
 RECTIFIER = next(one for one in STEPS["activation"] if one.forward == "F.relu($x)")
 SIGNED = next(one for one in STEPS["activation"] if one.forward == "torch.tanh($x)")
@@ -133,7 +133,7 @@ def drawn(choose: Choose) -> Written:
     draft.step(choose([one for one in _fitting(draft, CONVOLUTIONS) if one.after(Maps(3, 32, 32), 4).channels == 4]))
     for _ in range(choose(range(FEWEST, MOST + 1))):
         draft.step(choose(_fitting(draft, STEPS[choose(GROUPS)])))
-    return _ended(draft, choose(HEADS), choose((ANSWERS[0],) * 9 + ANSWERS))
+    return _ended(draft, choose(HEADS), choose((ANSWERS[0],) * 30 + ANSWERS))
 
 
 def written(seed: int) -> Written:
