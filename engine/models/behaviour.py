@@ -148,7 +148,7 @@ def _tried(bench: Bench, node: fx.Node) -> Behaviour:
 def as_weights(bench: Bench, node: fx.Node) -> tuple[Tensor, Tensor] | None:
     """Return the weights (outputs, inputs) and biases (outputs,) of an operation that is a convolution of one pixel, else None."""
     operands = bench.operands(node)
-    if len(operands) != 1 or not is_map(operands[0]) or operands[0].meta["shape"][2:] != node.meta["shape"][2:]:
+    if len(operands) != 1 or operands[0].meta["shape"][2:] != node.meta["shape"][2:]:
         return None
     return _Trial(bench, node, operands, {one: one.meta["shape"] for one in (*operands, node)}).as_weights()
 
@@ -160,8 +160,8 @@ def _small(bench: Bench, node: fx.Node, operands: tuple[fx.Node, ...]) -> _Trial
     _, channels, height, width = node.meta["shape"]
     for side in (SMALL_SIDE, max(height, width)):
         shape = torch.Size((1, channels, min(side, height), min(side, width)))
-        trial = _Trial(bench, node, operands, dict.fromkeys((*operands, node), shape))
         with contextlib.suppress(RuntimeError, IndexError, ValueError):
+            trial = _Trial(bench, node, operands, dict.fromkeys((*operands, node), shape))
             return trial if trial.is_elementwise() else None
     return None
 
@@ -175,11 +175,17 @@ class _Trial:
         self.bench, self.node, self.operands, self.shapes = bench, node, operands, shapes
         self.drawn = 0
         self.shape = shapes[node]
+        self.is_positive = False
+        given = {operand: self._drawn(operand, 1) for operand in operands}
+        if given and not self._result(given).isfinite().all():
+            # Roots and logarithms answer positive numbers alone.
+            self.is_positive = True
 
     def _drawn(self, operand: fx.Node, rows: int, spread: float = SPREAD[0]) -> Tensor:
         shape = (rows, *self.shapes[operand][1:])
         self.drawn += 1
-        return values(math.prod(shape), self.drawn).view(shape) * spread
+        drawn = values(math.prod(shape), self.drawn).view(shape) * spread
+        return drawn.abs() + 0.1 if self.is_positive else drawn
 
     def _result(self, given: Mapping[fx.Node, Tensor]) -> Tensor:
         rows = len(next(iter(given.values())))
@@ -285,8 +291,8 @@ def values(count: int, which: int) -> Tensor:
 def _same(first: Tensor, second: Tensor, scale: Tensor | None = None) -> bool:
     if first.shape != second.shape:
         return False
-    size = (second if scale is None else scale).abs().max().clamp(min=1e-6) if second.numel() else 1.0
-    return bool(((first - second).abs() <= TOLERANCE * size).all())
+    size = (second if scale is None else scale).nan_to_num().abs().max().clamp(min=1e-6) if second.numel() else 1.0
+    return bool(((first - second).abs() <= TOLERANCE * size).logical_or(first.isnan() & second.isnan()).all())
 
 
 def _is_usable(module: nn.Module) -> bool:

@@ -290,7 +290,7 @@ class _Inserter:
 
         inside = set(self.regions.get(node, ()))
         for one in [one for one in self.traced.graph.nodes if one in inside or one is node]:
-            with self.traced.graph.inserting_after(max((end, *copies.values()), key=_rank(self.traced))):
+            with self.traced.graph.inserting_before(one):
                 copies[one] = self.traced.graph.node_copy(one, read)
         return copies[node]
 
@@ -301,11 +301,6 @@ class _Inserter:
         for reader in readers:
             reader.replace_input_with(node, tap)
         return number
-
-
-def _rank(traced: fx.GraphModule) -> Callable[[fx.Node], int]:
-    order = {node: k for k, node in enumerate(traced.graph.nodes)}
-    return order.__getitem__
 
 
 def _region(node: fx.Node) -> tuple[fx.Node, ...]:

@@ -31,11 +31,25 @@ def _spread_out(traced: fx.GraphModule) -> None:
         shape = node.meta.get("shape", ())
         if not is_map(node) or node.op != "call_function":
             continue
+        _tell_apart(traced, node)
         for source in node.all_input_nodes:
             if _is_expanded_gate(source) and _broadcasts(node, source):
                 node.replace_input_with(source, source.all_input_nodes[0])
-            elif is_map(source) and source.meta["shape"][1] == 1 < shape[1] and _broadcasts(node, source):
+            elif is_map(source) and source.meta["shape"][1] == 1 < shape[1] and _adds(node) and _broadcasts(node, source):
                 _expand(traced, node, source)
+
+
+def _tell_apart(traced: fx.GraphModule, node: fx.Node) -> None:
+    """Give a tensor that stands more than once in a list, such as that of a concatenation, a name of its own for each time."""
+    if not node.args or not isinstance(node.args[0], list | tuple):
+        return
+    parts = list(node.args[0])
+    for k, part in enumerate(parts):
+        if isinstance(part, fx.Node) and part in parts[:k] and part.meta.get("live"):
+            with traced.graph.inserting_before(node):
+                parts[k] = traced.graph.call_function(aten.alias.default, (part,))
+            parts[k].meta = dict(part.meta)
+    node.args = (parts, *node.args[1:])
 
 
 def _is_expanded_gate(node: fx.Node) -> bool:
@@ -52,6 +66,11 @@ def _broadcasts(node: fx.Node, source: fx.Node) -> bool:
         aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default,
     )  # fmt: skip
     return is_tensorwise and any(one.meta["shape"] == node.meta["shape"] for one in others)
+
+
+def _adds(node: fx.Node) -> bool:
+    """Whether a node does anything but scale: one map that scales many is a gate."""
+    return node.target not in (aten.mul.Tensor, aten.div.Tensor)
 
 
 def _expand(traced: fx.GraphModule, node: fx.Node, source: fx.Node) -> None:

@@ -7,16 +7,20 @@ out as in any call, and its functionalisation turns in-place operations into fun
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import operator
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
+from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
@@ -32,8 +36,11 @@ NOTHING_DONE: Final = (
 """Operations that only copy, or stop a gradient: what the network answers does not depend on them."""
 LIKE: Final = {
     aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0, aten.new_zeros.default: 0.0, aten.new_ones.default: 1.0,
+    aten.empty_like.default: 0.0, aten.new_empty.default: 0.0, aten.empty.memory_format: 0.0,
 }  # fmt: skip
 """Operations that take of a tensor its shape alone, and what they fill it with."""
+DECOMPOSED: Final = get_decompositions([aten.glu.default])
+"""Operations that are taken apart, so that their parts can be followed."""
 CONVOLUTIONS: Final = (aten.conv2d.default, aten.conv2d.padding)
 NORMS: Final = (aten._native_batch_norm_legit_no_training.default,)
 LIBRARIES: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
@@ -62,11 +69,23 @@ def _exported(network: nn.Module, shape: tuple[int, int, int]) -> ExportedProgra
     device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
     example = torch.empty(BATCH, *shape, device=device)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.export(network, (example,), strict=False).run_decompositions({})
+        with torch.no_grad(), _quiet():
+            return torch.export.export(network, (example,), strict=False).run_decompositions(DECOMPOSED)
     except Exception as error:
         raise _refused(network, shape, error) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what torch prints and logs of a network that it cannot capture: the error tells it in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _refused(network: nn.Module, shape: tuple[int, int, int], error: Exception) -> Unsupported:
@@ -188,6 +207,8 @@ class _Builder:
             return self.graph.call_module(self._registered(module, node), (self._read(tensor),))
         if node.target in LIKE:
             return self._filled(node, LIKE[node.target])
+        if node.target is aten.conv2d.padding and _padding_around(node, self.known) is not None:
+            return self._padded(node)
         arguments = self._arguments(node.args), self._arguments(node.kwargs)
         if node.target in (aten.view.default, aten._unsafe_view.default):
             # What lies in memory another way than the network was written for cannot be viewed, but be reshaped.
@@ -197,6 +218,17 @@ class _Builder:
     def _filled(self, node: fx.Node, value: float) -> fx.Node:
         size = self._arguments(list(node.meta["val"].shape))
         return self.graph.call_function(aten.full.default, (size, value), {"device": node.meta["val"].device})
+
+    def _padded(self, node: fx.Node) -> fx.Node:
+        """A convolution whose padding differs between two sides, as padding and a convolution without any."""
+        tensor, widths = self._read(node.args[0]), _padding_around(node, self.known)  # type: ignore[arg-type]
+        padded = self.graph.call_function(aten.constant_pad_nd.default, (tensor, widths))
+        height, width = node.args[0].meta["val"].shape[2:]  # type: ignore[union-attr]
+        left, right, top, bottom = widths  # type: ignore[misc]
+        shape = (*tensor.meta["shape"][:2], height + top + bottom, width + left + right)
+        padded.meta = tensor.meta | {"shape": torch.Size(shape), "live": True}
+        module, _ = _convolution(node, self.known, padding=(0, 0))  # type: ignore[misc]
+        return self.graph.call_module(self._registered(module, node), (padded,))
 
     def _registered(self, module: nn.Module, node: fx.Node) -> str:
         """The name under which the graph holds a module: that of the network's own, where it is called once or alike."""
@@ -240,14 +272,14 @@ class _Builder:
     def _described(self, made: fx.Node, node: fx.Node) -> fx.Node:
         value = node.meta.get("val")
         path, is_leaf = self._place(node)
-        kind = made.name if made.op == "placeholder" else getattr(node.target, "_opname", getattr(node.target, "__name__", node.name))
+        kind = _kind(node)
         made.meta = {
             "shape": _of_one(value.shape) if isinstance(value, Tensor) else torch.Size(),
-            "is_batch": isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == BATCH,
+            "is_batch": _is_of_batch(value),
             "live": any(source.meta.get("live", False) for source in made.all_input_nodes),
             "stack": self._stack(node),
             "path": path,
-            "name": path if is_leaf and path else ".".join(part for part in (path, KINDS.get(kind, kind)) if part),
+            "name": path if is_leaf and path else ".".join(part for part in (path, kind) if part),
             "line": _line(node),
         }
         return made
@@ -276,8 +308,12 @@ def is_layer(kind: type) -> bool:
     return kind.__module__.startswith("torch.nn") and not issubclass(kind, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
-KINDS: Final = {"concat": "cat", "concatenate": "cat", "getitem": "batch_norm"}
-"""What operations are called in the names of sites, where it is not as torch calls them inside."""
+def _kind(node: fx.Node) -> str:
+    """What an operation is called; of one of several answers, what answers them."""
+    if node.target is operator.getitem:
+        return _kind(node.args[0])  # type: ignore[arg-type]
+    name = str(getattr(node.target, "_opname", getattr(node.target, "__name__", node.name)))
+    return "batch_norm" if node.target in NORMS else name
 
 
 def _weights(program: ExportedProgram) -> dict[fx.Node, Any]:
@@ -304,7 +340,7 @@ def _needed(answer: fx.Node) -> set[fx.Node]:
 def _has_batch(node: fx.Node) -> bool:
     """Whether an argument of a node is the batch's size, or a multiple of it."""
     numbers: list[int] = []
-    fx.map_aggregate((node.args, node.kwargs), lambda one: numbers.append(one) if type(one) is int else None)
+    fx.node.map_aggregate((node.args, node.kwargs), lambda one: numbers.append(one) if type(one) is int else None)
     return any(number and number % BATCH == 0 for number in numbers)
 
 
@@ -326,6 +362,11 @@ SAME_IF_ALIKE: Final = (
     aten.squeeze.default, aten.squeeze.dims, aten.flatten.using_ints,
 )  # fmt: skip
 """Operations that do nothing where what comes out has the shape and the type of what went in."""
+
+
+def _is_of_batch(value: object) -> bool:
+    """Whether a tensor holds real numbers, a row per picture."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0 and value.shape[0] == BATCH
 
 
 def _of_one(shape: torch.Size) -> torch.Size:
@@ -362,14 +403,14 @@ def _frozen(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach(), requires_grad=False)
 
 
-def _convolution(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
+def _convolution(node: fx.Node, known: Mapping[fx.Node, Any], padding: tuple[int, int] | None = None) -> Made | None:
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     given = _given(node, names, {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1})
     weight, bias = given["weight"], given["bias"]
     if weight not in known or (bias is not None and bias not in known) or given["input"] in known:
         return None
     kernel, stride, dilation = (_pair(one) for one in (known[weight].shape[2:], given["stride"], given["dilation"]))
-    padding = _padding(given["padding"], kernel, dilation)
+    padding = padding or _padding(given["padding"], kernel, dilation)
     if padding is None:
         return None
     outputs, inputs = known[weight].shape[0], known[weight].shape[1] * given["groups"]
@@ -393,6 +434,18 @@ def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> 
         return _pair(value)
     whole = [step * (side - 1) for side, step in zip(kernel, dilation, strict=True)]
     return None if any(side % 2 for side in whole) else (whole[0] // 2, whole[1] // 2)
+
+
+def _padding_around(node: fx.Node, known: Mapping[fx.Node, Any]) -> list[int] | None:
+    """Left, right, top and bottom of `same` padding whose two sides differ; None for any other, or where weights are computed."""
+    given = _given(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"), {"dilation": 1, "padding": 0})
+    if given["weight"] not in known or given["padding"] != "same":
+        return None
+    kernel, dilation = _pair(known[given["weight"]].shape[2:]), _pair(given["dilation"])
+    if _padding("same", kernel, dilation) is not None:
+        return None
+    whole = [step * (side - 1) for side, step in zip(kernel, dilation, strict=True)]
+    return [whole[1] // 2, whole[1] - whole[1] // 2, whole[0] // 2, whole[0] - whole[0] // 2]
 
 
 def _linear(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:

@@ -17,8 +17,9 @@ from engine.models.behaviour import Bench
 
 aten = torch.ops.aten
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-FIRST_OF_LAST: Final = (0, 3, 1, 2)
-"""Axes of a tensor with channels last, in the order of one with channels first."""
+FIRST: Final = (0, 1, 2, 3)
+Order = tuple[int, ...]
+"""Which axis of a tensor with channels first stands at each place."""
 
 
 class ChannelNorm(nn.Module):
@@ -44,49 +45,56 @@ def rewrite(traced: fx.GraphModule) -> None:
 class _Rewriter:
     def __init__(self, traced: fx.GraphModule) -> None:
         self.traced, self.bench = traced, Bench(traced)
-        self.twins: dict[fx.Node, fx.Node] = {}
-        """Of nodes with channels last, the node of the same values with channels first."""
+        self.twins: dict[fx.Node, tuple[fx.Node, Order]] = {}
+        """Of nodes with other axes, the node of the same values with channels first, and the order that makes one of the other."""
 
     def rewrite(self) -> None:
         for node in list(self.traced.graph.nodes):
             order = _order(node)
-            if order == TO_LAST and node.all_input_nodes[0] not in self.twins:
-                self.twins[node] = node.all_input_nodes[0]
-            elif order == TO_FIRST and node.all_input_nodes[0] in self.twins:
-                node.replace_all_uses_with(self.twins[node.all_input_nodes[0]])
+            if order is not None:
+                before, known = self.twins.get(node.all_input_nodes[0], (node.all_input_nodes[0], FIRST))
+                self._know(node, before, tuple(known[axis] for axis in order))
             elif any(source in self.twins for source in node.all_input_nodes):
                 self._make(node)
 
+    def _know(self, node: fx.Node, twin: fx.Node, order: Order) -> None:
+        if order == FIRST:
+            node.replace_all_uses_with(twin)
+        elif order[0] == 0 and twin.meta.get("live"):
+            self.twins[node] = twin, order
+
     def _make(self, node: fx.Node) -> None:
         live = [source for source in node.all_input_nodes if source.op != "get_attr"]
-        if not all(source in self.twins for source in live):
+        orders = {self.twins[source][1] for source in live if source in self.twins}
+        if not all(source in self.twins for source in live) or len(orders) != 1:
             return
-        module = self._module(node) if len(live) == 1 else None
+        (order,) = orders
+        module = self._module(node) if len(live) == 1 and order[3] == 1 else None
         if module is None and not self._is_elementwise(node):
             return
         with self.traced.graph.inserting_after(node):
             if module is not None:
                 name = f"{node.name}_of_channels"
                 self.traced.add_submodule(name, module)
-                twin = self.traced.graph.call_module(name, (self.twins[live[0]],))
+                twin = self.traced.graph.call_module(name, (self.twins[live[0]][0],))
             else:
-                twin = self.traced.graph.node_copy(node, self._twin_of)
+                twin = self.traced.graph.node_copy(node, lambda source: self._twin_of(source, order))
         shape = node.meta["shape"]
-        twin.meta = node.meta | {"shape": torch.Size(shape[axis] for axis in FIRST_OF_LAST)}
-        self.twins[node] = twin
+        twin.meta = node.meta | {"shape": torch.Size(shape[order.index(axis)] for axis in range(4))}
+        self.twins[node] = twin, order
 
     def _is_elementwise(self, node: fx.Node) -> bool:
         return len(node.meta["shape"]) == 4 and behaviour.measured(self.bench, node).is_elementwise
 
-    def _twin_of(self, source: fx.Node) -> fx.Node:
+    def _twin_of(self, source: fx.Node, order: Order) -> fx.Node:
         """What the twin reads in place of `source`: a weight gets its axes moved, too."""
         if source in self.twins:
-            return self.twins[source]
-        name = f"{source.target}_of_channels"
+            return self.twins[source][0]
+        name = f"{source.target}_{''.join(map(str, order))}"
         if not hasattr(self.traced, name):
             weight = getattr(self.traced, str(source.target))
             whole = weight.reshape((1,) * (4 - weight.ndim) + tuple(weight.shape))
-            self.traced.register_buffer(name, whole.permute(*FIRST_OF_LAST).contiguous())
+            self.traced.register_buffer(name, whole.permute(*(order.index(axis) for axis in range(4))).contiguous())
         with self.traced.graph.inserting_after(source):
             made = self.traced.graph.get_attr(name)
         made.meta = source.meta | {"shape": getattr(self.traced, name).shape}
@@ -125,8 +133,13 @@ def as_convolution(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     return made.eval()
 
 
-def _order(node: fx.Node) -> tuple[int, ...] | None:
+def _order(node: fx.Node) -> Order | None:
     """The order of axes that a permutation of four makes; None for any other node."""
-    if node.target is not aten.permute.default or len(node.meta["shape"]) != 4:
+    if len(node.meta.get("shape") or ()) != 4:
         return None
-    return tuple(int(axis) % 4 for axis in node.args[1])  # type: ignore[union-attr, arg-type]
+    if node.target is aten.permute.default:
+        return tuple(int(axis) % 4 for axis in node.args[1])  # type: ignore[union-attr, arg-type]
+    if node.target is aten.transpose.int:
+        first, second = (int(axis) % 4 for axis in node.args[1:])  # type: ignore[arg-type]
+        return tuple({first: second, second: first}.get(axis, axis) for axis in range(4))
+    return None

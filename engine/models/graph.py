@@ -7,6 +7,7 @@ and not what it is called; only convolutions are known as such, since their weig
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +20,7 @@ from engine.models.channels_first import ChannelNorm
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mul.Tensor, aten.div.Tensor)
+SHIFTS = (aten.add.Tensor, aten.sub.Tensor)
 
 
 def symbolic(network: nn.Module, shape: tuple[int, int, int], classes: int = 0) -> fx.GraphModule:
@@ -65,20 +67,22 @@ class Walker:
         return found.keeps_channels and all(self.is_picture(operand) for operand in found.operands)
 
     def is_scaling(self, node: fx.Node) -> bool:
-        """Tell whether a node multiplies each feature map by one number of its own (a squeeze-and-excitation gate).
+        """Tell whether a node multiplies each feature map by one number of its own (squeeze-and-excitation), or all by one per place.
 
         The scaled map counts as the map it was; what the gate read of other maps is part of the change of that number.
         """
         return is_map(node) and self._scaled(node) is not None
 
     def _scaled(self, node: fx.Node) -> fx.Node | None:
-        if node.op != "call_function" or node.target not in PRODUCTS:
+        if node.op != "call_function" or node.target not in (*PRODUCTS, *SHIFTS):
             return None
         live = [source for source in node.all_input_nodes if source.meta.get("live")]
         maps = [source for source in live if source.meta["shape"] == node.meta["shape"]]
-        gates = [source for source in live if len(source.meta["shape"]) == 4 and source.meta["shape"][2:] == (1, 1)]
+        gates = [source for source in live if _is_gate_shaped(source.meta["shape"], node.meta["shape"])]
         divides = node.target is aten.div.Tensor and node.args[0] not in maps
-        return maps[0] if len(maps) == len(gates) == 1 and len(live) == 2 and not divides else None
+        if len(maps) != 1 or len(gates) != 1 or len(live) != 2 or divides:
+            return None
+        return maps[0] if node.target in PRODUCTS or not self.behaviour(node).keeps_channels else None
 
     def is_norm_of_channels(self, node: fx.Node) -> bool:
         """Tell whether a node divides each position's maps by their spread there.
@@ -162,9 +166,9 @@ class Walker:
 
     def sites(self) -> list[fx.Node]:
         """Return the site nodes in order of execution."""
-        found = set(self.forced) | set(self.heads())
+        found, followed = set(self.forced) | set(self.heads()), self._followed()
         for node in self.traced.graph.nodes:
-            if not is_map(node) or self.is_picture(node):
+            if node not in followed or not is_map(node) or self.is_picture(node):
                 continue
             if self.is_carrier(node):
                 found.add(self.producer(node.all_input_nodes[0]))
@@ -172,6 +176,18 @@ class Walker:
                 found.add(node)
         order = [node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)]
         return [node for node in order if node in self.forced or not self._is_gate(node)]
+
+    def _followed(self) -> set[fx.Node]:
+        """What the logits depend on in other ways than through a gate alone: what a gate is made of counts as no feature map."""
+        output = next(node for node in reversed(self.traced.graph.nodes) if node.op == "output")
+        pending, found = [output], {output}
+        while pending:
+            node = pending.pop()
+            sources = [self.carried(node)] if is_map(node) and self.counts_as_it_was(node) else node.all_input_nodes
+            new = [source for source in sources if source not in found and source.meta.get("live")]
+            found.update(new)
+            pending += new
+        return found
 
     def _is_own_site(self, node: fx.Node) -> bool:
         """Whether a tensor is a site whoever reads it: an activation, a sum, a product of maps."""
@@ -193,6 +209,13 @@ class Walker:
         return self.is_scaling(node) or (self.is_join(node) and not self.behaviour(node).is_affine)
 
 
+def _is_gate_shaped(shape: torch.Size, whole: torch.Size) -> bool:
+    """Whether a tensor holds one number per map, or one per position for all of several maps."""
+    if len(shape) != 4 or shape == whole:
+        return False
+    return shape[2:] == (1, 1) or (shape[1] == 1 and shape[2:] == whole[2:])
+
+
 def unsupported(node: fx.Node, reason: str = "cannot be followed from map to map") -> Unsupported:
     """Return the error that names an operation, where it stands, and why it cannot be read."""
     name = node.meta.get("name") or node.name
@@ -204,6 +227,8 @@ def unsupported(node: fx.Node, reason: str = "cannot be followed from map to map
 
 
 def _kind(node: fx.Node) -> str:
+    if node.target is operator.getitem:
+        return _kind(node.all_input_nodes[0])
     return str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", None) or node.target)
 
 
