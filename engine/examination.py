@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -202,7 +204,8 @@ def _connections(
     result = []
     for link in bundle.links:
         if link.target == last:
-            matrices, error = heads, 0.0
+            matrices = [head.matrices[link.source] for head in heads]
+            error = max(head.completeness for head in heads)
         else:
             matrices = [side.matrices[link.source, link.target] for side in found]
             error = max(side.completeness[link.target] for side in found)
@@ -211,14 +214,17 @@ def _connections(
     return tuple(result)
 
 
-def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[Case, Case]) -> Tensor:
+def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[Case, Case]) -> connections.Head:
+    """Mean over all pairs of an image and a reference."""
     classes = torch.stack([side.targets.mode().values for side in sides])
     rows, refs = case.pairs(references)
-    total = torch.zeros(2, bundle.sites[-1].channels, device=bundle.device)
+    parts = []
     for part in torch.arange(len(rows)).split(tracing.batch_limit(bundle)):
-        starts = references.trace.rows(refs[part])
-        total += connections.head(bundle, case.images[rows[part]], starts, classes)
-    return total / len(rows)
+        distinct, inverse = torch.unique(rows[part], return_inverse=True)
+        run = tracing.record(bundle, case.images[distinct]).rows(inverse)
+        parts.append(connections.head(bundle, run, references.trace.rows(refs[part]), classes))
+    total = functools.reduce(operator.add, parts)
+    return connections.Head({site: matrix / len(rows) for site, matrix in total.matrices.items()}, total.arriving / len(rows))
 
 
 def _maps(bundle: ModelBundle, pairs: Pairs) -> tuple[list[Tensor], dict[str, np.ndarray]]:

@@ -18,7 +18,7 @@ from engine.jobs.notes import Notes, Report
 from engine.records import Certificates, DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, RosterRequest
 from engine.records.certificate_parts import PARTS
 from engine.records.feature import Responses, Synthesis
-from engine.records.intake import IntakeReport
+from engine.records.intake import INTAKE_CHECKS, IntakeReport
 from engine.records.proof import Proof
 from engine.records.requests import (
     CertificatePart,
@@ -84,7 +84,9 @@ def pace_key(store: Store, request: PaceRequest) -> str:
 def intake_key(store: Store, request: Place) -> str:
     """Return the key of a model's intake report; raises UnknownName. Without a name there is no data set."""
     data = data_key(store.data_card(request.data)) if request.data else ""
-    return keys.content_key("intake", request, model_key(store.model_card(request.model)), data, keys.FORMAT)
+    # A report that knows fewer checks is no answer: what it does not name would read as passed.
+    checks = tuple(check.name for check in INTAKE_CHECKS)
+    return keys.content_key("intake", request, model_key(store.model_card(request.model)), data, checks, keys.FORMAT)
 
 
 def _understood(task: dict[str, Any]) -> tuple[str, str, Request]:
@@ -245,8 +247,8 @@ def _intake(inputs: Inputs, request: Place) -> None:
 
     if not inputs.store.records.has("intake", inputs.key):
         dataset = inputs.store.dataset(request.data) if request.data else None
-        bundle = _bundle(inputs, request.model)
-        found: IntakeReport = checks.check(inputs.store, bundle, dataset, inputs.report)
+        subject = checks.stored(inputs.store, _bundle(inputs, request.model))
+        found: IntakeReport = checks.check(subject, dataset, inputs.report)
         inputs.store.records.write("intake", inputs.key, found)
 
 

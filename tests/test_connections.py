@@ -73,7 +73,7 @@ def test_edges_equal_a_slow_loop_over_source_maps(network):
     images, starts, gradients = explained(bundle, 12)
     fast = connections.between(bundle, images, starts, gradients).matrices
     bundle = precision.folded(bundle)
-    change, next_taps = changes(bundle, images, starts), connections._next_taps(bundle)
+    change, next_taps = changes(bundle, images, starts), connections.next_taps(bundle)
     for source, target in fast:
         slow = torch.zeros_like(fast[source, target])
         for way in (way for way in bundle.ways if (way.source, way.target) == (source, target)):
@@ -155,7 +155,7 @@ def test_connections_keep_neither_run_in_memory():
 
 def test_a_gradient_is_kept_once_for_taps_on_one_tensor_but_never_beyond_a_site():
     network = precision.folded(NETWORKS["mobilenet"]()[0])
-    next_taps = connections._next_taps(network)
+    next_taps = connections.next_taps(network)
     assert next_taps
     assert all(tap >= len(network.sites) for tap in next_taps)
     assert any(last < len(network.sites) for last in next_taps.values())
@@ -167,7 +167,7 @@ DRAWN = 2
 
 def ablated_edges(bundle, change, gradients, generator):
     """Per convolution the strongest edge and some drawn ones: its contribution E and what it puts into its target map."""
-    next_taps, claimed, removed = connections._next_taps(bundle), [], []
+    next_taps, claimed, removed = connections.next_taps(bundle), [], []
     for way in (way for way in bundle.ways if way.module is not None and way.module.groups == 1):
         arriving, weight = change[way.entrance], way.module.weight
         edges = connections._convolution(way.module, arriving, gradients[next_taps.get(way.exit, way.exit)])

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 
 def add_model(options: argparse.Namespace) -> Told:
-    """Add a model and make its intake report; a model that fails a check is stored, and said to fail (exit code 1)."""
+    """Add a model and make its intake report; a model that fails a check is stored, and said to fail (exit code 1).
+
+    Nothing is stored, and no store made, before everything that was handed in was checked and the network proved to be the
+    one handed in.
+    """
     from engine.data import intake
+    from engine.intake import checks
     from engine.models import load, written
 
-    # Nothing is stored, and no store made, before everything that was handed in is known to be usable.
     dataset = Store(options.store, create=False).dataset(options.data) if options.data else None
     classes, declared = intake.read_classes(options.classes), written.declared(options)
     with (
@@ -35,12 +39,25 @@ def add_model(options: argparse.Namespace) -> Told:
     ):
         if dataset is not None:
             load.require_fit(found.card, dataset)
+        proof = load.agreement(found, None if dataset is None else checks.some(found.bundle, dataset))
+        subject = checks.Subject(found.card, found.bundle, found.network, found.card.content_hash, proof)
+        report = checks.check(subject, dataset, silent)
         store = Store(options.store)
-        added = load.put(store, found)
-    report = _report(store, options.name, options.data)
+        added = load.put(store, found, proof)
+    _keep(store, report, options.data)
     text = "\n".join((_sentence(added.card), *added.notes, *intake_records.lines(report)))
     told = dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)}
     return Told(text, told, _code(report))
+
+
+def silent(_done: int, _total: int, _message: str) -> None:
+    """Report progress to nobody."""
+
+
+def _keep(store: Store, report: IntakeReport, data: str) -> None:
+    from engine import work
+
+    store.records.write("intake", work.intake_key(store, work.Place(report.model, data or "")), report)
 
 
 def _weights(options: argparse.Namespace) -> AbstractContextManager[Path]:

@@ -43,25 +43,31 @@ class Contributions:
 
 
 def between_runs(
-    bundle: ModelBundle, question: Question, reference: Trace, *, taps: frozenset[int] = frozenset()
+    bundle: ModelBundle, question: Question, reference: Trace, *, taps: frozenset[int] = frozenset(), steps: int = STEPS
 ) -> Contributions:
     """Return joint mask integrated gradients between the reference run and the run of the images.
 
     All gates move together from 0 (the reference's maps) to 1 (the images'); the sum over all maps is the difference of
-    the margin between the two runs, up to the quadrature of `STEPS` midpoints.
+    the margin between the two runs, up to the quadrature of `steps` midpoints.
     """
     network, batch = precision.folded(bundle), len(question.images)
-    averaged = tracing.GradientMean(taps, STEPS)
+    averaged = tracing.GradientMean(taps, steps)
     total: list[Tensor] = []
-    for step in range(STEPS):
-        gates = tracing.uniform_gates(network, batch, (step + 0.5) / STEPS)
+    for step in range(steps):
+        gates = tracing.uniform_gates(network, batch, (step + 0.5) / steps)
         gradients = _gate_gradients(network, question, gates, reference.maps, averaged)
         total = [a + g for a, g in zip(total, gradients, strict=True)] if total else list(gradients)
-    return Contributions(tuple(site / STEPS for site in total), averaged.means, STEPS * batch)
+    return Contributions(tuple(site / steps for site in total), averaged.means, steps * batch)
 
 
 def into_runs(
-    bundle: ModelBundle, question: Question, starts: Tensor, donor: Trace, *, taps: frozenset[int] = frozenset()
+    bundle: ModelBundle,
+    question: Question,
+    starts: Tensor,
+    donor: Trace,
+    *,
+    taps: frozenset[int] = frozenset(),
+    steps: int = STEPS,
 ) -> Contributions:
     """Return the same for the transplant that is claimed: maps of the images' run copied into the live runs of `starts`.
 
@@ -69,7 +75,8 @@ def into_runs(
     the question's images. The other direction, replacing maps of the images' run, ranks worse for the transplant:
     ResNet-20, 16 maps, 100 pairs: 74 instead of 99 labels carried.
     """
-    found = between_runs(bundle, Question(starts, question.targets, question.rivals), donor, taps=taps)
+    asked = Question(starts, question.targets, question.rivals)
+    found = between_runs(bundle, asked, donor, taps=taps, steps=steps)
     return Contributions(tuple(-site for site in found.scores), found.gradients, found.passes)
 
 

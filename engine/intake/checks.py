@@ -7,19 +7,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine import statistics
 from engine.credibility import checking
 from engine.credibility import verdicts as verdicts
 from engine.datapaths import cases
-from engine.intake import mistakes
+from engine.intake import mistakes, proofs
 from engine.jobs.notes import Report
-from engine.models import load
+from engine.models import load, same_function
 from engine.models.bundle import ModelBundle
+from engine.models.same_function import Agreement
 from engine.records import ModelCard
 from engine.records.credibility import CheckOutcome, CheckResult, Figure
-from engine.records.intake import INTAKE_CHECKS, IntakeReport, Suspicion
+from engine.records.intake import INTAKE_CHECKS, InexactLink, IntakeReport, Suspicion
 from engine.store import Dataset, Store
 
 MOST_IMAGES = 500
@@ -44,26 +45,64 @@ class Labelled:
     """The first `TRIED_ON` of them, (images, channels, height, width) in [0, 1]: all would take gigabytes at 600 pixels."""
 
 
-def check(store: Store, bundle: ModelBundle, dataset: Dataset | None, report: Report) -> IntakeReport:
-    """Return the intake report of a stored model, on noise where no labelled data set is given.
+@dataclass(frozen=True, eq=False, slots=True)
+class Subject:
+    """A model that is checked, stored already or not yet."""
+
+    card: ModelCard
+    bundle: ModelBundle
+    network: nn.Module
+    """The module as it was handed in."""
+    found_hash: str
+    """Content hash of the weights as they lie there now."""
+    agreement: Agreement | None = None
+    """How both networks agree, where that was measured already."""
+
+
+def stored(store: Store, bundle: ModelBundle) -> Subject:
+    """Return a stored model, to be checked. Raises UnknownName."""
+    card = store.model_card(bundle.name)
+    return Subject(card, bundle, load.network(store, card.name), load.stored_hash(store, card.name))
+
+
+def check(subject: Subject, dataset: Dataset | None, report: Report) -> IntakeReport:
+    """Return the intake report of a model, on made-up pictures where no labelled data set is given.
 
     Raises BadInput where the classes of the data set are not the model's.
     """
-    card = store.model_card(bundle.name)
-    report(0, 3, f"Checking '{card.name}'")
+    card, bundle = subject.card, subject.bundle
+    report(0, 4, f"Checking '{card.name}'")
     labelled = None if dataset is None else _drawn(bundle, dataset)
-    found = [_loads(bundle, card), _hash(store, card), _sites(card), *_of_answers(bundle, labelled)]
-    report(1, 3, "Counting right answers")
+    found = [_loads(bundle, card), _hash(subject), _sites(card), *_of_answers(bundle, labelled)]
+    report(1, 4, "Proving that the network is the one handed in, and that it is read exactly")
+    proofs, inexact = _proofs(subject, None if labelled is None else labelled.images)
+    found += proofs
+    report(2, 4, "Counting right answers")
     suspicions: tuple[Suspicion, ...] = ()
     if labelled is not None:
         found.append(_accuracy(labelled, card))
-        report(2, 3, "Trying other preprocessings")
+        report(3, 4, "Trying other preprocessings")
         tried = len(labelled.images)
         suspicions = mistakes.suspicions(bundle, labelled.images, labelled.labels[:tried], labelled.predictions[:tried])
         found.append(_preprocessing(suspicions, tried))
     name = "" if dataset is None else dataset.card.name
     images = 0 if labelled is None else len(labelled.labels)
-    return IntakeReport(card.name, card.content_hash, name, images, _complete(found), suspicions)
+    return IntakeReport(card.name, card.content_hash, name, images, _complete(found), suspicions, inexact)
+
+
+def _proofs(subject: Subject, images: Tensor | None) -> tuple[list[CheckResult], tuple[InexactLink, ...]]:
+    """That the network is the one handed in, that its edges are exact and its receptive fields right."""
+    bundle = subject.bundle
+    pictures = same_function.pictures(bundle, same_function.LEAST, images)
+    edges, inexact = proofs.of_edges(bundle, pictures)
+    function = proofs.of_function(subject.agreement or subject.network, bundle, pictures)
+    return [function, edges, proofs.of_fields(bundle)], inexact
+
+
+def some(bundle: ModelBundle, dataset: Dataset) -> Tensor:
+    """Return pictures of a data set, spread over it, on which two networks are compared."""
+    rows = np.linspace(0, len(dataset.keys) - 1, min(same_function.LEAST, len(dataset.keys))).astype(int)
+    return cases.load(bundle, dataset, tuple(dataset.keys[row] for row in rows))
 
 
 def _drawn(bundle: ModelBundle, dataset: Dataset) -> Labelled:
@@ -105,8 +144,8 @@ def _loads(bundle: ModelBundle, card: ModelCard) -> CheckResult:
     return _result("loads", shape != wanted, text, parameters=card.parameters, logits=shape[-1])
 
 
-def _hash(store: Store, card: ModelCard) -> CheckResult:
-    found = load.stored_hash(store, card.name)
+def _hash(subject: Subject) -> CheckResult:
+    found, card = subject.found_hash, subject.card
     same = found == card.content_hash
     text = f"Content {found}." if same else f"The stored weights are {found}, checked were {card.content_hash}."
     return _result("hash", not same, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from engine import keys
 from engine.errors import Unsupported
-from engine.models import graph, paths, sites
+from engine.models import capture, graph, paths, sites
 from engine.records import ChannelOrder, Link, Site
 
 CHANNELS_LAST_FROM = 128
@@ -90,6 +90,14 @@ class ModelBundle:
         """Return (batch, classes) logits of images (batch, channels, height, width) in [0, 1]; differentiable."""
         ordered = images if self.order == "rgb" else images.flip(1)
         return self.network((ordered - self.mean) / self.std)
+
+    def tail(self) -> fx.GraphModule:
+        """Return the network behind the sites that the logits are computed from; it takes their maps, in the order of `heads`."""
+        inside, known = fx.Graph(), {}
+        taps = {f"tap_{site}": inside.placeholder(f"maps_{site}") for site in self.heads}
+        for node in _behind(self.network, taps):
+            known[node] = _copied_into(inside, node, known, taps)
+        return fx.GraphModule(self.network, inside)
 
     @contextmanager
     def visiting(self, visit: Visit) -> Iterator[None]:
@@ -301,6 +309,28 @@ class _Inserter:
         for reader in readers:
             reader.replace_input_with(node, tap)
         return number
+
+
+def _behind(network: fx.GraphModule, taps: Mapping[str, fx.Node]) -> list[fx.Node]:
+    """The nodes between some taps and the answer, in order, both included."""
+    output = next(node for node in reversed(network.graph.nodes) if node.op == "output")
+    pending, found = [output], {output}
+    while pending:
+        node = pending.pop()
+        if node.target not in taps and node.target is not capture.batch_size:
+            new = [source for source in node.all_input_nodes if source not in found]
+            found.update(new)
+            pending += new
+    return [node for node in network.graph.nodes if node in found]
+
+
+def _copied_into(
+    inside: fx.Graph, node: fx.Node, known: Mapping[fx.Node, fx.Node], taps: Mapping[str, fx.Node]
+) -> fx.Node:
+    if node.target in taps:
+        return taps[str(node.target)]
+    first = next(iter(taps.values()))
+    return inside.node_copy(node, lambda source: known[source] if source in known else first)
 
 
 def _region(node: fx.Node) -> tuple[fx.Node, ...]:

@@ -177,6 +177,11 @@ class Walker:
         order = [node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)]
         return [node for node in order if node in self.forced or not self._is_gate(node)]
 
+    def mark_gates(self) -> None:
+        """Note in every node that scales maps by a gate that it does: what the gate saw is no part of what a position sees."""
+        for node in self.traced.graph.nodes:
+            node.meta["is_scaling"] = self.is_scaling(node)
+
     def _followed(self) -> set[fx.Node]:
         """What the logits depend on in other ways than through a gate alone: what a gate is made of counts as no feature map."""
         output = next(node for node in reversed(self.traced.graph.nodes) if node.op == "output")

@@ -11,11 +11,12 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from engine import keys
-from engine.errors import BadInput
-from engine.models import architectures, plugins, weights
+from engine.errors import BadInput, Unsupported
+from engine.models import architectures, plugins, same_function, weights
 from engine.models import bundle as bundles
 from engine.models.architectures import Architecture
 from engine.models.bundle import Identity, ModelBundle, Preprocessing
+from engine.models.same_function import Agreement
 from engine.records import ChannelOrder, ModelCard
 from engine.store import names
 from engine.store.dataset import Dataset
@@ -57,14 +58,18 @@ class Submission:
     declared: Declared = Declared()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Checked:
-    """A model that can be put into a store."""
+    """A model that was read and can be put into a store once it is proved to be the network that was handed in."""
 
     card: ModelCard
     file: Path
     """Its weights as safetensors."""
     notes: tuple[str, ...]
+    network: nn.Module
+    """The module as it was handed in, in evaluation mode."""
+    bundle: ModelBundle
+    """The network that would be audited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,11 @@ class Added:
 def add(store: Store, submission: Submission) -> Added:
     """Check a submission, find its sites, and put it into the store.
 
-    Raises BadInput (weights that do not fit or are no weights file), UnknownName and Unsupported; then nothing is stored.
+    Raises BadInput (weights that do not fit or are no weights file), UnknownName and Unsupported (also where the network that
+    would be audited is another function than the one handed in); then nothing is stored.
     """
     with checked(submission) as found:
-        return put(store, found)
+        return put(store, found, agreement(found))
 
 
 @contextmanager
@@ -89,11 +95,24 @@ def checked(submission: Submission) -> Iterator[Checked]:
     """Yield a submission that was checked and whose sites were found; its file goes when the block ends. Raises as `add`."""
     names.require_name("model", submission.name)
     with weights.opened(submission.weights) as found:
-        yield Checked(_card(submission, found.tensors), found.file, found.notes)
+        network, made, card = _read(submission, found.tensors)
+        yield Checked(card, found.file, found.notes, network, made)
 
 
-def put(store: Store, found: Checked) -> Added:
-    """Put a checked model into the store; raises BadInput where another one has its name."""
+def agreement(found: Checked, images: Tensor | None = None) -> Agreement:
+    """Return how the network that would be audited agrees with the one handed in, on at least 64 pictures, real ones among them.
+
+    images: (pictures, channels, height, width) in [0, 1]. Raises Unsupported where the two are not the same function.
+    """
+    with plugins.guarded(found.card.architecture):
+        pictures = same_function.pictures(found.bundle, same_function.LEAST, images)
+        return same_function.require(found.network, found.bundle, pictures)
+
+
+def put(store: Store, found: Checked, proof: Agreement) -> Added:
+    """Put a model into the store; `proof` says that it is the one handed in. Raises BadInput where another one has its name."""
+    if not proof.holds:
+        raise Unsupported(same_function.sentence(proof))
     store.add_model(found.card, found.file)
     return Added(store.model_card(found.card.name), found.notes)
 
@@ -109,16 +128,17 @@ def require_fit(card: ModelCard, dataset: Dataset) -> None:
         )
 
 
-def _card(submission: Submission, tensors: dict[str, Tensor]) -> ModelCard:
+def _read(submission: Submission, tensors: dict[str, Tensor]) -> tuple[nn.Module, ModelBundle, ModelCard]:
     declared = _preprocessing(submission, tensors)
     plugin = architectures.architecture(submission.architecture).plugin
     network = architectures.build(submission.architecture, tensors, len(submission.classes))
     with plugins.guarded(submission.architecture):
-        made = bundles.bundle(network, declared, Identity(submission.classes, submission.name))
-    return ModelCard(
+        own_hash = content_hash(_named(submission.architecture, plugin), tensors, declared, submission.classes)
+        made = bundles.bundle(network, declared, Identity(submission.classes, submission.name, own_hash))
+    card = ModelCard(
         name=submission.name,
         architecture=submission.architecture,
-        content_hash=content_hash(_named(submission.architecture, plugin), tensors, declared, submission.classes),
+        content_hash=own_hash,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         classes=submission.classes,
         channels=declared.channels,
@@ -133,6 +153,7 @@ def _card(submission: Submission, tensors: dict[str, Tensor]) -> ModelCard:
         plugin=plugin,
         declared_accuracy=submission.declared.accuracy,
     )
+    return network, made, card
 
 
 def bundle(store: Store, name: str) -> ModelBundle:
@@ -146,11 +167,31 @@ def block_bundle(store: Store, name: str) -> ModelBundle:
 
 
 def _bundled(store: Store, name: str, make: Callable[[nn.Module, Preprocessing, Identity], ModelBundle]) -> ModelBundle:
+    card, untouched = store.model_card(name), network(store, name)
+    with plugins.guarded(card.architecture):
+        made = make(untouched, _declared(card), Identity(card.classes, name, card.content_hash))
+        same_function.require(untouched, made, same_function.pictures(made, same_function.AT_LOADING))
+    _require_same_sites(card, made)
+    return made
+
+
+def network(store: Store, name: str) -> nn.Module:
+    """Return the module of a stored model as it was handed in, in evaluation mode. Raises UnknownName."""
     card = store.model_card(name)
     _require_same_plugin(card)
-    network = architectures.build(card.architecture, weights.read(store.weights(name)), len(card.classes))
-    with plugins.guarded(card.architecture):
-        return make(network, _declared(card), Identity(card.classes, name, card.content_hash))
+    return architectures.build(card.architecture, weights.read(store.weights(name)), len(card.classes))
+
+
+def _require_same_sites(card: ModelCard, made: ModelBundle) -> None:
+    """What is stored of a model speaks of its sites: those must be the ones that are read now. Raises BadInput."""
+    known = {(site.name, site.channels, site.height, site.width) for site in card.sites}
+    other = [site.name for site in made.sites if (site.name, site.channels, site.height, site.width) not in known]
+    if other or len(made.sites) not in (len(card.sites), sum(site.role != "inner" for site in card.sites)):
+        told = other[0] if other else f"{len(made.sites)} sites instead of {len(card.sites)}"
+        raise BadInput(
+            f"'{card.name}' was added by another version of Faultline, which read its layers otherwise ({told}); what is stored of "
+            "it stays readable. Add the model again under another name."
+        )
 
 
 def stored_hash(store: Store, name: str) -> str:

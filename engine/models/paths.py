@@ -36,6 +36,8 @@ class Path:
     """Of each map that enters, its channel at the source; NONE where it is none of them (channel padding)."""
     targets: Channels
     """Of each map that leaves the carrier, or of a shortcut that enters, its channel at the target; NONE for none."""
+    through: tuple[str, ...] = ()
+    """Names of gates and norms on the way, for which a map counts as the one it was, whatever they read of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def plan(traced: fx.GraphModule) -> Plan:
         search.needed -= walker.forced
         if not search.needed:
             arrivals = tuple(search.edges(node) for node in nodes)
-            heads = tuple(search.index[node] for node in walker.heads() if node in search.index)
+            heads = tuple(sorted(search.index[node] for node in walker.heads() if node in search.index))
+            walker.mark_gates()
             return Plan(walker, tuple(nodes), tuple(_between_sites(paths)), arrivals, heads)
         walker = graph.Walker(traced, walker.forced | search.needed, walker.known)
     raise graph.unsupported(next(iter(search.needed)))
@@ -75,8 +78,12 @@ def plan(traced: fx.GraphModule) -> Plan:
 
 def links(found: tuple[Path, ...], sites: int, heads: tuple[int, ...]) -> tuple[Link, ...]:
     """Return the site pairs that any path joins, ordered by target, and last those to the logits."""
-    pairs = sorted({(path.target, path.source) for path in found if path.source != PICTURE})
-    return (*(Link(source, target) for target, source in pairs), *(Link(head, sites) for head in heads))
+    through: dict[tuple[int, int], set[str]] = {}
+    for path in found:
+        if path.source != PICTURE:
+            through.setdefault((path.target, path.source), set()).update(path.through)
+    between = (Link(source, target, tuple(sorted(names))) for (target, source), names in sorted(through.items()))
+    return (*between, *(Link(head, sites) for head in heads))
 
 
 def _between_sites(paths: list[Path]) -> list[Path]:
@@ -172,7 +179,7 @@ class _Search:
         end, chain, sources = self._walked_back(edge.tensor)
         if self._is_source(end):
             source, entrance = self.index.get(end, PICTURE), (edge.tensor, edge.reader)
-            yield Path(source, target, None, (), edge.reader, entrance, sources, edge.targets)
+            yield Path(source, target, None, (), edge.reader, entrance, sources, edge.targets, self._through(chain))
             return
         targets = self._followed(chain, edge.targets)
         if targets is None:
@@ -219,13 +226,16 @@ class _Search:
         self, target: int, carrier: fx.Node, chain: tuple[fx.Node, ...], reader: fx.Node, targets: Channels
     ) -> Iterator[Path]:
         tensor = carrier.all_input_nodes[0]
-        end, _, sources = self._walked_back(tensor)
+        end, steps, sources = self._walked_back(tensor)
         if not self._is_source(end):
             self._require_channels(end)
             self.needed.add(end)
             return
         source = self.index.get(end, PICTURE)
-        yield Path(source, target, carrier, chain, reader, (tensor, carrier), sources, targets)
+        yield Path(source, target, carrier, chain, reader, (tensor, carrier), sources, targets, self._through(steps))
+
+    def _through(self, steps: tuple[fx.Node, ...]) -> tuple[str, ...]:
+        return tuple(str(node.meta["name"]) for node in steps if self.walker.counts_as_it_was(node))
 
     def _joined(self, target: int, node: fx.Node, targets: Channels) -> Iterator[Path]:
         """Paths through an addition or a concatenation whose channels become those of the target that `targets` tells."""

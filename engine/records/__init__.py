@@ -79,6 +79,8 @@ class Link:
     source: int
     target: int
     """Indices into the model's sites; `target == len(sites)` is the logits."""
+    through: tuple[str, ...] = field(default=(), metadata=keys.GROWN)
+    """Names of gates and norms on the way. What they read of other maps counts as the map's own: the edge is not exact there."""
 
 
 @dataclass(frozen=True, slots=True)

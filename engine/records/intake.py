@@ -14,6 +14,21 @@ INTAKE_CHECKS: tuple[Check, ...] = (
     ),
     Check("hash", "Unchanged", "The stored weights are not those that were checked when the model was added."),
     Check("sites", "Feature maps", "Fewer than two places with feature maps can be read and replaced."),
+    Check(
+        "function",
+        "Same function as handed in",
+        "The network that is audited answers a picture otherwise than the module that was handed in, in a batch or alone.",
+    ),
+    Check(
+        "edges",
+        "Connections are exact",
+        "They do not add up to what arrives, or those of a map are not what changing that map alone does, and no gate or norm explains it.",
+    ),
+    Check(
+        "fields",
+        "Receptive fields",
+        "A position depends on pixels that its receptive field does not hold, or the field is larger than what it depends on.",
+    ),
     Check("evaluation", "Evaluation mode", "The answer to an image depends on the other images of its batch."),
     Check("deterministic", "Same answer twice", "Two passes over the same images answer differently."),
     Check("finite", "Finite answers", "An image, black, white or noise is answered with a value that is not finite."),
@@ -48,6 +63,19 @@ class Suspicion:
 
 
 @dataclass(frozen=True, slots=True)
+class InexactLink:
+    """A link between two sites whose edges are not what changing one map alone does."""
+
+    source: int
+    target: int
+    """Indices into the model's sites; as many as there are sites for the logits."""
+    error: float
+    """Of a changed map's edges, as a share of the largest mass of edges into one map."""
+    reason: str
+    """Gates and norms on the way, or that several layers compute the logits; empty where nothing explains it."""
+
+
+@dataclass(frozen=True, slots=True)
 class IntakeReport:
     """All intake checks of one model, in order."""
 
@@ -59,6 +87,8 @@ class IntakeReport:
     results: tuple[CheckResult, ...]
     suspicions: tuple[Suspicion, ...] = ()
     """The likeliest first."""
+    inexact: tuple[InexactLink, ...] = ()
+    """Links that are drawn as not exact."""
 
     def with_outcome(self, outcome: CheckOutcome) -> tuple[str, ...]:
         """Return the names of the checks that came out so."""
