@@ -245,6 +245,8 @@ class Datapath:
         return selection.strength(self.scores)
 
 
+COMPLETE = 1e-4
+"""Largest error of the sum of contributions, in float32, of a connection that is shown as exact."""
 Side = Literal["clean", "adversarial"]
 SIDES: tuple[Side, ...] = ("clean", "adversarial")
 SPARSE = 4
@@ -346,6 +348,19 @@ class Examination:
     passes: int = 0
     """Image-passes used (one forward and backward of one image)."""
     seconds: float = 0.0
+
+    @property
+    def inexact(self) -> dict[tuple[int, int], str]:
+        """Why the edges of some links are not what changing one map alone does, by (source, target), in words."""
+        found = {}
+        for link, connection in zip(self.links, self.connections, strict=True):
+            if link.through:
+                gates = "the gate" if len(link.through) == 1 else "the gates"
+                found[link.source, link.target] = f"a map counts with what {gates} {', '.join(link.through)} read of others"
+            elif connection.completeness > COMPLETE:
+                what = "several layers follow" if link.target == len(self.sites) else "contributions do not add up"
+                found[link.source, link.target] = f"{what}: complete to {connection.completeness:.1%}"
+        return found
 
 
 @dataclass(frozen=True, eq=False, slots=True)
