@@ -225,7 +225,7 @@ def _blank(bundle: ModelBundle, way: Way) -> Tensor:
 
 
 def _width(bundle: ModelBundle, way: Way) -> int:
-    return bundle.channels if way.source == paths.PICTURE else bundle.sites[way.source].channels
+    return 1 if way.source == paths.PICTURE else bundle.sites[way.source].channels
 
 
 def _of_maps(bundle: ModelBundle, site: int) -> Tensor:

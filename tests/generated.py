@@ -17,6 +17,7 @@ from hypothesis import strategies
 from torch import Tensor, nn
 
 from engine.errors import EngineError
+from engine.intake import proofs
 from engine.models import bundle as bundles
 from engine.models.bundle import Identity, ModelBundle, Preprocessing
 from tests.operations import ANSWERS, CONVOLUTIONS, HEADS, INPUTS, PREAMBLE, STEPS, Maps, Operation
@@ -290,6 +291,11 @@ def _outcome(made: Written, weighted: Callable[[Written], nn.Module]) -> Outcome
 def prove(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
     """Claim all that must hold of a bundle; whatever else can be proved of one belongs here. Raises AssertionError."""
     prove_logits(network, bundle, images)
+    edges, inexact = proofs.of_edges(bundle, images)
+    assert edges.outcome == "pass", f"edges {edges.outcome}: {edges.sentence}"
+    assert all(link.reason for link in inexact)
+    sight = proofs.of_fields(bundle)
+    assert sight.outcome == "pass", f"fields {sight.outcome}: {sight.sentence}"
 
 
 def prove_logits(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:

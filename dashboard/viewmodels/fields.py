@@ -43,8 +43,23 @@ def field(site: Site, row: int, column: int, *, rows: int = 1, columns: int = 1)
 
     In input pixels of the model. A block reaches from the first to the last of its positions that the site has.
     """
-    top, bottom = _span(site.receptive_field(0), row, min(row + rows, site.height) - 1)
-    left, right = _span(site.receptive_field(1), column, min(column + columns, site.width) - 1)
+    ends = [
+        site.sees(*place)
+        for place in ((row, column), (min(row + rows, site.height) - 1, min(column + columns, site.width) - 1))
+    ]
+    (top, bottom), (left, right) = (
+        (min(seen[axis][0] for seen in ends), max(seen[axis][1] for seen in ends)) for axis in (0, 1)
+    )
+    return Box(left, top, right, bottom)
+
+
+def field(site: Site, row: int, column: int, *, rows: int = 1, columns: int = 1) -> Box:
+    """Return the receptive field of a position, or of a block of `rows` x `columns` positions that starts there.
+
+    In input pixels of the model. A block reaches from the first to the last of its positions that the site has.
+    """
+    top, bottom = _span(site, 0, row, min(row + rows, site.height) - 1)
+    left, right = _span(site, 1, column, min(column + columns, site.width) - 1)
     return Box(left, top, right, bottom)
 
 
@@ -60,8 +75,3 @@ def window(index: int, full: int, kept: int) -> tuple[int, int]:
     Windows are the least that cover everything evenly (adaptive pooling); they overlap where the sizes do not divide.
     """
     return index * full // kept, math.ceil((index + 1) * full / kept)
-
-
-def _span(axis: tuple[float, float, float], first: int, last: int) -> tuple[float, float]:
-    size, jump, start = axis
-    return start + jump * first - size / 2, start + jump * last + size / 2

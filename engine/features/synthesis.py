@@ -108,17 +108,16 @@ def _recognition(real: _Real, channel: int, found: Tensor, own: Tensor) -> float
 
 def _field(site: Site, position: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return top, left, bottom and right of the pixels that a (row, column) sees in a picture of (height, width)."""
-    (top, bottom), (left, right) = (_span(site.receptive_field(axis), position[axis], size[axis]) for axis in (0, 1))
+    (top, bottom), (left, right) = (_span(*seen, side) for seen, side in zip(site.sees(*position), size, strict=True))
     return top, left, bottom, right
 
 
-def _span(axis: tuple[float, float, float], place: int, side: int) -> tuple[int, int]:
-    """The pixels from the first to behind the last that a place sees along one axis, inside the picture."""
-    size, jump, centre = axis
+def _span(low: float, high: float, side: int) -> tuple[int, int]:
+    """The pixels from the first to behind the last of a stretch along one axis, inside the picture."""
     # Half-way edges round down, as for the patches.
-    start = math.ceil(centre + jump * place - size / 2 - 0.5)
+    start = math.ceil(low - 0.5)
     first = min(max(0, start), side - 1)
-    return first, max(min(math.ceil(start + size), side), first + 1)
+    return first, max(min(math.ceil(start + high - low), side), first + 1)
 
 
 def _frozen(values: Tensor) -> np.ndarray:

@@ -49,22 +49,20 @@ def measure(bundle: ModelBundle) -> Sight:
     missing, excess = {}, {}
     for site, maps, image in _recorded(twin, bundle, sites):
         for place in _places(tuple(maps.shape[2:])):
-            found = [
-                _compared(bundle, site, axis, place[axis], span) for axis, span in enumerate(_reached(maps, image, place))
-            ]
+            declared = bundle.sites[site].sees(*place)
+            reached = _reached(maps, image, place)
+            found = [_compared(*both, side) for *both, side in zip(declared, reached, bundle.size, strict=True)]
             missing[site] = max(missing.get(site, 0.0), *(lost for lost, _ in found))
             excess[site] = max(excess.get(site, 0.0), *(more for _, more in found))
     missing_at, excess_at = (max(each, key=lambda site: each[site]) for each in (missing, excess))  # noqa: B023
     return Sight(len(sites), missing[missing_at], missing_at, excess[excess_at], excess_at)
 
 
-def _compared(bundle: ModelBundle, site: int, axis: int, place: int, span: tuple[int, int] | None) -> tuple[float, float]:
-    """Pixels that are missing, and pixels that are too many, on the worse side."""
-    size, jump, start = bundle.sites[site].receptive_field(axis)
+def _compared(declared: tuple[float, float], span: tuple[int, int] | None, side: int) -> tuple[float, float]:
+    """Pixels that are missing, and pixels that are too many, on the worse side; inside a picture of `side` pixels."""
     if span is None:
         return 0.0, 0.0
-    centre, side = start + jump * place, bundle.size[axis]
-    low, high = max(centre - size / 2, 0.0), min(centre + size / 2, float(side))
+    low, high = max(declared[0], 0.0), min(declared[1], float(side))
     first, behind = span[0], span[1] + 1
     return max(low - first, behind - high, 0.0), max(first - low, high - behind, 0.0)
 

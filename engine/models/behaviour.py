@@ -166,6 +166,27 @@ def _small(bench: Bench, node: fx.Node, operands: tuple[fx.Node, ...]) -> _Trial
     return None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Places:
+    """Which positions of an operand those that come out depend on, along the height and along the width."""
+
+    depends: tuple[Tensor, Tensor]
+    """(positions that come out, positions of the operand) bool."""
+    are_swapped: bool
+    """Whether rows come of columns, and columns of rows."""
+
+
+def places(bench: Bench, node: fx.Node, operand: fx.Node) -> Places | None:
+    """Return which positions of `operand` those that come out depend on; None where each depends on its own."""
+    operands = bench.operands(node)
+    trial = _Trial(bench, node, operands, {one: one.meta["shape"] for one in (*operands, node)})
+    if trial.keeps_places():
+        return None
+    (rows_rows, rows_columns), (columns_rows, columns_columns) = (trial.places(operand, axis) for axis in (0, 1))
+    are_swapped = bool(rows_rows.all() and columns_columns.all() and not (rows_columns.all() and columns_rows.all()))
+    return Places((columns_rows, rows_columns) if are_swapped else (rows_rows, columns_columns), are_swapped)
+
+
 class _Trial:
     """Tries one operation; what it is given is the same every time."""
 
@@ -199,6 +220,34 @@ class _Trial:
         other = {operand: torch.where(kept, tensor, self._drawn(operand, 1)) for operand, tensor in given.items()}
         before, after = self._result(given), self._result(other)
         return before.shape == kept.shape and _same(before[kept], after[kept])
+
+    @torch.no_grad()
+    def keeps_places(self) -> bool:
+        """Half of the positions are changed, in all channels: the others must come out as before."""
+        if any(self.shapes[operand][2:] != self.shape[2:] for operand in self.operands):
+            return False
+        kept = self._drawn(self.operands[0], 1)[:, :1] < self._drawn(self.operands[0], 1)[:, :1]
+        given = {operand: self._drawn(operand, 1) for operand in self.operands}
+        other = {operand: torch.where(kept, tensor, self._drawn(operand, 1)) for operand, tensor in given.items()}
+        whole = kept.expand(1, self.shape[1], -1, -1)
+        return _same(self._result(given)[whole], self._result(other)[whole])
+
+    @torch.no_grad()
+    def places(self, operand: fx.Node, axis: int) -> tuple[Tensor, Tensor]:
+        """Each row (axis 0) or column (axis 1) of `operand` is changed alone: which rows, and which columns, change behind it."""
+        given = {one: self._drawn(one, 1) for one in self.operands}
+        other, before = self._drawn(operand, 1, 3.0), self._result(given)
+        count = self.shapes[operand][2 + axis]
+        rows, columns = [], []
+        for part in torch.arange(count, device="cpu").split(self._rows(operand)):
+            is_changed = part[:, None] == torch.arange(count, device="cpu")
+            mask = is_changed[:, None, :, None] if axis == 0 else is_changed[:, None, None, :]
+            tried = {one: tensor.expand(len(part), -1, -1, -1) for one, tensor in given.items()}
+            tried[operand] = torch.where(mask, other, given[operand])
+            is_other = (self._result(tried) - before).abs().amax(dim=1) > TOLERANCE * before.abs().max().clamp(min=1e-6)
+            rows.append(is_other.any(dim=2))
+            columns.append(is_other.any(dim=1))
+        return torch.cat(rows).T, torch.cat(columns).T
 
     @torch.no_grad()
     def mixes_batch(self) -> bool:

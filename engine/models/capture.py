@@ -187,6 +187,9 @@ class _Builder:
             self.known[node] = node.target(*self._values(node.args), **self._values(node.kwargs))  # type: ignore[operator]
         elif node.target in NOTHING_DONE or _is_identity(node):
             self._alias(node, node.args[0])
+        elif node.target is aten.copy.default and _are_alike_tensors(node, node.args[1]):
+            # What is written over whole is what is written.
+            self._alias(node, node.args[1])
         else:
             self.nodes[node] = self._described(self._call(node), node)
 
@@ -210,6 +213,9 @@ class _Builder:
         if node.target is aten.conv2d.padding and _padding_around(node, self.known) is not None:
             return self._padded(node)
         arguments = self._arguments(node.args), self._arguments(node.kwargs)
+        if node.target is aten.copy.default:
+            size = self._arguments(list(node.meta["val"].shape))
+            return self.graph.create_node("call_function", aten.expand.default, (arguments[0][1], size), name=node.name)
         if node.target in (aten.view.default, aten._unsafe_view.default):
             # What lies in memory another way than the network was written for cannot be viewed, but be reshaped.
             return self.graph.create_node("call_function", aten.reshape.default, *arguments, name=node.name)
@@ -351,9 +357,16 @@ def _is_identity(node: fx.Node) -> bool:
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node) or node.target not in SAME_IF_ALIKE:
         return False
+    return _are_alike_tensors(node, source)
+
+
+def _are_alike_tensors(node: fx.Node, source: Any) -> bool:
+    if not isinstance(source, fx.Node):
+        return False
     before, after = source.meta.get("val"), node.meta.get("val")
-    alike = isinstance(before, Tensor) and isinstance(after, Tensor)
-    return alike and (before.shape, before.dtype, before.device) == (after.shape, after.dtype, after.device)
+    if not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        return False
+    return (before.shape, before.dtype, before.device) == (after.shape, after.dtype, after.device)
 
 
 SAME_IF_ALIKE: Final = (

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from engine.models import graph
+from engine.models import behaviour, graph
 
 EVERYTHING = 1 << 20
 """Pixels of a field that holds the whole picture, whatever its size."""
-DRAWS = 256
-"""Values per window (rows times channels) among which a largest one is sought, so that each place of it is met."""
-PLACES = 9
-"""Positions along each axis at which a window is measured."""
+NOWHERE = -1
+"""In place of a pixel: a position that depends on none (padding)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,145 +36,153 @@ class Axis:
         """The centre of position 0's field."""
         return (self.low + self.high) / 2
 
+    def spans(self, positions: int, side: int) -> Tensor:
+        """Return (positions, 2) int64: first and last pixel of each field inside a picture of `side` pixels."""
+        places = torch.arange(positions, dtype=torch.float64, device="cpu") * self.jump
+        first = (places + self.low).clamp(min=0)
+        last = (places + self.high).clamp(max=side) - 1
+        found = torch.stack([first.floor(), last.ceil()], dim=1).long()
+        return torch.where((last >= first)[:, None], found, NOWHERE)
 
-Field = tuple[Axis, Axis]
-"""Along the height, along the width."""
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sight:
+    """What the positions along one axis see."""
+
+    axis: Axis
+    """As if the picture had no end."""
+    spans: Tensor
+    """(positions, 2) int64: the first and the last pixel that each depends on; NOWHERE for none."""
+
+    def is_regular(self, side: int) -> bool:
+        """Tell whether `axis` says, inside the picture, exactly what `spans` say."""
+        return torch.equal(self.axis.spans(len(self.spans), side), self.spans)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sights:
+    """What the rows and the columns of a tensor see."""
+
+    rows: Sight
+    """Of the picture's height; of its width where the tensor is turned."""
+    columns: Sight
+    is_turned: bool = False
+    """Whether rows come of the picture's columns, and columns of its rows."""
+
+
 PIXEL = Axis(0.0, 1.0, 1.0)
 WHOLE = Axis(-EVERYTHING / 2 + 0.5, EVERYTHING / 2 + 0.5, 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Position q depends on the positions from `stride * q + first` to `stride * q + last` of what is read."""
-
-    stride: float
-    first: float
-    last: float
-
-    def over(self, axis: Axis) -> Axis:
-        """Return what position q depends on of the picture, where what is read depends on it as `axis` says."""
-        low, high = axis.low + self.first * axis.jump, axis.high + self.last * axis.jump
-        return Axis(low, high, axis.jump * self.stride)
-
-
-SAME = Window(1.0, 0.0, 0.0)
-
-
-def receptive_fields(walker: graph.Walker, nodes: tuple[fx.Node, ...]) -> dict[fx.Node, Field]:
-    """Return the receptive field of some nodes that yield feature maps."""
-    fields: dict[fx.Node, Field] = {}
+def receptive_fields(walker: graph.Walker, nodes: tuple[fx.Node, ...]) -> dict[fx.Node, Sights]:
+    """Return the receptive fields of some nodes that yield feature maps."""
+    sights: dict[fx.Node, Sights] = {}
     for node in walker.traced.graph.nodes:
         if node.op == "placeholder":
-            fields[node] = PIXEL, PIXEL
+            rows, columns = (torch.arange(side, device="cpu")[:, None].repeat(1, 2) for side in node.meta["shape"][2:])
+            sights[node] = Sights(Sight(PIXEL, rows), Sight(PIXEL, columns))
         elif graph.is_map(node):
-            fields[node] = _field(walker, node, fields)
-    return {node: fields[node] for node in nodes}
+            sights[node] = _sights(walker, node, sights)
+    return {node: sights[node] for node in nodes}
 
 
-def _field(walker: graph.Walker, node: fx.Node, fields: dict[fx.Node, Field]) -> Field:
+def _sights(walker: graph.Walker, node: fx.Node, sights: dict[fx.Node, Sights]) -> Sights:
     if walker.counts_as_it_was(node):
         # A gate has seen the whole image, but it moves nothing: what a position shows is what the scaled map shows there.
-        return fields[walker.carried(node)]
+        return sights[walker.carried(node)]
     operands = walker.bench.operands(node)
+    found = [_through(walker, node, operand, sights[operand]) for operand in operands]
+    if len({one.is_turned for one in found}) > 1:
+        found = [_everywhere(one) if one.is_turned else one for one in found]
+    return Sights(_union([one.rows for one in found]), _union([one.columns for one in found]), found[0].is_turned)
+
+
+def _everywhere(sights: Sights) -> Sights:
+    """What the rows of a turned tensor see of the picture's height, over all of its columns, and the other way round."""
+    rows = torch.tensor([[int(sights.columns.spans.min()), int(sights.columns.spans.max())]]).repeat(len(sights.rows.spans), 1)
+    columns = torch.tensor([[int(sights.rows.spans.min()), int(sights.rows.spans.max())]]).repeat(len(sights.columns.spans), 1)
+    return Sights(Sight(WHOLE, rows), Sight(WHOLE, columns))
+
+
+def _through(walker: graph.Walker, node: fx.Node, operand: fx.Node, before: Sights) -> Sights:
+    """What the positions of `node` see of the picture by way of one operand."""
     if walker.is_carrier(node):
-        windows = [_of_convolution(walker.module(node))]
-    elif walker.behaviour(node).is_elementwise or _works_on_each_position(walker, node, operands):
-        windows = [(SAME, SAME)] * len(operands)
+        windows = _of_convolution(walker.module(node), operand.meta["shape"], node.meta["shape"])
+    elif walker.behaviour(node).is_elementwise:
+        return before
     else:
-        windows = [_measured(walker, node, operand) for operand in operands]
-    found = [
-        tuple(WHOLE if window is None else window.over(axis) for window, axis in zip(both, fields[operand], strict=True))
-        for both, operand in zip(windows, operands, strict=True)
-    ]
-    return _union([one[0] for one in found]), _union([one[1] for one in found])
+        measured = behaviour.places(walker.bench, node, operand)
+        if measured is None:
+            return before
+        windows = tuple((depends, _regular(depends)) for depends in measured.depends)  # type: ignore[assignment]
+        if measured.are_swapped:
+            before = Sights(before.columns, before.rows, not before.is_turned)
+    rows, columns = (_behind(window, sight) for window, sight in zip(windows, (before.rows, before.columns), strict=True))
+    return Sights(rows, columns, before.is_turned)
 
 
-def _of_convolution(module: nn.Module | None) -> tuple[Window, Window]:
+Window = tuple[float, float, float]
+"""Stride, first and last: position q depends on the positions from `stride * q + first` to `stride * q + last`."""
+Reading = tuple[Tensor, Window | None]
+"""Which positions depend on which (positions that come out, positions that are read), and the window that says so, if one does."""
+
+
+def _of_convolution(module: nn.Module | None, before: torch.Size, after: torch.Size) -> tuple[Reading, Reading]:
     assert isinstance(module, nn.Conv2d)
-    first, second = (
-        Window(module.stride[axis], -int(module.padding[axis]), (module.kernel_size[axis] - 1) * module.dilation[axis] - int(module.padding[axis]))
-        for axis in (0, 1)
-    )
-    return first, second
-
-
-def _union(axes: list[Axis]) -> Axis:
-    jumps = {axis.jump for axis in axes}
-    if len(jumps) > 1 or not axes:
-        return WHOLE
-    return Axis(min(axis.low for axis in axes), max(axis.high for axis in axes), axes[0].jump)
-
-
-def _drawn(operand: fx.Node, rows: int, generator: torch.Generator) -> Tensor:
-    return torch.randn((rows, *operand.meta["shape"][1:]), generator=generator, device="cpu")
-
-
-@torch.no_grad()
-def _works_on_each_position(walker: graph.Walker, node: fx.Node, operands: tuple[fx.Node, ...]) -> bool:
-    """Half of the positions are changed: the others must come out as before."""
-    shape = node.meta["shape"]
-    if any(operand.meta["shape"][2:] != shape[2:] for operand in operands):
-        return False
-    generator = torch.Generator("cpu").manual_seed(0)
-    kept = torch.rand((1, 1, *shape[2:]), generator=generator, device="cpu") < 0.5
-    given = {operand: _drawn(operand, 1, generator) for operand in operands}
-    other = {operand: torch.where(kept, tensor, _drawn(operand, 1, generator)) for operand, tensor in given.items()}
-    before, after = (walker.bench.carried_out(node, tensors, 1) for tensors in (given, other))
-    return bool(((before - after).abs() * kept <= 1e-5 * before.abs().max().clamp(min=1e-6)).all())
-
-
-def _measured(walker: graph.Walker, node: fx.Node, operand: fx.Node) -> tuple[Window | None, Window | None]:
-    """What positions along a diagonal depend on, by gradients that are added up over random values."""
-    generator = torch.Generator("cpu").manual_seed(0)
-    height, width = node.meta["shape"][2:]
-    places = [(round(k * (height - 1) / (PLACES - 1)), round(k * (width - 1) / (PLACES - 1))) for k in range(PLACES)]
-    places += [(min(height // 2 + 1, height - 1), min(width // 2 + 1, width - 1)), (height // 2, width // 2)]
-    places = list(dict.fromkeys(places))
-    draws = max(1, min(64, DRAWS // operand.meta["shape"][1]))
-    touched = [_touched(walker, node, operand, place, draws, generator) for place in places]
-    sides = operand.meta["shape"][2:]
-    found = [
-        _fitted([(place[axis], spans[axis]) for place, spans in zip(places, touched, strict=True) if spans], sides[axis], node.meta["shape"][2 + axis])
-        for axis in (0, 1)
-    ]
+    found = []
+    for axis in (0, 1):
+        kernel, stride = module.kernel_size[axis], module.stride[axis]
+        padding, dilation = int(module.padding[axis]), module.dilation[axis]  # type: ignore[arg-type]
+        offsets = torch.arange(before[2 + axis], device="cpu") - stride * torch.arange(after[2 + axis], device="cpu")[:, None] + padding
+        depends = (offsets >= 0) & (offsets <= (kernel - 1) * dilation) & (offsets % dilation == 0)
+        found.append((depends, (float(stride), float(-padding), float((kernel - 1) * dilation - padding))))
     return found[0], found[1]
 
 
-Span = tuple[int, int]
+def _behind(reading: Reading, before: Sight) -> Sight:
+    depends, window = reading
+    first, last = before.spans.T
+    is_seen = depends & (first != NOWHERE)
+    lowest = torch.where(is_seen, first, EVERYTHING).amin(dim=1)
+    highest = torch.where(is_seen, last, NOWHERE).amax(dim=1)
+    spans = torch.stack([torch.where(is_seen.any(dim=1), lowest, NOWHERE), highest], dim=1)
+    if window is None:
+        return Sight(WHOLE, spans)
+    stride, start, end = window
+    axis = before.axis
+    return Sight(Axis(axis.low + start * axis.jump, axis.high + end * axis.jump, axis.jump * stride), spans)
 
 
-def _touched(
-    walker: graph.Walker, node: fx.Node, operand: fx.Node, place: tuple[int, int], draws: int, generator: torch.Generator
-) -> tuple[Span, Span] | None:
-    """The rows and the columns of `operand` that one position depends on; None where it depends on none (padding)."""
-    given = {one: _drawn(one, draws, generator) for one in walker.bench.operands(node)}
-    given[operand].requires_grad_()
-    with torch.enable_grad():
-        result = walker.bench.carried_out(node, given, draws)
-        chosen = result[:, :, place[0], place[1]]
-        weights = torch.randn(chosen.shape, generator=generator, device="cpu")
-        (gradient,) = torch.autograd.grad((chosen * weights).sum(), given[operand], allow_unused=True)
-    places = torch.zeros(0, 4, device="cpu") if gradient is None else gradient.nonzero()
-    if not len(places):
+def _regular(depends: Tensor) -> Window | None:
+    """The window that all positions have that are not cut off by an end; None where there is none such."""
+    outer, inner = depends.shape
+    spans = {
+        place: (int(row.nonzero()[0]), int(row.nonzero()[-1])) for place, row in enumerate(depends) if bool(row.any())
+    }
+    whole = {place: span for place, span in spans.items() if span[0] > 0 and span[1] < inner - 1}
+    if len(whole) > 1:
+        # Reflected and repeated pixels at the ends follow another rule than those between.
+        ordered = sorted(whole)
+        first, last = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
+        first, last = (first, last) if last > first else (ordered[0], ordered[-1])
+        stride = (whole[last][0] - whole[first][0]) / (last - first)
+    else:
+        stride = float(max(1, round(inner / outer)))
+    if not spans or stride <= 0:
         return None
-    first, second = ((int(places[:, axis].min()), int(places[:, axis].max())) for axis in (2, 3))
-    return first, second
-
-
-def _fitted(found: list[tuple[int, Span]], side: int, outer: int) -> Window | None:
-    """The window that explains what was measured; None where every position depends on all of it."""
-    spans = dict(found)
-    if not spans or (side > 1 and all(span == (0, side - 1) for span in spans.values())):
-        return None if spans else SAME
-    inner = {place: span for place, span in spans.items() if span[0] > 0 and span[1] < side - 1}
-    stride = float(side / outer) if outer else 1.0
-    if len(inner) > 1:
-        first, last = min(inner), max(inner)
-        stride = (sum(inner[last]) - sum(inner[first])) / 2 / (last - first)
-    elif side == outer or abs(side - outer) <= max(2, outer // 2):
-        stride = 1.0
-    if stride <= 0:
+    starts = [span[0] - stride * place for place, span in spans.items() if span[0] > 0 or place == 0]
+    ends = [span[1] - stride * place for place, span in spans.items() if span[1] < inner - 1 or place == outer - 1]
+    if not starts or not ends:
         return None
-    firsts = [span[0] - stride * place for place, span in spans.items() if span[0] > 0] or [span[0] - stride * place for place, span in spans.items()]
-    lasts = [span[1] - stride * place for place, span in spans.items() if span[1] < side - 1] or [span[1] - stride * place for place, span in spans.items()]
-    return Window(stride, min(firsts), max(lasts))
+    return stride, min(starts), max(ends)
+
+
+def _union(sights: list[Sight]) -> Sight:
+    first = torch.stack([sight.spans[:, 0] for sight in sights])
+    first = torch.where(first == NOWHERE, EVERYTHING, first).amin(dim=0)
+    last = torch.stack([sight.spans[:, 1] for sight in sights]).amax(dim=0)
+    spans = torch.stack([torch.where(last == NOWHERE, NOWHERE, first), last], dim=1)
+    axes = [sight.axis for sight in sights]
+    if len({axis.jump for axis in axes}) > 1:
+        return Sight(WHOLE, spans)
+    return Sight(Axis(min(axis.low for axis in axes), max(axis.high for axis in axes), axes[0].jump), spans)

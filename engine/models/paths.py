@@ -33,7 +33,7 @@ class Path:
     entrance: tuple[fx.Node, fx.Node]
     """(tensor, reader): where the source's maps enter the carrier, or the end of the shortcut."""
     sources: Channels
-    """Of each map that enters, its channel at the source; NONE where it is none of them (channel padding)."""
+    """Of each map that enters, its channel at the source; NONE where it is none of them (channel padding), 0 of the picture."""
     targets: Channels
     """Of each map that leaves the carrier, or of a shortcut that enters, its channel at the target; NONE for none."""
     through: tuple[str, ...] = ()
@@ -179,6 +179,7 @@ class _Search:
         end, chain, sources = self._walked_back(edge.tensor)
         if self._is_source(end):
             source, entrance = self.index.get(end, PICTURE), (edge.tensor, edge.reader)
+            sources = sources if source != PICTURE else (0,) * len(sources)
             yield Path(source, target, None, (), edge.reader, entrance, sources, edge.targets, self._through(chain))
             return
         targets = self._followed(chain, edge.targets)
@@ -232,6 +233,7 @@ class _Search:
             self.needed.add(end)
             return
         source = self.index.get(end, PICTURE)
+        sources = sources if source != PICTURE else (0,) * len(sources)
         yield Path(source, target, carrier, chain, reader, (tensor, carrier), sources, targets, self._through(steps))
 
     def _through(self, steps: tuple[fx.Node, ...]) -> tuple[str, ...]:
@@ -244,6 +246,8 @@ class _Search:
 
     def _need(self, tensor: fx.Node, reader: fx.Node) -> None:
         """Ask for a tensor to be a site; where it is one already, `reader` cannot be followed even from there."""
+        while self.walker.counts_as_it_was(tensor) and not self._is_source(tensor):
+            tensor = self.walker.carried(tensor)
         if self._is_source(tensor):
             raise graph.unsupported(reader, "repeats feature maps where they arrive")
         self.needed.add(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import Any
 
 from torch import fx, nn
 
@@ -19,6 +20,7 @@ def describe(walker: graph.Walker, nodes: tuple[fx.Node, ...]) -> tuple[Site, ..
     names = _unique([_name(node, block, role) for node, block, role in zip(nodes, blocks, roles, strict=True)])
     stages = _stages(names, roles, [tuple(shapes[node][2:]) for node in nodes])
     seen = fields.receptive_fields(walker, nodes)
+    size = next(tuple(node.meta["shape"][2:]) for node in walker.traced.graph.nodes if node.op == "placeholder")
     return tuple(
         Site(
             name=names[k],
@@ -28,23 +30,38 @@ def describe(walker: graph.Walker, nodes: tuple[fx.Node, ...]) -> tuple[Site, ..
             stage=stages[k],
             role="evidence" if len(nodes) > 2 and _is_class_evidence(walker, node) else roles[k],
             is_cut=_is_cut(walker.traced, node),
-            **_sight(*seen[node]),
+            **_sight(seen[node], size),
         )
         for k, node in enumerate(nodes)
     )
 
 
-def _sight(rows: fields.Axis, columns: fields.Axis) -> dict[str, float | None]:
-    """The receptive field as a `Site` holds it: along the width only where that differs."""
-    across = {f"{name}_across": None for name in ("field_size", "field_jump", "field_start")}
-    if columns != rows:
-        across = {f"{name}_across": value for name, value in _numbers(columns).items()}
-    return _numbers(rows) | across
+def _sight(seen: fields.Sights, size: tuple[int, int]) -> dict[str, Any]:
+    """The receptive field as a `Site` holds it: along the width only where that differs, position by position where it must."""
+    size = (size[1], size[0]) if seen.is_turned else size
+    along, across = (_numbers(sight, side) for sight, side in zip((seen.rows, seen.columns), size, strict=True))
+    named = along if across == along else along | {f"{name}_across": value for name, value in across.items()}
+    if seen.rows.is_regular(size[0]) and seen.columns.is_regular(size[1]) and not seen.is_turned:
+        return named
+    spans = tuple(tuple(map(tuple, sight.spans.tolist())) for sight in (seen.rows, seen.columns))
+    return named | {"field_spans": spans, "field_is_turned": seen.is_turned}
 
 
-def _numbers(axis: fields.Axis) -> dict[str, float]:
+def _numbers(sight: fields.Sight, side: int) -> dict[str, float]:
+    axis = sight.axis if sight.is_regular(side) else _nearest(sight)
     whole = {"field_size": axis.size, "field_jump": axis.jump}
     return {name: int(value) if value == int(value) else value for name, value in whole.items()} | {"field_start": axis.start}
+
+
+def _nearest(sight: fields.Sight) -> fields.Axis:
+    """The largest field, and how far apart the first and the last one lie, of positions that see what no rule says."""
+    seen = sight.spans[sight.spans[:, 0] != fields.NOWHERE].double()
+    if not len(seen):
+        return fields.WHOLE
+    size = float((seen[:, 1] - seen[:, 0]).max()) + 1
+    centres = seen.mean(dim=1) + 0.5
+    jump = float(centres[-1] - centres[0]) / max(1, len(seen) - 1)
+    return fields.Axis(float(centres[0]) - size / 2, float(centres[0]) + size / 2, jump)
 
 
 def _block_of(node: fx.Node) -> str:

@@ -59,6 +59,25 @@ class Site:
     """The same three along the width; None where they are as along the height."""
     field_jump_across: float | None = field(default=None, metadata=keys.GROWN)
     field_start_across: float | None = field(default=None, metadata=keys.GROWN)
+    field_spans: tuple[tuple[tuple[int, int], ...], ...] = field(default=(), metadata=keys.GROWN)
+    """Where no rule says it (padding by reflection, flips): of each row, then of each column, the first and last pixel; -1 for none."""
+    field_is_turned: bool = field(default=False, metadata=keys.GROWN)
+    """Whether rows see the picture's columns, and columns its rows: the network transposed its maps."""
+
+    def sees(self, row: int, column: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return from where to where a position sees the picture, in pixels: along the height, and along the width.
+
+        It may reach beyond the picture; a position that depends on nothing sees a stretch of no length.
+        """
+        found = self._seen(0, row), self._seen(1, column)
+        return (found[1], found[0]) if self.field_is_turned else found
+
+    def _seen(self, axis: int, place: int) -> tuple[float, float]:
+        if self.field_spans:
+            first, last = self.field_spans[axis][place]
+            return (float(first), last + 1.0) if first >= 0 else (0.0, 0.0)
+        size, jump, start = self.receptive_field(axis)
+        return start + jump * place - size / 2, start + jump * place + size / 2
 
     def receptive_field(self, axis: int) -> tuple[float, float, float]:
         """Return size, jump and start of the receptive field along the height (0) or the width (1)."""
