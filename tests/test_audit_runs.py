@@ -337,7 +337,7 @@ def test_interim_results_are_marked_and_their_intervals_shrink(store):
     run = Run(store, audits.planned(store))
     audits.drive(store, run.manifest, look)
     assert widths and sorted(n for n, _ in widths) == [n for n, _ in widths]
-    assert not results.read_summary(run.place).is_interim
+    assert not results.read_summary(run.place, run.manifest).is_interim
 
 
 def test_verify_finds_a_sound_run_sound(undisturbed):
@@ -404,7 +404,7 @@ def test_pre_made_images_are_paired_by_name_and_measured(store):
     result = results.gathered(run.place, manifest)["01-candidate-red"]
     assert result.linf.max() == 1.0
     assert not result.in_budget.any()
-    told = results.read_summary(run.place).models[0]
+    told = results.read_summary(run.place, run.manifest).models[0]
     assert told.conditions[1].outside_budget == 6
     assert told.conditions[1].accuracy.n == 0
 

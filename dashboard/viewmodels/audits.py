@@ -23,10 +23,12 @@ from engine import (
     RunView,
     condition_name,
     duration,
+    left_out,
+    run_verdict,
     status_counts,
 )
 
-OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told with this many images"}
+OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told"}
 MOST_FLOWS = 3
 EXPLAINED = ("attack", "control", "curve")
 """Kinds of conditions that the levels can show."""
@@ -75,6 +77,8 @@ class Row:
     into: str
     link: str
     """Query of the page that explains it; empty where it cannot be explained there."""
+    doubts: tuple[str, ...] = ()
+    """Why its rates say little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +139,14 @@ class Panel:
     interim: str
     """What must be said while figures will still change; empty for a finished run."""
     thresholds: tuple[tuple[str, str, str, str], ...]
-    """Name, what was agreed, what was found, outcome."""
+    """Name, what was agreed, what was found, and the outcome with its reason where it cannot be told."""
     models: tuple[ModelPart, ...]
     pairings: tuple[Versus, ...]
     """The worst case first."""
+    verdict: str
+    """What all thresholds say together; empty where there are none."""
+    left_out: str
+    """Which attacks of the tier the model does not allow, and why; empty where all ran."""
 
 
 def line(card: RunCard) -> Line:
@@ -172,6 +180,8 @@ def panel(view: RunView, attacks: Sequence[AttackCard]) -> Panel:
         tuple(_threshold(one, is_interim=summary.is_interim) for one in summary.thresholds),
         tuple(_model(one, view, attacks) for one in summary.models),
         tuple(sorted(map(_versus, summary.pairings), key=lambda one: not one.is_worst)),
+        f"Verdict: {run_verdict(summary)}" if summary.thresholds else "",
+        left_out(view.manifest.plan.tier, len(view.manifest.classes)),
     )
 
 
@@ -244,7 +254,7 @@ def _row(found: ConditionResult, link: str) -> Row:
     accuracy = found.accuracy
     return Row(
         condition_name(found), found.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high, accuracy.value,
-        status_counts(found), flows, link,
+        status_counts(found), flows, link, found.doubts,
     )  # fmt: skip
 
 
@@ -276,7 +286,8 @@ def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str
     shown = "no images" if found.value is None else (
         f"{100 * found.value:.1f} % [{100 * (found.low or 0):.1f}, {100 * (found.high or 0):.1f}], n = {found.n}"
     )  # fmt: skip
-    return asked.name, agreed, shown, "not decided yet" if is_interim else OUTCOMES[found.outcome]
+    outcome = "not decided yet" if is_interim else OUTCOMES[found.outcome]
+    return asked.name, agreed, shown, f"{outcome}: {found.reason}" if found.reason and not is_interim else outcome
 
 
 def _versus(found: Pairing) -> Versus:

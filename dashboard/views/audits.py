@@ -183,6 +183,7 @@ def _panel(panel: Panel) -> list[Component]:
         html.H3([panel.line.name, html.Span(f" run {panel.line.run[:12]}", className="muted")]),
         *interim,
         *_thresholds(panel),
+        *([html.P(panel.left_out, className="note")] if panel.left_out else []),
         *(part for model in panel.models for part in _model(model)),
         *_pairings(panel.pairings),
     ]
@@ -214,7 +215,7 @@ def _thresholds(panel: Panel) -> list[Component]:
         return [html.P("No thresholds were agreed before this run, so it decides nothing.", className="note")]
     heads = ("Threshold", "Agreed before the run", "Found (Clopper-Pearson)", "Outcome")
     rows = [html.Tr([html.Th(one[0], scope="row"), *(html.Td(text) for text in one[1:])]) for one in panel.thresholds]
-    return [html.Table([tables.head(heads), html.Tbody(rows)])]
+    return [html.Table([tables.head(heads), html.Tbody(rows)]), html.P(panel.verdict, className="verdict")]
 
 
 def _model(model: ModelPart) -> list[Component]:
@@ -255,7 +256,7 @@ def _row(row: Row) -> Component:
             html.Th(row.name, scope="row"),
             *texts,
             html.Td(bar),
-            html.Td(row.statuses),
+            html.Td([row.statuses, *(html.Div(f"? {doubt}", className="doubt") for doubt in row.doubts)]),
             html.Td(row.into),
             html.Td(link, className="act"),
         ],
