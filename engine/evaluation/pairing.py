@@ -70,8 +70,8 @@ def choose(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int, see
     if len(found.samples) < FEWEST or classes < FEWEST:
         raise BadInput(
             f"Data set '{dataset.card.name}' has {len(found.samples)} correctly classified images of "
-            f"{classes} class{'' if classes == 1 else 'es'} from index {first} on; at least {FEWEST} images of {FEWEST} classes are "
-            "needed."
+            f"{classes} class{'' if classes == 1 else 'es'} from index {first} on; at least {FEWEST} images of {FEWEST} "
+            "classes are needed."
         )
     return matched(bundle, found.samples, found.images, found.labels, seed=seed)
 
