@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_a_condition_that_changed_no_image_passes_nothing(kind):
 def test_a_condition_that_changed_few_images_passes_only_what_holds_without_the_others():
     found = decided(asked(FGSM), ("attack", FGSM, unchanged(9)))
     assert found.outcome == "inconclusive"
-    assert found.reason.startswith("9 images were left as they were and 0 could not be judged;")
+    assert found.reason.startswith("9 images left as they were, 0 images not judged: without counting")
     assert told(decided(asked(FGSM), ("attack", FGSM, unchanged(1)))) == ("pass", "")
 
 
@@ -77,7 +78,7 @@ def test_attacks_that_broke_down_pass_nothing():
     most = decided(asked(FGSM, 0.3), ("attack", FGSM, table("!!!!!!bbcc")))
     assert most.value == 1.0
     assert most.outcome == "inconclusive"
-    assert "6 could not be judged" in most.reason
+    assert "6 images not judged" in most.reason
 
 
 def test_pre_made_images_outside_their_budget_pass_nothing():
@@ -101,7 +102,7 @@ def test_images_that_noise_alone_fools_count_against_the_threshold():
     assert alone.outcome == "pass", "9 of 10: the interval begins at 55 %, of 8 at 44 %"
     found = decided(asked(FGSM, 0.5), ("attack", FGSM, own), ("control", NOISE, noise))
     assert found.outcome == "inconclusive"
-    assert found.reason.startswith("1 images that it left right are fooled by noise or a weaker setting")
+    assert found.reason.startswith("1 image right under it but fooled by noise or a weaker setting")
 
 
 def test_an_attack_that_finds_nothing_where_a_stronger_one_does_passes_nothing():
@@ -139,6 +140,12 @@ def test_a_single_image_and_a_threshold_of_nothing_pass_nothing():
     assert told(one) == ("inconclusive", "A single image makes no share.")
     nothing = decided(asked("clean", 0.0), ("clean", "clean", table(RIGHT)))
     assert told(nothing) == ("inconclusive", "A threshold of 0 is reached by every model.")
+
+
+def test_a_model_of_a_single_class_passes_nothing():
+    made = dataclasses.replace(manifest(("attack", FGSM), thresholds=(asked(FGSM),)), classes=("ant",))
+    (found,) = summarised(made, table("aaaaaaaaaa", truth="aaaaaaaaaa")).thresholds
+    assert told(found) == ("inconclusive", "The model has a single class and is right whatever it is shown.")
 
 
 def test_a_threshold_on_a_worst_case_that_is_not_there_passes_nothing():

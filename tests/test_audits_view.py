@@ -310,6 +310,28 @@ def test_the_verdict_says_what_failed_and_what_was_not_run(outcomes, start):
     assert "transfer from digits-robust" in found.about
 
 
+@pytest.mark.parametrize(
+    ("condition", "outcome", "checks", "is_told"),
+    [
+        ("worst-case", "pass", ("fail",), True),
+        ("worst-case", "pass", ("not run",), False),
+        ("worst-case", "inconclusive", ("fail",), False),
+        ("clean", "pass", ("fail",), False),
+    ],
+)
+def test_a_pass_under_attacks_that_must_not_be_believed_is_called_none(
+    auditor, finished, condition, outcome, checks, is_told
+):
+    summary = auditor.audits.view(finished.id).summary
+    asked = dataclasses.replace(summary.thresholds[0].threshold, condition=condition)
+    decision = dataclasses.replace(summary.thresholds[0], threshold=asked, outcome=outcome)
+    changed = dataclasses.replace(summary, thresholds=(decision,))
+    found = model.caution(Answer("ready", credibility(*checks)), changed)
+    assert bool(found) is is_told
+    assert not is_told or found.endswith("this is no pass.")
+    assert model.caution(Answer("working", None), changed) == ""
+
+
 def test_the_verdict_says_what_it_was_made_on():
     found = model.believed(Answer("ready", credibility()), "mine")
     assert "mine" in found.title

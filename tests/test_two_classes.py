@@ -13,6 +13,7 @@ from engine import examination
 from engine.audit import report, results
 from engine.audit.runs import State
 from engine.data import catalogue
+from engine.errors import BadInput
 from engine.evaluation import pairing
 from engine.models import load
 from engine.proving import causal, certificates, curves, defence, interventions, smallest
@@ -149,6 +150,13 @@ def test_a_reference_that_gives_the_answer_anyway_carries_nothing(examined):
     assert all(float(np.abs(site).max()) > 0 for one in sides for site in one.scores[1:]), (
         "a class is no rival of its own"
     )
+
+
+def test_a_model_of_a_single_class_cannot_be_audited(tmp_path):
+    store = two_classes.fill(tmp_path / "store", (3,))
+    plan = audits.PLAN.replace("digits-standard", two_classes.MODEL).replace('"digits"', f'"{two_classes.DATA}"')
+    with pytest.raises(BadInput, match="model: 'two' has a single class and is right whatever it is shown"):
+        audits.planned(store, plan)
 
 
 def test_an_audit_says_which_attacks_two_classes_leave_out(store):

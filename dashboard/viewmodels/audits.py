@@ -21,6 +21,7 @@ from engine import (
     Rate,
     RunCard,
     RunView,
+    Summary,
     condition_name,
     duration,
     left_out,
@@ -40,7 +41,7 @@ NOT_EXPLAINED = (
     "Rows without 'Explain' attacked no image, or with other settings or another seed than the levels show: there it "
     "would be another attack."
 )
-WORST = "worst-case"
+WORST, CLEAN = "worst-case", "clean"
 SMALLEST_P = 0.001
 
 
@@ -219,6 +220,16 @@ def believed(answer: Answer[Credibility], candidate: str) -> Believed:
     transferred = f", transfer from {where.reference}" if where.reference else ""
     made = f"seed {where.seed}, {where.device}, {where.precision}{transferred}"
     return Believed(title, scope, verdict, checks, f"{found.images} images, budget {found.epsilon}, {made}. {LIMITS}")
+
+
+def caution(answer: Answer[Credibility], found: Summary) -> str:
+    """Return what a passed run must not be taken for, where the checks speak against its attacks; else empty."""
+    checks = answer.value
+    if found.is_interim or checks is None or checks.verdict != "fail":
+        return ""
+    if not any(one.outcome == "pass" and one.threshold.condition != CLEAN for one in found.thresholds):
+        return ""
+    return "Thresholds under attack are met, but attacks on this model must not be believed (the checks below): this is no pass."
 
 
 def rate(found: Rate) -> str:

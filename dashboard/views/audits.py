@@ -139,7 +139,12 @@ def _run_of(stored: Ask) -> str:
 def _run(auditor: Any, view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
     if view is None or checks is None:
         return []
-    return [*_panel(audits.panel(view, auditor.attacks())), *_believed(audits.believed(checks, view.card.model))]
+    caution = audits.caution(checks, view.summary)
+    return [
+        *_panel(audits.panel(view, auditor.attacks())),
+        *([html.P(caution, className="warning", role="alert")] if caution else []),
+        *_believed(audits.believed(checks, view.card.model)),
+    ]
 
 
 def _problem(text: str) -> list[Component]:

@@ -135,7 +135,9 @@ def chosen(threshold: Threshold, own: Treated, classes: tuple[str, ...]) -> Trea
 
 
 def nothing_chosen(threshold: Threshold, own: Treated, classes: tuple[str, ...]) -> str:
-    """Return why a threshold speaks of no image of a condition, as a sentence; empty where it speaks of some."""
+    """Return why a threshold speaks of nothing under a condition, as a sentence; empty where it speaks of some images."""
+    if len(classes) < 2:
+        return "The model has a single class and is right whatever it is shown."
     of_class = own.on(own.labels == classes.index(threshold.label)) if threshold.label else own
     which = f" of class '{threshold.label}'" if threshold.label else ""
     if not len(of_class.labels):
@@ -174,8 +176,8 @@ def _uncounted(threshold: Threshold, own: Treated, others: Sequence[Treated]) ->
     untouched = own.is_right & own.is_judged & ~own.is_changed
     if not _holds(threshold, own, untouched | ~own.is_judged):
         yield (
-            f"{int(untouched.sum())} images were left as they were and {int((~own.is_judged).sum())} could not be judged; "
-            "without taking them for withstood the threshold is not reached"
+            f"{_images(untouched)} left as they were, {_images(~own.is_judged)} not judged: without counting those as withstood "
+            "the threshold is not reached"
         )
     elsewhere = np.zeros(len(own.labels), dtype=bool)
     for other in _searchers(own, others):
@@ -183,8 +185,8 @@ def _uncounted(threshold: Threshold, own: Treated, others: Sequence[Treated]) ->
     elsewhere &= own.is_right & own.is_judged
     if not _holds(threshold, own, elsewhere):
         yield (
-            f"{int(elsewhere.sum())} images that it left right are fooled by noise or a weaker setting; with them the "
-            "threshold is not reached"
+            f"{_images(elsewhere)} right under it but fooled by noise or a weaker setting: with those counted as fooled "
+            "the threshold is not reached"
         )
 
 
@@ -229,6 +231,11 @@ def _fooled_by(own: Treated, other: Treated) -> np.ndarray:
         size = other.linf if budget.norm == "linf" else other.l2
         found[here] |= (other.is_fooled & (size <= budget.epsilon + TOLERANCE))[there]
     return found
+
+
+def _images(chosen: np.ndarray) -> str:
+    count = int(chosen.sum())
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def _sentence(text: str) -> str:

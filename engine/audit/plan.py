@@ -146,6 +146,8 @@ def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
         raise table.wrong(
             "a plan needs attacks, a curve or a pre-made set; for example attacks = ['pgd-linf']", "attacks"
         )
+    if len(store.model_card(plan.model).classes) < 2:
+        raise table.wrong(f"'{plan.model}' has a single class and is right whatever it is shown", "model")
     if plan.baseline and plan.baseline == plan.model:
         raise table.wrong("must be another model than 'model'", "baseline")
     if plan.baseline and store.model_card(plan.baseline).classes != store.model_card(plan.model).classes:

@@ -111,18 +111,25 @@ def _shows_something(evidence: Evidence, case: Case) -> bool:
 
 
 def restoration(evidence: Evidence) -> Restoration:
-    """Put clean maps back into the adversarial run, by attack flow and at random, and count the labels that return."""
+    """Put clean maps back into the adversarial run, by attack flow and at random, and count the labels that return.
+
+    Only images whose label the attack took count; raises BadInput where it took none.
+    """
+    taken = (evidence.clean.targets != evidence.adversarial.targets).cpu()
+    if not bool(taken.any()):
+        raise BadInput("Restoration: the attack left the class as it was, so there is nothing to restore.")
     bundle, flow = (
         evidence.bundle,
         tuple(torch.from_numpy(np.array(site)).to(evidence.bundle.device) for site in evidence.examination.flow),
     )
     donor = tracing.record(bundle, evidence.clean.images)
-    rows = torch.arange(len(evidence.clean.images))
+    rows = torch.arange(len(evidence.clean.images))[taken]
     generator = torch.Generator().manual_seed(evidence.seed)
     draws = max(1, min(RANDOM_DRAWS, RANDOM_TRIALS // len(rows)))
     sizes, restored, at_random = extraction.claim_sizes(bundle), [], []
     for size in sizes:
-        restored.append(_restored(evidence, donor, rows, choosing.largest(bundle, flow, size)))
+        chosen = tuple(site[rows] for site in choosing.largest(bundle, flow, size))
+        restored.append(_restored(evidence, donor, rows, chosen))
         repeated = rows.repeat_interleave(draws)
         at_random.append(
             _restored(evidence, donor, repeated, choosing.at_random(bundle, len(repeated), size, generator))
