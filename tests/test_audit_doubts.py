@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.audit import report, results, summary, verify, wording
-from engine.audit.plan import Threshold
+from engine.audit.plan import Premade, Threshold
 from engine.audit.runs import State
 from engine.store import envelope
 from tests import audits
@@ -122,6 +122,14 @@ def test_a_strength_that_finds_less_than_a_weaker_one_passes_nothing():
         assert found.outcome == "inconclusive", condition
         assert f"{WEAK} fools 2" in found.reason
     assert decided(asked(WEAK), ("curve", STRONG, strong), ("curve", WEAK, weak)).outcome == "pass"
+
+
+def test_the_larger_budget_of_a_pre_made_set_is_not_that_of_the_attacks():
+    own, wide, curve = table("baaabbbbcc"), table(RIGHT, **LARGE), table("bbbabbbbcc", **LARGE)
+    made = manifest(("attack", FGSM), ("premade", "red"), ("curve", STRONG), thresholds=(asked(WORST),))
+    plan = dataclasses.replace(made.plan, premade=(Premade("red", "red", "linf", "64/255"),))
+    (found,) = summarised(dataclasses.replace(made, plan=plan), own, wide, curve).thresholds
+    assert told(found) == ("pass", "")
 
 
 def test_classes_without_images_and_images_that_were_never_right_pass_nothing():

@@ -43,7 +43,7 @@ class Treated:
     name: str
     kind: str
     budgets: tuple[Budget, ...]
-    """None without attack and for everyday damage; of the worst case those of all its attacks."""
+    """None without attack and for everyday damage; of the worst case those of its attacks, or else of its pre-made sets."""
     samples: np.ndarray
     labels: np.ndarray
     is_judged: np.ndarray
@@ -201,7 +201,8 @@ def _found_elsewhere(own: Treated, others: Sequence[Treated]) -> Iterator[str]:
     """Tell where an attack finds nothing and others do, or less than noise or a weaker setting, within its budget."""
     searchers = {other.name for other in _searchers(own, others)}
     for other in others:
-        both = own.on(np.isin(own.samples, other.samples[other.is_judged]) & own.is_judged)
+        here, there = _paired(own, other)
+        both = own.on(here[own.is_judged[here] & other.is_judged[there]])
         theirs, ours = int(_fooled_by(both, other).sum()), int(both.is_broken.sum())
         if theirs > ours and (not ours or other.name in searchers):
             yield (
@@ -226,11 +227,20 @@ def _searchers(own: Treated, others: Iterable[Treated]) -> Iterator[Treated]:
 def _fooled_by(own: Treated, other: Treated) -> np.ndarray:
     """Return (images of `own`,) bool: another condition fools the image with a change that this one's budget allows."""
     found = np.zeros(len(own.labels), dtype=bool)
-    _, here, there = np.intersect1d(own.samples, other.samples, return_indices=True)
+    here, there = _paired(own, other)
     for budget in own.budgets:
         size = other.linf if budget.norm == "linf" else other.l2
         found[here] |= (other.is_fooled & (size <= budget.epsilon + TOLERANCE))[there]
     return found
+
+
+def _paired(own: Treated, other: Treated) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the images that two conditions share stand in each; mostly all do, in one order."""
+    if np.array_equal(own.samples, other.samples):
+        every = np.arange(len(own.samples))
+        return every, every
+    _, here, there = np.intersect1d(own.samples, other.samples, return_indices=True)
+    return here, there
 
 
 def _images(chosen: np.ndarray) -> str:

@@ -170,7 +170,7 @@ def summarise(manifest: Manifest, found: Mapping[str, Rows], *, is_interim: bool
         tables |= {(model.role, one.name): one for one in every}
         made = _model(manifest, model.role, found)
         models.append(made if is_interim else _with_doubts(made, every))
-    decided = _undecided(manifest, tables) if is_interim else _decisions(manifest, tables)
+    decided = _undecided(manifest, tables) if is_interim else _decided(manifest, tables)
     return Summary(is_interim, tuple(models), decided, _pairings(manifest, tables), RULES)
 
 
@@ -257,7 +257,9 @@ def _worst(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Treated
     worst = _worst_rows(manifest, role, found)
     if worst is None:
         return None
-    attacks = [one for one in manifest.of(role) if one.kind in DECISIVE]
+    # A pre-made set may have a larger budget than the attacks that were run; it is none of theirs.
+    decisive = [one for one in manifest.of(role) if one.kind in DECISIVE]
+    attacks = [one for one in decisive if one.kind == "attack"] or decisive
     budgets = [budget for one in attacks for budget in doubts.budgets(manifest, one)]
     return doubts.treated(WORST_CASE, doubts.WORST, tuple(dict.fromkeys(budgets)), worst)
 
@@ -315,12 +317,19 @@ def _is_monotone(name: str, curve: tuple[CurvePoint, ...]) -> bool:
 
 def _undecided(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Decision, ...]:
     """Return the figures of the thresholds while the run goes on: part of its images decides nothing."""
-    found = _decisions(manifest, tables)
+    found = _decisions(manifest, tables, others=[])
     return tuple(replace(one, outcome="inconclusive", reason=doubts.UNFINISHED) for one in found)
 
 
-def _decisions(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Decision, ...]:
+def _decided(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Decision, ...]:
     others = [one for (role, name), one in tables.items() if role == CANDIDATE and name != WORST_CASE]
+    return _decisions(manifest, tables, others=others)
+
+
+def _decisions(
+    manifest: Manifest, tables: Mapping[tuple[Role, str], Treated], *, others: list[Treated]
+) -> tuple[Decision, ...]:
+    """Return what the rows say of every threshold; others: the conditions that may find more than its own."""
     found = []
     for one in manifest.plan.thresholds:
         own = tables.get((CANDIDATE, one.condition))
