@@ -11,7 +11,7 @@ from engine.audit.plan_file import WrongPlan
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
 from engine.audit.watching import RunCard, RunView
-from engine.audit.wording import ON_SURVIVORS, condition_name, duration, status_counts
+from engine.audit.wording import ON_SURVIVORS, condition_name, duration, left_out, run_verdict, status_counts
 from engine.auditor import Auditor
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
@@ -168,6 +168,8 @@ __all__ = [
     "duration",
     "forecast_text",
     "kept_by",
+    "left_out",
     "read_fraction",
+    "run_verdict",
     "status_counts",
 ]

@@ -74,7 +74,7 @@ def test_a_pace_that_cannot_be_measured_does_not_stop_the_run(folder, capsys, mo
     assert "What the run will cost cannot be told: The worker died." in capsys.readouterr().err
 
 
-def test_a_failed_threshold_is_exit_code_1_and_an_undecided_one_is_not(folder, capsys):
+def test_only_where_every_threshold_is_passed_is_the_exit_code_0(folder, capsys):
     text = '[[thresholds]]\nname = "{0}"\ncondition = "worst-case"\nat_least = {1}\n'
     plan = folder / "plan.toml"
     plan.write_text(audits.PLAN.replace("24/255", "64/255") + text.format("failed", 0.99))
@@ -83,9 +83,21 @@ def test_a_failed_threshold_is_exit_code_1_and_an_undecided_one_is_not(folder, c
     assert "Threshold 'failed': FAIL: accuracy under worst-case at least 99 %" in printed
     assert "Threshold 'clean': PASS" in printed
     assert "Clopper-Pearson" in printed
+    assert "Verdict: FAIL" in printed
     plan.write_text(audits.PLAN.replace("at_least = 0.5", "at_least = 0.9"))
+    assert run(folder) == told.FAILED
+    printed = capsys.readouterr().out
+    assert "Threshold 'clean': INCONCLUSIVE" in printed
+    assert "more images are needed.\nVerdict: INCONCLUSIVE" in printed
+    assert "PASS" not in printed
+    plan.write_text(audits.PLAN)
     assert run(folder) == told.DONE
-    assert "Threshold 'clean': INCONCLUSIVE" in capsys.readouterr().out
+    assert "Verdict: PASS" in capsys.readouterr().out
+    plan.write_text(audits.PLAN[: audits.PLAN.index("[[thresholds]]")])
+    assert run(folder) == told.DONE
+    printed = capsys.readouterr().out
+    assert "Verdict: none: no thresholds were agreed" in printed
+    assert "PASS" not in printed
 
 
 def test_an_interrupted_run_is_exit_code_3_and_its_figures_are_marked(folder, capsys):
@@ -93,6 +105,7 @@ def test_an_interrupted_run_is_exit_code_3_and_its_figures_are_marked(folder, ca
     STOP["before"] = lambda task: bool(done.append(task)) or len(done) <= 3
     assert run(folder) == told.INTERRUPTED
     printed = capsys.readouterr()
+    assert "PASS" not in printed.out
     assert "INTERIM: 3 of 6 shards. Blocks hold few classes each, so these figures will change." in printed.out
     assert "3/6 shards" in printed.err
     STOP.clear()
@@ -109,6 +122,8 @@ def test_a_run_is_verified_by_its_folder_or_the_beginning_of_its_id(folder, caps
     options = ["--store", str(store.root), "--images", "1", "--json"]
     assert command_line.main(["verify", name[:6], *options]) == told.DONE
     assert json.loads(capsys.readouterr().out)["run"] == name
+    assert command_line.main(["verify", name, "--store", str(store.root), "--images", "0"]) == told.FAILED
+    assert "no image was computed again, so the run was NOT verified" in capsys.readouterr().out
     shutil.rmtree(places.place(store.root, name).shard("00-candidate-clean", 0))
     assert command_line.main(["verify", name, *options]) == told.FAILED
     assert json.loads(capsys.readouterr().out)["damaged"] == ["block 0 of 00-candidate-clean: _receipt.json is missing"]

@@ -121,6 +121,27 @@ def catalogue_id(text):
         ("[images]\ncount = 20", "[images]", "line 10: images: the key 'count' is missing"),
         ('"16/255", "8/255"', '"16/255", "16/255"', r"line 16: curve.epsilons\[1\]: the strength 16/255 stands here"),
         ('"16/255", "8/255"', '"a"', r"line 16: curve.epsilons\[0\]: epsilon must be a number such as 8/255"),
+        (
+            '"pgd-linf:eps=24/255,steps=10"',
+            '"pgd-linf:eps=0.9/255"',
+            r"line 7: attacks\[1\]: pgd-linf with epsilon 0.9/255 can change no picture: one step of 8 bits is 1/255\.",
+        ),
+        (
+            '"pgd-linf:eps=24/255,steps=10"',
+            '"pgd-l2:eps=0"',
+            r"line 7: attacks\[1\]: pgd-l2 with epsilon .* no picture",
+        ),
+        (
+            'name = "everything"',
+            "tier = 'fast'\nepsilon = '0.03/255'",
+            "line 2: epsilon: the tier 'fast' with epsilon 0.03/255 can change no picture",
+        ),
+        (
+            'name = "red"\ndata = "digits"\nepsilon = "8/255"',
+            'name = "red"\ndata = "digits"\nepsilon = "0"',
+            r"line 21: premade\[0\].epsilon: the pre-made set 'red' with epsilon .* can change no picture",
+        ),
+        ("at_least = 0.9", "at_least = 0", r"line 26: thresholds\[0\].at_least: must be above 0"),
         ("at_least = 0.9", "at_least = 90", r"line 26: thresholds\[0\].at_least: must be a number from 0 to 1, got 90"),
         (
             "at_least = 0.5",
@@ -148,6 +169,21 @@ def test_what_is_wrong_is_told_in_one_line_with_its_line(store, old, new, messag
         read(WHOLE.replace(old, new, 1), store)
     assert str(caught.value).startswith("plan.toml line ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_curve_may_begin_at_nothing_but_no_threshold_speaks_of_that(store):
+    text = WHOLE.replace('"16/255", "8/255"', '"0", "0.5/255", "8/255"')
+    assert [plan.strength(one) * 255 for one in read(text, store).curve] == [0, 0.5, 8]
+    with pytest.raises(BadInput, match=r"line 25: thresholds\[0\].condition: pgd-linf with epsilon 0.5/255 can change"):
+        read(text.replace('condition = "clean"', 'condition = "pgd-linf:eps=0.5/255"'), store)
+
+
+def test_a_threshold_on_the_worst_case_needs_an_attack(store):
+    attacks = WHOLE[WHOLE.index("attacks") : WHOLE.index("\n\n[images]")]
+    premade = WHOLE[WHOLE.index("[[premade]]") : WHOLE.index("[[thresholds]]")]
+    text = WHOLE.replace(attacks, 'attacks = ["corruption-gaussian-noise"]').replace(premade, "")
+    with pytest.raises(BadInput, match=r"thresholds\[0\].condition: the plan has no attack and no pre-made set"):
+        read(text[: text.index('[[thresholds]]\nname = "b"')].replace('"clean"', '"worst-case"'), store)
 
 
 def test_lines_are_right_in_inline_tables_dotted_keys_and_long_texts():

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from engine import examination, serial
 from engine.answering import driving
@@ -19,6 +20,7 @@ from engine.audit import catalogue, places, results, rows, runs, shards, verify
 from engine.audit import manifest as manifests
 from engine.audit.catalogue import Catalogue
 from engine.audit.runs import Run
+from engine.blocks import walk
 from engine.data import catalogue as data_catalogue
 from engine.data.intake import Images
 from engine.errors import BadInput, StoreError, UnknownName
@@ -337,7 +339,7 @@ def test_interim_results_are_marked_and_their_intervals_shrink(store):
     run = Run(store, audits.planned(store))
     audits.drive(store, run.manifest, look)
     assert widths and sorted(n for n, _ in widths) == [n for n, _ in widths]
-    assert not results.read_summary(run.place).is_interim
+    assert not results.read_summary(run.place, run.manifest).is_interim
 
 
 def test_verify_finds_a_sound_run_sound(undisturbed):
@@ -404,9 +406,25 @@ def test_pre_made_images_are_paired_by_name_and_measured(store):
     result = results.gathered(run.place, manifest)["01-candidate-red"]
     assert result.linf.max() == 1.0
     assert not result.in_budget.any()
-    told = results.read_summary(run.place).models[0]
+    told = results.read_summary(run.place, run.manifest).models[0]
     assert told.conditions[1].outside_budget == 6
     assert told.conditions[1].accuracy.n == 0
+
+
+def test_answers_that_are_not_finite_are_never_right_where_nobody_attacks():
+    class Breaking:
+        classes = ("ant", "bee")
+
+        def logits(self, given: torch.Tensor) -> torch.Tensor:
+            answers = torch.tensor([[1.0, 0.0]]).expand(len(given), 2)
+            return torch.where(given.flatten(1).amax(dim=1, keepdim=True) > 0.5, torch.nan, answers)
+
+    dark, bright = torch.zeros(2, 3, 4, 4), torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 4, 4)
+    found = walk._unattacked(Breaking(), dark, bright, (("a", "b"), [0, 0]))
+    assert [one.status for one in found] == ["unperturbed", "failed"]
+    assert all(np.isfinite(one.after.confidence) for one in found)
+    with pytest.raises(BadInput, match="not finite"):
+        walk._unattacked(Breaking(), bright, bright, (("a", "b"), [0, 0]))
 
 
 def test_the_cube_answers_as_the_shards_do(undisturbed):

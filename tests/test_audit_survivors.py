@@ -92,7 +92,7 @@ def test_what_is_attacked_fares_as_if_every_image_had_been(cascade, full):
 
 def test_the_worst_case_is_that_of_all_attacks_on_all_images(cascade, full):
     _, run = cascade
-    own, other = (results.read_summary(one.place).models[0].worst_case for one in (run, full))
+    own, other = (results.read_summary(one.place, one.manifest).models[0].worst_case for one in (run, full))
     assert (own.accuracy, own.resistance) == (other.accuracy, other.resistance)
     assert own.statuses == other.statuses
     assert own.statuses["broken_before"] == 0
@@ -100,18 +100,18 @@ def test_the_worst_case_is_that_of_all_attacks_on_all_images(cascade, full):
 
 def test_accuracy_under_an_attack_on_survivors_counts_what_was_broken_before(cascade):
     _, run = cascade
-    clean, weak, strong, last = results.read_summary(run.place).models[0].conditions
+    clean, weak, strong, last = results.read_summary(run.place, run.manifest).models[0].conditions
     assert [one.is_cumulative for one in (clean, weak, strong, last)] == [False, False, True, True]
     assert {one.accuracy.n for one in (clean, weak, strong, last)} == {COUNT}
     assert strong.statuses["broken_before"] == weak.statuses["fooled"]
-    assert last.accuracy == results.read_summary(run.place).models[0].worst_case.accuracy
+    assert last.accuracy == results.read_summary(run.place, run.manifest).models[0].worst_case.accuracy
     left = clean.accuracy.value - (weak.statuses["fooled"] + strong.statuses["fooled"]) / COUNT
     assert strong.accuracy.value == pytest.approx(left)
 
 
 def test_the_table_says_what_was_not_attacked(cascade):
     _, run = cascade
-    found = results.read_summary(run.place)
+    found = results.read_summary(run.place, run.manifest)
     told = report.text(run, run.state(), found)
     count = found.models[0].conditions[2].statuses["broken_before"]
     assert f"{count} not attacked: broken already" in told

@@ -219,6 +219,44 @@ def test_unfinished_figures_are_interim_and_decide_nothing(store):
     assert "not decided yet" in text(facts)
 
 
+def test_a_threshold_that_cannot_be_told_says_why_and_so_does_the_condition(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    doubt = "None of the 6 images that were right without attack was changed."
+    decision = dataclasses.replace(seen.summary.thresholds[0], outcome="inconclusive", reason=doubt)
+    changed = with_condition(seen, doubts=(doubt,))
+    panel = model.panel(
+        dataclasses.replace(changed, summary=dataclasses.replace(changed.summary, thresholds=(decision,))),
+        fakes.ATTACKS,
+    )
+    assert panel.thresholds[0][3] == f"? cannot be told: {doubt}"
+    assert panel.models[0].rows[1].doubts == (doubt,)
+    assert panel.verdict.startswith("Verdict: INCONCLUSIVE")
+    shown = json.dumps(view.plain.pieces(view._panel(panel)), ensure_ascii=False)
+    assert shown.count(doubt) == 2
+    assert panel.verdict in shown
+
+
+def test_a_passed_run_says_so_and_one_without_thresholds_has_no_verdict(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    decision = dataclasses.replace(seen.summary.thresholds[0], outcome="pass", reason="")
+    for decisions, verdict in (((decision,), "Verdict: PASS: every threshold is met."), ((), "")):
+        changed = dataclasses.replace(seen, summary=dataclasses.replace(seen.summary, thresholds=decisions))
+        assert model.panel(changed, fakes.ATTACKS).verdict == verdict
+
+
+def test_attacks_of_a_tier_that_few_classes_do_not_allow_are_told(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    assert model.panel(seen, fakes.ATTACKS).left_out == ""
+    plan = dataclasses.replace(seen.manifest.plan, tier="thorough")
+    few = dataclasses.replace(seen, manifest=dataclasses.replace(seen.manifest, plan=plan, classes=("none", "defect")))
+    panel = model.panel(few, fakes.ATTACKS)
+    assert panel.left_out == (
+        "Left out of the tier 'thorough': apgd-dlr needs at least 3 classes, the model has 2. apgd-t needs at least 4 "
+        "classes, the model has 2."
+    )
+    assert panel.left_out in json.dumps(view.plain.pieces(view._panel(panel)), ensure_ascii=False)
+
+
 def stop_after(pieces: int):
     """Return what lets the first pieces be made and all later ones vanish."""
     seen = []
@@ -270,6 +308,28 @@ def test_the_verdict_says_what_failed_and_what_was_not_run(outcomes, start):
     assert found.verdict.startswith(start)
     assert [one[1] for one in found.checks][: len(outcomes)] == list(outcomes)
     assert "transfer from digits-robust" in found.about
+
+
+@pytest.mark.parametrize(
+    ("condition", "outcome", "checks", "is_told"),
+    [
+        ("worst-case", "pass", ("fail",), True),
+        ("worst-case", "pass", ("not run",), False),
+        ("worst-case", "inconclusive", ("fail",), False),
+        ("clean", "pass", ("fail",), False),
+    ],
+)
+def test_a_pass_under_attacks_that_must_not_be_believed_is_called_none(
+    auditor, finished, condition, outcome, checks, is_told
+):
+    summary = auditor.audits.view(finished.id).summary
+    asked = dataclasses.replace(summary.thresholds[0].threshold, condition=condition)
+    decision = dataclasses.replace(summary.thresholds[0], threshold=asked, outcome=outcome)
+    changed = dataclasses.replace(summary, thresholds=(decision,))
+    found = model.caution(Answer("ready", credibility(*checks)), changed)
+    assert bool(found) is is_told
+    assert not is_told or found.endswith("this is no pass.")
+    assert model.caution(Answer("working", None), changed) == ""
 
 
 def test_the_verdict_says_what_it_was_made_on():

@@ -70,6 +70,15 @@ def test_the_wrong_class_check_is_not_applicable_to_a_method_without_aim(digits,
         assert known.swap is not None
 
 
+def test_nothing_is_restored_where_nothing_was_taken(digits):
+    kept = replace(asked(digits[1], 2), attack="pgd-linf:eps=0,steps=2")
+    found = examination.examine(*digits, kept, quiet)[0]
+    assert {one.status for one in found.outcomes} == {"unperturbed"}
+    known = certificates.part("restoration", *digits, found, quiet)
+    assert known.restoration is None
+    assert known.unavailable == ("Restoration: the attack left the class as it was, so there is nothing to restore.",)
+
+
 def test_not_applicable_survives_the_merging_of_parts_whatever_their_order():
     told = Certificates(clean=Certificate(carries_at=4, not_applicable=("wrong_class",)))
     other = Certificates(clean=Certificate(seed_jaccard=0.5))

@@ -20,6 +20,7 @@ from engine.credibility.checking import Reference, Setup
 from engine.credibility.verdicts import Attacks, Fared, Look, Transfer
 from engine.demo import digits
 from engine.errors import BadInput
+from engine.records import credibility
 from engine.records.credibility import CHECKS, Credibility
 from tests.test_demo import shipped
 
@@ -159,7 +160,7 @@ def fared(fooled: int, *, unmoved: int = 0, largest: float = 0.1, first: int = 0
 
 
 def look(**changes) -> Look:
-    plain = Look(10, np.arange(N) < 90, np.zeros(N, dtype=bool), 0.0, 0, True, False, False)
+    plain = Look(10, np.arange(N) < 90, np.zeros(N, dtype=bool), 0.0, 0, True, "", False)
     return replace(plain, **changes)
 
 
@@ -211,6 +212,51 @@ def test_a_check_turns_at_its_limit_and_only_that_one(check, fine, wrong):
     }
 
 
+@pytest.mark.parametrize("check", ["G5", "G7", "G9", "G10"])
+def test_with_too_few_right_images_for_any_difference_to_count_a_check_is_not_run(check):
+    """Two more or less are within tolerance, so of two right images nothing could ever fail."""
+    for right, outcome in ((2, "not run"), (3, "pass")):
+        few = look(right=np.arange(N) < right)
+        none = attacks(pgd=fared(3), fgsm=fared(3), longer=fared(3), curve=((Fraction(1), fared(3)),))
+        results = {one.check: one for one in verdicts.judge(few, none, checked("standard").conditions)}
+        assert results[check].outcome == outcome
+        assert outcome == "pass" or "no difference would exceed the tolerance of 2" in results[check].sentence
+
+
+def test_a_transfer_that_no_image_took_part_in_is_not_run():
+    none = Transfer(np.zeros(N, dtype=bool), np.zeros(N, dtype=bool))
+    assert outcomes(look(), attacks(transfer=none))["G11"] == "not run"
+
+
+def test_where_the_gradient_attacks_fool_everything_square_has_nothing_left_and_that_is_said():
+    every = {name: fared(N) for name in ("fgsm", "pgd", "longer")}
+    (result,) = [
+        one for one in verdicts.judge(look(), attacks(**every), checked("standard").conditions) if one.check == "G10"
+    ]
+    assert result.outcome == "pass"
+    assert result.sentence == "The gradient attacks fool all 90 images, so there is nothing left for Square to find."
+
+
+def test_a_slow_rise_over_several_budgets_is_a_rise():
+    slow = tuple(enumerate((fared(44), fared(42), fared(40))))
+    assert outcomes(look(), attacks(curve=slow))["G7"] == "fail"
+
+
+def test_attacks_that_break_down_did_not_move():
+    clean = batch().pictures
+
+    def breaking(given: Tensor) -> Tensor:
+        is_known = (given[:, None] == clean[None]).flatten(2).all(dim=2).any(dim=1)
+        return demo("standard").logits(given).masked_fill(~is_known[:, None], torch.nan)
+
+    found = checking.check(Wrapped(demo("standard"), breaking), batch(), replace(SETUP, steps=2, queries=5))
+    assert "G14" in found.with_outcome("fail")
+
+
+def test_no_checks_at_all_pass_nothing():
+    assert credibility.verdict(()) == "incomplete"
+
+
 def test_two_in_a_hundred_are_within_tolerance_and_one_percent_where_there_are_many():
     seen = look(right=np.ones(1000, dtype=bool))
     wide = {name: np.arange(1000) < count for name, count in (("fgsm", 500), ("fine", 490), ("wrong", 489))}
@@ -228,7 +274,7 @@ def test_two_in_a_hundred_are_within_tolerance_and_one_percent_where_there_are_m
         ("G1", {"are_finite": False}),
         ("G2", {"difference": 2e-4}),
         ("G2", {"difference": float("nan")}),
-        ("G3", {"are_probabilities": True}),
+        ("G3", {"form": "are probabilities"}),
         ("G4", {"useless_gradients": np.arange(N) == 3}),
         ("G16", {"needs_gradients": True}),
     ],
@@ -257,7 +303,7 @@ def test_a_network_whose_answer_depends_on_no_pixel_has_no_gradient():
         network, classes, device = nn.Identity(), tuple("0123456789"), torch.device("cpu")
 
         def logits(self, given: Tensor) -> Tensor:
-            return torch.eye(10)[batch(16).labels[: len(given)]] * 5
+            return torch.eye(10)[batch(16).labels[: len(given)]] * 5 - 1
 
     found = checking.check(Constant(), batch(16), replace(SETUP, steps=1, queries=2, block=16))
     assert "G4" in found.with_outcome("fail")

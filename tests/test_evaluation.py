@@ -84,9 +84,17 @@ def test_matching_is_repeatable_and_another_seed_draws_others(bundle, subjects):
     assert not torch.equal(pairing.matched(*parts, seed=1).partners, subjects.partners)
 
 
-def test_images_of_two_classes_are_refused(bundle, subjects):
-    with pytest.raises(BadInput, match="more classes"):
-        pairing.matched(bundle, ("0",) * COUNT, subjects.images, torch.arange(COUNT) % 2, seed=0)
+def test_images_of_two_classes_have_partners_but_no_strangers(bundle, subjects):
+    labels = torch.arange(COUNT) % 2
+    found = pairing.matched(bundle, ("0",) * COUNT, subjects.images, labels, seed=0)
+    assert (labels[found.partners] != labels).all()
+    assert found.strangers is None
+    assert (found.thirds == 2).all(), "the network knows a third class"
+
+
+def test_images_of_one_class_are_refused(bundle, subjects):
+    with pytest.raises(BadInput, match="add images of another class"):
+        pairing.matched(bundle, ("0",) * COUNT, subjects.images, torch.zeros(COUNT, dtype=torch.int64), seed=0)
 
 
 def test_planted_maps_carry_every_label_and_the_others_none(bundle, subjects):
@@ -319,7 +327,7 @@ def test_the_same_command_gives_the_same_figures(written, tmp_path):
         (("--maps", "8,x"), "whole numbers such as 8,16,32"),
         (("--maps", "16,8"), "rising numbers from 1 on"),
         (("--maps", "0,8"), "rising numbers from 1 on"),
-        (("--first", "499", "--out", "OTHER"), "at least 2 of 3 classes"),
+        (("--first", "499", "--out", "OTHER"), "at least 2 images of 2 classes"),
         (("--out", "missing/table.json"), "no folder missing"),
     ],
 )

@@ -130,6 +130,17 @@ def test_of_one_image_the_verdict_says_what_the_maps_and_the_controls_did(
     assert said in model.build(with_flips(found, chosen, **controls), "x", examination).verdict
 
 
+def test_what_is_proven_without_a_control_says_which_one_was_not_run(examination, comparison):
+    found = dataclasses.replace(proof(examination, comparison), trivial=())
+    assert found.is_proven
+    assert model.build(found, "x", examination).verdict.startswith("Proven: every control does less")
+    kept = tuple(one for one in found.controls if one.name != "third class")
+    fewer = dataclasses.replace(found, controls=kept, missing=("third class: a third class is needed.",))
+    verdict = model.build(fewer, "x", examination).verdict
+    assert verdict.startswith("Proven as far as it was tried: ")
+    assert "not run: third class." in verdict
+
+
 def test_the_other_way_round_its_control_is_of_the_attacks_answer_too(examination, comparison):
     found = dataclasses.replace(proof(examination, comparison), direction="inject")
     control = model.claim(found, examination).partition("random maps:")[2]

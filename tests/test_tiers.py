@@ -88,6 +88,24 @@ def test_an_attack_that_does_not_apply_costs_nothing():
     assert tiers.cost(catalogue.attack("apgd-t"), 4).passes == 3 * 101
 
 
+@pytest.mark.parametrize(
+    ("tier", "classes", "told"),
+    [
+        ("fast", 2, ()),
+        ("standard", 2, ("apgd-dlr needs at least 3 classes, the model has 2.",)),
+        ("thorough", 2, ("apgd-dlr needs at least 3", "apgd-t needs at least 4")),
+        ("thorough", 3, ("apgd-t needs at least 4",)),
+        ("thorough", 4, ()),
+        ("standard", 1, ("mifgsm-linf needs at least 2", "apgd-dlr needs at least 3")),
+        ("custom", 1, ()),
+    ],
+)
+def test_what_few_classes_do_not_allow_is_told_with_its_reason(tier, classes, told):
+    found = tiers.left_out(tier, classes)
+    assert len(found) == len(told)
+    assert all(sentence.startswith(start) for sentence, start in zip(found, told, strict=True))
+
+
 def test_each_tier_runs_all_of_the_one_below():
     fast, standard, thorough = (tiers.contents(name, EPSILON, 32) for name in tiers.TIERS)
     assert set(fast.everywhere) < set(standard.everywhere) == set(thorough.everywhere)

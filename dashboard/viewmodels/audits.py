@@ -21,12 +21,15 @@ from engine import (
     Rate,
     RunCard,
     RunView,
+    Summary,
     condition_name,
     duration,
+    left_out,
+    run_verdict,
     status_counts,
 )
 
-OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told with this many images"}
+OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told"}
 MOST_FLOWS = 3
 EXPLAINED = ("attack", "control", "curve")
 """Kinds of conditions that the levels can show."""
@@ -38,7 +41,7 @@ NOT_EXPLAINED = (
     "Rows without 'Explain' attacked no image, or with other settings or another seed than the levels show: there it "
     "would be another attack."
 )
-WORST = "worst-case"
+WORST, CLEAN = "worst-case", "clean"
 SMALLEST_P = 0.001
 
 
@@ -75,6 +78,8 @@ class Row:
     into: str
     link: str
     """Query of the page that explains it; empty where it cannot be explained there."""
+    doubts: tuple[str, ...] = ()
+    """Why its rates say little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +140,14 @@ class Panel:
     interim: str
     """What must be said while figures will still change; empty for a finished run."""
     thresholds: tuple[tuple[str, str, str, str], ...]
-    """Name, what was agreed, what was found, outcome."""
+    """Name, what was agreed, what was found, and the outcome with its reason where it cannot be told."""
     models: tuple[ModelPart, ...]
     pairings: tuple[Versus, ...]
     """The worst case first."""
+    verdict: str
+    """What all thresholds say together; empty where there are none."""
+    left_out: str
+    """Which attacks of the tier the model does not allow, and why; empty where all ran."""
 
 
 def line(card: RunCard) -> Line:
@@ -172,6 +181,8 @@ def panel(view: RunView, attacks: Sequence[AttackCard]) -> Panel:
         tuple(_threshold(one, is_interim=summary.is_interim) for one in summary.thresholds),
         tuple(_model(one, view, attacks) for one in summary.models),
         tuple(sorted(map(_versus, summary.pairings), key=lambda one: not one.is_worst)),
+        f"Verdict: {run_verdict(summary)}" if summary.thresholds else "",
+        left_out(view.manifest.plan.tier, len(view.manifest.classes)),
     )
 
 
@@ -211,6 +222,16 @@ def believed(answer: Answer[Credibility], candidate: str) -> Believed:
     return Believed(title, scope, verdict, checks, f"{found.images} images, budget {found.epsilon}, {made}. {LIMITS}")
 
 
+def caution(answer: Answer[Credibility], found: Summary) -> str:
+    """Return what a passed run must not be taken for, where the checks speak against its attacks; else empty."""
+    checks = answer.value
+    if found.is_interim or checks is None or checks.verdict != "fail":
+        return ""
+    if not any(one.outcome == "pass" and one.threshold.condition != CLEAN for one in found.thresholds):
+        return ""
+    return "Thresholds under attack are met, but attacks on this model must not be believed (the checks below): this is no pass."
+
+
 def rate(found: Rate) -> str:
     """Return a share with its interval, or that there are no images."""
     if found.value is None or found.low is None or found.high is None:
@@ -244,7 +265,7 @@ def _row(found: ConditionResult, link: str) -> Row:
     accuracy = found.accuracy
     return Row(
         condition_name(found), found.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high, accuracy.value,
-        status_counts(found), flows, link,
+        status_counts(found), flows, link, found.doubts,
     )  # fmt: skip
 
 
@@ -276,7 +297,8 @@ def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str
     shown = "no images" if found.value is None else (
         f"{100 * found.value:.1f} % [{100 * (found.low or 0):.1f}, {100 * (found.high or 0):.1f}], n = {found.n}"
     )  # fmt: skip
-    return asked.name, agreed, shown, "not decided yet" if is_interim else OUTCOMES[found.outcome]
+    outcome = "not decided yet" if is_interim else OUTCOMES[found.outcome]
+    return asked.name, agreed, shown, f"{outcome}: {found.reason}" if found.reason and not is_interim else outcome
 
 
 def _versus(found: Pairing) -> Versus:

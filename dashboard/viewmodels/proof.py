@@ -159,7 +159,12 @@ def _verdict(found: Proof) -> str:
     if found.trivial:
         return "Proves nothing: everything runs through a chosen layer."
     if found.is_proven:
-        return "Proven: every control does less, beyond both 95 % intervals. (The largest change is another choice, no control.)"
+        other = "(The largest change is another choice, no control.)"
+        if found.missing:
+            names = ", ".join(text.partition(":")[0] for text in found.missing)
+            did = "every control that was run does less, beyond both 95 % intervals"
+            return f"Proven as far as it was tried: {did}; not run: {names}. {other}"
+        return f"Proven: every control does less, beyond both 95 % intervals. {other}"
     if len(found.labels) == 1:
         return _verdict_of_one(found)
     return "Not proven: at least one control's interval reaches that of the chosen maps, or a control is missing."

@@ -139,7 +139,12 @@ def _run_of(stored: Ask) -> str:
 def _run(auditor: Any, view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
     if view is None or checks is None:
         return []
-    return [*_panel(audits.panel(view, auditor.attacks())), *_believed(audits.believed(checks, view.card.model))]
+    caution = audits.caution(checks, view.summary)
+    return [
+        *_panel(audits.panel(view, auditor.attacks())),
+        *([html.P(caution, className="warning", role="alert")] if caution else []),
+        *_believed(audits.believed(checks, view.card.model)),
+    ]
 
 
 def _problem(text: str) -> list[Component]:
@@ -183,6 +188,7 @@ def _panel(panel: Panel) -> list[Component]:
         html.H3([panel.line.name, html.Span(f" run {panel.line.run[:12]}", className="muted")]),
         *interim,
         *_thresholds(panel),
+        *([html.P(panel.left_out, className="note")] if panel.left_out else []),
         *(part for model in panel.models for part in _model(model)),
         *_pairings(panel.pairings),
     ]
@@ -214,7 +220,7 @@ def _thresholds(panel: Panel) -> list[Component]:
         return [html.P("No thresholds were agreed before this run, so it decides nothing.", className="note")]
     heads = ("Threshold", "Agreed before the run", "Found (Clopper-Pearson)", "Outcome")
     rows = [html.Tr([html.Th(one[0], scope="row"), *(html.Td(text) for text in one[1:])]) for one in panel.thresholds]
-    return [html.Table([tables.head(heads), html.Tbody(rows)])]
+    return [html.Table([tables.head(heads), html.Tbody(rows)]), html.P(panel.verdict, className="verdict")]
 
 
 def _model(model: ModelPart) -> list[Component]:
@@ -255,7 +261,7 @@ def _row(row: Row) -> Component:
             html.Th(row.name, scope="row"),
             *texts,
             html.Td(bar),
-            html.Td(row.statuses),
+            html.Td([row.statuses, *(html.Div(f"? {doubt}", className="doubt") for doubt in row.doubts)]),
             html.Td(row.into),
             html.Td(link, className="act"),
         ],

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from engine import images
+from engine.attacks import forms
+from engine.attacks.forms import Answer
 from engine.errors import BadInput
 
 STEP_TOLERANCE = 1e-6
 """How far, in [0, 1] units, a pixel may lie from a multiple of 1/255."""
-SUM_TOLERANCE = 1e-4
 
 
 def check_images(pictures: Tensor) -> np.ndarray:
@@ -42,19 +43,19 @@ def check_seeds(seeds: Tensor, samples: tuple[str, ...], count: int) -> None:
 
 
 def check_logits(logits: Tensor, count: int, classes: int) -> None:
-    """Raise BadInput unless a network answers (count, classes) finite logits; probabilities are refused."""
+    """Raise BadInput unless a network answers (count, classes) finite values; what they mean `check_form` asks."""
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, classes):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise BadInput(f"The network must answer one tensor of shape ({count}, {classes}), got {got}.")
     if not logits.isfinite().all():
         raise BadInput("The network answers clean images with values that are not finite.")
-    if are_probabilities(logits):
-        raise BadInput("The network answers with probabilities; attacks need the logits before the softmax.")
 
 
-def are_probabilities(answers: Tensor) -> bool:
-    """Return whether (batch, classes) answers look like shares of one: none negative, each row summing to one."""
-    return bool((answers >= 0).all() and ((answers.sum(dim=1) - 1).abs() < SUM_TOLERANCE).all())
+def check_form(answer: Answer, pictures: Tensor, near: Tensor) -> None:
+    """Raise BadInput where the answers `near` to some pictures are probabilities or made of them."""
+    found = forms.form_of(answer, pictures, near)
+    if found:
+        raise BadInput(f"The network's answers {found}; attacks need the logits before a softmax or sigmoid.")
 
 
 def _check_integers(name: str, values: Tensor, count: int) -> None:

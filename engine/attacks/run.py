@@ -68,6 +68,7 @@ def run(
     with isolated(bundle.network):
         before = answers(bundle, plain)
         inspection.check_logits(before, len(clean), len(bundle.classes))
+        inspection.check_form(partial(answers, bundle), plain, before)
         correct, subjects = _subjects(clean, plain, (labels, seeds, before), spec)
         after, is_judged = before.clone(), torch.from_numpy(~correct).to(bundle.device)
         if correct.any():

@@ -27,6 +27,8 @@ CONTROLS: Final = ("noise-sign", "noise-gaussian", "noise-shuffled")
 LARGEST_SEED: Final = 2**31 - 1
 MOST_IMAGES: Final = 10_000_000
 LARGEST_BLOCK: Final = 4096
+STEP: Final = Fraction(1, 255)
+"""Smallest change of a stored pixel, and so the smallest length of any change."""
 EPSILON: Final = re.compile(r"([:,]eps=)([^,]+)")
 """Where a full id carries its strength."""
 
@@ -112,7 +114,7 @@ def understood(table: Table, store: Store) -> AuditPlan:
     )  # fmt: skip
     card = store.model_card(_model(table, "model", store))
     tier = table.choice("tier", (CUSTOM, *tiers.TIERS), CUSTOM)
-    curve = _curve(table.table("curve"))
+    curve = _curve(table.table("curve"), len(card.classes))
     attacks, survivors = _with_tier(table, tier, (_attacks(table, len(card.classes)), curve), card)
     premade = tuple(_premade(one, store) for one in table.tables("premade"))
     plan = AuditPlan(
@@ -144,6 +146,8 @@ def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
         raise table.wrong(
             "a plan needs attacks, a curve or a pre-made set; for example attacks = ['pgd-linf']", "attacks"
         )
+    if len(store.model_card(plan.model).classes) < 2:
+        raise table.wrong(f"'{plan.model}' has a single class and is right whatever it is shown", "model")
     if plan.baseline and plan.baseline == plan.model:
         raise table.wrong("must be another model than 'model'", "baseline")
     if plan.baseline and store.model_card(plan.baseline).classes != store.model_card(plan.model).classes:
@@ -171,7 +175,7 @@ def _method(table: Table) -> str:
 def _attacks(table: Table, classes: int) -> tuple[str, ...]:
     found: list[str] = []
     for index, text in enumerate(table.texts("attacks")):
-        full = table.checked(functools.partial(_applicable, text, classes), "attacks", index)
+        full = table.checked(functools.partial(_effective, text, classes), "attacks", index)
         if full in found:
             raise table.wrong(f"'{full}' stands here twice", "attacks", index)
         found.append(full)
@@ -182,10 +186,27 @@ def _full(text: str) -> str:
     return catalogue.identify(catalogue.attack(text))
 
 
+def _effective(text: str, classes: int) -> str:
+    """Return the full id of an attack that applies to so many classes and can change a picture."""
+    full = _applicable(text, classes)
+    if not catalogue.attack(full).is_control:
+        _require_a_step(full.partition(":")[0], strength(full))
+    return full
+
+
 def _applicable(text: str, classes: int) -> str:
     spec = catalogue.attack(text)
     catalogue.check_applicable(spec, classes)
     return catalogue.identify(spec)
+
+
+def _require_a_step(name: str, epsilon: Fraction) -> None:
+    """Raise BadInput where no picture of 8 bits can be changed within a budget, whatever its norm."""
+    if epsilon < STEP:
+        raise BadInput(
+            f"{name} with epsilon {settings.fraction_text(epsilon, '1/255')} can change no picture: one step of 8 bits is "
+            "1/255. Was it divided by 255 twice? Give for example 8/255"
+        )
 
 
 def _with_tier(
@@ -204,6 +225,7 @@ def _with_tier(
         return attacks, ()
     epsilon = table.checked(functools.partial(settings.read_fraction, "epsilon", table.text("epsilon")), "epsilon")
     found = table.checked(functools.partial(tiers.contents, tier, epsilon, min(card.size)), "epsilon")
+    table.checked(functools.partial(_require_a_step, f"the tier '{tier}'", epsilon), "epsilon")
     classes = len(card.classes)
     every = [one for one in found.everywhere if _applies(one, classes)]
     survivors = [one for one in found.survivors if _applies(one, classes) and one not in (*attacks, *curve)]
@@ -231,12 +253,19 @@ def strength(attack: str) -> Fraction:
     return settings.read_fraction("epsilon", match[2]) if match else Fraction(0)
 
 
-def _curve(table: Table) -> tuple[str, ...]:
+def family(attack: str) -> str:
+    """Return an attack's id without its strength."""
+    name, _, rest = attack.partition(":")
+    others = [part for part in rest.split(",") if part and not part.startswith("eps=")]
+    return f"{name}:{','.join(others)}" if others else name
+
+
+def _curve(table: Table, classes: int) -> tuple[str, ...]:
     """The attack of [curve] at each of its strengths, weakest first."""
     if not table.values:
         return ()
     table.only("attack", "epsilons")
-    full = table.checked(functools.partial(_full, table.text("attack")), "attack")
+    full = table.checked(functools.partial(_applicable, table.text("attack"), classes), "attack")
     found: dict[Fraction, str] = {}
     for index, text in enumerate(table.texts("epsilons")):
         made = table.checked(functools.partial(_at, full, text), "epsilons", index)
@@ -271,7 +300,8 @@ def _premade(table: Table, store: Store) -> Premade:
     table.checked(lambda: names.require_name("pre-made set", name), "name")
     if name in (CLEAN, WORST_CASE):
         raise table.wrong(f"'{name}' already means something else; choose another name", "name")
-    table.checked(lambda: settings.read_fraction("epsilon", epsilon), "epsilon")
+    budget = table.checked(lambda: settings.read_fraction("epsilon", epsilon), "epsilon")
+    table.checked(lambda: _require_a_step(f"the pre-made set '{name}'", budget), "epsilon")
     return Premade(name, _data(table, store), table.choice("norm", ("linf", "l2"), "linf"), epsilon)
 
 
@@ -292,11 +322,21 @@ def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Thres
     if label and label not in classes:
         raise table.wrong(str(UnknownName("class", label, classes)), "class")
     condition = table.checked(lambda: _condition(table.text("condition"), plan), "condition")
+    if condition == WORST_CASE and not (plan.premade or plan.survivors or any(map(_is_attack, plan.attacks))):
+        raise table.wrong("the plan has no attack and no pre-made set, so it has no worst case", "condition")
+    if condition in plan.curve:
+        table.checked(lambda: _require_a_step(condition.partition(":")[0], strength(condition)), "condition")
     metric: Metric = "resistance" if table.choice("metric", METRICS, "accuracy") == "resistance" else "accuracy"
     if metric == "resistance" and condition == CLEAN:
         raise table.wrong("'resistance' compares with the images without attack; use 'accuracy' for those", "metric")
     at_least, confidence = table.number("at_least", 0.0, 1.0), table.number("confidence", 0.5, 0.9999, 0.95)
+    if not at_least:
+        raise table.wrong("must be above 0: every model reaches 0, so passing it would say nothing", "at_least")
     return Threshold(table.text("name"), condition, metric, at_least, confidence, label)
+
+
+def _is_attack(attack: str) -> bool:
+    return not catalogue.attack(attack).is_control
 
 
 def _condition(text: str, plan: AuditPlan) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine import serial
-from engine.audit import wording
+from engine.audit import summary, tiers, wording
 from engine.audit.manifest import CANDIDATE
 from engine.audit.runs import Run, State
 from engine.audit.summary import ConditionResult, Decision, ModelResult, Pairing, Rate, Summary, of_clean
@@ -26,6 +26,8 @@ def as_json(run: Run, state: State, found: Summary, seconds: float) -> dict[str,
         "plan": run.manifest.plan.name,
         "data": run.manifest.images.data,
         **_model(candidate),
+        "left_out": list(tiers.left_out(run.manifest.plan.tier, len(run.manifest.classes))),
+        "verdict": "inconclusive" if found.is_interim else summary.verdict(found),
         "thresholds": [_threshold(one) for one in found.thresholds],
         "seconds": round(seconds, 3),
     }
@@ -46,14 +48,17 @@ def text(run: Run, state: State, found: Summary) -> str:
         )
     for model in found.models:
         lines.append(f"{model.model} ({model.role}), {len(run.manifest.images.samples)} images planned")
-        lines += [_line(one) for one in (*model.conditions, *([model.worst_case] if model.worst_case else []))]
+        for one in (*model.conditions, *([model.worst_case] if model.worst_case else [])):
+            lines += [_line(one), *(f"    ? {doubt}" for doubt in one.doubts)]
         if any(one.is_cumulative for one in model.conditions):
             lines.append(f"  {wording.ON_SURVIVORS}")
         if not model.is_monotone:
             lines.append("  Accuracy rises with an attack's strength beyond its intervals: gradients may be masked.")
     lines += [_pairing_line(one) for one in found.pairings]
+    lines += [wording.left_out(run.manifest.plan.tier, len(run.manifest.classes))]
     lines += [_threshold_line(one) for one in found.thresholds]
-    return "\n".join(lines)
+    lines.append(f"Verdict: {wording.run_verdict(found)}")
+    return "\n".join(filter(None, lines))
 
 
 def progress_line(state: State) -> str:
@@ -110,7 +115,13 @@ def _details(one: ConditionResult) -> dict[str, Any]:
         for own in one.classes
     }
     confusion = [{"true": flow.true, "into": flow.into, "images": flow.images} for flow in one.confusion]
-    return {"attempted": one.attempted, "statuses": one.statuses, "classes": classes, "confusion": confusion}
+    return {
+        "attempted": one.attempted,
+        "statuses": one.statuses,
+        "doubts": list(one.doubts),
+        "classes": classes,
+        "confusion": confusion,
+    }
 
 
 def _accuracy(rate: Rate, name: str) -> dict[str, Any]:
@@ -120,7 +131,8 @@ def _accuracy(rate: Rate, name: str) -> dict[str, Any]:
 def _threshold(one: Decision) -> dict[str, Any]:
     asked = serial.flatten(one.threshold).value
     asked["class"] = asked.pop("label")
-    return {**asked, "outcome": one.outcome, "n": one.n, "value": one.value, "low": one.low, "high": one.high}
+    rate = {"n": one.n, "value": one.value, "low": one.low, "high": one.high}
+    return {**asked, "outcome": one.outcome, "reason": one.reason, **rate}
 
 
 def _pairing(one: Pairing) -> dict[str, Any]:
@@ -150,6 +162,7 @@ def _threshold_line(one: Decision) -> str:
     return (
         f"Threshold '{asked.name}': {one.outcome.upper()}: {asked.metric} under {where} at least "
         f"{100 * asked.at_least:g} %, found {found} (Clopper-Pearson {100 * asked.confidence:g} %)"
+        f"{f'. {one.reason}' if one.reason else ''}"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import keys, serial
@@ -79,14 +80,32 @@ def seal_hash(place: Place) -> str:
         return envelope.file_hash(place.result / SEAL)
 
 
-def read_summary(place: Place) -> Summary:
-    """Return the summary of a finished run, checked against its seal. Raises StoreError."""
+def read_summary(place: Place, manifest: Manifest) -> Summary:
+    """Return the summary of a finished run, checked against its seal. Raises StoreError.
+
+    One that older rules made is not believed: it is made anew from the run's rows.
+    """
     _, hashes = read_seal(place)
+    found = serial.rebuild(Summary, json.loads(_sealed(place, SUMMARY, "summary", hashes)))
+    return found if found.rules == summary.RULES else _made_anew(place, manifest, hashes)
+
+
+def _made_anew(place: Place, manifest: Manifest, hashes: dict[str, str]) -> Summary:
+    table = pq.read_table(pa.BufferReader(_sealed(place, TABLE, "table of rows", hashes)))
+    found = {}
+    for one in manifest.conditions:
+        own = pc.and_(pc.equal(table["role"], one.role), pc.equal(table["condition"], one.name))
+        found[one.folder] = rows.from_plain([table.filter(own).select([name for name, _ in rows.PLAIN])])
+    return summary.summarise(manifest, found, is_interim=False)
+
+
+def _sealed(place: Place, name: str, what: str, hashes: dict[str, str]) -> bytes:
+    """Return a file of the result. Raises StoreError where it is not the one that was sealed."""
     with durable.disk_errors("reading a result"):
-        content = (place.result / SUMMARY).read_bytes()
-    if keys.bytes_hash(content) != hashes.get(SUMMARY):
-        raise StoreError(f"The summary of run {place.run[:12]} was changed after it was written.")
-    return serial.rebuild(Summary, json.loads(content))
+        content = (place.result / name).read_bytes()
+    if keys.bytes_hash(content) != hashes.get(name):
+        raise StoreError(f"The {what} of run {place.run[:12]} was changed after it was written.")
+    return content
 
 
 def read_table(place: Place, columns: Sequence[str]) -> pa.Table:
@@ -126,7 +145,10 @@ def _plain(path: Path, rows_hash: str) -> pa.Table:
 
 
 def contradictions(place: Place, manifest: Manifest) -> list[str]:
-    """Return what a finished run's result says otherwise than its shards do, one sentence each; made anew and compared."""
+    """Return what a finished run's result says otherwise than its shards do, one sentence each; made anew and compared.
+
+    A summary that older rules made is never read (`read_summary`), so it is not compared either.
+    """
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
         _plain.cache_clear()
@@ -135,7 +157,12 @@ def contradictions(place: Place, manifest: Manifest) -> list[str]:
             f"{file.name} is not what the shards add up to"
             for file in sorted(made.iterdir())
             if envelope.file_hash(file) != envelope.file_hash(place.result / file.name)
+            and not (file.name == SUMMARY and _is_outdated(place))
         ]
+
+
+def _is_outdated(place: Place) -> bool:
+    return bool(json.loads((place.result / SUMMARY).read_bytes()).get("rules", 1) != summary.RULES)
 
 
 def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -> None:

@@ -136,6 +136,20 @@ def picked(rows: Rows, chosen: Sequence[int]) -> Rows:
     return replace(found, scores=scores, flow=flow)
 
 
+def judged(rows: Rows) -> np.ndarray:
+    """Return (images,) bool: the attack did not break down, and a pre-made image keeps its budget."""
+    return rows.in_budget & np.array([status != "failed" for status in rows.status], dtype=bool)
+
+
+def right(rows: Rows) -> np.ndarray:
+    """Return (images,) bool: right without attack and still right, here and under every attack that this one came after.
+
+    A wrong image that noise puts right by chance is no success.
+    """
+    is_unbroken = np.array([status != "broken_before" for status in rows.status], dtype=bool)
+    return (rows.before == rows.labels) & (rows.after == rows.labels) & is_unbroken
+
+
 def _table(path: Path, columns: list[str] | None) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from engine import statistics
-from engine.audit import rows
+from engine.audit import doubts, rows
+from engine.audit.doubts import Treated
 from engine.audit.manifest import BASELINE, CANDIDATE, Condition, Manifest, Role
-from engine.audit.plan import CLEAN, WORST_CASE, Threshold, strength
+from engine.audit.plan import CLEAN, WORST_CASE, Threshold, family, strength
 from engine.audit.rows import Rows
 from engine.comparison import holm
 from engine.records import STATUSES
 
 FEW: Final = 30
 """Images below which a class is greyed and never ranked."""
+RULES: Final = 2
+"""Version of what rows add up to. 1 passed thresholds without asking whether any image was changed."""
+Verdict = Literal["pass", "fail", "inconclusive", "nothing to decide"]
 DECISIVE: Final = ("attack", "premade")
 """Kinds of conditions that make the worst case; controls and the curve do not."""
 
@@ -81,6 +85,8 @@ class ConditionResult:
     """Largest first; every pair of classes that occurred."""
     is_cumulative: bool = False
     """True where only what earlier attacks left was attacked; what those fooled counts as not right in every rate."""
+    doubts: tuple[str, ...] = ()
+    """Why the rates say little, one sentence each; none while the run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ class Decision:
     low: float | None
     """Clopper-Pearson, at the threshold's confidence."""
     high: float | None
+    reason: str = ""
+    """Why it is inconclusive, as sentences; empty where it is passed or failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,28 +155,44 @@ class Summary:
     models: tuple[ModelResult, ...]
     thresholds: tuple[Decision, ...]
     pairings: tuple[Pairing, ...]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Table:
-    """The images of one condition that could be judged, by sample."""
-
-    samples: np.ndarray
-    labels: np.ndarray
-    is_right: np.ndarray
-    """Right after the attack."""
-    was_right: np.ndarray
+    rules: int = 1
+    """Which `RULES` made it; a summary of older ones is not read but made anew from the run's rows."""
 
 
 def summarise(manifest: Manifest, found: Mapping[str, Rows], *, is_interim: bool) -> Summary:
     """Return the summary of rows by condition folder; a condition without rows yet is left out."""
-    models = tuple(_model(manifest, one.role, found) for one in manifest.models)
-    tables = {(one.role, one.name): _table(found[one.folder]) for one in manifest.conditions if one.folder in found}
+    models: list[ModelResult] = []
+    tables: dict[tuple[Role, str], Treated] = {}
     for model in manifest.models:
+        fared = _treatments(manifest, model.role, found)
         worst = _worst(manifest, model.role, found)
-        if worst is not None:
-            tables[model.role, WORST_CASE] = worst
-    return Summary(is_interim, models, _decisions(manifest, tables), _pairings(manifest, tables))
+        every = (*fared, *([worst] if worst else []))
+        tables |= {(model.role, one.name): one for one in every}
+        made = _model(manifest, model.role, found)
+        models.append(made if is_interim else _with_doubts(made, every))
+    decided = _undecided(manifest, tables) if is_interim else _decided(manifest, tables)
+    return Summary(is_interim, tuple(models), decided, _pairings(manifest, tables), RULES)
+
+
+def verdict(found: Summary) -> Verdict:
+    """Return what all thresholds together say: `pass` only where there are some and every one is passed."""
+    outcomes = {one.outcome for one in found.thresholds}
+    if not outcomes:
+        return "nothing to decide"
+    if "fail" in outcomes:
+        return "fail"
+    return "pass" if outcomes == {"pass"} else "inconclusive"
+
+
+def _with_doubts(made: ModelResult, fared: tuple[Treated, ...]) -> ModelResult:
+    """Return a model's results with what must be doubted of each condition."""
+    told = {one.name: doubts.of_condition(one, fared) for one in fared}
+    worst = made.worst_case
+    return replace(
+        made,
+        conditions=tuple(replace(one, doubts=told[one.name]) for one in made.conditions),
+        worst_case=None if worst is None else replace(worst, doubts=told[WORST_CASE]),
+    )
 
 
 def _model(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> ModelResult:
@@ -179,9 +203,9 @@ def _model(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> ModelRe
         role=role,
         model=manifest.model(role).name,
         conditions=conditions,
-        worst_case=None if worst is None else _result(manifest, (WORST_CASE, "worst case"), worst),
+        worst_case=None if worst is None else _result(manifest, (WORST_CASE, doubts.WORST), worst),
         curve=curve,
-        is_monotone=all(_is_monotone(family, curve) for family in {point.family for point in curve}),
+        is_monotone=all(_is_monotone(own, curve) for own in {point.family for point in curve}),
     )
 
 
@@ -190,8 +214,8 @@ def _condition(manifest: Manifest, condition: Condition, own: Rows) -> Condition
 
 
 def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionResult:
-    judged = _judged(own)
-    right, was_right = _right(own), own.before == own.labels
+    judged = rows.judged(own)
+    right, was_right = rows.right(own), own.before == own.labels
     fooled = [k for k, status in enumerate(own.status) if status == "fooled" and judged[k]]
     flows = Counter((int(own.labels[k]), int(own.after[k])) for k in fooled)
     ranked = sorted(flows.items(), key=lambda item: (-item[1], item[0]))
@@ -211,7 +235,7 @@ def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionR
 
 def _class(manifest: Manifest, own: Rows, label: int) -> ClassResult:
     of_class = own.labels == label
-    accuracy = Rate.of(_right(own)[of_class & _judged(own)])
+    accuracy = Rate.of(rows.right(own)[of_class & rows.judged(own)])
     return ClassResult(manifest.classes[label], accuracy, _statuses(own, of_class), accuracy.n < FEW)
 
 
@@ -220,30 +244,24 @@ def _statuses(own: Rows, chosen: np.ndarray) -> dict[str, int]:
     return {status: counts.get(status, 0) for status in STATUSES}
 
 
-def _judged(own: Rows) -> np.ndarray:
-    """(images,) bool: the attack did not break down, and a pre-made image keeps its budget."""
-    return own.in_budget & np.array([status != "failed" for status in own.status], dtype=bool)
+def _treatments(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> tuple[Treated, ...]:
+    """Return how the images of one model fared under every condition that has rows."""
+    return tuple(
+        doubts.treated(one.name, one.kind, doubts.budgets(manifest, one), found[one.folder])
+        for one in manifest.of(role)
+        if one.folder in found
+    )
 
 
-def _right(own: Rows) -> np.ndarray:
-    """(images,) bool: right without attack and still right, here and under every attack that this one came after.
-
-    A wrong image that noise puts right by chance is no success.
-    """
-    is_unbroken = np.array([status != "broken_before" for status in own.status], dtype=bool)
-    return (own.before == own.labels) & (own.after == own.labels) & is_unbroken
-
-
-def _table(own: Rows) -> _Table:
-    judged = _judged(own)
-    samples = np.array(own.samples)
-    was_right = (own.before == own.labels)[judged]
-    return _Table(samples[judged], own.labels[judged], _right(own)[judged], was_right)
-
-
-def _worst(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> _Table | None:
+def _worst(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Treated | None:
     worst = _worst_rows(manifest, role, found)
-    return None if worst is None else _table(worst)
+    if worst is None:
+        return None
+    # A pre-made set may have a larger budget than the attacks that were run; it is none of theirs.
+    decisive = [one for one in manifest.of(role) if one.kind in DECISIVE]
+    attacks = [one for one in decisive if one.kind == "attack"] or decisive
+    budgets = [budget for one in attacks for budget in doubts.budgets(manifest, one)]
+    return doubts.treated(WORST_CASE, doubts.WORST, tuple(dict.fromkeys(budgets)), worst)
 
 
 def _worst_rows(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Rows | None:
@@ -256,7 +274,7 @@ def _worst_rows(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Ro
         return None
     shared = set.intersection(*(set(found[name].samples) for name in names))
     every = rows.joined([found[name] for name in names])
-    judged = _judged(every)
+    judged = rows.judged(every)
     worst: dict[str, tuple[int, int]] = {}
     for place, sample in enumerate(every.samples):
         badness = _badness(every.status[place], bool(judged[place]))
@@ -269,10 +287,13 @@ def _worst_rows(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Ro
 
 
 def _badness(status: str, is_judged: bool) -> int:
-    """Fooled is worst; an image that could not be judged hides behind any that fooled it, never behind one that did not."""
+    """Fooled is worst; an image that could not be judged hides behind any that fooled it, never behind one that did not.
+
+    An image that one attack left as it was and another changed in vain has resisted.
+    """
     if not is_judged:
-        return 2
-    return {"fooled": 3, "clean_wrong": 1}.get(status, 0)
+        return 3
+    return {"fooled": 4, "clean_wrong": 2, "resisted": 1}.get(status, 0)
 
 
 def _curve(conditions: tuple[ConditionResult, ...]) -> tuple[CurvePoint, ...]:
@@ -280,49 +301,61 @@ def _curve(conditions: tuple[ConditionResult, ...]) -> tuple[CurvePoint, ...]:
     points = []
     for one in conditions:
         if one.kind in ("attack", "curve") and not one.is_cumulative:
-            points.append(CurvePoint(one.name, _family(one.name), float(strength(one.name)), one.accuracy))
+            points.append(CurvePoint(one.name, family(one.name), float(strength(one.name)), one.accuracy))
     families = Counter(point.family for point in points)
     several = [point for point in points if families[point.family] > 1]
     return tuple(sorted(several, key=lambda point: (point.family, point.epsilon)))
 
 
-def _family(attack: str) -> str:
-    name, _, rest = attack.partition(":")
-    others = [part for part in rest.split(",") if part and not part.startswith("eps=")]
-    return f"{name}:{','.join(others)}" if others else name
-
-
-def _is_monotone(family: str, curve: tuple[CurvePoint, ...]) -> bool:
+def _is_monotone(name: str, curve: tuple[CurvePoint, ...]) -> bool:
     """Tell whether no point's interval lies wholly above that of a weaker strength."""
-    own = [point.accuracy for point in curve if point.family == family and point.accuracy.n]
+    own = [point.accuracy for point in curve if point.family == name and point.accuracy.n]
     return not any(
         (later.low or 0.0) > (earlier.high or 0.0) for k, earlier in enumerate(own) for later in own[k + 1 :]
     )
 
 
-def _decisions(manifest: Manifest, tables: Mapping[tuple[Role, str], _Table]) -> tuple[Decision, ...]:
-    return tuple(
-        _decision(one, tables.get((CANDIDATE, one.condition)), manifest.classes) for one in manifest.plan.thresholds
-    )
+def _undecided(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Decision, ...]:
+    """Return the figures of the thresholds while the run goes on: part of its images decides nothing."""
+    found = _decisions(manifest, tables, others=[])
+    return tuple(replace(one, outcome="inconclusive", reason=doubts.UNFINISHED) for one in found)
 
 
-def _decision(threshold: Threshold, table: _Table | None, classes: tuple[str, ...]) -> Decision:
-    if table is None:
-        return Decision(threshold, "inconclusive", 0, None, None, None)
-    chosen = np.ones(len(table.labels), dtype=bool)
-    if threshold.label:
-        chosen &= table.labels == classes.index(threshold.label)
-    if threshold.metric == "resistance":
-        chosen &= table.was_right
-    count, n = int(table.is_right[chosen].sum()), int(chosen.sum())
+def _decided(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Decision, ...]:
+    others = [one for (role, name), one in tables.items() if role == CANDIDATE and name != WORST_CASE]
+    return _decisions(manifest, tables, others=others)
+
+
+def _decisions(
+    manifest: Manifest, tables: Mapping[tuple[Role, str], Treated], *, others: list[Treated]
+) -> tuple[Decision, ...]:
+    """Return what the rows say of every threshold; others: the conditions that may find more than its own."""
+    found = []
+    for one in manifest.plan.thresholds:
+        own = tables.get((CANDIDATE, one.condition))
+        if own is None:
+            found.append(Decision(one, "inconclusive", 0, None, None, None, doubts.NO_ATTACK))
+        elif empty := doubts.nothing_chosen(one, own, manifest.classes):
+            found.append(Decision(one, "inconclusive", 0, None, None, None, empty))
+        else:
+            found.append(_decision(one, doubts.chosen(one, own, manifest.classes), others))
+    return tuple(found)
+
+
+def _decision(threshold: Threshold, own: Treated, others: list[Treated]) -> Decision:
+    """Decide by the whole interval, and pass only where nothing speaks against what the figures were made from."""
+    count, n = int((own.is_right & own.is_judged).sum()), int(own.is_judged.sum())
     outcome = statistics.decide(count, n, threshold.at_least, threshold.confidence)
+    reason = doubts.reason(threshold, own, others, outcome)
+    if reason:
+        outcome = "inconclusive"
     if not n:
-        return Decision(threshold, outcome, 0, None, None, None)
+        return Decision(threshold, outcome, 0, None, None, None, reason)
     found = statistics.clopper_pearson(count, n, threshold.confidence)
-    return Decision(threshold, outcome, n, found.value, found.low, found.high)
+    return Decision(threshold, outcome, n, found.value, found.low, found.high, reason)
 
 
-def _pairings(manifest: Manifest, tables: Mapping[tuple[Role, str], _Table]) -> tuple[Pairing, ...]:
+def _pairings(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Pairing, ...]:
     """Compare the models under every condition that both have met, on the images that were judged for both."""
     if not manifest.plan.baseline:
         return ()
@@ -341,8 +374,9 @@ def _pairings(manifest: Manifest, tables: Mapping[tuple[Role, str], _Table]) -> 
     return tuple(found)
 
 
-def _crossed(first: _Table, second: _Table) -> tuple[int, int, int, int]:
-    """Return how many images both, only the first, only the second and neither got right."""
+def _crossed(first: Treated, second: Treated) -> tuple[int, int, int, int]:
+    """Return how many images, judged for both, both, only the first, only the second and neither got right."""
+    first, second = first.on(first.is_judged), second.on(second.is_judged)
     shared, own, other = np.intersect1d(first.samples, second.samples, return_indices=True)
     a, b = first.is_right[own], second.is_right[other]
     del shared

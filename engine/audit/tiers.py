@@ -31,6 +31,8 @@ from engine.records.credibility import CHECKS, CURVE, Setup
 TierName = Literal["fast", "standard", "thorough"]
 CHECKED_IMAGES = 64
 """Images the credibility checks are made on, at most."""
+ANY_EPSILON = Fraction(8, 255)
+"""Which attacks apply does not depend on their budget."""
 SIDE_OF_UNIT_LENGTH = 64
 """Pixels per unit of the usual L2 budget: 0.5 at 32 pixels, 3.5 at 224."""
 
@@ -117,6 +119,15 @@ def contents(name: str, epsilon: Fraction, side: int) -> Contents:
     if found == "thorough":
         survivors += tuple(spec for spec in catalogue.autoattack(epsilon) if spec not in survivors)
     return Contents(_ids(controls), _ids(everywhere), _ids(survivors), tuple(check.name for check in CHECKS))
+
+
+def left_out(name: str, classes: int) -> tuple[str, ...]:
+    """Return which attacks of a tier a model of so many classes does not allow, one sentence each; none of no tier."""
+    if name not in TIERS:
+        return ()
+    found = contents(name, ANY_EPSILON, SIDE_OF_UNIT_LENGTH)
+    obstacles = [catalogue.obstacle(catalogue.attack(one), classes) for one in (*found.everywhere, *found.survivors)]
+    return tuple(dict.fromkeys(one for one in obstacles if one))
 
 
 def cost(spec: Attack, classes: int) -> Cost:

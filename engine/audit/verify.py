@@ -51,6 +51,7 @@ class Verification:
     """Shards whose files were all checked."""
     replicated: tuple[Replicated, ...]
     is_sound: bool
+    """Finished, whole, and of the images that were computed again (at least one) hardly any differ."""
 
 
 def verify(store: Store, run: str, *, images: int, seed: int) -> Verification:
@@ -67,7 +68,8 @@ def verify(store: Store, run: str, *, images: int, seed: int) -> Verification:
     state = "finished" if results.is_finished(place) else "interrupted"
     found = () if damaged else _replicated(store, (place, manifest), images, seed)
     agreed = all(one.same_answer >= LEAST_AGREEMENT * one.images for one in found)
-    return Verification(run, state, tuple(damaged), whole, found, agreed and not damaged and state == "finished")
+    is_sound = bool(found) and agreed and not damaged and state == "finished"
+    return Verification(run, state, tuple(damaged), whole, found, is_sound)
 
 
 def text(found: Verification) -> str:
@@ -79,8 +81,15 @@ def text(found: Verification) -> str:
             f"  {one.role} {one.condition}: {one.same_answer} of {one.images} recomputed images have the stored answer, "
             f"{one.same_pixels} are the same to the last bit; largest change of a map's score {one.largest_score_change:.2g}"
         )
-    verdict = "The run is sound." if found.is_sound else "The run is NOT sound."
-    return "\n".join([*lines, verdict])
+    return "\n".join([*lines, _verdict(found)])
+
+
+def _verdict(found: Verification) -> str:
+    if found.is_sound:
+        return "The run is sound."
+    if not found.damaged and not found.replicated and found.state == "finished":
+        return "The files are whole, but no image was computed again, so the run was NOT verified."
+    return "The run is NOT sound."
 
 
 def as_json(found: Verification) -> dict[str, Any]:

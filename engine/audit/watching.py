@@ -93,7 +93,7 @@ def view(opened: Run, now: RunCard) -> RunView:
     """Return a run with what its finished shards add up to; raises StoreError."""
     place, manifest = opened.place, opened.manifest
     if now.state.state == "finished":
-        return RunView(now, manifest, results.read_summary(place), examples.of_run(place, manifest))
+        return RunView(now, manifest, results.read_summary(place, manifest), examples.of_run(place, manifest))
     found = results.gathered(place, manifest)
     return RunView(
         now, manifest, summary.summarise(manifest, found, is_interim=True), examples.of_rows(found, manifest)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.audit.summary import ConditionResult
+from engine.audit import summary, tiers
+from engine.audit.summary import ConditionResult, Summary, Verdict
 from engine.records import Status
 
 HOUR, MINUTE = 3600, 60
@@ -20,6 +21,12 @@ STATUS: Final[dict[Status, str]] = {
 UNATTACKED: Final[dict[Status, str]] = {**STATUS, "unperturbed": "right", "clean_wrong": "wrong"}
 """The same without an attack."""
 
+VERDICTS: Final[dict[Verdict, str]] = {
+    "pass": "PASS: every threshold is met.",
+    "fail": "FAIL: not every threshold is met.",
+    "inconclusive": "INCONCLUSIVE: not every threshold could be told; why stands beside it.",
+    "nothing to decide": "none: no thresholds were agreed before this run, so it decides nothing.",
+}
 ON_SURVIVORS: Final = (
     "On survivors: only what the attacks before left unbroken was attacked; what those broke counts as not right."
 )
@@ -38,6 +45,19 @@ def about(seconds: float) -> str:
     return (
         f"{seconds:.0f} s" if seconds < 2 * MINUTE else duration(MINUTE * round(seconds / MINUTE)).removesuffix(" 0 s")
     )
+
+
+def run_verdict(found: Summary) -> str:
+    """Return what the thresholds of a run say together, in one line."""
+    if found.is_interim:
+        return "not decided yet: the run is not finished."
+    return VERDICTS[summary.verdict(found)]
+
+
+def left_out(tier: str, classes: int) -> str:
+    """Return which attacks of a tier do not apply to a model of so many classes, and why; empty where all do."""
+    found = tiers.left_out(tier, classes)
+    return f"Left out of the tier '{tier}': {' '.join(found)}" if found else ""
 
 
 def status_counts(found: ConditionResult) -> str:

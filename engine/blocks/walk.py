@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engine import examination, settings, tracing
-from engine.attacks import catalogue
+from engine.attacks import catalogue, inspection
 from engine.attacks import run as attack_run
 from engine.audit import rows, versions
 from engine.audit.manifest import Condition, Manifest
@@ -166,14 +166,18 @@ def _premade(subject: Subject, store: Store, chosen: list[int], given: tuple[Ten
 def _unattacked(
     bundle: ModelBundle, clean: Tensor, stored: Tensor, given: tuple[tuple[str, ...], list[int]]
 ) -> tuple[Outcome, ...]:
-    """Judge images that nobody attacks here."""
+    """Judge images that nobody attacks here; raises BadInput for clean ones that are answered with what is not finite."""
     with torch.no_grad():
-        before, after = predictions(bundle.logits(clean)), predictions(bundle.logits(stored))
+        first, second = bundle.logits(clean), bundle.logits(stored)
+    inspection.check_logits(first, len(clean), len(bundle.classes))
+    failed = ~second.isfinite().all(dim=1)
+    before, after = predictions(first), predictions(torch.where(failed[:, None], first, second))
     change = (examination.pixels(stored).astype(np.int64) - examination.pixels(clean)).reshape(len(clean), -1)
     linf, l2 = np.abs(change).max(axis=1) / 255, np.sqrt((change**2).sum(axis=1)) / 255
     found = []
     for k, (sample, label) in enumerate(zip(*given, strict=True)):
         status = _status(before[k].label == label, after[k].label == label, is_changed=bool(linf[k]))
+        status = "failed" if failed[k] else status
         found.append(Outcome(sample, label, status, before[k], after[k], float(linf[k]), float(l2[k])))
     return tuple(found)
 

@@ -15,7 +15,7 @@ from typing import Final, final
 
 from engine import work
 from engine.answering import driving
-from engine.audit import forecast, places, plan, report, results
+from engine.audit import forecast, places, plan, report, results, summary
 from engine.audit import manifest as manifests
 from engine.audit.forecast import Forecast
 from engine.audit.runs import Run, State
@@ -88,10 +88,10 @@ def _costing(run: Run, found: Forecast) -> Told:
 def _told(run: Run, state: State, seconds: float) -> Told:
     manifest = run.manifest
     is_finished = state.state == "finished"
-    found = results.read_summary(run.place) if is_finished else results.interim(run.place, manifest)
+    found = results.read_summary(run.place, manifest) if is_finished else results.interim(run.place, manifest)
     told = report.as_json(run, state, found, seconds)
-    failed = any(one.outcome == "fail" for one in found.thresholds)
-    code = (FAILED if failed else DONE) if is_finished else INTERRUPTED
+    is_passed = summary.verdict(found) in ("pass", "nothing to decide")
+    code = (DONE if is_passed else FAILED) if is_finished else INTERRUPTED
     return Told(report.text(run, state, found), told, code)
 
 

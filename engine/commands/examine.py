@@ -118,6 +118,7 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
         "restoration": _plain(known.restoration),
         "kinship": _plain(known.kinship),
         "cross": _plain(known.cross),
+        "unavailable": list(known.unavailable),
         "groups": [_group(group, found) for group in known.groups.groups] if known.groups else [],
         "certificate_parts": {"done": list(known.done), "failed": list(known.failed)},
         "sites": _sites(found, compared),

@@ -107,7 +107,7 @@ def _samples(bundle: ModelBundle, dataset: Dataset, asked: Asked) -> tuple[str, 
             dataset.row(sample)
         return images.samples
     if not images.label:
-        return pairing.choose(bundle, dataset, images.count, first=images.first, seed=asked.seed).samples
+        return pairing.right(bundle, dataset, images.count, first=images.first).samples
     known = {name: k for k, name in enumerate(bundle.classes)} | {str(k): k for k in range(len(bundle.classes))}
     if images.label not in known:
         raise UnknownName("class", images.label, bundle.classes)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 DONE: Final = 0
 FAILED: Final = 1
-"""An audit's thresholds failed, a verification found a difference, or a model fails a check of its intake report."""
+"""A threshold of an audit failed or could not be told, a verification found a difference, or a model fails a check of its
+intake report."""
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 3
 """The same command goes on where this one ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import keys, settings
-from engine.attacks import catalogue, inspection
+from engine.attacks import catalogue, forms, inspection
 from engine.attacks import run as attack_run
 from engine.attacks.cascade import Batch
 from engine.attacks.catalogue import Attack, Budgeted, Fgsm, NoiseSign, PgdLinf, Square
@@ -80,7 +81,7 @@ class _Probe:
             difference=max(part.difference for part in parts),
             changed=sum(part.changed for part in parts),
             are_finite=all(part.are_finite for part in parts),
-            are_probabilities=all(part.are_probabilities for part in parts),
+            form=parts[0].form if all(part.form for part in parts) else "",
             needs_gradients=any(part.needs_gradients for part in parts),
         )
 
@@ -117,7 +118,7 @@ class _Probe:
             chosen = self.batch.at(block)
             found = self._run(self.bundle, chosen, spec, draw)
             fooled[block] = [one.status == "fooled" for one in found.outcomes]
-            unmoved[block] = [one.status == "unperturbed" for one in found.outcomes]
+            unmoved[block] = [one.status in ("unperturbed", "failed") for one in found.outcomes]
             # Measured here again: the attack's own word for its budget is what this is to check.
             change = found.images.astype(np.int64) - inspection.check_images(chosen.pictures)
             largest = max(largest, float(np.abs(change).max()) / 255)
@@ -152,6 +153,7 @@ def look_at(bundle: Classifier, pictures: Tensor, labels: Tensor) -> Look:
         needs_gradients = _needs_gradients(bundle, pictures)
         right = first.argmax(dim=1) == labels
         useless = _gradients_are_useless(bundle, pictures, labels) & right
+        form = forms.form_of(partial(answers, bundle), pictures, first)
     return Look(
         classes=len(bundle.classes),
         right=right.cpu().numpy(),
@@ -159,7 +161,7 @@ def look_at(bundle: Classifier, pictures: Tensor, labels: Tensor) -> Look:
         difference=float((first - second).abs().max() / first.abs().max().clamp_min(1.0)),
         changed=int((first.argmax(dim=1) != second.argmax(dim=1)).sum()),
         are_finite=bool(first.isfinite().all()),
-        are_probabilities=inspection.are_probabilities(first),
+        form=form,
         needs_gradients=needs_gradients,
     )
 

@@ -32,7 +32,8 @@ class Look:
     changed: int
     """Images of which two passes say different classes."""
     are_finite: bool
-    are_probabilities: bool
+    form: str
+    """What the answers are where they are no logits, to end a sentence that begins `The answers`; empty for logits."""
     needs_gradients: bool
 
 
@@ -42,7 +43,7 @@ class Fared:
 
     fooled: np.ndarray
     unmoved: np.ndarray
-    """Right, attacked, and stored exactly as it was."""
+    """Right, attacked, and stored exactly as it was, also because the attack broke down."""
     largest: float
     """Largest measured change of any pixel, in [0, 1] units."""
     epsilon: float
@@ -84,8 +85,8 @@ def reason_to_stop(look: Look) -> str:
     """Return why attacks on this network would prove nothing, as a sentence; empty where they may be run."""
     if not look.are_finite:
         return "Not run: the network answers with values that are not finite."
-    if look.are_probabilities:
-        return "Not run: attacks need logits, and the network answers with probabilities (G3)."
+    if look.form:
+        return f"Not run: attacks need logits, and the answers {look.form} (G3)."
     if _clean(look).outcome == "fail":
         return "Not run: the clean accuracy is no better than chance (G1)."
     return ""
@@ -134,6 +135,18 @@ def _slack(look: Look) -> float:
     return max(FEW, SHARE * len(look.right))
 
 
+def _beyond_slack(check: str, look: Look, told: tuple[float, int, str], **figures: float) -> CheckResult:
+    """Return the result of a check that fails where a difference exceeds the tolerance; told: it, what could differ, sentence.
+
+    Where even the largest difference would not exceed it, passing would say nothing.
+    """
+    difference, most, text = told
+    if most <= _slack(look):
+        few = f"Not run: with {most} images to tell apart no difference would exceed the tolerance of {_slack(look):g}."
+        return CheckResult(check, "not run", few)
+    return _result(check, difference > _slack(look), text, **figures, tolerance=_slack(look))
+
+
 def _left(look: Look, fared: Fared) -> int:
     """Images that are right and stay right."""
     return int((look.right & ~fared.fooled).sum())
@@ -158,8 +171,7 @@ def _repeats(look: Look) -> CheckResult:
 
 
 def _logits(look: Look) -> CheckResult:
-    text = "The answers are probabilities." if look.are_probabilities else "The answers are not probabilities."
-    return _result("G3", look.are_probabilities, text)
+    return _result("G3", bool(look.form), f"The answers {look.form or 'are not probabilities'}.")
 
 
 def _gradients(look: Look) -> CheckResult:
@@ -171,7 +183,7 @@ def _gradients(look: Look) -> CheckResult:
 def _many_steps(look: Look, attacks: Attacks) -> CheckResult:
     one, many = _left(look, attacks.fgsm), _left(look, attacks.pgd)
     text = f"FGSM leaves {one} images right, PGD {many}."
-    return _result("G5", many - one > _slack(look), text, fgsm=one, pgd=many, tolerance=_slack(look))
+    return _beyond_slack("G5", look, (many - one, int(look.right.sum()), text), fgsm=one, pgd=many)
 
 
 def _noise(look: Look, attacks: Attacks) -> CheckResult:
@@ -186,12 +198,12 @@ def _noise(look: Look, attacks: Attacks) -> CheckResult:
 
 def _curve(look: Look, attacks: Attacks) -> CheckResult:
     left = [_left(look, fared) for _, fared in attacks.curve]
-    rise = max([later - earlier for earlier, later in itertools.pairwise(left)], default=0)
+    rise = max([later - earlier for earlier, later in itertools.combinations(left, 2)], default=0)
     points = {f"{float(epsilon * 255):g}/255": count for (epsilon, _), count in zip(attacks.curve, left, strict=True)}
     text = (
         "Images left right as the budget grows: " + ", ".join(f"{count} at {at}" for at, count in points.items()) + "."
     )
-    return _result("G7", rise > _slack(look), text, **points, largest_rise=rise)
+    return _beyond_slack("G7", look, (rise, int(look.right.sum()), text), **points, largest_rise=rise)
 
 
 def _huge(look: Look, attacks: Attacks) -> CheckResult:
@@ -203,14 +215,19 @@ def _huge(look: Look, attacks: Attacks) -> CheckResult:
 def _converged(look: Look, attacks: Attacks) -> CheckResult:
     short, long = _left(look, attacks.pgd), _left(look, attacks.longer)
     text = f"PGD leaves {short} images right, with twice the steps {long}."
-    return _result("G9", short - long > _slack(look), text, steps=short, twice_the_steps=long, tolerance=_slack(look))
+    return _beyond_slack("G9", look, (short - long, int(look.right.sum()), text), steps=short, twice_the_steps=long)
 
 
 def _black_box(look: Look, attacks: Attacks) -> CheckResult:
     count = int(attacks.square.fooled.sum())
     tried = int((look.right & ~attacks.white_box()).sum())
-    text = f"Of {tried} images that no gradient attack fools Square fools {count}."
-    return _result("G10", count > _slack(look), text, square_only=count, tried=tried, tolerance=_slack(look))
+    right = int(look.right.sum())
+    text = (
+        f"Of {tried} images that no gradient attack fools Square fools {count}."
+        if tried
+        else f"The gradient attacks fool all {right} images, so there is nothing left for Square to find."
+    )
+    return _beyond_slack("G10", look, (count, right, text), square_only=count, tried=tried)
 
 
 def _transfer(look: Look, attacks: Attacks) -> CheckResult:
@@ -221,7 +238,7 @@ def _transfer(look: Look, attacks: Attacks) -> CheckResult:
     text = (
         f"Of {int(both.sum())} images that both networks get right the other's attack fools {theirs}, the own {ours}."
     )
-    return _result("G11", theirs - ours > _slack(look), text, transferred=theirs, own=ours, tolerance=_slack(look))
+    return _beyond_slack("G11", look, (theirs - ours, int(both.sum()), text), transferred=theirs, own=ours)
 
 
 def _worst_case(look: Look, attacks: Attacks) -> CheckResult:

@@ -60,7 +60,7 @@ def with_edges(bundle: ModelBundle, case: Case, references: References, *, metho
 
 
 def datapath(bundle: ModelBundle, case: Case, references: References, per_map: PerMap, *, method: str) -> Datapath:
-    """Return the record of a datapath, with the sizes really tried."""
+    """Return the record of a datapath, with the sizes really tried: none where every reference answers the target anyway."""
     if methods.method(method).baseline == "references":
         tried = _transplant_sizes(bundle, case, references, per_map)
     else:
@@ -173,7 +173,9 @@ def _between_runs(bundle: ModelBundle, case: Case, references: References, *, wi
     total = len(case.images) * len(references.images)
     for block, _ in case.blocks(bundle, references):
         own, other = block.pairs(references)
-        question = scores.Question(block.images[own], block.targets[own], references.labels[other])
+        targets, rivals = block.targets[own], references.labels[other]
+        # A blurred copy may answer the target itself: a class is no rival of its own.
+        question = scores.Question(block.images[own], targets, rivals.masked_fill(rivals == targets, -1))
         donor = tracing.record(bundle, block.images).rows(own)
         found = scores.into_runs(bundle, question, references.images[other], donor, taps=wanted)
         gathered.append(found.scores)
@@ -192,10 +194,12 @@ def _between_runs(bundle: ModelBundle, case: Case, references: References, *, wi
 def _transplant_sizes(
     bundle: ModelBundle, case: Case, references: References, per_map: PerMap
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    sizes = claim_sizes(bundle)
+    sizes, shown = claim_sizes(bundle), trials.can_show(case, references)
+    if not bool(shown.any()):
+        return (), ()
     choices = [choosing.largest(bundle, per_map, size) for size in sizes]
-    carried = trials.carried(bundle, case, references, choices)
-    return sizes, tuple(carried.float().mean(dim=(1, 2)).tolist())
+    carried = trials.carried(bundle, case, references, choices)[:, shown]
+    return sizes, tuple(carried.float().mean(dim=1).tolist())
 
 
 def _kept_sizes(bundle: ModelBundle, case: Case, per_map: PerMap) -> tuple[tuple[int, ...], tuple[float, ...]]:

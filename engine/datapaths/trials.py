@@ -54,6 +54,14 @@ def carried(bundle: ModelBundle, case: Case, references: References, choices: Se
     return torch.cat(found, dim=1)
 
 
+def can_show(case: Case, references: References) -> Tensor:
+    """Return (images, references) bool: the reference does not answer the image's target anyway.
+
+    A blurred copy may, in place of images of a third class: whatever is copied into it, the label seems carried.
+    """
+    return references.labels[None, :] != case.targets[:, None]
+
+
 def survives(bundle: ModelBundle, case: Case, chosen: PerMap) -> Tensor:
     """Return (images,) bool: whether the target is still the answer when only the chosen maps are kept."""
     gates = tuple(site.float() for site in chosen)

@@ -27,10 +27,10 @@ class Subjects:
     """What the network answers, which is also the truth."""
     partners: Tensor
     """Per image the index of an image of another class: the reference run, and the foreign image of the swap control."""
-    strangers: Tensor
-    """Per image the index of an image of neither its own nor its partner's class."""
-    thirds: Tensor
-    """Per image a class that is neither its own nor its partner's: where the wrong-class control aims."""
+    strangers: Tensor | None
+    """Per image the index of an image of neither its own nor its partner's class; None where some image has none."""
+    thirds: Tensor | None
+    """Per image a class that is neither its own nor its partner's: where the wrong-class control aims. None of two classes."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,48 +43,73 @@ class Pairs:
     """The adversarial image with Gaussian noise as long as its own perturbation."""
     before: Tensor
     after: Tensor
-    strangers: Tensor
-    """Clean images (images, channels, height, width) of neither answer's class."""
-    stranger_labels: Tensor
-    thirds: Tensor
-    """Per image a class that is neither answer."""
+    strangers: Tensor | None
+    """Clean images (images, channels, height, width) of neither answer's class; None where some image has none."""
+    stranger_labels: Tensor | None
+    thirds: Tensor | None
+    """Per image a class that is neither answer; None of a network of two classes."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Right:
+    """Images that the network classifies correctly."""
+
+    samples: tuple[str, ...]
+    images: Tensor
+    """(images, channels, height, width) in [0, 1]."""
+    labels: Tensor
 
 
 def choose(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int, seed: int) -> Subjects:
     """Return the first `count` correctly classified images from index `first` on, fewer where there are no more.
 
-    Raises BadInput where fewer than two are left or they are of fewer than three classes.
+    Raises BadInput where fewer than two are left or they are all of one class.
     """
+    found = right(bundle, dataset, count, first=first)
+    classes = len(found.labels.unique())
+    if len(found.samples) < FEWEST or classes < FEWEST:
+        raise BadInput(
+            f"Data set '{dataset.card.name}' has {len(found.samples)} correctly classified images of "
+            f"{classes} class{'' if classes == 1 else 'es'} from index {first} on; at least {FEWEST} images of {FEWEST} "
+            "classes are needed."
+        )
+    return matched(bundle, found.samples, found.images, found.labels, seed=seed)
+
+
+def right(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int) -> Right:
+    """Return the first `count` correctly classified images from index `first` on; raises BadInput where there are none."""
     truth = torch.as_tensor(cases.labels(bundle, dataset))
     kept: list[int] = []
     pictures: list[Tensor] = []
     for rows in torch.arange(first, max(first, dataset.card.count)).split(tracing.batch_limit(bundle)):
         loaded = cases.load(bundle, dataset, tuple(dataset.keys[k] for k in rows.tolist()))
         with torch.no_grad():
-            right = (bundle.logits(loaded).argmax(1).cpu() == truth[rows]).nonzero()[:, 0][: count - len(kept)]
-        kept += rows[right].tolist()
-        pictures.append(loaded[right.to(bundle.device)])
+            chosen = (bundle.logits(loaded).argmax(1).cpu() == truth[rows]).nonzero()[:, 0][: count - len(kept)]
+        kept += rows[chosen].tolist()
+        pictures.append(loaded[chosen.to(bundle.device)])
         if len(kept) >= count:
             break
-    labels = truth[kept]
-    if len(kept) < FEWEST or len(labels.unique()) < 3:
-        raise BadInput(
-            f"Data set '{dataset.card.name}' has {len(kept)} correctly classified images of {len(labels.unique())} "
-            f"classes from index {first} on; at least {FEWEST} of 3 classes are needed."
-        )
-    return matched(bundle, tuple(dataset.keys[k] for k in kept), torch.cat(pictures), labels, seed=seed)
+    if not kept:
+        raise BadInput(f"Data set '{dataset.card.name}' has no correctly classified image from index {first} on.")
+    return Right(tuple(dataset.keys[k] for k in kept), torch.cat(pictures), truth[kept])
 
 
 def matched(bundle: ModelBundle, samples: tuple[str, ...], pictures: Tensor, labels: Tensor, *, seed: int) -> Subjects:
-    """Return images with their partners, strangers and third classes; another seed draws other ones."""
+    """Return images with their partners, strangers and third classes; another seed draws other ones.
+
+    Raises BadInput where an image has no partner of another class.
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = labels.cpu()
+    if not _all_have_one(labels, labels[:, None]):
+        raise BadInput("Every image needs one of another class beside it; add images of another class.")
     partners = _drawn(labels, labels[:, None], generator)
     barred = torch.stack([labels, labels[partners]], dim=1)
-    strangers = _drawn(labels, barred, generator)
-    thirds = _drawn(torch.arange(len(bundle.classes)), barred, generator)
-    on = (tensor.to(bundle.device) for tensor in (labels, partners, strangers, thirds))
-    return Subjects(samples, pictures, *on)
+    strangers, thirds = (
+        _drawn(candidates, barred, generator).to(bundle.device) if _all_have_one(candidates, barred) else None
+        for candidates in (labels, torch.arange(len(bundle.classes)))
+    )
+    return Subjects(samples, pictures, labels.to(bundle.device), partners.to(bundle.device), strangers, thirds)
 
 
 def fooled(bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: str, seed: int) -> Pairs:
@@ -96,8 +121,10 @@ def fooled(bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: st
             f"{attack} fools {len(answers)} of {len(subjects.samples)} images; at least {FEWEST} are needed. "
             "Name a stronger attack or more images."
         )
-    labels = subjects.labels.cpu()
-    strangers = _drawn(labels, answers, generator).to(bundle.device)
+    labels, classes = subjects.labels.cpu(), torch.arange(len(bundle.classes))
+    has_strangers = _all_have_one(labels, answers)
+    strangers = _drawn(labels, answers, generator).to(bundle.device) if has_strangers else None
+    thirds = _drawn(classes, answers, generator).to(bundle.device) if _all_have_one(classes, answers) else None
     before, after = answers.to(bundle.device).unbind(1)
     return Pairs(
         clean=clean,
@@ -105,9 +132,9 @@ def fooled(bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: st
         noisy=noise.same_norm_noise(adversarial, adversarial - clean, seeds, draws=1),
         before=before,
         after=after,
-        strangers=subjects.images[strangers],
-        stranger_labels=subjects.labels[strangers],
-        thirds=_drawn(torch.arange(len(bundle.classes)), answers, generator).to(bundle.device),
+        strangers=None if strangers is None else subjects.images[strangers],
+        stranger_labels=None if strangers is None else subjects.labels[strangers],
+        thirds=thirds,
     )
 
 
@@ -130,9 +157,15 @@ def _attacked(
 
 def _drawn(candidates: Tensor, barred: Tensor, generator: torch.Generator) -> Tensor:
     """Return per row of `barred` (rows, classes) a random index into `candidates` (n,) whose class is not barred there."""
-    allowed = (candidates[None, :, None] != barred[:, None, :]).all(dim=2)
-    if not bool(allowed.any(dim=1).all()):
-        raise BadInput(
-            "Every control needs an image and a class beyond the two in question; add images of more classes."
-        )
+    allowed = _allowed(candidates, barred)
     return torch.rand(allowed.shape, generator=generator).masked_fill(~allowed, -1.0).argmax(dim=1)
+
+
+def _all_have_one(candidates: Tensor, barred: Tensor) -> bool:
+    """Return whether every row of `barred` leaves some candidate."""
+    return bool(_allowed(candidates, barred).any(dim=1).all())
+
+
+def _allowed(candidates: Tensor, barred: Tensor) -> Tensor:
+    """Return (rows, candidates) bool: the candidate's class is not barred in that row."""
+    return (candidates[None, :, None] != barred[:, None, :]).all(dim=2)

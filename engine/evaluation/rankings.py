@@ -67,8 +67,10 @@ def for_transplant(bundle: ModelBundle, method: str, ask: Ask, own: PerMap) -> P
     return own if method in SAME_SCALE else by_site(own)
 
 
-def for_restore(bundle: ModelBundle, method: str, pairs: Pairs, *, seed: int) -> tuple[PerMap, PerMap]:
+def for_restore(bundle: ModelBundle, method: str, pairs: Pairs, *, seed: int) -> tuple[PerMap, PerMap | None]:
     """Return scores by which to put clean maps back into the adversarial run: for the clean label, and for a wrong third.
+
+    None for the wrong third of a network of two classes.
 
     Two-run: the attack flow. Zero-baseline methods: how much the datapath of the clean image (for that class) differs
     from that of the adversarial one (for its own answer). Activation: the difference of the maps, each site's divided
@@ -76,21 +78,23 @@ def for_restore(bundle: ModelBundle, method: str, pairs: Pairs, *, seed: int) ->
     """
     own, aimed = wanted(pairs)
     if method == "two-run":
-        return flow(bundle, own), flow(bundle, aimed)
+        return flow(bundle, own), None if aimed is None else flow(bundle, aimed)
     if method == "activation":
         found = by_site(differences(bundle, pairs.clean, pairs.adversarial))
-        return found, found
-    clean, forced = (score(bundle, method, ask, seed=seed)[0] for ask in (own, aimed))
+        return found, None if aimed is None else found
+    clean = score(bundle, method, own, seed=seed)[0]
+    forced = None if aimed is None else score(bundle, method, aimed, seed=seed)[0]
     if methods.method(method).baseline == "references":
         return clean, forced
     there, _ = score(bundle, method, replace(own, images=pairs.adversarial, targets=pairs.after), seed=seed)
-    return _apart(method, clean, there), _apart(method, forced, there)
+    return _apart(method, clean, there), None if forced is None else _apart(method, forced, there)
 
 
-def joint(bundle: ModelBundle, pairs: Pairs) -> tuple[PerMap, PerMap]:
+def joint(bundle: ModelBundle, pairs: Pairs) -> tuple[PerMap, PerMap | None]:
     """Return the same by the joint mask integrated gradients between the two runs: the two-run score itself."""
-    own, aimed = (score(bundle, "two-run", ask, seed=0)[0] for ask in wanted(pairs))
-    return own, aimed
+    own, aimed = wanted(pairs)
+    scored = score(bundle, "two-run", own, seed=0)[0]
+    return scored, None if aimed is None else score(bundle, "two-run", aimed, seed=0)[0]
 
 
 def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
@@ -103,10 +107,13 @@ def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
     return tuple(torch.cat(site) for site in zip(*found, strict=True))
 
 
-def wanted(pairs: Pairs) -> tuple[Ask, Ask]:
-    """Return the questions of clean images against their adversarial runs: the clean label, and a wrong third class."""
+def wanted(pairs: Pairs) -> tuple[Ask, Ask | None]:
+    """Return the questions of clean images against their adversarial runs: the clean label, and a wrong third class.
+
+    None for the latter of a network of two classes.
+    """
     own = Ask(pairs.clean, pairs.before, pairs.adversarial, pairs.after)
-    return own, replace(own, targets=pairs.thirds)
+    return own, None if pairs.thirds is None else replace(own, targets=pairs.thirds)
 
 
 def differences(bundle: ModelBundle, images: Tensor, others: Tensor) -> PerMap:

@@ -15,6 +15,8 @@ from engine.statistics import Estimate
 HEADLINES = {"sufficient": "agreement", "transplant": "carried", "restore": "restored", "joint_restore": "restored"}
 """The column whose interval is called plain `low` and `high`; any other column's is `<column>_low`, `<column>_high`."""
 
+NOT_THERE = "–"
+"""In place of a control that the classes do not allow; what it needs stands below the table."""
 CONTROLS = {"wrong_class": "wrong class", "noisy_copy": "noisy copy", "swap": "other image"}
 ASKED = {
     "sufficient": ("wrong_class", "swap"),
@@ -38,6 +40,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
         "sites": found.sites,
         "total_maps": found.total_maps,
         "left_out": list(found.left_out),
+        "missing": list(found.missing),
         "kept": list(trials.KEPT),
         "maps": list(found.maps),
         "seconds": found.seconds,
@@ -142,6 +145,8 @@ def _divergence(row: dict[str, Any], middle: int) -> str:
 
 
 def _percent(group: dict[str, Any], column: str, index: int) -> str:
+    if group[column] is None:
+        return NOT_THERE
     prefix = "" if column in HEADLINES.values() else f"{column}_"
     value, low, high = (100 * group[name][index] for name in (column, f"{prefix}low", f"{prefix}high"))
     return f"{value:.0f} [{low:.0f}, {high:.0f}]"
@@ -194,6 +199,11 @@ def _notes(found: dict[str, Any]) -> list[str]:
     return [
         "",
         "Other image: low is good where maps are kept (its own answer should stay), high where they are moved (its class comes).",
-        f"No claim may choose maps of {', '.join(found['left_out'])}: a few of them carry any answer trivially.",
+        *(
+            [f"No claim may choose maps of {', '.join(found['left_out'])}: a few of them carry any answer trivially."]
+            if found["left_out"]
+            else []
+        ),
         *([note] if unaimed else []),
+        *(f"{NOT_THERE} Not run, {text}" for text in found["missing"]),
     ]

@@ -34,8 +34,8 @@ class Sufficient:
     """The answer stays."""
     kl: Estimates
     """Divergence of the masked from the full answer, in nats."""
-    wrong_class: Estimates
-    """A mask aimed at a wrong class gets it."""
+    wrong_class: Estimates | None
+    """A mask aimed at a wrong third class gets it; None of a network of two classes."""
     swap: Estimates
     """An image of another class under this image's mask is called this image's class: high means the mask says nothing
     about the image."""
@@ -47,10 +47,10 @@ class Transplant:
 
     carried: Estimates
     """The label goes over."""
-    wrong_class: Estimates
-    """Maps chosen for a wrong third class give that class."""
-    swap: Estimates
-    """The same maps filled from a third image give that image's class: high is right."""
+    wrong_class: Estimates | None
+    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
+    swap: Estimates | None
+    """The same maps filled from a third image give that image's class: high is right. None without images of a third class."""
     quota_carried: Estimates
     """`carried` where a share of every site is copied; one entry per share."""
 
@@ -61,12 +61,12 @@ class Restore:
 
     restored: Estimates
     """The clean label comes back."""
-    wrong_class: Estimates
-    """Maps chosen for a wrong third class give that class."""
+    wrong_class: Estimates | None
+    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
     noisy_copy: Estimates
     """The same maps from a noisy copy of the adversarial image restore the clean label."""
-    swap: Estimates
-    """The same maps from another clean image give that image's class: high is right."""
+    swap: Estimates | None
+    """The same maps from another clean image give that image's class: high is right. None without images of a third class."""
     mean_maps: Estimate
     """Fewest maps that restore, by bisection of each image's ranking; more maps are taken to restore too."""
 
@@ -86,55 +86,60 @@ def map_counts(bundle: ModelBundle, wanted: tuple[int, ...] = MAPS) -> tuple[int
     return tuple(count for count in wanted if count <= most) or (most,)
 
 
-def sufficient(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap) -> Sufficient:
+def sufficient(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap | None) -> Sufficient:
     """Return the columns of the published criterion for scores of the own class and scores aimed at `thirds`."""
-    kept, forced = _shares(own), _shares(aimed)
+    kept = _shares(own)
     full = _kept_logits(bundle, subjects.images, [tuple(torch.ones_like(site) for site in kept[0])])[0]
     there = _kept_logits(bundle, subjects.images, kept)
-    wrong = _kept_logits(bundle, subjects.images, forced).argmax(2)
+    wrong = None if aimed is None else _kept_logits(bundle, subjects.images, _shares(aimed)).argmax(2)
     swapped = _kept_logits(bundle, subjects.images[subjects.partners], kept).argmax(2)
     wanted, got = full.log_softmax(1), there.log_softmax(2)
     divergence = F.kl_div(got, wanted.expand_as(got), reduction="none", log_target=True).sum(2)
     return Sufficient(
         agreement=_shares_of(there.argmax(2) == full.argmax(1)),
         kl=tuple(statistics.mean(row) for row in divergence.clamp(min=0).cpu().numpy()),
-        wrong_class=_shares_of(wrong == subjects.thirds),
+        wrong_class=None if wrong is None else _hits(wrong, subjects.thirds),
         swap=_shares_of(swapped == subjects.labels),
     )
 
 
 def transplant(
-    bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap, counts: tuple[int, ...]
+    bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap | None, counts: tuple[int, ...]
 ) -> Transplant:
     """Return the columns of copying `counts` maps of each image into its partner's run."""
     recipients = subjects.images[subjects.partners]
     chosen = [choosing.largest(bundle, own, count) for count in counts]
-    forced = [choosing.largest(bundle, aimed, count) for count in counts]
+    forced = [] if aimed is None else [choosing.largest(bundle, aimed, count) for count in counts]
     quota = [_claimable_alone(bundle, kept) for kept in _shares(own)]
     labels = moved_labels(bundle, recipients, subjects.images, [*chosen, *quota, *forced])
     carried, shared, wrong = labels.split([len(chosen), len(quota), len(forced)])
-    swapped = moved_labels(bundle, recipients, subjects.images[subjects.strangers], chosen)
+    swap, strangers = None, subjects.strangers
+    if strangers is not None:
+        swapped = moved_labels(bundle, recipients, subjects.images[strangers], chosen)
+        swap = _hits(swapped, subjects.labels[strangers])
     return Transplant(
         carried=_shares_of(carried == subjects.labels),
-        wrong_class=_shares_of(wrong == subjects.thirds),
-        swap=_shares_of(swapped == subjects.labels[subjects.strangers]),
+        wrong_class=_hits(wrong, subjects.thirds) if forced else None,
+        swap=swap,
         quota_carried=_shares_of(shared == subjects.labels),
     )
 
 
-def restore(bundle: ModelBundle, pairs: Pairs, own: PerMap, aimed: PerMap, counts: tuple[int, ...]) -> Restore:
+def restore(bundle: ModelBundle, pairs: Pairs, own: PerMap, aimed: PerMap | None, counts: tuple[int, ...]) -> Restore:
     """Return the columns of putting `counts` clean maps back into the adversarial runs."""
     chosen = [choosing.largest(bundle, own, count) for count in counts]
-    forced = [choosing.largest(bundle, aimed, count) for count in counts]
+    forced = [] if aimed is None else [choosing.largest(bundle, aimed, count) for count in counts]
     labels = moved_labels(bundle, pairs.adversarial, pairs.clean, [*chosen, *forced])
     restored, wrong = labels.split([len(chosen), len(forced)])
     noisy = moved_labels(bundle, pairs.adversarial, pairs.noisy, chosen)
-    swapped = moved_labels(bundle, pairs.adversarial, pairs.strangers, chosen)
+    swap = None
+    if pairs.strangers is not None:
+        swap = _hits(moved_labels(bundle, pairs.adversarial, pairs.strangers, chosen), pairs.stranger_labels)
     return Restore(
         restored=_shares_of(restored == pairs.before),
-        wrong_class=_shares_of(wrong == pairs.thirds),
+        wrong_class=_hits(wrong, pairs.thirds) if forced else None,
         noisy_copy=_shares_of(noisy == pairs.before),
-        swap=_shares_of(swapped == pairs.stranger_labels),
+        swap=swap,
         mean_maps=statistics.mean(fewest_maps(bundle, pairs, own).cpu().numpy()),
     )
 
@@ -216,6 +221,11 @@ def _spread(bundle: ModelBundle) -> list[int]:
     inside = [k for k, site in enumerate(bundle.sites) if site.is_claimable]
     places = np.linspace(0, len(inside) - 1, min(ONE_SITES, len(inside))).round().astype(int)
     return [inside[k] for k in places]
+
+
+def _hits(answers: Tensor, wanted: Tensor | None) -> Estimates | None:
+    """Return the share of answers (rows, images) that are the wanted classes (images,); None where none are wanted."""
+    return None if wanted is None else _shares_of(answers == wanted)
 
 
 def _shares_of(hits: Tensor) -> Estimates:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine import methods
 from engine.errors import BadSetting
 from engine.evaluation import pairing, rankings, stability, trials
 from engine.evaluation.pairing import Pairs, Subjects
+from engine.evaluation.rankings import Ask
 from engine.evaluation.stability import Stability
 from engine.evaluation.trials import OneSite, Restore, Sufficient, Transplant
 from engine.models.bundle import ModelBundle
@@ -85,6 +86,8 @@ class Evaluation:
     maps: tuple[int, ...]
     rows: tuple[MethodRow, ...]
     seconds: float
+    missing: tuple[str, ...] = ()
+    """Controls that the classes do not allow, each with its reason."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -122,7 +125,25 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
         maps=walk.maps,
         rows=tuple(rows),
         seconds=time.perf_counter() - started,
+        missing=_missing(walk),
     )
+
+
+def _missing(walk: Walk) -> tuple[str, ...]:
+    found = []
+    if walk.subjects.thirds is None or walk.pairs.thirds is None:
+        found.append(f"wrong class: a third class is needed, and the network has {len(walk.bundle.classes)}.")
+    lacking = [
+        question
+        for question, strangers in (("transplant", walk.subjects.strangers), ("restore", walk.pairs.strangers))
+        if strangers is None
+    ]
+    if lacking:
+        found.append(
+            f"other image ({', '.join(lacking)}): every image needs another one of a third class, correctly classified, "
+            "among those looked at."
+        )
+    return tuple(found)
 
 
 def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
@@ -133,12 +154,12 @@ def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
     started = time.perf_counter()
     own, passes = rankings.score(bundle, name, ask, seed=walk.seed)
     seconds = time.perf_counter() - started
-    aiming = rankings.Ask(ask.images, subjects.thirds, ask.starts, ask.rivals)
-    aimed, _ = rankings.score(bundle, name, aiming, seed=walk.seed)
+    aimed = _aimed(walk, name, ask)
     steps.next()
     sufficient = trials.sufficient(bundle, subjects, own, aimed)
     steps.next()
-    carrying, forcing = (rankings.for_transplant(bundle, name, ask, found) for found in (own, aimed))
+    carrying = rankings.for_transplant(bundle, name, ask, own)
+    forcing = None if aimed is None else rankings.for_transplant(bundle, name, ask, aimed)
     transplant = trials.transplant(bundle, subjects, carrying, forcing, walk.maps)
     steps.next()
     restore = _restored(walk, rankings.for_restore(bundle, name, walk.pairs, seed=walk.seed))
@@ -151,7 +172,14 @@ def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
     return MethodRow(name, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, alike)
 
 
-def _restored(walk: Walk, ranked: tuple[PerMap, PerMap]) -> Restore:
+def _aimed(walk: Walk, name: str, ask: Ask) -> PerMap | None:
+    """Return a method's scores aimed at the third classes, None where there are none."""
+    if walk.subjects.thirds is None:
+        return None
+    return rankings.score(walk.bundle, name, replace(ask, targets=walk.subjects.thirds), seed=walk.seed)[0]
+
+
+def _restored(walk: Walk, ranked: tuple[PerMap, PerMap | None]) -> Restore:
     own, aimed = ranked
     return trials.restore(walk.bundle, walk.pairs, own, aimed, walk.maps)
 

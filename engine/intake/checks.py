@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import statistics
+from engine.attacks import forms
 from engine.credibility import checking
 from engine.credibility import verdicts as verdicts
 from engine.datapaths import cases
@@ -163,12 +165,12 @@ def _of_answers(bundle: ModelBundle, labelled: Labelled | None) -> list[CheckRes
     pictures = extremes if labelled is None else labelled.images[:LOOKED_AT]
     labels = mistakes.predictions(bundle, pictures)
     look = checking.look_at(bundle, pictures, labels)
-    repeats, logits, gradients = verdicts.without_attacks(look)
+    repeats, _, gradients = verdicts.without_attacks(look)
     return [
         _evaluation(bundle, pictures) if look.are_finite else _incomparable("evaluation"),
         replace(repeats, check="deterministic") if look.are_finite else _incomparable("deterministic"),
         _finite(bundle, pictures if labelled is None else torch.cat([pictures, extremes])),
-        _logits(bundle, pictures, replace(logits, check="logits")),
+        _logits(bundle, pictures if labelled is None else torch.cat([pictures, extremes])),
         replace(gradients, check="gradients"),
     ]
 
@@ -204,10 +206,10 @@ def _finite(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
     return _result("finite", count > 0, text, images=len(pictures), not_finite=count)
 
 
-def _logits(bundle: ModelBundle, pictures: Tensor, plain: CheckResult) -> CheckResult:
-    """Probabilities, or their logarithms: the exponentials of each row then sum to one."""
-    are_logarithms = bool((_answers(bundle, pictures).logsumexp(dim=1).abs() < SAME).all())
-    return _result("logits", True, "The answers are logarithms of probabilities.") if are_logarithms else plain
+def _logits(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
+    """Probabilities, percentages and their logarithms fail, however they were made; black, white and noise help to tell."""
+    found = forms.form_of(functools.partial(_answers, bundle), pictures, _answers(bundle, pictures))
+    return _result("logits", bool(found), f"The answers {found or 'are not probabilities'}.")
 
 
 def _accuracy(labelled: Labelled, card: ModelCard) -> CheckResult:

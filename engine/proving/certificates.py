@@ -45,8 +45,12 @@ def part(
     A part that this data does not allow says why (`Certificates.unavailable`). Raises UnknownName.
     """
     checks: dict[str, Callable[[Evidence], Certificates]] = {
-        "clean": lambda evidence: Certificates(clean=controls(evidence, "clean")),
-        "adversarial": lambda evidence: Certificates(adversarial=controls(evidence, "adversarial")),
+        "clean": lambda evidence: Certificates(
+            clean=controls(evidence, "clean"), unavailable=_lacking(evidence, "clean")
+        ),
+        "adversarial": lambda evidence: Certificates(
+            adversarial=controls(evidence, "adversarial"), unavailable=_lacking(evidence, "adversarial")
+        ),
         "restoration": lambda evidence: Certificates(restoration=restoration(evidence)),
         "stability": stability,
         "kinship": kinship.of_classes,
@@ -68,34 +72,64 @@ def controls(evidence: Evidence, side: str) -> Certificate:
     """Return the size that carries with its random, wrong-class, swap and noisy-copy controls and the one-site gap."""
     case, datapath = evidence.side(side)
     per_map, method = evidence.scores(datapath), methods.method(evidence.method)
-    if method.baseline == "references":
+    if method.baseline != "references":
+        found = _kept_controls(evidence, case, per_map)
+    elif datapath.sizes and _shows_something(evidence, case):
         found = _transplant_controls(evidence, case, datapath, per_map)
     else:
-        found = _kept_controls(evidence, case, per_map)
+        found = Certificate()
     return replace(
         found,
         carries_at=datapath.carries_at,
         one_site_gap=one_site_gap(evidence, case, per_map),
         not_applicable=(
-            *(() if method.takes_aim else ("wrong_class",)),
+            *(() if method.takes_aim and _has_third_class(evidence) else ("wrong_class",)),
             *(() if method.baseline == "references" else ("noisy_copy",)),
         ),
     )
 
 
+def _lacking(evidence: Evidence, side: str) -> tuple[str, ...]:
+    """Return which controls of a datapath the classes do not allow, one sentence each."""
+    case, _ = evidence.side(side)
+    found = []
+    if methods.method(evidence.method).takes_aim and not _has_third_class(evidence):
+        found.append(
+            f"Wrong class ({side}): a third class is needed, neither of the two answers nor a reference's, and the network "
+            f"has {len(evidence.bundle.classes)}."
+        )
+    if methods.method(evidence.method).baseline == "references" and not _shows_something(evidence, case):
+        found.append(
+            f"Carries the label ({side}): without images of a third class a blurred copy is the reference, and that gets this "
+            "answer anyway."
+        )
+    return tuple(found)
+
+
+def _shows_something(evidence: Evidence, case: Case) -> bool:
+    return bool(trials.can_show(case, evidence.references).any())
+
+
 def restoration(evidence: Evidence) -> Restoration:
-    """Put clean maps back into the adversarial run, by attack flow and at random, and count the labels that return."""
+    """Put clean maps back into the adversarial run, by attack flow and at random, and count the labels that return.
+
+    Only images whose label the attack took count; raises BadInput where it took none.
+    """
+    taken = (evidence.clean.targets != evidence.adversarial.targets).cpu()
+    if not bool(taken.any()):
+        raise BadInput("Restoration: the attack left the class as it was, so there is nothing to restore.")
     bundle, flow = (
         evidence.bundle,
         tuple(torch.from_numpy(np.array(site)).to(evidence.bundle.device) for site in evidence.examination.flow),
     )
     donor = tracing.record(bundle, evidence.clean.images)
-    rows = torch.arange(len(evidence.clean.images))
+    rows = torch.arange(len(evidence.clean.images))[taken]
     generator = torch.Generator().manual_seed(evidence.seed)
     draws = max(1, min(RANDOM_DRAWS, RANDOM_TRIALS // len(rows)))
     sizes, restored, at_random = extraction.claim_sizes(bundle), [], []
     for size in sizes:
-        restored.append(_restored(evidence, donor, rows, choosing.largest(bundle, flow, size)))
+        chosen = tuple(site[rows] for site in choosing.largest(bundle, flow, size))
+        restored.append(_restored(evidence, donor, rows, chosen))
         repeated = rows.repeat_interleave(draws)
         at_random.append(
             _restored(evidence, donor, repeated, choosing.at_random(bundle, len(repeated), size, generator))
@@ -144,6 +178,11 @@ def of_groups(evidence: Evidence) -> Groups:
     bundle, dataset, recipe = evidence.bundle, evidence.dataset, Recipe(evidence.method, evidence.seed)
     if len(evidence.clean.images) < 2:
         return Groups((), ())
+    if not all(_shows_something(evidence, case) for case in (evidence.clean, evidence.adversarial)):
+        raise BadInput(
+            "Groups: without images of a third class a blurred copy is the reference, and that gets one of the two answers "
+            "anyway, so nothing can be carried into it."
+        )
     samples = evidence.examination.request.samples
     into = groups.of_classes(bundle, dataset, evidence.adversarial.targets.tolist(), avoid=samples)
     made = groups.of_pairs(evidence.clean, evidence.adversarial, evidence.noise(), into)
@@ -214,8 +253,8 @@ def _kept_share(per_map: PerMap) -> PerMap:
 
 
 def _when_aimed(evidence: Evidence, case: Case, hits: Callable[[Case, PerMap], Tensor]) -> float | None:
-    """Share of hits when the score is aimed at a wrong third class; None for a method that cannot be aimed."""
-    if not methods.method(evidence.method).takes_aim:
+    """Share of hits when the score is aimed at a wrong third class; None where it cannot be aimed or there is none."""
+    if not methods.method(evidence.method).takes_aim or not _has_third_class(evidence):
         return None
     wrong = Case(case.images, _third_class(evidence, case))
     aimed = extraction.score(evidence.bundle, wrong, evidence.references, method=evidence.method, seed=evidence.seed)[0]
@@ -225,7 +264,8 @@ def _when_aimed(evidence: Evidence, case: Case, hits: Callable[[Case, PerMap], T
 def _random_band(evidence: Evidence, case: Case, size: int) -> tuple[float, float]:
     bundle, generator = evidence.bundle, torch.Generator().manual_seed(evidence.seed)
     drawn = [choosing.at_random(bundle, len(case.images), size, generator) for _ in range(RANDOM_DRAWS)]
-    rates = trials.carried(bundle, case, evidence.references, drawn).float().mean(dim=(1, 2)).tolist()
+    shown = trials.can_show(case, evidence.references)
+    rates = trials.carried(bundle, case, evidence.references, drawn)[:, shown].float().mean(dim=1).tolist()
     return float(np.quantile(rates, 0.025)), float(np.quantile(rates, 0.975))
 
 
@@ -233,12 +273,20 @@ def _third_class(evidence: Evidence, case: Case) -> Tensor:
     """Per image the likeliest class that is neither its target, nor the pair's other answer, nor a reference's label."""
     with torch.no_grad():
         logits = evidence.bundle.logits(case.images)
-    barred = torch.cat([evidence.clean.targets, evidence.adversarial.targets, evidence.references.labels]).unique()
-    if len(barred) < logits.shape[1]:
-        logits[:, barred] = -torch.inf
-    else:
-        logits.scatter_(1, case.targets[:, None], -torch.inf)
+    logits[:, _barred(evidence)] = -torch.inf
     return logits.argmax(1)
+
+
+def _has_third_class(evidence: Evidence) -> bool:
+    return len(_barred(evidence)) < len(evidence.bundle.classes)
+
+
+def _barred(evidence: Evidence) -> Tensor:
+    """The classes that a wrong-class control must not aim at: both answers, and what a reference that takes part says anyway."""
+    answers = torch.cat([evidence.clean.targets, evidence.adversarial.targets])
+    every = torch.cat([answers, evidence.references.labels]).unique()
+    takes_part = methods.method(evidence.method).baseline == "references"
+    return every if takes_part or len(every) < len(evidence.bundle.classes) else answers.unique()
 
 
 def _filled_from_others(evidence: Evidence, case: Case, chosen: PerMap) -> float | None:

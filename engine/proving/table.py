@@ -27,13 +27,19 @@ def _proof(found: dict[str, Any]) -> list[str]:
     count = sum(len(one) for one in found["chosen"]["channels"])
     lines = [
         f"Proof: the {count} maps with the most attack flow over {len(found['labels'])} fooled images, the same for all; "
-        + ("proven." if found["is_proven"] else "not proven."),
+        + _told(found),
         _row("chosen", [_label(found["effect"]), f"margin {_margin(found['effect'])}"]),
     ]
     for one in found["controls"]:
         own = "" if one["their_own"] is None else f"{100 * one['their_own']:.0f} give that image's class"
         lines.append(_row(one["name"], [_label(one["effect"]), f"margin {_margin(one['effect'])}", own]))
     return lines + [f"  left out: {line}" for line in found["missing"]]
+
+
+def _told(found: dict[str, Any]) -> str:
+    if not found["is_proven"]:
+        return "not proven."
+    return "proven by the controls that were run." if found["missing"] else "proven."
 
 
 def _smallest(found: dict[str, Any]) -> list[str]:

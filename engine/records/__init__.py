@@ -250,7 +250,7 @@ class Datapath:
     sizes: tuple[int, ...]
     """Numbers of maps really tried, the stem left out. References: transplanted; zero: kept while all others are zeroed.
 
-    Empty for the noise control, of which no size is claimed.
+    Empty for the noise control, of which no size is claimed, and where every reference answers the target anyway.
     """
     carried: tuple[float, ...]
     """For each of `sizes`, the share of references into which the label was carried (zero: of images that kept it)."""

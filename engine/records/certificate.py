@@ -86,7 +86,8 @@ class Certificate:
     noise_jaccard: float | None = None
     random_weights_jaccard: float | None = None
     not_applicable: tuple[str, ...] = ()
-    """Names of fields that mean nothing for the method, whatever was run: `wrong_class` where it cannot be aimed."""
+    """Names of fields that mean nothing for the method or the classes, whatever was run: `wrong_class` where it cannot be
+    aimed, or where there is no class to aim at."""
 
 
 @dataclass(frozen=True, slots=True)

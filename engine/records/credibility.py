@@ -36,7 +36,8 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "G3",
         "Logits, not probabilities",
-        "The network answers with probabilities, whose gradients vanish where it is confident.",
+        "The network answers with probabilities (softmax, sigmoid, percentages) or their logarithms, whose gradients vanish "
+        "where it is confident.",
     ),
     Check(
         "G4",
@@ -137,10 +138,10 @@ def with_outcome(results: tuple[CheckResult, ...], outcome: CheckOutcome) -> tup
 
 
 def verdict(results: tuple[CheckResult, ...]) -> Verdict:
-    """Return `fail` if any check failed, and `pass` only if all were run and passed."""
+    """Return `fail` if any check failed, and `pass` only if there are some and all were run and passed."""
     if with_outcome(results, "fail"):
         return "fail"
-    return "incomplete" if with_outcome(results, "not run") else "pass"
+    return "pass" if results and not with_outcome(results, "not run") else "incomplete"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,11 @@ INTAKE_CHECKS: tuple[Check, ...] = (
     Check("evaluation", "Evaluation mode", "The answer to an image depends on the other images of its batch."),
     Check("deterministic", "Same answer twice", "Two passes over the same images answer differently."),
     Check("finite", "Finite answers", "An image, black, white or noise is answered with a value that is not finite."),
-    Check("logits", "Logits, not probabilities", "The network answers with probabilities or their logarithms."),
+    Check(
+        "logits",
+        "Logits, not probabilities",
+        "The network answers with probabilities, percentages or their logarithms.",
+    ),
     Check(
         "gradients", "Gradients are there", "On an image the gradient of the loss is zero everywhere, or not finite."
     ),
