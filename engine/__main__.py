@@ -107,7 +107,7 @@ def _prove(options: argparse.Namespace) -> Told:
     from engine.store.store import Store
 
     attack = catalogue.identify(catalogue.attack(options.attack))
-    images = prove.Images(tuple(options.sample or ()), options.label or "", options.images, options.first)
+    images = prove.Images(tuple(options.sample or ()), options.label, options.images, options.first)
     names = tuple(part.strip() for part in options.studies.split(","))
     asked = prove.Asked(attack, images, options.maps, names, options.seed)
     place = studied.Place(options.model, options.data, options.sites, options.out)

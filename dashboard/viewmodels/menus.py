@@ -9,7 +9,7 @@ from typing import Literal
 from dashboard import resolution
 from dashboard.resolution import Resolved, epsilon_setting
 from dashboard.state import GROUP, GROUP_SIZE, SHARES
-from engine import AttackCard, Outcome, Roster
+from engine import AttackCard, Outcome, Roster, class_handles
 
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
 ANY = "any"
@@ -86,7 +86,7 @@ def _plain(names: Iterable[str]) -> tuple[Option, ...]:
 def _classes(resolved: Resolved) -> tuple[Option, ...]:
     if resolved.data is None:
         return ()
-    pairs = zip(resolved.data.classes, resolved.data.class_counts, strict=True)
+    pairs = zip(class_handles(resolved.data.classes), resolved.data.class_counts, strict=True)
     return (_option(ANY, "First class that fits"), *(_option(name, name) for name, count in pairs if count))
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal
 
-from engine import methods, settings
+from engine import class_names, methods, settings
 from engine.attacks import catalogue
 from engine.audit import plan_file, tiers
 from engine.audit.plan_file import Table
@@ -66,7 +66,7 @@ class Threshold:
     at_least: float
     confidence: float
     label: str = ""
-    """A class name, or empty for all classes."""
+    """A class name, or `name@index` where the name stands twice; empty for all classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +146,13 @@ def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
         )
     if plan.baseline and plan.baseline == plan.model:
         raise table.wrong("must be another model than 'model'", "baseline")
-    if plan.baseline and store.model_card(plan.baseline).classes != store.model_card(plan.model).classes:
+    if plan.baseline and not _has_same_classes(plan, store):
         raise table.wrong(f"'{plan.baseline}' has other classes than '{plan.model}', or in another order", "baseline")
     _distinct(table, "premade")
+
+
+def _has_same_classes(plan: AuditPlan, store: Store) -> bool:
+    return class_names.same(store.model_card(plan.baseline).classes, store.model_card(plan.model).classes)
 
 
 def _model(table: Table, key: str, store: Store) -> str:
@@ -288,15 +292,18 @@ def _distinct(table: Table, key: str) -> list[Table]:
 
 def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Threshold:
     table.only("name", "condition", "metric", "at_least", "confidence", "class")
-    label = table.text("class", "")
-    if label and label not in classes:
-        raise table.wrong(str(UnknownName("class", label, classes)), "class")
+    asked = table.text("class", "")
+    label = table.checked(lambda: _class(asked, classes), "class") if asked else ""
     condition = table.checked(lambda: _condition(table.text("condition"), plan), "condition")
     metric: Metric = "resistance" if table.choice("metric", METRICS, "accuracy") == "resistance" else "accuracy"
     if metric == "resistance" and condition == CLEAN:
         raise table.wrong("'resistance' compares with the images without attack; use 'accuracy' for those", "metric")
     at_least, confidence = table.number("at_least", 0.0, 1.0), table.number("confidence", 0.5, 0.9999, 0.95)
     return Threshold(table.text("name"), condition, metric, at_least, confidence, label)
+
+
+def _class(text: str, classes: tuple[str, ...]) -> str:
+    return class_names.handles(classes)[class_names.index(text, classes)]
 
 
 def _condition(text: str, plan: AuditPlan) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from engine import statistics
+from engine import class_names, statistics
 from engine.audit import rows
 from engine.audit.manifest import BASELINE, CANDIDATE, Condition, Manifest, Role
 from engine.audit.plan import CLEAN, WORST_CASE, Threshold, strength
@@ -195,7 +195,7 @@ def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionR
     fooled = [k for k, status in enumerate(own.status) if status == "fooled" and judged[k]]
     flows = Counter((int(own.labels[k]), int(own.after[k])) for k in fooled)
     ranked = sorted(flows.items(), key=lambda item: (-item[1], item[0]))
-    classes = manifest.classes
+    classes = class_names.handles(manifest.classes)
     return ConditionResult(
         name=named[0],
         kind=named[1],
@@ -212,7 +212,9 @@ def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionR
 def _class(manifest: Manifest, own: Rows, label: int) -> ClassResult:
     of_class = own.labels == label
     accuracy = Rate.of(_right(own)[of_class & _judged(own)])
-    return ClassResult(manifest.classes[label], accuracy, _statuses(own, of_class), accuracy.n < FEW)
+    return ClassResult(
+        class_names.handles(manifest.classes)[label], accuracy, _statuses(own, of_class), accuracy.n < FEW
+    )
 
 
 def _statuses(own: Rows, chosen: np.ndarray) -> dict[str, int]:
@@ -307,11 +309,13 @@ def _decisions(manifest: Manifest, tables: Mapping[tuple[Role, str], _Table]) ->
 
 
 def _decision(threshold: Threshold, table: _Table | None, classes: tuple[str, ...]) -> Decision:
-    if table is None:
+    handles = class_names.handles(classes)
+    # Runs made before a name that stands twice was refused may ask for one of two.
+    if table is None or threshold.label not in ("", *handles):
         return Decision(threshold, "inconclusive", 0, None, None, None)
     chosen = np.ones(len(table.labels), dtype=bool)
     if threshold.label:
-        chosen &= table.labels == classes.index(threshold.label)
+        chosen &= table.labels == handles.index(threshold.label)
     if threshold.metric == "resistance":
         chosen &= table.was_right
     count, n = int(table.is_right[chosen].sum()), int(chosen.sum())
