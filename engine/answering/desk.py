@@ -19,8 +19,8 @@ Order = Literal["take-model", "take-data"]
 SURVEY: Final = Path(__file__).parents[1] / "models" / "ARCHITECTURES.md"
 ROW: Final = re.compile(r"\| `(\w+)` \|")
 OWN: Final = (
-    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet", "resnet2b", "resnet4b",
-    "small_cnn",
+    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet", "preact_resnet18",
+    "preact_resnet18_raw", "resnet2b", "resnet4b", "small_cnn",
 )  # fmt: skip
 """Architectures that are not torchvision's; to ask the registry itself would load torch."""
 

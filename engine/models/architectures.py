@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BadInput, UnknownName
-from engine.models import cifar, digits_resnet, naming, plugins, timm_models, weights
+from engine.models import cifar, digits_resnet, naming, plugins, preact, timm_models, weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Tensors = Mapping[str, Tensor]
@@ -65,6 +65,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet2b": _robust_resnet(8, 16, 1),
     "resnet4b": _robust_resnet(16, 32, 2),
     "small_cnn": Architecture(_small_cnn, (32, 32), (0.485, 0.456, 0.406), (0.225, 0.225, 0.225)),
+    "preact_resnet18": Architecture(preact.preact_resnet18, (32, 32), preact.MEAN, preact.STD),
+    "preact_resnet18_raw": Architecture(preact.preact_resnet18_raw, (32, 32), preact.MEAN, preact.STD),
     "digits_resnet": Architecture(
         lambda _, classes: digits_resnet.DigitsResNet(classes), (32, 32), digits_resnet.MEAN, digits_resnet.STD
     ),
