@@ -265,3 +265,10 @@ def test_only_data_whose_classes_are_one_each_fit_a_model(store):
     model = store.model_card("net")
     fitting = [card.name for card in store.datasets() if resolution.fits(card, model)]
     assert fitting == list(desk_rows.fitting(model, store.datasets())) == ["digits", "composed"]
+
+
+def test_an_examination_calls_two_classes_of_one_name_differently(store, tmp_path, capsys):
+    place = ["--store", str(store.root), "--model", "net", "--data", "digits", "--out", str(tmp_path / "pair")]
+    sample = store.dataset("digits").keys_of(6)[0]
+    assert command_line.main(["examine", *place, "--sample", sample, "--attack", "pgd-linf:eps=24/255", "--quick"]) == 0
+    assert "'crane@6' (" in capsys.readouterr().out

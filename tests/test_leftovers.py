@@ -96,9 +96,14 @@ def test_names_that_only_remind_of_it_are_not_left_out(name):
 def test_the_inbox_offers_nothing_that_was_left_there_and_knows_a_folder_by_its_pictures(folder):
     inbox = Inbox(folder.parent)
     (before,) = inbox.entries()
+    assert inbox.left_out() == ""
     for name in (*FOLDERS, *FILES):
         left(folder.parent, name)
         left(folder, name)
+    assert inbox.left_out().startswith(
+        f"Hidden, or left by other programs, and so left out: {len(FOLDERS + FILES)} entries ("
+    )
+    assert inbox.left_out().isprintable() and Inbox(None).left_out() == ""
     (after,) = inbox.entries()
     assert after == before and after.name == "set"
     Image.fromarray(PIXELS[4]).save(folder / "cat" / "4.png")

@@ -122,7 +122,7 @@ def _samples(resolved: Resolved) -> tuple[Option, ...]:
     if not outcomes or resolved.model is None:
         return ()
     group = _option(GROUP, f"First {min(GROUP_SIZE, len(outcomes))} together")
-    singles = tuple(_option(entry.sample, _sample(entry, resolved.model.classes)) for entry in outcomes)
+    singles = tuple(_option(entry.sample, _sample(entry, class_handles(resolved.model.classes))) for entry in outcomes)
     return (group, *singles) if len(outcomes) > 1 else singles
 
 

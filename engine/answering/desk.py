@@ -70,6 +70,10 @@ class Desk:
         """Return what lies in the inbox; nothing where none is set. Raises StoreError."""
         return self._inbox.entries()
 
+    def left_out(self) -> str:
+        """Return one sentence on what lies hidden in the inbox or was left there by other programs. Raises StoreError."""
+        return self._inbox.left_out()
+
     def take_model(self, order: ModelOrder) -> Answer[Taken]:
         """Add a model; raises UnknownName and BadInput for files that are not there. The rest fails with its reason."""
         return self._take("take-model", self._inbox.model(order))

@@ -12,7 +12,7 @@ from typing import Final, Literal, final
 
 from engine import keys
 from engine.data import leftovers
-from engine.errors import BadInput, StoreError, UnknownName
+from engine.errors import BadInput, StoreError, UnknownName, printable
 
 EntryKind = Literal["weights", "npz", "folder", "csv", "classes"]
 SUFFIXES: Final[dict[str, EntryKind]] = {
@@ -130,6 +130,11 @@ class Inbox:
         """Return what can be added, by name; raises StoreError where the folder cannot be read."""
         return tuple(sorted((entry for entry, _ in self._found()), key=lambda one: one.name.casefold()))[:MOST]
 
+    def left_out(self) -> str:
+        """Return one sentence on what is hidden there or was left by other programs, empty for nothing; raises StoreError."""
+        names = sorted(path.name for path in self._paths() if leftovers.is_left_over(path.name))
+        return printable(leftovers.sentence(names)) if names else ""
+
     def path(self, key: str, kinds: tuple[EntryKind, ...]) -> tuple[Path, EntryKind]:
         """Return where an entry lies and what it is; raises UnknownName, BadInput for another kind."""
         for entry, path in self._found():
@@ -156,16 +161,16 @@ class Inbox:
         return None if named.startswith("data:") else str(self.path(named, ("classes",))[0])
 
     def _found(self) -> Iterator[tuple[Entry, Path]]:
-        if self._root is None:
-            return
-        try:
-            paths = [path for path in self._root.iterdir() if not leftovers.is_left_over(path.name)]
-        except OSError as error:
-            raise StoreError(f"The inbox cannot be read: {error.strerror}.") from error
-        for path in paths:
-            entry = _entry(path)
+        for path in self._paths():
+            entry = None if leftovers.is_left_over(path.name) else _entry(path)
             if entry is not None:
                 yield entry, path
+
+    def _paths(self) -> list[Path]:
+        try:
+            return list(self._root.iterdir()) if self._root else []
+        except OSError as error:
+            raise StoreError(f"The inbox cannot be read: {error.strerror}.") from error
 
 
 def unchanged(path: str, key: str) -> Path:
