@@ -242,13 +242,7 @@ def _benchmark_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="F", help="JSON file to write.")
 
 
-def _run() -> int:
-    """Run the command of this process; what code of a network prints as the process ends is no part of the answer."""
-    code = main()
-    sys.stdout.flush()
-    sys.stdout = sys.stderr
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(_run())
+    with streams.answering():
+        ended = main()
+    sys.exit(ended)

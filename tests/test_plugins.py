@@ -237,8 +237,9 @@ def test_an_error_of_a_plugin_is_told_in_one_line_with_the_line_of_its_source(
 
 
 TALKING = """
-import atexit, sys, warnings
+import atexit, os, sys, warnings
 print('imported')
+os.system('echo from a shell')
 sys.stdout.write('imported again')
 atexit.register(print, 'goodbye')
 """ + PLAIN.replace(
@@ -253,12 +254,12 @@ def test_what_a_plugin_prints_never_gets_among_what_a_command_says(tmp_path, fol
     command = ["model", "add", "--json", "--store", str(tmp_path / "store"), "--name", "m", *options]
     done = subprocess.run([sys.executable, "-m", "engine", *command], capture_output=True, text=True, check=False)
     assert isinstance(json.loads(done.stdout), dict), done.stderr
-    assert all(word in done.stderr for word in ("imported", "built", "forward", "goodbye"))
+    assert all(word in done.stderr for word in ("imported", "from a shell", "built", "forward", "goodbye"))
 
 
 def test_what_a_plugin_prints_at_work_in_a_worker_goes_to_stderr(tmp_path, folder, weights, capsys):
     store = Store(tmp_path / "store")
-    source = TALKING.replace("atexit.register(print, 'goodbye')", "")
+    source = TALKING.replace("atexit.register(print, 'goodbye')", "").replace("os.system('echo from a shell')", "")
     load.add(store, load.Submission("m", written(folder, source), weights, toys.CLASSES))
     place = work.Place("m", "")
     work.perform(work.task("intake", work.intake_key(store, place), place), str(store.root))
@@ -273,3 +274,9 @@ def test_streams_are_as_before_after_work_that_fails(monkeypatch):
     with pytest.raises(BadInput), plugins.guarded("plugin/own"):
         raise BadInput("x")
     assert (sys.stdin, sys.stdout) == before
+
+
+def test_whoever_reads_but_the_first_line_of_an_answer_gets_it_without_a_traceback():
+    shell = f"{sys.executable} -m engine architectures --only alexnet | true"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
