@@ -107,7 +107,7 @@ STAGES = {
     "guarding": (datasets, "image_hash"),
     "sealing": (envelope, "pack"),
     "making sure": (durable, "_sync"),
-    "putting in place": (durable, "_is_renamed"),
+    "putting in place": (durable, "_rename_new"),
 }
 
 

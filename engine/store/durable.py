@@ -61,7 +61,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             _sync(file)
         _sync(temporary)
-        if _is_renamed(temporary, target):
+        if _rename_new(temporary, target):
             _settle(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -106,7 +106,7 @@ def _make_parents(folder: Path) -> None:
         _sync(one.parent)
 
 
-def _is_renamed(temporary: Path, target: Path) -> bool:
+def _rename_new(temporary: Path, target: Path) -> bool:
     """Rename, and tell whether that was done: the first writer wins when two finish together."""
     try:
         temporary.rename(target)
