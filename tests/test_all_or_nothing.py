@@ -100,6 +100,17 @@ def test_what_is_refused_makes_no_store_and_one_line(handed_in, tmp_path, monkey
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("stage", ["image_hash", "_duplicates", "_counts"])
+@pytest.mark.parametrize("kind", SOURCES)
+def test_no_store_is_made_before_all_is_known_of_a_set(handed_in, tmp_path, monkeypatch, kind, stage):
+    def broken(*_arguments):
+        raise BadInput("spoilt")
+
+    monkeypatch.setattr(catalogue, stage, broken)
+    assert add(kind, handed_in, tmp_path / "store") == 2
+    assert not (tmp_path / "store").exists()
+
+
 STAGES = {
     "reading": (intake, "labelled"),
     "hashing": (catalogue, "image_hash"),

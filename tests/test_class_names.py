@@ -17,7 +17,7 @@ from dashboard.viewmodels import menus
 from engine import __main__ as command_line
 from engine import class_names, demo
 from engine.audit import manifest as manifests
-from engine.audit import plan, plan_file
+from engine.audit import plan, plan_file, summary
 from engine.data import catalogue, intake, manifest
 from engine.data.intake import Images
 from engine.data.manifest import Columns
@@ -218,17 +218,26 @@ def test_a_threshold_takes_a_class_that_is_one_and_no_other(store, label, kept):
 def test_a_threshold_of_one_of_two_classes_is_decided_on_its_own_images(store, tmp_path, capsys):
     (tmp_path / "plan.toml").write_text(PLAN.format(label="crane@6"), encoding="utf-8")
     assert command_line.main(["audit", str(tmp_path / "plan.toml"), "--store", str(store.root), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    own = [one for one in found["thresholds"] if one["class"] == "crane@6"]
-    manifest_of = manifests.build(plan.understood(plan_file.parse(PLAN.format(label="crane@6"), "p"), store), store)
-    assert own[0]["n"] == manifest_of.images.labels.count(6) > 0
+    assert json.loads(capsys.readouterr().out)["thresholds"][0]["class"] == "crane@6"
+    labels, right = np.array([0, 2, 2, 2, 3]), np.array([False, True, True, False, False])
+    table = summary._Table(np.arange(5), labels, right, right)
+    for label, share, n in (("crane@0", 0.0, 1), ("crane@2", 2 / 3, 3), ("", 0.4, 5)):
+        decision = summary._decision(plan.Threshold("t", "clean", "accuracy", 0.5, 0.95, label), table, CRANES)
+        assert (decision.n, decision.value) == (n, pytest.approx(share))
 
 
-def test_images_of_a_premade_set_are_paired_whatever_form_their_names_have(store, tmp_path):
+def test_a_run_made_before_that_asked_for_one_of_two_is_not_decided(store):
+    table = summary._Table(np.arange(1), np.array([0]), np.array([True]), np.array([True]))
+    decision = summary._decision(plan.Threshold("t", "clean", "accuracy", 0.5, 0.95, "crane"), table, CRANES)
+    assert (decision.outcome, decision.n) == ("inconclusive", 0)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_images_of_a_premade_set_are_paired_whatever_form_their_names_have(store, tmp_path, forms):
     found = audits.some_digits()
     other = Store(tmp_path / "store")
     load.add(other, load.Submission("net", demo.ARCHITECTURE, demo.weights(demo.MODELS[0]), demo.CLASSES))
-    for name, form in (("composed", "NFC"), ("red", "NFD")):
+    for name, form in zip(("composed", "red"), forms, strict=True):
         names = tuple(unicodedata.normalize(form, f"é{k}") for k in range(len(found.x)))
         catalogue.add(other, name, replace(found, names=names), source="npz")
     text = 'model = "net"\ndata = "composed"\n[images]\ncount = 5\n[[premade]]\nname = "a"\ndata = "red"\nepsilon = "8/255"\n'

@@ -129,9 +129,12 @@ def test_a_picture_with_a_note_to_turn_it_is_known_and_taken_as_it_lies(tmp_path
     assert not images.read(tmp_path / f"plain.{suffix}").is_turned
 
 
-def test_a_damaged_note_is_no_reason_to_refuse_a_picture(tmp_path):
-    Image.fromarray(PIXELS[5]).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
-    assert images.read(tmp_path / "a.jpg").pixels.shape == (8, 6, 3)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("note", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0"])
+def test_a_damaged_note_is_no_reason_to_refuse_a_picture(tmp_path, suffix, note):
+    Image.fromarray(PIXELS[5]).save(tmp_path / f"a.{suffix}", exif=note)
+    found = images.read(tmp_path / f"a.{suffix}")
+    assert found.pixels.shape == (8, 6, 3) and not found.is_turned
 
 
 def test_turned_pictures_are_counted_in_one_sentence(folder, tmp_path):

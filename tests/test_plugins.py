@@ -267,6 +267,14 @@ def test_what_a_plugin_prints_at_work_in_a_worker_goes_to_stderr(tmp_path, folde
     assert told.out == "" and all(word in told.err for word in ("imported", "built", "forward"))
 
 
+def test_what_any_work_prints_goes_to_stderr(tmp_path, monkeypatch, capsys):
+    kind = work.Kind(work.Nothing, lambda _inputs, _request: print("at work"))  # noqa: T201 (what is tested)
+    monkeypatch.setitem(work.KINDS, "demo", kind)
+    store = Store(tmp_path / "store")
+    work.perform(work.task("demo", "0" * 32, work.Nothing()), str(store.root))
+    assert capsys.readouterr() == ("", "at work\n")
+
+
 def test_streams_are_as_before_after_work_that_fails(monkeypatch):
     before = sys.stdin, sys.stdout
     with pytest.raises(BadInput):

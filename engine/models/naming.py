@@ -31,8 +31,8 @@ def placed(wanted: Tensors, got: Tensors) -> dict[str, Tensor]:
     found = {key if key in wanted else places.get(key, key): tensor for key, tensor in got.items()}
     if len(found) < len(got):
         return dict(got)
-    (before, *others) = prefixes(wanted, found) or [""]
-    if others or not all(key.startswith(before) for key in found):
+    before = next(iter(prefixes(wanted, found)), "")
+    if not all(key.startswith(before) for key in found):
         return found
     return {key.removeprefix(before): tensor for key, tensor in found.items()}
 
