@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dashboard.state import GROUP, GROUP_SIZE, ViewState
 from engine import (
     INTAKE_CHECKS,
+    LACKING,
     Answer,
     AttackCard,
     BadInput,
@@ -20,6 +21,9 @@ from engine import (
     Roster,
     RosterRequest,
     SettingCard,
+    class_handles,
+    class_places,
+    plain_name,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +92,7 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
 
 def fits(data: DatasetCard, model: ModelCard) -> bool:
     """Whether every class of the data is one of the model's and the images are grey or have as many channels."""
-    return data.channels in (1, model.channels) and set(data.classes) <= set(model.classes)
+    return data.channels in (1, model.channels) and LACKING not in class_places(data.classes, model.classes)
 
 
 def epsilon_setting(attack: AttackCard) -> SettingCard | None:
@@ -223,9 +227,12 @@ def _with_roster(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
     data = chosen.data
     if data is None:
         return chosen
-    filled = [name for name, count in zip(data.classes, data.class_counts, strict=True) if count]
-    asked = choose("class", chosen.view.label, filled, None, notices)
-    label, answer = _search(chosen, auditor, [asked] if asked is not None else filled)
+    called = zip(class_handles(data.classes), data.class_counts, strict=True)
+    filled = {plain_name(name): name for name, count in called if count}
+    wanted = chosen.view.label and plain_name(chosen.view.label)
+    asked = choose("class", wanted, tuple(filled), None, notices)
+    asked = None if asked is None else filled[asked]
+    label, answer = _search(chosen, auditor, [asked] if asked is not None else list(filled.values()))
     chosen = replace(chosen, roster=answer, view=replace(chosen.view, label=label))
     if answer is None or answer.state != "ready" or answer.value is None:
         return chosen
@@ -252,8 +259,10 @@ def _attack_id(chosen: Resolved, auditor: Auditor) -> str:
 
 
 def _roster_request(chosen: Resolved, auditor: Auditor, label: str) -> RosterRequest:
-    view, classes = chosen.view, chosen.model.classes if chosen.model else ()
-    return RosterRequest(str(view.model), str(view.data), _attack_id(chosen, auditor), classes.index(label))
+    view, own = chosen.view, chosen.data.classes if chosen.data else ()
+    places = class_places(own, chosen.model.classes if chosen.model else ())
+    place = places[class_handles(own).index(label)]
+    return RosterRequest(str(view.model), str(view.data), _attack_id(chosen, auditor), place)
 
 
 def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
@@ -278,9 +287,10 @@ def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
 def _left_out(chosen: Resolved) -> str:
     """Return that a large class is attacked in part, where that is so: the sample may be one of the others."""
     data, roster = chosen.data, chosen.roster.value if chosen.roster else None
-    if data is None or roster is None or chosen.view.label not in data.classes:
+    called = class_handles(data.classes) if data else ()
+    if data is None or roster is None or chosen.view.label not in called:
         return ""
-    count = data.class_counts[data.classes.index(chosen.view.label)]
+    count = data.class_counts[called.index(chosen.view.label)]
     attacked = len(roster.outcomes)
     return f", for which {attacked} of the {count} images of the class are attacked here" if attacked < count else ""
 

@@ -13,6 +13,10 @@ from engine.audit.tiers import TIERS
 from engine.audit.watching import RunCard, RunView
 from engine.audit.wording import ON_SURVIVORS, condition_name, duration, left_out, run_verdict, status_counts
 from engine.auditor import Auditor
+from engine.class_names import LACKING
+from engine.class_names import handles as class_handles
+from engine.class_names import matched as class_places
+from engine.class_names import plain as plain_name
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.intake.inbox import DataOrder, Entry, ModelOrder, Taken
@@ -82,6 +86,7 @@ __all__ = [
     "CURVES",
     "DOUBTS",
     "INTAKE_CHECKS",
+    "LACKING",
     "LIMITS",
     "ON_SURVIVORS",
     "SIDES",
@@ -163,12 +168,15 @@ __all__ = [
     "Unsupported",
     "WorkFailed",
     "WrongPlan",
+    "class_handles",
+    "class_places",
     "compare",
     "condition_name",
     "duration",
     "forecast_text",
     "kept_by",
     "left_out",
+    "plain_name",
     "read_fraction",
     "run_verdict",
     "status_counts",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from engine import streams
 from engine.commands import audit_options, intake_options, prove_options
 from engine.commands.told import BAD_INPUT, INTERRUPTED, Told
 from engine.errors import BadInput, EngineError, printable
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Names that no encoding holds must not end a command whose work is done.
             stream.reconfigure(errors="backslashreplace")
     try:
-        told = options.command(options)
+        with streams.kept_apart():
+            told = options.command(options)
     except EngineError as error:
         sys.stderr.write(f"error: {error}\n")
         return BAD_INPUT
@@ -107,7 +109,7 @@ def _prove(options: argparse.Namespace) -> Told:
     from engine.store.store import Store
 
     attack = catalogue.identify(catalogue.attack(options.attack))
-    images = prove.Images(tuple(options.sample or ()), options.label or "", options.images, options.first)
+    images = prove.Images(tuple(options.sample or ()), options.label, options.images, options.first)
     names = tuple(part.strip() for part in options.studies.split(","))
     asked = prove.Asked(attack, images, options.maps, names, options.seed)
     place = studied.Place(options.model, options.data, options.sites, options.out)
@@ -241,4 +243,6 @@ def _benchmark_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams.answering():
+        ended = main()
+    sys.exit(ended)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine import connections, images, keys, tracing
+from engine import class_names, connections, images, keys, tracing
 from engine.attacks import catalogue, noise
 from engine.attacks import run as attack_run
 from engine.datapaths import cases, extraction, scores
@@ -81,7 +81,7 @@ def examine(
         request=request,
         sites=bundle.sites,
         links=bundle.links,
-        classes=bundle.classes,
+        classes=class_names.handles(bundle.classes),
         outcomes=pairs.outcomes,
         clean=extraction.datapath(bundle, clean, references, of_clean.scores, method=request.method),
         adversarial=extraction.datapath(bundle, adversarial, references, of_adversarial.scores, method=request.method),

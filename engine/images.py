@@ -13,6 +13,8 @@ from engine import files
 from engine.errors import BadInput
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
+ORIENTATION, UPRIGHT, TURNED = 0x0112, 1, range(2, 9)
+"""The note in EXIF data, and its values (Exif 2.32, section 4.6.4 A)."""
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 ROUNDING = 1e-6
 """How far float arithmetic may push a pixel out of [0, 1]."""
@@ -50,8 +52,22 @@ def to_bytes(picture: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(picture, 0.0, 1.0) * 255).astype(np.uint8)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Decoded:
+    """A picture file as it lies, and whether its camera noted that it should be turned."""
+
+    pixels: np.ndarray
+    """(height, width, 3) uint8."""
+    is_turned: bool
+
+
 def decode(path: Path, *, limits: Limits = LIMITS) -> np.ndarray:
-    """Return a picture file as (height, width, 3) uint8; grey files have three equal channels, EXIF data is dropped.
+    """Return the pixels of a picture file, (height, width, 3) uint8; raises as `read`."""
+    return read(path, limits=limits).pixels
+
+
+def read(path: Path, *, limits: Limits = LIMITS) -> Decoded:
+    """Return a picture file; grey files have three equal channels, and no EXIF data changes a pixel.
 
     Raises BadInput naming the file when it is missing, not a picture, cut off, too large, animated, transparent or of
     more than 8 bits.
@@ -61,7 +77,16 @@ def decode(path: Path, *, limits: Limits = LIMITS) -> np.ndarray:
         _recognised(path.name, file, limits) as picture,
     ):
         _check_header(path.name, picture, limits)
-        return _opaque(path.name, picture)
+        pixels = _opaque(path.name, picture)
+        return Decoded(pixels, is_turned(picture))
+
+
+def is_turned(picture: Image.Image) -> bool:
+    """Tell whether a loaded picture has a note (EXIF orientation) that asks to turn or mirror it."""
+    try:
+        return picture.getexif().get(ORIENTATION, UPRIGHT) in TURNED
+    except Exception:  # Pillow raises whatever a damaged note leads to, and a note decides no pixel.
+        return False
 
 
 def fit(pictures: np.ndarray, channels: int, size: tuple[int, int], resize: int | None = None) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine import examination, tracing
+from engine import class_names, examination, tracing
 from engine.attacks import catalogue
 from engine.attacks import run as attack_run
 from engine.datapaths import cases
@@ -25,7 +25,11 @@ def attack_class(bundle: ModelBundle, dataset: Dataset, request: RosterRequest, 
     outcomes: list[Outcome] = []
     spec = catalogue.attack(request.attack)
     for start in range(0, len(every), tracing.batch_limit(bundle)):
-        report(start, len(every), f"Attacking {len(every)} images of '{bundle.classes[request.label]}'")
+        report(
+            start,
+            len(every),
+            f"Attacking {len(every)} images of '{class_names.handles(bundle.classes)[request.label]}'",
+        )
         samples = tuple(dataset.keys[k] for k in every[start : start + tracing.batch_limit(bundle)])
         seeds = [examination.image_seed(request.attack, dataset.card.content_hash, s, request.seed) for s in samples]
         labels = torch.full((len(samples),), request.label, device=bundle.device)

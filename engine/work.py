@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from engine import keys, loaded, serial
+from engine import keys, loaded, serial, streams
 from engine.audit.paces import Pace
 from engine.errors import BadInput, StoreError, UnknownName
 from engine.intake.inbox import DataTask, ModelTask, Taken
@@ -60,7 +60,8 @@ def perform(task: dict[str, Any], store_root: str) -> str:
     """
     kind, key, request = _understood(task)
     inputs = Inputs(_store(store_root), key, Notes(store_root).reporter(key))
-    KINDS[kind].compute(inputs, request)
+    with streams.kept_apart():
+        KINDS[kind].compute(inputs, request)
     return key
 
 

@@ -135,7 +135,7 @@ def test_whatever_a_plugin_does_wrong_is_told_in_one_line_and_nothing_is_stored(
 
 def test_what_a_plugin_raises_cannot_forge_a_line(folder):
     (folder / "own.py").write_text("raise ValueError('a\\nforged\\x1b[31m')")
-    with pytest.raises(BadInput, match=r"ValueError: a\\nforged\\x1b\[31m\.$"):
+    with pytest.raises(BadInput, match=r"ValueError: a\\nforged\\x1b\[31m \(own\.py, line 1\)\.$"):
         architectures.architecture("plugin/own")
 
 

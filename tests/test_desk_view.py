@@ -68,6 +68,9 @@ class Shelf(fakes.BareDesk):
     def entries(self):
         return ENTRIES
 
+    def left_out(self):
+        return "Left out: 1 entry (.git)."
+
     def retire(self, shelf, name, *, retired):
         self.done.append((shelf, name, retired))
 
@@ -169,6 +172,10 @@ def test_forms_offer_what_lies_in_the_inbox_by_id():
     assert fields["entry"]["options"] == (("a" * 16, "net.pt (1.9 MiB)"),)
     assert ("d" * 16, "names.txt") in fields["classes"]["options"]
     assert [option[0] for option in forms["data"][0]["options"]] == ["b" * 16, "c" * 16]
+
+
+def test_what_is_left_out_of_the_inbox_is_said_beside_the_forms():
+    assert view.facts(Auditor(), {})["forms"]["note"] == "Left out: 1 entry (.git)."
 
 
 def test_without_an_inbox_the_page_says_how_to_get_one():

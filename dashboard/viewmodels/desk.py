@@ -8,7 +8,18 @@ from typing import Any
 
 from dashboard.viewmodels.audit_form import Field, Option
 from dashboard.viewmodels.headline import percent
-from engine import INTAKE_CHECKS, BadInput, DataOrder, DatasetCard, Entry, IntakeReport, ModelCard, ModelOrder
+from engine import (
+    INTAKE_CHECKS,
+    LACKING,
+    BadInput,
+    DataOrder,
+    DatasetCard,
+    Entry,
+    IntakeReport,
+    ModelCard,
+    ModelOrder,
+    class_places,
+)
 
 NO_DATA = "noise, without images"
 VERDICTS = {"pass": "✔ passed", "fail": "✘ failed", "incomplete": "– not everything could be checked"}
@@ -85,8 +96,8 @@ def models(
 
 
 def fitting(card: ModelCard, datasets: Sequence[DatasetCard]) -> tuple[str, ...]:
-    """Return the names of the data sets whose classes are among a model's."""
-    return tuple(one.name for one in datasets if set(card.classes).issuperset(one.classes))
+    """Return the names of the data sets whose classes are among a model's, each once."""
+    return tuple(one.name for one in datasets if LACKING not in class_places(one.classes, card.classes))
 
 
 def datasets(cards: Sequence[DatasetCard]) -> tuple[DataRow, ...]:

@@ -9,7 +9,7 @@ from typing import Literal
 from dashboard import resolution
 from dashboard.resolution import Resolved, epsilon_setting
 from dashboard.state import GROUP, GROUP_SIZE, SHARES
-from engine import AttackCard, Outcome, Roster
+from engine import AttackCard, Outcome, Roster, class_handles
 
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
 ANY = "any"
@@ -86,7 +86,7 @@ def _plain(names: Iterable[str]) -> tuple[Option, ...]:
 def _classes(resolved: Resolved) -> tuple[Option, ...]:
     if resolved.data is None:
         return ()
-    pairs = zip(resolved.data.classes, resolved.data.class_counts, strict=True)
+    pairs = zip(class_handles(resolved.data.classes), resolved.data.class_counts, strict=True)
     return (_option(ANY, "First class that fits"), *(_option(name, name) for name, count in pairs if count))
 
 
@@ -122,7 +122,7 @@ def _samples(resolved: Resolved) -> tuple[Option, ...]:
     if not outcomes or resolved.model is None:
         return ()
     group = _option(GROUP, f"First {min(GROUP_SIZE, len(outcomes))} together")
-    singles = tuple(_option(entry.sample, _sample(entry, resolved.model.classes)) for entry in outcomes)
+    singles = tuple(_option(entry.sample, _sample(entry, class_handles(resolved.model.classes))) for entry in outcomes)
     return (group, *singles) if len(outcomes) > 1 else singles
 
 

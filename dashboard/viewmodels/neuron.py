@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dashboard.viewmodels import asks, fields, layer
-from engine import Comparison, Datapath, DatasetCard, Examination, Gallery, ModelCard, Site, UnknownName
+from engine import Comparison, Datapath, DatasetCard, Examination, Gallery, ModelCard, Site, UnknownName, class_handles
 
 BINS = 24
 ORDERS = ("relevance", "activation")
@@ -199,7 +199,8 @@ def patches(gallery: Gallery, model: ModelCard, data: DatasetCard, ask: asks.Neu
     site = names.index(ask.layer)
     check_channel(ask.channel, model.sites[site])
     labels = gallery.labels[ranked[site][ask.channel]]
-    classes = tuple(model.classes[int(label)] for label in labels)
+    called = class_handles(model.classes)
+    classes = tuple(called[int(label)] for label in labels)
     return Patches(order, site, ask.channel, classes, f"{model.content_hash[:12]}-{data.content_hash[:12]}")
 
 

@@ -133,7 +133,7 @@ def _forms(shelf: Any, images: Any) -> dict[str, Any]:
     entries = shelf.entries()
     model, data_ = desk.model_form(entries, images, shelf.architectures()), desk.data_form(entries, images)
     return {
-        "note": "" if model or data_ else EMPTY_INBOX,
+        "note": " ".join(filter(None, ("" if model or data_ else EMPTY_INBOX, shelf.left_out()))),
         "model": [asdict(one) for one in model],
         "data": [asdict(one) for one in data_],
     }

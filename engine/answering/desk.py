@@ -19,8 +19,8 @@ Order = Literal["take-model", "take-data"]
 SURVEY: Final = Path(__file__).parents[1] / "models" / "ARCHITECTURES.md"
 ROW: Final = re.compile(r"\| `(\w+)` \|")
 OWN: Final = (
-    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet", "resnet2b", "resnet4b",
-    "small_cnn",
+    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet", "preact_resnet18",
+    "preact_resnet18_raw", "resnet2b", "resnet4b", "small_cnn",
 )  # fmt: skip
 """Architectures that are not torchvision's; to ask the registry itself would load torch."""
 
@@ -69,6 +69,10 @@ class Desk:
     def entries(self) -> tuple[Entry, ...]:
         """Return what lies in the inbox; nothing where none is set. Raises StoreError."""
         return self._inbox.entries()
+
+    def left_out(self) -> str:
+        """Return one sentence on what lies hidden in the inbox or was left there by other programs. Raises StoreError."""
+        return self._inbox.left_out()
 
     def take_model(self, order: ModelOrder) -> Answer[Taken]:
         """Add a model; raises UnknownName and BadInput for files that are not there. The rest fails with its reason."""

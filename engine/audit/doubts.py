@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from engine import settings, statistics
+from engine import class_names, settings, statistics
 from engine.attacks import catalogue
 from engine.attacks.catalogue import Budgeted
 from engine.audit import rows
@@ -128,7 +128,7 @@ def chosen(threshold: Threshold, own: Treated, classes: tuple[str, ...]) -> Trea
     """Return the images that a threshold speaks of."""
     wanted = np.ones(len(own.labels), dtype=bool)
     if threshold.label:
-        wanted &= own.labels == classes.index(threshold.label)
+        wanted &= own.labels == class_names.handles(classes).index(threshold.label)
     if threshold.metric == "resistance":
         wanted &= own.was_right
     return own.on(wanted)
@@ -138,7 +138,11 @@ def nothing_chosen(threshold: Threshold, own: Treated, classes: tuple[str, ...])
     """Return why a threshold speaks of nothing under a condition, as a sentence; empty where it speaks of some images."""
     if len(classes) < 2:
         return "The model has a single class and is right whatever it is shown."
-    of_class = own.on(own.labels == classes.index(threshold.label)) if threshold.label else own
+    handles = class_names.handles(classes)
+    if threshold.label not in ("", *handles):
+        # Runs made before a name that stands twice was refused may ask for one of two.
+        return f"more than one class is called '{threshold.label}'; name it by its index"
+    of_class = own.on(own.labels == handles.index(threshold.label)) if threshold.label else own
     which = f" of class '{threshold.label}'" if threshold.label else ""
     if not len(of_class.labels):
         return f"The run holds no image{which}."

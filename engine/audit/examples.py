@@ -9,6 +9,7 @@ from typing import Final, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine import class_names
 from engine.audit import results, rows
 from engine.audit.manifest import Manifest
 from engine.audit.places import Place
@@ -23,7 +24,7 @@ class Example:
 
     sample: str
     label: str
-    """Name of its class."""
+    """Name of its class, or `name@index` where the name stands twice."""
     outcome: Literal["fooled", "resisted"]
 
 
@@ -34,11 +35,12 @@ Examples = dict[tuple[str, str], Example]
 def of_run(place: Place, manifest: Manifest) -> Examples:
     """Return the examples of a finished run; raises StoreError."""
     table = results.read_table(place, COLUMNS)
+    handles = class_names.handles(manifest.classes)
     is_own = {
         (one.role, one.name): pc.and_(pc.equal(table["role"], one.role), pc.equal(table["condition"], one.name))
         for one in manifest.conditions
     }
-    return _examples({where: table.filter(mask) for where, mask in is_own.items()}, manifest.classes)
+    return _examples({where: table.filter(mask) for where, mask in is_own.items()}, handles)
 
 
 def of_rows(found: Mapping[str, Rows], manifest: Manifest) -> Examples:
@@ -46,7 +48,7 @@ def of_rows(found: Mapping[str, Rows], manifest: Manifest) -> Examples:
     tables: dict[tuple[str, str], pa.Table] = {
         (one.role, one.name): rows.plain_table(found[one.folder]) for one in manifest.conditions if one.folder in found
     }
-    return _examples(tables, manifest.classes)
+    return _examples(tables, class_names.handles(manifest.classes))
 
 
 def _examples(tables: Mapping[tuple[str, str], pa.Table], classes: Sequence[str]) -> Examples:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from engine import keys, serial
+from engine import class_names, keys, serial
 from engine.attacks import catalogue
 from engine.audit import places, versions
 from engine.audit.places import Place
@@ -223,10 +223,10 @@ def _allowed(dataset: Dataset, sets: list[tuple[str, Dataset]]) -> np.ndarray:
     """Return (images,) bool: those that every pre-made set holds under the same name."""
     every = np.ones(dataset.card.count, dtype=bool)
     for name, one in sets:
-        held = set(one.names)
+        held = set(map(class_names.plain, one.names))
         if len(held) < len(one.names):
             raise BadInput(f"The pre-made set '{name}' names an image twice; its images cannot be paired.")
-        every &= np.array([own in held for own in dataset.names])
+        every &= np.array([class_names.plain(own) in held for own in dataset.names])
         if not every.any():
             raise BadInput(
                 f"No image of the pre-made set '{name}' is named as one of '{dataset.card.name}'; they are paired by name."
@@ -272,8 +272,8 @@ def _images(dataset: Dataset, classes: tuple[str, ...], rows: np.ndarray) -> Cho
 
 
 def _paired(name: str, dataset: Dataset, classes: tuple[str, ...], images: Chosen) -> PremadeImages:
-    place = {own: row for row, own in enumerate(dataset.names)}
-    rows = [place[own] for own in images.names]
+    place = {class_names.plain(own): row for row, own in enumerate(dataset.names)}
+    rows = [place[class_names.plain(own)] for own in images.names]
     labels = dataset.labels_for_classes(classes)
     for own, row, label in zip(images.names, rows, images.labels, strict=True):
         if int(labels[row]) != label:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal
 
-from engine import methods, settings
+from engine import class_names, methods, settings
 from engine.attacks import catalogue
 from engine.audit import plan_file, tiers
 from engine.audit.plan_file import Table
@@ -68,7 +68,7 @@ class Threshold:
     at_least: float
     confidence: float
     label: str = ""
-    """A class name, or empty for all classes."""
+    """A class name, or `name@index` where the name stands twice; empty for all classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +150,13 @@ def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
         raise table.wrong(f"'{plan.model}' has a single class and is right whatever it is shown", "model")
     if plan.baseline and plan.baseline == plan.model:
         raise table.wrong("must be another model than 'model'", "baseline")
-    if plan.baseline and store.model_card(plan.baseline).classes != store.model_card(plan.model).classes:
+    if plan.baseline and not _has_same_classes(plan, store):
         raise table.wrong(f"'{plan.baseline}' has other classes than '{plan.model}', or in another order", "baseline")
     _distinct(table, "premade")
+
+
+def _has_same_classes(plan: AuditPlan, store: Store) -> bool:
+    return class_names.same(store.model_card(plan.baseline).classes, store.model_card(plan.model).classes)
 
 
 def _model(table: Table, key: str, store: Store) -> str:
@@ -318,9 +322,8 @@ def _distinct(table: Table, key: str) -> list[Table]:
 
 def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Threshold:
     table.only("name", "condition", "metric", "at_least", "confidence", "class")
-    label = table.text("class", "")
-    if label and label not in classes:
-        raise table.wrong(str(UnknownName("class", label, classes)), "class")
+    asked = table.text("class", "")
+    label = table.checked(lambda: _class(asked, classes), "class") if asked else ""
     condition = table.checked(lambda: _condition(table.text("condition"), plan), "condition")
     if condition == WORST_CASE and not (plan.premade or plan.survivors or any(map(_is_attack, plan.attacks))):
         raise table.wrong("the plan has no attack and no pre-made set, so it has no worst case", "condition")
@@ -337,6 +340,10 @@ def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Thres
 
 def _is_attack(attack: str) -> bool:
     return not catalogue.attack(attack).is_control
+
+
+def _class(text: str, classes: tuple[str, ...]) -> str:
+    return class_names.handles(classes)[class_names.index(text, classes)]
 
 
 def _condition(text: str, plan: AuditPlan) -> str:

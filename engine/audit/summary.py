@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from engine import statistics
+from engine import class_names, statistics
 from engine.audit import doubts, rows
 from engine.audit.doubts import Treated
 from engine.audit.manifest import BASELINE, CANDIDATE, Condition, Manifest, Role
@@ -219,7 +219,7 @@ def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionR
     fooled = [k for k, status in enumerate(own.status) if status == "fooled" and judged[k]]
     flows = Counter((int(own.labels[k]), int(own.after[k])) for k in fooled)
     ranked = sorted(flows.items(), key=lambda item: (-item[1], item[0]))
-    classes = manifest.classes
+    classes = class_names.handles(manifest.classes)
     return ConditionResult(
         name=named[0],
         kind=named[1],
@@ -236,7 +236,8 @@ def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionR
 def _class(manifest: Manifest, own: Rows, label: int) -> ClassResult:
     of_class = own.labels == label
     accuracy = Rate.of(rows.right(own)[of_class & rows.judged(own)])
-    return ClassResult(manifest.classes[label], accuracy, _statuses(own, of_class), accuracy.n < FEW)
+    name = class_names.handles(manifest.classes)[label]
+    return ClassResult(name, accuracy, _statuses(own, of_class), accuracy.n < FEW)
 
 
 def _statuses(own: Rows, chosen: np.ndarray) -> dict[str, int]:

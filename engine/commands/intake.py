@@ -100,7 +100,9 @@ def add_data(options: argparse.Namespace) -> Told:
         attacks.attack_at("pgd-linf", options.epsilon)
     classes = intake.read_classes(options.classes) if options.classes else None
     found, source = _images(options, classes)
-    card = catalogue.add(Store(options.store), options.name, found, source=source, epsilon=options.epsilon)
+    # No store is made before everything that was handed in is known to be usable.
+    described = catalogue.card(options.name, found, source=source, epsilon=options.epsilon)
+    card = catalogue.put(Store(options.store), described, found)
     per_class = f"{len(card.classes)} classes, {min(card.class_counts)} to {max(card.class_counts)} images each"
     text = f"Added {card.name}: {card.count} images of {card.size[0]} x {card.size[1]} pixels, {per_class}."
     return Told("\n".join((text, *card.warnings)), dataclasses.asdict(card))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import serial
+from engine import class_names, serial
 from engine.commands import studied
 from engine.commands.prove_options import STUDIES
 from engine.commands.studied import Place
@@ -30,8 +30,8 @@ class Images:
     """Which images to attack: the named ones, those of a class, or correctly classified ones from an index on."""
 
     samples: tuple[str, ...] = ()
-    label: str = ""
-    """Name or index of a class; empty for none."""
+    label: str | None = None
+    """Name or index of a class, or both as `name@index`; None for images of any class."""
     count: int = 100
     first: int = 128
 
@@ -106,12 +106,10 @@ def _samples(bundle: ModelBundle, dataset: Dataset, asked: Asked) -> tuple[str, 
         for sample in images.samples:
             dataset.row(sample)
         return images.samples
-    if not images.label:
+    if images.label is None:
         return pairing.right(bundle, dataset, images.count, first=images.first).samples
-    known = {name: k for k, name in enumerate(bundle.classes)} | {str(k): k for k in range(len(bundle.classes))}
-    if images.label not in known:
-        raise UnknownName("class", images.label, bundle.classes)
-    rows = np.flatnonzero(cases.labels(bundle, dataset) == known[images.label])[: images.count]
+    label = class_names.index(images.label, bundle.classes)
+    rows = np.flatnonzero(cases.labels(bundle, dataset) == label)[: images.count]
     if not len(rows):
         raise BadInput(f"The data set holds no image of class '{images.label}'.")
     return tuple(dataset.keys[k] for k in rows)

@@ -16,7 +16,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="A data set of the store.")
     parser.add_argument("--attack", required=True, metavar="ID", help="For example pgd-linf:eps=8/255,steps=10.")
     images = parser.add_mutually_exclusive_group()
-    images.add_argument("--class", dest="label", metavar="C", help="Images of this class: its name or index.")
+    images.add_argument(
+        "--class", dest="label", metavar="C", help="Images of this class: its name, its index, or both as NAME@INDEX."
+    )
     images.add_argument("--sample", nargs="+", metavar="K", help="Keys of samples such as 00017.")
     parser.add_argument("--images", type=int, default=100, metavar="N", help="Images to attack, 100 if not given.")
     first = "Without --class and --sample: index from which on correctly classified images are taken, 128 if not given."

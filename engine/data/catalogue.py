@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from engine import keys
+from engine import class_names, keys
 from engine.data.intake import Images
 from engine.records import DatasetCard
+from engine.store import names
 from engine.store.dataset import image_hash
 from engine.store.store import Store
 
@@ -20,9 +21,21 @@ UNEVEN = 10
 
 def add(store: Store, name: str, found: Images, *, source: str, epsilon: str = "") -> DatasetCard:
     """Store images under a name. The same ones again change nothing; raises BadInput for others under that name."""
+    return put(store, card(name, found, source=source, epsilon=epsilon), found)
+
+
+def put(store: Store, described: DatasetCard, found: Images) -> DatasetCard:
+    """Store images under the name of their card, and return the card that the store has; raises as `add`."""
+    store.add_data(described, found.x, found.y, found.names)
+    return store.data_card(described.name)
+
+
+def card(name: str, found: Images, *, source: str, epsilon: str = "") -> DatasetCard:
+    """Return what describes images, with all that is to be said of them; nothing is stored. Raises BadInput for the name."""
+    names.require_name("data set", name)
     hashes = tuple(image_hash(image) for image in found.x)
     pixels = keys.array_hash(np.ascontiguousarray(found.x)), keys.array_hash(np.ascontiguousarray(found.y))
-    card = DatasetCard(
+    return DatasetCard(
         name=name,
         content_hash=keys.content_key((*pixels, found.classes)),
         count=len(found.x),
@@ -33,10 +46,8 @@ def add(store: Store, name: str, found: Images, *, source: str, epsilon: str = "
         source=source,
         added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         epsilon=epsilon,
-        warnings=(*_duplicates(found, hashes), *_counts(found)),
+        warnings=(*class_names.remarks(found.classes), *found.remarks, *_duplicates(found, hashes), *_counts(found)),
     )
-    store.add_data(card, found.x, found.y, found.names)
-    return store.data_card(name)
 
 
 def _duplicates(found: Images, hashes: Sequence[str]) -> Iterator[str]:

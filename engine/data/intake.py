@@ -1,18 +1,18 @@
-"""Labelled images from files: an npz archive or one folder per class. Anything doubtful is refused, nothing skipped."""
+"""Labelled images from files: an npz archive or one folder per class. Anything doubtful is refused, nothing skipped unsaid."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from engine import files, images
-from engine.data import npz
-from engine.errors import BadInput, UnknownName
+from engine import class_names, files, images
+from engine.data import leftovers, npz
+from engine.errors import BadInput, UnknownName, printable
 
 MOST_CLASSES = 100_000
 MOST_IMAGES = 1_000_000
@@ -34,6 +34,8 @@ class Images:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     """What to call each image, each once: its file's stem or path, or its index."""
+    remarks: tuple[str, ...] = ()
+    """What was left out or taken as it lies, one sentence each."""
 
 
 def check_options(source: str, size: tuple[int, int] | None, first_label: int) -> None:
@@ -74,17 +76,23 @@ def labelled(source: str, x: np.ndarray, labels: np.ndarray, classes: Sequence[s
 def read_folder(path: Path, classes: Sequence[str] | None = None, *, size: tuple[int, int] | None = None) -> Images:
     """Return the pictures of a folder that holds one folder per class.
 
-    The sorted folder names are the classes unless a list is given, which must then hold every folder's name once. All
-    pictures must be of one size unless `size` (height, width) is given, to which each is then fitted (`images.fit`).
-    Raises BadInput naming the file or folder that cannot be used, and UnknownName for a folder that is no class.
+    The sorted folder names are the classes unless a list is given, which must then hold every folder's name once. What other
+    programs leave in folders and class folders without a picture are left out, and `remarks` say so. All pictures must be
+    of one size unless `size` (height, width) is given, to which each is then fitted (`images.fit`). Raises BadInput naming
+    the file or folder that cannot be used, and UnknownName for a folder that is no class.
     """
-    folders = _class_folders(path)
-    names = tuple(classes) if classes is not None else tuple(folder.name for folder in folders)
+    sorted_out = _sorted_out(path)
+    folders = sorted_out.pictures
+    names = (
+        tuple(classes) if classes is not None else tuple(sorted(class_names.plain(folder.name) for folder in folders))
+    )
     places = indices((folder.name for folder in folders), names)
-    pictures = [file for folder in folders for file in _files(folder)]
+    pictures = [file for inside in folders.values() for file in inside]
     samples = file_names(pictures)
     labels = np.asarray([places[file.parent.name] for file in pictures], dtype=np.int64)
-    return labelled(path.name, decoded(pictures, size), labels, names, samples)
+    opened = decoded(pictures, size)
+    found = labelled(path.name, opened.pixels, labels, names, samples)
+    return replace(found, remarks=(*sorted_out.remarks(), *opened.remarks))
 
 
 def with_classes(found: Images, classes: Sequence[str]) -> Images:
@@ -137,85 +145,156 @@ def _named(name: str, classes: np.ndarray | None, labels: np.ndarray) -> tuple[s
 
 
 def checked_names(source: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return class names as they may be shown; raises BadInput naming the first that is empty, too long or not printable."""
+    """Return class names as they may be shown and compared (`class_names.plain`).
+
+    Raises BadInput naming the first that is empty, too long or not printable.
+    """
     if not 1 <= len(names) <= MOST_CLASSES:
         raise BadInput(f"{source} must name between 1 and {MOST_CLASSES} classes, got {len(names)}.")
     for number, name in enumerate(names, start=1):
-        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        if not class_names.is_visible(name) or len(name) > LONGEST_NAME or not name.isprintable():
             raise BadInput(
                 f"Class {number} in {source} must be 1 to {LONGEST_NAME} printable characters, got {name[:40]!r}."
             )
-    return tuple(names)
+    return tuple(map(class_names.plain, names))
 
 
-def _class_folders(path: Path) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class SortedOut:
+    """The class folders of a folder that hold pictures, and what lay beside those."""
+
+    pictures: dict[Path, list[Path]]
+    """By class folder, in the order of their names."""
+    left_over: tuple[str, ...]
+    empty: tuple[str, ...]
+    """Names of class folders without a picture."""
+
+    def remarks(self) -> Iterator[str]:
+        """Yield one sentence each on what was left out."""
+        if self.left_over:
+            yield leftovers.sentence(self.left_over)
+        if self.empty:
+            more = ", …" if len(self.empty) > leftovers.SHOWN else ""
+            yield (
+                f"{len(self.empty)} class folder{'s' if len(self.empty) > 1 else ''} without a picture left out: "
+                f"{', '.join(self.empty[: leftovers.SHOWN])}{more}."
+            )
+
+
+def _sorted_out(path: Path) -> SortedOut:
+    folders, beside = _class_folders(path)
+    inside = {folder: _entries(folder) for folder in folders}
+    left_over = (*beside, *(f"{folder.name}/{name}" for folder, (_, names) in inside.items() for name in names))
+    pictures = {folder: kept for folder, (kept, _) in inside.items() if kept}
+    empty = tuple(folder.name for folder in folders if folder not in pictures)
+    if not pictures:
+        raise BadInput(f"{path.name} holds no class folder with a picture in it.")
+    return SortedOut(pictures, tuple(map(printable, left_over)), empty)
+
+
+def _class_folders(path: Path) -> tuple[list[Path], list[str]]:
+    """Return the class folders, no two of one class, and the names of what other programs left beside them."""
     if not path.is_dir():
         raise BadInput(f"{path.name} is not a folder.")
-    entries = _entries(path)
+    entries, left_over = _entries(path)
     stray = next((entry for entry in entries if not entry.is_dir()), None)
     if stray is not None:
         raise BadInput(f"{stray.name} lies beside the class folders; put every picture into the folder of its class.")
     if not entries:
         raise BadInput(f"{path.name} holds no class folders.")
-    checked_names(path.name, [entry.name for entry in entries])
-    return entries
+    (often, count), *_ = Counter(checked_names(path.name, [entry.name for entry in entries])).most_common(1)
+    if count > 1:
+        raise BadInput(
+            f"{count} folders of {path.name} are called '{often[:80]}' and differ only in white space or in how letters are "
+            "composed; put the pictures of a class into one folder."
+        )
+    return entries, left_over
 
 
-def _files(folder: Path) -> list[Path]:
-    found = _entries(folder)
-    if not found:
-        raise BadInput(f"The class folder {folder.name} is empty.")
-    return found
+def _entries(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return what lies in a folder, by name, and the names of what other programs left there.
 
-
-def _entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder, by name; raises BadInput for a link, which could lead to what nobody handed in."""
+    Raises BadInput for a link, which could lead to what nobody handed in.
+    """
     with files.told(folder.name, "a folder"):
         found = sorted(folder.iterdir())
-        link = next((entry for entry in found if entry.is_symlink()), None)
+        kept = [entry for entry in found if not leftovers.is_left_over(entry.name)]
+        link = next((entry for entry in kept if entry.is_symlink()), None)
     if link is not None:
         raise BadInput(f"{folder.name}/{link.name} is a link; put what it leads to in its place.")
-    return found
+    return kept, [entry.name for entry in found if leftovers.is_left_over(entry.name)]
 
 
 def indices(wanted: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
     """Return the index of every wanted class; raises UnknownName, and BadInput for one that stands twice in the list."""
-    places, often = {name: index for index, name in enumerate(classes)}, Counter(classes)
+    names = tuple(map(class_names.plain, classes))
+    places, often = {name: index for index, name in enumerate(names)}, Counter(names)
+    found: dict[str, int] = {}
     for name in wanted:
-        if name not in places:
+        form = class_names.plain(name)
+        if form not in places:
             raise UnknownName("class", name, classes)
-        if often[name] > 1:
+        if often[form] > 1:
             raise BadInput(f"The class '{name[:80]}' stands twice in the list of classes; the label could mean either.")
-    return places
+        found[name] = places[form]
+    return found
 
 
-def decoded(pictures: Sequence[Path], size: tuple[int, int] | None) -> np.ndarray:
-    """Return picture files as (images, height, width, 3) uint8, each fitted to `size` (height, width) if one is given.
+@dataclass(frozen=True, eq=False, slots=True)
+class Decoded:
+    """Picture files as one array."""
+
+    pixels: np.ndarray
+    """(images, height, width, 3) uint8."""
+    remarks: tuple[str, ...]
+
+
+def turned(count: int, first: str) -> tuple[str, ...]:
+    """Return what is said of `count` pictures whose camera's note says to turn them; nothing where there are none.
+
+    They stay as they lie: that is how torchvision, timm and keras open them, so how networks were trained on such files.
+    """
+    if not count:
+        return ()
+    pictures, them, are = ("picture has", "it", "it is") if count == 1 else ("pictures have", "them", "they are")
+    return (
+        f"{count} {pictures} a camera's note to turn {them} (EXIF orientation; first: {first}); {are} taken as the pixels lie, "
+        "as torchvision opens such files.",
+    )
+
+
+def decoded(pictures: Sequence[Path], size: tuple[int, int] | None) -> Decoded:
+    """Return picture files, each fitted to `size` (height, width) if one is given.
 
     Raises BadInput for pictures of different sizes without one, and for more than is read.
     """
     if len(pictures) > MOST_IMAGES:
         raise BadInput(f"{len(pictures):,} pictures are more than the {MOST_IMAGES:,} that are read.")
     # Filled in place: a list would take the memory twice.
-    first = _picture(pictures[0], size)
+    first = _picture(pictures[0], size).pixels
     if first.nbytes * len(pictures) > npz.MOST_BYTES:
         raise BadInput(
             f"{len(pictures)} pictures of {first.nbytes:,} bytes are more than the {npz.MOST_BYTES:,} that are read."
         )
     pixels = np.empty((len(pictures), *first.shape), dtype=np.uint8)
+    noted = []
     for index, file in enumerate(pictures):
-        picture = _picture(file, size)
+        opened = _picture(file, size)
+        picture = opened.pixels
+        if opened.is_turned:
+            noted.append(f"{file.parent.name}/{file.name}")
         if picture.shape != first.shape:
             raise BadInput(
                 f"{file.parent.name}/{file.name} has {picture.shape[1]} x {picture.shape[0]} pixels, the first picture "
                 f"has {first.shape[1]} x {first.shape[0]}; name one size to fit all pictures to it."
             )
         pixels[index] = picture
-    return pixels
+    return Decoded(pixels, turned(len(noted), noted[0] if noted else ""))
 
 
-def _picture(file: Path, size: tuple[int, int] | None) -> np.ndarray:
-    return fitted(file.name, images.decode(file), size)
+def _picture(file: Path, size: tuple[int, int] | None) -> images.Decoded:
+    found = images.read(file)
+    return replace(found, pixels=fitted(file.name, found.pixels, size))
 
 
 def fitted(name: str, picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -227,17 +306,25 @@ def fitted(name: str, picture: np.ndarray, size: tuple[int, int] | None) -> np.n
 
 
 def file_names(pictures: Sequence[Path]) -> tuple[str, ...]:
-    """Return the files' stems where each occurs once, else class folder and file name.
+    """Return the files' stems where each occurs once, else class folder and file name, in composed letters (NFC).
 
-    Raises BadInput for names that cannot be shown.
+    Raises BadInput for names that cannot be shown, and for two that differ only in how letters are composed.
     """
     wrong = next((file for file in pictures if not f"{file.parent.name}{file.name}".isprintable()), None)
     if wrong is not None:
         raise BadInput(
             f"The name {wrong.name[:80]!r} of a picture has characters that cannot be shown; rename the file."
         )
-    stems = tuple(file.stem for file in pictures)
-    return stems if len(set(stems)) == len(stems) else tuple(f"{file.parent.name}/{file.name}" for file in pictures)
+    stems = tuple(class_names.plain(file.stem) for file in pictures)
+    if len(set(stems)) == len(stems):
+        return stems
+    paths = [f"{file.parent.name}/{file.name}" for file in pictures]
+    (often, count), *_ = Counter(map(class_names.plain, dict.fromkeys(paths))).most_common(1)
+    if count > 1:
+        raise BadInput(
+            f"{count} pictures are called '{often[:80]}' and differ only in how letters are composed; rename one."
+        )
+    return tuple(map(class_names.plain, paths))
 
 
 def _stored(x: np.ndarray) -> np.ndarray:

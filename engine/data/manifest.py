@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from engine import files, images
+from engine import class_names, files, images
 from engine.data import intake
 from engine.data.intake import Images
 from engine.errors import BadInput, UnknownName
@@ -67,7 +68,8 @@ def read(
     if count > 1:
         raise BadInput(f"{path.name} names {often.name} {count} times.")
     samples = intake.file_names(pictures)
-    return intake.labelled(path.name, intake.decoded(pictures, size), labels, names, samples)
+    opened = intake.decoded(pictures, size)
+    return replace(intake.labelled(path.name, opened.pixels, labels, names, samples), remarks=opened.remarks)
 
 
 def _lines(path: Path) -> list[Line]:
@@ -109,23 +111,40 @@ def _labels(
     cells = [line.cells[column] for line in lines]
     if all(_is_whole(cell) for cell in cells):
         numbers = _indices(name, cells, first)
+        if not first:
+            _check_numbers(name, lines, column, classes or ())
         return numbers, tuple(classes or (str(index) for index in range(int(numbers.max()) + 1)))
     _check_texts(name, [(line.number, line.cells[column]) for line in lines], first, classes or ())
-    names = intake.checked_names(name, tuple(classes or sorted(set(cells))))
+    names = intake.checked_names(name, tuple(classes or sorted(set(map(class_names.plain, cells)))))
     places = intake.indices(dict.fromkeys(cells), names)
     return np.asarray([places[cell] for cell in cells], dtype=np.int64), names
 
 
 def _check_texts(name: str, cells: Sequence[tuple[int, str]], first: int, classes: Sequence[str]) -> None:
     """Refuse labels of which some are numbers, unless the list of classes has those; raises BadInput."""
-    named = frozenset(classes)
-    numbers = [(number, cell) for number, cell in cells if _is_number(cell) and cell not in named]
+    named = frozenset(map(class_names.plain, classes))
+    numbers = [(number, cell) for number, cell in cells if _is_number(cell) and class_names.plain(cell) not in named]
     if numbers:
         number, cell = next((one for one in numbers if not _is_whole(one[1])), numbers[0])
         raise BadInput(
             f"Line {number} of {name} has the label '{cell[:80]}'; labels must all be whole numbers from {first}, or all "
             "be names of classes."
         )
+
+
+def _check_numbers(name: str, lines: Sequence[Line], column: str, classes: Sequence[str]) -> None:
+    """Refuse a label that is the number of one class and the name of another; raises BadInput.
+
+    A first label that is said makes numbers of all of them.
+    """
+    places = {class_names.plain(one): place for place, one in enumerate(classes)}
+    for line in lines:
+        cell = line.cells[column].strip()
+        if places.get(cell, int(cell)) != int(cell):
+            raise BadInput(
+                f"Line {line.number} of {name} has the label '{cell}', which is the number of one class and the name of "
+                "another; use labels or a list of classes that can be told apart."
+            )
 
 
 def _indices(name: str, cells: Sequence[str], first: int) -> np.ndarray:
@@ -156,8 +175,8 @@ def _file(path: Path, folder: Path, number: int, name: str) -> Path:
     if not 1 <= len(name) <= LONGEST_CELL or not name.isprintable():
         raise BadInput(f"Line {number} of {path.name} names no picture.")
     try:
-        tried = [(root / name).resolve(), *((root / f"{name}{suffix}").resolve() for suffix in SUFFIXES)]
-        found = [one for one in tried if one.is_relative_to(root) and one.is_file()]
+        # As it is written first: two files may differ in nothing but how their letters are composed.
+        found = next(filter(None, (_with_suffix(root, written) for written in _forms(name))), [])
     except (OSError, RuntimeError):
         # A name that is too long, or links that lead round in a circle.
         found = []
@@ -167,6 +186,17 @@ def _file(path: Path, folder: Path, number: int, name: str) -> Path:
             f"Line {number} of {path.name} names '{name[:80]}', and {folder.name} holds {problem} of that name."
         )
     return found[0]
+
+
+def _forms(name: str) -> Iterator[str]:
+    """Yield a file's name as it is written, composed, and decomposed, as Macs write it."""
+    yield from dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)))
+
+
+def _with_suffix(root: Path, name: str) -> list[Path]:
+    """Return the files of that name, as it stands or with a suffix, that lie in the folder itself."""
+    tried = [(root / name).resolve(), *((root / f"{name}{suffix}").resolve() for suffix in SUFFIXES)]
+    return [one for one in tried if one.is_relative_to(root) and one.is_file()]
 
 
 def _check_hash(path: Path, number: int, file: Path, wanted: str | None) -> None:

@@ -6,14 +6,15 @@ before it opens them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from torchvision import datasets
 
-from engine import files
-from engine.data import intake, npz
+from engine import files, images
+from engine.data import intake, leftovers, npz
 from engine.data.intake import Images
 from engine.errors import BadInput, UnknownName
 
@@ -31,10 +32,19 @@ def read(name: str, root: Path, split: str = "test", *, size: tuple[int, int] | 
     Raises UnknownName, and BadInput where the folder does not hold all of it or pictures differ in size.
     """
     found = _opened(name, root, split)
-    pixels, labels = _decoded(found, name, size)
+    pixels, labels, remarks = _decoded(found, name, size)
     classes = tuple(map(str, getattr(found, "classes", range(int(labels.max()) + 1))))
     named = intake.checked_names(name, classes)
-    return intake.labelled(name, pixels, labels, named, tuple(f"{split}-{index:05d}" for index in range(len(labels))))
+    _check_folders(name, named)
+    samples = tuple(f"{split}-{index:05d}" for index in range(len(labels)))
+    return replace(intake.labelled(name, pixels, labels, named, samples), remarks=remarks)
+
+
+def _check_folders(name: str, classes: tuple[str, ...]) -> None:
+    """Refuse what torchvision took for a class because it lay among the class folders; raises BadInput."""
+    left = next((one for one in classes if leftovers.is_left_over(one)), None)
+    if left is not None:
+        raise BadInput(f"Among the class folders of {name} lies '{left}', left by another program; remove it.")
 
 
 def _opened(name: str, root: Path, split: str) -> Any:
@@ -51,29 +61,42 @@ def _opened(name: str, root: Path, split: str) -> Any:
         ) from error
 
 
-def _decoded(found: Any, name: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return (images, height, width, 3) uint8 and (images,) int64 labels."""
+def _decoded(found: Any, name: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return (images, height, width, 3) uint8, (images,) int64 labels, and what is to be said of them."""
     count = len(found)
     if not 1 <= count <= intake.MOST_IMAGES:
         raise BadInput(f"{name} has {count:,} images; 1 to {intake.MOST_IMAGES:,} are read.")
-    first, _ = _sample(found, name, 0, size)
+    first = _sample(found, name, 0, size).pixels
     if first.nbytes * count > npz.MOST_BYTES:
         raise BadInput(
             f"{count:,} pictures of {first.nbytes:,} bytes are more than the {npz.MOST_BYTES:,} that are read."
         )
     pixels, labels = np.empty((count, *first.shape), dtype=np.uint8), np.empty(count, dtype=np.int64)
+    noted = []
     for index in range(count):
-        picture, labels[index] = _sample(found, name, index, size)
+        sample = _sample(found, name, index, size)
+        picture, labels[index] = sample.pixels, sample.label
+        if sample.is_turned:
+            noted.append(f"image {index}")
         if picture.shape != first.shape:
             raise BadInput(f"The pictures of {name} have several sizes; name one size to fit all of them to it.")
         pixels[index] = picture
-    return pixels, labels
+    return pixels, labels, intake.turned(len(noted), noted[0] if noted else "")
 
 
-def _sample(found: Any, name: str, index: int, size: tuple[int, int] | None) -> tuple[np.ndarray, int]:
-    """Return a (height, width, 3) uint8 picture and its label."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Sample:
+    """One image of a set."""
+
+    pixels: np.ndarray
+    """(height, width, 3) uint8."""
+    label: int
+    is_turned: bool
+
+
+def _sample(found: Any, name: str, index: int, size: tuple[int, int] | None) -> Sample:
     what = f"Image {index} of {name}"
     with files.told(what, "a picture with a label"):
         picture, label = found[index]
-        decoded, number = np.asarray(picture.convert("RGB")), int(label)
-    return intake.fitted(what, decoded, size), number
+        decoded, number, is_turned = np.asarray(picture.convert("RGB")), int(label), images.is_turned(picture)
+    return Sample(intake.fitted(what, decoded, size), number, is_turned)

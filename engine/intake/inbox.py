@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final, Literal, final
 
 from engine import keys
-from engine.errors import BadInput, StoreError, UnknownName
+from engine.data import leftovers
+from engine.errors import BadInput, StoreError, UnknownName, printable
 
 EntryKind = Literal["weights", "npz", "folder", "csv", "classes"]
 SUFFIXES: Final[dict[str, EntryKind]] = {
@@ -112,7 +113,7 @@ class Taken:
 
 @final
 class Inbox:
-    """The files and folders of one folder; hidden ones, links and names that cannot be shown are left alone."""
+    """The files and folders of one folder; hidden ones, what other programs left, links and names that cannot be shown are not."""
 
     def __init__(self, root: Path | None) -> None:
         """root: the folder, or None where the administrator has not set one; raises StoreError for one that is not there."""
@@ -128,6 +129,11 @@ class Inbox:
     def entries(self) -> tuple[Entry, ...]:
         """Return what can be added, by name; raises StoreError where the folder cannot be read."""
         return tuple(sorted((entry for entry, _ in self._found()), key=lambda one: one.name.casefold()))[:MOST]
+
+    def left_out(self) -> str:
+        """Return one sentence on what is hidden there or was left by other programs, empty for nothing; raises StoreError."""
+        names = sorted(path.name for path in self._paths() if leftovers.is_left_over(path.name))
+        return printable(leftovers.sentence(names)) if names else ""
 
     def path(self, key: str, kinds: tuple[EntryKind, ...]) -> tuple[Path, EntryKind]:
         """Return where an entry lies and what it is; raises UnknownName, BadInput for another kind."""
@@ -155,16 +161,16 @@ class Inbox:
         return None if named.startswith("data:") else str(self.path(named, ("classes",))[0])
 
     def _found(self) -> Iterator[tuple[Entry, Path]]:
-        if self._root is None:
-            return
-        try:
-            paths = [path for path in self._root.iterdir() if not path.name.startswith(".")]
-        except OSError as error:
-            raise StoreError(f"The inbox cannot be read: {error.strerror}.") from error
-        for path in paths:
-            entry = _entry(path)
+        for path in self._paths():
+            entry = None if leftovers.is_left_over(path.name) else _entry(path)
             if entry is not None:
                 yield entry, path
+
+    def _paths(self) -> list[Path]:
+        try:
+            return list(self._root.iterdir()) if self._root else []
+        except OSError as error:
+            raise StoreError(f"The inbox cannot be read: {error.strerror}.") from error
 
 
 def unchanged(path: str, key: str) -> Path:
@@ -186,15 +192,21 @@ def _entry(path: Path) -> Entry | None:
     if kind is None or not (is_folder or stat.S_ISREG(status.st_mode)) or not path.name.isprintable():
         return None
     size, below = (0, _below(path)) if is_folder else (status.st_size, "")
-    key = keys.content_key("inbox", path.name, size, status.st_mtime_ns, below)[:KEY_WIDTH]
+    key = keys.content_key("inbox", path.name, size, _changed(status), below)[:KEY_WIDTH]
     return Entry(key, path.name, kind, size)
+
+
+def _changed(status: os.stat_result) -> int:
+    """When a file changed; a folder is known by what lies in it, since its own time tells of leftovers too."""
+    return 0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
 
 
 def _below(folder: Path) -> str:
     """Return a hash of the names, sizes and times of what lies below a folder; links are not followed."""
     digest = keys.running_hash()
     for path, status in islice(_walk(str(folder)), MOST_BELOW):
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+        digest.update(f"{path}\0{size}\0{_changed(status)}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -203,7 +215,9 @@ def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     while waiting:
         try:
             with os.scandir(waiting.pop()) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+                # A Mac or Windows that only looks into a folder leaves its own files there: the pictures are the same.
+                kept = (entry for entry in found if not leftovers.is_left_over(entry.name))
+                entries = sorted(kept, key=lambda entry: entry.name)
             told = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries]
         except OSError:
             # What cannot be read is refused, with its name, when the folder is added.

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BadInput, UnknownName
-from engine.models import cifar, digits_resnet, plugins, timm_models, weights
+from engine.models import cifar, digits_resnet, naming, plugins, preact, timm_models, weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Tensors = Mapping[str, Tensor]
 REWRITING = ("googlenet", "inception_v3")
 """Torchvision's versions turn ImageNet's normalisation into this one inside (`transform_input`); here it is declared."""
-COUNTER = "num_batches_tracked"
-"""Of batch norm: a number that evaluation never reads, which older files lack and others keep as a float."""
 NAMED = 3
 """Of the weights that do not fit, so many are named."""
 
@@ -67,6 +65,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet2b": _robust_resnet(8, 16, 1),
     "resnet4b": _robust_resnet(16, 32, 2),
     "small_cnn": Architecture(_small_cnn, (32, 32), (0.485, 0.456, 0.406), (0.225, 0.225, 0.225)),
+    "preact_resnet18": Architecture(preact.preact_resnet18, (32, 32), preact.MEAN, preact.STD),
+    "preact_resnet18_raw": Architecture(preact.preact_resnet18_raw, (32, 32), preact.MEAN, preact.STD),
     "digits_resnet": Architecture(
         lambda _, classes: digits_resnet.DigitsResNet(classes), (32, 32), digits_resnet.MEAN, digits_resnet.STD
     ),
@@ -127,28 +127,32 @@ def build(name: str, tensors: Tensors, classes: int) -> nn.Module:
     """
     with plugins.guarded(name):
         with torch.random.fork_rng():
-            network = architecture(name).build(tensors, classes)
+            network = architecture(name).build(_looked_at(name, tensors), classes)
         if not isinstance(network, nn.Module):
             raise BadInput(f"'{name}' builds a {type(network).__name__}, not a torch.nn.Module.")
         wanted = network.state_dict()
-        # A network may really call its only part `model`: what intake took off every name is then put back.
-        before = weights.wrapper(wanted)
-        got = {f"{before}{key}": tensor for key, tensor in tensors.items()}
+        got = naming.placed(wanted, tensors)
         _check_fit(name, wanted, got, classes)
         # Older files lack the batch counters of batch norm, which evaluation never reads; every other key was checked above.
         network.load_state_dict(got, strict=False)
         return network.eval()
 
 
+def _looked_at(name: str, tensors: Tensors) -> Tensors:
+    """The weights as a registered architecture looks for them: what stands before every name is of no network of ours."""
+    before = "" if name.startswith(plugins.PREFIX) else weights.common(tensors)
+    return {key.removeprefix(before): tensor for key, tensor in tensors.items()}
+
+
 def _check_fit(name: str, wanted: Tensors, got: Tensors, classes: int) -> None:
-    missing = sorted(key for key in wanted.keys() - got.keys() if not key.endswith(COUNTER))
+    missing = sorted(key for key in wanted.keys() - got.keys() if not key.endswith(naming.COUNTER))
     unexpected = sorted(got.keys() - wanted.keys())
     both = sorted(wanted.keys() & got.keys())
     misshapen = [key for key in both if wanted[key].shape != got[key].shape]
     retyped = [
         key
         for key in both
-        if wanted[key].is_floating_point() != got[key].is_floating_point() and not key.endswith(COUNTER)
+        if wanted[key].is_floating_point() != got[key].is_floating_point() and not key.endswith(naming.COUNTER)
     ]
     faults = [
         _fault("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
@@ -158,7 +162,8 @@ def _check_fit(name: str, wanted: Tensors, got: Tensors, classes: int) -> None:
     ]
     told = "; ".join(fault for fault in faults if fault)
     if told:
-        way_out = "" if missing or unexpected else _way_out(wanted, got, misshapen, classes)
+        is_named = not (missing or unexpected)
+        way_out = _way_out(wanted, got, misshapen, classes) if is_named else naming.hint(name, wanted, got)
         raise BadInput(f"The weights do not fit {name}: {told}.{way_out}")
 
 

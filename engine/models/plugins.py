@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import linecache
 import math
 import os
+import re
 import stat
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +26,7 @@ from typing import Any, Final, final
 
 from torch import Tensor, nn
 
-from engine import keys
+from engine import keys, streams
 from engine.errors import BadInput, EngineError, UnknownName
 from engine.store import names as plain
 
@@ -29,6 +34,8 @@ VARIABLE: Final = "FAULTLINE_PLUGINS"
 PREFIX: Final = "plugin/"
 LARGEST: Final = 1_000_000
 """Bytes of source."""
+IMPORTING: Final = threading.RLock()
+"""Held while a plug-in is run: no other thread may see half a module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,10 @@ def plugin(name: str) -> Plugin:
     """
     source = _source(name)
     with guarded(name):
-        module = _executed(name, source)
+        return _declared(name, source, _imported(_file(name), source))
+
+
+def _declared(name: str, source: bytes, module: ModuleType) -> Plugin:
     build = getattr(module, "build", None)
     if not callable(build):
         raise BadInput(f"The plug-in '{name}' declares no function build(weights, classes) that returns a network.")
@@ -79,15 +89,50 @@ def plugin(name: str) -> Plugin:
 
 @contextmanager
 def guarded(name: str) -> Iterator[None]:
-    """Turn whatever the code of a plug-in called `name` raises into BadInput; of other architectures nothing is caught."""
-    try:
+    """Turn whatever the code of a plug-in called `name` raises into BadInput that names the line of its source.
+
+    Of other architectures nothing is caught. What it prints goes to stderr, and it reads nothing from the terminal.
+    """
+    if not name.startswith(PREFIX):
         yield
-    except EngineError:
+        return
+    try:
+        with streams.kept_apart():
+            yield
+    except (EngineError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
-        if not name.startswith(PREFIX):
-            raise
-        raise BadInput(f"The plug-in '{name}' fails: {type(error).__name__}: {str(error)[:120]}.") from error
+    except BaseException as error:
+        raise BadInput(
+            f"The plug-in '{name}' fails: {_reason(error)}{_place(name, error)}.{_way_out(error)}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:  # Whatever the plug-in's own error does when it is asked for its text.
+        return kind
+    return f"{kind}: {text[:120].rstrip('.')}"
+
+
+def _place(name: str, error: BaseException) -> str:
+    """Where in the plug-in's source an error was raised, such as ` (own.py, line 12)`; empty where it was elsewhere."""
+    file = _file(name)
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(file)]
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        lines.append(error.lineno or 1)
+    return f" ({file.name}, line {lines[-1]})" if lines else ""
+
+
+def _way_out(error: BaseException) -> str:
+    """What to do where a plug-in wants to import the one beside it: only its own source is part of what a model is."""
+    if not isinstance(error, ImportError):
+        return ""
+    beside = Path(os.environ.get(VARIABLE, "")) / f"{str(error.name).partition('.')[0]}.py"
+    is_neighbour = isinstance(error, ModuleNotFoundError) and beside.is_file()
+    is_relative = "relative import" in str(error)
+    return " A plug-in is one file: put what it needs into it, or install it." if is_neighbour or is_relative else ""
 
 
 def _are_numbers(found: Any) -> bool:
@@ -113,11 +158,15 @@ def _folder() -> Path | None:
 def _source(name: str) -> bytes:
     if name not in names():
         raise UnknownName("plug-in", name, names() or [f"none; the administrator sets {VARIABLE}"])
-    file = Path(os.environ[VARIABLE]) / f"{name.removeprefix(PREFIX)}.py"
+    file = _file(name)
     _require_read_only(file)
     if file.is_symlink() or file.stat().st_size > LARGEST:
         raise BadInput(f"The plug-in '{name}' must be a plain file of at most {LARGEST:,} bytes.")
     return file.read_bytes()
+
+
+def _file(name: str) -> Path:
+    return Path(os.environ[VARIABLE]).absolute() / f"{name.removeprefix(PREFIX)}.py"
 
 
 def _require_read_only(path: Path) -> None:
@@ -131,20 +180,43 @@ def _require_read_only(path: Path) -> None:
 
 
 @final
-class _Loader(importlib.abc.InspectLoader):
-    """Runs just the source that was hashed, never a compiled copy that lies beside it."""
+class _Loader(importlib.abc.ExecutionLoader):
+    """Runs just the source that was hashed, never a compiled copy that lies beside it, and writes none."""
 
-    def __init__(self, source: bytes) -> None:
+    def __init__(self, file: Path, source: bytes) -> None:
+        self._file = file
         self._source = source
 
+    def get_filename(self, fullname: str) -> str:  # noqa: ARG002 (as Python asks for it)
+        return str(self._file)
+
     def get_source(self, fullname: str) -> str:  # noqa: ARG002 (as Python asks for it)
-        return self._source.decode()
+        return importlib.util.decode_source(self._source)
 
 
-def _executed(name: str, source: bytes) -> ModuleType:
-    spec = importlib.util.spec_from_loader(f"faultline_plugin_{keys.bytes_hash(source)}", _Loader(source))
-    if spec is None or spec.loader is None:
-        raise BadInput(f"The plug-in '{name}' cannot be loaded.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _imported(file: Path, source: bytes) -> ModuleType:
+    """Return the module of a source as an import would: run once, and found under its name as long as the process lasts."""
+    name = f"faultline_plugin_{re.sub(r'[^A-Za-z0-9]', '_', file.stem)}_{keys.bytes_hash(str(file).encode() + source)}"
+    with IMPORTING:
+        _remember(file, source)
+        if name not in sys.modules:
+            _run(name, _Loader(file, source))
+        return sys.modules[name]
+
+
+def _run(name: str, loader: _Loader) -> None:
+    spec = importlib.util.spec_from_loader(name, loader)
+    if spec is None:
+        raise BadInput(f"{loader.get_filename(name)} cannot be loaded.")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _remember(file: Path, source: bytes) -> None:
+    """Let whoever asks for the lines of a plug-in (inspect, torch.jit.script) have those that run, not what lies there since."""
+    lines = importlib.util.decode_source(source).splitlines(keepends=True)
+    linecache.cache[str(file)] = (len(source), None, lines, str(file))

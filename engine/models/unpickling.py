@@ -52,10 +52,10 @@ def main(source: str, target: str, memory: int, seconds: int) -> None:
         loaded = _loaded(torch, source, mmap=True)
     except Exception as error:
         _end(error=_reason(error))
-    inside, left_out, tensors = _found(torch, loaded)
+    inside, left_out, tensors, others = _found(torch, loaded)
     _require_held(tensors)
     save_file({key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}, target)
-    _end(inside=inside, left_out=left_out)
+    _end(inside=inside, left_out=left_out, others=others)
 
 
 def _loaded(torch: Any, file: Any, *, mmap: bool = False) -> Any:
@@ -86,18 +86,29 @@ def _reason(error: Exception) -> str:
     return "is damaged, or holds more than tensors"
 
 
-def _found(torch: Any, loaded: Any) -> tuple[str, list[str], dict[str, Any]]:
-    """The first dict of tensors: the whole, or one inside it."""
+def _found(torch: Any, loaded: Any) -> tuple[str, list[str], dict[str, Any], list[str]]:
+    """The dict of tensors that is meant, the whole or one inside it, and which others hold other weights of the same names."""
     if not isinstance(loaded, dict):
         _end(error=f"holds a {type(loaded).__name__}, not a state_dict")
     inside = {"": loaded} | {key: value for key, value in loaded.items() if isinstance(value, dict)}
     candidates = [key for key, value in inside.items() if _is_state_dict(torch, value)]
     if not candidates:
         _end(error="holds no state_dict: no dictionary of named tensors, plain or one level down")
-    chosen = next((key for key in PREFERRED if key in candidates), candidates[0])
-    chosen = "" if "" in candidates else chosen
+    largest = max(candidates, key=lambda key: len(inside[key]))
+    chosen = "" if "" in candidates else next((key for key in PREFERRED if key in candidates), largest)
+    others = [key for key in candidates if key != chosen and _is_rival(torch, inside[chosen], inside[key])]
+    doubtful = [key for key in others if chosen not in PREFERRED or key in PREFERRED]
+    if doubtful:
+        _end(error=f"holds two networks of the same names, under {chosen[:40]!r} and {doubtful[0][:40]!r}")
     left_out = [] if not chosen else sorted(str(key)[:40] for key in loaded if key != chosen)
-    return chosen[:40], left_out, inside[chosen]
+    return chosen[:40], left_out, inside[chosen], sorted(key[:40] for key in others)
+
+
+def _is_rival(torch: Any, chosen: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether another dict holds other values under the same names, wrapped or not."""
+    first, second = ({key.removeprefix("module."): one for key, one in part.items()} for part in (chosen, other))
+    is_same = first.keys() == second.keys()
+    return is_same and not all(torch.equal(first[key], second[key]) for key in first)
 
 
 def _is_state_dict(torch: Any, value: dict) -> bool:

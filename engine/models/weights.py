@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,14 @@ from engine.errors import BadInput, printable
 from engine.models import formats
 from engine.models.formats import Format
 
-WRAPPERS = ("module", "model", "_orig_mod")
-"""What data-parallel training, Lightning and torch.compile put before every name."""
+INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What torch.compile, sharded training and checkpointed activations put anywhere into a name."""
+WRAPPERS = ("module", "model", "_forward_module", "_module", *INSIDE)
+"""What data-parallel training, Lightning, its Fabric and Opacus put before every name."""
+AVERAGED = "n_averaged"
+"""What `torch.optim.swa_utils.AveragedModel` counts beside `module.`."""
+COUNTERS = ("total_ops", "total_params")
+"""Last parts of the names under which thop leaves what it counted, one number each."""
 LARGEST_FILE = 4 * 2**30
 """Bytes: a checkpoint may hold an optimiser beside its weights; what is not wanted of it is never taken into memory."""
 MOST_VALUES = 2**28
@@ -112,15 +119,60 @@ def wrapper(names: Mapping[str, object]) -> str:
     return found
 
 
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Return each name without the wrappers before all of them and inside it, or all as they are where two would be one."""
+    bare = {name: ".".join(part for part in name.split(".") if part not in INSIDE) for name in names}
+    before = wrapper(dict.fromkeys(bare.values()))
+    short = {name: rest.removeprefix(before) for name, rest in bare.items()}
+    return short if len(set(short.values())) == len(short) else {name: name for name in names}
+
+
 def _unwrapped(found: Weights, target: Path) -> Weights:
-    before = wrapper(found.tensors)
-    if not before:
-        return found
-    tensors = {name.removeprefix(before): tensor for name, tensor in found.tensors.items()}
+    """Take off what tools put before names and beside them; nothing of a network is ever left out here."""
+    beside = _beside(found.tensors)
+    kept = {name: tensor for name, tensor in found.tensors.items() if name not in beside}
+    short = short_names(kept)
+    tensors = {short[name]: tensor for name, tensor in kept.items()}
+    notes = (*found.notes, *_taken_off(beside, short))
+    if tensors.keys() == found.tensors.keys():
+        return replace(found, notes=notes)
     safetensors.torch.save_file(tensors, target)
-    return Weights(
-        tensors, target, found.format, (*found.notes, f"Every name began with '{before}', which was taken off.")
-    )
+    return Weights(tensors, target, found.format, notes)
+
+
+def _beside(tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """The names that are no network's: what thop counted, and how often weights were averaged."""
+    counted = {name for name, one in tensors.items() if name.split(".")[-1] in COUNTERS and one.numel() == 1}
+    rest = tensors.keys() - counted - {AVERAGED}
+    is_averaged = AVERAGED in tensors and rest and all(name.startswith("module.") for name in rest)
+    return frozenset(counted | ({AVERAGED} if is_averaged else set())) if rest else frozenset()
+
+
+def _taken_off(beside: frozenset[str], short: Mapping[str, str]) -> Iterator[str]:
+    """One sentence each on what was left out and taken off."""
+    if AVERAGED in beside:
+        yield f"The weights are averaged (torch's AveragedModel); its counter '{AVERAGED}' was left out."
+    counted = sorted(beside - {AVERAGED})
+    if counted:
+        yield printable(f"{len(counted)} counters of thop were left out (first: {counted[0][:80]}).")
+    before = {name.removesuffix(rest) for name, rest in short.items()}
+    if len(before) == 1 and before != {""}:
+        yield printable(f"Every name began with '{before.pop()}', which was taken off.")
+    elif len(before) > 1:
+        held = {part for name, rest in short.items() for part in set(name.split(".")) - set(rest.split("."))}
+        yield f"Names held {', '.join(sorted(held))}, which tools put there and which was taken off."
+    shared = common(short.values())
+    if shared:
+        yield printable(
+            f"Every name begins with '{shared}', which is taken off where the architecture has no such part."
+        )
+
+
+def common(names: Iterable[str]) -> str:
+    """The parts with which every name begins, such as `net.`; empty where there are none."""
+    parts = [name.split(".")[:-1] for name in names]
+    shared = list(itertools.takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False)))
+    return "".join(f"{part}." for part, *_ in shared)
 
 
 def _converted(path: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
@@ -161,7 +213,10 @@ def _notes(told: Mapping[str, Any]) -> tuple[str, ...]:
     if not told.get("inside"):
         return (converted,)
     left = ", ".join(map(str, told["left_out"][:6]))
-    return converted, printable(f"The weights lay under '{told['inside']}'; left out: {left or 'nothing'}.")
+    found = converted, printable(f"The weights lay under '{told['inside']}'; left out: {left or 'nothing'}.")
+    others = ", ".join(f"'{one}'" for one in told["others"][:6])
+    what = f"Other weights of the same names lie under {others}; to take those, save them alone."
+    return (*found, printable(what)) if others else found
 
 
 def _one_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine import comparison, selection
+from engine import class_names, comparison, selection
 from engine.datapaths import cases, extraction
 from engine.datapaths.cases import Case
 from engine.errors import BadInput
@@ -90,7 +90,7 @@ def _of_class(evidence: Evidence, label: int) -> tuple[Strength, int]:
         right = bundle.logits(pictures).argmax(1) == label
     pictures = pictures[right][:IMAGES]
     if not len(pictures):
-        name = bundle.classes[label]
+        name = class_names.handles(bundle.classes)[label]
         raise BadInput(
             f"The data set holds no other correctly classified image of class '{name}', so likeness to it is unknown."
         )

@@ -347,6 +347,7 @@ class Examination:
     sites: tuple[Site, ...]
     links: tuple[Link, ...]
     classes: tuple[str, ...]
+    """What to call each class: its name, or `name@index` where the name stands twice."""
     outcomes: tuple[Outcome, ...]
     clean: Datapath
     adversarial: Datapath

@@ -11,7 +11,7 @@ from typing import Protocol, final
 
 import numpy as np
 
-from engine import keys
+from engine import class_names, keys
 from engine.errors import BadInput, StoreError, UnknownName
 from engine.records import DatasetCard
 from engine.store.durable import disk_errors
@@ -90,25 +90,28 @@ class Dataset:
     def labels_for_classes(self, classes: tuple[str, ...]) -> np.ndarray:
         """Return (samples,) int64 indices into a model's classes, matched by class name, read-only.
 
-        Raises BadInput for a class with images that is not among `classes`, or stands there twice.
+        Raises BadInput for a class with images that is not among `classes`, or stands twice in one list of the two.
         """
-        if self.card.classes == classes:
+        if class_names.same(self.card.classes, classes):
             return self.labels
-        often = Counter(classes)
-        for name, count in zip(self.card.classes, self.card.class_counts, strict=True):
-            if count and often[name] != 1:
-                raise self._misfit(name, often)
-        # -1 for a class that the model lacks: no image has that label.
-        indices = {name: index for index, name in enumerate(classes)}
-        found = np.asarray([indices.get(name, -1) for name in self.card.classes], dtype=np.int64)[self.labels]
+        places = class_names.matched(self.card.classes, classes)
+        for name, count, place in zip(self.card.classes, self.card.class_counts, places, strict=True):
+            if count and place == class_names.LACKING:
+                raise self._misfit(name, classes)
+        # LACKING for a class that the model lacks: no image has that label.
+        found = np.asarray(places, dtype=np.int64)[self.labels]
         found.setflags(write=False)
         return found
 
-    def _misfit(self, name: str, often: Counter[str]) -> BadInput:
-        problem = "twice" if often[name] else "not at all"
+    def _misfit(self, name: str, classes: tuple[str, ...]) -> BadInput:
+        often, own = (Counter(map(class_names.plain, names)) for names in (classes, self.card.classes))
+        form = class_names.plain(name)
+        problem = f"{'twice' if often[form] > 1 else 'not at all'} among the model's {len(classes)} classes"
+        if often[form] == 1 and own[form] > 1:
+            problem = "twice among the data set's classes, and once among the model's"
         return BadInput(
-            f"Class '{name[:80]}' of data set '{self.card.name}' stands {problem} among the model's {often.total()} "
-            "classes; use a data set whose class names are the model's."
+            f"Class '{name[:80]}' of data set '{self.card.name}' stands {problem}; use a data set whose class names are "
+            "the model's."
         )
 
     @cached_property

@@ -61,8 +61,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             _sync(file)
         _sync(temporary)
-        _rename_new(temporary, target)
-        _sync(parent)
+        if _rename_new(temporary, target):
+            _settle(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -106,13 +106,24 @@ def _make_parents(folder: Path) -> None:
         _sync(one.parent)
 
 
-def _rename_new(temporary: Path, target: Path) -> None:
-    """Rename, and let the first writer win when two finish together."""
+def _rename_new(temporary: Path, target: Path) -> bool:
+    """Rename, and tell whether that was done: the first writer wins when two finish together."""
     try:
         temporary.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+        return False
+    return True
+
+
+def _settle(target: Path) -> None:
+    """See to it that a new folder survives a crash; one of which the disk does not say so is taken away again."""
+    try:
+        _sync(target.parent)
+    except OSError:
+        discard(target)
+        raise
 
 
 def _sync(path: Path) -> None:
