@@ -175,10 +175,18 @@ def _integrated(
     bundle: ModelBundle, tail: nn.Module, runs: tuple[tracing.Trace, tracing.Trace], classes: Tensor, steps: int
 ) -> dict[int, Tensor]:
     run, starts = runs
-    sums = {site: torch.zeros(len(classes), bundle.sites[site].channels, device=bundle.device, dtype=bundle.mean.dtype) for site in bundle.heads}
+    sums = {
+        site: torch.zeros(len(classes), bundle.sites[site].channels, device=bundle.device, dtype=bundle.mean.dtype)
+        for site in bundle.heads
+    }
     for step in range(steps):
         gates = [
-            torch.full((len(run.logits), bundle.sites[site].channels), (step + 0.5) / steps, device=bundle.device, dtype=bundle.mean.dtype).requires_grad_()
+            torch.full(
+                (len(run.logits), bundle.sites[site].channels),
+                (step + 0.5) / steps,
+                device=bundle.device,
+                dtype=bundle.mean.dtype,
+            ).requires_grad_()
             for site in bundle.heads
         ]
         with torch.enable_grad():
@@ -234,15 +242,17 @@ def _of_maps(bundle: ModelBundle, site: int) -> Tensor:
 
 def _part(bundle: ModelBundle, way: Way, change: Tensor, gradient: Tensor) -> Tensor:
     """Return one path's contributions (target channels, source channels), summed over batch and positions."""
-    whole = torch.zeros(_of_maps(bundle, way.target).shape[0], _width(bundle, way), device=bundle.device, dtype=bundle.mean.dtype)
+    whole = torch.zeros(
+        _of_maps(bundle, way.target).shape[0], _width(bundle, way), device=bundle.device, dtype=bundle.mean.dtype
+    )
     sources, targets = (torch.tensor(channels, device=whole.device) for channels in (way.sources, way.targets))
     entering, leaving = ((channels >= 0).nonzero()[:, 0] for channels in (sources, targets))
     if way.module is not None:
-        part = _convolution(way.module, change, gradient)[leaving][:, entering]
+        part = _convolution(way.module, change, gradient)[leaving][:, entering].to(whole.dtype)
         gathered = torch.zeros(len(leaving), whole.shape[1], device=whole.device, dtype=whole.dtype)
         return whole.index_add_(0, targets[leaving], gathered.index_add_(1, sources[entering], part))
     both = ((sources >= 0) & (targets >= 0)).nonzero()[:, 0]
-    added = (gradient * change).sum(dim=(0, 2, 3))[both]
+    added = (gradient * change).sum(dim=(0, 2, 3))[both].to(whole.dtype)
     return whole.index_put_((targets[both], sources[both]), added, accumulate=True)
 
 

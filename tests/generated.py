@@ -255,12 +255,16 @@ def preprocessing(made: Written) -> Preprocessing:
     return Preprocessing(made.channels, made.size, (0.0,) * made.channels, (1.0,) * made.channels)
 
 
+class TooLarge(Exception):
+    """A receptive field holds all that its position depends on and more: two pictures side by side, one of two turned."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How the reader took a network."""
 
     kind: str
-    """`right`, `refused`, `wrong` (a proof fails) or `traceback` (another error than the engine's)."""
+    """`right`, `refused`, `told` (the report says that fields are too large), `wrong` (a proof fails) or `traceback`."""
     reason: str = ""
 
 
@@ -281,6 +285,8 @@ def _outcome(made: Written, weighted: Callable[[Written], nn.Module]) -> Outcome
         prove(original, bundle, pictures(4, made))
     except EngineError as error:
         return Outcome("refused", str(error))
+    except TooLarge as error:
+        return Outcome("told", str(error))
     except AssertionError as error:
         return Outcome("wrong", _first_line(error))
     except Exception as error:
@@ -295,7 +301,10 @@ def prove(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
     assert edges.outcome == "pass", f"edges {edges.outcome}: {edges.sentence}"
     assert all(link.reason for link in inexact)
     sight = proofs.of_fields(bundle)
-    assert sight.outcome == "pass", f"fields {sight.outcome}: {sight.sentence}"
+    missing = next((figure.value for figure in sight.figures if figure.name == "missing"), 1.0)
+    assert not missing, f"fields {sight.outcome}: {sight.sentence}"
+    if sight.outcome != "pass":
+        raise TooLarge(sight.sentence)
 
 
 def prove_logits(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
@@ -316,7 +325,7 @@ def _first_line(error: Exception) -> str:
 
 def table(outcomes: dict[str, Outcome]) -> str:
     """Return the outcomes as lines of Markdown, what is not right first."""
-    order = ("traceback", "wrong", "refused", "right")
+    order = ("traceback", "wrong", "told", "refused", "right")
     ranked = sorted(outcomes.items(), key=lambda pair: order.index(pair[1].kind))
     return "\n".join(f"| `{name}` | {found.kind} | {found.reason} |".replace("\n", " ") for name, found in ranked)
 

@@ -53,16 +53,6 @@ def field(site: Site, row: int, column: int, *, rows: int = 1, columns: int = 1)
     return Box(left, top, right, bottom)
 
 
-def field(site: Site, row: int, column: int, *, rows: int = 1, columns: int = 1) -> Box:
-    """Return the receptive field of a position, or of a block of `rows` x `columns` positions that starts there.
-
-    In input pixels of the model. A block reaches from the first to the last of its positions that the site has.
-    """
-    top, bottom = _span(site, 0, row, min(row + rows, site.height) - 1)
-    left, right = _span(site, 1, column, min(column + columns, site.width) - 1)
-    return Box(left, top, right, bottom)
-
-
 def stored_field(site: Site, row: int, column: int, shape: tuple[int, int]) -> Box:
     """Return the field of a position of a *stored* map, of (height, width) `shape`, max-pooled down from the site's."""
     (top, bottom), (left, right) = window(row, site.height, shape[0]), window(column, site.width, shape[1])

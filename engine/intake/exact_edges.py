@@ -186,7 +186,7 @@ def _errors(trial: _Trial, edges: Edges, chosen: Tensor) -> dict[int, float]:
             for (source, end), matrix in edges.matrices.items()
             if end == target
         ]
-        expected, mass = sum(columns), sum(column.abs() for column in columns)  # type: ignore[misc]
+        expected, mass = sum(columns), sum(column.abs() for column in columns)
         error = (changes[target].T - expected).abs().max() / mass.max().clamp(min=1e-12)  # type: ignore[union-attr]
         found[target] = float(error)
     return found

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from engine.errors import Unsupported
 from engine.intake import exact_edges, seen_pixels
 from engine.intake.exact_edges import Exactness
+from engine.intake.seen_pixels import Sight
 from engine.models import same_function
 from engine.models.bundle import ModelBundle
 from engine.models.same_function import Agreement
@@ -22,11 +23,17 @@ def of_function(handed_in: nn.Module | Agreement, bundle: ModelBundle, pictures:
     handed_in: the module, or how both agree where that is known.
     """
     try:
-        known = isinstance(handed_in, Agreement)
-        found = handed_in if known else same_function.compare(handed_in, bundle, pictures)
+        found = handed_in
+        if not isinstance(found, Agreement):
+            found = same_function.compare(found, bundle, pictures)
     except Unsupported as error:
         return CheckResult("function", "fail", str(error))
-    figures = {"pictures": found.pictures, "together": found.together, "alone": found.alone, "batch": found.beside_others}
+    figures = {
+        "pictures": found.pictures,
+        "together": found.together,
+        "alone": found.alone,
+        "batch": found.beside_others,
+    }
     return _result("function", "pass" if found.holds else "fail", same_function.sentence(found), **figures)
 
 
@@ -36,7 +43,9 @@ def of_edges(bundle: ModelBundle, pictures: Tensor) -> tuple[CheckResult, tuple[
         found = exact_edges.measure(bundle, _unlike(bundle, pictures))
     except (RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
-        return CheckResult("edges", "not run", f"Maps cannot be changed one at a time: {type(error).__name__}: {reason}."), ()
+        return CheckResult(
+            "edges", "not run", f"Maps cannot be changed one at a time: {type(error).__name__}: {reason}."
+        ), ()
     if not all(error < float("inf") for error in (found.added_up, found.changed, found.head)):
         return CheckResult("edges", "not run", "Answers that are not finite have no connections."), ()
     inexact = tuple(InexactLink(miss.source, miss.target, miss.error, ", ".join(miss.through)) for miss in found.misses)
@@ -44,7 +53,13 @@ def of_edges(bundle: ModelBundle, pictures: Tensor) -> tuple[CheckResult, tuple[
         inexact += tuple(InexactLink(head, len(bundle.sites), found.head, HEAD) for head in bundle.heads)
     unexplained = [link for link in inexact if not link.reason]
     fails = bool(unexplained) or found.added_up > exact_edges.EXACT or found.changed > exact_edges.EXACT
-    figures = {"links": found.links, "added_up": found.added_up, "changed": found.changed, "head": found.head, "inexact": len(inexact)}
+    figures = {
+        "links": found.links,
+        "added_up": found.added_up,
+        "changed": found.changed,
+        "head": found.head,
+        "inexact": len(inexact),
+    }
     text = " ".join((_sums(bundle, found), *_missing(bundle, inexact)))
     return _result("edges", "fail" if fails else "pass", text, **figures), inexact
 
@@ -55,16 +70,30 @@ def of_fields(bundle: ModelBundle) -> CheckResult:
         found = seen_pixels.measure(bundle)
     except (RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
-        return CheckResult("fields", "not run", f"Gradients cannot be followed to the pixels: {type(error).__name__}: {reason}.")
-    names = [site.name for site in bundle.sites]
-    if found.missing > 0:
-        text = f"At {names[found.missing_at]} a position depends on {found.missing:g} pixels beyond its field: patches are cut too small."
-    elif found.excess > seen_pixels.SLACK:
-        text = f"At {names[found.excess_at]} a field is {found.excess:g} pixels larger than what its position depends on: patches are cut too large."
-    else:
-        text = f"At {found.sites} sites fields are what positions depend on, along the height and along the width, to {found.excess:g} pixels."
+        return CheckResult(
+            "fields", "not run", f"Gradients cannot be followed to the pixels: {type(error).__name__}: {reason}."
+        )
+    text = _seen(bundle, found)
     figures = {"sites": found.sites, "missing": found.missing, "excess": found.excess}
     return _result("fields", "pass" if found.holds else "fail", text, **figures)
+
+
+def _seen(bundle: ModelBundle, found: Sight) -> str:
+    names = [site.name for site in bundle.sites]
+    if found.missing > 0:
+        return (
+            f"At {names[found.missing_at]} a position depends on {found.missing:g} pixels beyond its receptive field: patches are "
+            "cut too small."
+        )
+    if not found.holds:
+        return (
+            f"At {names[found.excess_at]} the receptive field is {found.excess:g} pixels larger than what its position depends on: "
+            "patches are cut too large."
+        )
+    return (
+        f"At {found.sites} sites receptive fields are what positions depend on, along the height and along the width, to "
+        f"{found.excess:g} pixels."
+    )
 
 
 def _unlike(bundle: ModelBundle, pictures: Tensor) -> Tensor:
@@ -78,9 +107,9 @@ def _unlike(bundle: ModelBundle, pictures: Tensor) -> Tensor:
 def _sums(bundle: ModelBundle, found: Exactness) -> str:
     names = [*(site.name for site in bundle.sites), "logits"]
     return (
-        f"Contributions add up at every site to {found.added_up:.0e} of their mass (worst at {names[found.added_up_at]}), at the logits to "
-        f"{found.head:.0e}; those of {exact_edges.DRAWS} maps of every site are what changing each map does, to {found.changed:.0e} "
-        f"(worst at {names[found.changed_at]})."
+        f"Contributions add up at every site to {found.added_up:.0e} of their mass (worst at {names[found.added_up_at]}), at the "
+        f"logits to {found.head:.0e}; those of {exact_edges.DRAWS} maps of every site are what changing each map does, to "
+        f"{found.changed:.0e} (worst at {names[found.changed_at]})."
     )
 
 

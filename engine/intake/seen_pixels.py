@@ -46,15 +46,18 @@ def measure(bundle: ModelBundle) -> Sight:
     """Return how the declared receptive fields of some sites agree with the gradient's support, inside the picture."""
     sites = sorted({round(k * (len(bundle.sites) - 1) / (SITES - 1)) for k in range(SITES)})
     twin = _positive(bundle)
-    missing, excess = {}, {}
+    missing: dict[int, float] = {}
+    excess: dict[int, float] = {}
     for site, maps, image in _recorded(twin, bundle, sites):
         for place in _places(tuple(maps.shape[2:])):
             declared = bundle.sites[site].sees(*place)
             reached = _reached(maps, image, place)
-            found = [_compared(*both, side) for *both, side in zip(declared, reached, bundle.size, strict=True)]
+            found = [
+                _compared(seen, span, side) for seen, span, side in zip(declared, reached, bundle.size, strict=True)
+            ]
             missing[site] = max(missing.get(site, 0.0), *(lost for lost, _ in found))
             excess[site] = max(excess.get(site, 0.0), *(more for _, more in found))
-    missing_at, excess_at = (max(each, key=lambda site: each[site]) for each in (missing, excess))  # noqa: B023
+    missing_at, excess_at = (max(each, key=lambda site: each[site]) for each in (missing, excess))
     return Sight(len(sites), missing[missing_at], missing_at, excess[excess_at], excess_at)
 
 
@@ -110,13 +113,21 @@ def _positive(bundle: ModelBundle) -> fx.GraphModule:
     twin = copy.deepcopy(bundle.network).to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for module in twin.modules():
         if isinstance(module, nn.Conv2d):
-            weight = torch.rand(module.weight.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu") + 0.5
+            weight = (
+                torch.rand(module.weight.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu") + 0.5
+            )
             module.weight = nn.Parameter(weight / weight[0].numel(), requires_grad=False)
             module.bias = None
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
-            module.running_mean, module.running_var = torch.zeros_like(module.running_mean), torch.ones_like(module.running_var)
+            module.running_mean, module.running_var = (
+                torch.zeros_like(module.running_mean),
+                torch.ones_like(module.running_var),
+            )
             if module.affine:
-                module.weight, module.bias = (nn.Parameter(value, requires_grad=False) for value in (torch.ones_like(module.weight), torch.zeros_like(module.bias)))
+                module.weight, module.bias = (
+                    nn.Parameter(value, requires_grad=False)
+                    for value in (torch.ones_like(module.weight), torch.zeros_like(module.bias))
+                )
     for node in list(twin.graph.nodes):
         if node.meta.get("is_scaling"):
             _hold_gates(twin, node)

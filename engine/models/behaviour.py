@@ -353,11 +353,11 @@ def _usable(module: nn.Module) -> nn.Module:
     """The same layer with numbers in its weights, where it has shapes alone or values that are not finite."""
     made = copy.deepcopy(module)
     for part in made.modules():
-        for store in (part._parameters, part._buffers):
-            for name, tensor in store.items():
-                if tensor is not None:
-                    sane = _sane(tensor)
-                    store[name] = nn.Parameter(sane, requires_grad=False) if store is part._parameters else sane
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(_sane(parameter), requires_grad=False)
+        for name, buffer in part._buffers.items():
+            part._buffers[name] = None if buffer is None else _sane(buffer)
     return made
 
 

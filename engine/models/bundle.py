@@ -93,7 +93,8 @@ class ModelBundle:
 
     def tail(self) -> fx.GraphModule:
         """Return the network behind the sites that the logits are computed from; it takes their maps, in the order of `heads`."""
-        inside, known = fx.Graph(), {}
+        inside = fx.Graph()
+        known: dict[fx.Node, fx.Node] = {}
         taps = {f"tap_{site}": inside.placeholder(f"maps_{site}") for site in self.heads}
         for node in _behind(self.network, taps):
             known[node] = _copied_into(inside, node, known, taps)
@@ -330,7 +331,7 @@ def _copied_into(
     if node.target in taps:
         return taps[str(node.target)]
     first = next(iter(taps.values()))
-    return inside.node_copy(node, lambda source: known[source] if source in known else first)
+    return inside.node_copy(node, lambda source: known.get(source, first))
 
 
 def _region(node: fx.Node) -> tuple[fx.Node, ...]:

@@ -35,7 +35,9 @@ def _spread_out(traced: fx.GraphModule) -> None:
         for source in node.all_input_nodes:
             if _is_expanded_gate(source) and _broadcasts(node, source):
                 node.replace_input_with(source, source.all_input_nodes[0])
-            elif is_map(source) and source.meta["shape"][1] == 1 < shape[1] and _adds(node) and _broadcasts(node, source):
+            elif (
+                is_map(source) and source.meta["shape"][1] == 1 < shape[1] and _adds(node) and _broadcasts(node, source)
+            ):
                 _expand(traced, node, source)
 
 

@@ -1,8 +1,9 @@
 """A network as a graph of functions: captured by torch.export, so that Python decides as it would and nothing works in place.
 
-`torch.export` runs the network's own forward on tensors without values: type tests, `len(x)`, shapes, options and assertions come
-out as in any call, and its functionalisation turns in-place operations into functions, aliases and slices included. Symbolic tracing
-(`torch.fx`) puts a stand-in in place of the tensor, which answers `isinstance(x, Tensor)` with no, and keeps in-place operations.
+`torch.export` runs the network's own forward on tensors without values: type tests, `len(x)`, shapes, options and assertions
+come out as in any call, and its functionalisation turns in-place operations into functions, aliases and slices included.
+Symbolic tracing (`torch.fx`) puts a stand-in in place of the tensor, which answers `isinstance(x, Tensor)` with no, and keeps
+in-place operations.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import operator
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from engine.errors import Unsupported
+from engine.models import layers
 
 aten = torch.ops.aten
 BATCH: Final = 997
@@ -41,8 +43,6 @@ LIKE: Final = {
 """Operations that take of a tensor its shape alone, and what they fill it with."""
 DECOMPOSED: Final = get_decompositions([aten.glu.default])
 """Operations that are taken apart, so that their parts can be followed."""
-CONVOLUTIONS: Final = (aten.conv2d.default, aten.conv2d.padding)
-NORMS: Final = (aten._native_batch_norm_legit_no_training.default,)
 LIBRARIES: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 """Folders whose frames say nothing about the network's own source."""
 
@@ -81,7 +81,11 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -93,7 +97,8 @@ def _refused(network: nn.Module, shape: tuple[int, int, int], error: Exception) 
     text = str(error)
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return Unsupported(
-            f"{kind} cannot be traced{place}: its forward branches on what a picture shows, so that it is another network for another picture."
+            f"{kind} cannot be traced{place}: its forward branches on what a picture shows, so that it is another network for "
+            "another picture."
         )
     reason = " ".join((text.strip() or type(error).__name__).splitlines()[0].split())[:160]
     reason = reason.replace(str(BATCH), "batch")
@@ -154,7 +159,9 @@ class _Builder:
 
     def __init__(self, network: nn.Module, program: ExportedProgram) -> None:
         self.program = program
-        self.paths = {id(module): path for path, module in reversed(list(network.named_modules(remove_duplicate=False)))}
+        self.paths = {
+            id(module): path for path, module in reversed(list(network.named_modules(remove_duplicate=False)))
+        }
         self.modules = dict(network.named_modules(remove_duplicate=False))
         self.known = _weights(program)
         """Tensors that are the same for every picture, and numbers."""
@@ -203,14 +210,14 @@ class _Builder:
         return fx.map_arg(arguments, lambda source: self.known[source])
 
     def _call(self, node: fx.Node) -> fx.Node:
-        maker = MAKERS.get(node.target)
+        maker = layers.MAKERS.get(node.target)
         made = maker(node, self.known) if maker else None
         if made is not None:
             module, tensor = made
             return self.graph.call_module(self._registered(module, node), (self._read(tensor),))
         if node.target in LIKE:
             return self._filled(node, LIKE[node.target])
-        if node.target is aten.conv2d.padding and _padding_around(node, self.known) is not None:
+        if node.target is aten.conv2d.padding and layers.padding_around(node, self.known) is not None:
             return self._padded(node)
         arguments = self._arguments(node.args), self._arguments(node.kwargs)
         if node.target is aten.copy.default:
@@ -227,20 +234,20 @@ class _Builder:
 
     def _padded(self, node: fx.Node) -> fx.Node:
         """A convolution whose padding differs between two sides, as padding and a convolution without any."""
-        tensor, widths = self._read(node.args[0]), _padding_around(node, self.known)  # type: ignore[arg-type]
+        tensor, widths = self._read(node.args[0]), layers.padding_around(node, self.known)  # type: ignore[arg-type]
         padded = self.graph.call_function(aten.constant_pad_nd.default, (tensor, widths))
         height, width = node.args[0].meta["val"].shape[2:]  # type: ignore[union-attr]
         left, right, top, bottom = widths  # type: ignore[misc]
         shape = (*tensor.meta["shape"][:2], height + top + bottom, width + left + right)
         padded.meta = tensor.meta | {"shape": torch.Size(shape), "live": True}
-        module, _ = _convolution(node, self.known, padding=(0, 0))  # type: ignore[misc]
+        module, _ = layers.convolution(node, self.known, padding=(0, 0))  # type: ignore[misc]
         return self.graph.call_module(self._registered(module, node), (padded,))
 
     def _registered(self, module: nn.Module, node: fx.Node) -> str:
         """The name under which the graph holds a module: that of the network's own, where it is called once or alike."""
         path, is_leaf = self._place(node)
         name = path if is_leaf and path else node.name
-        if name in self.root and not _are_alike(self.root[name], module):
+        if name in self.root and not layers.are_alike(self.root[name], module):
             name = next(f"{name}_{k}" for k in range(2, len(self.root) + 3) if f"{name}_{k}" not in self.root)
         self.root.setdefault(name, module)
         return name
@@ -305,13 +312,15 @@ class _Builder:
         if not stack:
             return "", False
         leaf = next((k for k, (_, kind) in enumerate(stack) if is_layer(kind)), None)
-        path, kind = stack[-1 if leaf is None else leaf]
+        path, _ = stack[-1 if leaf is None else leaf]
         return path, leaf is not None
 
 
 def is_layer(kind: type) -> bool:
     """Tell whether a class is one of torch's own layers, not a list of others."""
-    return kind.__module__.startswith("torch.nn") and not issubclass(kind, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    return kind.__module__.startswith("torch.nn") and not issubclass(
+        kind, nn.Sequential | nn.ModuleList | nn.ModuleDict
+    )
 
 
 def _kind(node: fx.Node) -> str:
@@ -319,12 +328,16 @@ def _kind(node: fx.Node) -> str:
     if node.target is operator.getitem:
         return _kind(node.args[0])  # type: ignore[arg-type]
     name = str(getattr(node.target, "_opname", getattr(node.target, "__name__", node.name)))
-    return "batch_norm" if node.target in NORMS else name
+    return "batch_norm" if node.target in layers.NORMS else name
 
 
 def _weights(program: ExportedProgram) -> dict[fx.Node, Any]:
     signature = program.graph_signature
-    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    named = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
     held = {**program.state_dict, **program.constants}
     return {
         node: held[named[node.name]].detach()
@@ -391,110 +404,3 @@ def _line(node: fx.Node) -> str:
     found = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in found if not file.startswith(LIBRARIES)]
     return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
-
-
-def _are_alike(first: object, second: nn.Module) -> bool:
-    """Whether two modules of the graph are one called twice: the same kind, weights and settings."""
-    if type(first) is not type(second):
-        return False
-    kept, other = vars(first), vars(second)
-    weights = zip(kept["_parameters"].items(), other["_parameters"].items(), strict=True)
-    return all(a is b or (a[1] is not None and b[1] is not None and a[1].data_ptr() == b[1].data_ptr()) for a, b in weights) and (
-        first.extra_repr() == second.extra_repr()  # type: ignore[attr-defined]
-    )
-
-
-Made = tuple[nn.Module, fx.Node]
-"""A module, and the node of what it is applied to."""
-
-
-def _given(node: fx.Node, names: tuple[str, ...], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
-
-
-def _frozen(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor.detach(), requires_grad=False)
-
-
-def _convolution(node: fx.Node, known: Mapping[fx.Node, Any], padding: tuple[int, int] | None = None) -> Made | None:
-    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-    given = _given(node, names, {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1})
-    weight, bias = given["weight"], given["bias"]
-    if weight not in known or (bias is not None and bias not in known) or given["input"] in known:
-        return None
-    kernel, stride, dilation = (_pair(one) for one in (known[weight].shape[2:], given["stride"], given["dilation"]))
-    padding = padding or _padding(given["padding"], kernel, dilation)
-    if padding is None:
-        return None
-    outputs, inputs = known[weight].shape[0], known[weight].shape[1] * given["groups"]
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": given["groups"], "bias": bias is not None}
-    module = nn.Conv2d(inputs, outputs, kernel, device="meta", **options)
-    module.weight = _frozen(known[weight])
-    if bias is not None:
-        module.bias = _frozen(known[bias])
-    return module.eval(), given["input"]
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
-
-
-def _padding(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int] | None:
-    """Padding in numbers; None where the two sides differ, which a convolution cannot say in numbers."""
-    if value == "valid":
-        return (0, 0)
-    if value != "same":
-        return _pair(value)
-    whole = [step * (side - 1) for side, step in zip(kernel, dilation, strict=True)]
-    return None if any(side % 2 for side in whole) else (whole[0] // 2, whole[1] // 2)
-
-
-def _padding_around(node: fx.Node, known: Mapping[fx.Node, Any]) -> list[int] | None:
-    """Left, right, top and bottom of `same` padding whose two sides differ; None for any other, or where weights are computed."""
-    given = _given(node, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"), {"dilation": 1, "padding": 0})
-    if given["weight"] not in known or given["padding"] != "same":
-        return None
-    kernel, dilation = _pair(known[given["weight"]].shape[2:]), _pair(given["dilation"])
-    if _padding("same", kernel, dilation) is not None:
-        return None
-    whole = [step * (side - 1) for side, step in zip(kernel, dilation, strict=True)]
-    return [whole[1] // 2, whole[1] - whole[1] // 2, whole[0] // 2, whole[0] - whole[0] // 2]
-
-
-def _linear(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
-    given = _given(node, ("input", "weight", "bias"), {"bias": None})
-    weight, bias = given["weight"], given["bias"]
-    if weight not in known or known[weight].ndim != 2 or (bias is not None and bias not in known) or given["input"] in known:
-        return None
-    outputs, inputs = known[weight].shape
-    module = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
-    module.weight = _frozen(known[weight])
-    if bias is not None:
-        module.bias = _frozen(known[bias])
-    return module.eval(), given["input"]
-
-
-def _batch_norm(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
-    """Of the first of the three tensors that torch's own batch norm of evaluation answers."""
-    norm, which = node.args
-    if not isinstance(norm, fx.Node) or norm.target not in NORMS or which != 0:
-        return None
-    tensor, *weights, momentum, eps = norm.args
-    if any(weight is not None and weight not in known for weight in weights) or len(tensor.meta["val"].shape) != 4:  # type: ignore[union-attr]
-        return None
-    weight, bias, mean, variance = (None if one is None else known[one] for one in weights)
-    module = nn.BatchNorm2d(len(mean), eps=eps, momentum=momentum, affine=weight is not None or bias is not None, device="meta")
-    if module.affine:
-        module.weight = _frozen(torch.ones_like(mean) if weight is None else weight)
-        module.bias = _frozen(torch.zeros_like(mean) if bias is None else bias)
-    module.running_mean, module.running_var, module.num_batches_tracked = mean.detach(), variance.detach(), None
-    return module.eval(), tensor  # type: ignore[return-value]
-
-
-MAKERS: Final[Mapping[Any, Callable[[fx.Node, Mapping[fx.Node, Any]], Made | None]]] = {
-    aten.conv2d.default: _convolution,
-    aten.conv2d.padding: _convolution,
-    aten.linear.default: _linear,
-    operator.getitem: _batch_norm,
-}
-"""How an operation with fixed weights becomes a module."""

@@ -120,7 +120,9 @@ class _Rewriter:
         given |= dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
         if len(given["normalized_shape"]) != 1:
             return None
-        weight, bias = (None if one is None else getattr(self.traced, str(one.target)) for one in (given["weight"], given["bias"]))
+        weight, bias = (
+            None if one is None else getattr(self.traced, str(one.target)) for one in (given["weight"], given["bias"])
+        )
         return ChannelNorm(weight, bias, float(given["eps"]))
 
 

@@ -99,8 +99,12 @@ def _sights(walker: graph.Walker, node: fx.Node, sights: dict[fx.Node, Sights]) 
 
 def _everywhere(sights: Sights) -> Sights:
     """What the rows of a turned tensor see of the picture's height, over all of its columns, and the other way round."""
-    rows = torch.tensor([[int(sights.columns.spans.min()), int(sights.columns.spans.max())]]).repeat(len(sights.rows.spans), 1)
-    columns = torch.tensor([[int(sights.rows.spans.min()), int(sights.rows.spans.max())]]).repeat(len(sights.columns.spans), 1)
+    rows = torch.tensor([[int(sights.columns.spans.min()), int(sights.columns.spans.max())]]).repeat(
+        len(sights.rows.spans), 1
+    )
+    columns = torch.tensor([[int(sights.rows.spans.min()), int(sights.rows.spans.max())]]).repeat(
+        len(sights.columns.spans), 1
+    )
     return Sights(Sight(WHOLE, rows), Sight(WHOLE, columns))
 
 
@@ -117,7 +121,9 @@ def _through(walker: graph.Walker, node: fx.Node, operand: fx.Node, before: Sigh
         windows = tuple((depends, _regular(depends)) for depends in measured.depends)  # type: ignore[assignment]
         if measured.are_swapped:
             before = Sights(before.columns, before.rows, not before.is_turned)
-    rows, columns = (_behind(window, sight) for window, sight in zip(windows, (before.rows, before.columns), strict=True))
+    rows, columns = (
+        _behind(window, sight) for window, sight in zip(windows, (before.rows, before.columns), strict=True)
+    )
     return Sights(rows, columns, before.is_turned)
 
 
@@ -132,8 +138,12 @@ def _of_convolution(module: nn.Module | None, before: torch.Size, after: torch.S
     found = []
     for axis in (0, 1):
         kernel, stride = module.kernel_size[axis], module.stride[axis]
-        padding, dilation = int(module.padding[axis]), module.dilation[axis]  # type: ignore[arg-type]
-        offsets = torch.arange(before[2 + axis], device="cpu") - stride * torch.arange(after[2 + axis], device="cpu")[:, None] + padding
+        padding, dilation = int(module.padding[axis]), module.dilation[axis]
+        offsets = (
+            torch.arange(before[2 + axis], device="cpu")
+            - stride * torch.arange(after[2 + axis], device="cpu")[:, None]
+            + padding
+        )
         depends = (offsets >= 0) & (offsets <= (kernel - 1) * dilation) & (offsets % dilation == 0)
         found.append((depends, (float(stride), float(-padding), float((kernel - 1) * dilation - padding))))
     return found[0], found[1]

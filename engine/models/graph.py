@@ -67,7 +67,7 @@ class Walker:
         return found.keeps_channels and all(self.is_picture(operand) for operand in found.operands)
 
     def is_scaling(self, node: fx.Node) -> bool:
-        """Tell whether a node multiplies each feature map by one number of its own (squeeze-and-excitation), or all by one per place.
+        """Tell whether a node multiplies each map by a number of its own (squeeze-and-excitation), or all by one per place.
 
         The scaled map counts as the map it was; what the gate read of other maps is part of the change of that number.
         """
@@ -117,7 +117,7 @@ class Walker:
         if not self.is_join(node) or not self.behaviour(node).is_affine:
             return False
         read = self.behaviour(node).channels
-        return any(sum(channel >= 0 for channel in row) > 1 for row in zip(*read, strict=True))  # type: ignore[arg-type]
+        return any(sum(channel >= 0 for channel in row) > 1 for row in zip(*read, strict=True))
 
     def is_passing(self, node: fx.Node) -> bool:
         """Tell whether a node keeps feature maps apart: pooling, padding, slicing, batch norm, scaling, moving maps about."""
@@ -174,7 +174,9 @@ class Walker:
                 found.add(self.producer(node.all_input_nodes[0]))
             elif self._is_own_site(node):
                 found.add(node)
-        order = [node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)]
+        order = [
+            node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)
+        ]
         return [node for node in order if node in self.forced or not self._is_gate(node)]
 
     def mark_gates(self) -> None:

@@ -192,7 +192,8 @@ class _Search:
 
     def _walked_back(self, tensor: fx.Node) -> tuple[fx.Node, tuple[fx.Node, ...], Channels]:
         """The site, picture, convolution or sum whose maps come out as `tensor`, the steps between, and which map is which."""
-        end, chain, sources = tensor, (), tuple(range(tensor.meta["shape"][1]))
+        chain: tuple[fx.Node, ...] = ()
+        end, sources = tensor, tuple(range(tensor.meta["shape"][1]))
         while not self._is_source(end) and self._is_step(end):
             before = self.walker.carried(end)
             channels = self.walker.channels(end, before)

@@ -71,8 +71,10 @@ def _copied(bundle: ModelBundle, *, shares_weights: bool) -> ModelBundle:
     tensors = itertools.chain(bundle.network.parameters(), bundle.network.buffers())
     network = copy.deepcopy(bundle.network, {id(tensor): tensor for tensor in tensors} if shares_weights else {})
     names = {module: name for name, module in bundle.network.named_modules()}
+    copies = {module: network.get_submodule(name) for module, name in names.items()}
     ways = tuple(
-        dataclasses.replace(way, module=way.module and network.get_submodule(names[way.module])) for way in bundle.ways
+        dataclasses.replace(way, module=way.module and copies[way.module])  # type: ignore[arg-type]
+        for way in bundle.ways
     )
     taps = {module.number: module for module in network.modules() if isinstance(module, Tap)}
     return dataclasses.replace(bundle, network=network, ways=ways, taps=tuple(tap for _, tap in sorted(taps.items())))

@@ -54,17 +54,20 @@ def require(network: nn.Module, bundle: ModelBundle, images: Tensor) -> Agreemen
 
 def sentence(found: Agreement) -> str:
     """Return what was compared, for people."""
+    worst = max(found.together, found.alone)
     if found.holds:
-        worst = max(found.together, found.alone)
-        return f"On {found.pictures} pictures, in batches and alone, logits differ from those of the module handed in by at most {worst:.1e} of the largest."
+        return (
+            f"On {found.pictures} pictures, in batches and alone, logits differ from those of the module handed in by at most "
+            f"{worst:.1e} of the largest."
+        )
     if found.beside_others > SAME:
         return (
-            f"The network answers a picture otherwise beside others than alone (by {found.beside_others:.1e} of the largest logit): "
-            "its answers depend on the batch."
+            f"The network answers a picture otherwise beside others than alone (by {found.beside_others:.1e} of the largest "
+            "logit): its answers depend on the batch."
         )
     return (
-        f"The network that would be audited is not the one handed in: logits differ by {max(found.together, found.alone):.1e} of the "
-        f"largest, on {found.pictures} pictures."
+        f"The network that would be audited is not the one handed in: logits differ by {worst:.1e} of the largest, on "
+        f"{found.pictures} pictures."
     )
 
 
@@ -143,9 +146,7 @@ def _worst(answered: Tensor, expected: Tensor) -> Tensor:
     return difference.topk(min(IN_DOUBLE, len(difference))).indices
 
 
-def _in_double(
-    network: nn.Module, bundle: ModelBundle, images: Tensor, rows: Tensor, single: Agreement
-) -> Agreement:
+def _in_double(network: nn.Module, bundle: ModelBundle, images: Tensor, rows: Tensor, single: Agreement) -> Agreement:
     """Compare again in float64, where rounding leaves nothing; what cannot be computed so stands as it was found."""
     try:
         twin, original = precision.double(bundle), copy.deepcopy(network).cpu().double()

@@ -50,7 +50,9 @@ def _sight(seen: fields.Sights, size: tuple[int, int]) -> dict[str, Any]:
 def _numbers(sight: fields.Sight, side: int) -> dict[str, float]:
     axis = sight.axis if sight.is_regular(side) else _nearest(sight)
     whole = {"field_size": axis.size, "field_jump": axis.jump}
-    return {name: int(value) if value == int(value) else value for name, value in whole.items()} | {"field_start": axis.start}
+    return {name: int(value) if value == int(value) else value for name, value in whole.items()} | {
+        "field_start": axis.start
+    }
 
 
 def _nearest(sight: fields.Sight) -> fields.Axis:

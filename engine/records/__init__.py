@@ -60,7 +60,8 @@ class Site:
     field_jump_across: float | None = field(default=None, metadata=keys.GROWN)
     field_start_across: float | None = field(default=None, metadata=keys.GROWN)
     field_spans: tuple[tuple[tuple[int, int], ...], ...] = field(default=(), metadata=keys.GROWN)
-    """Where no rule says it (padding by reflection, flips): of each row, then of each column, the first and last pixel; -1 for none."""
+    """Where no rule says it (padding by reflection, flips): of each row, then of each column, the first and the last pixel; -1 for
+    none."""
     field_is_turned: bool = field(default=False, metadata=keys.GROWN)
     """Whether rows see the picture's columns, and columns its rows: the network transposed its maps."""
 
@@ -376,7 +377,9 @@ class Examination:
         for link, connection in zip(self.links, self.connections, strict=True):
             if link.through:
                 gates = "the gate" if len(link.through) == 1 else "the gates"
-                found[link.source, link.target] = f"a map counts with what {gates} {', '.join(link.through)} read of others"
+                found[link.source, link.target] = (
+                    f"a map counts with what {gates} {', '.join(link.through)} read of others"
+                )
             elif connection.completeness > COMPLETE:
                 what = "several layers follow" if link.target == len(self.sites) else "contributions do not add up"
                 found[link.source, link.target] = f"{what}: complete to {connection.completeness:.1%}"

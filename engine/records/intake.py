@@ -22,7 +22,7 @@ INTAKE_CHECKS: tuple[Check, ...] = (
     Check(
         "edges",
         "Connections are exact",
-        "They do not add up to what arrives, or those of a map are not what changing that map alone does, and no gate or norm explains it.",
+        "They do not add up to what arrives, or a map's are not what changing it alone does, though no gate or norm explains it.",
     ),
     Check(
         "fields",
