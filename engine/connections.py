@@ -19,6 +19,8 @@ from engine.models.bundle import ModelBundle, Tap, Way
 Gradients = dict[int, Tensor]
 HEAD_STEPS = 64
 """Midpoints over which a head of several layers is integrated."""
+ROUNDING = 4
+"""Last digits by which a logit may be rounded."""
 LINEAR = 1e-5
 """Error up to which a head counts as linear: rounding in float32 leaves less."""
 
@@ -144,17 +146,20 @@ class Head:
     """Per site that the logits are computed from (classes, channels)."""
     arriving: Tensor
     """(classes,): by how much the logits really differ between the two runs."""
+    rounding: float
+    """What may be rounding in those differences: logits of two runs can be large and nearly the same."""
 
     def __add__(self, other: Head) -> Head:
         sums = {site: matrix + other.matrices[site] for site, matrix in self.matrices.items()}
-        return Head(sums, self.arriving + other.arriving)
+        return Head(sums, self.arriving + other.arriving, self.rounding + other.rounding)
 
     @property
     def completeness(self) -> float:
         """The largest error of the contributions' sum, relative to the largest absolute mass of those into one logit."""
         total = torch.stack([matrix.sum(dim=1) for matrix in self.matrices.values()]).sum(dim=0)
         mass = torch.stack([matrix.abs().sum(dim=1) for matrix in self.matrices.values()]).sum(dim=0)
-        return float((total - self.arriving).abs().max() / mass.max().clamp(min=1e-12))
+        error = ((total - self.arriving).abs().max() - self.rounding).clamp(min=0.0)
+        return float(error / mass.max().clamp(min=1e-12))
 
 
 def head(bundle: ModelBundle, run: tracing.Trace, starts: tracing.Trace, classes: Tensor) -> Head:
@@ -164,11 +169,13 @@ def head(bundle: ModelBundle, run: tracing.Trace, starts: tracing.Trace, classes
     midpoints of the straight path between the two, with what is then left as the error.
     """
     arriving = (run.logits - starts.logits)[:, classes].sum(dim=0)
+    largest = torch.maximum(run.logits.abs(), starts.logits.abs())[:, classes].sum()
+    rounding = float(ROUNDING * torch.finfo(run.logits.dtype).eps * largest)
     tail = bundle.tail()
-    at_once = Head(_integrated(bundle, tail, (run, starts), classes, 1), arriving)
+    at_once = Head(_integrated(bundle, tail, (run, starts), classes, 1), arriving, rounding)
     if at_once.completeness <= LINEAR:
         return at_once
-    return Head(_integrated(bundle, tail, (run, starts), classes, HEAD_STEPS), arriving)
+    return Head(_integrated(bundle, tail, (run, starts), classes, HEAD_STEPS), arriving, rounding)
 
 
 def _integrated(

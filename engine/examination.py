@@ -224,9 +224,8 @@ def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[
         run = tracing.record(bundle, case.images[distinct]).rows(inverse)
         parts.append(connections.head(bundle, run, references.trace.rows(refs[part]), classes))
     total = functools.reduce(operator.add, parts)
-    return connections.Head(
-        {site: matrix / len(rows) for site, matrix in total.matrices.items()}, total.arriving / len(rows)
-    )
+    means = {site: matrix / len(rows) for site, matrix in total.matrices.items()}
+    return connections.Head(means, total.arriving / len(rows), total.rounding / len(rows))
 
 
 def _maps(bundle: ModelBundle, pairs: Pairs) -> tuple[list[Tensor], dict[str, np.ndarray]]:

@@ -162,7 +162,7 @@ def block_bundle(network: nn.Module, preprocessing: Preprocessing, identity: Ide
 
 def _plan(network: nn.Module, preprocessing: Preprocessing, identity: Identity) -> paths.Plan:
     shape = preprocessing.channels, *preprocessing.size
-    plan = paths.plan(graph.symbolic(network.eval(), shape, len(identity.classes)))
+    plan = paths.plan(graph.symbolic(network.eval(), shape))
     if len(plan.nodes) < 2:
         name = identity.name or type(network).__name__
         raise Unsupported(f"{name} has {len(plan.nodes)} places with feature maps; at least 2 are needed.")

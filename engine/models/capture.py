@@ -52,17 +52,16 @@ def batch_size(images: Tensor) -> int:
     return images.shape[0]
 
 
-def captured(network: nn.Module, shape: tuple[int, int, int], classes: int = 0) -> fx.GraphModule:
+def captured(network: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     """Return `network`, in evaluation mode, as a graph of functions whose node `x` takes (batch, *shape) pictures.
 
     Convolutions, fully connected layers and batch norm with fixed weights are modules, whatever they were written as; what
-    depends on weights alone is computed once. Of several answers the one of shape (batch, classes) is taken. Every node's
+    depends on weights alone is computed once. Every node's
     `meta` holds `shape` (of one picture), `name` (as sites are named), `stack` (the modules around it) and `live` (whether
     it depends on the picture). Raises Unsupported with the operation and the line of the network's source.
     """
     program = _exported(network, shape)
-    answer = _answer(program, classes)
-    return _Builder(network, program).build(answer)
+    return _Builder(network, program).build(_answer(program))
 
 
 def _exported(network: nn.Module, shape: tuple[int, int, int]) -> ExportedProgram:
@@ -115,33 +114,42 @@ def source_line(error: BaseException) -> str:
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
-def _answer(program: ExportedProgram, classes: int) -> fx.Node:
-    """The node of the logits among everything that the network answers."""
+def _answer(program: ExportedProgram) -> fx.Node:
+    """The node of the logits: all that the network answers."""
     output = next(node for node in reversed(program.graph.nodes) if node.op == "output")
     by_name = {node.name: node for node in output.all_input_nodes}
     answers = [by_name[name] for name in program.graph_signature.user_outputs if name in by_name]
-    return answers[_logits([tuple(node.meta["val"].shape) for node in answers], BATCH, classes)]
+    spec = program.call_spec.out_spec
+    _require_rows(
+        [tuple(node.meta["val"].shape) for node in answers], BATCH, _form(spec.type, len(answers), spec.is_leaf())
+    )
+    return answers[0]
 
 
-def chosen(answers: Any, batch: int, classes: int = 0) -> Tensor:
-    """Return the logits (batch, classes) among what an untouched network answers, chosen as `captured` chooses.
-
-    Raises Unsupported where no answer, or more than one, has that shape.
-    """
-    leaves = [leaf for leaf in pytree.tree_leaves(answers) if isinstance(leaf, Tensor)]
-    return leaves[_logits([tuple(leaf.shape) for leaf in leaves], batch, classes)].flatten(1)
+def _form(kind: Any, count: int, is_tensor: bool) -> str:
+    return "" if is_tensor else f" a {getattr(kind, '__name__', kind)} of {count}:"
 
 
-def _logits(shapes: list[tuple[int, ...]], batch: int, classes: int) -> int:
-    """Which answer holds one row per picture; where several do, the one as long as there are classes."""
-    rows = [k for k, shape in enumerate(shapes) if len(shape) > 1 and shape[0] == batch and set(shape[2:]) <= {1}]
-    fitting = [k for k in rows if len(rows) == 1 or shapes[k][1] == classes]
-    if len(fitting) != 1:
-        told = " and ".join(str(shape).replace(f"({batch},", "(batch,") for shape in shapes) or "no tensor"
+def logits(answer: Any, batch: int) -> Tensor:
+    """Return what an untouched network answers, (batch, classes). Raises Unsupported where that is no such tensor."""
+    leaves = [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, Tensor)]
+    form = _form(type(answer), len(leaves), isinstance(answer, Tensor))
+    _require_rows([tuple(leaf.shape) for leaf in leaves], batch, form)
+    return leaves[0]
+
+
+def _require_rows(shapes: list[tuple[int, ...]], batch: int, form: str) -> None:
+    """Require one tensor with a row per picture and a logit per class in it."""
+    if form or len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != batch:
+        told = " and ".join(f"({', '.join(_side(side, batch) for side in shape)})" for shape in shapes) or "no tensor"
         raise Unsupported(
-            f"The network answers {told}; one tensor of shape (batch, {classes or 'classes'}), a logit per class, is needed."
+            f"The network answers{form} {told}; one tensor of shape (batch, classes), a logit per class, is needed. Wrap it in a "
+            "module that answers its logits alone."
         )
-    return fitting[0]
+
+
+def _side(side: int, batch: int) -> str:
+    return "batch" if side == batch else str(side)
 
 
 def without_unused(traced: fx.GraphModule) -> fx.GraphModule:
@@ -181,11 +189,7 @@ class _Builder:
                 self.nodes[node].meta["live"] = True
             elif node in needed and node.op == "call_function":
                 self._copy(node)
-        logits = self._read(answer)
-        if len(answer.meta["val"].shape) > 2:
-            logits = self._like(answer, self.graph.call_function(aten.flatten.using_ints, (logits, 1)))
-            logits.meta["shape"] = logits.meta["shape"][:2]
-        self.graph.output(logits)
+        self.graph.output(self._read(answer))
         return without_unused(fx.GraphModule(self.root, self.graph))
 
     def _copy(self, node: fx.Node) -> None:
@@ -296,9 +300,6 @@ class _Builder:
             "line": _line(node),
         }
         return made
-
-    def _like(self, node: fx.Node, made: fx.Node) -> fx.Node:
-        return self._described(made, node)
 
     def _stack(self, node: fx.Node) -> tuple[tuple[str, type], ...]:
         """(dotted name, class) of the modules around a node, the outermost first."""

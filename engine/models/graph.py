@@ -23,9 +23,9 @@ PRODUCTS = (aten.mul.Tensor, aten.div.Tensor)
 SHIFTS = (aten.add.Tensor, aten.sub.Tensor)
 
 
-def symbolic(network: nn.Module, shape: tuple[int, int, int], classes: int = 0) -> fx.GraphModule:
+def symbolic(network: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     """Return an evaluated network as a graph in canonical form. Raises Unsupported naming what cannot be captured."""
-    traced = capture.captured(network, shape, classes)
+    traced = capture.captured(network, shape)
     canonical.rewrite(traced)
     return traced
 

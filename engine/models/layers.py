@@ -21,9 +21,7 @@ def are_alike(first: object, second: nn.Module) -> bool:
     weights = zip(kept["_parameters"].items(), other["_parameters"].items(), strict=True)
     return all(
         a is b or (a[1] is not None and b[1] is not None and a[1].data_ptr() == b[1].data_ptr()) for a, b in weights
-    ) and (
-        first.extra_repr() == second.extra_repr()
-    )
+    ) and (first.extra_repr() == second.extra_repr())
 
 
 Made = tuple[nn.Module, fx.Node]

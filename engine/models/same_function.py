@@ -125,7 +125,7 @@ def untouched(network: nn.Module, bundle: ModelBundle, images: Tensor) -> Tensor
         raise Unsupported(
             f"The network cannot answer {many}{capture.source_line(error)}: {type(error).__name__}: {reason}."
         ) from error
-    return capture.chosen(answers, len(images), len(bundle.classes))
+    return capture.logits(answers, len(images))
 
 
 def _error(answered: Tensor, expected: Tensor) -> float:

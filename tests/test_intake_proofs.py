@@ -1,0 +1,238 @@
+"""The proofs of intake find errors planted in the reader, and pass what is read as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from engine.errors import Unsupported
+from engine.intake import exact_edges, proofs, seen_pixels
+from engine.models import behaviour, cifar, fields, graph, paths, same_function
+from tests import toys
+
+aten = torch.ops.aten
+SIDE = 16
+
+
+class Mixed(nn.Module):
+    """Padding by reflection, a kernel that is wider than high, a concatenation, a sum, and a head of one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, (1, 5), padding=(0, 2))
+        self.side, self.last = nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(9, 6, 3, padding=1)
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = F.relu(self.stem(F.pad(x, (1, 1, 1, 1), mode="reflect")))
+        x = F.relu(self.wide(x)) + x
+        x = torch.cat([x, F.relu(self.side(x))], dim=1)
+        return self.linear(F.relu(self.last(x)).mean((2, 3)))
+
+
+@pytest.fixture
+def network():
+    return toys.seeded(Mixed())
+
+
+def pictures(bundle):
+    return same_function.pictures(bundle, same_function.LEAST)
+
+
+def edited(change):
+    """A reader that makes one error of its own in every graph."""
+    capture = graph.symbolic
+
+    def symbolic(*arguments):
+        traced = capture(*arguments)
+        for node in list(traced.graph.nodes):
+            change(node)
+        traced.recompile()
+        return traced
+
+    return symbolic
+
+
+def pad_with_zeros(node):
+    if node.target is aten.pad.default:
+        node.args = (*node.args[:2], "constant")
+
+
+def drop_an_activation(node):
+    if node.name == "relu_1":
+        node.replace_all_uses_with(node.all_input_nodes[0])
+
+
+def swap_the_axes_of_a_picture(node):
+    if node.op == "call_module" and node.target == "stem":
+        with node.graph.inserting_before(node):
+            turned = node.graph.call_function(aten.transpose.int, (node.args[0], 2, 3))
+        turned.meta = dict(node.args[0].meta)
+        node.args = (turned,)
+
+
+@pytest.mark.parametrize("change", [pad_with_zeros, drop_an_activation, swap_the_axes_of_a_picture])
+def test_another_function_is_found_and_never_stored(network, change, monkeypatch):
+    monkeypatch.setattr(graph, "symbolic", edited(change))
+    bundle = toys.bundle(network, side=SIDE)
+    found = proofs.of_function(network, bundle, pictures(bundle))
+    assert found.outcome == "fail"
+    with pytest.raises(Unsupported, match="is not the one handed in: logits differ by"):
+        same_function.require(network, bundle, pictures(bundle))
+
+
+def test_a_network_that_is_read_as_it_is_passes_all_three_proofs(network):
+    bundle = toys.bundle(network, side=SIDE)
+    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    outcomes = [proofs.of_function(network, bundle, pictures(bundle)), edges, proofs.of_fields(bundle)]
+    assert [one.outcome for one in outcomes] == ["pass"] * 3
+    assert inexact == ()
+    assert all(figure.value < 1e-10 for figure in edges.figures if figure.name in ("added up", "changed", "head"))
+
+
+def shifted(channels, behind, count):
+    """Every map but the last goes to the neighbour of the one that it goes to."""
+    right = TURNED(channels, behind, count)
+    return None if right is None else (*right[1:], right[0])
+
+
+TURNED = paths._turned
+
+
+def test_a_shifted_concatenation_is_found(network, monkeypatch):
+    monkeypatch.setattr(paths, "_turned", shifted)
+    bundle = toys.bundle(network, side=SIDE)
+    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    assert edges.outcome == "fail"
+    assert any(not link.reason for link in inexact)
+    assert "are drawn as not exact" in edges.sentence
+
+
+def test_a_link_that_is_left_out_is_found(network, monkeypatch):
+    complete = paths.plan
+
+    def without_a_shortcut(traced):
+        found = complete(traced)
+        kept = tuple(path for path in found.paths if path.carrier is not None or path.source != 0)
+        return dataclasses.replace(found, paths=kept)
+
+    monkeypatch.setattr(paths, "plan", without_a_shortcut)
+    bundle = toys.bundle(network, side=SIDE)
+    found = exact_edges.measure(bundle, pictures(bundle)[2:4])
+    assert found.added_up > 1e-3
+    assert proofs.of_edges(bundle, pictures(bundle))[0].outcome == "fail"
+
+
+def test_swapped_axes_of_a_receptive_field_are_found(network, monkeypatch):
+    right = fields._of_convolution
+
+    def swapped(module, before, after):
+        rows, columns = right(module, before, after)
+        return columns, rows
+
+    monkeypatch.setattr(fields, "_of_convolution", swapped)
+    found = proofs.of_fields(toys.bundle(network, side=SIDE))
+    assert found.outcome == "fail"
+    assert "a position depends on 2 pixels beyond its receptive field" in found.sentence
+
+
+def test_a_padding_on_the_wrong_side_of_a_receptive_field_is_found(network, monkeypatch):
+    right = behaviour.places
+
+    def shifted_by_one(*arguments):
+        found = right(*arguments)
+        return found and dataclasses.replace(found, depends=tuple(one.roll(1, 0) for one in found.depends))
+
+    monkeypatch.setattr(behaviour, "places", shifted_by_one)
+    found = proofs.of_fields(toys.bundle(network, side=SIDE))
+    assert found.outcome == "fail"
+
+
+def test_a_field_along_the_width_is_not_that_along_the_height(network):
+    bundle = toys.bundle(network, side=SIDE)
+    assert bundle.sites[1].receptive_field(0)[0] == 3
+    assert bundle.sites[1].receptive_field(1)[0] == 7
+    assert seen_pixels.measure(bundle).holds
+
+
+class OfTheBatch(Mixed):
+    def forward(self, x):
+        return super().forward(x) / len(x)
+
+
+class Gated(Mixed):
+    """A squeeze-and-excitation gate before the last convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Linear(9, 3), nn.Linear(3, 9)
+
+    def forward(self, x):
+        x = F.relu(self.stem(F.pad(x, (1, 1, 1, 1), mode="reflect")))
+        x = F.relu(self.wide(x)) + x
+        x = torch.cat([x, F.relu(self.side(x))], dim=1)
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
+        return self.linear(F.relu(self.last(x * gate[:, :, None, None])).mean((2, 3)))
+
+
+class Deep(Mixed):
+    """Two layers compute the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.linear = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = torch.cat([F.relu(self.wide(x)), F.relu(self.side(x))], dim=1)
+        return self.linear(F.relu(self.hidden(F.relu(self.last(x)).amax((2, 3)))))
+
+
+def test_a_picture_that_is_answered_otherwise_beside_others_is_found():
+    network = toys.seeded(OfTheBatch())
+    bundle = toys.bundle(network, side=SIDE)
+    with pytest.raises(Unsupported, match="its answers depend on the batch"):
+        same_function.require(network, bundle, pictures(bundle))
+
+
+def test_what_a_gate_read_of_other_maps_is_said_to_be_not_exact():
+    bundle = toys.bundle(toys.seeded(Gated()), side=SIDE)
+    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    assert edges.outcome == "pass"
+    assert {link.reason for link in inexact} == {"mul"}
+    assert all(link.error > 1e-3 for link in inexact)
+    assert {(link.source, link.target) for link in bundle.links if link.through} == {
+        (link.source, link.target) for link in inexact
+    }
+
+
+def test_a_head_of_several_layers_is_measured_and_said_not_to_be_exact():
+    bundle = toys.bundle(toys.seeded(Deep()), side=SIDE)
+    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    assert edges.outcome == "pass"
+    assert [(link.source, link.target, link.reason) for link in inexact] == [
+        (bundle.heads[0], len(bundle.sites), proofs.HEAD)
+    ]
+    assert 1e-5 < inexact[0].error < 0.05
+
+
+def test_answers_that_are_not_finite_are_proved_to_be_the_same_and_nothing_more():
+    network = toys.seeded(Mixed())
+    with torch.no_grad():
+        network.linear.weight[0, 0] = torch.nan
+    bundle = toys.bundle(network, side=SIDE)
+    assert proofs.of_function(network, bundle, pictures(bundle)).outcome == "pass"
+    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    assert (edges.outcome, inexact) == ("not run", ())
+
+
+def test_rounding_is_told_from_another_function_in_double_precision():
+    network = toys.seeded(cifar.CifarResNet(3, 10))
+    with torch.no_grad():
+        network.linear.bias += 3e6
+    bundle = toys.bundle(network, side=32, classes=tuple("0123456789"))
+    assert same_function.compare(network, bundle, pictures(bundle)).holds
