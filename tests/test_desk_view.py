@@ -166,7 +166,14 @@ def test_few_connections_that_are_not_exact_are_all_listed_and_one_unexplained_s
     assert shown.inexact[1] == model.InexactRow(fakes.SITES[0].name, fakes.SITES[1].name, "<1 %", model.UNEXPLAINED)
     assert shown.others == ""
     assert model.report(inexact_report(12), fakes.MODELS[0]).others.count("others are") == 1
-    assert model.report(inexact_report(11), fakes.MODELS[0]).others == "1 other is off by at most <1 %."
+    assert model.report(inexact_report(11), fakes.MODELS[0]).others == "1 other is off by <1 %."
+
+
+def test_a_gate_is_called_one_where_the_layer_is_known_to_pass_it():
+    links = tuple(replace(link, through=("gate28",)) if link.source == 0 else link for link in fakes.LINKS)
+    inexact = (InexactLink(0, 1, 0.3, "gate28"), InexactLink(0, 2, 0.2, ""))
+    rows = model.report(replace(some_report(), inexact=inexact), replace(fakes.MODELS[0], links=links)).inexact
+    assert [row.reason for row in rows] == ["gate or norm on the way: gate28", model.UNEXPLAINED]
 
 
 def test_the_page_shows_the_table_of_inexact_connections_only_where_there_are_such(monkeypatch):

@@ -28,6 +28,7 @@ HASH_SHOWN = 12
 INEXACT_SHOWN = 10
 """Links that are not exact, at most, which are listed one by one."""
 ANSWER = "answer"
+GATES = "gate or norm on the way: "
 UNEXPLAINED = "no gate or norm on the way explains it"
 KIB = 1024
 
@@ -138,15 +139,26 @@ def report(found: IntakeReport, card: ModelCard | None = None) -> Report:
         for one in found.suspicions
     )
     worst = sorted(found.inexact, key=lambda link: -link.error)
+    gated = {(link.source, link.target) for link in (card.links if card else ()) if link.through}
     inexact = tuple(
         InexactRow(
-            _layer(link.source, card), _layer(link.target, card), percent(link.error), link.reason or UNEXPLAINED
+            _layer(link.source, card),
+            _layer(link.target, card),
+            percent(link.error),
+            _reason(link.reason, is_gated=(link.source, link.target) in gated),
         )
         for link in worst[:INEXACT_SHOWN]
     )
     others = _others([link.error for link in worst[INEXACT_SHOWN:]])
     title = f"{found.model}, checked {on}"
     return Report(title, VERDICTS[found.verdict], checks, suspicions, inexact, others)
+
+
+def _reason(reason: str, *, is_gated: bool) -> str:
+    """Return why a link is not exact; of one that passes gates or norms the reason is their names."""
+    if not reason:
+        return UNEXPLAINED
+    return f"{GATES}{reason}" if is_gated else reason
 
 
 def _layer(site: int, card: ModelCard | None) -> str:
@@ -159,7 +171,8 @@ def _others(errors: Sequence[float]) -> str:
     if not errors:
         return ""
     are = "1 other is" if len(errors) == 1 else f"{len(errors):,} others are"
-    return f"{are} off by at most {percent(max(errors))}."
+    largest = percent(max(errors))
+    return f"{are} off by {largest if largest.startswith('<') else f'at most {largest}'}."
 
 
 def model_form(

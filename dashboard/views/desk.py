@@ -187,7 +187,7 @@ def _inexact(shown: desk.Report) -> list[Component]:
 
 def _check(check: desk.CheckRow) -> Component:
     name = html.Span([check.title, html.Span(f". Fails if: {check.help}", className="sr-only")], title=check.help)
-    cells = [html.Td(MARKS[check.outcome]), html.Td(check.sentence)]
+    cells = [html.Td(MARKS[check.outcome], className="act"), html.Td(check.sentence)]
     return html.Tr([html.Th(name, scope="row"), *cells], className=f"check-{check.outcome.replace(' ', '-')}")
 
 
@@ -202,7 +202,7 @@ def _models(rows: tuple[desk.ModelRow, ...], retired: Any) -> list[Component]:
                 *(html.Td(text) for text in (row.architecture, row.maps, row.takes, row.classes, row.hash)),
                 html.Td([html.Div(text) for text in row.status]),
                 html.Td(_checks(row)),
-                html.Td(_retire("models", row.name)),
+                html.Td(_retire("models", row.name), className="act"),
             ]
         )
         for row in rows
@@ -233,7 +233,7 @@ def _datasets(rows: tuple[desk.DataRow, ...], retired: Any) -> list[Component]:
             [
                 html.Th([row.name, *(html.P(text, className="note") for text in row.warnings)], scope="row"),
                 *(html.Td(text) for text in (row.count, row.size, row.classes, row.source, row.hash)),
-                html.Td(_retire("data", row.name)),
+                html.Td(_retire("data", row.name), className="act"),
             ]
         )
         for row in rows
