@@ -91,8 +91,9 @@
     drawn.facts = facts;
     if (isNew) { show(facts); }
     fill('neuron-gallery', ...((facts.patches[order] || []).map(built)));
-    const near = facts.neighbours[side] || { elements: [], list: [] };
+    const near = facts.neighbours[side] || { elements: [], list: [], note: '' };
     fill('neighbourhood-list', ...near.list.map(built));
+    say('neighbourhood-note', near.note);
     return [near.elements, styleOf(facts)];
   }
 

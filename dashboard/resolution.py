@@ -35,6 +35,12 @@ PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "1
 LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
 LARGEST_PIXEL_CHANGE = 1.0
 """A strength that may exceed this is a Euclidean length, not a change of one pixel."""
+DOUBTFUL = {
+    "function": "whatever is said of the module that was handed in, which answers otherwise than the network audited",
+    "edges": "connections (bands between layers, a map's neighbours), which may not be what changing one map does",
+    "fields": "patches and boxes in pictures, which may show another part of them than what a map sees",
+}
+"""What cannot be trusted of a model that fails a check."""
 GROUPS = {"class": "the fooled-into class", "noise": "noise of the same size"}
 """What of the same examination can be drawn beside, by the value of `versus`."""
 STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
@@ -101,14 +107,20 @@ def epsilon_setting(attack: AttackCard) -> SettingCard | None:
 
 
 def failed_intake(model: ModelCard, data: DatasetCard, auditor: Auditor) -> list[str]:
-    """Return a sentence for each intake report, on this data set or on noise, that the shown model has failed."""
+    """Return a sentence for each intake report, on this data set or on noise, that the shown model has failed.
+
+    After them stands what can therefore not be trusted.
+    """
     titles = {check.name: check.title for check in INTAKE_CHECKS}
-    return [
+    reports = [report for report in auditor.desk.reports(model.name, [data.name]) if report.verdict == "fail"]
+    sentences = [
         f"'{model.name}' failed its intake report on {report.data or 'noise'} "
         f"({', '.join(titles[name] for name in report.with_outcome('fail'))}): read it under Models and data first."
-        for report in auditor.desk.reports(model.name, [data.name])
-        if report.verdict == "fail"
+        for report in reports
     ]
+    failed = {name for report in reports for name in report.with_outcome("fail")}
+    doubts = [text for name, text in DOUBTFUL.items() if name in failed]
+    return [*sentences, *([f"What cannot be trusted here: {'; '.join(doubts)}."] if doubts else [])]
 
 
 def choose(

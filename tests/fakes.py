@@ -126,6 +126,17 @@ def examination(request: ExaminationRequest) -> Examination:
     )  # fmt: skip
 
 
+def gated(known: Examination, *targets: int) -> Examination:
+    """Return the examination with a gate named `gateK` between each site K of `targets` and the one before; skip links stay."""
+    links = tuple(
+        replace(link, through=(f"gate{link.target}",))
+        if link.target in targets and link.source == link.target - 1
+        else link
+        for link in known.links
+    )
+    return replace(known, links=links)
+
+
 class NoRuns:
     """No audit runs: tests of the audits page make real ones."""
 

@@ -23,6 +23,7 @@ from engine import (
     UnknownName,
 )
 from engine.records.credibility import CheckResult
+from engine.records.intake import InexactLink
 from tests import fakes
 
 ENTRIES = (
@@ -142,6 +143,62 @@ def test_a_report_shows_every_check_with_what_was_found(outcome, verdict):
     told = view.facts(Auditor(outcome), {"intake": "digits-standard@digits"})
     assert told["intake"] == "digits-standard@digits"
     assert "Intake report: digits-standard, checked on 100 images of digits" in json.dumps(told["report"])
+
+
+def inexact_report(count: int) -> IntakeReport:
+    head = InexactLink(8, len(fakes.SITES), 0.9, "several layers compute the logits")
+    others = tuple(
+        InexactLink(k % 7, k % 7 + 1, (k + 1) / 1000, "" if k == 0 else f"gate{k}") for k in range(count - 1)
+    )
+    return replace(some_report(), inexact=(*others, head))
+
+
+def test_a_report_lists_the_worst_connections_that_are_not_exact_and_counts_the_others():
+    shown = model.report(inexact_report(30), fakes.MODELS[0])
+    assert len(shown.inexact) == model.INEXACT_SHOWN
+    assert shown.inexact[0] == model.InexactRow(
+        fakes.SITES[8].name, "answer", "90 %", "several layers compute the logits"
+    )
+    assert [row.reason for row in shown.inexact[1:]] == [f"gate{k}" for k in range(28, 19, -1)]
+    assert shown.others == "20 others are off by at most 2 %."
+
+
+def test_few_connections_that_are_not_exact_are_all_listed_and_one_unexplained_says_so():
+    shown = model.report(inexact_report(2), fakes.MODELS[0])
+    assert [row.reason for row in shown.inexact] == ["several layers compute the logits", model.UNEXPLAINED]
+    assert shown.inexact[1] == model.InexactRow(fakes.SITES[0].name, fakes.SITES[1].name, "<1 %", model.UNEXPLAINED)
+    assert shown.others == ""
+    assert model.report(inexact_report(12), fakes.MODELS[0]).others.count("others are") == 1
+    assert model.report(inexact_report(11), fakes.MODELS[0]).others == "1 other is off by <1 %."
+
+
+def test_a_gate_is_called_one_where_the_layer_is_known_to_pass_it():
+    links = tuple(replace(link, through=("gate28",)) if link.source == 0 else link for link in fakes.LINKS)
+    inexact = (InexactLink(0, 1, 0.3, "gate28"), InexactLink(0, 2, 0.2, ""))
+    rows = model.report(replace(some_report(), inexact=inexact), replace(fakes.MODELS[0], links=links)).inexact
+    assert [row.reason for row in rows] == ["gate or norm on the way: gate28", model.UNEXPLAINED]
+
+
+def test_the_page_shows_the_table_of_inexact_connections_only_where_there_are_such(monkeypatch):
+    told = json.dumps(view.facts(Auditor(), {"intake": "digits-standard@digits"})["report"])
+    assert view.INEXACT_TITLE not in told
+    monkeypatch.setattr(Auditor, "intake", lambda *_: Answer("ready", inexact_report(30)))
+    told = json.dumps(view.facts(Auditor(), {"intake": "digits-standard@digits"})["report"])
+    for text in (view.INEXACT_TITLE, "From layer", "To layer", "Off by", "Why", fakes.SITES[8].name, "20 others"):
+        assert text in told
+    assert "layer 9" not in told
+
+
+def test_a_report_of_a_retired_model_names_its_layers_too(monkeypatch):
+    retired = replace(inexact_report(3), model=fakes.MODELS[1].name)
+    monkeypatch.setattr(Auditor, "intake", lambda *_: Answer("ready", retired))
+    told = json.dumps(view.facts(Auditor(), {"intake": f"{fakes.MODELS[1].name}@digits"})["report"])
+    assert fakes.SITES[8].name in told
+
+
+def test_the_proofs_stand_among_the_checks():
+    titles = [check.title for check in model.report(some_report()).checks]
+    assert {"Same function as handed in", "Connections are exact", "Receptive fields"} <= set(titles)
 
 
 def test_a_report_in_the_making_is_asked_for_again():

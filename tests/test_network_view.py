@@ -238,6 +238,28 @@ def test_what_must_be_known_of_the_drawing_is_told():
     )
 
 
+def note_of(examination, detail="blocks", folded=frozenset()):
+    drawn = network.river.build(examination, compare(examination, 0.3), detail, folded)
+    return drawn, network.river_note(drawn, Certificates(done=("clean", "adversarial")))
+
+
+def test_the_note_counts_the_connections_that_are_not_exact_and_says_why(examination):
+    drawn, note = note_of(fakes.gated(examination, 12))
+    count = sum(bool(band.inexact) for band in drawn.bands)
+    assert 1 < count < len(drawn.bands)
+    assert note.startswith(
+        f"{count} of {len(drawn.bands)} connections are not exact (dotted outlines): a map counts with what the gate gate12 "
+        "read of others."
+    )
+    assert "not exact" not in note_of(examination)[1]
+
+
+def test_the_note_names_one_of_several_reasons(examination):
+    _, note = note_of(fakes.gated(examination, 4, 8))
+    assert "for example, a map counts with what the gate gate4 read of others; point at one to read why." in note
+    assert "gate8" not in note
+
+
 @pytest.mark.parametrize("request_", [None, "x", {}, {"samples": []}, {**asdict(REQUEST), "more": 1}])
 def test_a_malformed_ask_is_refused_in_words(request_):
     with pytest.raises(BadInput, match="reload"):

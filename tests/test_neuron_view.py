@@ -330,3 +330,50 @@ def test_an_examination_stored_without_noise_maps_shows_the_two_others():
             raise UnknownName("maps of noise", key, ())
 
     assert len(view.answer(Older(), ASK)[1].data) == 2
+
+
+def test_neighbours_over_a_gated_link_are_marked_and_only_those(examination, comparison, site):
+    gated = fakes.gated(examination, site, site + 1)
+    shown = neighbourhood.build(gated, comparison, site, 3, "clean")
+    before, behind = examination.sites[site - 1].name, examination.sites[site + 1].name
+    reasons = {(one.layer, one.inexact) for one in (*shown.incoming, *shown.outgoing) if one.inexact}
+    assert reasons == {
+        (before, f"a map counts with what the gate gate{site} read of others"),
+        (behind, f"a map counts with what the gate gate{site + 1} read of others"),
+    }
+    exact = [one for one in (*shown.incoming, *shown.outgoing) if not one.inexact]
+    assert exact
+    assert {one.layer for one in exact}.isdisjoint({before, behind})
+    plain_ones = neighbourhood.build(examination, comparison, site, 3, "clean")
+    assert not any(one.inexact for one in (*plain_ones.incoming, *plain_ones.outgoing))
+
+
+def test_a_neighbour_that_is_not_exact_has_a_dotted_edge_and_a_sign_in_the_graph(examination, comparison, site):
+    shown = neighbourhood.build(fakes.gated(examination, site), comparison, site, 3, "clean")
+    built = neighbourhood_figure.elements(shown)
+    near = (*shown.incoming, *shown.outgoing)
+    edges = [one for one in built if "source" in one["data"]]
+    assert ["inexact" in one["classes"].split() for one in edges] == [bool(one.inexact) for one in near]
+    labels = [one["data"]["label"] for one in built if "id" in one["data"] and one["data"]["id"] != "centre"]
+    assert [label.endswith("≈") for label in labels] == [bool(one.inexact) for one in near]
+    assert any("against" in one["classes"] and "inexact" in one["classes"] for one in edges)
+    rules = {rule["selector"]: rule["style"] for rule in neighbourhood_figure.stylesheet("light")}
+    dashes = [tuple(rules[name]["line-dash-pattern"]) for name in (".against", ".inexact", ".against.inexact")]
+    assert len(set(dashes)) == 3
+
+
+def test_the_list_says_why_a_neighbour_is_not_exact_to_pointer_and_keyboard(site, monkeypatch):
+    own = fakes.FakeAuditor.examined
+    monkeypatch.setattr(fakes.FakeAuditor, "examined", lambda self, key: fakes.gated(own(self, key), site))
+    near = facts()["neighbours"]["clean"]
+    marks = [one["attributes"] for one in elements(near["list"]) if one["attributes"].get("class") == "not-exact"]
+    reason = f"a map counts with what the gate gate{site} read of others"
+    assert marks
+    assert all(mark["title"] == reason and mark["tabindex"] == 0 for mark in marks)
+    assert all(mark["aria-label"] == f"not exact: {reason}" for mark in marks)
+    assert "Dotted and ≈: not exact" in near["note"]
+
+
+def test_where_everything_is_exact_nothing_is_said_of_it():
+    assert {near["note"] for near in facts()["neighbours"].values()} == {""}
+    assert "not-exact" not in text_of(facts()["neighbours"])

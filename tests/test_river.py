@@ -158,7 +158,7 @@ def test_a_run_counts_only_for_maps_of_its_own_datapath(examination, comparison)
 
 
 def test_without_connections_the_bars_stand_alone(examination, comparison):
-    bare = river.build(replace(examination, connections=()), comparison, "blocks")
+    bare = river.build(replace(examination, links=(), connections=()), comparison, "blocks")
     assert bare.bands == ()
     assert bare.bars
 
@@ -323,3 +323,104 @@ def test_a_group_carries_its_interval_and_a_pair_does_not(examination, compariso
     assert distance[0].error_y.array is None
     assert distance[1].error_y.array == pytest.approx([0.2] * len(lines[1].names))
     assert distance[1].error_y.arrayminus == pytest.approx([0.1] * len(lines[1].names))
+
+
+def inexact_pairs(drawn) -> dict[tuple[str, str], tuple[str, ...]]:
+    names = [column.name for column in drawn.columns]
+    return {(names[band.source], names[band.target]): band.inexact for band in drawn.bands if band.inexact}
+
+
+def why(site: int) -> str:
+    return f"a map counts with what the gate gate{site} read of others"
+
+
+def test_only_the_bands_of_a_gated_link_are_not_exact(examination, comparison):
+    names = [site.name for site in examination.sites]
+    drawn = river.build(fakes.gated(examination, 4), comparison, "sites")
+    assert inexact_pairs(drawn) == {(names[3], names[4]): (why(4),)}
+    assert inexact_pairs(river.build(examination, comparison, "sites")) == {}
+
+
+def test_a_band_over_inner_sites_is_not_exact_where_any_link_on_its_way_is(examination, comparison):
+    """Site 3 is inner: its gate lies on the way from 2 to 4. Site 6 is reached through 5, whose link is gated too."""
+    names = [site.name for site in examination.sites]
+    drawn = river.build(fakes.gated(examination, 3, 4, 6), comparison, "blocks")
+    assert inexact_pairs(drawn) == {(names[2], names[4]): (why(3), why(4)), (names[4], names[6]): (why(6),)}
+
+
+def test_a_folded_stage_hands_on_that_a_link_in_it_is_not_exact(examination, comparison):
+    names = [site.name for site in examination.sites]
+    gated = fakes.gated(examination, 6, 8)
+    assert (examination.sites[6].stage, examination.sites[8].stage) == ("layer2", "layer2")
+    drawn = river.build(gated, comparison, "blocks", frozenset({"layer2"}))
+    assert inexact_pairs(drawn) == {(names[4], names[8]): (why(6), why(8))}
+
+
+@pytest.mark.parametrize("detail", ["blocks", "sites"])
+def test_what_is_on_the_way_is_that_of_every_path_walked_one_by_one(examination, detail):
+    """Against the slow way: all paths from each shown site to each other that pass no third."""
+    gated = fakes.gated(examination, 1, 4, 5, 10)
+    shown = [k for k, site in enumerate(gated.sites) if detail == "sites" or site.role != "inner"] + [len(gated.sites)]
+    reasons, slow = gated.inexact, {}
+
+    def walk(start: int, at: int, met: frozenset[str]) -> None:
+        for link in gated.links:
+            if link.source != at:
+                continue
+            now = met | ({reasons[at, link.target]} if (at, link.target) in reasons else set())
+            if link.target in shown:
+                slow[start, link.target] = slow.get((start, link.target), frozenset()) | now
+            else:
+                walk(start, link.target, now)
+
+    for start in shown:
+        walk(start, start, frozenset())
+    found = strengths.inexact(gated, shown)
+    assert {pair: frozenset(texts) for pair, texts in found.items()} == {pair: met for pair, met in slow.items() if met}
+
+
+def test_a_head_that_does_not_add_up_is_not_exact(examination, comparison):
+    last = examination.connections[-1]
+    off = replace(examination, connections=(*examination.connections[:-1], replace(last, completeness=0.02)))
+    found = inexact_pairs(river.build(off, comparison, "blocks"))
+    assert found == {(examination.sites[-1].name, "head"): ("several layers follow: complete to 2.0%",)}
+
+
+def band_traces(figure) -> list:
+    return [trace for trace in figure.data if trace.name.startswith("bands ")]
+
+
+@pytest.mark.parametrize("theme", themes.PALETTES)
+def test_bands_that_are_not_exact_have_dotted_outlines_not_another_colour_alone(examination, comparison, theme):
+    figure = draw(
+        fakes.gated(examination, *range(1, len(examination.sites), 3)), comparison, detail="sites", theme=theme
+    )
+    marked = [trace.name.endswith("not exact") for trace in band_traces(figure)]
+    assert {True, False} == set(marked)
+    assert [trace.line.dash != "solid" for trace in band_traces(figure)] == marked
+    assert {trace.line.dash for trace in band_traces(draw(examination, comparison, theme=theme))} == {"solid"}
+
+
+def test_every_band_is_drawn_once_whether_exact_or_not(examination, comparison):
+    gated = fakes.gated(examination, 2, 5)
+    found = river.build(gated, comparison, "sites")
+    drawn = sum(int(np.isnan(trace.x).sum()) for trace in band_traces(draw(gated, comparison, detail="sites")))
+    assert drawn == len(found.bands)
+
+
+def test_under_the_pointer_a_band_says_why_it_is_not_exact(examination, comparison):
+    gated = fakes.gated(examination, 6, 7, 8, 5)
+    found = river.build(gated, comparison, "blocks", frozenset({"layer2"}))
+    lines = curves.build(gated, comparison, found, None)
+    figure = river_figure.draw(river_figure.Drawing(found, lines, frozenset(), ("a", "b")), theme="light")
+    texts = next(trace for trace in figure.data if trace.name == "band points").hovertext
+    told = [" ".join(text.replace("<br>", " ").split()) for text in texts]
+    for band, text in zip(found.bands, told, strict=True):
+        assert ("Not exact here: " in text) is bool(band.inexact)
+    assert any(f"{why(5)}; {why(6)}; and 2 more on its way." in text for text in told)
+
+
+def test_a_reason_is_text_under_the_pointer(examination, comparison):
+    links = (replace(examination.links[0], through=("<a href>",)), *examination.links[1:])
+    text = draw(replace(examination, links=links), comparison, detail="sites").to_json()
+    assert "<a href>" not in text.replace("\\u003c", "<").replace("\\u003e", ">")

@@ -127,6 +127,29 @@ def test_a_model_that_failed_its_intake_report_is_marked(outcome, count, monkeyp
     assert all("failed its intake report on digits (Loads)" in text for text in notices)
 
 
+@pytest.mark.parametrize(
+    ("failed", "doubts"),
+    [
+        (("edges",), ("connections (bands between layers",)),
+        (("fields",), ("patches and boxes in pictures",)),
+        (("function", "edges", "fields"), ("handed in, which answers otherwise", "connections (", "patches and boxes")),
+        (("accuracy",), ()),
+    ],
+)
+def test_a_model_that_failed_a_proof_says_what_cannot_be_trusted(failed, doubts, monkeypatch):
+    results = tuple(CheckResult(one.name, "fail" if one.name in failed else "pass", "") for one in INTAKE_CHECKS)
+    reports = tuple(IntakeReport("m", "", data, 3, results) for data in ("digits", ""))
+    monkeypatch.setattr(fakes.BareDesk, "reports", lambda *_: reports)
+    told = " ".join(resolution.resolve(ViewState(), FakeAuditor()).notices)
+    titles = [check.title for check in INTAKE_CHECKS if check.name in failed]
+    assert told.count(f"({', '.join(titles)})") == 2
+    assert told.count("What cannot be trusted here:") == bool(doubts), "once, however many reports failed"
+    assert [text for text in resolution.DOUBTFUL.values() if text in told] == [
+        text for name, text in resolution.DOUBTFUL.items() if name in failed
+    ]
+    assert all(text in told for text in doubts)
+
+
 def test_a_strength_the_engine_refuses_is_named_with_its_reason():
     class Strict(FakeAuditor):
         def attack_id(self, name: str, epsilon: str) -> str:

@@ -12,6 +12,7 @@ LEFT, CENTRE, RIGHT = 0, 150, 300
 STEP = 26
 """Vertical distance of neighbours in model pixels."""
 NARROWEST, WIDEST = 1.0, 6.0
+INEXACT_MARK = "≈"
 GROUP_CLASSES = ("clean", "shared", "adversarial", "neither")
 
 Element = dict[str, Any]
@@ -31,7 +32,7 @@ def elements(shown: Neighbourhood) -> list[Element]:
 
 
 def stylesheet(theme: str) -> list[Element]:
-    """Return Cytoscape style rules: colour tells the group, dashes a contribution against, width its size."""
+    """Return Cytoscape style rules: colour tells the group, dashes what counts against, dots what is not exact, width the size."""
     colours = themes.palette(theme)
     by_group = zip(GROUP_CLASSES[:3], (colours.clean, colours.shared, colours.adversarial), strict=True)
     return [
@@ -44,6 +45,8 @@ def stylesheet(theme: str) -> list[Element]:
         {"selector": "edge.neither", "style": {"opacity": 0.45}},
         {"selector": ".centre", "style": _centre_style(colours)},
         {"selector": ".against", "style": {"line-style": "dashed", "line-dash-pattern": [8, 5]}},
+        {"selector": ".inexact", "style": {"line-style": "dashed", "line-dash-pattern": [1.5, 3]}},
+        {"selector": ".against.inexact", "style": {"line-dash-pattern": [8, 3, 1.5, 3]}},
     ]
 
 
@@ -108,6 +111,7 @@ def _centre(shown: Neighbourhood) -> Element:
 def _node(name: str, one: Neighbour, x: int, y: float) -> Element:
     side = "incoming" if x == LEFT else "outgoing"
     label = one.name if one.group is None else f"{layer.GROUP_MARKS[one.group]}  {one.name}"
+    label = f"{label} {INEXACT_MARK}" if one.inexact else label
     kind = "class" if one.group is None else GROUP_CLASSES[one.group]
     return {
         "data": {"id": name, "label": label, "layer": one.layer, "channel": one.channel},
@@ -121,5 +125,7 @@ def _edge(ends: tuple[str, str], one: Neighbour, largest: float) -> Element:
     kind = "class" if one.group is None else GROUP_CLASSES[one.group]
     return {
         "data": {"source": ends[0], "target": ends[1], "width": round(width, 2)},
-        "classes": f"{kind} against" if one.contribution < 0 else kind,
+        "classes": " ".join(
+            (kind, *(("against",) if one.contribution < 0 else ()), *(("inexact",) if one.inexact else ()))
+        ),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,6 +27,13 @@ RIVER_DOMAIN = (0.0, 0.545)
 STAGE_Y = 0.556
 """Paper height of the stage names, just above the river."""
 OPACITY = {"shared": 0.30, "clean": 0.36, "adversarial": 0.36}
+EDGE = {"width": 0.7, "dash": "solid"}
+INEXACT_EDGE = {"width": 1.4, "dash": "1.5px,3px"}
+"""Dotted, as in the neighbourhood of a map."""
+INEXACT_FADE = 0.5
+"""Of the fill of a band that is not exact, so that its outline is what is seen."""
+HOVER_LETTERS, REASONS = 60, 2
+"""Letters of a line under the pointer, and how many reasons are written out there."""
 BYPASS_FADE = 0.55
 LABEL_LETTERS = 18
 LETTER = 7.0
@@ -88,7 +96,8 @@ def draw(drawing: Drawing, *, theme: str) -> Figure:
 def traces(drawing: Drawing, colours: Palette, axis: str = "y") -> list[Scatter | Bar]:
     """Return bands, bars and the points that carry the bands' numbers, on the vertical axis `axis`."""
     river = drawing.river
-    found: list[Scatter | Bar] = [*_bands(river, colours, is_bypass=True), *_bands(river, colours, is_bypass=False)]
+    kinds = [(is_bypass, is_exact) for is_bypass in (True, False) for is_exact in (True, False)]
+    found: list[Scatter | Bar] = [trace for kind in kinds for trace in _bands(river, colours, *kind)]
     found += [*_bars(river, colours, drawing.certified), *_band_points(river)]
     return [trace.update(yaxis=axis) for trace in found]
 
@@ -139,16 +148,20 @@ def ribbon(bands: Iterable[Band]) -> tuple[np.ndarray, np.ndarray]:
     return outline_x.ravel().astype(np.float32), outline_y.ravel().astype(np.float32)
 
 
-def _bands(river: River, colours: Palette, *, is_bypass: bool) -> list[Scatter]:
+def _bands(river: River, colours: Palette, is_bypass: bool, is_exact: bool) -> list[Scatter]:
     fade = BYPASS_FADE if is_bypass else 1.0
     found = []
     for group in ("shared", "clean", "adversarial"):
-        chosen = [band for band in river.bands if band.colour_group == group and band.is_bypass is is_bypass]
+        drawn = [band for band in river.bands if band.colour_group == group and band.is_bypass is is_bypass]
+        chosen = [band for band in drawn if bool(band.inexact) is not is_exact]
         if not chosen:
             continue
         x, y = ribbon(chosen)
-        fill = themes.transparent(colours.of(group), OPACITY[group] * fade)
-        edge = {"width": 0.7, "color": themes.transparent(colours.of(group), 0.55 * fade)}
+        fill = themes.transparent(colours.of(group), OPACITY[group] * fade * (1.0 if is_exact else INEXACT_FADE))
+        edge = {
+            **(EDGE if is_exact else INEXACT_EDGE),
+            "color": themes.transparent(colours.of(group), (0.55 if is_exact else 0.9) * fade),
+        }
         found.append(
             Scatter(
                 x=x,
@@ -158,7 +171,7 @@ def _bands(river: River, colours: Palette, *, is_bypass: bool) -> list[Scatter]:
                 line=edge,
                 mode="lines",
                 hoverinfo="skip",
-                name=f"bands {group}",
+                name=f"bands {group}" if is_exact else f"bands {group}, not exact",
             )
         )
     return found
@@ -202,6 +215,7 @@ def _band_points(river: River) -> list[Scatter]:
     text = [
         f"{html.escape(names[band.source])} → {html.escape(names[band.target])}<br>"
         f"{WORDS[band.groups[0]]} → {WORDS[band.groups[1]]}<br>{100 * band.share:.1f} % of the strength between them"
+        f"{_why(band)}"
         for band in river.bands
     ]
     middle = [sum((*band.source_span, *band.target_span)) / 4 for band in river.bands]
@@ -216,6 +230,15 @@ def _band_points(river: River) -> list[Scatter]:
             name="band points",
         )
     ]
+
+
+def _why(band: Band) -> str:
+    if not band.inexact:
+        return ""
+    more = len(band.inexact) - REASONS
+    told = "; ".join(band.inexact[:REASONS]) + (f"; and {more} more on its way" if more > 0 else "")
+    lines = textwrap.wrap(f"Not exact here: {told}.", HOVER_LETTERS)
+    return "".join(f"<br>{html.escape(line)}" for line in lines)
 
 
 def _stages(river: River, colours: Palette) -> list[dict[str, object]]:

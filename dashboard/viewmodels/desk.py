@@ -36,6 +36,11 @@ OPTIONS = {
 MODEL_TEXTS = ("mean", "std", "size", "accuracy")
 LONGEST = 200
 HASH_SHOWN = 12
+INEXACT_SHOWN = 10
+"""Links that are not exact, at most, which are listed one by one."""
+ANSWER = "answer"
+GATES = "gate or norm on the way: "
+UNEXPLAINED = "no gate or norm on the way explains it"
 KIB = 1024
 
 
@@ -79,6 +84,16 @@ class CheckRow:
 
 
 @dataclass(frozen=True, slots=True)
+class InexactRow:
+    """One link whose connections are not exact."""
+
+    source: str
+    target: str
+    error: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A finished intake report."""
 
@@ -86,6 +101,10 @@ class Report:
     verdict: str
     checks: tuple[CheckRow, ...]
     suspicions: tuple[str, ...]
+    inexact: tuple[InexactRow, ...] = ()
+    """The worst first."""
+    others: str = ""
+    """How many more links are not exact, and by how much at most."""
 
 
 def models(
@@ -116,8 +135,8 @@ def datasets(cards: Sequence[DatasetCard]) -> tuple[DataRow, ...]:
     )
 
 
-def report(found: IntakeReport) -> Report:
-    """Return an intake report as it is shown."""
+def report(found: IntakeReport, card: ModelCard | None = None) -> Report:
+    """Return an intake report as it is shown; card: of its model, which names the layers."""
     by_name = {result.check: result for result in found.results}
     checks = tuple(
         CheckRow(check.title, by_name[check.name].outcome, by_name[check.name].sentence, check.fails_when)
@@ -130,7 +149,41 @@ def report(found: IntakeReport) -> Report:
         f"{one.after.n} images are right."
         for one in found.suspicions
     )
-    return Report(f"{found.model}, checked {on}", VERDICTS[found.verdict], checks, suspicions)
+    worst = sorted(found.inexact, key=lambda link: -link.error)
+    gated = {(link.source, link.target) for link in (card.links if card else ()) if link.through}
+    inexact = tuple(
+        InexactRow(
+            _layer(link.source, card),
+            _layer(link.target, card),
+            percent(link.error),
+            _reason(link.reason, is_gated=(link.source, link.target) in gated),
+        )
+        for link in worst[:INEXACT_SHOWN]
+    )
+    others = _others([link.error for link in worst[INEXACT_SHOWN:]])
+    title = f"{found.model}, checked {on}"
+    return Report(title, VERDICTS[found.verdict], checks, suspicions, inexact, others)
+
+
+def _reason(reason: str, *, is_gated: bool) -> str:
+    """Return why a link is not exact; of one that passes gates or norms the reason is their names."""
+    if not reason:
+        return UNEXPLAINED
+    return f"{GATES}{reason}" if is_gated else reason
+
+
+def _layer(site: int, card: ModelCard | None) -> str:
+    names = () if card is None else (*(one.name for one in card.sites), ANSWER)
+    return names[site] if site < len(names) else f"layer {site + 1}"
+
+
+def _others(errors: Sequence[float]) -> str:
+    """Return how many links are not listed, and by how much they are off at most."""
+    if not errors:
+        return ""
+    are = "1 other is" if len(errors) == 1 else f"{len(errors):,} others are"
+    largest = percent(max(errors))
+    return f"{are} off by {largest if largest.startswith('<') else f'at most {largest}'}."
 
 
 def model_form(

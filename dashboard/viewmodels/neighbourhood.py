@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class Neighbour:
     group: int | None
     contribution: float
     """Signed, in logits of the margin explained."""
+    inexact: str = ""
+    """Why the contribution is not what changing the one map alone does, in words; empty where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,11 @@ class Neighbourhood:
 
 def build(examination: Examination, comparison: Comparison, site: int, channel: int, side: Side) -> Neighbourhood:
     """Return the neighbourhood of a map in one datapath."""
-    incoming, all_incoming = _strongest(examination, comparison, _incoming(examination, site, channel, side))
-    outgoing, all_outgoing = _strongest(examination, comparison, _outgoing(examination, site, channel, side))
+    why = examination.inexact
+    into = {source: reason for (source, target), reason in why.items() if target == site}
+    out_of = {target: reason for (source, target), reason in why.items() if source == site}
+    incoming, all_incoming = _strongest(examination, comparison, _incoming(examination, site, channel, side), into)
+    outgoing, all_outgoing = _strongest(examination, comparison, _outgoing(examination, site, channel, side), out_of)
     group = int(layer.groups(comparison.sites[site], examination.sites[site].channels)[channel])
     name = _map_name(examination, site, channel)
     return Neighbourhood(name, group, side, incoming, outgoing, all_incoming, all_outgoing)
@@ -79,9 +85,12 @@ def _has_one_class(examination: Examination) -> bool:
 
 
 def _strongest(
-    examination: Examination, comparison: Comparison, candidates: Candidates
+    examination: Examination, comparison: Comparison, candidates: Candidates, why: Mapping[int, str]
 ) -> tuple[tuple[Neighbour, ...], int]:
-    """Return the strongest neighbours that contribute at all, over all links together, and how many contribute."""
+    """Return the strongest neighbours that contribute at all, over all links together, and how many contribute.
+
+    why: by the site at a link's other end, why the link is not exact.
+    """
     if not candidates:
         return (), 0
     sites = np.concatenate([np.full(len(values), site) for site, _, values in candidates])
@@ -89,7 +98,8 @@ def _strongest(
     values = np.concatenate([values for _, _, values in candidates])
     best = [int(i) for i in np.argsort(-np.abs(values), kind="stable")[:NEIGHBOURS] if values[i] != 0]
     found = [_neighbour(examination, comparison, int(sites[i]), int(rows[i]), float(values[i])) for i in best]
-    return tuple(found), int(np.count_nonzero(values))
+    marked = [replace(one, inexact=why.get(int(sites[i]), "")) for i, one in zip(best, found, strict=True)]
+    return tuple(marked), int(np.count_nonzero(values))
 
 
 def _neighbour(examination: Examination, comparison: Comparison, site: int, row: int, value: float) -> Neighbour:

@@ -59,6 +59,8 @@ class Band:
     target_span: tuple[float, float]
     share: float
     """Of the strength between its two columns."""
+    inexact: tuple[str, ...] = ()
+    """Why a link on its way is not what changing one map alone does; empty where all are exact."""
 
     @property
     def colour_group(self) -> str:
@@ -119,6 +121,11 @@ def build(examination: Examination, comparison: Comparison, detail: str, folded:
     found = strengths.between(examination, comparison, [column.site for column in columns])
     placed = {(order[source], order[target]): matrix for (source, target), matrix in found.items()}
     bands, hidden = lay(placed, bars)
+    why = {
+        (order[source], order[target]): reasons
+        for (source, target), reasons in strengths.inexact(examination, list(order)).items()
+    }
+    bands = tuple(replace(band, inexact=why.get((band.source, band.target), ())) for band in bands)
     return River(columns, bars, bands, hidden, _places(examination, columns))
 
 

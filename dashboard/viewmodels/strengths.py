@@ -49,6 +49,42 @@ def _joined(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
     return total
 
 
+Reasons = dict[tuple[int, int], tuple[str, ...]]
+"""(source site, target site) -> why what lies between them is not exact, in words."""
+
+
+def inexact(examination: Examination, columns: Sequence[int]) -> Reasons:
+    """Return the shown pairs of sites between which any link on the way, through sites not shown too, is not exact."""
+    why = examination.inexact
+    if not why:
+        return {}
+    sources: dict[int, list[int]] = {}
+    for link in examination.links:
+        sources.setdefault(link.target, []).append(link.source)
+    found: Reasons = {}
+    origins: dict[int, _Origins] = {}
+    for target in range(len(examination.sites) + 1):
+        reached = _reached([(origins[source], why.get((source, target))) for source in sources.get(target, ())])
+        origins[target] = {target: {}} if target in columns else reached
+        if target in columns:
+            found |= {(column, target): tuple(reasons) for column, reasons in reached.items() if reasons}
+    return found
+
+
+_Origins = dict[int, dict[str, None]]
+"""Per shown site from which a site is reached without passing another: the reasons met on the way, each once, in order."""
+
+
+def _reached(links: Sequence[tuple[_Origins, str | None]]) -> _Origins:
+    """Return from where a site is reached; links: what is known of each one's source, and why it is not exact."""
+    reached: _Origins = {}
+    for origins, reason in links:
+        own = {} if reason is None else {reason: None}
+        for column, before in origins.items():
+            reached[column] = {**reached.get(column, {}), **before, **own}
+    return reached
+
+
 def members(examination: Examination, comparison: Comparison, run: Side) -> tuple[np.ndarray, ...]:
     """Return per site (channels, groups) float32: one where a map of the run's datapath is in the group; head last."""
     found = []

@@ -13,7 +13,7 @@ from dashboard import ids
 from dashboard.viewmodels import desk, wording
 from dashboard.views import plain, tables
 from dashboard.views.aria import aria, data
-from engine import EngineError, IntakeReport, ModelOrder, UnknownName
+from engine import EngineError, IntakeReport, ModelCard, ModelOrder, UnknownName
 
 NO_INBOX = (
     "Models and data sets are added on the server: with python -m engine model add and data add, or from here once the "
@@ -25,6 +25,11 @@ EMPTY_INBOX = (
 FILLING = "The store is still being filled; the report is made as soon as the model is there."
 MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
 REPORTED = "Its intake report stands above."
+INEXACT_TITLE = "Connections that are not exact"
+INEXACT_NOTE = (
+    "Changing one map alone does not do quite what these connections say. Off by: the difference, as a share of the most "
+    "that arrives at any one map. They are drawn as not exact."
+)
 SHELVES = ("models", "data")
 Ask = Mapping[str, Any] | None
 
@@ -152,18 +157,37 @@ def _report(auditor: Any, asked: object) -> tuple[list[Component], bool]:
     if answer.value is None:
         text = wording.awaited(answer, doing="Checking the model", failed="The check failed")
         return [html.P(text, className="nothing")], answer.state == "working"
-    shown = desk.report(answer.value)
+    shown = desk.report(answer.value, _card(auditor, model))
     heads = tables.head(("Check", "", "What was found"))
     rows = [_check(check) for check in shown.checks]
     table = html.Table([html.Caption("Intake report", className="sr-only"), heads, html.Tbody(rows)])
     warnings = [html.P(text, className="warning", role="note") for text in shown.suspicions]
     title = html.H3(f"Intake report: {shown.title}")
-    return [title, html.P(shown.verdict, className="verdict"), *warnings, table], False
+    return [title, html.P(shown.verdict, className="verdict"), *warnings, table, *_inexact(shown)], False
+
+
+def _card(auditor: Any, name: str) -> ModelCard | None:
+    """Return the model of a report, which may have been retired since."""
+    cards = (*auditor.desk.models(), *auditor.desk.models(retired=True))
+    return next((card for card in cards if card.name == name), None)
+
+
+def _inexact(shown: desk.Report) -> list[Component]:
+    """Return the table of connections that are not exact, where there are such."""
+    if not shown.inexact:
+        return []
+    rows = [
+        html.Tr([html.Th(row.source, scope="row"), *(html.Td(text) for text in (row.target, row.error, row.reason))])
+        for row in shown.inexact
+    ]
+    table = html.Table([tables.head(("From layer", "To layer", "Off by", "Why")), html.Tbody(rows)])
+    others = [html.P(shown.others, className="note")] if shown.others else []
+    return [html.H4(INEXACT_TITLE), html.P(INEXACT_NOTE, className="note"), table, *others]
 
 
 def _check(check: desk.CheckRow) -> Component:
     name = html.Span([check.title, html.Span(f". Fails if: {check.help}", className="sr-only")], title=check.help)
-    cells = [html.Td(MARKS[check.outcome]), html.Td(check.sentence)]
+    cells = [html.Td(MARKS[check.outcome], className="act"), html.Td(check.sentence)]
     return html.Tr([html.Th(name, scope="row"), *cells], className=f"check-{check.outcome.replace(' ', '-')}")
 
 
@@ -178,7 +202,7 @@ def _models(rows: tuple[desk.ModelRow, ...], retired: Any) -> list[Component]:
                 *(html.Td(text) for text in (row.architecture, row.maps, row.takes, row.classes, row.hash)),
                 html.Td([html.Div(text) for text in row.status]),
                 html.Td(_checks(row)),
-                html.Td(_retire("models", row.name)),
+                html.Td(_retire("models", row.name), className="act"),
             ]
         )
         for row in rows
@@ -209,7 +233,7 @@ def _datasets(rows: tuple[desk.DataRow, ...], retired: Any) -> list[Component]:
             [
                 html.Th([row.name, *(html.P(text, className="note") for text in row.warnings)], scope="row"),
                 *(html.Td(text) for text in (row.count, row.size, row.classes, row.source, row.hash)),
-                html.Td(_retire("data", row.name)),
+                html.Td(_retire("data", row.name), className="act"),
             ]
         )
         for row in rows

@@ -169,14 +169,24 @@ def _beside(shown: Shown) -> str:
 
 
 def river_note(drawn: river.River, certificates: Certificates) -> str:
-    """Return what the reader must know of the drawing itself: what is hidden, what is provisional."""
+    """Return what the reader must know of the drawing itself: what is not exact, hidden or provisional."""
     limit = f"{100 * river.HIDDEN_BELOW:g} %"
     hidden = f"{drawn.hidden} weak connections (under {limit}) are not drawn." if drawn.hidden else ""
-    missing = [side for side in ("clean", "adversarial") if side not in certificates.done]
-    if not missing:
-        return hidden
-    sides = " and ".join(missing)
-    return f"{hidden} Hatched bars are provisional: the certificate of the {sides} datapath is not in.".strip()
+    sides = " and ".join(side for side in ("clean", "adversarial") if side not in certificates.done)
+    open_ = f"Hatched bars are provisional: the certificate of the {sides} datapath is not in." if sides else ""
+    return " ".join(filter(None, (_inexact(drawn), hidden, open_)))
+
+
+def _inexact(drawn: river.River) -> str:
+    """Return how many of the bands are not exact, and why; empty where all are."""
+    inexact = [band for band in drawn.bands if band.inexact]
+    if not inexact:
+        return ""
+    are = "connection is" if len(inexact) == 1 else "connections are"
+    count = f"{len(inexact)} of {len(drawn.bands)} {are} not exact (dotted outlines)"
+    reasons = list(dict.fromkeys(reason for band in inexact for reason in band.inexact))
+    why = reasons[0] if len(reasons) == 1 else f"for example, {reasons[0]}; point at one to read why"
+    return f"{count}: {why}."
 
 
 def file(shown: Shown) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def _neighbours(shown: neighbourhood.Neighbourhood) -> dict[str, Any]:
     return {
         "elements": neighbourhood_figure.elements(shown),
         "list": plain.pieces(neuron_card.neighbour_lists(shown)),
+        "note": neuron_card.neighbour_note(shown),
     }
 
 
@@ -201,6 +202,7 @@ def _neighbourhood_section() -> html.Div:
             # A picture for the mouse; keyboard and screen reader use the list below, which says the same and more.
             html.Div(graph, **aria(hidden="true")),
             html.P(neuron_card.NEIGHBOURHOOD_LEGEND, className="fine-print"),
+            html.P(id=panel_ids.NEIGHBOURHOOD_NOTE, className="fine-print"),
             html.Details([html.Summary("Connections as a list"), html.Div(id=panel_ids.NEIGHBOURHOOD_LIST)]),
         ],
         className="neuron-part",

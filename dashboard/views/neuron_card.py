@@ -22,6 +22,7 @@ NEIGHBOURHOOD_LEGEND = (
     "Left feeds this map, right is fed by it. Width: size of the contribution; dashed: it counts against. "
     "C clean only, S shared, A adversarial only, – in neither. Click a map to walk to it."
 )
+INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one map alone does something else. The list says why."
 
 
 def draw(card: NeuronCard) -> list[Component]:
@@ -57,6 +58,11 @@ def neighbour_lists(shown: Neighbourhood) -> list[Component]:
         _neighbour_list("Feeds this map", shown.incoming, shown.incoming_total),
         _neighbour_list("Fed by this map", shown.outgoing, shown.outgoing_total),
     ]
+
+
+def neighbour_note(shown: Neighbourhood) -> str:
+    """Return what dots mean where some connection is not exact, else nothing."""
+    return INEXACT_LEGEND if any(one.inexact for one in (*shown.incoming, *shown.outgoing)) else ""
 
 
 def _side(card: NeuronCard, side: str) -> Component:
@@ -163,7 +169,15 @@ def _neighbour_list(title: str, neighbours: tuple[Neighbour, ...], total: int) -
 
 def _neighbour(one: Neighbour) -> list[Component | str]:
     value = f" {signed(one.contribution)}"
+    mark: list[Component | str] = [", ", _not_exact(one.inexact)] if one.inexact else []
     if one.layer is None or one.group is None:
-        return [one.name, value]
+        return [one.name, value, *mark]
     picked: dict[str, Any] = {"data-pick-layer": one.layer, "data-pick-channel": str(one.channel)}
-    return [html.Button(one.name, type="button", **picked), f"{value}, {layer.GROUP_NAMES[one.group]}"]
+    return [html.Button(one.name, type="button", **picked), f"{value}, {layer.GROUP_NAMES[one.group]}", *mark]
+
+
+def _not_exact(reason: str) -> Component:
+    """Return the mark of what is not exact, whose reason the pointer and the keyboard's focus show (assets/tiles.css)."""
+    return html.Span(
+        "not exact", title=reason, className="not-exact", tabIndex=0, role="note", **aria(label=f"not exact: {reason}")
+    )
