@@ -272,7 +272,7 @@ class _Builder:
     def _described(self, made: fx.Node, node: fx.Node) -> fx.Node:
         value = node.meta.get("val")
         path, is_leaf = self._place(node)
-        kind = _kind(node)
+        kind = kind_of(node)
         made.meta = {
             "shape": _of_one(value.shape) if isinstance(value, Tensor) else torch.Size(),
             "is_batch": _is_of_batch(value),
@@ -308,12 +308,12 @@ def is_layer(kind: type) -> bool:
     return kind.__module__.startswith("torch.nn") and not issubclass(kind, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
-def _kind(node: fx.Node) -> str:
-    """What an operation is called; of one of several answers, what answers them."""
+def kind_of(node: fx.Node) -> str:
+    """Return what an operation is called; of one of several answers, what answers them."""
     if node.target is operator.getitem:
-        return _kind(node.args[0])  # type: ignore[arg-type]
-    name = str(getattr(node.target, "_opname", getattr(node.target, "__name__", node.name)))
-    return "batch_norm" if node.target in NORMS else name
+        return kind_of(node.args[0])  # type: ignore[arg-type]
+    name = str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", None) or node.target)
+    return "batch_norm" if "batch_norm" in name else name
 
 
 def _weights(program: ExportedProgram) -> dict[fx.Node, Any]:

@@ -7,14 +7,13 @@ and not what it is called; only convolutions are known as such, since their weig
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
 
 from engine.errors import Unsupported
-from engine.models import behaviour, canonical, capture
+from engine.models import behaviour, canonical, capture, channels_first
 from engine.models.behaviour import Behaviour, Bench, Channels, is_map
 from engine.models.channels_first import ChannelNorm
 
@@ -220,16 +219,10 @@ def unsupported(node: fx.Node, reason: str = "cannot be followed from map to map
     """Return the error that names an operation, where it stands, and why it cannot be read."""
     name = node.meta.get("name") or node.name
     return Unsupported(
-        f"The operation '{name}' ({_kind(node)}){node.meta.get('line', '')} {reason}, so connections would not be exact. What can "
+        f"The operation '{name}' ({capture.kind_of(node)}){node.meta.get('line', '')} {reason}, so connections would not be exact. What can "
         "be followed: convolutions, anything that works on each element or on each feature map alone, additions and "
         "concatenations, products, maps moved about, and layer norm over the maps of a position."
     )
-
-
-def _kind(node: fx.Node) -> str:
-    if node.target is operator.getitem:
-        return _kind(node.all_input_nodes[0])
-    return str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", None) or node.target)
 
 
 MIXING = {
@@ -244,13 +237,17 @@ MIXING = {
 
 def mixing(node: fx.Node) -> str:
     """Return in words what keeps an operation from being followed: attention and norms by name, of others that it mixes."""
-    pending, seen, told = [node], {node}, {_kind(node)}
+    pending, seen, told = [node], {node}, {capture.kind_of(node)}
     while pending:
-        for source in pending.pop().all_input_nodes:
-            if source not in seen and source.meta.get("live") and not is_map(source) and source.op != "placeholder":
+        reader = pending.pop()
+        # What axes are moved of is no feature map yet, whatever its shape.
+        is_moved = channels_first.order_of(reader) is not None
+        for source in reader.all_input_nodes:
+            is_end = source.op == "placeholder" or (is_map(source) and not is_moved)
+            if source not in seen and source.meta.get("live") and not is_end:
                 seen.add(source)
                 pending.append(source)
-                told.add(_kind(source))
+                told.add(capture.kind_of(source))
     known = next((reason for kind, reason in MIXING.items() if kind in told), None)
     if known:
         return f"{known}; no exact share of one map in the next can be named"
