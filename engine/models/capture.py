@@ -187,6 +187,8 @@ class _Builder:
             self.known[node] = node.target(*self._values(node.args), **self._values(node.kwargs))  # type: ignore[operator]
         elif node.target in NOTHING_DONE or _is_identity(node):
             self._alias(node, node.args[0])
+        elif node.target is aten.copy.default:
+            self._written(node)
         else:
             self.nodes[node] = self._described(self._call(node), node)
 
@@ -195,6 +197,18 @@ class _Builder:
             self.known[node] = self.known[source]
         else:
             self.nodes[node] = self.nodes[source]
+
+    def _written(self, node: fx.Node) -> None:
+        """What was written over a tensor in place (`maps[:, :2] = other`), stretched to its shape: `copy` has no gradient."""
+        before, value = node.args[1].meta["val"], node.meta["val"]  # type: ignore[union-attr]
+        if (before.shape, before.dtype) == (value.shape, value.dtype):
+            self._alias(node, node.args[1])
+            return
+        made = self._read(node.args[1])  # type: ignore[arg-type]
+        if before.dtype != value.dtype:
+            made = self._described(self.graph.call_function(aten.to.dtype, (made, value.dtype)), node)
+        size = self._arguments(list(value.shape))
+        self.nodes[node] = self._described(self.graph.call_function(aten.expand.default, (made, size)), node)
 
     def _values(self, arguments: Any) -> Any:
         return fx.map_arg(arguments, lambda source: self.known[source])
