@@ -59,6 +59,7 @@ class Window:
         return Axis(low, high, axis.jump * self.stride)
 
 
+Span = tuple[int, int]
 SAME = Window(1.0, 0.0, 0.0)
 
 
@@ -85,7 +86,9 @@ def _field(walker: graph.Walker, node: fx.Node, fields: dict[fx.Node, Field]) ->
     else:
         windows = [_measured(walker, node, operand) for operand in operands]
     found = [
-        tuple(WHOLE if window is None else window.over(axis) for window, axis in zip(both, fields[operand], strict=True))
+        tuple(
+            WHOLE if window is None else window.over(axis) for window, axis in zip(both, fields[operand], strict=True)
+        )
         for both, operand in zip(windows, operands, strict=True)
     ]
     return _union([one[0] for one in found]), _union([one[1] for one in found])
@@ -94,7 +97,11 @@ def _field(walker: graph.Walker, node: fx.Node, fields: dict[fx.Node, Field]) ->
 def _of_convolution(module: nn.Module | None) -> tuple[Window, Window]:
     assert isinstance(module, nn.Conv2d)
     first, second = (
-        Window(module.stride[axis], -int(module.padding[axis]), (module.kernel_size[axis] - 1) * module.dilation[axis] - int(module.padding[axis]))
+        Window(
+            module.stride[axis],
+            -int(module.padding[axis]),
+            (module.kernel_size[axis] - 1) * module.dilation[axis] - int(module.padding[axis]),
+        )
         for axis in (0, 1)
     )
     return first, second
@@ -129,24 +136,48 @@ def _measured(walker: graph.Walker, node: fx.Node, operand: fx.Node) -> tuple[Wi
     """What positions along a diagonal depend on, by gradients that are added up over random values."""
     generator = torch.Generator("cpu").manual_seed(0)
     height, width = node.meta["shape"][2:]
-    places = [(round(k * (height - 1) / (PLACES - 1)), round(k * (width - 1) / (PLACES - 1))) for k in range(PLACES)]
-    places += [(min(height // 2 + 1, height - 1), min(width // 2 + 1, width - 1)), (height // 2, width // 2)]
-    places = list(dict.fromkeys(places))
     draws = max(1, min(64, DRAWS // operand.meta["shape"][1]))
-    touched = [_touched(walker, node, operand, place, draws, generator) for place in places]
+    touched = {
+        place: spans
+        for place in _places(height, width)
+        if (spans := _touched(walker, node, operand, place, draws, generator)) is not None
+    }
     sides = operand.meta["shape"][2:]
     found = [
-        _fitted([(place[axis], spans[axis]) for place, spans in zip(places, touched, strict=True) if spans], sides[axis], node.meta["shape"][2 + axis])
+        _fitted({place[axis]: spans[axis] for place, spans in touched.items()}, sides[axis], (height, width)[axis])
         for axis in (0, 1)
     ]
+    corner = 0, width - 1
+    seen = _touched(walker, node, operand, corner, draws, generator)
+    if seen is not None and not all(_holds(found[axis], corner[axis], seen[axis]) for axis in (0, 1)):
+        # Off the diagonal it is elsewhere: rows became columns, or positions were moved about.
+        return None, None
     return found[0], found[1]
 
 
-Span = tuple[int, int]
+def _places(height: int, width: int) -> list[tuple[int, int]]:
+    """Positions along a diagonal, two neighbours in the middle among them."""
+    shares = [k / (PLACES - 1) for k in range(PLACES)]
+    along = [(round(share * (height - 1)), round(share * (width - 1))) for share in shares]
+    middle = height // 2, width // 2
+    beside = min(middle[0] + 1, height - 1), min(middle[1] + 1, width - 1)
+    return list(dict.fromkeys([*along, beside, middle]))
+
+
+def _holds(window: Window | None, place: int, span: Span) -> bool:
+    if window is None:
+        return True
+    start = window.stride * place
+    return start + window.first - 1 <= span[0] and span[1] <= start + window.last + 1
 
 
 def _touched(
-    walker: graph.Walker, node: fx.Node, operand: fx.Node, place: tuple[int, int], draws: int, generator: torch.Generator
+    walker: graph.Walker,
+    node: fx.Node,
+    operand: fx.Node,
+    place: tuple[int, int],
+    draws: int,
+    generator: torch.Generator,
 ) -> tuple[Span, Span] | None:
     """The rows and the columns of `operand` that one position depends on; None where it depends on none (padding)."""
     given = {one: _drawn(one, draws, generator) for one in walker.bench.operands(node)}
@@ -163,9 +194,8 @@ def _touched(
     return first, second
 
 
-def _fitted(found: list[tuple[int, Span]], side: int, outer: int) -> Window | None:
-    """The window that explains what was measured; None where every position depends on all of it."""
-    spans = dict(found)
+def _fitted(spans: dict[int, Span], side: int, outer: int) -> Window | None:
+    """The window that explains what was measured at some positions; None where every position depends on all of it."""
     if not spans or (side > 1 and all(span == (0, side - 1) for span in spans.values())):
         return None if spans else SAME
     inner = {place: span for place, span in spans.items() if span[0] > 0 and span[1] < side - 1}
@@ -177,6 +207,11 @@ def _fitted(found: list[tuple[int, Span]], side: int, outer: int) -> Window | No
         stride = 1.0
     if stride <= 0:
         return None
-    firsts = [span[0] - stride * place for place, span in spans.items() if span[0] > 0] or [span[0] - stride * place for place, span in spans.items()]
-    lasts = [span[1] - stride * place for place, span in spans.items() if span[1] < side - 1] or [span[1] - stride * place for place, span in spans.items()]
-    return Window(stride, min(firsts), max(lasts))
+    # What is cut off at the border tells less of the window, unless there is nothing else.
+    firsts = {place: span for place, span in spans.items() if span[0] > 0} or spans
+    lasts = {place: span for place, span in spans.items() if span[1] < side - 1} or spans
+    return Window(
+        stride,
+        min(span[0] - stride * place for place, span in firsts.items()),
+        max(span[1] - stride * place for place, span in lasts.items()),
+    )
