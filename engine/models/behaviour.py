@@ -100,8 +100,6 @@ class Bench:
         arguments, options = fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
         if node.op == "call_module":
             return self._module(str(node.target))(*arguments, **options)
-        if node.target is torch.ops.aten.full.default:
-            options = {**options, "device": "cpu"}
         return node.target(*arguments, **options)  # type: ignore[operator]
 
     def _module(self, name: str) -> nn.Module:
@@ -119,7 +117,7 @@ class Bench:
 def is_map(node: fx.Node) -> bool:
     """Tell whether a node computes feature maps of the picture: (batch, channels, height, width), more than one position."""
     shape = node.meta.get("shape", ())
-    has_maps = len(shape) == 4 and shape[2] * shape[3] > 1 and node.meta.get("is_batch", True)
+    has_maps = len(shape) == 4 and shape[1] > 0 and shape[2] * shape[3] > 1 and node.meta.get("is_batch", True)
     return bool(has_maps and node.meta.get("live") and node.op != "placeholder")
 
 

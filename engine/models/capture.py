@@ -37,8 +37,11 @@ NOTHING_DONE: Final = (
 LIKE: Final = {
     aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0, aten.new_zeros.default: 0.0, aten.new_ones.default: 1.0,
     aten.empty_like.default: 0.0, aten.new_empty.default: 0.0, aten.empty.memory_format: 0.0,
+    aten.zeros.default: 0.0, aten.ones.default: 1.0,
 }  # fmt: skip
 """Operations that take of a tensor its shape alone, and what they fill it with."""
+FULL: Final = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2}
+"""Operations that fill a shape with a number, and at which place it is given."""
 DECOMPOSED: Final = get_decompositions([aten.glu.default])
 """Operations that are taken apart, so that their parts can be followed."""
 CONVOLUTIONS: Final = (aten.conv2d.default, aten.conv2d.padding)
@@ -221,6 +224,8 @@ class _Builder:
             return self.graph.call_module(self._registered(module, node), (self._read(tensor),))
         if node.target in LIKE:
             return self._filled(node, LIKE[node.target])
+        if node.target in FULL:
+            return self._filled(node, node.args[FULL[node.target]])
         if node.target is aten.conv2d.padding and _padding_around(node, self.known) is not None:
             return self._padded(node)
         arguments = self._arguments(node.args), self._arguments(node.kwargs)
@@ -229,9 +234,13 @@ class _Builder:
             return self.graph.create_node("call_function", aten.reshape.default, *arguments, name=node.name)
         return self.graph.create_node("call_function", node.target, *arguments, name=node.name)
 
-    def _filled(self, node: fx.Node, value: float) -> fx.Node:
-        size = self._arguments(list(node.meta["val"].shape))
-        return self.graph.call_function(aten.full.default, (size, value), {"device": node.meta["val"].device})
+    def _filled(self, node: fx.Node, value: Any) -> fx.Node:
+        """One number, stretched: a buffer goes along to another device and to another precision."""
+        whole, name = node.meta["val"], f"{node.name}_value"
+        self.root[name] = torch.full((), value, dtype=whole.dtype, device=whole.device)
+        number = self.graph.get_attr(name)
+        number.meta = {"shape": torch.Size(), "live": False, "stack": (), "name": name}
+        return self.graph.call_function(aten.expand.default, (number, self._arguments(list(whole.shape))))
 
     def _padded(self, node: fx.Node) -> fx.Node:
         """A convolution whose padding differs between two sides, as padding and a convolution without any."""
