@@ -84,7 +84,7 @@ class _Rewriter:
         self.twins[node] = twin, order
 
     def _is_elementwise(self, node: fx.Node) -> bool:
-        return len(node.meta["shape"]) == 4 and behaviour.measured(self.bench, node).is_elementwise
+        return len(node.meta["shape"]) == 4 and behaviour.elementwise(self.bench, node) is not None
 
     def _twin_of(self, source: fx.Node, order: Order) -> fx.Node:
         """What the twin reads in place of `source`: a weight gets its axes moved, too."""

@@ -26,7 +26,23 @@ def symbolic(network: nn.Module, shape: tuple[int, int, int], classes: int = 0) 
     """Return an evaluated network as a graph in canonical form. Raises Unsupported naming what cannot be captured."""
     traced = capture.captured(network, shape, classes)
     canonical.rewrite(traced)
+    _make_convolutions(traced)
+    capture.without_unused(traced).graph.lint()
     return traced
+
+
+def _make_convolutions(traced: fx.GraphModule) -> None:
+    """Make convolutions of what mixes maps, and refuse at the first that is none: those behind it would take minutes to try."""
+    walker = Walker(traced)
+    followed = walker.followed()
+    for node in list(traced.graph.nodes):
+        if not is_map(node) or node.op != "call_function" or walker.counts_as_it_was(node):
+            continue
+        if walker.behaviour(node).keeps_channels or canonical.made_convolution(traced, walker.bench, node):
+            continue
+        # Axes that are moved are not what is wrong: what is done with them then is.
+        if node in followed and channels_first.order_of(node) is None:
+            walker.require_channels(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +181,7 @@ class Walker:
 
     def sites(self) -> list[fx.Node]:
         """Return the site nodes in order of execution."""
-        found, followed = set(self.forced) | set(self.heads()), self._followed()
+        found, followed = set(self.forced) | set(self.heads()), self.followed()
         for node in self.traced.graph.nodes:
             if node not in followed or not is_map(node) or self.is_picture(node):
                 continue
@@ -176,8 +192,18 @@ class Walker:
         order = [node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)]
         return [node for node in order if node in self.forced or not self._is_gate(node)]
 
-    def _followed(self) -> set[fx.Node]:
-        """What the logits depend on in other ways than through a gate alone: what a gate is made of counts as no feature map."""
+    def require_channels(self, node: fx.Node) -> None:
+        """Raise Unsupported where a node mixes feature maps and is no convolution, or mixes pictures."""
+        if self.is_carrier(node) or self.counts_as_it_was(node):
+            return
+        found = self.behaviour(node)
+        if found.mixes_batch:
+            raise unsupported(node, "makes a picture's answer depend on the others of its batch")
+        if not found.keeps_channels:
+            raise unsupported(node, mixing(node))
+
+    def followed(self) -> set[fx.Node]:
+        """Return what the logits depend on in other ways than through a gate alone: what a gate is made of counts as no feature map."""
         output = next(node for node in reversed(self.traced.graph.nodes) if node.op == "output")
         pending, found = [output], {output}
         while pending:
@@ -248,6 +274,8 @@ def mixing(node: fx.Node) -> str:
                 seen.add(source)
                 pending.append(source)
                 told.add(capture.kind_of(source))
+    # Queries and keys are moved about for an attention that only comes next.
+    told |= {capture.kind_of(user) for user in node.users if user.op == "call_function"}
     known = next((reason for kind, reason in MIXING.items() if kind in told), None)
     if known:
         return f"{known}; no exact share of one map in the next can be named"

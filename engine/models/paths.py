@@ -135,7 +135,7 @@ class _Search:
 
     def _arrivals(self, node: fx.Node) -> Iterator[_Arrival]:
         """Where what arrives is still linear: before the first non-linear operation behind a convolution or a sum."""
-        self._require_channels(node)
+        self.walker.require_channels(node)
         channels = node.meta["shape"][1]
         for operand in self.walker.behaviour(node).operands:
             nearest = found = self._edge(operand, node, tuple(range(channels)))
@@ -176,7 +176,7 @@ class _Search:
         elif self.walker.is_join(node):
             yield from self._joined(target, node, same)
         else:
-            self._require_channels(node)
+            self.walker.require_channels(node)
             yield from self._arriving(target, self._edge(self.walker.carried(node), node, same))
 
     def _arriving(self, target: int, edge: _Arrival) -> Iterator[Path]:
@@ -224,7 +224,7 @@ class _Search:
 
     def _is_own(self, node: fx.Node, chain: tuple[fx.Node, ...]) -> bool:
         """Whether a sum is read for this target alone; what several read has one gradient for all and becomes a site."""
-        self._require_channels(node)
+        self.walker.require_channels(node)
         is_shared = any(len(one.users) > 1 for one in (node, *chain))
         if is_shared or not self.walker.is_affine(node):
             self.needed.add(node)
@@ -237,7 +237,7 @@ class _Search:
         tensor = carrier.all_input_nodes[0]
         end, _, sources = self._walked_back(tensor)
         if not self._is_source(end):
-            self._require_channels(end)
+            self.walker.require_channels(end)
             self.needed.add(end)
             return
         source, sources = self._source(end, sources)
@@ -253,15 +253,6 @@ class _Search:
         if self._is_source(tensor):
             raise graph.unsupported(reader, "repeats feature maps where they arrive")
         self.needed.add(tensor)
-
-    def _require_channels(self, node: fx.Node) -> None:
-        if self.walker.is_carrier(node) or self.walker.counts_as_it_was(node):
-            return
-        found = self.walker.behaviour(node)
-        if found.mixes_batch:
-            raise graph.unsupported(node, "makes a picture's answer depend on the others of its batch")
-        if not found.keeps_channels:
-            raise graph.unsupported(node, graph.mixing(node))
 
 
 def _turned(channels: Channels, behind: Channels | None, count: int) -> Channels | None:
