@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Final, final
 
 from torch import Tensor, nn
@@ -134,15 +134,20 @@ def _require_read_only(path: Path) -> None:
 class _Loader(importlib.abc.InspectLoader):
     """Runs just the source that was hashed, never a compiled copy that lies beside it."""
 
-    def __init__(self, source: bytes) -> None:
-        self._source = source
+    def __init__(self, source: bytes, file: str) -> None:
+        self._source, self._file = source, file
 
     def get_source(self, fullname: str) -> str:  # noqa: ARG002 (as Python asks for it)
         return self._source.decode()
 
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        # By the name of its file an error, and an operation that cannot be read, tell where they stand.
+        return self.source_to_code(self._source, self._file)
+
 
 def _executed(name: str, source: bytes) -> ModuleType:
-    spec = importlib.util.spec_from_loader(f"faultline_plugin_{keys.bytes_hash(source)}", _Loader(source))
+    file = f"{name.removeprefix(PREFIX)}.py"
+    spec = importlib.util.spec_from_loader(f"faultline_plugin_{keys.bytes_hash(source)}", _Loader(source, file))
     if spec is None or spec.loader is None:
         raise BadInput(f"The plug-in '{name}' cannot be loaded.")
     module = importlib.util.module_from_spec(spec)
