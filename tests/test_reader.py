@@ -199,6 +199,15 @@ class Gathered(Toy):
         return whole
 
 
+class Masked(Toy):
+    """An activation that is written with a mask, behind a sum."""
+
+    def body(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        total = self.inner(x) + x
+        return torch.where(total > 0, total, torch.zeros_like(total))
+
+
 class Largest(Toy):
     """The larger of two halves (maxout)."""
 
@@ -233,6 +242,7 @@ READ = {
         {(0, 1), (0, 2), (0, 3), (1, 2), (2, 3), (3, 4), (4, 5)},
     ),
     Gathered: (["relu 4", "select_scatter 4", "relu#2 5"], {(0, 1), (1, 2)}),
+    Masked: (["relu 4", "where 4", "relu#2 5"], {(0, 1), (1, 2)}),
     Largest: (["relu 4", "maximum 4", "relu#2 5"], {(0, 1), (1, 2)}),
 }
 

@@ -34,7 +34,9 @@ def _spread_out(traced: fx.GraphModule) -> None:
         for source in node.all_input_nodes:
             if _is_expanded_gate(source) and _broadcasts(node, source):
                 node.replace_input_with(source, source.all_input_nodes[0])
-            elif is_map(source) and source.meta["shape"][1] == 1 < shape[1] and _adds(node) and _broadcasts(node, source):
+            elif (
+                is_map(source) and source.meta["shape"][1] == 1 < shape[1] and _adds(node) and _broadcasts(node, source)
+            ):
                 _expand(traced, node, source)
 
 
@@ -93,10 +95,16 @@ def _fuse(traced: fx.GraphModule) -> None:
             continue
         shared = _shared([above.get(operand, [operand]) for operand in found.operands])
         above[node] += shared
-        if len(found.operands) > 1 and shared:
+        if shared and _reads_otherwise(node, found.operands):
             made = _module(traced, node, shared[0])
             above[made] = [made, *shared]
             _absorb(traced, bench, made, above)
+
+
+def _reads_otherwise(node: fx.Node, operands: tuple[fx.Node, ...]) -> bool:
+    """Whether a node reads several tensors, or one also through what holds no maps, such as the mask of x * (x > 0)."""
+    live = {source for source in node.all_input_nodes if source.meta.get("live")}
+    return len(operands) > 1 or live != set(operands)
 
 
 def _shared(chains: list[list[fx.Node]]) -> list[fx.Node]:

@@ -189,7 +189,9 @@ class Walker:
                 found.add(self.producer(node.all_input_nodes[0]))
             elif self._is_own_site(node):
                 found.add(node)
-        order = [node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)]
+        order = [
+            node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)
+        ]
         return [node for node in order if node in self.forced or not self._is_gate(node)]
 
     def require_channels(self, node: fx.Node) -> None:
