@@ -120,7 +120,9 @@ FAILING = {
     f"{SOURCE}MEAN = ('a', 'b', 'c')": "must declare MEAN and STD",
     f"{SOURCE}MEAN = (float('nan'), 0, 0)": "must declare MEAN and STD",
     f"{SOURCE}MEAN = STD = ()": "must declare MEAN and STD",
-    f"{SOURCE.replace('toys.Chain', 'Own')}class Own(toys.Chain):\n    def forward(self, x): 1 / 0": "fails: ZeroDivisionError",
+    f"{SOURCE.replace('toys.Chain', 'Own')}class Own(toys.Chain):\n    def forward(self, x): 1 / 0": (
+        r"cannot answer an image of 8x8 pixels in a batch of others \(own.py, line 8\): ZeroDivisionError"
+    ),
 }
 
 
@@ -281,11 +283,15 @@ def test_only_what_torchvision_published_is_on_the_hub():
 def test_the_command_prints_the_table(capsys):
     assert command_line.main(["architectures", "--only", "alexnet", "vit_b_16"]) == 0
     rows = capsys.readouterr().out.splitlines()[-2:]
-    assert rows[0].startswith("| `alexnet` | 224 | 5 | ") and rows[1].startswith(
-        "| `vit_b_16` | 224 | refused | The attention"
+    assert rows[0].startswith("| `alexnet` | 224 | 5 | ")
+    assert rows[1].startswith(
+        "| `vit_b_16` | 224 | refused | The operation 'encoder.layers.encoder_layer_0.self_attention' "
     )
+    assert "lets every position weigh every other" in rows[1]
 
 
 def test_an_image_that_a_network_cannot_answer_is_told_in_one_line():
-    with pytest.raises(Unsupported, match=r"^The network cannot answer an image of 8x8 pixels: [^\n]+\.$"):
+    with pytest.raises(
+        Unsupported, match=r"^The network cannot answer an image of 8x8 pixels in a batch of others: [^\n]+\.$"
+    ):
         toys.bundle(architectures.architecture("alexnet").build({}, 3), side=8)

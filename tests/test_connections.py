@@ -18,7 +18,17 @@ from engine.models import bundle as bundles
 from engine.models.bundle import ModelBundle
 from tests import toys
 from tests.shared_data import CIFAR, SKIPPED_WITHOUT
-from tests.test_sites import ChannelsLast, FunctionalNorm, Gated, Shuffled, Sliced
+from tests.test_sites import (
+    ChannelsLast,
+    FunctionalNorm,
+    Gated,
+    GatedBeforeItsActivation,
+    NormalisedBeforeItsActivation,
+    Product,
+    Shuffled,
+    Sliced,
+    Turned,
+)
 
 
 def explained(bundle, side, count=3):
@@ -53,9 +63,17 @@ NETWORKS = {
     "channels last": lambda: (toys.bundle(toys.seeded(ChannelsLast()), 12), 12),
     "convnext": lambda: (toys.bundle(toys.seeded(ConvNeXt(BLOCKS)), 64), 64),
     "sliced": lambda: (toys.bundle(toys.seeded(Sliced()), 12), 12),
+    "turned": lambda: (toys.bundle(toys.seeded(Turned()), 12), 12),
+    "normalised": lambda: (toys.bundle(toys.seeded(NormalisedBeforeItsActivation()), 12), 12),
+    "gated before": lambda: (toys.bundle(toys.seeded(GatedBeforeItsActivation()), 12), 12),
+    "product": lambda: (toys.bundle(toys.seeded(Product()), 12), 12),
     "shufflenet": lambda: (toys.bundle(torchvision.models.shufflenet_v2_x0_5(weights=None).eval(), 64), 64),
     "densenet": lambda: (toys.bundle(torchvision.models.DenseNet(8, (2, 2), 8).eval(), 64), 64),
 }
+TOYS = (
+    toys.Residual, Gated, Shuffled, Sliced, FunctionalNorm, ChannelsLast, Turned, NormalisedBeforeItsActivation,
+    GatedBeforeItsActivation, Product,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -66,7 +84,7 @@ def test_edges_into_a_map_add_up_to_what_arrives_there(name):
     assert max(errors.values()) <= 1e-5
 
 
-@pytest.mark.parametrize("network", [toys.Residual, Gated, Shuffled, Sliced, FunctionalNorm, ChannelsLast])
+@pytest.mark.parametrize("network", TOYS)
 def test_edges_equal_a_slow_loop_over_source_maps(network):
     """The oracle feeds one source map's change at a time through the module and multiplies by the gradient."""
     bundle = toys.bundle(toys.seeded(network()), 12)

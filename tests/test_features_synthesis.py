@@ -17,6 +17,7 @@ from engine.features import arrivals, gallery, painting, synthesis
 from engine.records import DatasetCard, feature
 from engine.store import Store
 from tests import toys
+from tests.test_sites import Shuffled
 
 SIDE = 24
 FILTERS = 12
@@ -253,6 +254,26 @@ def test_a_picture_for_a_large_network_is_reduced_where_its_layers_allow(bundle)
     assert painting.canvas(wide, blank, 0).size == (128, 128)
     assert painting.canvas(wide, blank, 1).size == (190, 190)
     assert painting.canvas(bundle, blank, 0).size == (SIDE, SIDE)
+
+
+class Stretched(Shuffled):
+    """Halves its maps by stretching them to a size that its forward reads of the picture."""
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = F.interpolate(x, size=(x.shape[2] // 2, x.shape[3] // 2))
+        return self.linear(F.relu(self.outer(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("network", "sides"), [(Shuffled, [128, 128, 128, 160]), (Stretched, [128, 160])])
+def test_where_maps_have_sizes_of_their_own_pictures_are_whole(network, sides):
+    """Behind the maps that are moved about by their sizes, a picture of another size does not fit."""
+    found, blank = toys.bundle(toys.seeded(network()), 160), torch.full((1, 3, 160, 160), 0.5)
+    assert [painting.canvas(found, blank, k).size for k in range(len(found.sites))] == [(side, side) for side in sides]
+    ground = painting.canvas(found, blank, len(sides) - 1)
+    picture, is_excited = painting.paint(found, ground, len(sides) - 1, 0, silent)
+    assert picture.shape == (1, 3, 160, 160)
+    assert is_excited
 
 
 def test_colours_are_mixed_as_in_the_data():

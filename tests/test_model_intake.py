@@ -19,7 +19,7 @@ from engine import demo
 from engine.data import catalogue, intake
 from engine.datapaths import cases
 from engine.demo import digits
-from engine.errors import BadInput
+from engine.errors import BadInput, Unsupported
 from engine.intake import checks, mistakes
 from engine.models import load
 from engine.records.intake import INTAKE_CHECKS
@@ -73,19 +73,19 @@ class Broken(nn.Module):
         super().__init__()
         self.fault = fault
         self.chain = toys.Chain()
-        self.norm = nn.BatchNorm2d(3, track_running_stats=False)
+        self.norm = nn.BatchNorm1d(3, track_running_stats=False)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, x):
-        if self.fault == "evaluation":
-            x = self.norm(x)
         logits = self.chain(x)
+        if self.fault == "evaluation":
+            logits = self.norm(logits)
         if self.fault == "deterministic":
             logits = logits + F.dropout(torch.ones_like(logits), 0.5, training=True)
         if self.fault == "finite":
             logits = logits / (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))[:, None]
         if self.fault == "gradients":
-            logits = logits.detach()
+            logits = (16 * logits).round()
         if self.fault == "logits":
             logits = logits.softmax(1)
         if self.fault == "logarithms":
@@ -103,6 +103,36 @@ def test_each_fault_of_a_network_fails_its_check(fault):
     wanted = {"logarithms": {"logits"}, "none": set()}.get(fault, {fault})
     # Answers that are drawn or not finite fail what compares answers, too.
     assert failed == wanted or (fault in ("deterministic", "finite") and wanted < failed)
+
+
+class NormOfTheBatch(toys.Chain):
+    """Normalises the picture by the statistics of those beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, track_running_stats=False)
+
+    def forward(self, x):
+        return super().forward(self.norm(x))
+
+
+def test_feature_maps_that_depend_on_the_other_pictures_are_refused_when_the_network_is_read():
+    with pytest.raises(
+        Unsupported, match=r"'norm' \(batch_norm\) .*makes a picture's answer depend on the others of its batch"
+    ):
+        toys.bundle(toys.seeded(NormOfTheBatch()))
+
+
+class Detached(toys.Chain):
+    """Stops its own gradient, which changes no answer."""
+
+    def forward(self, x):
+        return super().forward(x.clone()).detach()
+
+
+def test_a_gradient_that_a_network_stops_is_there_when_it_is_read():
+    bundle = toys.bundle(toys.seeded(Detached()))
+    assert {one.outcome for one in checks._of_answers(bundle, None)} == {"pass"}
 
 
 def test_weights_that_changed_in_the_store_are_noticed(store, monkeypatch):

@@ -26,6 +26,20 @@ NETWORKS = {
 }
 
 
+class Typed(toys.Chain):
+    """Changes the type of its maps on the way, and fills tensors of its own."""
+
+    def forward(self, x):
+        x = torch.relu(self.a(x)).double()
+        x = (x + torch.zeros(x.shape[0], 1, 1, 1) * 2).float()
+        whole = torch.ones_like(x)
+        whole[:, :2] = torch.relu(self.b(x))[:, :2]
+        return self.linear(torch.relu(self.c(whole + torch.full_like(x, 0.25))).mean((2, 3)))
+
+
+NETWORKS["typed"] = lambda: toys.bundle(toys.seeded(Typed()))
+
+
 @pytest.fixture(scope="module", params=NETWORKS)
 def bundle(request):
     torch.manual_seed(0)

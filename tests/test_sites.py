@@ -235,7 +235,8 @@ class TrainedNorm(FunctionalNorm):
 def test_batch_norm_may_be_a_function_as_long_as_it_uses_the_statistics_of_training():
     module = toys.bundle(toys.seeded(FunctionalNorm()), side=16)
     assert [site.name for site in module.sites] == ["relu", "relu#2", "relu#3", "add", "relu#4"]
-    with pytest.raises(Unsupported, match="'batch_norm'"):
+    reason = r"\(batch_norm\) \(test_sites.py, line \d+\) makes a picture's answer depend on the others of its batch"
+    with pytest.raises(Unsupported, match=reason):
         toys.bundle(toys.seeded(TrainedNorm()), side=16)
 
 
@@ -247,8 +248,8 @@ class Mixed(Shuffled):
         return self.linear(torch.relu(self.outer(x.transpose(1, 2)[:, :4])).mean((2, 3)))
 
 
-class Folded(Shuffled):
-    """Neighbouring positions become maps of their own, the number of maps stays by chance."""
+class Turned(Shuffled):
+    """Rows become columns, each map stays the map it was."""
 
     def forward(self, x):
         x = torch.relu(self.stem(x))
@@ -305,19 +306,40 @@ class Product(Gated):
 
 
 @pytest.mark.parametrize(
+    ("network", "sites", "links"),
+    [
+        (Turned, [("relu", 4), ("relu#2", 5)], {(0, 1), (1, 2)}),
+        (NormalisedBeforeItsActivation, [("stem", 4), ("relu", 4), ("relu#2", 5)], {(0, 1), (1, 2), (2, 3)}),
+        # The gate has its numbers of what the convolution answers: the map that it scales is a site before it.
+        (GatedBeforeItsActivation, [("relu", 4), ("inner", 4), ("relu#2", 4)], {(0, 1), (0, 2), (1, 2), (2, 3)}),
+        (Product, [("relu", 4), ("mul", 4), ("relu#2", 4)], {(0, 1), (1, 2), (2, 3)}),
+    ],
+)
+def test_turned_normalised_scaled_and_multiplied_maps_are_read(network, sites, links):
+    found = toys.bundle(toys.seeded(network()), side=16)
+    assert [(site.name, site.channels) for site in found.sites] == sites
+    assert {(link.source, link.target) for link in found.links} == links
+
+
+@pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (Mixed, r"'getitem' \(getitem\) before site 1 cannot be followed from map to map"),
-        (Folded, r"'transpose' \(transpose\) before site 1 cannot be followed from map to map"),
-        (Normalised, r"The normalisation 'norm' divides each feature map by the spread of what it shows"),
         (
-            NormalisedBeforeItsActivation,
-            r"'stem' \(stem\) before site 0 is normalised over its maps before any activation",
+            Mixed,
+            r"'transpose' \(transpose\) \(test_sites.py, line \d+\) mixes feature maps in a way that is no convolution",
         ),
-        (Weighed, r"The attention 'softmax' lets every position weigh every other"),
-        (Crossing, r"The normalisation 'norm' divides each feature map by the spread of what it shows"),
-        (GatedBeforeItsActivation, r"'inner' \(inner\) before site 1 is scaled by a gate that reads it"),
-        (Product, r"'mul' \(mul\) before site 1 cannot be followed from map to map"),
+        (
+            Normalised,
+            r"'norm' \(group_norm\) \(test_sites.py, line \d+\) divides each feature map by the spread of what it shows",
+        ),
+        (
+            Weighed,
+            r"'permute' \(permute\) \(test_sites.py, line \d+\) lets every position or map weigh every other by what all",
+        ),
+        (
+            Crossing,
+            r"'view' \(reshape\) \(test_sites.py, line \d+\) mixes feature maps in a way that is no convolution",
+        ),
     ],
 )
 def test_what_cannot_be_followed_from_map_to_map_is_refused_by_name(network, reason):

@@ -105,19 +105,30 @@ def _gradient(
 
 
 def _size(bundle: ModelBundle, site: int) -> tuple[int, int]:
-    """The network's own input size, reduced to `LARGEST` where the layers up to the site can take that."""
+    """The network's own input size, reduced to `LARGEST` where the layers up to the site can take that.
+
+    A captured network has the sizes in it that its forward reads of a picture. Mostly the maps then do not fit; where they
+    are stretched to such a size, they come out as large as ever, and the picture would be shown at another scale.
+    """
     height, width = bundle.size
     longest = max(height, width)
     if longest <= LARGEST:
         return bundle.size
     reduced = max(1, round(height * LARGEST / longest)), max(1, round(width * LARGEST / longest))
-    blank = torch.zeros(1, bundle.channels, *reduced, device=bundle.device)
     try:
-        with torch.no_grad():
-            arrivals.arrival(bundle, blank, site)
+        sides = [_arriving(bundle, size, site) for size in (bundle.size, reduced)]
     except RuntimeError:  # torch's only word for shapes that do not fit, in a network with layers of fixed size
         return bundle.size
-    return reduced
+    return bundle.size if any(whole == less for whole, less in zip(*sides, strict=True)) else reduced
+
+
+@torch.no_grad()
+def _arriving(bundle: ModelBundle, size: tuple[int, int], site: int) -> tuple[int, int]:
+    """Height and width of what arrives at a site of a picture of some size."""
+    height, width = arrivals.arrival(bundle, torch.zeros(1, bundle.channels, *size, device=bundle.device), site).shape[
+        2:
+    ]
+    return height, width
 
 
 def _mixing(pixels: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Behaviour:
 
     operands: tuple[fx.Node, ...]
     channels: tuple[Channels | None, ...]
-    """Per operand; None where it mixes channels: one of those that come out depends on several."""
+    """Per operand; None where it mixes channels: one of those that come out depends on several. None, too, behind such a one."""
     is_affine: bool
     """Whether it is a sum of linear maps of its operands and a constant."""
     is_elementwise: bool
@@ -100,8 +100,6 @@ class Bench:
         arguments, options = fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
         if node.op == "call_module":
             return self._module(str(node.target))(*arguments, **options)
-        if node.target is torch.ops.aten.full.default:
-            options = {**options, "device": "cpu"}
         return node.target(*arguments, **options)  # type: ignore[operator]
 
     def _module(self, name: str) -> nn.Module:
@@ -119,7 +117,7 @@ class Bench:
 def is_map(node: fx.Node) -> bool:
     """Tell whether a node computes feature maps of the picture: (batch, channels, height, width), more than one position."""
     shape = node.meta.get("shape", ())
-    has_maps = len(shape) == 4 and shape[2] * shape[3] > 1 and node.meta.get("is_batch", True)
+    has_maps = len(shape) == 4 and shape[1] > 0 and shape[2] * shape[3] > 1 and node.meta.get("is_batch", True)
     return bool(has_maps and node.meta.get("live") and node.op != "placeholder")
 
 
@@ -132,17 +130,33 @@ def measured(bench: Bench, node: fx.Node) -> Behaviour:
     return known[1]
 
 
+def elementwise(bench: Bench, node: fx.Node) -> Behaviour | None:
+    """Return what an elementwise operation does, None of any other: what mixes channels need not be found out for that."""
+    inside = tuple(bench.inside(node))
+    known = node.meta.get("elementwise")
+    if known is None or known[0] != inside:
+        operands = bench.operands(node)
+        small, same = _small(bench, node, operands), tuple(range(node.meta["shape"][1]))
+        found = None if small is None else Behaviour(operands, (same,) * len(operands), small.is_affine(), True)
+        known = node.meta["elementwise"] = inside, found
+    return known[1]
+
+
 def _tried(bench: Bench, node: fx.Node) -> Behaviour:
+    found = elementwise(bench, node)
+    if found is not None:
+        return found
     operands = bench.operands(node)
-    small = _small(bench, node, operands)
-    if small is not None:
-        same = tuple(range(node.meta["shape"][1]))
-        return Behaviour(operands, (same,) * len(operands), small.is_affine(), True)
     trial = _Trial(bench, node, operands, {one: one.meta["shape"] for one in (*operands, node)})
     if trial.mixes_batch():
         return Behaviour(operands, (None,) * len(operands), False, False, mixes_batch=True)
-    channels = tuple(trial.channels(operand) for operand in operands)
-    return Behaviour(operands, channels, trial.is_affine(), False)
+    channels: list[Channels | None] = [None] * len(operands)
+    for k, operand in enumerate(operands):
+        channels[k] = trial.channels(operand)
+        if channels[k] is None:
+            # It mixes channels of one: what it does with the others makes no difference, and may take minutes to find.
+            break
+    return Behaviour(operands, tuple(channels), trial.is_affine(), False)
 
 
 def as_weights(bench: Bench, node: fx.Node) -> tuple[Tensor, Tensor] | None:
@@ -280,26 +294,34 @@ class _Trial:
         count = operand.meta["shape"][1]
         bits = max(1, math.ceil(math.log2(count)))
         numbers = torch.arange(count, device="cpu")
-        sets = [((numbers >> bit) & 1).bool() ^ bool(flip) for bit in range(bits) for flip in (False, True)]
-        changes = torch.stack(self._changed(operand, torch.stack(sets))).view(bits, 2, -1)
+        sets = torch.stack(
+            [((numbers >> bit) & 1).bool() ^ bool(flip) for bit in range(bits) for flip in (False, True)]
+        )
+        parts: list[Tensor] = []
+        for part in self._changed(operand, sets):
+            parts.append(part)
+            if bool((parts[0][0] & parts[0][1]).any()):
+                return None
+        changes = torch.cat(parts).view(bits, 2, -1)
         with_bit, without = changes[:, 0], changes[:, 1]
         if bool((with_bit & without).any()):
             return None
         found = (with_bit.long() << torch.arange(bits, device="cpu")[:, None]).sum(dim=0)
         return tuple(torch.where(changes.any(dim=(0, 1)), found, NONE).tolist())
 
-    def _changed(self, operand: fx.Node, sets: Tensor) -> list[Tensor]:
-        """Per set of channels of `operand`, which channels come out otherwise when those are given other values."""
+    def _changed(self, operand: fx.Node, sets: Tensor) -> Iterator[Tensor]:
+        """Of sets of channels of `operand`, first of two, then of more at once, which channels come out otherwise.
+
+        All are tried on the same values: each set is given others in turn.
+        """
         given = {one: self._drawn(one, 1) for one in self.operands}
         other = self._drawn(operand, 1, 3.0)
         before = self._result(given)
-        found = []
-        for part in sets.split(self._rows(operand)):
+        for part in (sets[:2], *(sets[2:].split(self._rows(operand)) if len(sets) > 2 else ())):
             tried = {one: tensor.expand(len(part), -1, -1, -1) for one, tensor in given.items()}
             tried[operand] = torch.where(part[:, :, None, None], other, given[operand])
             difference = (self._result(tried) - before).abs().reshape(len(part), before.shape[1], -1).amax(dim=2)
-            found += list(difference > TOLERANCE * before.abs().max().clamp(min=1e-6))
-        return found
+            yield difference > TOLERANCE * before.abs().max().clamp(min=1e-6)
 
     def _rows(self, operand: fx.Node) -> int:
         return max(1, min(ROWS_AT_ONCE, 20_000_000 // operand.meta["shape"].numel()))

@@ -214,8 +214,8 @@ def _insert_taps(plan: paths.Plan) -> tuple[tuple[Tap, ...], tuple[Way, ...], tu
     ways = [inserter.on_path(path, plan.nodes) for path in plan.paths]
     for k, node in enumerate(plan.nodes):
         inserter.on_node(node, k)
-    plan.walker.traced.graph.lint()
-    plan.walker.traced.recompile()
+    # What a path has a copy of may have had no other reader.
+    capture.without_unused(plan.walker.traced).graph.lint()
     return tuple(tap for _, tap in sorted(inserter.taps.items())), tuple(ways), tuple(arrivals)
 
 

@@ -9,18 +9,17 @@ import torch
 from torch import fx, nn
 
 from engine.models import behaviour, capture, channels_first
-from engine.models.behaviour import Behaviour, Bench, is_map
+from engine.models.behaviour import Bench, is_map
 from engine.models.channels_first import ChannelNorm
 
 aten = torch.ops.aten
 
 
 def rewrite(traced: fx.GraphModule) -> None:
-    """Rewrite a captured network in place."""
+    """Rewrite a captured network in place; `made_convolution` of its nodes is left to the caller, who knows which matter."""
     channels_first.rewrite(traced)
     _spread_out(traced)
     _fuse(traced)
-    _make_convolutions(traced)
     capture.without_unused(traced)
     traced.graph.lint()
 
@@ -91,15 +90,21 @@ def _fuse(traced: fx.GraphModule) -> None:
         above[node] = [node]
         if node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), nn.Conv2d | ChannelNorm):
             continue
-        found = behaviour.measured(bench, node)
-        if not found.is_elementwise:
+        found = behaviour.elementwise(bench, node)
+        if found is None:
             continue
         shared = _shared([above.get(operand, [operand]) for operand in found.operands])
         above[node] += shared
-        if len(found.operands) > 1 and shared:
+        if shared and _reads_otherwise(node, found.operands):
             made = _module(traced, node, shared[0])
             above[made] = [made, *shared]
             _absorb(traced, bench, made, above)
+
+
+def _reads_otherwise(node: fx.Node, operands: tuple[fx.Node, ...]) -> bool:
+    """Whether a node reads several tensors, or one also through what holds no maps, such as the mask of x * (x > 0)."""
+    live = {source for source in node.all_input_nodes if source.meta.get("live")}
+    return len(operands) > 1 or live != set(operands)
 
 
 def _shared(chains: list[list[fx.Node]]) -> list[fx.Node]:
@@ -148,28 +153,27 @@ def _absorb(traced: fx.GraphModule, bench: Bench, made: fx.Node, above: dict[fx.
     while len(made.users) == 1:
         (user,) = made.users
         is_number = user.op == "call_function" and user.all_input_nodes == [made] and is_map(user)
-        found = behaviour.measured(bench, user) if is_number else None
-        if found is None or not (found.is_elementwise and found.is_affine):
+        found = behaviour.elementwise(bench, user) if is_number else None
+        if found is None or not found.is_affine:
             return
         made = _module(traced, user, start)
         above[made] = [made, *above.get(start, [start])]
 
 
-def _make_convolutions(traced: fx.GraphModule) -> None:
-    """Make a convolution of every operation that is one of one pixel: means over channels, products with matrices, sums."""
-    bench = Bench(traced)
-    for node in list(traced.graph.nodes):
-        if is_map(node) and node.op == "call_function" and _may_be_convolution(behaviour.measured(bench, node)):
-            found = behaviour.as_weights(bench, node)
-            if found is None:
-                continue
-            name = f"{node.name}_as_convolution"
-            traced.add_submodule(name, channels_first.as_convolution(*found))
-            with traced.graph.inserting_after(node):
-                made = traced.graph.call_module(name, (bench.operands(node)[0],))
-            made.meta = dict(node.meta)
-            node.replace_all_uses_with(made)
+def made_convolution(traced: fx.GraphModule, bench: Bench, node: fx.Node) -> bool:
+    """Put a convolution in the place of an operation that is one of one pixel, and tell whether it is.
 
-
-def _may_be_convolution(found: Behaviour) -> bool:
-    return found.is_affine and found.channels == (None,) and not found.mixes_batch
+    Means over channels, products with matrices, sums over maps.
+    """
+    known = behaviour.measured(bench, node)
+    is_linear_mix = known.is_affine and known.channels == (None,) and not known.mixes_batch
+    found = behaviour.as_weights(bench, node) if is_linear_mix else None
+    if found is None:
+        return False
+    name = f"{node.name}_as_convolution"
+    traced.add_submodule(name, channels_first.as_convolution(*found))
+    with traced.graph.inserting_after(node):
+        made = traced.graph.call_module(name, (bench.operands(node)[0],))
+    made.meta = dict(node.meta)
+    node.replace_all_uses_with(made)
+    return True

@@ -39,8 +39,11 @@ NOTHING_DONE: Final = (
 LIKE: Final = {
     aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0, aten.new_zeros.default: 0.0, aten.new_ones.default: 1.0,
     aten.empty_like.default: 0.0, aten.new_empty.default: 0.0, aten.empty.memory_format: 0.0,
+    aten.zeros.default: 0.0, aten.ones.default: 1.0,
 }  # fmt: skip
 """Operations that take of a tensor its shape alone, and what they fill it with."""
+FULL: Final = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2}
+"""Operations that fill a shape with a number, and at which place it is given."""
 DECOMPOSED: Final = get_decompositions([aten.glu.default])
 """Operations that are taken apart, so that their parts can be followed."""
 LIBRARIES: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
@@ -102,9 +105,7 @@ def _refused(network: nn.Module, shape: tuple[int, int, int], error: Exception) 
     reason = " ".join((text.strip() or type(error).__name__).splitlines()[0].split())[:160]
     reason = reason.replace(str(BATCH), "batch")
     size = "x".join(map(str, shape[1:]))
-    return Unsupported(
-        f"The network cannot answer an image of {size} pixels in a batch of others{place}: {type(error).__name__}: {reason}."
-    )
+    return Unsupported(f"The network cannot answer an image of {size} pixels in a batch of others{place}: {reason}.")
 
 
 def source_line(error: BaseException) -> str:
@@ -198,9 +199,8 @@ class _Builder:
             self.known[node] = node.target(*self._values(node.args), **self._values(node.kwargs))  # type: ignore[operator]
         elif node.target in NOTHING_DONE or _is_identity(node):
             self._alias(node, node.args[0])
-        elif node.target is aten.copy.default and _are_alike_tensors(node, node.args[1]):
-            # What is written over whole is what is written.
-            self._alias(node, node.args[1])
+        elif node.target is aten.copy.default:
+            self._written(node)
         else:
             self.nodes[node] = self._described(self._call(node), node)
 
@@ -209,6 +209,18 @@ class _Builder:
             self.known[node] = self.known[source]
         else:
             self.nodes[node] = self.nodes[source]
+
+    def _written(self, node: fx.Node) -> None:
+        """What was written over a tensor in place (`maps[:, :2] = other`), stretched to its shape: `copy` has no gradient."""
+        before, value = node.args[1].meta["val"], node.meta["val"]  # type: ignore[union-attr]
+        if (before.shape, before.dtype) == (value.shape, value.dtype):
+            self._alias(node, node.args[1])
+            return
+        made = self._read(node.args[1])  # type: ignore[arg-type]
+        if before.dtype != value.dtype:
+            made = self._described(self.graph.call_function(aten.to.dtype, (made, value.dtype)), node)
+        size = self._arguments(list(value.shape))
+        self.nodes[node] = self._described(self.graph.call_function(aten.expand.default, (made, size)), node)
 
     def _values(self, arguments: Any) -> Any:
         return fx.map_arg(arguments, lambda source: self.known[source])
@@ -221,20 +233,23 @@ class _Builder:
             return self.graph.call_module(self._registered(module, node), (self._read(tensor),))
         if node.target in LIKE:
             return self._filled(node, LIKE[node.target])
+        if node.target in FULL:
+            return self._filled(node, node.args[FULL[node.target]])
         if node.target is aten.conv2d.padding and layers.padding_around(node, self.known) is not None:
             return self._padded(node)
         arguments = self._arguments(node.args), self._arguments(node.kwargs)
-        if node.target is aten.copy.default:
-            size = self._arguments(list(node.meta["val"].shape))
-            return self.graph.create_node("call_function", aten.expand.default, (arguments[0][1], size), name=node.name)
         if node.target in (aten.view.default, aten._unsafe_view.default):
             # What lies in memory another way than the network was written for cannot be viewed, but be reshaped.
             return self.graph.create_node("call_function", aten.reshape.default, *arguments, name=node.name)
         return self.graph.create_node("call_function", node.target, *arguments, name=node.name)
 
-    def _filled(self, node: fx.Node, value: float) -> fx.Node:
-        size = self._arguments(list(node.meta["val"].shape))
-        return self.graph.call_function(aten.full.default, (size, value), {"device": node.meta["val"].device})
+    def _filled(self, node: fx.Node, value: Any) -> fx.Node:
+        """One number, stretched: a buffer goes along to another device and to another precision."""
+        whole, name = node.meta["val"], f"{node.name}_value"
+        self.root[name] = torch.full((), value, dtype=whole.dtype, device=whole.device)
+        number = self.graph.get_attr(name)
+        number.meta = {"shape": torch.Size(), "live": False, "stack": (), "name": name}
+        return self.graph.call_function(aten.expand.default, (number, self._arguments(list(whole.shape))))
 
     def _padded(self, node: fx.Node) -> fx.Node:
         """A convolution whose padding differs between two sides, as padding and a convolution without any."""
@@ -289,7 +304,7 @@ class _Builder:
     def _described(self, made: fx.Node, node: fx.Node) -> fx.Node:
         value = node.meta.get("val")
         path, is_leaf = self._place(node)
-        kind = _kind(node)
+        kind = kind_of(node)
         made.meta = {
             "shape": _of_one(value.shape) if isinstance(value, Tensor) else torch.Size(),
             "is_batch": _is_of_batch(value),
@@ -324,12 +339,12 @@ def is_layer(kind: type) -> bool:
     )
 
 
-def _kind(node: fx.Node) -> str:
-    """What an operation is called; of one of several answers, what answers them."""
+def kind_of(node: fx.Node) -> str:
+    """Return what an operation is called; of one of several answers, what answers them."""
     if node.target is operator.getitem:
-        return _kind(node.args[0])  # type: ignore[arg-type]
-    name = str(getattr(node.target, "_opname", getattr(node.target, "__name__", node.name)))
-    return "batch_norm" if node.target in layers.NORMS else name
+        return kind_of(node.args[0])  # type: ignore[arg-type]
+    name = str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", None) or node.target)
+    return "batch_norm" if "batch_norm" in name else name
 
 
 def _weights(program: ExportedProgram) -> dict[fx.Node, Any]:

@@ -50,7 +50,7 @@ class _Rewriter:
 
     def rewrite(self) -> None:
         for node in list(self.traced.graph.nodes):
-            order = _order(node)
+            order = order_of(node)
             if order is not None:
                 before, known = self.twins.get(node.all_input_nodes[0], (node.all_input_nodes[0], FIRST))
                 self._know(node, before, tuple(known[axis] for axis in order))
@@ -84,7 +84,7 @@ class _Rewriter:
         self.twins[node] = twin, order
 
     def _is_elementwise(self, node: fx.Node) -> bool:
-        return len(node.meta["shape"]) == 4 and behaviour.measured(self.bench, node).is_elementwise
+        return len(node.meta["shape"]) == 4 and behaviour.elementwise(self.bench, node) is not None
 
     def _twin_of(self, source: fx.Node, order: Order) -> fx.Node:
         """What the twin reads in place of `source`: a weight gets its axes moved, too."""
@@ -135,8 +135,8 @@ def as_convolution(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     return made.eval()
 
 
-def _order(node: fx.Node) -> Order | None:
-    """The order of axes that a permutation of four makes; None for any other node."""
+def order_of(node: fx.Node) -> Order | None:
+    """Return the order of axes that a permutation of four makes; None for any other node."""
     if len(node.meta.get("shape") or ()) != 4:
         return None
     if node.target is aten.permute.default:

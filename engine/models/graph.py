@@ -7,14 +7,13 @@ and not what it is called; only convolutions are known as such, since their weig
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
 
 from engine.errors import Unsupported
-from engine.models import behaviour, canonical, capture
+from engine.models import behaviour, canonical, capture, channels_first
 from engine.models.behaviour import Behaviour, Bench, Channels, is_map
 from engine.models.channels_first import ChannelNorm
 
@@ -27,7 +26,23 @@ def symbolic(network: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     """Return an evaluated network as a graph in canonical form. Raises Unsupported naming what cannot be captured."""
     traced = capture.captured(network, shape)
     canonical.rewrite(traced)
+    _make_convolutions(traced)
+    capture.without_unused(traced).graph.lint()
     return traced
+
+
+def _make_convolutions(traced: fx.GraphModule) -> None:
+    """Make convolutions of what mixes maps, and refuse at the first that is none: those behind it would take minutes to try."""
+    walker = Walker(traced)
+    followed = walker.followed()
+    for node in list(traced.graph.nodes):
+        if not is_map(node) or node.op != "call_function" or walker.counts_as_it_was(node):
+            continue
+        if walker.behaviour(node).keeps_channels or canonical.made_convolution(traced, walker.bench, node):
+            continue
+        # Axes that are moved are not what is wrong: what is done with them then is.
+        if node in followed and channels_first.order_of(node) is None:
+            walker.require_channels(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +181,7 @@ class Walker:
 
     def sites(self) -> list[fx.Node]:
         """Return the site nodes in order of execution."""
-        found, followed = set(self.forced) | set(self.heads()), self._followed()
+        found, followed = set(self.forced) | set(self.heads()), self.followed()
         for node in self.traced.graph.nodes:
             if node not in followed or not is_map(node) or self.is_picture(node):
                 continue
@@ -184,8 +199,18 @@ class Walker:
         for node in self.traced.graph.nodes:
             node.meta["is_scaling"] = self.is_scaling(node)
 
-    def _followed(self) -> set[fx.Node]:
-        """What the logits depend on in other ways than through a gate alone: what a gate is made of counts as no feature map."""
+    def require_channels(self, node: fx.Node) -> None:
+        """Raise Unsupported where a node mixes feature maps and is no convolution, or mixes pictures."""
+        if self.is_carrier(node) or self.counts_as_it_was(node):
+            return
+        found = self.behaviour(node)
+        if found.mixes_batch:
+            raise unsupported(node, "makes a picture's answer depend on the others of its batch")
+        if not found.keeps_channels:
+            raise unsupported(node, mixing(node))
+
+    def followed(self) -> set[fx.Node]:
+        """Return what the logits depend on in other ways than through a gate alone: what makes a gate counts as no feature map."""
         output = next(node for node in reversed(self.traced.graph.nodes) if node.op == "output")
         pending, found = [output], {output}
         while pending:
@@ -227,16 +252,10 @@ def unsupported(node: fx.Node, reason: str = "cannot be followed from map to map
     """Return the error that names an operation, where it stands, and why it cannot be read."""
     name = node.meta.get("name") or node.name
     return Unsupported(
-        f"The operation '{name}' ({_kind(node)}){node.meta.get('line', '')} {reason}, so connections would not be exact. What can "
-        "be followed: convolutions, anything that works on each element or on each feature map alone, additions and "
+        f"The operation '{name}' ({capture.kind_of(node)}){node.meta.get('line', '')} {reason}, so connections would "
+        "not be exact. What can be followed: convolutions, anything that works on each element or on each feature map alone, additions and "
         "concatenations, products, maps moved about, and layer norm over the maps of a position."
     )
-
-
-def _kind(node: fx.Node) -> str:
-    if node.target is operator.getitem:
-        return _kind(node.all_input_nodes[0])
-    return str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", None) or node.target)
 
 
 MIXING = {
@@ -251,13 +270,19 @@ MIXING = {
 
 def mixing(node: fx.Node) -> str:
     """Return in words what keeps an operation from being followed: attention and norms by name, of others that it mixes."""
-    pending, seen, told = [node], {node}, {_kind(node)}
+    pending, seen, told = [node], {node}, {capture.kind_of(node)}
     while pending:
-        for source in pending.pop().all_input_nodes:
-            if source not in seen and source.meta.get("live") and not is_map(source) and source.op != "placeholder":
+        reader = pending.pop()
+        # What axes are moved of is no feature map yet, whatever its shape.
+        is_moved = channels_first.order_of(reader) is not None
+        for source in reader.all_input_nodes:
+            is_end = source.op == "placeholder" or (is_map(source) and not is_moved)
+            if source not in seen and source.meta.get("live") and not is_end:
                 seen.add(source)
                 pending.append(source)
-                told.add(_kind(source))
+                told.add(capture.kind_of(source))
+    # Queries and keys are moved about for an attention that only comes next.
+    told |= {capture.kind_of(user) for user in node.users if user.op == "call_function"}
     known = next((reason for kind, reason in MIXING.items() if kind in told), None)
     if known:
         return f"{known}; no exact share of one map in the next can be named"

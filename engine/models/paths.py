@@ -33,7 +33,8 @@ class Path:
     entrance: tuple[fx.Node, fx.Node]
     """(tensor, reader): where the source's maps enter the carrier, or the end of the shortcut."""
     sources: Channels
-    """Of each map that enters, its channel at the source; NONE where it is none of them (channel padding), 0 of the picture."""
+    """Of each map that enters, its channel at the source; NONE where it is none of them (channel padding). Of the picture, and
+    what arithmetic and padding made of it, all maps count as one."""
     targets: Channels
     """Of each map that leaves the carrier, or of a shortcut that enters, its channel at the target; NONE for none."""
     through: tuple[str, ...] = ()
@@ -111,6 +112,11 @@ class _Arrival:
     targets: Channels | None
     """Of each channel of `tensor`, the one of the site that it becomes; None where one becomes several."""
 
+    def is_straight(self, channels: int) -> bool:
+        """Tell whether the tensor's channels are those of the site, which has so many, in the same order."""
+        kept = self.targets or ()
+        return len(kept) == channels and all(target in (k, NONE) for k, target in enumerate(kept))
+
 
 @dataclass(slots=True)
 class _Search:
@@ -136,14 +142,17 @@ class _Search:
 
     def _arrivals(self, node: fx.Node) -> Iterator[_Arrival]:
         """Where what arrives is still linear: before the first non-linear operation behind a convolution or a sum."""
-        self._require_channels(node)
+        self.walker.require_channels(node)
+        channels = node.meta["shape"][1]
         for operand in self.walker.behaviour(node).operands:
-            nearest = found = self._edge(operand, node, tuple(range(node.meta["shape"][1])))
+            nearest = found = self._edge(operand, node, tuple(range(channels)))
+            if nearest.targets is not None and not nearest.is_straight(channels):
+                raise graph.unsupported(node, "moves feature maps about and changes them in one")
             end, targets = operand, found.targets
             while not self._is_source(end) and self._is_step(end) and len(end.users) == 1:
                 before = self.walker.carried(end)
                 edge = self._edge(before, end, targets)
-                if not self._is_linear(end):
+                if not self._is_linear(end) and edge.is_straight(channels):
                     found = edge
                 end, targets = before, edge.targets
             yield nearest if self._is_source(end) else found
@@ -155,6 +164,12 @@ class _Search:
 
     def _is_source(self, node: fx.Node) -> bool:
         return node in self.index or self.walker.is_picture(node)
+
+    def _source(self, end: fx.Node, sources: Channels) -> tuple[int, Channels]:
+        """The number of a site and the channels there, or the picture and no more than one."""
+        if end in self.index:
+            return self.index[end], sources
+        return PICTURE, tuple(0 if channel != NONE else NONE for channel in sources)
 
     def _is_step(self, node: fx.Node) -> bool:
         """Whether a node changes each feature map for itself, linearly or not."""
@@ -168,7 +183,7 @@ class _Search:
         elif self.walker.is_join(node):
             yield from self._joined(target, node, same)
         else:
-            self._require_channels(node)
+            self.walker.require_channels(node)
             yield from self._arriving(target, self._edge(self.walker.carried(node), node, same))
 
     def _arriving(self, target: int, edge: _Arrival) -> Iterator[Path]:
@@ -178,8 +193,8 @@ class _Search:
             return
         end, chain, sources = self._walked_back(edge.tensor)
         if self._is_source(end):
-            source, entrance = self.index.get(end, PICTURE), (edge.tensor, edge.reader)
-            sources = sources if source != PICTURE else (0,) * len(sources)
+            source, sources = self._source(end, sources)
+            entrance = edge.tensor, edge.reader
             yield Path(source, target, None, (), edge.reader, entrance, sources, edge.targets, self._through(chain))
             return
         targets = self._followed(chain, edge.targets)
@@ -217,7 +232,7 @@ class _Search:
 
     def _is_own(self, node: fx.Node, chain: tuple[fx.Node, ...]) -> bool:
         """Whether a sum is read for this target alone; what several read has one gradient for all and becomes a site."""
-        self._require_channels(node)
+        self.walker.require_channels(node)
         is_shared = any(len(one.users) > 1 for one in (node, *chain))
         if is_shared or not self.walker.is_affine(node):
             self.needed.add(node)
@@ -230,11 +245,10 @@ class _Search:
         tensor = carrier.all_input_nodes[0]
         end, steps, sources = self._walked_back(tensor)
         if not self._is_source(end):
-            self._require_channels(end)
+            self.walker.require_channels(end)
             self.needed.add(end)
             return
-        source = self.index.get(end, PICTURE)
-        sources = sources if source != PICTURE else (0,) * len(sources)
+        source, sources = self._source(end, sources)
         yield Path(source, target, carrier, chain, reader, (tensor, carrier), sources, targets, self._through(steps))
 
     def _through(self, steps: tuple[fx.Node, ...]) -> tuple[str, ...]:
@@ -252,15 +266,6 @@ class _Search:
         if self._is_source(tensor):
             raise graph.unsupported(reader, "repeats feature maps where they arrive")
         self.needed.add(tensor)
-
-    def _require_channels(self, node: fx.Node) -> None:
-        if self.walker.is_carrier(node) or self.walker.counts_as_it_was(node):
-            return
-        found = self.walker.behaviour(node)
-        if found.mixes_batch:
-            raise graph.unsupported(node, "makes a picture's answer depend on the others of its batch")
-        if not found.keeps_channels:
-            raise graph.unsupported(node, graph.mixing(node))
 
 
 def _turned(channels: Channels, behind: Channels | None, count: int) -> Channels | None:

@@ -44,6 +44,7 @@ def folded(bundle: ModelBundle) -> ModelBundle:
 def reduced(bundle: ModelBundle) -> ModelBundle:
     """Return the twin that computes in bfloat16 with channels last and batch norm folded; images and logits stay float32."""
     twin = _fold(_copied(bundle, shares_weights=False))
+    _narrow_casts(twin.network)
     # Preprocessing stays float32: bfloat16 has 8 significant bits, so a pixel less its mean would lose its last ones.
     graph = twin.network.graph
     image = next(node for node in graph.nodes if node.op == "placeholder")
@@ -64,6 +65,20 @@ def double(bundle: ModelBundle) -> ModelBundle:
     twin = _copied(bundle, shares_weights=False)
     twin.network.to(device="cpu", dtype=torch.float64, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return dataclasses.replace(twin, mean=bundle.mean.cpu().double(), std=bundle.std.cpu().double())
+
+
+def _narrow_casts(network: fx.GraphModule) -> None:
+    """Let every change to another floating-point type, within formulas too, be one to bfloat16: types are not mixed."""
+
+    def narrowed(argument: object) -> object:
+        return torch.bfloat16 if isinstance(argument, torch.dtype) and argument.is_floating_point else argument
+
+    for module in network.modules():
+        if isinstance(module, fx.GraphModule):
+            for node in module.graph.nodes:
+                node.args = fx.node.map_aggregate(node.args, narrowed)  # type: ignore[arg-type]
+                node.kwargs = fx.node.map_aggregate(node.kwargs, narrowed)  # type: ignore[arg-type]
+            module.recompile()
 
 
 def _copied(bundle: ModelBundle, *, shares_weights: bool) -> ModelBundle:

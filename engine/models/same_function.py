@@ -122,9 +122,7 @@ def untouched(network: nn.Module, bundle: ModelBundle, images: Tensor) -> Tensor
     except Exception as error:
         many = "one picture alone" if len(images) == 1 else f"a batch of {len(images)} pictures"
         reason = " ".join(str(error).split())[:160]
-        raise Unsupported(
-            f"The network cannot answer {many}{capture.source_line(error)}: {type(error).__name__}: {reason}."
-        ) from error
+        raise Unsupported(f"The network cannot answer {many}{capture.source_line(error)}: {reason}.") from error
     return capture.logits(answers, len(images))
 
 
