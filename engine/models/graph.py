@@ -253,8 +253,8 @@ def unsupported(node: fx.Node, reason: str = "cannot be followed from map to map
     name = node.meta.get("name") or node.name
     return Unsupported(
         f"The operation '{name}' ({capture.kind_of(node)}){node.meta.get('line', '')} {reason}, so connections would "
-        "not be exact. What can be followed: convolutions, anything that works on each element or on each feature map alone, additions and "
-        "concatenations, products, maps moved about, and layer norm over the maps of a position."
+        "not be exact. What can be followed: convolutions, anything that works on each element or on each feature map alone, "
+        "additions and concatenations, products, maps moved about, and layer norm over the maps of a position."
     )
 
 
