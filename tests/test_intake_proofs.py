@@ -12,6 +12,7 @@ from torch import nn
 from engine.errors import Unsupported
 from engine.intake import exact_edges, proofs, seen_pixels
 from engine.models import behaviour, cifar, fields, graph, paths, same_function
+from engine.models import bundle as bundles
 from tests import toys
 
 aten = torch.ops.aten
@@ -94,17 +95,20 @@ def test_a_network_that_is_read_as_it_is_passes_all_three_proofs(network):
     assert all(figure.value < 1e-10 for figure in edges.figures if figure.name in ("added up", "changed", "head"))
 
 
-def shifted(channels, behind, count):
-    """Every map but the last goes to the neighbour of the one that it goes to."""
-    right = TURNED(channels, behind, count)
-    return None if right is None else (*right[1:], right[0])
-
-
-TURNED = paths._turned
-
-
 def test_a_shifted_concatenation_is_found(network, monkeypatch):
-    monkeypatch.setattr(paths, "_turned", shifted)
+    right = bundles._Inserter.on_path
+
+    def shifted(self, path, nodes):
+        """What joins the concatenation goes to the map beside the one that it goes to."""
+        way = right(self, path, nodes)
+        is_joined = nodes[way.target].target is aten.cat.default
+        return (
+            dataclasses.replace(way, targets=tuple(k + 1 for k in way.targets))
+            if is_joined and way.source == 2
+            else way
+        )
+
+    monkeypatch.setattr(bundles._Inserter, "on_path", shifted)
     bundle = toys.bundle(network, side=SIDE)
     edges, inexact = proofs.of_edges(bundle, pictures(bundle))
     assert edges.outcome == "fail"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import connections, tracing
-from engine.models import fields, precision
+from engine.models import precision
 from engine.models.bundle import ModelBundle
 from tests import toys
 from tests.test_connections import explained
@@ -282,7 +282,7 @@ def arriving(bundle: ModelBundle, images: Tensor, maps: tracing.Maps) -> dict[in
 
 
 def total(bundle: ModelBundle, target: int, gradients: connections.Gradients, change: dict[int, Tensor]) -> Tensor:
-    next_taps = connections._next_taps(bundle)
+    next_taps = connections.next_taps(bundle)
     taps = bundle.arrivals[target]
     return sum((gradients[next_taps.get(tap, tap)] * change[tap]).sum((0, 2, 3)) for tap in taps)
 
@@ -382,7 +382,7 @@ def test_a_map_behind_a_spatial_gate_counts_as_the_map_it_was():
 def test_a_layer_along_the_width_sees_whole_rows_and_three_pixels_of_height():
     site = bundle_of(AlongTheWidth).sites[1]
     assert site.receptive_field(0)[0] == 5
-    assert site.receptive_field(1)[0] == fields.EVERYTHING
+    assert [site.sees(3, column)[1] for column in (0, SIDE - 1)] == [(0.0, SIDE)] * 2
 
 
 class TurnedAcross(Toy):
@@ -394,4 +394,4 @@ class TurnedAcross(Toy):
 
 def test_where_rows_become_columns_a_position_is_not_said_to_be_where_it_stands():
     site = toys.bundle(toys.seeded(TurnedAcross()), SIDE).sites[1]
-    assert [site.receptive_field(axis)[0] for axis in (0, 1)] == [fields.EVERYTHING] * 2
+    assert site.sees(2, 9) == ((8.0, 11.0), (1.0, 4.0))

@@ -29,6 +29,8 @@ SPREAD = (1.0, 8.0)
 """Standard deviations of the values that operations are tried with, so that limits such as 6 are met."""
 POOL, STEP = 1_000_003, 131_071
 """Values that are drawn once for all trials, and how many further on each draw begins: drawing takes longer than trying."""
+CHANGE = 99
+"""Which of the draws channels are changed by."""
 NONE = -1
 """In place of a channel: none."""
 
@@ -170,6 +172,9 @@ def as_weights(bench: Bench, node: fx.Node) -> tuple[Tensor, Tensor] | None:
 def _small(bench: Bench, node: fx.Node, operands: tuple[fx.Node, ...]) -> _Trial | None:
     """A trial of an elementwise operation, on tensors of few positions where it takes them; None where it is not elementwise."""
     if not operands or any(operand.meta["shape"] != node.meta["shape"] for operand in operands):
+        return None
+    if any(one.meta.get("shape") != node.meta["shape"] for one in bench.inside(node)):
+        # A number per map, such as a gate, is made of all positions, whatever the trial would show.
         return None
     _, channels, height, width = node.meta["shape"]
     for side in (SMALL_SIDE, max(height, width)):
@@ -314,14 +319,19 @@ class _Trial:
 
         All are tried on the same values: each set is given others in turn.
         """
-        given = {one: self._drawn(one, 1) for one in self.operands}
-        other = self._drawn(operand, 1, 3.0)
-        before = self._result(given)
+        # Among positive values, too: a unit that is silent on the others would hide what depends on it.
+        starts = [{one: self._drawn(one, 1) + shift for one in self.operands} for shift in (0.0, 2.0)]
         for part in (sets[:2], *(sets[2:].split(self._rows(operand)) if len(sets) > 2 else ())):
-            tried = {one: tensor.expand(len(part), -1, -1, -1) for one, tensor in given.items()}
-            tried[operand] = torch.where(part[:, :, None, None], other, given[operand])
-            difference = (self._result(tried) - before).abs().reshape(len(part), before.shape[1], -1).amax(dim=2)
-            yield difference > TOLERANCE * before.abs().max().clamp(min=1e-6)
+            first, second = (self._changed_from(operand, part, given) for given in starts)
+            yield first | second
+
+    def _changed_from(self, operand: fx.Node, part: Tensor, given: Mapping[fx.Node, Tensor]) -> Tensor:
+        other = given[operand] + values(given[operand].numel(), CHANGE).view_as(given[operand]) * 3.0
+        before = self._result(given)
+        tried = {one: tensor.expand(len(part), -1, -1, -1) for one, tensor in given.items()}
+        tried[operand] = torch.where(part[:, :, None, None], other, given[operand])
+        difference = (self._result(tried) - before).abs().reshape(len(part), before.shape[1], -1).amax(dim=2)
+        return difference > TOLERANCE * before.abs().max().clamp(min=1e-6)
 
     def _rows(self, operand: fx.Node) -> int:
         return max(1, min(ROWS_AT_ONCE, 20_000_000 // operand.meta["shape"].numel()))

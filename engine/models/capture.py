@@ -46,6 +46,14 @@ FULL: Final = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.de
 """Operations that fill a shape with a number, and at which place it is given."""
 DECOMPOSED: Final = get_decompositions([aten.glu.default])
 """Operations that are taken apart, so that their parts can be followed."""
+PLAIN: Final = frozenset({
+    aten.conv2d.default, aten.linear.default, aten.batch_norm.default, aten.relu.default, aten.relu6.default,
+    aten.add.Tensor, aten.mul.Tensor, aten.cat.default, aten.max_pool2d.default, aten.avg_pool2d.default,
+    aten.adaptive_avg_pool2d.default, aten.mean.dim, aten.view.default, aten.flatten.using_ints, aten.slice.Tensor,
+    aten.pad.default, aten.permute.default, aten.layer_norm.default, aten.gelu.default, aten.silu.default,
+    aten.sigmoid.default,
+})  # fmt: skip
+"""Operations of programs that are functional as they are captured."""
 LIBRARIES: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 """Folders whose frames say nothing about the network's own source."""
 
@@ -72,9 +80,16 @@ def _exported(network: nn.Module, shape: tuple[int, int, int]) -> ExportedProgra
     example = torch.empty(BATCH, *shape, device=device)
     try:
         with torch.no_grad(), _quiet():
-            return torch.export.export(network, (example,), strict=False).run_decompositions(DECOMPOSED)
+            program = torch.export.export(network, (example,), strict=False)
+            # Making a program functional takes longer than capturing it, and most networks are so as they are.
+            return program if _is_plain(program) else program.run_decompositions(DECOMPOSED)
     except Exception as error:
         raise _refused(network, shape, error) from error
+
+
+def _is_plain(program: ExportedProgram) -> bool:
+    """Whether a program consists of usual operations alone, of which none works in place."""
+    return all(node.target in PLAIN for node in program.graph.nodes if node.op == "call_function")
 
 
 @contextlib.contextmanager

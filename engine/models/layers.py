@@ -107,13 +107,23 @@ def _linear(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
     return module.eval(), given["input"]
 
 
-def _batch_norm(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
-    """Of the first of the three tensors that torch's own batch norm of evaluation answers."""
+def _first_of_three(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
+    """Of the three tensors that torch's own batch norm of evaluation answers, the one that is normalised."""
     norm, which = node.args
     if not isinstance(norm, fx.Node) or norm.target not in NORMS or which != 0:
         return None
-    weights: tuple[Any, ...] = norm.args[1:5]
-    tensor, momentum, eps = cast(fx.Node, norm.args[0]), cast(float, norm.args[5]), cast(float, norm.args[6])
+    return _normalising(norm.args[:5], cast(float, norm.args[5]), cast(float, norm.args[6]), known)
+
+
+def _batch_norm(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
+    if node.args[5]:
+        # With the statistics of the batch at hand it is no layer with fixed weights.
+        return None
+    return _normalising(node.args[:5], cast(float, node.args[6]), cast(float, node.args[7]), known)
+
+
+def _normalising(arguments: tuple[Any, ...], momentum: float, eps: float, known: Mapping[fx.Node, Any]) -> Made | None:
+    tensor, *weights = arguments
     if any(one is not None and one not in known for one in weights) or len(tensor.meta["val"].shape) != 4:
         return None
     weight, bias, mean, variance = (None if one is None else cast(Tensor, known[one]) for one in weights)
@@ -132,6 +142,7 @@ MAKERS: Final[Mapping[Any, Callable[[fx.Node, Mapping[fx.Node, Any]], Made | Non
     aten.conv2d.default: convolution,
     aten.conv2d.padding: convolution,
     aten.linear.default: _linear,
-    operator.getitem: _batch_norm,
+    operator.getitem: _first_of_three,
+    aten.batch_norm.default: _batch_norm,
 }
 """How an operation with fixed weights becomes a module."""

@@ -13,9 +13,14 @@ from engine.models.bundle import ModelBundle
 
 @contextmanager
 def weights(bundle: ModelBundle, seed: int) -> Iterator[None]:
-    """Permute the entries of every convolution and fully connected weight; put them back afterwards, whatever happens."""
+    """Permute the entries of every convolution and fully connected weight, in the order of their first call.
+
+    Puts them back afterwards, whatever happens.
+    """
     generator = torch.Generator().manual_seed(seed)
-    layers = [module for module in bundle.network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    called = [str(node.target) for node in bundle.network.graph.nodes if node.op == "call_module"]
+    modules = [bundle.network.get_submodule(name) for name in dict.fromkeys(called)]
+    layers = [module for module in modules if isinstance(module, nn.Conv2d | nn.Linear)]
     kept = [layer.weight.detach().clone() for layer in layers]
     try:
         with torch.no_grad():
