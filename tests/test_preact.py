@@ -12,7 +12,9 @@ from engine.data import catalogue
 from engine.data.intake import Images
 from engine.demo import CLASSES, digits
 from engine.errors import BadInput
-from engine.models import architectures, load, preact
+from engine.intake import proofs
+from engine.models import architectures, load, preact, same_function
+from engine.models import bundle as bundles
 from engine.models.architectures import Architecture
 from engine.models.preact import PreActResNet
 from engine.records.intake import IntakeReport
@@ -168,3 +170,17 @@ def test_only_answers_tell_which_shortcut_weights_were_trained_with(trained):
     with torch.no_grad():
         right, wrong = ((one(x).argmax(1) == y).float().mean() for one in (network, other.eval()))
     assert wrong < right - 0.1
+
+
+def test_every_connection_of_a_trained_one_is_exact(trained):
+    network, _ = trained
+    side = inputs(digits.held_out())[0].shape[2:]
+    preprocessing = bundles.Preprocessing(1, tuple(side), (0.0,), (1.0,))
+    bundle = bundles.bundle(network, preprocessing, bundles.Identity(tuple("0123456789"), "small"))
+    # The stem's maps run along the shortcut past the first activation: they are feature maps of their own.
+    assert [site.name for site in bundle.sites[:2]] == ["conv1", "layer1.0.relu"]
+    pictures = same_function.pictures(bundle, same_function.LEAST)
+    edges, inexact = proofs.of_edges(bundle, pictures)
+    assert (edges.outcome, inexact) == ("pass", ())
+    assert proofs.of_function(network, bundle, pictures).outcome == "pass"
+    assert proofs.of_fields(bundle).outcome == "pass"

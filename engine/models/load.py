@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from engine import keys
+from engine import class_names, keys
 from engine.errors import BadInput, Unsupported
 from engine.models import architectures, plugins, same_function, weights
 from engine.models import bundle as bundles
@@ -114,7 +114,7 @@ def put(store: Store, found: Checked, proof: Agreement) -> Added:
     if not proof.holds:
         raise Unsupported(same_function.sentence(proof))
     store.add_model(found.card, found.file)
-    return Added(store.model_card(found.card.name), found.notes)
+    return Added(store.model_card(found.card.name), (*found.notes, *class_names.remarks(found.card.classes)))
 
 
 def require_fit(card: ModelCard, dataset: Dataset) -> None:
