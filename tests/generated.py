@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from engine.errors import EngineError
 from engine.intake import proofs
 from engine.models import bundle as bundles
+from engine.models import same_function
 from engine.models.bundle import Identity, ModelBundle, Preprocessing
 from tests.operations import ANSWERS, CONVOLUTIONS, HEADS, INPUTS, PREAMBLE, STEPS, Maps, Operation
 
 CLASSES = ("ant", "bee", "cat")
+FEW = 16
+"""Made-up pictures on which both networks are compared, in batches and alone."""
 SIZES = ((32, 32), (24, 20))
 WIDTHS = (4, 6, 8, 12)
 FEWEST, MOST = 3, 12
@@ -297,6 +300,7 @@ def _outcome(made: Written, weighted: Callable[[Written], nn.Module]) -> Outcome
 def prove(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
     """Claim all that must hold of a bundle; whatever else can be proved of one belongs here. Raises AssertionError."""
     prove_logits(network, bundle, images)
+    same_function.require(network, bundle, same_function.pictures(bundle, FEW))
     edges, inexact = proofs.of_edges(bundle, images)
     assert edges.outcome == "pass", f"edges {edges.outcome}: {edges.sentence}"
     assert all(link.reason for link in inexact)

@@ -195,6 +195,7 @@ def _errors(trial: _Trial, edges: Edges, chosen: Tensor) -> dict[int, float]:
 def _one_by_one(trial: _Trial, edges: Edges, chosen: Tensor, suspects: list[int]) -> tuple[Miss, ...]:
     """The links into some sites that miss, each with its source alone changed."""
     through = {(link.source, link.target): link.through for link in trial.network.links}
+    gates = {target: _gates_before(trial.network, target) for target in suspects}
     links = [pair for pair in edges.matrices if pair[1] in suspects][:LINKS]
     misses = []
     for source, target in links:
@@ -203,5 +204,10 @@ def _one_by_one(trial: _Trial, edges: Edges, chosen: Tensor, suspects: list[int]
         of_link = Edges({(source, target): edges.matrices[source, target]}, edges.arriving, {})
         error = _errors(trial, of_link, alone)[target]
         if not error <= EXACT:
-            misses.append(Miss(source, target, error, through.get((source, target), ())))
+            # A gate on the way of one link may read the maps of another site: what it does is seen there, too.
+            misses.append(Miss(source, target, error, through.get((source, target)) or gates[target]))
     return tuple(misses)
+
+
+def _gates_before(network: ModelBundle, target: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for link in network.links if link.target == target for name in link.through))

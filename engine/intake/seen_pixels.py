@@ -20,6 +20,9 @@ PICTURES = 6
 """Over whose gradients supports are united: a largest value is taken from another place in each."""
 SLACK = 1.0
 """Pixels by which a declared field may be too large on a side: interpolation reaches half-way between pixels."""
+ROUNDING = 1e-6
+"""Share of the largest gradient below which it may be what rounding leaves of parts that cancel."""
+Span = tuple[int, int]
 DARKEST = 0.6
 """Of the values that are put in: a network that subtracts a mean first still gets positive ones."""
 
@@ -51,23 +54,27 @@ def measure(bundle: ModelBundle) -> Sight:
     for site, maps, image in _recorded(twin, bundle, sites):
         for place in _places(tuple(maps.shape[2:])):
             declared = bundle.sites[site].sees(*place)
-            reached = _reached(maps, image, place)
-            found = [
-                _compared(seen, span, side) for seen, span, side in zip(declared, reached, bundle.size, strict=True)
-            ]
-            missing[site] = max(missing.get(site, 0.0), *(lost for lost, _ in found))
-            excess[site] = max(excess.get(site, 0.0), *(more for _, more in found))
+            surely, at_all = _reached(maps, image, place)
+            lost = [_outside(*one) for one in zip(declared, surely, bundle.size, strict=True)]
+            more = [_beyond(*one) for one in zip(declared, at_all, bundle.size, strict=True)]
+            missing[site] = max(missing.get(site, 0.0), *lost)
+            excess[site] = max(excess.get(site, 0.0), *more)
     missing_at, excess_at = (max(each, key=lambda site: each[site]) for each in (missing, excess))
     return Sight(len(sites), missing[missing_at], missing_at, excess[excess_at], excess_at)
 
 
-def _compared(declared: tuple[float, float], span: tuple[int, int] | None, side: int) -> tuple[float, float]:
-    """Pixels that are missing, and pixels that are too many, on the worse side; inside a picture of `side` pixels."""
+def _outside(declared: tuple[float, float], span: Span | None, side: int) -> float:
+    """Pixels of a span that a declared field lacks, on the worse side; inside a picture of `side` pixels."""
     if span is None:
-        return 0.0, 0.0
-    low, high = max(declared[0], 0.0), min(declared[1], float(side))
-    first, behind = span[0], span[1] + 1
-    return max(low - first, behind - high, 0.0), max(first - low, high - behind, 0.0)
+        return 0.0
+    return max(max(declared[0], 0.0) - span[0], span[1] + 1 - min(declared[1], float(side)), 0.0)
+
+
+def _beyond(declared: tuple[float, float], span: Span | None, side: int) -> float:
+    """Pixels that a declared field has beyond a span, on the worse side; inside a picture of `side` pixels."""
+    if span is None:
+        return 0.0
+    return max(span[0] - max(declared[0], 0.0), min(declared[1], float(side)) - span[1] - 1, 0.0)
 
 
 def _places(shape: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -95,13 +102,17 @@ def _recorded(twin: nn.Module, bundle: ModelBundle, sites: list[int]) -> list[tu
     return [(site, seen[site], image) for site in sites]
 
 
-def _reached(maps: Tensor, image: Tensor, place: tuple[int, int]) -> list[tuple[int, int] | None]:
-    """The first and the last row, and column, of the picture that one position depends on; None where on none."""
+def _reached(maps: Tensor, image: Tensor, place: tuple[int, int]) -> tuple[list[Span | None], list[Span | None]]:
+    """The first and the last row, and column, that one position depends on by more than rounding, and at all; None for none."""
     weights = torch.rand(maps.shape[1], generator=torch.Generator("cpu").manual_seed(1), device="cpu") + 0.5
     total = (maps[:, :, place[0], place[1]] * weights).sum()
     (gradient,) = torch.autograd.grad(total, image, retain_graph=True)
-    touched = gradient.abs().sum(dim=(0, 1)) > 0
-    found: list[tuple[int, int] | None] = []
+    strength = gradient.abs().sum(dim=(0, 1))
+    return _spans(strength > ROUNDING * strength.max()), _spans(strength > 0)
+
+
+def _spans(touched: Tensor) -> list[Span | None]:
+    found: list[Span | None] = []
     for axis in (1, 0):
         rows = touched.any(dim=axis).nonzero()[:, 0]
         found.append((int(rows[0]), int(rows[-1])) if len(rows) else None)
