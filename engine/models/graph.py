@@ -252,12 +252,16 @@ def unsupported(node: fx.Node, reason: str = "cannot be followed from map to map
     """Return the error that names an operation, where it stands, and why it cannot be read."""
     name = node.meta.get("name") or node.name
     return Unsupported(
-        f"The operation '{name}' ({capture.kind_of(node)}){node.meta.get('line', '')} {reason}, so connections would "
-        "not be exact. What can be followed: convolutions, anything that works on each element or on each feature map alone, "
-        "additions and concatenations, products, maps moved about, and layer norm over the maps of a position."
+        f"The operation '{name}' ({capture.kind_of(node)}){node.meta.get('line', '')} {reason}, so connections would not be exact."
+        f"{FOLLOWED}"
     )
 
 
+FOLLOWED = (
+    " What can be followed: convolutions, anything that works on each element or on each feature map alone, additions and "
+    "concatenations, products, maps moved about, and layer norm over the maps of a position."
+)
+"""What the reader follows, behind every refusal."""
 MIXING = {
     "softmax": "lets every position or map weigh every other by what all of them show",
     "scaled_dot_product_attention": "lets every position weigh every other by what both show",

@@ -12,7 +12,7 @@ from torchvision import models
 from torchvision.models import regnet
 
 from engine.errors import Unsupported
-from engine.models import architectures
+from engine.models import architectures, graph
 from engine.models import bundle as bundles
 from engine.models.bundle import Identity, Preprocessing
 from engine.models.paths import Path
@@ -64,7 +64,7 @@ def row(name: str) -> Row:
     try:
         sites, _ = taken_apart(name)
     except Unsupported as error:
-        return Row(name, side, reason=str(error))
+        return Row(name, side, reason=str(error).partition(graph.FOLLOWED)[0])
     return Row(name, side, len(sites), sum(site.channels for site in sites))
 
 
