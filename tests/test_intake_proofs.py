@@ -240,3 +240,118 @@ def test_rounding_is_told_from_another_function_in_double_precision():
         network.linear.bias += 3e6
     bundle = toys.bundle(network, side=32, classes=tuple("0123456789"))
     assert same_function.compare(network, bundle, pictures(bundle)).holds
+
+
+class Permuted(Mixed):
+    """Draws numbers when it is built that no file holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = torch.randperm(9)
+
+    def forward(self, x):
+        x = F.relu(self.stem(F.pad(x, (1, 1, 1, 1), mode="reflect")))
+        x = F.relu(self.wide(x)) + x
+        x = torch.cat([x, F.relu(self.side(x))], dim=1)[:, self.order]
+        return self.linear(F.relu(self.last(x)).mean((2, 3)))
+
+
+def test_a_network_that_is_another_one_each_time_it_is_built_is_refused():
+    first, second = (toys.seeded(Permuted()) for _ in range(2))
+    second.order = first.order.roll(1)
+    bundle = toys.bundle(first, side=SIDE)
+    same_function.require_same_twice(first, first, bundle, pictures(bundle)[-4:])
+    with pytest.raises(Unsupported, match="answers otherwise each time it is built"):
+        same_function.require_same_twice(first, second, bundle, pictures(bundle)[-4:])
+
+
+class OfSomeBatches(Mixed):
+    def forward(self, x):
+        return super().forward(x) * (-1 if 4 < len(x) < 100 else 1)
+
+
+class Masked(OfSomeBatches):
+    """A class that is never meant, and answers that depend on the batch."""
+
+    def forward(self, x):
+        logits = Mixed.forward(self, x)
+        logits = logits - 0.5 * logits.mean(dim=0)
+        return torch.cat([logits[:, :2], torch.full_like(logits[:, 2:], -1e9)], dim=1)
+
+
+@pytest.mark.parametrize("kind", [OfSomeBatches, Masked])
+def test_what_some_batches_alone_show_is_no_rounding(kind):
+    network = toys.seeded(kind())
+    bundle = toys.bundle(network, side=SIDE)
+    with pytest.raises(Unsupported):
+        same_function.require(network, bundle, pictures(bundle))
+
+
+class PictureInTheHead(Mixed):
+    def forward(self, x):
+        return super().forward(x) + x.mean((2, 3))
+
+
+def test_a_picture_that_reaches_the_logits_past_every_map_is_refused():
+    with pytest.raises(Unsupported, match="reads the picture itself past every feature map"):
+        toys.bundle(toys.seeded(PictureInTheHead()), side=SIDE)
+
+
+def test_where_two_pictures_are_the_same_nothing_was_tried(network):
+    bundle = toys.bundle(network, side=SIDE)
+    edges, _ = proofs.of_edges(bundle, torch.full((8, 3, SIDE, SIDE), 0.5))
+    assert edges.outcome == "not run"
+
+
+def test_an_error_at_the_logits_is_no_matter_of_several_layers_where_there_is_one(network, monkeypatch):
+    bundle = toys.bundle(network, side=SIDE)
+    found = exact_edges.measure(bundle, pictures(bundle)[2:4])
+    assert found.is_head_linear
+    monkeypatch.setattr(exact_edges, "measure", lambda *_: dataclasses.replace(found, head=0.5))
+    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    assert (edges.outcome, [link.reason for link in inexact]) == ("fail", [""])
+
+
+class Repeated(Mixed):
+    """Twenty steps that each read the picture of before twice."""
+
+    def forward(self, x):
+        for _ in range(20):
+            x = x - 0.1 * (x - F.avg_pool2d(x, 3, 1, 1))
+        return super().forward(x)
+
+
+class WidelyPooled(Mixed):
+    """The largest value of 13 by 13 positions (spatial pyramids)."""
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = F.relu(self.wide(F.max_pool2d(x, 13, 1, 6)))
+        return self.linear(F.relu(self.last(torch.cat([x, F.relu(self.side(x))], 1))).mean((2, 3)))
+
+
+class Named(Mixed):
+    """Layers named as parts of a graph, and a number that is kept in a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph, self.code, self.meta = (nn.Conv2d(9, 9, 1) for _ in range(3))
+        self.constant_0 = nn.Conv2d(9, 9, 1)
+        self.register_buffer("offset", torch.rand(1, 9, 1, 1))
+
+    def forward(self, x):
+        x = F.relu(self.stem(F.pad(x, (1, 1, 1, 1), mode="reflect")))
+        x = F.relu(self.wide(x)) + x
+        x = torch.cat([x, F.relu(self.side(x))], dim=1)
+        for layer in (self.graph, self.code, self.meta, self.constant_0):
+            x = F.relu(layer(x + self.offset))
+        return self.linear(F.relu(self.last(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", [Repeated, WidelyPooled, Named])
+def test_what_only_looks_unusual_passes_all_three_proofs(kind):
+    network = toys.seeded(kind())
+    bundle = toys.bundle(network, side=SIDE)
+    edges, _ = proofs.of_edges(bundle, pictures(bundle))
+    found = (proofs.of_function(network, bundle, pictures(bundle)), edges, proofs.of_fields(bundle))
+    assert [(one.outcome, one.sentence) for one in found if one.outcome != "pass"] == []

@@ -14,7 +14,7 @@ from engine.commands.told import DONE, FAILED, Told
 from engine.errors import BadInput
 from engine.records import ModelCard
 from engine.records import intake as intake_records
-from engine.records.intake import IntakeReport
+from engine.records.intake import PROOFS, IntakeReport
 from engine.store import Store
 
 if TYPE_CHECKING:
@@ -148,7 +148,9 @@ def _report(store: Store, model: str, data: str) -> IntakeReport:
 
 
 def _code(report: IntakeReport) -> int:
-    return FAILED if report.verdict == "fail" else DONE
+    """A report whose proofs were not all made fails: nothing is claimed of a network on trust."""
+    unproved = any(result.check in PROOFS and result.outcome != "pass" for result in report.results)
+    return FAILED if report.verdict == "fail" or unproved else DONE
 
 
 def _as_json(report: IntakeReport) -> dict[str, Any]:

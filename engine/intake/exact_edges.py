@@ -51,6 +51,10 @@ class Exactness:
     changed_at: int
     head: float
     """Error of the contributions to the logits, which several layers may compute."""
+    is_head_linear: bool
+    """Whether what follows the last feature maps is linear: nothing then explains an error."""
+    mass: float
+    """Of all edges together; 0 where the two pictures are the same, or no gradient flows, so that nothing was tried."""
     misses: tuple[Miss, ...]
 
 
@@ -76,6 +80,8 @@ def measure(bundle: ModelBundle, images: Tensor) -> Exactness:
         changed=errors.get(changed_at, 0.0),
         changed_at=changed_at,
         head=head,
+        is_head_linear=_is_head_linear(network, run, other),
+        mass=float(sum(matrix.abs().sum() for matrix in edges.matrices.values())),
         misses=misses,
     )
 
@@ -104,6 +110,15 @@ def _gradients(network: ModelBundle, image: Tensor, start: Tensor) -> Gradients:
 def _head(network: ModelBundle, run: tracing.Trace, other: tracing.Trace) -> float:
     classes = torch.stack([run.logits[0].argmax(), other.logits[0].argmax()])
     return connections.head(network, run, other, classes).completeness
+
+
+@torch.no_grad()
+def _is_head_linear(network: ModelBundle, run: tracing.Trace, other: tracing.Trace) -> bool:
+    tail = network.tail()
+    halfway = tail(*((run.maps[site] + other.maps[site]) / 2 for site in network.heads))
+    ends = (run.logits + other.logits) / 2
+    change = (run.logits - other.logits).abs().max().clamp(min=1e-12)
+    return bool(((halfway - ends).abs() <= EXACT * change).all())
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -49,8 +49,12 @@ def of_edges(bundle: ModelBundle, pictures: Tensor) -> tuple[CheckResult, tuple[
     if not all(error < float("inf") for error in (found.added_up, found.changed, found.head)):
         return CheckResult("edges", "not run", "Answers that are not finite have no connections."), ()
     inexact = tuple(InexactLink(miss.source, miss.target, miss.error, ", ".join(miss.through)) for miss in found.misses)
+    if not found.mass:
+        text = "The pictures at hand are answered by the same maps, or no gradient flows: no connection could be tried."
+        return CheckResult("edges", "not run", text), ()
     if found.head > exact_edges.EXACT:
-        inexact += tuple(InexactLink(head, len(bundle.sites), found.head, HEAD) for head in bundle.heads)
+        reason = "" if found.is_head_linear else HEAD
+        inexact += tuple(InexactLink(head, len(bundle.sites), found.head, reason) for head in bundle.heads)
     unexplained = [link for link in inexact if not link.reason]
     fails = bool(unexplained) or found.added_up > exact_edges.EXACT or found.changed > exact_edges.EXACT
     figures = {
@@ -91,9 +95,13 @@ def _seen(bundle: ModelBundle, found: Sight) -> str:
             "patches are cut too large."
         )
     return (
-        f"At {found.sites} sites receptive fields are what positions depend on, along the height and along the width, to "
-        f"{found.excess:g} pixels."
+        f"At {found.sites} sites receptive fields are what positions depend on, along the height and along the width"
+        f"{_but(found.excess)}; gates, which see the whole picture, are held still."
     )
+
+
+def _but(excess: float) -> str:
+    return f", or up to {excess:g} pixels larger" if excess else ""
 
 
 def _unlike(bundle: ModelBundle, pictures: Tensor) -> Tensor:
@@ -107,9 +115,9 @@ def _unlike(bundle: ModelBundle, pictures: Tensor) -> Tensor:
 def _sums(bundle: ModelBundle, found: Exactness) -> str:
     names = [*(site.name for site in bundle.sites), "logits"]
     return (
-        f"Contributions add up at every site to {found.added_up:.0e} of their mass (worst at {names[found.added_up_at]}), at the "
-        f"logits to {found.head:.0e}; those of {exact_edges.DRAWS} maps of every site are what changing each map does, to "
-        f"{found.changed:.0e} (worst at {names[found.changed_at]})."
+        f"At every site contributions add up to what arrives there: the error is {found.added_up:.0e} of all contributions to one "
+        f"map (worst at {names[found.added_up_at]}), at the logits {found.head:.0e}. Those of {exact_edges.DRAWS} maps of every "
+        f"site are what changing each map alone does: the error is {found.changed:.0e} (worst at {names[found.changed_at]})."
     )
 
 

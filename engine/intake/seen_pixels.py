@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from engine.models.bundle import ModelBundle, Tap
 
+aten = torch.ops.aten
 SITES = 6
 """Sites that are looked at, spread over the network; the first and the last are among them."""
 PICTURES = 6
@@ -140,6 +141,10 @@ def _positive(bundle: ModelBundle) -> fx.GraphModule:
                     for value in (torch.ones_like(module.weight), torch.zeros_like(module.bias))
                 )
     for node in list(twin.graph.nodes):
+        if node.target is aten.max_pool2d.default and len(node.args) < 5:
+            # A largest value may come from any place of its window; few pictures do not show them all.
+            tensor, kernel, stride, padding = (*node.args, [], 0)[:4] if len(node.args) == 2 else (*node.args, 0)[:4]
+            node.target, node.args = aten.avg_pool2d.default, (tensor, kernel, stride or kernel, padding)
         if node.meta.get("is_scaling"):
             _hold_gates(twin, node)
     twin.recompile()
@@ -150,5 +155,5 @@ def _hold_gates(twin: fx.GraphModule, node: fx.Node) -> None:
     for source in node.all_input_nodes:
         if source.meta.get("shape") != node.meta["shape"]:
             with twin.graph.inserting_before(node):
-                held = twin.graph.call_function(torch.ops.aten.detach.default, (source,))
+                held = twin.graph.call_function(aten.detach.default, (source,))
             node.replace_input_with(source, held)

@@ -114,8 +114,8 @@ def _refused(network: nn.Module, shape: tuple[int, int, int], error: Exception) 
     text = str(error)
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return Unsupported(
-            f"{kind} cannot be traced{place}: its forward branches on what a picture shows, so that it is another network for "
-            "another picture."
+            f"{kind} cannot be traced{place}: its forward branches on values in tensors, such as what a picture shows, so that "
+            "it is another network for another picture."
         )
     reason = " ".join((text.strip() or type(error).__name__).splitlines()[0].split())[:160]
     reason = reason.replace(str(BATCH), "batch")
@@ -281,6 +281,8 @@ class _Builder:
         """The name under which the graph holds a module: that of the network's own, where it is called once or alike."""
         path, is_leaf = self._place(node)
         name = path if is_leaf and path else node.name
+        if hasattr(fx.GraphModule, name.partition(".")[0]) or name.partition(".")[0] in ("graph", "code", "meta"):
+            name = f"own_{name}"
         if name in self.root and not layers.are_alike(self.root[name], module):
             name = next(f"{name}_{k}" for k in range(2, len(self.root) + 3) if f"{name}_{k}" not in self.root)
         self.root.setdefault(name, module)
@@ -289,7 +291,8 @@ class _Builder:
     def _arguments(self, arguments: Any) -> Any:
         """The same arguments over the new graph's nodes, the batch's size in place of every number that is it."""
         if isinstance(arguments, fx.Node):
-            return self._read(arguments)
+            known = self.known.get(arguments)
+            return known if isinstance(known, int | float) else self._read(arguments)
         if isinstance(arguments, tuple | list):
             return type(arguments)(self._arguments(one) for one in arguments)
         if isinstance(arguments, dict):
@@ -309,7 +312,7 @@ class _Builder:
         if source in self.nodes:
             return self.nodes[source]
         if source not in self.constants:
-            name = f"constant_{len(self.constants)}"
+            name = f"faultline_constant_{len(self.constants)}"
             self.root[name] = self.known[source].detach()
             made = self.graph.get_attr(name)
             made.meta = {"shape": self.known[source].shape, "live": False, "stack": (), "name": name}

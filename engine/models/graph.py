@@ -54,6 +54,8 @@ class Walker:
     """Nodes that are sites because paths could not be followed through them otherwise."""
     bench: Bench = field(init=False)
     known: dict[fx.Node, Behaviour] = field(default_factory=dict)
+    pictures: dict[fx.Node, bool] = field(default_factory=dict)
+    """What is known of which nodes are made of the picture alone."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bench", Bench(self.traced))
@@ -74,8 +76,11 @@ class Walker:
 
     def is_picture(self, node: fx.Node) -> bool:
         """Tell whether a node is the picture, or what arithmetic, padding and the like made of it channel by channel."""
-        if node.op == "placeholder":
-            return True
+        if node not in self.pictures:
+            self.pictures[node] = node.op == "placeholder" or self._is_made_of_pictures(node)
+        return self.pictures[node]
+
+    def _is_made_of_pictures(self, node: fx.Node) -> bool:
         if not is_map(node) or self.is_carrier(node) or self.is_norm_of_channels(node):
             return False
         found = self.behaviour(node)

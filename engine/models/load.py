@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from engine import class_names, keys
@@ -28,6 +29,8 @@ LARGEST_RESIZE = 2 * LARGEST
 """Pixels of a picture's shortest side before its centre is cut out."""
 CHANNELS = (1, 3)
 """Grey or colour; an architecture may declare another number."""
+SECOND_SEED = 20_211_107
+"""Of the second time a network is built: what it draws must not matter."""
 LARGEST_MEAN = 2.0
 """Of a channel on a scale from 0 to 1; what is larger was meant on a scale from 0 to 255."""
 
@@ -106,6 +109,10 @@ def agreement(found: Checked, images: Tensor | None = None) -> Agreement:
     """
     with plugins.guarded(found.card.architecture):
         pictures = same_function.pictures(found.bundle, same_function.LEAST, images)
+        with torch.random.fork_rng():
+            torch.manual_seed(SECOND_SEED)
+            again = architectures.build(found.card.architecture, weights.read(found.file), len(found.card.classes))
+        same_function.require_same_twice(found.network, again, found.bundle, pictures[-same_function.AT_LOADING :])
         return same_function.require(found.network, found.bundle, pictures)
 
 

@@ -70,6 +70,7 @@ def plan(traced: fx.GraphModule) -> Plan:
         search.needed -= walker.forced
         if not search.needed:
             arrivals = tuple(search.edges(node) for node in nodes)
+            _require_maps(walker)
             heads = tuple(sorted(search.index[node] for node in walker.heads() if node in search.index))
             walker.mark_gates()
             return Plan(walker, tuple(nodes), tuple(_between_sites(paths)), arrivals, heads)
@@ -85,6 +86,12 @@ def links(found: tuple[Path, ...], sites: int, heads: tuple[int, ...]) -> tuple[
             through.setdefault((path.target, path.source), set()).update(path.through)
     between = (Link(source, target, tuple(sorted(names))) for (target, source), names in sorted(through.items()))
     return (*between, *(Link(head, sites) for head in heads))
+
+
+def _require_maps(walker: graph.Walker) -> None:
+    output = next(node for node in reversed(walker.traced.graph.nodes) if node.op == "output")
+    if any(walker.is_picture(head) for head in walker.heads()):
+        raise graph.unsupported(output.all_input_nodes[0], "reads the picture itself past every feature map")
 
 
 def _between_sites(paths: list[Path]) -> list[Path]:

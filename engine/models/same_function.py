@@ -13,13 +13,15 @@ from engine.models import capture, precision
 from engine.models.bundle import ModelBundle
 
 SAME = 1e-5
-"""Largest difference of two answers, as a share of the largest logit, that rounding may explain."""
+"""Largest difference of two answers, as a share of how far logits differ between pictures, that rounding may explain."""
 ALONE = 8
 """Pictures that are also answered one at a time."""
 TOGETHER = 8
 """Pictures of a batch."""
 IN_DOUBLE = 2
-"""Pictures, those that differ most, that are compared in float64 where float32 leaves more than `SAME`."""
+"""Pictures that are answered alone in float64 where float32 leaves more than `SAME`."""
+ROUNDING = 1e-2
+"""Difference from which on none is taken for rounding."""
 LEAST = 64
 """Pictures that are compared when a model is added or checked."""
 AT_LOADING = 4
@@ -28,7 +30,7 @@ AT_LOADING = 4
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far the answers of two networks to the same pictures differ, as shares of the largest logit."""
+    """How far the answers of two networks to the same pictures differ, as shares of how far logits differ between pictures."""
 
     pictures: int
     together: float
@@ -58,16 +60,16 @@ def sentence(found: Agreement) -> str:
     if found.holds:
         return (
             f"On {found.pictures} pictures, in batches and alone, logits differ from those of the module handed in by at most "
-            f"{worst:.1e} of the largest."
+            f"{worst:.0e} of their range over the pictures."
         )
     if found.beside_others > SAME:
         return (
-            f"The network answers a picture otherwise beside others than alone (by {found.beside_others:.1e} of the largest "
-            "logit): its answers depend on the batch."
+            f"The network answers a picture otherwise beside others than alone (by {found.beside_others:.0e} of the range of "
+            "logits): its answers depend on the batch, or on what it was asked before."
         )
     return (
-        f"The network that would be audited is not the one handed in: logits differ by {worst:.1e} of the largest, on "
-        f"{found.pictures} pictures."
+        f"The network that would be audited is not the one handed in: logits differ by {worst:.0e} of their range over "
+        f"{found.pictures} pictures. Its forward does something that cannot be captured: write it in plain operations."
     )
 
 
@@ -109,9 +111,10 @@ def compare(network: nn.Module, bundle: ModelBundle, images: Tensor) -> Agreemen
         _error(answered_alone, expected_alone),
         _error(expected[rows], expected_alone),
     )
-    if max(errors) > SAME:
-        return _in_double(network, bundle, images, _worst(answered, expected), Agreement(len(images), *errors))
-    return Agreement(len(images), *errors)
+    found = Agreement(len(images), *errors)
+    if SAME < max(errors) < ROUNDING:
+        return _in_double(network, bundle, images, _worst(answered, expected), found)
+    return found
 
 
 def untouched(network: nn.Module, bundle: ModelBundle, images: Tensor) -> Tensor:
@@ -133,26 +136,47 @@ def _error(answered: Tensor, expected: Tensor) -> float:
     if not bool((answered.isfinite() == expected.isfinite()).all()):
         return float("inf")
     difference = torch.where(both, (answered - expected).abs(), 0.0)
-    scale = torch.where(both, expected.abs(), 0.0).max().clamp(min=1e-6)
-    return float(difference.max() / scale)
+    # A logit that is the same for every picture, such as that of a class that is masked out, is no measure of anything.
+    known = torch.where(both, expected, 0.0)
+    spread = (known.amax(dim=0) - known.amin(dim=0)).max()
+    return float(difference.max() / spread.clamp(min=1e-12 + 1e-9 * float(known.abs().max())))
 
 
-def _worst(answered: Tensor, expected: Tensor) -> Tensor:
-    if answered.shape != expected.shape:
-        return torch.arange(min(IN_DOUBLE, len(expected)), device=expected.device)
+def _worst(answered: Tensor, expected: Tensor) -> slice:
+    """The batch in which answers differ most: a network may answer batches of other sizes otherwise."""
     difference = (answered - expected).abs().nan_to_num(nan=torch.inf).amax(dim=1)
-    return difference.topk(min(IN_DOUBLE, len(difference))).indices
+    start = int(difference.argmax()) // TOGETHER * TOGETHER
+    return slice(start, start + TOGETHER)
 
 
-def _in_double(network: nn.Module, bundle: ModelBundle, images: Tensor, rows: Tensor, single: Agreement) -> Agreement:
+def _in_double(network: nn.Module, bundle: ModelBundle, images: Tensor, rows: slice, single: Agreement) -> Agreement:
     """Compare again in float64, where rounding leaves nothing; what cannot be computed so stands as it was found."""
     try:
         twin, original = precision.double(bundle), copy.deepcopy(network).cpu().double()
         chosen = images[rows].cpu().double()
         expected, answered = untouched(original, twin, chosen), twin.logits(chosen)
-        expected_alone = torch.cat([untouched(original, twin, one[None]) for one in chosen])
-        answered_alone = torch.cat([twin.logits(one[None]) for one in chosen])
+        expected_alone = torch.cat([untouched(original, twin, one[None]) for one in chosen[:IN_DOUBLE]])
+        answered_alone = torch.cat([twin.logits(one[None]) for one in chosen[:IN_DOUBLE]])
     except (Unsupported, RuntimeError, TypeError):
         return single
-    errors = _error(answered, expected), _error(answered_alone, expected_alone), _error(expected, expected_alone)
+    errors = (
+        _error(answered, expected),
+        _error(answered_alone, expected_alone),
+        _error(expected[:IN_DOUBLE], expected_alone),
+    )
     return Agreement(single.pictures, *errors)
+
+
+@torch.no_grad()
+def require_same_twice(network: nn.Module, again: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
+    """Raise Unsupported where a module built again from the same weights answers otherwise.
+
+    What a module draws when it is built and keeps outside of its `state_dict` (layers in a plain list, a permutation) is in no
+    file: another network would be audited each time.
+    """
+    first, second = (untouched(one.to(bundle.device), bundle, images) for one in (network, again))
+    if _error(first, second) > SAME:
+        raise Unsupported(
+            "The network answers otherwise each time it is built: it draws numbers that are not among its weights. Register them "
+            "as buffers, and layers in an nn.ModuleList, so that the file holds them."
+        )

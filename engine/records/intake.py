@@ -48,6 +48,8 @@ INTAKE_CHECKS: tuple[Check, ...] = (
     ),
 )
 """In the order they are shown."""
+PROOFS = ("function", "edges", "fields")
+"""The checks that prove that the network that is audited is the one handed in, and is read exactly."""
 
 
 @dataclass(frozen=True, slots=True)
