@@ -6,10 +6,11 @@ over the kernel, this equals the weight gradient times the weight, so one call p
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.grad import conv2d_weight
 
 from engine import tracing
@@ -21,6 +22,8 @@ HEAD_STEPS = 64
 """Midpoints over which a head of several layers is integrated."""
 ROUNDING = 4
 """Last digits by which a logit may be rounded."""
+LARGE = 5_000_000
+"""Weights behind the last feature maps from which on they are not copied in double precision."""
 LINEAR = 1e-5
 """Error up to which a head counts as linear: rounding in float32 leaves less."""
 
@@ -166,47 +169,53 @@ def head(bundle: ModelBundle, run: tracing.Trace, starts: tracing.Trace, classes
     """Return what each map of the last sites adds to the chosen logits on the way from the runs `starts` to `run`.
 
     Exact where all behind those sites is linear (pooling and one fully connected layer); else integrated over `HEAD_STEPS`
-    midpoints of the straight path between the two, with what is then left as the error.
+    midpoints of the straight path between the two, with what is then left as the error. In float64, but for large layers.
     """
-    arriving = (run.logits - starts.logits)[:, classes].sum(dim=0)
-    largest = torch.maximum(run.logits.abs(), starts.logits.abs())[:, classes].sum()
-    rounding = float(ROUNDING * torch.finfo(run.logits.dtype).eps * largest)
+    ends = [[trace.maps[site] for site in bundle.heads] for trace in (run, starts)]
     tail = bundle.tail()
-    at_once = Head(_integrated(bundle, tail, (run, starts), classes, 1), arriving, rounding)
-    if at_once.completeness <= LINEAR:
-        return at_once
-    return Head(_integrated(bundle, tail, (run, starts), classes, HEAD_STEPS), arriving, rounding)
+    try:
+        return _contributions(bundle, *_precise(tail, ends), classes)
+    except RuntimeError:
+        # Something in it is computed in another type.
+        return _contributions(bundle, tail, ends, classes)
 
 
-def _integrated(
-    bundle: ModelBundle, tail: nn.Module, runs: tuple[tracing.Trace, tracing.Trace], classes: Tensor, steps: int
-) -> dict[int, Tensor]:
-    run, starts = runs
-    sums = {
-        site: torch.zeros(len(classes), bundle.sites[site].channels, device=bundle.device, dtype=bundle.mean.dtype)
-        for site in bundle.heads
-    }
+Ends = list[list[Tensor]]
+"""Per run, the maps of each site that the logits are computed from."""
+
+
+def _precise(tail: fx.GraphModule, ends: Ends) -> tuple[fx.GraphModule, Ends]:
+    if sum(parameter.numel() for parameter in tail.parameters()) > LARGE:
+        return tail, ends
+    return copy.deepcopy(tail).double(), [[maps.double() for maps in one] for one in ends]
+
+
+def _contributions(bundle: ModelBundle, tail: fx.GraphModule, ends: Ends, classes: Tensor) -> Head:
+    with torch.no_grad():
+        last, first = (tail(*maps)[:, classes] for maps in ends)
+    rounding = float(ROUNDING * torch.finfo(last.dtype).eps * torch.maximum(last.abs(), first.abs()).sum())
+    arriving = (last - first).sum(dim=0)
+    found = Head(_integrated(tail, ends, classes, 1), arriving, rounding)
+    if found.completeness > LINEAR:
+        found = Head(_integrated(tail, ends, classes, HEAD_STEPS), arriving, rounding)
+    matrices = dict(zip(bundle.heads, found.matrices.values(), strict=True))
+    return Head({site: matrix.to(bundle.mean.dtype) for site, matrix in matrices.items()}, arriving, rounding)
+
+
+def _integrated(tail: fx.GraphModule, ends: Ends, classes: Tensor, steps: int) -> dict[int, Tensor]:
+    """Per place in the list of sites (classes, channels), summed over the batch."""
+    last, first = ends
+    sums = {k: maps.new_zeros(len(classes), maps.shape[1]) for k, maps in enumerate(last)}
     for step in range(steps):
-        gates = [
-            torch.full(
-                (len(run.logits), bundle.sites[site].channels),
-                (step + 0.5) / steps,
-                device=bundle.device,
-                dtype=bundle.mean.dtype,
-            ).requires_grad_()
-            for site in bundle.heads
-        ]
+        gates = [maps.new_full(maps.shape[:2], (step + 0.5) / steps).requires_grad_() for maps in last]
         with torch.enable_grad():
-            mixed = [
-                torch.lerp(starts.maps[site], run.maps[site], gate[:, :, None, None])
-                for site, gate in zip(bundle.heads, gates, strict=True)
-            ]
+            mixed = [torch.lerp(b, a, gate[:, :, None, None]) for a, b, gate in zip(last, first, gates, strict=True)]
             logits = tail(*mixed)
-            wanted = [logits[:, label].sum() for label in classes]
-        for row, total in enumerate(wanted):
+            totals = [logits[:, label].sum() for label in classes]
+        for row, total in enumerate(totals):
             slopes = torch.autograd.grad(total, gates, retain_graph=True)
-            for site, slope in zip(bundle.heads, slopes, strict=True):
-                sums[site][row] += slope.sum(dim=0) / steps
+            for k, slope in enumerate(slopes):
+                sums[k][row] += slope.sum(dim=0) / steps
     return sums
 
 

@@ -16,8 +16,8 @@ from dashboard.viewmodels import desk as desk_rows
 from dashboard.viewmodels import menus
 from engine import __main__ as command_line
 from engine import class_names, demo
+from engine.audit import doubts, plan, plan_file, summary
 from engine.audit import manifest as manifests
-from engine.audit import plan, plan_file, summary
 from engine.data import catalogue, intake, manifest
 from engine.data.intake import Images
 from engine.data.manifest import Columns
@@ -217,19 +217,28 @@ def test_a_threshold_takes_a_class_that_is_one_and_no_other(store, label, kept):
 
 def test_a_threshold_of_one_of_two_classes_is_decided_on_its_own_images(store, tmp_path, capsys):
     (tmp_path / "plan.toml").write_text(PLAN.format(label="crane@6"), encoding="utf-8")
-    assert command_line.main(["audit", str(tmp_path / "plan.toml"), "--store", str(store.root), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["thresholds"][0]["class"] == "crane@6"
+    # A handful of images decides nothing, so the command does not end in success.
+    assert command_line.main(["audit", str(tmp_path / "plan.toml"), "--store", str(store.root), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["thresholds"][0]
+    assert (found["class"], found["outcome"]) == ("crane@6", "inconclusive")
     labels, right = np.array([0, 2, 2, 2, 3]), np.array([False, True, True, False, False])
-    table = summary._Table(np.arange(5), labels, right, right)
     for label, share, n in (("crane@0", 0.0, 1), ("crane@2", 2 / 3, 3), ("", 0.4, 5)):
-        decision = summary._decision(plan.Threshold("t", "clean", "accuracy", 0.5, 0.95, label), table, CRANES)
+        threshold = plan.Threshold("t", "clean", "accuracy", 0.5, 0.95, label)
+        decision = summary._decision(threshold, doubts.chosen(threshold, treated(labels, right), CRANES), [])
         assert (decision.n, decision.value) == (n, pytest.approx(share))
 
 
+def treated(labels, right):
+    """How images fared without attack."""
+    yes, no = np.ones(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
+    samples, change = np.arange(len(labels)), np.zeros(len(labels))
+    return doubts.Treated("clean", "clean", (), samples, labels, yes, right, right, no, no, change, change)
+
+
 def test_a_run_made_before_that_asked_for_one_of_two_is_not_decided(store):
-    table = summary._Table(np.arange(1), np.array([0]), np.array([True]), np.array([True]))
-    decision = summary._decision(plan.Threshold("t", "clean", "accuracy", 0.5, 0.95, "crane"), table, CRANES)
-    assert (decision.outcome, decision.n) == ("inconclusive", 0)
+    threshold = plan.Threshold("t", "clean", "accuracy", 0.5, 0.95, "crane")
+    reason = doubts.nothing_chosen(threshold, treated(np.array([0]), np.array([True])), CRANES)
+    assert "more than one class is called 'crane'" in reason
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])

@@ -211,9 +211,17 @@ FAILING = {
     "\nimport nothing_of_that_name": ("ModuleNotFoundError", 2),
     f"{PLAIN}def __getattr__(name):\n    raise RuntimeError(name)": ("RuntimeError", LINES + 2),
     f"{PLAIN}MEAN = STD = (10**400, 1, 1)": ("OverflowError", None),
-    PLAIN.replace("pass", "def forward(self, x): 1 / 0"): ("ZeroDivisionError", 6),
     "def f():\n    f()\nf()": ("RecursionError", 2),
 }
+
+
+def test_an_error_in_a_forward_is_told_with_the_line_of_its_source(tmp_path, folder, weights, capsys):
+    written(folder, PLAIN.replace("pass", "def forward(self, x): 1 / 0"))
+    (tmp_path / "names.txt").write_text("\n".join(toys.CLASSES))
+    options = ["--weights", str(weights), "--classes", str(tmp_path / "names.txt"), "--architecture", "plugin/own"]
+    assert command_line.main(["model", "add", "--store", str(tmp_path / "store"), "--name", "m", *options]) == 2
+    reason = "The network cannot answer an image of 8x8 pixels in a batch of others (own.py, line 6): division by zero."
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {reason}"
 
 
 @pytest.mark.parametrize("source", FAILING)

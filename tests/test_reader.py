@@ -383,7 +383,7 @@ def test_a_map_behind_a_spatial_gate_counts_as_the_map_it_was():
 def test_a_layer_along_the_width_sees_whole_rows_and_three_pixels_of_height():
     site = bundle_of(AlongTheWidth).sites[1]
     assert site.receptive_field(0)[0] == 5
-    assert [site.sees(3, column)[1] for column in (0, SIDE - 1)] == [(0.0, SIDE)] * 2
+    assert [site.sees(3, column)[1] for column in (0, site.width - 1)] == [(0.0, SIDE)] * 2
 
 
 class TurnedAcross(Toy):

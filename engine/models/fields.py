@@ -99,10 +99,10 @@ def _sights(walker: graph.Walker, node: fx.Node, sights: dict[fx.Node, Sights]) 
 
 def _everywhere(sights: Sights) -> Sights:
     """What the rows of a turned tensor see of the picture's height, over all of its columns, and the other way round."""
-    rows = torch.tensor([[int(sights.columns.spans.min()), int(sights.columns.spans.max())]]).repeat(
+    rows = torch.tensor([[int(sights.columns.spans.min()), int(sights.columns.spans.max())]], device="cpu").repeat(
         len(sights.rows.spans), 1
     )
-    columns = torch.tensor([[int(sights.rows.spans.min()), int(sights.rows.spans.max())]]).repeat(
+    columns = torch.tensor([[int(sights.rows.spans.min()), int(sights.rows.spans.max())]], device="cpu").repeat(
         len(sights.columns.spans), 1
     )
     return Sights(Sight(WHOLE, rows), Sight(WHOLE, columns))

@@ -80,14 +80,14 @@ def pictures(bundle: ModelBundle, count: int, real: Tensor | None = None) -> Ten
     """
     shape = bundle.channels, *bundle.size
     generator = torch.Generator("cpu").manual_seed(0)
-    kept = torch.zeros(0, *shape) if real is None else real[: count * 3 // 4].cpu()
+    kept = torch.zeros(0, *shape, device="cpu") if real is None else real[: count * 3 // 4].cpu()
     made = count - len(kept)
     coarse = torch.rand((made, bundle.channels, 4, 4), generator=generator, device="cpu")
     smooth = nn.functional.interpolate(coarse, size=bundle.size, mode="bilinear")
     noise = torch.rand((made, *shape), generator=generator, device="cpu")
-    contrast = torch.linspace(0.1, 1.0, made).view(-1, 1, 1, 1)
-    drawn = torch.where(torch.arange(made).view(-1, 1, 1, 1) % 2 == 0, smooth, noise) * contrast
-    drawn[:2] = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)[: len(drawn[:2])]
+    contrast = torch.linspace(0.1, 1.0, made, device="cpu").view(-1, 1, 1, 1)
+    drawn = torch.where(torch.arange(made, device="cpu").view(-1, 1, 1, 1) % 2 == 0, smooth, noise) * contrast
+    drawn[:2] = torch.tensor([0.0, 1.0], device="cpu").view(2, 1, 1, 1)[: len(drawn[:2])]
     return torch.cat([kept, drawn]).to(bundle.device)
 
 
