@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from engine.models import architectures, plugins
 from tests import generated
@@ -52,7 +52,9 @@ def test_a_random_network_is_read_as_it_is_or_refused(seed):
 
 
 @pytest.mark.slow
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(
+    derandomize=True, deadline=None, max_examples=60, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
 @given(generated.networks())
 def test_the_smallest_network_that_is_neither_read_nor_refused(made):
     require_read_or_refused(generated.outcome(made))
