@@ -6,6 +6,7 @@ A convolution's are known from its settings; of everything else it is measured w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -111,7 +112,7 @@ def _everywhere(sights: Sights) -> Sights:
 def _through(walker: graph.Walker, node: fx.Node, operand: fx.Node, before: Sights) -> Sights:
     """What the positions of `node` see of the picture by way of one operand."""
     if walker.is_carrier(node):
-        windows = _of_convolution(walker.module(node), operand.meta["shape"], node.meta["shape"])
+        windows = _of_convolution(cast(nn.Conv2d, walker.module(node)), operand.meta["shape"], node.meta["shape"])
     elif walker.behaviour(node).is_elementwise:
         return before
     else:
@@ -133,8 +134,7 @@ Reading = tuple[Tensor, Window | None]
 """Which positions depend on which (positions that come out, positions that are read), and the window that says so, if one does."""
 
 
-def _of_convolution(module: nn.Module | None, before: torch.Size, after: torch.Size) -> tuple[Reading, Reading]:
-    assert isinstance(module, nn.Conv2d)
+def _of_convolution(module: nn.Conv2d, before: torch.Size, after: torch.Size) -> tuple[Reading, Reading]:
     found = []
     for axis in (0, 1):
         kernel, stride = module.kernel_size[axis], module.stride[axis]
