@@ -27,10 +27,9 @@ def margin(bundle, question, images):
     return tracing.margins(bundle.logits(images), question.targets, question.rivals)
 
 
-def test_two_run_scores_add_up_to_the_difference_of_the_margins(bundle, monkeypatch):
-    monkeypatch.setattr(scores, "STEPS", 400)
+def test_two_run_scores_add_up_to_the_difference_of_the_margins(bundle):
     question, starts = ask(bundle), toys.pictures(6, seed=9)
-    found = scores.between_runs(bundle, question, tracing.record(bundle, starts))
+    found = scores.between_runs(bundle, question, tracing.record(bundle, starts), steps=400)
     whole = margin(bundle, question, question.images) - margin(bundle, question, starts)
     assert torch.allclose(tracing.join(found.scores).sum(1), whole, atol=2e-2)
     assert found.passes == 400 * 6

@@ -9,6 +9,7 @@ in-place operations.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import operator
@@ -44,7 +45,19 @@ LIKE: Final = {
 """Operations that take of a tensor its shape alone, and what they fill it with."""
 FULL: Final = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2}
 """Operations that fill a shape with a number, and at which place it is given."""
-DECOMPOSED: Final = get_decompositions([aten.glu.default])
+WIDEST_MAXOUT: Final = 8
+"""Maps of a group of which the largest is taken one by one; of more, the operation is refused by its name."""
+
+
+def _largest(x: Tensor, dims: list[int] | tuple[int, ...] = (), keepdim: bool = False) -> Any:
+    """Maxout: the largest of each group of maps, (batch, groups, maps of a group, height, width), pair by pair."""
+    if x.ndim != 5 or len(dims) != 1 or dims[0] % 5 not in (1, 2) or not 1 < x.shape[dims[0]] <= WIDEST_MAXOUT:
+        return NotImplemented
+    out = functools.reduce(torch.maximum, x.unbind(dims[0]))
+    return out.unsqueeze(dims[0]) if keepdim else out
+
+
+DECOMPOSED: Final = {**get_decompositions([aten.glu.default]), aten.amax.default: _largest}
 """Operations that are taken apart, so that their parts can be followed."""
 PLAIN: Final = frozenset({
     aten.conv2d.default, aten.linear.default, aten.batch_norm.default, aten.relu.default, aten.relu6.default,
