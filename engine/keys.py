@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from engine import schemas
 from engine.errors import BadInput
 
 FORMAT = 3
@@ -63,7 +64,9 @@ def _canonical(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         held = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
         fields = {
-            field.name: _canonical(one) for field, one in held if not (field.metadata == GROWN and one == field.default)
+            schemas.stored_name(field): _canonical(one)
+            for field, one in held
+            if not (field.metadata.get("grown") and one == field.default)
         }
-        return {"noun": type(value).__name__, "fields": fields}
+        return {"noun": schemas.schema(type(value)).key_name, "fields": fields}
     raise BadInput(f"A key cannot be made of a {type(value).__name__}.")

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import numpy as np
 
+from engine import schemas
 from engine.errors import StoreError
 
 Record = TypeVar("Record")
@@ -72,8 +73,8 @@ def _plain(value: object, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item, _below(path, key), arrays) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [one.name for one in dataclasses.fields(value)]
-        return {name: _plain(getattr(value, name), _below(path, name), arrays) for name in names}
+        names = [(schemas.stored_name(one), one.name) for one in dataclasses.fields(value)]
+        return {stored: _plain(getattr(value, name), _below(path, stored), arrays) for stored, name in names}
     raise StoreError(f"{path} is a {type(value).__name__}, which has no plain form.")
 
 
@@ -82,9 +83,10 @@ def _below(path: str, name: str) -> str:
 
 
 @functools.cache
-def _field_types(kind: type) -> dict[str, Any]:
+def _fields(kind: type) -> dict[str, tuple[str, Any]]:
+    """Name and type of each field by the name under which it is stored."""
     hints = get_type_hints(kind)
-    return {one.name: hints[one.name] for one in dataclasses.fields(kind)}
+    return {schemas.stored_name(one): (one.name, hints[one.name]) for one in dataclasses.fields(kind)}
 
 
 def _restored(kind: Any, value: Any, arrays: Mapping[str, np.ndarray], path: str) -> Any:
@@ -108,11 +110,14 @@ def _restored(kind: Any, value: Any, arrays: Mapping[str, np.ndarray], path: str
 
 def _restored_record(kind: Any, value: Any, arrays: Mapping[str, np.ndarray], path: str) -> Any:
     _require(isinstance(value, dict), path, "an object", value)
-    known = _field_types(kind)
+    known = _fields(kind)
     foreign = sorted(set(value) - set(known))
     if foreign:
         raise StoreError(f"{path} has no field called '{foreign[0][:80]}'.")
-    fields = {name: _restored(known[name], item, arrays, f"{path}/{name}") for name, item in value.items()}
+    fields = {
+        known[stored][0]: _restored(known[stored][1], item, arrays, f"{path}/{stored}")
+        for stored, item in value.items()
+    }
     missing = [one.name for one in dataclasses.fields(kind) if one.name not in fields and not _has_default(one)]
     if missing:
         raise StoreError(f"{path} lacks the field '{missing[0]}'.")

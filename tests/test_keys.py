@@ -7,15 +7,17 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import keys
-from engine.errors import BadInput
+from engine import keys, schemas, serial
+from engine.errors import BadInput, StoreError
 from engine.records import ExaminationRequest, RosterRequest
+from engine.schemas import Schema
 
 REQUEST = ExaminationRequest("m", "d", "pgd-linf:eps=8/255", ("00001",))
 PLAIN = st.recursive(
@@ -49,17 +51,37 @@ def test_nouns_with_equal_fields_have_different_keys():
 
 @dataclass(frozen=True)
 class First:
+    SCHEMA: ClassVar = Schema("first/1")
     size: int
 
 
 @dataclass(frozen=True)
 class Second:
+    SCHEMA: ClassVar = Schema("second/1", "Second")
     size: int
 
 
-def test_nouns_are_told_apart_by_their_name_alone():
+def test_nouns_are_told_apart_by_their_schema_alone():
     assert keys.content_key(First(1)) == keys.content_key(First(1))
     assert keys.content_key(First(1)) != keys.content_key(Second(1))
+
+
+def test_a_class_without_a_schema_has_no_key():
+    with pytest.raises(TypeError, match="Bare has no SCHEMA"):
+        keys.content_key(dataclasses.make_dataclass("Bare", [("size", int)])(1))
+
+
+def test_a_renamed_field_keeps_its_key_and_its_stored_name():
+    @dataclasses.dataclass(frozen=True)
+    class Renamed:
+        SCHEMA: ClassVar = Schema("first/1")
+        width: int = dataclasses.field(metadata=schemas.stored_as("size"))
+
+    assert keys.content_key(Renamed(1)) == keys.content_key(First(1))
+    assert serial.flatten(Renamed(1)).value == {"size": 1}
+    assert serial.rebuild(Renamed, {"size": 1}) == Renamed(1)
+    with pytest.raises(StoreError, match="no field called 'width'"):
+        serial.rebuild(Renamed, {"width": 1})
 
 
 def test_what_only_looks_alike_has_different_keys():
@@ -101,11 +123,15 @@ def test_arrays_are_told_apart_by_values_shape_and_type_but_not_by_layout():
 def test_a_field_that_came_later_changes_no_older_key():
     @dataclasses.dataclass(frozen=True)
     class Noun:
+        SCHEMA: ClassVar = Schema("noun/1")
         old: int
 
     before = keys.content_key(Noun(1))
     later = dataclasses.make_dataclass(
-        "Noun", [("old", int), ("new", str, dataclasses.field(default="usual", metadata=keys.GROWN))], frozen=True
+        "Renamed",
+        [("old", int), ("new", str, dataclasses.field(default="usual", metadata=keys.GROWN))],
+        frozen=True,
+        namespace={"SCHEMA": Schema("noun/1")},
     )
     assert keys.content_key(later(1)) == before
     assert keys.content_key(later(1, "other")) != before

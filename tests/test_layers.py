@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "engine.errors",
         "engine.version",
+        "engine.schemas",
         "engine.commands.told",
         "engine.commands.audit_options",
         "engine.commands.intake_options",

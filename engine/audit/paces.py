@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from engine.schemas import Schema
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds per image, measured on the machine that will do the work."""
+
+    SCHEMA: ClassVar = Schema("pace/1", "Pace")
 
     pass_seconds: float
     """Of one forward with backward."""

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,7 @@ from engine.audit.rows import Rows
 from engine.audit.shards import NoShard
 from engine.audit.summary import Summary
 from engine.errors import StoreError
+from engine.schemas import Schema
 from engine.store import durable, envelope
 from engine.store.archive import Corrupt
 from engine.store.envelope import Envelope
@@ -35,6 +36,8 @@ SUMMARY: Final = "summary.json"
 @dataclass(frozen=True, slots=True)
 class Seal:
     """What a finished run is made of; the hashes of the files stand beside it."""
+
+    SCHEMA: ClassVar = Schema("run-seal/1", "Seal")
 
     run: str
     shards: int
@@ -61,14 +64,14 @@ def seal(place: Place, manifest: Manifest) -> None:
             sum(one.receipt.seconds for one in receipts),
         )
         hashes = {file.name: envelope.file_hash(file) for file in sorted(new.iterdir())}
-        (new / SEAL).write_bytes(envelope.pack(Envelope(Seal.__name__, serial.flatten(made).value, files=hashes)))
+        (new / SEAL).write_bytes(envelope.pack(Envelope(Seal.SCHEMA, serial.flatten(made).value, files=hashes)))
 
 
 def read_seal(place: Place) -> tuple[Seal, dict[str, str]]:
     """Return the seal of a finished run and the hashes of its files. Raises StoreError where it was changed."""
     try:
         with durable.disk_errors("reading a result"):
-            sealed = envelope.unpack((place.result / SEAL).read_bytes(), Seal.__name__)
+            sealed = envelope.unpack((place.result / SEAL).read_bytes(), Seal.SCHEMA)
     except Corrupt as error:
         raise StoreError(f"The seal of run {place.run[:12]} was changed after it was written.") from error
     return serial.rebuild(Seal, sealed.value), sealed.files

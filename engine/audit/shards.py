@@ -6,7 +6,7 @@ import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from engine.audit.cube import Part
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
 from engine.audit.rows import Rows
+from engine.schemas import Schema
 from engine.store import archive, durable, envelope
 from engine.store.archive import Corrupt
 from engine.store.envelope import Envelope
@@ -35,6 +36,8 @@ class NoShard(Exception):
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What was written; the hashes of the files stand beside it."""
+
+    SCHEMA: ClassVar = Schema("shard-receipt/1", "Receipt")
 
     run: str
     condition: str
@@ -76,7 +79,7 @@ def write(place: Place, manifest: Manifest, condition: Condition, receipt: Recei
         if found.images is not None:
             np.save(new / IMAGES, found.images, allow_pickle=False)
         hashes = {file.name: envelope.file_hash(file) for file in sorted(new.iterdir())}
-        sealed = Envelope(Receipt.__name__, serial.flatten(receipt).value, files=hashes)
+        sealed = Envelope(Receipt.SCHEMA, serial.flatten(receipt).value, files=hashes)
         (new / RECEIPT).write_bytes(envelope.pack(sealed))
 
 
@@ -143,7 +146,7 @@ def _arrays(one: Part) -> dict[str, np.ndarray]:
 
 
 def _sealed(folder: Path) -> Envelope:
-    return envelope.unpack((folder / RECEIPT).read_bytes(), Receipt.__name__)
+    return envelope.unpack((folder / RECEIPT).read_bytes(), Receipt.SCHEMA)
 
 
 def _checked(sealed: Envelope, expected: tuple[str, str, int]) -> Checked:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal, final
+from typing import ClassVar, Final, Literal, final
 
 from engine import keys
 from engine.data import leftovers
 from engine.errors import BadInput, StoreError, UnknownName, printable
+from engine.schemas import Schema
 
 EntryKind = Literal["weights", "npz", "folder", "csv", "classes"]
 SUFFIXES: Final[dict[str, EntryKind]] = {
@@ -48,6 +49,8 @@ class Entry:
 class ModelOrder:
     """A model to add; the texts are written as the options of `model add`."""
 
+    SCHEMA: ClassVar = Schema("model-import/1", "ModelOrder")
+
     entry: str
     """Key of the weights."""
     name: str
@@ -67,6 +70,8 @@ class ModelOrder:
 class DataOrder:
     """A data set to add; the texts are written as the options of `data add`."""
 
+    SCHEMA: ClassVar = Schema("data-import/1", "DataOrder")
+
     entry: str
     """Key of an npz file, a folder of folders, or a table of pictures."""
     name: str
@@ -84,6 +89,8 @@ class DataOrder:
 class ModelTask:
     """A model order with the files it names, as a worker gets it."""
 
+    SCHEMA: ClassVar = Schema("model-import-request/1", "ModelTask")
+
     order: ModelOrder
     weights: str
     classes: str | None
@@ -93,6 +100,8 @@ class ModelTask:
 @dataclass(frozen=True, slots=True)
 class DataTask:
     """A data order with the files it names, as a worker gets it."""
+
+    SCHEMA: ClassVar = Schema("data-import-request/1", "DataTask")
 
     order: DataOrder
     kind: EntryKind
@@ -105,6 +114,8 @@ class DataTask:
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What was added."""
+
+    SCHEMA: ClassVar = Schema("import-result/1", "Taken")
 
     name: str
     notes: tuple[str, ...]

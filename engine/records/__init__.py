@@ -6,7 +6,7 @@ JSON-able nouns compare by value and serve as cache keys; nouns that hold arrays
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from engine.records.certificate import (  # noqa: F401 (nouns of this module, ke
     SiteComparison,
     SiteSpan,
 )
+from engine.schemas import Schema
 
 Array = np.ndarray
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed", "broken_before"]
@@ -39,6 +40,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Site:
     """A place in the network whose feature maps can be recorded, scored and replaced."""
+
+    SCHEMA: ClassVar = Schema("layer/1", "Site")
 
     name: str
     """Dotted module name, unique in its model; a second call of one module carries `#2`."""
@@ -96,6 +99,8 @@ class Site:
 class Link:
     """Two sites with nothing but linear layers (and one activation) between them."""
 
+    SCHEMA: ClassVar = Schema("edges/1", "Link")
+
     source: int
     target: int
     """Indices into the model's sites; `target == len(sites)` is the logits."""
@@ -106,6 +111,8 @@ class Link:
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What menus show of a model; needs no network."""
+
+    SCHEMA: ClassVar = Schema("model-card/1", "ModelCard")
 
     name: str
     architecture: str
@@ -134,6 +141,8 @@ class ModelCard:
 @dataclass(frozen=True, slots=True)
 class DatasetCard:
     """What menus show of a data set."""
+
+    SCHEMA: ClassVar = Schema("dataset-card/1", "DatasetCard")
 
     name: str
     content_hash: str
@@ -204,6 +213,8 @@ class Outcome:
 class RosterRequest:
     """Which images to attack: all of one class of a data set, in order."""
 
+    SCHEMA: ClassVar = Schema("attack-results-request/1", "RosterRequest")
+
     model: str
     data: str
     attack: str
@@ -217,6 +228,8 @@ class RosterRequest:
 class Roster:
     """How every image of a class fared under one attack."""
 
+    SCHEMA: ClassVar = Schema("attack-results/1", "Roster")
+
     request: RosterRequest
     outcomes: tuple[Outcome, ...]
 
@@ -228,6 +241,8 @@ class Roster:
 @dataclass(frozen=True, slots=True)
 class ExaminationRequest:
     """One pair (one sample) or a small group (several samples of one class) to examine."""
+
+    SCHEMA: ClassVar = Schema("explanation-request/1", "ExaminationRequest")
 
     model: str
     data: str
@@ -343,6 +358,8 @@ class Connection:
 class Examination:
     """Everything of one pair, or of one small group of pairs."""
 
+    SCHEMA: ClassVar = Schema("explanation/1", "Examination")
+
     key: str
     request: ExaminationRequest
     sites: tuple[Site, ...]
@@ -389,6 +406,8 @@ class Examination:
 @dataclass(frozen=True, eq=False, slots=True)
 class Gallery:
     """Top patches of every feature map over (a sample of) the data set."""
+
+    SCHEMA: ClassVar = Schema("top-crops/1", "Gallery")
 
     samples: tuple[str, ...]
     """Sample keys that were looked at, correctly classified or not."""

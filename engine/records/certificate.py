@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+
+from engine.schemas import Schema
 
 Array = np.ndarray
 
@@ -205,6 +208,8 @@ class Groups:
 @dataclass(frozen=True, slots=True)
 class Certificates:
     """What is known so far of how far an examination can be trusted; parts arrive one by one."""
+
+    SCHEMA: ClassVar = Schema("faithfulness/1", "Certificates")
 
     clean: Certificate = Certificate()
     adversarial: Certificate = Certificate()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.errors import BadInput
+from engine.schemas import Schema
 
 CheckOutcome = Literal["pass", "fail", "not run"]
 Verdict = Literal["pass", "fail", "incomplete"]
@@ -167,6 +168,8 @@ class Conditions:
 @dataclass(frozen=True, slots=True)
 class Credibility:
     """All sixteen checks of one model, in order."""
+
+    SCHEMA: ClassVar = Schema("attack-checks/1", "Credibility")
 
     results: tuple[CheckResult, ...]
     images: int

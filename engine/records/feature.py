@@ -6,9 +6,11 @@ As for all nouns (`engine.records`): those that hold arrays have `eq=False` and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+
+from engine.schemas import Schema
 
 Array = np.ndarray
 Doubt = Literal["silent", "weak", "beyond", "foreign"]
@@ -38,6 +40,8 @@ class Synthesis:
 
     Strengths are read before the activation, where the site has one, at one position: a dead unit has a strength too.
     """
+
+    SCHEMA: ClassVar = Schema("feature-visualization/1", "Synthesis")
 
     layer: str
     channel: int
@@ -94,6 +98,8 @@ class Responses:
     that strength has. Noise is drawn anew too, as long (L2) as that strength's perturbation. An attack changes pixels by
     whole steps of 1/255: below that, nothing changes.
     """
+
+    SCHEMA: ClassVar = Schema("dose-response/1", "Responses")
 
     examination: str
     """Key of the examination whose images, attack and seed these are."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from engine.records import credibility
 from engine.records.credibility import Check, CheckOutcome, CheckResult, Verdict
+from engine.schemas import Schema
 from engine.statistics import Estimate
 
 INTAKE_CHECKS: tuple[Check, ...] = (
@@ -84,6 +86,8 @@ class InexactLink:
 @dataclass(frozen=True, slots=True)
 class IntakeReport:
     """All intake checks of one model, in order."""
+
+    SCHEMA: ClassVar = Schema("model-validation/1", "IntakeReport")
 
     model: str
     content_hash: str

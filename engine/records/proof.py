@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from engine.schemas import Schema
+
 Direction = Literal["restore", "inject"]
 """`restore`: clean maps into the adversarial run; `inject`: adversarial maps into the clean run."""
 ControlName = Literal["random", "same layers", "largest change", "third class", "noisy copy", "another image"]
@@ -24,6 +26,8 @@ COMPARED: ControlName = "largest change"
 @dataclass(frozen=True, slots=True)
 class MapSet:
     """Feature maps by site, both in the order of the network; no map twice."""
+
+    SCHEMA: ClassVar = Schema("channel-set/1", "MapSet")
 
     sites: tuple[str, ...]
     channels: tuple[tuple[int, ...], ...]
@@ -90,6 +94,8 @@ class MapResponse:
 @dataclass(frozen=True, slots=True)
 class Proof:
     """One intervention on the images of an examination, beside its controls."""
+
+    SCHEMA: ClassVar = Schema("patching-test/1", "Proof")
 
     examination: str
     direction: Direction

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from engine.intake.inbox import DataTask, ModelTask
 from engine.records import ExaminationRequest, RosterRequest
 from engine.records.proof import Direction, MapSet
 from engine.records.restoration import FooledRequest, GroupProofRequest
+from engine.schemas import Schema
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """A model and a data set, by name."""
+
+    SCHEMA: ClassVar = Schema("model-and-data/1", "Place")
 
     model: str
     data: str
@@ -22,6 +26,8 @@ class Place:
 class CertificatePart:
     """One part of the certificate of a stored examination."""
 
+    SCHEMA: ClassVar = Schema("faithfulness-part-request/1", "CertificatePart")
+
     examination: str
     """Its key."""
     part: str
@@ -30,6 +36,8 @@ class CertificatePart:
 @dataclass(frozen=True, slots=True)
 class FeatureRequest:
     """One feature map of a model, and the stored gallery that holds its top patches."""
+
+    SCHEMA: ClassVar = Schema("feature-request/1", "FeatureRequest")
 
     model: str
     data: str
@@ -43,6 +51,8 @@ class FeatureRequest:
 class ResponsesRequest:
     """How the images of a stored examination answer to its attack at other strengths."""
 
+    SCHEMA: ClassVar = Schema("dose-response-request/1", "ResponsesRequest")
+
     examination: str
     """Its key."""
 
@@ -50,6 +60,8 @@ class ResponsesRequest:
 @dataclass(frozen=True, slots=True)
 class ProofRequest:
     """Which maps of a stored examination's runs to put where."""
+
+    SCHEMA: ClassVar = Schema("patching-request/1", "ProofRequest")
 
     examination: str
     """Its key."""
@@ -60,6 +72,8 @@ class ProofRequest:
 @dataclass(frozen=True, slots=True)
 class CredibilityRequest:
     """A model, the images it is attacked on, and the model whose adversarial images are transferred to it."""
+
+    SCHEMA: ClassVar = Schema("attack-checks-request/1", "CredibilityRequest")
 
     model: str
     data: str
@@ -76,6 +90,8 @@ class CredibilityRequest:
 class PaceRequest:
     """What an audit is going to compute: a model on the images of a data set, scored by a method."""
 
+    SCHEMA: ClassVar = Schema("pace-request/1", "PaceRequest")
+
     model: str
     data: str
     method: str
@@ -87,10 +103,14 @@ class PaceRequest:
 class Nothing:
     """The request of a task that needs none."""
 
+    SCHEMA: ClassVar = Schema("empty-request/1", "Nothing")
+
 
 @dataclass(frozen=True, slots=True)
 class ShardRequest:
     """One block of images of an audit run under one condition."""
+
+    SCHEMA: ClassVar = Schema("shard-request/1", "ShardRequest")
 
     run: str
     condition: str

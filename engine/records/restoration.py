@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from engine.records.proof import Direction, Effect, MapSet, Proof
+from engine.schemas import Schema
 from engine.statistics import Estimate
 
 CurveName = Literal[
@@ -39,6 +40,8 @@ MeanKind = Literal["position", "channel"]
 class FooledRequest:
     """Attacked images to look at, of one class or several; those that the attack does not fool are left out."""
 
+    SCHEMA: ClassVar = Schema("attacked-group/1", "FooledRequest")
+
     model: str
     data: str
     attack: str
@@ -50,6 +53,8 @@ class FooledRequest:
 @dataclass(frozen=True, slots=True)
 class GroupProofRequest:
     """Which maps to put where in the runs of all images of a group that the attack fools."""
+
+    SCHEMA: ClassVar = Schema("group-patching-request/1", "GroupProofRequest")
 
     group: FooledRequest
     chosen: MapSet
@@ -113,6 +118,8 @@ class SharedSet:
 class SmallestSets:
     """The smallest sets found, per image and for the group: by attack flow, then pruned; each verified by a real pass."""
 
+    SCHEMA: ClassVar = Schema("minimal-sets/1", "SmallestSets")
+
     group: Group
     images: tuple[SmallestSet, ...]
     sizes: Estimate | None
@@ -142,6 +149,8 @@ class CurveLine:
 class RestorationCurve:
     """Clean maps put back into the adversarial runs of a group: share of labels restored against the number of maps."""
 
+    SCHEMA: ClassVar = Schema("patching-curve/1", "RestorationCurve")
+
     group: Group
     counts: tuple[int, ...]
     lines: tuple[CurveLine, ...]
@@ -166,6 +175,8 @@ class SiteEffect:
 @dataclass(frozen=True, slots=True)
 class SiteProfile:
     """What equally many maps of each site alone win back, in the order of the network."""
+
+    SCHEMA: ClassVar = Schema("layer-patching/1", "SiteProfile")
 
     group: Group
     sites: tuple[SiteEffect, ...]
@@ -194,6 +205,8 @@ class Defence:
 
     The attack does not know of it: an attack on the changed network is another question.
     """
+
+    SCHEMA: ClassVar = Schema("mean-ablation/1", "Defence")
 
     searched: Group
     """The half that the maps were found on."""

@@ -10,17 +10,18 @@ from typing import Any
 
 from engine import keys
 from engine.errors import StoreError
+from engine.schemas import Schema
 from engine.store.archive import Corrupt
 
-FORMAT = 1
+FORMAT = 2
+"""Stores of format 1, of version 0.1, name the class of a record where format 2 names its schema."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Envelope:
     """A record's plain value and what its neighbours must hash to."""
 
-    noun: str
-    """Name of the dataclass."""
+    schema: Schema
     value: Any
     files: dict[str, str] = field(default_factory=dict)
     """Hash of each plain file in the folder."""
@@ -32,7 +33,7 @@ def pack(envelope: Envelope) -> bytes:
     """Return an envelope as JSON text that carries its own hash."""
     content = {
         "format": FORMAT,
-        "noun": envelope.noun,
+        "schema": envelope.schema.name,
         "value": envelope.value,
         "files": envelope.files,
         "archives": envelope.archives,
@@ -40,20 +41,25 @@ def pack(envelope: Envelope) -> bytes:
     return json.dumps({"hash": _hash(content), "content": content}, indent=1).encode()
 
 
-def unpack(text: bytes, noun: str) -> Envelope:
-    """Return the envelope of a noun.
+def unpack(text: bytes, schema: Schema) -> Envelope:
+    """Return the envelope of a schema.
 
-    Raises Corrupt when the text is not what was written, StoreError when another version of Faultline wrote it.
+    Raises Corrupt when the text is not what was written, and StoreError when it is whole and holds something else, such as
+    what a newer version wrote: that is no damage, and nobody may take it away.
     """
     content = _checked(text)
-    if content.get("format") != FORMAT:
+    if content.get("format") not in (1, FORMAT):
         raise StoreError(
-            f"This was stored in format {content.get('format')}, and this Faultline reads format {FORMAT}; "
-            "open the store with the version that wrote it, or start a new store."
+            f"This was stored in format {str(content.get('format'))[:20]}, and this Faultline reads formats 1 and {FORMAT}; "
+            "open the store with the version that wrote it, or start a new store. Nothing was changed."
         )
-    if content["noun"] != noun:
-        raise Corrupt(f"holds a {content['noun']} in place of a {noun}")
-    return Envelope(noun, content["value"], content["files"], content["archives"])
+    stored = str(content.get("noun" if content["format"] == 1 else "schema", "nothing"))
+    if not schema.fits(stored):
+        raise StoreError(
+            f"This holds '{stored[:80]}', and this Faultline looks for '{schema.name}' here; open the store with the version "
+            "that wrote it. Nothing was changed."
+        )
+    return Envelope(schema, content["value"], content["files"], content["archives"])
 
 
 def file_hash(path: Path) -> str:

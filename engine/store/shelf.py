@@ -19,6 +19,7 @@ from engine.records.feature import Responses, Synthesis
 from engine.records.intake import IntakeReport
 from engine.records.proof import Proof
 from engine.records.restoration import STUDIES
+from engine.schemas import Schema, schema
 from engine.store import archive, durable, envelope, names
 from engine.store.archive import Corrupt
 
@@ -67,14 +68,14 @@ class Shelf:
             archives = {"arrays": archive.write(folder / "arrays.npz", flat.arrays)}
             for name, arrays in (extras or {}).items():
                 archives[name] = archive.write(folder / f"{name}.npz", arrays)
-            sealed = envelope.Envelope(type(record).__name__, flat.value, archives=archives)
+            sealed = envelope.Envelope(schema(type(record)), flat.value, archives=archives)
             (folder / "record.json").write_bytes(envelope.pack(sealed))
 
     def read(self, kind: str, key: str, noun: type[Record]) -> Record:
         """Return a stored record; raises NotStored."""
         place = self._place(kind, key)
         try:
-            sealed = self._sealed(place, noun.__name__)
+            sealed = self._sealed(place, schema(noun))
             arrays = archive.read(place / "arrays.npz", sealed.archives["arrays"])
             return serial.rebuild(noun, sealed.value, arrays)
         except Corrupt as error:
@@ -86,7 +87,7 @@ class Shelf:
         """Return some members of an extra archive; raises NotStored, also for a member that is not there."""
         place = self._place(kind, key)
         try:
-            hashes = self._sealed(place, KINDS[kind].__name__).archives.get(name, {})
+            hashes = self._sealed(place, schema(KINDS[kind])).archives.get(name, {})
             if not set(members) <= set(hashes):
                 raise NotStored(f"This {kind} holds no {name} of that name.")
             found = archive.read(place / f"{name}.npz", {member: hashes[member] for member in members})
@@ -106,14 +107,14 @@ class Shelf:
             raise NotStored(f"No {kind[:40]} is stored under '{str(key)[:80]}'.")
         return self._folder / kind / key[:2] / key
 
-    def _sealed(self, place: Path, noun: str) -> envelope.Envelope:
+    def _sealed(self, place: Path, expected: Schema) -> envelope.Envelope:
         try:
             text = (place / "record.json").read_bytes()
         except FileNotFoundError as error:
             if place.is_dir():
                 raise Corrupt("record.json is missing") from error
             raise NotStored("No such result is stored.") from error
-        return envelope.unpack(text, noun)
+        return envelope.unpack(text, expected)
 
     def _discarded(self, place: Path, error: Corrupt) -> NotStored:
         """Take a damaged result away, so that it is computed again instead of trusted."""

@@ -14,6 +14,7 @@ import numpy as np
 from engine import serial
 from engine.errors import BadInput, StoreError, UnknownName
 from engine.records import DatasetCard, ModelCard
+from engine.schemas import schema
 from engine.store import durable, envelope, names
 from engine.store.archive import Corrupt
 from engine.store.dataset import HASH_WIDTH, Dataset, image_hash
@@ -198,7 +199,7 @@ class Store:
 
     def _sealed(self, folder: Path, noun: type) -> envelope.Envelope:
         try:
-            return envelope.unpack((folder / "card.json").read_bytes(), noun.__name__)
+            return envelope.unpack((folder / "card.json").read_bytes(), schema(noun))
         except Corrupt as error:
             raise _damaged(folder.name, "card.json") from error
 
@@ -247,7 +248,7 @@ def _declared(card: ModelCard | DatasetCard) -> str:
 
 def _seal(folder: Path, card: ModelCard | DatasetCard) -> None:
     hashes = {file.name: envelope.file_hash(file) for file in sorted(folder.iterdir()) if file.name != "images.npy"}
-    sealed = envelope.Envelope(type(card).__name__, serial.flatten(card).value, files=hashes)
+    sealed = envelope.Envelope(schema(type(card)), serial.flatten(card).value, files=hashes)
     (folder / "card.json").write_bytes(envelope.pack(sealed))
 
 
