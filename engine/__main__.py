@@ -79,17 +79,17 @@ def _data_add(options: argparse.Namespace) -> Told:
 
 
 def _examine(options: argparse.Namespace) -> Told:
-    from engine.commands import examine
+    from engine.commands import at_once, examine
     from engine.store.store import Store
 
-    store = Store(options.store, create=False)
-    found = examine.examine(store, _request(options), options.out, certify=not options.quick)
+    answers = at_once.answers(Store(options.store, create=False), _told_to_nobody)
+    found = examine.examine(answers, _request(options), options.out, certify=not options.quick)
     return Told(examine.sentence(found), found)
 
 
 def _evaluate(options: argparse.Namespace) -> Told:
     from engine.attacks import catalogue
-    from engine.commands import evaluate, studied
+    from engine.commands import evaluate
     from engine.evaluation import walk
     from engine.methods import METHODS
     from engine.store.store import Store
@@ -97,23 +97,23 @@ def _evaluate(options: argparse.Namespace) -> Told:
     names = tuple(part.strip() for part in options.methods.split(",")) if options.methods else tuple(METHODS)
     attack = catalogue.identify(catalogue.attack(options.attack))
     request = walk.EvaluationRequest(attack, options.images, names, options.first, options.seed, _counts(options.maps))
-    place = studied.Place(options.model, options.data, options.sites, options.out)
-    found = evaluate.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
+    place = options.model, options.data, options.sites
+    found = evaluate.evaluate(Store(options.store, create=False), place, request, options.out, _told_on_stderr)
     return Told(evaluate.text(found), found)
 
 
 def _prove(options: argparse.Namespace) -> Told:
     from engine.attacks import catalogue
-    from engine.commands import prove, studied
+    from engine.commands import at_once, prove
     from engine.proving import table
     from engine.store.store import Store
 
     attack = catalogue.identify(catalogue.attack(options.attack))
     images = prove.Images(tuple(options.sample or ()), options.label, options.images, options.first)
     names = tuple(part.strip() for part in options.studies.split(","))
-    asked = prove.Asked(attack, images, options.maps, names, options.seed)
-    place = studied.Place(options.model, options.data, options.sites, options.out)
-    found = prove.prove(Store(options.store, create=False), place, asked, _told_on_stderr)
+    study = prove.Study(options.model, options.data, attack, images, options.maps, names, options.sites, options.seed)
+    answers = at_once.answers(Store(options.store, create=False), _told_on_stderr)
+    found = prove.prove(answers, study, options.out)
     return Told(table.text(found), found)
 
 
@@ -127,6 +127,10 @@ def _verify(options: argparse.Namespace) -> Told:
     from engine.commands import audit
 
     return audit.verify(options)
+
+
+def _told_to_nobody(done: int, total: int, message: str) -> None:
+    """Progress of a command that ends in seconds is not shown."""
 
 
 def _told_on_stderr(done: int, total: int, message: str) -> None:

@@ -2,88 +2,95 @@
 
 from __future__ import annotations
 
-import sys
-import types
-from pathlib import Path
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-import engine
-from engine import features, models, proving, work
+from engine import work
 from engine.errors import Unsupported
 from engine.jobs import Report
+from engine.loaded import Bundles
 from engine.records import Certificate, Certificates, Examination, ExaminationRequest, Gallery, Roster, RosterRequest
-from engine.store import Dataset, Store
+from engine.records.requests import CertificatePart, Nothing, Place
+from engine.store import Store
+from engine.tasks import EXAMINATION, Task
+from engine.work import Bench, Kept
 from tests import fakes
 
-HOMES = {
-    "rosters": engine,
-    "examination": engine,
-    "certificates": proving,
-    "demo": engine,
-    "load": models,
-    "gallery": features,
+
+def bundle(store: Store, model: str, _sites: str) -> str:
+    """Stand for a network."""
+    mark(store, f"bundle {model}")
+    return f"bundle of {model}"
+
+
+LOADED = Bundles(bundle)
+
+
+def perform(ordered: dict[str, Any], store_root: str, *, report: Report | None = None) -> str:
+    """Do a task with made-up computations; each is marked in the store's folder."""
+    return work.perform(ordered, store_root, report=report, compute=compute)
+
+
+def compute(task: Task[Any, Any], bench: Bench, request: Any) -> Any:
+    """Make up what a task computes."""
+    return COMPUTATIONS[task.kind](dataclasses.replace(bench, loaded=LOADED), request)
+
+
+def mark(store: Store, what: str) -> None:
+    with (store.root / "calls").open("a") as calls:
+        calls.write(f"{what}\n")
+
+
+def roster(bench: Bench, request: RosterRequest) -> Roster:
+    bench.both(request)
+    mark(bench.store, f"roster {request.label}")
+    bench.report(1, 2, "Attacking")
+    return fakes.FakeAuditor().roster(request).value
+
+
+def examination(bench: Bench, request: ExaminationRequest) -> Kept[Examination]:
+    mark(bench.store, f"examine {bench.both(request)[0]} {','.join(request.samples)}")
+    if (bench.store.root / "refuse").exists():
+        raise Unsupported("This network cannot be traced.")
+    sides = ("clean", "adversarial")
+    maps = {f"{k:03d}/{side}": maps_of(k, side) for k in range(len(fakes.SITES)) for side in sides}
+    return Kept(dataclasses.replace(fakes.examination(request), key=bench.key), {"maps": maps})
+
+
+def certificate(bench: Bench, request: CertificatePart) -> Certificates:
+    examined = bench.stored(EXAMINATION, request.examination)
+    bench.both(examined.request)
+    mark(bench.store, f"part {request.part} of {examined.key[:4]}")
+    if request.part == "kinship" and (bench.store.root / "no kinship").exists():
+        raise Unsupported("The data set has too few classes.")
+    found = {
+        "clean": Certificates(clean=Certificate(carries_at=8)),
+        "weights": Certificates(clean=Certificate(random_weights_jaccard=0.1)),
+    }.get(request.part, Certificates())
+    return dataclasses.replace(found, done=(request.part,))
+
+
+def gallery(bench: Bench, request: Place) -> Gallery:
+    bench.both(request)
+    mark(bench.store, "gallery")
+    return fakes.FakeAuditor().gallery("", "").value
+
+
+def demo(bench: Bench, request: Nothing) -> Nothing:
+    mark(bench.store, "demo")
+    add_all(bench.store)
+    return request
+
+
+COMPUTATIONS = {
+    "roster": roster,
+    "examination": examination,
+    "certificate": certificate,
+    "gallery": gallery,
+    "demo": demo,
 }
-
-
-def perform(task: dict[str, Any], store_root: str) -> str:
-    """Do a task with made-up computations."""
-    for name, home in HOMES.items():
-        module = module_of(name, Path(store_root))
-        sys.modules[f"{home.__name__}.{name}"] = module
-        setattr(home, name, module)
-    return work.perform(task, store_root)
-
-
-def module_of(name: str, root: Path) -> types.ModuleType:
-    """A module with the functions that `engine.work` calls; each call is marked in the store's folder."""
-
-    def mark(what: str) -> None:
-        with (root / "calls").open("a") as calls:
-            calls.write(f"{what}\n")
-
-    def bundle(_store: Store, model: str) -> str:
-        mark(f"bundle {model}")
-        return f"bundle of {model}"
-
-    def attack_class(_bundle: str, _dataset: Dataset, request: RosterRequest, report: Report) -> Roster:
-        mark(f"roster {request.label}")
-        report(1, 2, "Attacking")
-        return fakes.FakeAuditor().roster(request).value
-
-    def examine(
-        bundle: str, _dataset: Dataset, request: ExaminationRequest, _report: Report
-    ) -> tuple[Examination, dict[str, np.ndarray]]:
-        mark(f"examine {bundle} {','.join(request.samples)}")
-        if (root / "refuse").exists():
-            raise Unsupported("This network cannot be traced.")
-        sides = ("clean", "adversarial")
-        maps = {f"{k:03d}/{side}": maps_of(k, side) for k in range(len(fakes.SITES)) for side in sides}
-        return fakes.examination(request), maps
-
-    def part(name: str, _bundle: str, _dataset: Dataset, examined: Examination, _report: Report) -> Certificates:
-        mark(f"part {name} of {examined.key[:4]}")
-        if name == "kinship" and (root / "no kinship").exists():
-            raise Unsupported("The data set has too few classes.")
-        return {
-            "clean": Certificates(clean=Certificate(carries_at=8)),
-            "weights": Certificates(clean=Certificate(random_weights_jaccard=0.1)),
-        }.get(name, Certificates())
-
-    def build(_bundle: str, _dataset: Dataset, _report: Report) -> Gallery:
-        mark("gallery")
-        return fakes.FakeAuditor().gallery("", "").value
-
-    def install(store: Store) -> None:
-        mark("demo")
-        add_all(store)
-
-    functions = (bundle, attack_class, examine, part, build, install)
-    module = types.ModuleType(name)
-    for function in functions:
-        setattr(module, function.__name__, function)
-    return module
 
 
 def maps_of(site: int, side: str) -> np.ndarray:

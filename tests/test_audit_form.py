@@ -10,6 +10,7 @@ from dashboard.viewmodels import audit_form as model
 from dashboard.views import audit_form as view
 from engine import Answer
 from engine.answering import driving
+from engine.answering.answers import Answers
 from engine.attacks import catalogue
 from engine.audit import manifest, plan, plan_file
 from tests import audits
@@ -46,7 +47,7 @@ class Auditor:
 
     def __init__(self, store) -> None:
         self.store = store
-        self.audits = driving.Runs(store, audits.Inline(store.root))
+        self.audits = driving.Runs(Answers(store, audits.Inline(store.root)))
 
     def models(self):
         return self.store.models()

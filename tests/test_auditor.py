@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 import engine
-from engine import keys, loaded, serial, work
+from engine import keys, loaded, serial, tasks
+from engine.answering.answers import A_MOMENT, MEMORY
 from engine.answering.recent import Recent
-from engine.auditor import A_MOMENT, MEMORY, Auditor
+from engine.auditor import Auditor
 from engine.errors import BadInput, BadSetting, EngineError, UnknownName
 from engine.jobs import Jobs, Notes, Progress, errand
 from engine.records import (
@@ -35,6 +36,7 @@ from engine.records import (
     certificate_parts,
 )
 from engine.records.certificate_parts import PARTS
+from engine.records.requests import CertificatePart
 from engine.store import Store
 from engine.store.shelf import NotStored
 from tests import fake_work, fakes
@@ -91,21 +93,8 @@ class PatientJobs:
 
 
 @pytest.fixture(autouse=True)
-def restored_modules() -> Iterator[None]:
-    """The made-up computations replace modules of the engine; afterwards the real ones are back."""
-    known = dict(sys.modules)
-    homes = {name: getattr(home, name, None) for name, home in fake_work.HOMES.items()}
-    work.LOADED.clear()
-    yield
-    for name, home in fake_work.HOMES.items():
-        full = f"{home.__name__}.{name}"
-        sys.modules.pop(full, None)
-        if full in known:
-            sys.modules[full] = known[full]
-        if homes[name] is None:
-            vars(home).pop(name, None)
-        else:
-            setattr(home, name, homes[name])
+def _no_network_is_kept() -> None:
+    fake_work.LOADED.clear()
 
 
 @pytest.fixture
@@ -283,7 +272,7 @@ def test_a_bare_attack_and_its_spelled_out_defaults_share_one_result(auditor, jo
 
 def test_every_input_of_a_result_is_in_its_key(auditor, store):
     def key(request: ExaminationRequest) -> str:
-        return auditor._examination(request).key
+        return tasks.EXAMINATION.key(store, tasks.EXAMINATION.settled(store, request))
 
     other_model = replace(fakes.MODELS[0], name="other", content_hash="other")
     other_mean = replace(fakes.MODELS[0], name="mean", mean=(0.4,))
@@ -299,16 +288,16 @@ def test_every_input_of_a_result_is_in_its_key(auditor, store):
         replace(PAIR, attack="fgsm-linf"),
     ]
     assert len({key(request) for request in requests}) == len(requests)
-    assert work.model_key(other_model) == work.model_key(replace(other_model, added="2031-01-01"))
+    assert tasks.model_key(other_model) == tasks.model_key(replace(other_model, added="2031-01-01"))
     data = fakes.DATA[0]
     changes = ({"content_hash": "other"}, {"classes": fakes.CLASSES[::-1]}, {"size": (16, 64)})
-    assert all(work.data_key(replace(data, **change)) != work.data_key(data) for change in changes)
-    assert work.data_key(data) == work.data_key(replace(data, added="2031-01-01", epsilon="1/255"))
+    assert all(tasks.data_key(replace(data, **change)) != tasks.data_key(data) for change in changes)
+    assert tasks.data_key(data) == tasks.data_key(replace(data, added="2031-01-01", epsilon="1/255"))
 
 
 def test_a_model_or_data_set_replaced_under_its_name_has_other_results(store, tmp_path):
     def key(held: Store) -> str:
-        return Auditor(held, PatientJobs(held.root))._examination(PAIR).key
+        return tasks.EXAMINATION.key(held, PAIR)
 
     other = Store(tmp_path / "other")
     other.add_model(replace(fakes.MODELS[0], content_hash="retrained"), b"w")
@@ -485,7 +474,7 @@ def test_open_makes_a_store_and_refuses_an_unsafe_scheduler(tmp_path):
     Auditor.open(tmp_path / "store", scheduler="tcp://127.0.0.1:8786", allow_plain=True).close()
 
 
-GOOD = work.task("roster", keys.content_key("k"), CLASS)
+GOOD = tasks.order(tasks.ROSTER, keys.content_key("k"), CLASS)
 MALFORMED = [
     {},
     {**GOOD, "kind": "shell"},
@@ -497,10 +486,10 @@ MALFORMED = [
     {**GOOD, "request": None},
     {**GOOD, "request": {}},
     {
-        **work.task("certificate", keys.content_key("k"), work.CertificatePart("0" * 32, "clean")),
+        **tasks.order(tasks.CERTIFICATE, keys.content_key("k"), CertificatePart("0" * 32, "clean")),
         "request": {"part": "x"},
     },
-    work.task("certificate", keys.content_key("k"), work.CertificatePart("0" * 32, "everything")),
+    tasks.order(tasks.CERTIFICATE, keys.content_key("k"), CertificatePart("0" * 32, "everything")),
 ]
 
 
@@ -528,7 +517,7 @@ def test_a_worker_keeps_the_networks_it_used_last(store):
     for name in names:
         store.add_model(replace(fakes.MODELS[0], name=name), b"w")
     for step, name in enumerate([*names[:4], names[0], names[4], names[0], names[1]]):
-        task = work.task("roster", keys.content_key(step), replace(CLASS, model=name))
+        task = tasks.order(tasks.ROSTER, keys.content_key(step), replace(CLASS, model=name))
         fake_work.perform(task, str(store.root))
     found = [call.removeprefix("bundle ") for call in calls(store) if call.startswith("bundle")]
     assert found == [*names, names[1]], "the one not used for longest had to go"
@@ -538,7 +527,7 @@ def test_loading_is_reported_only_when_it_happens(store, monkeypatch):
     heard = []
     monkeypatch.setattr(Notes, "reporter", lambda *_: lambda done, total, message: heard.append(message))
     for step in range(2):
-        fake_work.perform(work.task("roster", keys.content_key(step), CLASS), str(store.root))
+        fake_work.perform(tasks.order(tasks.ROSTER, keys.content_key(step), CLASS), str(store.root))
     assert heard == ["Loading 'digits-standard'", "Attacking", "Attacking"]
 
 

@@ -13,6 +13,7 @@ from dashboard.viewmodels import audits as model
 from dashboard.views import audits as view
 from engine import CHECKS, Answer, Credibility, RunCard
 from engine.answering import driving
+from engine.answering.answers import Answers
 from engine.audit import watching
 from engine.audit.runs import State
 from engine.records.credibility import CheckResult, Conditions
@@ -34,7 +35,7 @@ class Watched(fakes.FakeAuditor):
 
     def __init__(self, store) -> None:
         self.store = store
-        self.audits = driving.Runs(store, audits.Inline(store.root))
+        self.audits = driving.Runs(Answers(store, audits.Inline(store.root)))
 
     def credibility(self, run):
         return Answer("working", None, 0, 0, "Checking")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine import demo, examination, selection, tracing
-from engine.commands import examine
+from engine.commands import at_once, examine
 from engine.datapaths import extraction
 from engine.errors import BadInput
 from engine.models import load, shuffled
@@ -169,7 +169,8 @@ def test_of_a_single_pair_there_are_no_groups(digits):
 
 
 def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp_path):
-    found = examine.examine(store, asked(digits[1], 4), tmp_path / "group", certify=True)
+    answers = at_once.answers(store, quiet)
+    found = examine.examine(answers, asked(digits[1], 4), tmp_path / "group", certify=True)
     assert found == json.loads((tmp_path / "group" / "examination.json").read_text())
     assert [(one["name"], one["images"], one["held_out"]["images"]) for one in found["groups"]] == [
         ("clean", 2, 2),

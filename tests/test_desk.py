@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from engine import Auditor, BadInput, DataOrder, ModelOrder, StoreError, UnknownName, demo
+from engine.answering.answers import Answers
 from engine.answering.desk import Desk
 from engine.intake import taking
 from engine.intake.inbox import Inbox
@@ -48,7 +49,7 @@ def inbox(tmp_path):
 @pytest.fixture
 def desk(tmp_path, inbox):
     store = Store(tmp_path / "store")
-    return Desk(store, Workers(store.root), Inbox(inbox))
+    return Desk(Answers(store, Workers(store.root)), Inbox(inbox))
 
 
 def entry(desk, name):
@@ -258,7 +259,7 @@ def test_a_store_whose_models_are_all_retired_does_not_get_the_demo(tmp_path):
 
 def test_without_an_inbox_there_is_nothing_to_add(tmp_path):
     store = Store(tmp_path / "store")
-    desk = Desk(store, Workers(store.root), Inbox(None))
+    desk = Desk(Answers(store, Workers(store.root)), Inbox(None))
     assert not desk.has_inbox
     assert desk.entries() == ()
     with pytest.raises(StoreError, match="not a folder"):

@@ -11,6 +11,7 @@ import pytest
 from dashboard.views import audits as view
 from engine import Answer, BadInput, UnknownName, work
 from engine.answering import driving
+from engine.answering.answers import Answers
 from engine.audit import manifest as manifests
 from engine.audit import plan_file, watching
 from engine.store import Store
@@ -37,7 +38,7 @@ def store(filled, tmp_path):
 
 
 def runs(store, before=None) -> driving.Runs:
-    return driving.Runs(store, audits.Inline(store.root, before))
+    return driving.Runs(Answers(store, audits.Inline(store.root, before)))
 
 
 def state(own: driving.Runs, run: str) -> str:
@@ -132,7 +133,7 @@ def test_a_pace_is_measured_once_and_its_failure_is_told(store, monkeypatch):
             self.failures[task["key"]] = "The worker died."
             return True
 
-    other = driving.Runs(store, Dead(store.root))
+    other = driving.Runs(Answers(store, Dead(store.root)))
     assert other.forecast({**VALUES, "method": "gradient"}) == Answer("failed", message="The worker died.")
 
 

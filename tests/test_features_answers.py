@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine import demo, keys, work
+from engine import demo, keys, tasks, work
 from engine.auditor import Auditor
 from engine.data import catalogue
 from engine.data.intake import Images
@@ -17,6 +17,7 @@ from engine.jobs import Jobs, errand
 from engine.models import load
 from engine.records import ExaminationRequest
 from engine.records.feature import Responses, Synthesis
+from engine.records.requests import FeatureRequest
 from engine.store import Store
 from tests import dying_work, fake_work, fakes
 from tests.asking import until
@@ -164,14 +165,14 @@ def test_noise_maps_are_stored_with_the_examination(auditor, key):
 @pytest.mark.parametrize(
     ("kind", "request_"),
     [
-        ("synthesis", work.FeatureRequest(MODEL, DATA, "layer9", 0, "0" * 32)),
-        ("synthesis", work.FeatureRequest(MODEL, DATA, LAYER, 99, "0" * 32)),
-        ("synthesis", work.FeatureRequest(MODEL, DATA, LAYER, -1, "0" * 32)),
+        ("synthesis", FeatureRequest(MODEL, DATA, "layer9", 0, "0" * 32)),
+        ("synthesis", FeatureRequest(MODEL, DATA, LAYER, 99, "0" * 32)),
+        ("synthesis", FeatureRequest(MODEL, DATA, LAYER, -1, "0" * 32)),
     ],
 )
 def test_a_worker_trusts_no_place(store, kind, request_):
     with pytest.raises(UnknownName):
-        work.perform(work.task(kind, keys.content_key(kind), request_), str(store.root))
+        work.perform(tasks.order(tasks.TASKS[kind], keys.content_key(kind), request_), str(store.root))
 
 
 def test_a_worker_that_dies_over_a_picture_or_responses_is_replaced(tmp_path):
@@ -179,7 +180,7 @@ def test_a_worker_that_dies_over_a_picture_or_responses_is_replaced(tmp_path):
     fake_work.add_all(made)
     pair = ExaminationRequest(MODEL, DATA, ATTACK, ("00003",))
     auditor = Auditor(made, Jobs(made.root, dying_work.perform))
-    key = auditor._examination(pair).key
+    key = tasks.EXAMINATION.key(made, pair)
     made.records.write("examination", key, replace(fakes.examination(pair), key=key))
 
     def pictured():

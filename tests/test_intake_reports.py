@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine import work
+from engine import tasks, work
+from engine.answering.answers import Answers
 from engine.answering.desk import Desk
 from engine.credibility import verdicts
 from engine.credibility.verdicts import Look
 from engine.intake.inbox import Inbox
 from engine.models import architectures
+from engine.records.requests import Place
 from tests import audits
 
 
 def test_the_architectures_that_the_form_suggests_are_those_that_can_be_loaded(store):
-    found = Desk(store, audits.Inline(store.root), Inbox(None)).architectures()
+    found = Desk(Answers(store, audits.Inline(store.root)), Inbox(None)).architectures()
     assert set(found) <= set(architectures.names())
     assert set(architectures.ARCHITECTURES) <= set(found)
     assert {"resnet50", "mobilenet_v2"} <= set(found)
@@ -36,10 +38,10 @@ def test_on_noise_no_image_is_called_right(useless, outcome):
 
 
 def test_reports_that_were_made_are_read_and_none_is_made_for_it(store):
-    desk = Desk(store, audits.Inline(store.root), Inbox(None))
+    desk = Desk(Answers(store, audits.Inline(store.root)), Inbox(None))
     assert desk.reports("digits-robust", ["digits"]) == ()
-    place = work.Place("digits-robust", "digits")
-    work.perform(work.task("intake", work.intake_key(store, place), place), str(store.root))
+    place = Place("digits-robust", "digits")
+    work.perform(tasks.order(tasks.INTAKE, tasks.INTAKE.key(store, place), place), str(store.root))
     (report,) = desk.reports("digits-robust", ["digits"])
     assert (report.model, report.data) == ("digits-robust", "digits")
     assert desk.reports("digits-robust", []) == ()

@@ -17,12 +17,20 @@ from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
 from engine.models import load, precision
 from engine.models.bundle import ModelBundle
-from engine.proving import causal, curves, defence, exchanges, fooled, interventions, smallest, studies
+from engine.proving import causal, curves, defence, exchanges, fooled, interventions, smallest
 from engine.records.proof import Edge, MapSet
-from engine.records.restoration import STUDIES, FooledRequest, GroupProofRequest
+from engine.records.restoration import FooledRequest, GroupProofRequest
 from engine.store import Dataset, Store
 from tests import toys
 from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
+
+STUDIES = {
+    "group-proof": causal.prove_group,
+    "smallest": smallest.find,
+    "curve": curves.curve,
+    "profile": curves.profile,
+    "defence": defence.hint,
+}
 
 
 class Sums(nn.Module):
@@ -252,7 +260,7 @@ def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
         "means": lambda: interventions.means(bundle, scene.dataset, "channel"),
         "exchange": lambda: exchanges.exchanges(scene.group, "inject").tried(choices),
     }
-    for kind, answer in studies.STUDIES.items():
+    for kind, answer in STUDIES.items():
         made[kind] = functools.partial(answer, bundle, scene.dataset, asked[kind], report)
     return made
 

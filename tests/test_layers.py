@@ -62,7 +62,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.audit.runs",),
     ("engine.audit.report", "engine.audit.watching"),
     ("engine.loaded",),
+    ("engine.tasks",),
     ("engine.work",),
+    ("engine.computations",),
     ("engine.answering",),
     ("engine.commands",),
     ("engine.auditor",),
@@ -88,7 +90,7 @@ BELOW_THE_LINE = (
     "engine.tracing", "engine.connections", "engine.datapaths", "engine.examination", "engine.rosters",
     "engine.features", "engine.proving", "engine.credibility", "engine.blocks", "engine.evaluation", "engine.benchmark",
     "engine.intake.checks", "engine.intake.exact_edges", "engine.intake.mistakes", "engine.intake.proofs",
-    "engine.intake.seen_pixels", "engine.audit.verify", "engine.commands.examine",
+    "engine.intake.seen_pixels", "engine.audit.verify", "engine.computations",
 )  # fmt: skip
 """Only these may import torch, and only in worker processes and commands."""
 TORCH = {"torch", "torchvision", "safetensors"}

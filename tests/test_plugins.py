@@ -16,9 +16,10 @@ import safetensors.torch
 import torch
 
 from engine import __main__ as command_line
-from engine import work
+from engine import tasks, work
 from engine.errors import BadInput
 from engine.models import architectures, load, plugins
+from engine.records.requests import Nothing, Place
 from engine.store import Store
 from tests import toys
 
@@ -269,17 +270,16 @@ def test_what_a_plugin_prints_at_work_in_a_worker_goes_to_stderr(tmp_path, folde
     store = Store(tmp_path / "store")
     source = TALKING.replace("atexit.register(print, 'goodbye')", "").replace("os.system('echo from a shell')", "")
     load.add(store, load.Submission("m", written(folder, source), weights, toys.CLASSES))
-    place = work.Place("m", "")
-    work.perform(work.task("intake", work.intake_key(store, place), place), str(store.root))
+    place = Place("m", "")
+    work.perform(tasks.order(tasks.INTAKE, tasks.INTAKE.key(store, place), place), str(store.root))
     told = capsys.readouterr()
     assert told.out == "" and all(word in told.err for word in ("imported", "built", "forward"))
 
 
-def test_what_any_work_prints_goes_to_stderr(tmp_path, monkeypatch, capsys):
-    kind = work.Kind(work.Nothing, lambda _inputs, _request: print("at work"))  # noqa: T201 (what is tested)
-    monkeypatch.setitem(work.KINDS, "demo", kind)
+def test_what_any_work_prints_goes_to_stderr(tmp_path, capsys):
     store = Store(tmp_path / "store")
-    work.perform(work.task("demo", "0" * 32, work.Nothing()), str(store.root))
+    order = tasks.order(tasks.DEMO, "0" * 32, Nothing())
+    work.perform(order, str(store.root), compute=lambda *_: print("at work"))  # noqa: T201 (what is tested)
     assert capsys.readouterr() == ("", "at work\n")
 
 

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from engine import images, work
+from engine import images, tasks, work
 from engine.data import catalogue
 from engine.data.intake import Images
 from engine.demo import CLASSES, digits
@@ -18,6 +18,7 @@ from engine.models import bundle as bundles
 from engine.models.architectures import Architecture
 from engine.models.preact import PreActResNet
 from engine.records.intake import IntakeReport
+from engine.records.requests import Place
 from engine.store import Store
 from tests import toys
 
@@ -155,9 +156,9 @@ def test_a_small_one_learns_and_is_taken_whole(trained, tmp_path, monkeypatch):
 
     part = digits.held_out()
     catalogue.add(store, "digits", Images(pixels(part), part.y, CLASSES, part.names), source="npz")
-    place = work.Place("small", "digits")
-    key = work.intake_key(store, place)
-    work.perform(work.task("intake", key, place), str(store.root))
+    place = Place("small", "digits")
+    key = tasks.INTAKE.key(store, place)
+    work.perform(tasks.order(tasks.INTAKE, key, place), str(store.root))
     report = store.records.read("intake", key, IntakeReport)
     assert report.with_outcome("fail") == () and "accuracy" in report.with_outcome("pass")
 

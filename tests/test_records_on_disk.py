@@ -27,12 +27,15 @@ from engine.records import (
 from engine.records.credibility import CheckResult, Conditions, Credibility, Figure
 from engine.records.intake import IntakeReport, Suspicion
 from engine.records.proof import MapSet
+from engine.records.requests import Nothing
+from engine.records.restoration import CorrectImages
 from engine.statistics import Estimate
 from engine.store import NotStored, Store
-from engine.store.shelf import KINDS
+from engine.tasks import TASKS
 from tests import fake_studies, fakes
 
 KEY = keys.content_key("one")
+KINDS = {task.shelf: task.record for task in TASKS.values() if task.record is not Nothing}
 AUDITOR = fakes.FakeAuditor()
 REQUEST = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00000", "00004"))
 RECORDS = {
@@ -54,6 +57,8 @@ RECORDS = {
     "responses": AUDITOR.responses("fake00001").value,
     "proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "restore").value,
     "group-proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "inject").value,
+    "strongest": MapSet(("layer2.0",), ((1, 3),)),
+    "correct": CorrectImages(("00001",)),
     "smallest": fake_studies.smallest_sets(),
     "curve": fake_studies.restoration_curve(),
     "profile": fake_studies.site_profile(),
@@ -203,11 +208,11 @@ def test_a_record_of_another_format_is_kept_and_the_message_says_what_to_do(stor
 def test_extra_archives_are_read_member_by_member(store):
     maps = {f"{site:03d}/clean": np.full((2, 3, 3), site, dtype=np.float16) for site in range(3)}
     store.records.write("roster", KEY, RECORDS["roster"], extras={"maps": maps})
-    (found,) = store.records.read_extra("roster", KEY, "maps", ("001/clean",))
+    (found,) = store.records.read_extra("roster", KEY, "maps", ("001/clean",), KINDS["roster"])
     assert found.dtype == np.float16
     assert np.array_equal(found, maps["001/clean"])
     with pytest.raises(NotStored):
-        store.records.read_extra("roster", KEY, "maps", ("009/clean",))
+        store.records.read_extra("roster", KEY, "maps", ("009/clean",), KINDS["roster"])
 
 
 def test_nothing_in_the_store_can_hold_an_object():

@@ -185,7 +185,7 @@ def test_an_explanation_of_a_newer_version_is_told_and_kept(own):
         store.records.read("examination", EXPLAINED, Examination)
     assert not isinstance(told.value, NotStored)
     with pytest.raises(StoreError, match="written-later/7"):
-        store.records.read_extra("examination", EXPLAINED, "maps", ("000/clean",))
+        store.records.read_extra("examination", EXPLAINED, "maps", ("000/clean",), Examination)
     with pytest.raises(StoreError, match="written-later/7"):
         Auditor(store, NoWorkers()).examined(EXPLAINED)
     assert path.read_bytes() == before

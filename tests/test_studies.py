@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from engine import demo, work
-from engine.auditor import MOST_FOOLED, Auditor
+from engine import demo, tasks, work
+from engine.auditor import Auditor
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
 from engine.jobs import Progress
 from engine.models import load
-from engine.proving import causal, curves, defence, exchanges, flows, fooled, interventions, search, smallest, studies
+from engine.proving import causal, curves, defence, exchanges, flows, fooled, interventions, search, smallest
 from engine.records.proof import MapSet
-from engine.records.restoration import CURVES, STUDIES, FooledRequest, GroupProofRequest
+from engine.records.restoration import CURVES, FooledRequest, GroupProofRequest
 from engine.store import Store
+from engine.tasks import MOST_FOOLED
 from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
 
+STUDIES = ("group-proof", "smallest", "curve", "profile", "defence")
 ATTACK = "pgd-linf:eps=24/255,steps=5"
 
 
@@ -250,10 +252,9 @@ def test_a_worker_answers_each_study_with_its_record(store, request_, monkeypatc
     few = dataclasses.replace(request_, samples=request_.samples[:4])
     asked = GroupProofRequest(few, MapSet(("layer2.0",), ((1, 5),)), "restore") if kind == "group-proof" else few
     key = f"{list(STUDIES).index(kind):032x}"
-    work.perform(work.task(kind, key, asked), str(store.root))
-    record = store.records.read(kind, key, STUDIES[kind])
-    assert type(record) is STUDIES[kind]
-    assert set(studies.STUDIES) == set(STUDIES)
+    task = tasks.TASKS[kind]
+    work.perform(tasks.order(task, key, asked), str(store.root))
+    assert type(store.records.read(kind, key, task.record)) is task.record
 
 
 def test_a_group_that_cannot_be_is_refused_before_any_work(store, request_):

@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal, final
 
-from engine import keys, work
-from engine.answering.asked import DOING, Asked, hand_in, pending
-from engine.intake.inbox import DataOrder, DataTask, Entry, Inbox, ModelOrder, ModelTask, Taken
-from engine.jobs import Jobs
+from engine import tasks
+from engine.answering.answers import Answers
+from engine.intake.inbox import DataOrder, Entry, Inbox, ModelOrder, Taken
 from engine.records import Answer, DatasetCard, ModelCard
 from engine.records.intake import IntakeReport
-from engine.store import Store
+from engine.records.requests import Place
 
-Order = Literal["take-model", "take-data"]
 SURVEY: Final = Path(__file__).parents[1] / "models" / "ARCHITECTURES.md"
 ROW: Final = re.compile(r"\| `(\w+)` \|")
 OWN: Final = (
@@ -29,9 +27,9 @@ OWN: Final = (
 class Desk:
     """What a store holds and what could be added to it."""
 
-    def __init__(self, store: Store, jobs: Jobs, inbox: Inbox) -> None:
-        self._store = store
-        self._jobs = jobs
+    def __init__(self, answers: Answers, inbox: Inbox) -> None:
+        self._answers = answers
+        self._store = answers.store
         self._inbox = inbox
 
     def models(self, *, retired: bool = False) -> tuple[ModelCard, ...]:
@@ -48,12 +46,9 @@ class Desk:
 
     def reports(self, model: str, datasets: Iterable[str]) -> tuple[IntakeReport, ...]:
         """Return the intake reports of a model that are made already, on noise and on these data sets; raises UnknownName."""
-        made = [work.intake_key(self._store, work.Place(model, name)) for name in ("", *datasets)]
-        return tuple(
-            self._store.records.read("intake", key, IntakeReport)
-            for key in made
-            if self._store.records.has("intake", key)
-        )
+        places = [Place(model, name) for name in ("", *datasets)]
+        made = [place for place in places if self._answers.is_stored(tasks.INTAKE, place)]
+        return tuple(self._answers.stored(tasks.INTAKE, tasks.INTAKE.key(self._store, place)) for place in made)
 
     def architectures(self) -> tuple[str, ...]:
         """Return the names of the architectures that weights can be loaded into, those of plug-ins and timm left out."""
@@ -76,25 +71,15 @@ class Desk:
 
     def take_model(self, order: ModelOrder) -> Answer[Taken]:
         """Add a model; raises UnknownName and BadInput for files that are not there. The rest fails with its reason."""
-        return self._take("take-model", self._inbox.model(order))
+        return self._answers.ask(tasks.TAKE_MODEL, self._inbox.model(order))
 
     def take_data(self, order: DataOrder) -> Answer[Taken]:
         """Add a data set; raises and fails as `take_model`."""
-        return self._take("take-data", self._inbox.data(order))
+        return self._answers.ask(tasks.TAKE_DATA, self._inbox.data(order))
 
     def forget(self, order: ModelOrder | DataOrder) -> None:
         """Let an order that failed be tried again."""
-        self._jobs.forgive(
-            self._key(self._inbox.model(order) if isinstance(order, ModelOrder) else self._inbox.data(order))
-        )
-
-    def _take(self, kind: Order, task: ModelTask | DataTask) -> Answer[Taken]:
-        key = self._key(task)
-        if not self._store.records.has("taken", key):
-            hand_in(self._jobs, Asked(kind, key, task, "interactive", DOING[kind]))
-            if not self._store.records.has("taken", key):
-                return pending(self._jobs, key)
-        return Answer("ready", self._store.records.read("taken", key, Taken))
-
-    def _key(self, task: ModelTask | DataTask) -> str:
-        return keys.content_key("taken", task, keys.FORMAT)
+        if isinstance(order, ModelOrder):
+            self._answers.retry(tasks.TAKE_MODEL, self._inbox.model(order))
+        else:
+            self._answers.retry(tasks.TAKE_DATA, self._inbox.data(order))

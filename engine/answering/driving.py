@@ -8,18 +8,17 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, final
 
-from engine import work
-from engine.answering.asked import pending
+from engine import tasks
+from engine.answering.answers import Answers
 from engine.audit import forecast, plan, plan_file, watching
 from engine.audit import manifest as manifests
 from engine.audit.forecast import Forecast
 from engine.audit.manifest import AuditedModel, Manifest
-from engine.audit.paces import Pace
 from engine.audit.runs import Piece, Run
 from engine.audit.watching import RunCard, RunView
 from engine.errors import EngineError
-from engine.jobs import Jobs
 from engine.records import Answer
+from engine.records.requests import PaceRequest, ShardRequest
 from engine.store import Store
 
 PATIENCE: Final = 10.0
@@ -31,24 +30,20 @@ log = logging.getLogger(__name__)
 
 def shard_task(run: str, piece: Piece) -> dict[str, Any]:
     """Return what a worker is handed for a piece of a run."""
-    return work.task("shard", piece.key, work.ShardRequest(run, piece.condition.folder, piece.block))
+    return tasks.order(tasks.SHARD, piece.key, ShardRequest(run, piece.condition.folder, piece.block))
 
 
-def forecast_of(store: Store, jobs: Jobs, manifest: Manifest, patience: float) -> Answer[Forecast]:
+def forecast_of(answers: Answers, manifest: Manifest, patience: float) -> Answer[Forecast]:
     """Return what a run will cost, measuring the pace of its models where that is not known yet.
 
     patience: seconds to wait for a measurement.
     """
     paces = {}
     for model in manifest.models:
-        request = _pace_request(manifest, model)
-        key = work.pace_key(store, request)
-        if not store.records.has("pace", key):
-            jobs.submit(work.task("pace", key, request), priority="interactive", doing="measuring the pace")
-            jobs.wait(key, patience)
-        if not store.records.has("pace", key):
-            return pending(jobs, key)
-        paces[model.role] = store.records.read("pace", key, Pace)
+        answer = answers.ask(tasks.PACE, _pace_request(manifest, model), patience=patience)
+        if answer.value is None:
+            return Answer(answer.state, None, answer.done, answer.total, answer.message)
+        paces[model.role] = answer.value
     return Answer("ready", forecast.forecast(manifest, paces))
 
 
@@ -61,9 +56,10 @@ def planned(store: Store, values: Mapping[str, Any]) -> Manifest:
 class Runs:
     """The audit runs of a store, as the screen asks for them. Thread-safe; several processes may open one store."""
 
-    def __init__(self, store: Store, jobs: Jobs) -> None:
-        self._store = store
-        self._jobs = jobs
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._store = answers.store
+        self._jobs = answers.jobs
         self._seen: dict[str, tuple[tuple[bool, int], RunView]] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._lock = threading.Lock()
@@ -90,7 +86,7 @@ class Runs:
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""
-        return forecast_of(self._store, self._jobs, planned(self._store, values), 0.0)
+        return forecast_of(self._answers, planned(self._store, values), 0.0)
 
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin the run of a plan, or take it up, and return its id; raises WrongPlan, BadInput, StoreError."""
@@ -137,5 +133,5 @@ class Runs:
             log.warning("Run %s could not be driven: %s", run.id[:12], error)
 
 
-def _pace_request(manifest: Manifest, model: AuditedModel) -> work.PaceRequest:
-    return work.PaceRequest(model.name, manifest.images.data, manifest.plan.method, manifest.plan.threads)
+def _pace_request(manifest: Manifest, model: AuditedModel) -> PaceRequest:
+    return PaceRequest(model.name, manifest.images.data, manifest.plan.method, manifest.plan.threads)

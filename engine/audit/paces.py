@@ -12,7 +12,7 @@ from engine.schemas import Schema
 class Pace:
     """Seconds per image, measured on the machine that will do the work."""
 
-    SCHEMA: ClassVar = Schema("pace/1", "Pace")
+    SCHEMA: ClassVar[Schema] = Schema("pace/1", "Pace")
 
     pass_seconds: float
     """Of one forward with backward."""

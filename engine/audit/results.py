@@ -37,7 +37,7 @@ SUMMARY: Final = "summary.json"
 class Seal:
     """What a finished run is made of; the hashes of the files stand beside it."""
 
-    SCHEMA: ClassVar = Schema("run-seal/1", "Seal")
+    SCHEMA: ClassVar[Schema] = Schema("run-seal/1", "Seal")
 
     run: str
     shards: int

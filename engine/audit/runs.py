@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
 from engine.audit.shards import NoShard
 from engine.errors import BadInput, EngineError
-from engine.jobs.queue import Priority, Progress
+from engine.jobs import Progress, Workers
 from engine.store import Store, durable
 from engine.store.lock import Lock
 
@@ -36,15 +36,6 @@ PAUSE: Final = 0.2
 NOTED_EVERY: Final = 0.5
 """Seconds between two writings of the state."""
 log = logging.getLogger(__name__)
-
-
-class Workers(Protocol):
-    """What a run needs of `engine.jobs.Jobs`."""
-
-    def submit(self, task: dict[str, Any], *, priority: Priority, doing: str) -> bool: ...
-    def progress(self, key: str) -> Progress: ...
-    def wait(self, key: str, seconds: float) -> None: ...
-    def forgive(self, key: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class NoShard(Exception):
 class Receipt:
     """What was written; the hashes of the files stand beside it."""
 
-    SCHEMA: ClassVar = Schema("shard-receipt/1", "Receipt")
+    SCHEMA: ClassVar[Schema] = Schema("shard-receipt/1", "Receipt")
 
     run: str
     condition: str

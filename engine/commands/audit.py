@@ -15,6 +15,7 @@ from typing import Final, final
 
 from engine import work
 from engine.answering import driving
+from engine.answering.answers import Answers
 from engine.audit import forecast, places, plan, report, results, summary
 from engine.audit import manifest as manifests
 from engine.audit.forecast import Forecast
@@ -43,12 +44,13 @@ def audit(options: argparse.Namespace) -> Told:
     jobs = Jobs(
         store.root, work.perform, scheduler=options.scheduler, allow_plain=options.allow_plain, tls=_tls(options)
     )
+    answers = Answers(store, jobs)
     try:
         with _terminable():
             if options.estimate:
-                return _costing(run, _forecast(store, jobs, run))
+                return _costing(run, _forecast(answers, run))
             if not run.place.manifest.exists():
-                sys.stderr.write(f"{_cost(store, jobs, run)}\n")
+                sys.stderr.write(f"{_cost(answers, run)}\n")
             state = run.drive(jobs, driving.shard_task, _Teller(run).tell)
     finally:
         jobs.close()
@@ -64,18 +66,19 @@ def verify(options: argparse.Namespace) -> Told:
     return Told(verification.text(found), verification.as_json(found), DONE if found.is_sound else FAILED)
 
 
-def _forecast(store: Store, jobs: Jobs, run: Run) -> Forecast:
+def _forecast(answers: Answers, run: Run) -> Forecast:
     """Return what a run will cost; raises WorkFailed where its pace cannot be measured."""
-    while (found := driving.forecast_of(store, jobs, run.manifest, PAUSE)).state == "working":
-        pass
+    found = driving.forecast_of(answers, run.manifest, PAUSE)
+    while found.state == "working":
+        found = driving.forecast_of(answers, run.manifest, PAUSE)
     if found.value is None:
         raise WorkFailed(found.message)
     return found.value
 
 
-def _cost(store: Store, jobs: Jobs, run: Run) -> str:
+def _cost(answers: Answers, run: Run) -> str:
     try:
-        return forecast.forecast_text(run.manifest.plan.tier, _forecast(store, jobs, run))
+        return forecast.forecast_text(run.manifest.plan.tier, _forecast(answers, run))
     except EngineError as error:
         return f"What the run will cost cannot be told: {error}"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import comparison, examination, selection
+from engine import comparison, selection, serial, tasks
+from engine.answering.answers import Answers
+from engine.commands import at_once
 from engine.errors import BadInput
-from engine.models import load
-from engine.proving import certificates
 from engine.records import (
     SIDES,
     Certificates,
@@ -27,8 +27,8 @@ from engine.records import (
     Prediction,
     certificate_parts,
 )
+from engine.records.requests import CertificatePart
 from engine.store import durable
-from engine.store.store import Store
 
 SHARE = 0.2
 SPECIFIC = 16
@@ -59,21 +59,19 @@ MEANING = {
 """What stands under the names of an examination's JSON."""
 
 
-def examine(store: Store, request: ExaminationRequest, out: Path, *, certify: bool) -> dict[str, Any]:
+def examine(answers: Answers, request: ExaminationRequest, out: Path, *, certify: bool) -> dict[str, Any]:
     """Examine a request with the models and data of a store, write `examination.json` and `arrays.npz`, return the JSON.
+
+    What the store holds already, a page's examinations among it, is not computed again.
 
     Raises BadInput when `out` already holds another examination, and whatever the request lacks.
     """
     if (out / "examination.json").exists():
         raise BadInput(f"{out.name} already holds an examination; choose another folder.")
-    dataset = store.dataset(request.data)
-    for sample in request.samples:
-        dataset.row(sample)
     started = time.perf_counter()
-    bundle = load.bundle(store, request.model)
-    found, _ = examination.examine(bundle, dataset, request, _quiet)
-    parts = certificate_parts.PARTS if certify else ()
-    known = certificate_parts.merge([certificates.part(name, bundle, dataset, found, _quiet) for name in parts])
+    found = at_once.result(answers, tasks.EXAMINATION, request)
+    requests = [CertificatePart(found.key, name) for name in (certificate_parts.PARTS if certify else ())]
+    known = certificate_parts.merge([at_once.result(answers, tasks.CERTIFICATE, part) for part in requests])
     compared = comparison.compare(found, SHARE, known.classes)
     summary = _summary(found, compared, known, time.perf_counter() - started)
     with durable.disk_errors("writing an examination"):
@@ -96,10 +94,6 @@ def _at(site: str | None, span: dict[str, Any] | None) -> str:
     if span is None:
         return f"at {site or 'no site'}"
     return f"at {site or 'no site'} [{span['first']}, {span['last'] or 'no site'}]"
-
-
-def _quiet(done: int, total: int, message: str) -> None:
-    """Progress of a command that ends in seconds is not shown."""
 
 
 def _summary(found: Examination, compared: Comparison, known: Certificates, seconds: float) -> dict[str, Any]:
@@ -201,8 +195,6 @@ def _datapath(datapath: Datapath, certificate: object) -> dict[str, Any]:
 
 
 def _plain(record: object) -> Any:
-    from engine import serial
-
     return serial.flatten(record).value
 
 

@@ -9,12 +9,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import serial
+from engine import serial, tasks
+from engine.commands import at_once
 from engine.commands.told import DONE, FAILED, Told
 from engine.errors import BadInput
 from engine.records import ModelCard
 from engine.records import intake as intake_records
 from engine.records.intake import PROOFS, IntakeReport
+from engine.records.requests import Place
 from engine.store import Store
 
 if TYPE_CHECKING:
@@ -55,9 +57,8 @@ def silent(_done: int, _total: int, _message: str) -> None:
 
 
 def _keep(store: Store, report: IntakeReport, data: str) -> None:
-    from engine import work
-
-    store.records.write("intake", work.intake_key(store, work.Place(report.model, data or "")), report)
+    key = tasks.INTAKE.key(store, Place(report.model, data or ""))
+    store.records.write(tasks.INTAKE.shelf, key, report)
 
 
 def _weights(options: argparse.Namespace) -> AbstractContextManager[Path]:
@@ -84,7 +85,8 @@ def architectures(options: argparse.Namespace) -> Told:
 
 def check_model(options: argparse.Namespace) -> Told:
     """Make the intake report of a stored model, or tell the stored one."""
-    report = _report(Store(options.store, create=False), options.name, options.data)
+    answers = at_once.answers(Store(options.store, create=False), silent)
+    report = at_once.result(answers, tasks.INTAKE, Place(options.name, options.data or ""))
     text = "\n".join((f"{report.model}: {report.verdict}", *intake_records.lines(report)))
     return Told(text, _as_json(report), _code(report))
 
@@ -136,15 +138,6 @@ def _needed(option: str, folder: Path | None) -> Path:
     if folder is None or not folder.is_dir():
         raise BadInput(f"{option} must name a folder, got {folder.name if folder else 'nothing'}.")
     return folder
-
-
-def _report(store: Store, model: str, data: str) -> IntakeReport:
-    from engine import work
-
-    place = work.Place(model, data)
-    key = work.intake_key(store, place)
-    work.perform(work.task("intake", key, place), str(store.root))
-    return store.records.read("intake", key, IntakeReport)
 
 
 def _code(report: IntakeReport) -> int:

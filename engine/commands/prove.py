@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
-from engine import class_names, serial
-from engine.commands import studied
+from engine import class_names, serial, tasks
+from engine.answering.answers import Answers
+from engine.commands import at_once, studied
 from engine.commands.prove_options import STUDIES
-from engine.commands.studied import Place
-from engine.datapaths import cases, choosing
 from engine.errors import BadInput, BadSetting, UnknownName
-from engine.evaluation import pairing
-from engine.examination import Report
-from engine.models.bundle import ModelBundle
-from engine.proving import causal, exchanges, flows, studies
-from engine.proving import fooled as fooled_images
-from engine.records.proof import MapSet, Proof
-from engine.records.restoration import FooledRequest, GroupProofRequest
-from engine.store.dataset import Dataset
-from engine.store.store import Store
+from engine.records.restoration import (
+    CorrectRequest,
+    FooledRequest,
+    GroupProofRequest,
+    SiteChoice,
+    StrongestRequest,
+)
+
+OF_GROUP: Final[dict[str, tasks.Task]] = {
+    "smallest": tasks.SMALLEST,
+    "curve": tasks.CURVE,
+    "profile": tasks.PROFILE,
+    "defence": tasks.DEFENCE,
+}
+"""Studies that take a group alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +43,18 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What to find out."""
+class Study:
+    """What to find out of which model."""
 
+    model: str
+    data: str
     attack: str
     """Full id."""
     images: Images
     maps: int
     """Maps with the most attack flow over the group, put back by the proof."""
     studies: tuple[str, ...] = STUDIES
+    sites: SiteChoice = "all"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,60 +65,49 @@ class Asked:
             raise BadSetting("--images and --maps must be at least 1, and --first not negative.")
 
 
-def prove(store: Store, place: Place, asked: Asked, report: Report) -> dict[str, Any]:
+def prove(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
     """Answer, write the JSON and return it. Raises BadInput for a file that exists or cannot be there."""
     started = time.perf_counter()
-    bundle, dataset = studied.opened(store, place)
-    samples = _samples(bundle, dataset, asked)
-    request = FooledRequest(place.model, place.data, asked.attack, samples, asked.seed)
+    studied.require_new(out)
+    samples = _samples(answers, study)
+    group = FooledRequest(study.model, study.data, study.attack, samples, study.seed, study.sites)
     found = {
-        "model": place.model,
-        "data": place.data,
-        "attack": asked.attack,
-        "seed": asked.seed,
-        "site_choice": place.sites,
+        "model": study.model,
+        "data": study.data,
+        "attack": study.attack,
+        "seed": study.seed,
+        "site_choice": study.sites,
         "attempted": list(samples),
-        **{name: _study(bundle, dataset, request, name, asked.maps, report) for name in asked.studies},
+        **{name: _answered(answers, group, name, study.maps) for name in study.studies},
         "seconds": time.perf_counter() - started,
     }
-    studied.write(place, found, "writing a proof")
+    studied.write(out, found, "writing a proof")
     return found
 
 
-def _study(
-    bundle: ModelBundle, dataset: Dataset, request: FooledRequest, name: str, maps: int, report: Report
-) -> dict[str, Any]:
+def _answered(answers: Answers, group: FooledRequest, name: str, maps: int) -> dict[str, Any]:
     if name == "proof":
-        return _proof(bundle, dataset, request, maps, report)
-    return serial.flatten(studies.STUDIES[name](bundle, dataset, request, report)).value
+        return _proof(answers, group, maps)
+    return serial.flatten(at_once.result(answers, OF_GROUP[name], group)).value
 
 
-def _proof(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, maps: int, report: Report) -> dict[str, Any]:
+def _proof(answers: Answers, group: FooledRequest, maps: int) -> dict[str, Any]:
     """The group's maps with the most attack flow put back, beside the six controls; `is_proven` says what they say."""
-    chosen = strongest(bundle, dataset, request, maps)
-    found: Proof = causal.prove_group(bundle, dataset, GroupProofRequest(request, chosen, "restore"), report)
+    chosen = at_once.result(answers, tasks.STRONGEST, StrongestRequest(group, maps))
+    found = at_once.result(answers, tasks.GROUP_PROOF, GroupProofRequest(group, chosen, "restore"))
     return {**serial.flatten(found).value, "is_proven": found.is_proven}
 
 
-def strongest(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, count: int) -> MapSet:
-    """Return the maps with the most attack flow over the fooled images of a request; raises BadSetting for too many."""
-    available = int(choosing.claimable(bundle).sum())
-    if not 1 <= count <= available:
-        raise BadSetting(f"From 1 to {available} maps can be put back, got {count}.")
-    group = fooled_images.gather(bundle, dataset, request)
-    return exchanges.map_set(bundle, (flows.shared_ranks(group, flows.attack_flow(group)) < count)[0])
-
-
-def _samples(bundle: ModelBundle, dataset: Dataset, asked: Asked) -> tuple[str, ...]:
-    images = asked.images
+def _samples(answers: Answers, study: Study) -> tuple[str, ...]:
+    images, dataset = study.images, answers.store.dataset(study.data)
     if images.samples:
-        for sample in images.samples:
-            dataset.row(sample)
         return images.samples
     if images.label is None:
-        return pairing.right(bundle, dataset, images.count, first=images.first).samples
-    label = class_names.index(images.label, bundle.classes)
-    rows = np.flatnonzero(cases.labels(bundle, dataset) == label)[: images.count]
+        request = CorrectRequest(study.model, study.data, images.count, images.first)
+        return at_once.result(answers, tasks.CORRECT, request).samples
+    card = answers.store.model_card(study.model)
+    label = class_names.index(images.label, card.classes)
+    rows = np.flatnonzero(dataset.labels_for(card) == label)[: images.count]
     if not len(rows):
         raise BadInput(f"The data set holds no image of class '{images.label}'.")
     return tuple(dataset.keys[k] for k in rows)

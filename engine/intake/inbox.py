@@ -49,7 +49,7 @@ class Entry:
 class ModelOrder:
     """A model to add; the texts are written as the options of `model add`."""
 
-    SCHEMA: ClassVar = Schema("model-import/1", "ModelOrder")
+    SCHEMA: ClassVar[Schema] = Schema("model-import/1", "ModelOrder")
 
     entry: str
     """Key of the weights."""
@@ -70,7 +70,7 @@ class ModelOrder:
 class DataOrder:
     """A data set to add; the texts are written as the options of `data add`."""
 
-    SCHEMA: ClassVar = Schema("data-import/1", "DataOrder")
+    SCHEMA: ClassVar[Schema] = Schema("data-import/1", "DataOrder")
 
     entry: str
     """Key of an npz file, a folder of folders, or a table of pictures."""
@@ -89,7 +89,7 @@ class DataOrder:
 class ModelTask:
     """A model order with the files it names, as a worker gets it."""
 
-    SCHEMA: ClassVar = Schema("model-import-request/1", "ModelTask")
+    SCHEMA: ClassVar[Schema] = Schema("model-import-request/1", "ModelTask")
 
     order: ModelOrder
     weights: str
@@ -101,7 +101,7 @@ class ModelTask:
 class DataTask:
     """A data order with the files it names, as a worker gets it."""
 
-    SCHEMA: ClassVar = Schema("data-import-request/1", "DataTask")
+    SCHEMA: ClassVar[Schema] = Schema("data-import-request/1", "DataTask")
 
     order: DataOrder
     kind: EntryKind
@@ -115,7 +115,7 @@ class DataTask:
 class Taken:
     """What was added."""
 
-    SCHEMA: ClassVar = Schema("import-result/1", "Taken")
+    SCHEMA: ClassVar[Schema] = Schema("import-result/1", "Taken")
 
     name: str
     notes: tuple[str, ...]

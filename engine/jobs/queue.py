@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, final
 
 from engine.errors import EngineError, StoreError, WorkFailed
 from engine.jobs import errand
@@ -63,6 +63,17 @@ class Ticket:
     @property
     def key(self) -> str:
         return self.task["key"]
+
+
+class Workers(Protocol):
+    """What hands work in: `Jobs` to workers, `Here` to the process that asks."""
+
+    def submit(self, task: dict[str, Any], *, priority: Priority, doing: str) -> bool: ...
+    def progress(self, key: str) -> Progress: ...
+    def wait(self, key: str, seconds: float) -> None: ...
+    def is_unfinished(self, key: str) -> bool: ...
+    def forgive(self, key: str) -> None: ...
+    def close(self) -> None: ...
 
 
 @final

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,6 +15,7 @@ from engine import keys
 from engine.errors import Unsupported
 from engine.models import capture, graph, paths, sites
 from engine.records import ChannelOrder, Link, Site
+from engine.schemas import Schema
 
 CHANNELS_LAST_FROM = 128
 """Pixels on the shorter side from which a CPU convolves faster with the channels last in memory (measured)."""
@@ -115,6 +117,8 @@ class ModelBundle:
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """What a network expects of its input."""
+
+    SCHEMA: ClassVar[Schema] = Schema("preprocessing/1", "Preprocessing")
 
     channels: int
     size: tuple[int, int]

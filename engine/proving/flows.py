@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from engine import selection
-from engine.errors import BadInput
+from engine.datapaths import choosing
+from engine.errors import BadInput, BadSetting
 from engine.evaluation import rankings
 from engine.evaluation.rankings import Ask
 from engine.proving import exchanges
 from engine.proving.fooled import Fooled
+from engine.records.proof import MapSet
 from engine.tracing import PerMap
 
 
@@ -28,6 +30,14 @@ def shared(flow: PerMap) -> PerMap:
 def shared_ranks(fooled: Fooled, flow: PerMap) -> Tensor:
     """Return places (1, all maps) by the group's flow."""
     return exchanges.ranks(fooled.bundle, shared(flow))
+
+
+def strongest(fooled: Fooled, count: int) -> MapSet:
+    """Return the maps with the most attack flow over a group; raises BadSetting for too many."""
+    available = int(choosing.claimable(fooled.bundle).sum())
+    if not 1 <= count <= available:
+        raise BadSetting(f"From 1 to {available} maps can be put back, got {count}.")
+    return exchanges.map_set(fooled.bundle, (shared_ranks(fooled, attack_flow(fooled)) < count)[0])
 
 
 def datapath_difference(fooled: Fooled) -> PerMap:

@@ -41,7 +41,7 @@ T = TypeVar("T")
 class Site:
     """A place in the network whose feature maps can be recorded, scored and replaced."""
 
-    SCHEMA: ClassVar = Schema("layer/1", "Site")
+    SCHEMA: ClassVar[Schema] = Schema("layer/1", "Site")
 
     name: str
     """Dotted module name, unique in its model; a second call of one module carries `#2`."""
@@ -99,7 +99,7 @@ class Site:
 class Link:
     """Two sites with nothing but linear layers (and one activation) between them."""
 
-    SCHEMA: ClassVar = Schema("edges/1", "Link")
+    SCHEMA: ClassVar[Schema] = Schema("edges/1", "Link")
 
     source: int
     target: int
@@ -112,7 +112,7 @@ class Link:
 class ModelCard:
     """What menus show of a model; needs no network."""
 
-    SCHEMA: ClassVar = Schema("model-card/1", "ModelCard")
+    SCHEMA: ClassVar[Schema] = Schema("model-card/1", "ModelCard")
 
     name: str
     architecture: str
@@ -142,7 +142,7 @@ class ModelCard:
 class DatasetCard:
     """What menus show of a data set."""
 
-    SCHEMA: ClassVar = Schema("dataset-card/1", "DatasetCard")
+    SCHEMA: ClassVar[Schema] = Schema("dataset-card/1", "DatasetCard")
 
     name: str
     content_hash: str
@@ -213,7 +213,7 @@ class Outcome:
 class RosterRequest:
     """Which images to attack: all of one class of a data set, in order."""
 
-    SCHEMA: ClassVar = Schema("attack-results-request/1", "RosterRequest")
+    SCHEMA: ClassVar[Schema] = Schema("attack-results-request/1", "RosterRequest")
 
     model: str
     data: str
@@ -228,7 +228,7 @@ class RosterRequest:
 class Roster:
     """How every image of a class fared under one attack."""
 
-    SCHEMA: ClassVar = Schema("attack-results/1", "Roster")
+    SCHEMA: ClassVar[Schema] = Schema("attack-results/1", "Roster")
 
     request: RosterRequest
     outcomes: tuple[Outcome, ...]
@@ -242,7 +242,7 @@ class Roster:
 class ExaminationRequest:
     """One pair (one sample) or a small group (several samples of one class) to examine."""
 
-    SCHEMA: ClassVar = Schema("explanation-request/1", "ExaminationRequest")
+    SCHEMA: ClassVar[Schema] = Schema("explanation-request/1", "ExaminationRequest")
 
     model: str
     data: str
@@ -358,7 +358,7 @@ class Connection:
 class Examination:
     """Everything of one pair, or of one small group of pairs."""
 
-    SCHEMA: ClassVar = Schema("explanation/1", "Examination")
+    SCHEMA: ClassVar[Schema] = Schema("explanation/1", "Examination")
 
     key: str
     request: ExaminationRequest
@@ -407,7 +407,7 @@ class Examination:
 class Gallery:
     """Top patches of every feature map over (a sample of) the data set."""
 
-    SCHEMA: ClassVar = Schema("top-crops/1", "Gallery")
+    SCHEMA: ClassVar[Schema] = Schema("top-crops/1", "Gallery")
 
     samples: tuple[str, ...]
     """Sample keys that were looked at, correctly classified or not."""

@@ -209,7 +209,7 @@ class Groups:
 class Certificates:
     """What is known so far of how far an examination can be trusted; parts arrive one by one."""
 
-    SCHEMA: ClassVar = Schema("faithfulness/1", "Certificates")
+    SCHEMA: ClassVar[Schema] = Schema("faithfulness/1", "Certificates")
 
     clean: Certificate = Certificate()
     adversarial: Certificate = Certificate()

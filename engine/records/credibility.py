@@ -169,7 +169,7 @@ class Conditions:
 class Credibility:
     """All sixteen checks of one model, in order."""
 
-    SCHEMA: ClassVar = Schema("attack-checks/1", "Credibility")
+    SCHEMA: ClassVar[Schema] = Schema("attack-checks/1", "Credibility")
 
     results: tuple[CheckResult, ...]
     images: int

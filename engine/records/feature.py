@@ -41,7 +41,7 @@ class Synthesis:
     Strengths are read before the activation, where the site has one, at one position: a dead unit has a strength too.
     """
 
-    SCHEMA: ClassVar = Schema("feature-visualization/1", "Synthesis")
+    SCHEMA: ClassVar[Schema] = Schema("feature-visualization/1", "Synthesis")
 
     layer: str
     channel: int
@@ -99,7 +99,7 @@ class Responses:
     whole steps of 1/255: below that, nothing changes.
     """
 
-    SCHEMA: ClassVar = Schema("dose-response/1", "Responses")
+    SCHEMA: ClassVar[Schema] = Schema("dose-response/1", "Responses")
 
     examination: str
     """Key of the examination whose images, attack and seed these are."""

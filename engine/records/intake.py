@@ -87,7 +87,7 @@ class InexactLink:
 class IntakeReport:
     """All intake checks of one model, in order."""
 
-    SCHEMA: ClassVar = Schema("model-validation/1", "IntakeReport")
+    SCHEMA: ClassVar[Schema] = Schema("model-validation/1", "IntakeReport")
 
     model: str
     content_hash: str

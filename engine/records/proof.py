@@ -27,7 +27,7 @@ COMPARED: ControlName = "largest change"
 class MapSet:
     """Feature maps by site, both in the order of the network; no map twice."""
 
-    SCHEMA: ClassVar = Schema("channel-set/1", "MapSet")
+    SCHEMA: ClassVar[Schema] = Schema("channel-set/1", "MapSet")
 
     sites: tuple[str, ...]
     channels: tuple[tuple[int, ...], ...]
@@ -95,7 +95,7 @@ class MapResponse:
 class Proof:
     """One intervention on the images of an examination, beside its controls."""
 
-    SCHEMA: ClassVar = Schema("patching-test/1", "Proof")
+    SCHEMA: ClassVar[Schema] = Schema("patching-test/1", "Proof")
 
     examination: str
     direction: Direction

@@ -16,7 +16,7 @@ from engine.schemas import Schema
 class Place:
     """A model and a data set, by name."""
 
-    SCHEMA: ClassVar = Schema("model-and-data/1", "Place")
+    SCHEMA: ClassVar[Schema] = Schema("model-and-data/1", "Place")
 
     model: str
     data: str
@@ -26,7 +26,7 @@ class Place:
 class CertificatePart:
     """One part of the certificate of a stored examination."""
 
-    SCHEMA: ClassVar = Schema("faithfulness-part-request/1", "CertificatePart")
+    SCHEMA: ClassVar[Schema] = Schema("faithfulness-part-request/1", "CertificatePart")
 
     examination: str
     """Its key."""
@@ -37,7 +37,7 @@ class CertificatePart:
 class FeatureRequest:
     """One feature map of a model, and the stored gallery that holds its top patches."""
 
-    SCHEMA: ClassVar = Schema("feature-request/1", "FeatureRequest")
+    SCHEMA: ClassVar[Schema] = Schema("feature-request/1", "FeatureRequest")
 
     model: str
     data: str
@@ -51,7 +51,7 @@ class FeatureRequest:
 class ResponsesRequest:
     """How the images of a stored examination answer to its attack at other strengths."""
 
-    SCHEMA: ClassVar = Schema("dose-response-request/1", "ResponsesRequest")
+    SCHEMA: ClassVar[Schema] = Schema("dose-response-request/1", "ResponsesRequest")
 
     examination: str
     """Its key."""
@@ -61,7 +61,7 @@ class ResponsesRequest:
 class ProofRequest:
     """Which maps of a stored examination's runs to put where."""
 
-    SCHEMA: ClassVar = Schema("patching-request/1", "ProofRequest")
+    SCHEMA: ClassVar[Schema] = Schema("patching-request/1", "ProofRequest")
 
     examination: str
     """Its key."""
@@ -73,7 +73,7 @@ class ProofRequest:
 class CredibilityRequest:
     """A model, the images it is attacked on, and the model whose adversarial images are transferred to it."""
 
-    SCHEMA: ClassVar = Schema("attack-checks-request/1", "CredibilityRequest")
+    SCHEMA: ClassVar[Schema] = Schema("attack-checks-request/1", "CredibilityRequest")
 
     model: str
     data: str
@@ -90,7 +90,7 @@ class CredibilityRequest:
 class PaceRequest:
     """What an audit is going to compute: a model on the images of a data set, scored by a method."""
 
-    SCHEMA: ClassVar = Schema("pace-request/1", "PaceRequest")
+    SCHEMA: ClassVar[Schema] = Schema("pace-request/1", "PaceRequest")
 
     model: str
     data: str
@@ -103,14 +103,14 @@ class PaceRequest:
 class Nothing:
     """The request of a task that needs none."""
 
-    SCHEMA: ClassVar = Schema("empty-request/1", "Nothing")
+    SCHEMA: ClassVar[Schema] = Schema("empty-request/1", "Nothing")
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRequest:
     """One block of images of an audit run under one condition."""
 
-    SCHEMA: ClassVar = Schema("shard-request/1", "ShardRequest")
+    SCHEMA: ClassVar[Schema] = Schema("shard-request/1", "ShardRequest")
 
     run: str
     condition: str

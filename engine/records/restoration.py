@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
-from engine.records.proof import Direction, Effect, MapSet, Proof
+from engine import keys
+from engine.records.proof import Direction, Effect, MapSet
 from engine.schemas import Schema
 from engine.statistics import Estimate
 
@@ -32,6 +33,8 @@ CURVES: dict[CurveName, str] = {
 """Which maps each line puts back, and from where."""
 CHOICES: frozenset[CurveName] = frozenset({"attack flow", "one set for all", "datapath difference", "largest change"})
 """Ways to choose maps; all other lines are controls."""
+SiteChoice = Literal["all", "blocks"]
+"""All sites of a network, or its stem and block outputs alone."""
 MeanKind = Literal["position", "channel"]
 """What a map is set to: its mean at every position, or one mean for the whole map."""
 
@@ -40,7 +43,7 @@ MeanKind = Literal["position", "channel"]
 class FooledRequest:
     """Attacked images to look at, of one class or several; those that the attack does not fool are left out."""
 
-    SCHEMA: ClassVar = Schema("attacked-group/1", "FooledRequest")
+    SCHEMA: ClassVar[Schema] = Schema("attacked-group/1", "FooledRequest")
 
     model: str
     data: str
@@ -48,13 +51,60 @@ class FooledRequest:
     """Full id, for example `pgd-linf:eps=8/255,steps=10`."""
     samples: tuple[str, ...]
     seed: int = 0
+    sites: SiteChoice = field(default="all", metadata=keys.GROWN)
+
+
+@dataclass(frozen=True, slots=True)
+class StrongestRequest:
+    """How many maps with the most attack flow over the images of a group that the attack fools."""
+
+    SCHEMA: ClassVar[Schema] = Schema("strongest-channels-request/1")
+
+    group: FooledRequest
+    count: int
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.group.model
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.group.data
+
+    @property
+    def sites(self) -> SiteChoice:
+        """Which sites the network is looked at by."""
+        return self.group.sites
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectRequest:
+    """The first correctly classified images of a data set from an index on."""
+
+    SCHEMA: ClassVar[Schema] = Schema("correct-images-request/1")
+
+    model: str
+    data: str
+    count: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectImages:
+    """Which images they are."""
+
+    SCHEMA: ClassVar[Schema] = Schema("correct-images/1")
+
+    samples: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GroupProofRequest:
     """Which maps to put where in the runs of all images of a group that the attack fools."""
 
-    SCHEMA: ClassVar = Schema("group-patching-request/1", "GroupProofRequest")
+    SCHEMA: ClassVar[Schema] = Schema("group-patching-request/1", "GroupProofRequest")
 
     group: FooledRequest
     chosen: MapSet
@@ -69,6 +119,11 @@ class GroupProofRequest:
     def data(self) -> str:
         """Name of the data set."""
         return self.group.data
+
+    @property
+    def sites(self) -> SiteChoice:
+        """Which sites the network is looked at by."""
+        return self.group.sites
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +173,7 @@ class SharedSet:
 class SmallestSets:
     """The smallest sets found, per image and for the group: by attack flow, then pruned; each verified by a real pass."""
 
-    SCHEMA: ClassVar = Schema("minimal-sets/1", "SmallestSets")
+    SCHEMA: ClassVar[Schema] = Schema("minimal-sets/1", "SmallestSets")
 
     group: Group
     images: tuple[SmallestSet, ...]
@@ -149,7 +204,7 @@ class CurveLine:
 class RestorationCurve:
     """Clean maps put back into the adversarial runs of a group: share of labels restored against the number of maps."""
 
-    SCHEMA: ClassVar = Schema("patching-curve/1", "RestorationCurve")
+    SCHEMA: ClassVar[Schema] = Schema("patching-curve/1", "RestorationCurve")
 
     group: Group
     counts: tuple[int, ...]
@@ -176,7 +231,7 @@ class SiteEffect:
 class SiteProfile:
     """What equally many maps of each site alone win back, in the order of the network."""
 
-    SCHEMA: ClassVar = Schema("layer-patching/1", "SiteProfile")
+    SCHEMA: ClassVar[Schema] = Schema("layer-patching/1", "SiteProfile")
 
     group: Group
     sites: tuple[SiteEffect, ...]
@@ -206,7 +261,7 @@ class Defence:
     The attack does not know of it: an attack on the changed network is another question.
     """
 
-    SCHEMA: ClassVar = Schema("mean-ablation/1", "Defence")
+    SCHEMA: ClassVar[Schema] = Schema("mean-ablation/1", "Defence")
 
     searched: Group
     """The half that the maps were found on."""
@@ -225,13 +280,3 @@ class Defence:
     """On clean images of all classes that the maps were not found on."""
     draws: int
     """Random sets."""
-
-
-STUDIES: Final[dict[str, type]] = {
-    "group-proof": Proof,
-    "smallest": SmallestSets,
-    "curve": RestorationCurve,
-    "profile": SiteProfile,
-    "defence": Defence,
-}
-"""What can be asked of a group, and the record that answers it."""

@@ -10,33 +10,11 @@ from typing import TypeVar, final
 import numpy as np
 
 from engine import serial
-from engine.audit.paces import Pace
 from engine.errors import StoreError
-from engine.intake.inbox import Taken
-from engine.records import Certificates, Examination, Gallery, Roster
-from engine.records.credibility import Credibility
-from engine.records.feature import Responses, Synthesis
-from engine.records.intake import IntakeReport
-from engine.records.proof import Proof
-from engine.records.restoration import STUDIES
 from engine.schemas import Schema, schema
 from engine.store import archive, durable, envelope, names
 from engine.store.archive import Corrupt
 
-KINDS: dict[str, type] = {
-    "roster": Roster,
-    "examination": Examination,
-    "certificate": Certificates,
-    "gallery": Gallery,
-    "synthesis": Synthesis,
-    "responses": Responses,
-    "credibility": Credibility,
-    "proof": Proof,
-    "intake": IntakeReport,
-    "taken": Taken,
-    **STUDIES,
-    "pace": Pace,
-}
 Record = TypeVar("Record")
 log = logging.getLogger(__name__)
 
@@ -83,11 +61,13 @@ class Shelf:
         except OSError as error:
             raise _unreadable(error) from error
 
-    def read_extra(self, kind: str, key: str, name: str, members: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+    def read_extra(
+        self, kind: str, key: str, name: str, members: tuple[str, ...], noun: type
+    ) -> tuple[np.ndarray, ...]:
         """Return some members of an extra archive; raises NotStored, also for a member that is not there."""
         place = self._place(kind, key)
         try:
-            hashes = self._sealed(place, schema(KINDS[kind])).archives.get(name, {})
+            hashes = self._sealed(place, schema(noun)).archives.get(name, {})
             if not set(members) <= set(hashes):
                 raise NotStored(f"This {kind} holds no {name} of that name.")
             found = archive.read(place / f"{name}.npz", {member: hashes[member] for member in members})
@@ -103,7 +83,7 @@ class Shelf:
             durable.sweep(directory)
 
     def _place(self, kind: str, key: str) -> Path:
-        if kind not in KINDS or not names.is_key(key):
+        if not names.is_name(kind) or not names.is_key(key):
             raise NotStored(f"No {kind[:40]} is stored under '{str(key)[:80]}'.")
         return self._folder / kind / key[:2] / key
 

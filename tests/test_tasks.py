@@ -1,0 +1,105 @@
+"""One table of tasks: each has a request, a record, a title and a function; names on disk are fixed; commands keep results."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from pathlib import Path
+
+import pytest
+
+from engine import demo, schemas, tasks, work
+from engine.audit.manifest import Manifest
+from engine.audit.results import Seal
+from engine.audit.shards import Receipt
+from engine.commands import at_once
+from engine.errors import UnknownName
+from engine.records import DatasetCard, ExaminationRequest, ModelCard
+from engine.store import Store
+from engine.tasks import TASKS
+
+PAIR = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=3", ("00003",))
+FROZEN = {
+    "attack-checks-request/1", "attack-checks/1", "attack-results-request/1", "attack-results/1", "attacked-group/1",
+    "channel-set/1", "correct-images-request/1", "correct-images/1", "data-import-request/1", "data-import/1",
+    "dataset-card/1", "dose-response-request/1", "dose-response/1", "edges/1", "empty-request/1",
+    "explanation-request/1", "explanation/1", "faithfulness-part-request/1", "faithfulness/1", "feature-request/1",
+    "feature-visualization/1", "group-patching-request/1", "import-result/1", "layer-patching/1", "layer/1",
+    "mean-ablation/1", "minimal-sets/1", "model-and-data/1", "model-card/1", "model-import-request/1",
+    "model-import/1", "model-validation/1", "pace-request/1", "pace/1", "patching-curve/1", "patching-request/1",
+    "patching-test/1", "run-seal/1", "shard-receipt/1", "shard-request/1", "strongest-channels-request/1",
+    "top-crops/1",
+}  # fmt: skip
+"""Names that lie on disks or in keys: one may come to this set, none may leave it or change."""
+
+
+def inner(kind: type, seen: set[type]) -> set[type]:
+    """A dataclass and all that its fields may hold."""
+    if dataclasses.is_dataclass(kind) and kind not in seen:
+        seen.add(kind)
+        hints = typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            inner(hints[field.name], seen)
+    for part in typing.get_args(kind):
+        inner(part, seen)
+    return seen
+
+
+KEYED = set().union(*(inner(task.request, set()) for task in TASKS.values()), inner(ModelCard, set()))
+STORED = {task.record for task in TASKS.values()} | {ModelCard, DatasetCard, Seal, Receipt}
+
+
+def test_every_stored_or_keyed_class_has_a_schema_and_names_are_fixed():
+    found = [schemas.schema(kind) for kind in KEYED | STORED]
+    assert {schema.name for schema in found} == FROZEN
+    assert len({schema.key_name for schema in found}) == len(found)
+    assert dataclasses.is_dataclass(Manifest)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_function_of_a_task_is_there_and_takes_its_request(kind):
+    module, _, name = TASKS[kind].run.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    hints = typing.get_type_hints(function, {**vars(work), **vars(importlib.import_module(module))})
+    assert hints["request"] is TASKS[kind].request
+    returned = hints["return"]
+    assert TASKS[kind].record in (returned, *typing.get_args(returned))
+
+
+def test_titles_say_what_is_being_done():
+    titles = [task.title for task in TASKS.values()]
+    assert len(set(titles)) == len(titles)
+    assert all(title.split()[0].endswith("ing") for title in titles)
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path / "store")
+    demo.install(made)
+    return made
+
+
+def test_what_a_command_computes_is_kept_and_not_computed_again(store):
+    first = at_once.result(at_once.answers(store, quiet), tasks.EXAMINATION, PAIR)
+    assert first.key == tasks.EXAMINATION.key(store, tasks.EXAMINATION.settled(store, PAIR))
+    assert store.records.has("examination", first.key)
+    assert not list((store.root / "work").iterdir())
+
+    def never(*_):
+        raise AssertionError("computed again")
+
+    bare = dataclasses.replace(PAIR, attack="pgd-linf:steps=3,eps=24/255")
+    again = at_once.answers(store, quiet)
+    again.jobs.submit = never
+    assert at_once.result(again, tasks.EXAMINATION, bare).key == first.key
+
+
+def test_a_command_fails_with_the_reason_of_the_work(store):
+    with pytest.raises(UnknownName, match="No sample is called 'nobody'"):
+        at_once.result(at_once.answers(store, quiet), tasks.EXAMINATION, dataclasses.replace(PAIR, samples=("nobody",)))
+    assert not Path(store.root / "records" / "examination").exists()
+
+
+def quiet(*_told: object) -> None:
+    pass
