@@ -242,9 +242,9 @@ def test_a_summary_that_older_rules_made_is_not_believed(same):
             del one["doubts"]
     new = results.read_summary(run.place, run.manifest)
     path.write_text(json.dumps(older))
-    sealed = envelope.unpack(kept[1], results.Seal.__name__)
+    sealed = envelope.unpack(kept[1], results.Seal.SCHEMA)
     hashes = {**sealed.files, results.SUMMARY: envelope.file_hash(path)}
-    seal.write_bytes(envelope.pack(envelope.Envelope(results.Seal.__name__, sealed.value, files=hashes)))
+    seal.write_bytes(envelope.pack(envelope.Envelope(results.Seal.SCHEMA, sealed.value, files=hashes)))
     try:
         assert results.read_summary(run.place, run.manifest) == new
         assert verify.verify(store, run.id, images=1, seed=0).damaged == ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sqlite3
 
 import numpy as np
 import pandas
@@ -11,12 +10,10 @@ import pyarrow.parquet
 import pytest
 
 from engine import serial, statistics
-from engine.audit import catalogue, cube, rows, summary
-from engine.audit.catalogue import Catalogue, Entry
+from engine.audit import cube, rows, summary
 from engine.audit.manifest import AuditedModel, Chosen, Condition, Manifest
 from engine.audit.plan import AuditPlan, Images, Threshold
 from engine.audit.rows import Rows
-from engine.errors import StoreError
 
 CLASSES = ("ant", "bee", "cat")
 FGSM, PGD = "fgsm-linf:eps=8/255", "pgd-linf:eps=8/255,steps=10"
@@ -232,35 +229,3 @@ def test_parts_added_in_one_order_give_one_cube_whatever_the_blocks(tmp_path):
     values = np.concatenate(whole.flow, axis=1).astype(float)
     assert np.allclose(first.statistics(0, "kept", "flow").mean, values.mean(axis=0)), "flow keeps its sign"
     assert first.statistics(0, "fooled").n == 0
-
-
-def test_the_log_finds_lines_that_were_changed_taken_out_or_put_in(tmp_path):
-    book = Catalogue(tmp_path)
-    for event in ("taken up", "interrupted", "finished"):
-        book.log("run", event)
-    assert [one.event for one in book.events()] == ["taken up", "interrupted", "finished"]
-    for change in (
-        "update log set event = 'finished' where number = 2",
-        "delete from log where number = 2",
-        "insert into log values (4, '', 'run', 'approved', '', 'abc')",
-    ):
-        copy = tmp_path / catalogue.FILE
-        with sqlite3.connect(copy) as database:
-            kept = list(database.iterdump())
-            database.execute(change)
-        with pytest.raises(StoreError, match=r"Line [24] of the audit log was changed"):
-            book.events()
-        copy.unlink()
-        with sqlite3.connect(copy) as database:
-            database.executescript("\n".join(kept))
-
-
-def test_a_damaged_catalogue_is_named_and_can_be_moved_away(tmp_path):
-    (tmp_path / catalogue.FILE).write_bytes(b"no database" * 1000)
-    with pytest.raises(StoreError, match="move it away"):
-        Catalogue(tmp_path)
-    (tmp_path / catalogue.FILE).unlink()
-    book = Catalogue(tmp_path)
-    book.reconcile("run", [Entry("a", 0, "h", 5, 1.0)])
-    book.add("run", [Entry("a", 0, "h", 5, 1.0), Entry("a", 1, "g", 5, 1.0)])
-    assert len(book.shards("run")) == 2

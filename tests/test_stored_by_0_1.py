@@ -13,6 +13,7 @@ import pytest
 from engine import keys
 from engine.__main__ import main
 from engine.audit import results
+from engine.audit.log import AuditLog
 from engine.audit.runs import Run
 from engine.auditor import Auditor
 from engine.errors import StoreError
@@ -132,6 +133,14 @@ def test_both_runs_are_listed_and_shown(auditor):
     assert auditor.audits.view(FINISHED).summary.is_interim is False
     assert auditor.audits.view(UNFINISHED).summary.is_interim is True
     assert auditor.credibility(FINISHED).state == "ready"
+
+
+def test_the_log_is_read_and_gone_on_with(own):
+    log = AuditLog(own)
+    before = log.events()
+    assert [one.event for one in before] == ["taken up", "finished", "taken up", "cancelled"]
+    log.append(UNFINISHED, "taken up")
+    assert log.events()[:4] == before
 
 
 def test_every_record_of_the_store_is_read_by_a_schema_that_fits(auditor, opened):

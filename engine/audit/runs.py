@@ -16,7 +16,7 @@ import numpy as np
 from engine import keys
 from engine.audit import manifest as manifests
 from engine.audit import places, results, shards
-from engine.audit.catalogue import Catalogue, Entry
+from engine.audit.log import AuditLog
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
 from engine.audit.shards import NoShard
@@ -168,7 +168,7 @@ class _Driver:
 
     def __init__(self, run: Run, root: Path, workers: Workers, task: Task, tell: Tell) -> None:
         self.run, self.place, self.workers, self.task, self.tell = run, run.place, workers, task, tell
-        self.catalogue = Catalogue(root)
+        self.audit_log = AuditLog(root)
         self.pieces = run.pieces
         self.waiting: list[Piece] = []
         self.undone: set[tuple[str, int]] = set()
@@ -182,13 +182,12 @@ class _Driver:
 
     def drive(self) -> State:
         self.place.cancel.unlink(missing_ok=True)
-        self.catalogue.begin(self.run.id, self.run.manifest.plan.name)
         try:
             # Said before the files are looked through, which takes seconds: who asked for this sees at once that it goes on.
             self.done = self.run.state().done
             self._write(self._made("running", "Looking through what is done."))
             self._reconcile()
-            self.catalogue.log(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
+            self.audit_log.append(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
             self._write(self._made("running", ""))
             self._hand_in()
             while self.flying:
@@ -203,18 +202,17 @@ class _Driver:
             raise
 
     def _reconcile(self) -> None:
-        """Read what is done from the files: the catalogue may lag behind them, and a file may have been damaged."""
+        """Read what is done from the files; one that was damaged is made again."""
         self._sweep()
-        entries = []
+        self.done = 0
         for piece in self.pieces:
             try:
-                entries.append(_entry(self.place, piece))
+                shards.check(self.place, piece.condition.folder, piece.block)
+                self.done += 1
             except NoShard:
                 self.workers.forgive(piece.key)
                 self.waiting.append(piece)
                 self.undone.add((piece.condition.folder, piece.block))
-        self.done = len(entries)
-        self.catalogue.reconcile(self.run.id, entries)
 
     def _sweep(self) -> None:
         """Remove what workers that died while writing left behind."""
@@ -243,7 +241,6 @@ class _Driver:
         """Take in what has ended. Work that ended is done only if its shard lies there whole."""
         if self.flying:
             self.workers.wait(next(iter(self.flying)), PAUSE)
-        found = []
         for piece in list(self.flying.values()):
             progress = self.workers.progress(piece.key)
             if progress.state == "working" and not (progress.is_waiting and self.place.cancel.exists()):
@@ -251,14 +248,12 @@ class _Driver:
             # A stopped run does not wait for the work of others in front of it: what no worker began is left where it is.
             del self.flying[piece.key]
             try:
-                found.append(_entry(self.place, piece))
+                checked = shards.check(self.place, piece.condition.folder, piece.block)
+                self.done += 1
+                self.images += checked.receipt.images
                 self.undone.discard((piece.condition.folder, piece.block))
             except NoShard:
                 self._put_back(piece, progress)
-        self.done += len(found)
-        self.images += sum(one.images for one in found)
-        if found:
-            self.catalogue.add(self.run.id, found)
 
     def _put_back(self, piece: Piece, progress: Progress) -> None:
         if progress.state == "failed":
@@ -273,23 +268,22 @@ class _Driver:
         self._sweep()
         if self.done == len(self.pieces):
             results.seal(self.place, self.run.manifest)
-            self.catalogue.log(self.run.id, "finished", results.seal_hash(self.place))
+            self.audit_log.append(self.run.id, "finished", results.seal_hash(self.place))
             return self._left("finished", "")
         if self.place.cancel.exists():
-            self.catalogue.log(self.run.id, "cancelled", f"{self.done} of {len(self.pieces)} shards are done")
+            self.audit_log.append(self.run.id, "cancelled", f"{self.done} of {len(self.pieces)} shards are done")
             return self._left("cancelled", "The run was cancelled; what is done is kept.")
         return self._interrupted(self.failures[0] if self.failures else "Work was lost; what is done is kept.")
 
     def _interrupted(self, message: str) -> State:
         try:
-            self.catalogue.log(self.run.id, "interrupted", message)
+            self.audit_log.append(self.run.id, "interrupted", message)
             return self._left("interrupted", message)
         except EngineError as error:
             log.warning("The interruption could not be noted; the files of the run tell it as well. %s", error)
             return self._made("interrupted", message)
 
     def _left(self, state: Ending, message: str) -> State:
-        self.catalogue.end(self.run.id, state)
         found = self._made(state, message)
         self._write(found)
         self.tell(found)
@@ -315,9 +309,3 @@ class _Driver:
             temporary = self.place.folder / f"{durable.PREFIX}{durable.HOST}-state"
             temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
             temporary.replace(self.place.state)
-
-
-def _entry(place: Place, piece: Piece) -> Entry:
-    checked = shards.check(place, piece.condition.folder, piece.block)
-    receipt = checked.receipt
-    return Entry(piece.condition.folder, piece.block, checked.rows_hash, receipt.images, receipt.seconds)

@@ -10,7 +10,7 @@ import numpy as np
 from engine import serial
 from engine.audit import manifest as manifests
 from engine.audit import places, results, rows, shards, survivors
-from engine.audit.catalogue import Catalogue
+from engine.audit.log import AuditLog
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.places import Place
 from engine.audit.rows import Rows
@@ -128,7 +128,7 @@ def _damaged_result(place: Place, manifest: Manifest, *, is_comparable: bool) ->
 
 def _damaged_log(store: Store) -> list[str]:
     try:
-        Catalogue(store.root).events()
+        AuditLog(store.root).events()
     except EngineError as error:
         return [str(error)]
     return []
