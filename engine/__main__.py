@@ -129,6 +129,12 @@ def _verify(options: argparse.Namespace) -> Told:
     return audit.verify(options)
 
 
+def _export(options: argparse.Namespace) -> Told:
+    from engine.commands import audit
+
+    return audit.export(options)
+
+
 def _told_to_nobody(done: int, total: int, message: str) -> None:
     """Progress of a command that ends in seconds is not shown."""
 
@@ -187,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     _benchmark_options(_command(commands, "benchmark", _benchmark, "Speed and memory table, ratios in one run."))
     audit_options.add_audit(_command(commands, "audit", _audit, "Run or resume the audit of a plan."))
     audit_options.add_verify(_command(commands, "verify", _verify, "Check a run's files and compute a sample again."))
+    audit_options.add_export(_command(commands, "export", _export, "Write the tables of a run as CSV."))
     return parser
 
 

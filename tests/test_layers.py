@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("engine.benchmark", "engine.audit.verify"),
     ("engine.audit.runs",),
-    ("engine.audit.report", "engine.audit.watching"),
+    ("engine.audit.report", "engine.audit.watching", "engine.frames"),
     ("engine.loaded",),
     ("engine.tasks",),
     ("engine.work",),

@@ -66,6 +66,16 @@ def verify(options: argparse.Namespace) -> Told:
     return Told(verification.text(found), verification.as_json(found), DONE if found.is_sound else FAILED)
 
 
+def export(options: argparse.Namespace) -> Told:
+    """Write the tables of a run, finished or not, as CSV."""
+    from engine import frames
+
+    root, run = _located(options)
+    written = frames.export(Store(root, create=False), run, options.out)
+    listed = ", ".join(f"{name}.csv ({count} rows)" for name, count in written.items())
+    return Told(f"Wrote {listed}.", {"run": run, "rows": written})
+
+
 def _forecast(answers: Answers, run: Run) -> Forecast:
     """Return what a run will cost; raises WorkFailed where its pace cannot be measured."""
     found = driving.forecast_of(answers, run.manifest, PAUSE)

@@ -33,3 +33,12 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, metavar="DIR", help="Folder of the store.")
     parser.add_argument("--images", type=int, default=8, metavar="N", help="Images of each condition, 8 if not given.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the sample.")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `export`."""
+    parser.add_argument("run", metavar="RUN", help="A run's folder, or with --store its id or the beginning of it.")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="Folder of the store.")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="Folder for images.csv, conditions.csv, thresholds.csv."
+    )
