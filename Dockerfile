@@ -4,13 +4,15 @@
 # FAULTLINE_HOSTS names what browsers call it; without it the server does not start. Behind https add FAULTLINE_HTTPS=1.
 FROM python:3.11-slim
 
-# Where packages come from, if not from the usual place (for example wheels of torch without CUDA).
+# The lock file's packages by their hashes. For others (for example wheels of torch without CUDA) say where they come from, and
+# --build-arg REQUIREMENTS=requirements.txt, which takes any version that will do.
+ARG REQUIREMENTS=requirements.lock
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 
 WORKDIR /app
-COPY requirements.txt .
-RUN pip install --no-cache-dir -r requirements.txt
+COPY requirements.txt requirements.lock ./
+RUN pip install --no-cache-dir -r "$REQUIREMENTS"
 
 COPY engine engine
 COPY dashboard dashboard
