@@ -15,7 +15,7 @@
     return node;
   }
 
-  /* What dashboard/views/plain.py wrote: a text, or a tag with its attributes and children. */
+  /* What dashboard/markup.py wrote: a text, or a tag with its attributes and children. */
   function built(piece) {
     return typeof piece === 'string' ? piece : make(piece.tag, piece.attributes, ...piece.children.map(built));
   }

@@ -10,11 +10,9 @@ from typing import Any
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import admission, routes
-from dashboard.login import Login
-from dashboard.security import OPEN_PATH, Guard
+from dashboard import guard, media, page
+from dashboard.auth import Login
 from dashboard.settings import Settings
-from dashboard.views import page
 from engine import EngineError
 
 _LOG = logging.getLogger(__name__)
@@ -48,7 +46,7 @@ def create_app(auditor: Any, settings: Settings) -> dash.Dash:
     # A function, so that a reload shows models and data that were added since the start.
     app.layout = functools.partial(page.layout, auditor)
     page.register(app, auditor)
-    routes.register(app.server, auditor)
+    media.register(app.server, auditor)
     register_probes(app.server, auditor)
     return secured(app, settings)
 
@@ -79,12 +77,13 @@ def shell() -> dash.Dash:
 
 def secured(app: dash.Dash, settings: Settings) -> dash.Dash:
     """Finish an application: close what Dash leaves open, warm it up, put the guard around it. Raises StoreError."""
-    admission.register(app)
+    guard.register(app)
     # A worker that has not drawn the page yet answers 500 to requests for its scripts (plotly/dash #3971).
     if app.server.test_client().get("/").status_code != 200:
         raise RuntimeError("The page could not be drawn.")
-    guard = Guard(app.server.wsgi_app, Login.open(settings.store), settings, script_hashes=app.csp_hashes())
-    app.server.wsgi_app = guard
+    app.server.wsgi_app = guard.Guard(
+        app.server.wsgi_app, Login.open(settings.store), settings, script_hashes=app.csp_hashes()
+    )
     return app
 
 
@@ -102,5 +101,5 @@ def register_probes(server: Flask, auditor: Any) -> None:
     def health() -> Response:
         return make_response("ok\n", {"Content-Type": "text/plain; charset=utf-8"})
 
-    server.add_url_rule(OPEN_PATH, "health", health)
+    server.add_url_rule(guard.OPEN_PATH, "health", health)
     server.add_url_rule("/ready", "ready", ready)

@@ -18,9 +18,9 @@ import pytest
 
 import engine
 from dashboard import __main__ as command
-from dashboard import invitation, settings
-from dashboard.login import Login
-from dashboard.serving import listen
+from dashboard import auth, settings
+from dashboard.auth import Login
+from dashboard.server import listen
 from dashboard.settings import Settings
 from tests.guarded import OpenedAuditor
 
@@ -113,7 +113,7 @@ def test_a_store_that_is_a_file_ends_with_one_line(capsys: pytest.CaptureFixture
 
 def test_no_link_is_made_for_a_server_that_has_ended(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     login = Login.open(tmp_path)
-    invitation.remember(login, Settings(tmp_path, port=_free_port()))
+    auth.remember(login, Settings(tmp_path, port=_free_port()))
     assert "No server answers" in _fails(["--new-link", "--store", str(tmp_path)], capsys)
     assert list((login.folder / "links").iterdir()) == []
 
@@ -146,7 +146,7 @@ def test_the_link_names_what_browsers_call_the_server(given: dict, address: str)
 def test_one_process_of_a_parent_is_first(tmp_path: Path) -> None:
     login = Login.open(tmp_path)
     (login.folder / "announced-1-1").touch()
-    assert [invitation.is_first(login) for _ in range(3)] == [True, False, False]
+    assert [auth.is_first(login) for _ in range(3)] == [True, False, False]
     assert len(list(login.folder.glob("announced-*"))) == 1
 
 
@@ -156,7 +156,7 @@ def test_one_process_of_a_parent_is_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("dashboard.app, dashboard.serving, dashboard.__main__", {"torch", "torchvision"}),
+        ("dashboard.app, dashboard.server, dashboard.__main__", {"torch", "torchvision"}),
         ("dashboard.__main__", {"torch", "dash", "plotly"}),
     ],
 )

@@ -1,0 +1,84 @@
+"""One process that serves one store: what `python -m dashboard` runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import signal
+import socket
+import sys
+from typing import Any
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+import engine
+from dashboard import app, auth
+from dashboard.auth import Login
+from dashboard.settings import Settings
+
+
+class Handler(WSGIRequestHandler):
+    """Says nothing of its make, keeps no log of addresses (they may hold a token), and waits a minute, not forever."""
+
+    timeout = 60
+
+    def send_header(self, keyword: str, value: str) -> None:
+        """Send a header, except the server's banner."""
+        if keyword.lower() != "server":
+            super().send_header(keyword, value)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log nothing."""
+
+
+def open_auditor(settings: Settings) -> Any:
+    """Return the auditor of the store; an empty store starts to load the embedded demo. Raises EngineError."""
+    auditor = engine.Auditor.open(settings.store, scheduler=settings.scheduler, inbox=settings.inbox)
+    try:
+        if not auditor.models():
+            auditor.install_demo()
+    except BaseException:
+        auditor.close()
+        raise
+    return auditor
+
+
+def serve(settings: Settings) -> None:
+    """Serve until interrupted (Ctrl-C or SIGTERM), then end the worker too; raises EngineError if it cannot start."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The port is taken first: whoever opens the page early waits instead of failing, and a port in use costs nothing.
+    with contextlib.suppress(KeyboardInterrupt), listen(settings.host, settings.port) as listener:
+        settings = dataclasses.replace(settings, port=listener.getsockname()[1])
+        with contextlib.closing(open_auditor(settings)) as auditor:
+            server = build(auditor, settings, listener)
+            announce(settings)
+            server.serve_forever()
+
+
+def build(auditor: Any, settings: Settings, listener: socket.socket) -> BaseWSGIServer:
+    """Return a threaded server on a listening socket; raises StoreError."""
+    application = app.create_app(auditor, settings).server
+    return make_server(
+        settings.host, settings.port, application, threaded=True, request_handler=Handler, fd=listener.fileno()
+    )
+
+
+def announce(settings: Settings) -> None:
+    """Print the one-time link and remember the address for `--new-link`; raises StoreError."""
+    login = Login.open(settings.store)
+    auth.remember(login, settings)
+    sys.stdout.write(auth.block(login, settings))
+    sys.stdout.flush()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raises BadInput where the address cannot be had."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise engine.BadInput(f"Port {port} is already in use: choose another with --port.") from error
+        raise engine.BadInput(f"Cannot listen on '{host}', port {port}: {error.strerror}.") from error
