@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 from pathlib import Path
-from typing import Any
 
 import dash
 from flask import Flask, Response, make_response
 
 from dashboard import guard, media, page
+from dashboard.auditor import Auditor
 from dashboard.auth import Login
 from dashboard.settings import Settings
 from engine import EngineError
@@ -40,7 +40,7 @@ INDEX = """<!DOCTYPE html>
 </html>"""
 
 
-def create_app(auditor: Any, settings: Settings) -> dash.Dash:
+def create_app(auditor: Auditor, settings: Settings) -> dash.Dash:
     """Return the application for an auditor, ready to be served, guarded; raises StoreError."""
     app = shell()
     # A function, so that a reload shows models and data that were added since the start.
@@ -87,7 +87,7 @@ def secured(app: dash.Dash, settings: Settings) -> dash.Dash:
     return app
 
 
-def register_probes(server: Flask, auditor: Any) -> None:
+def register_probes(server: Flask, auditor: Auditor) -> None:
     """Add the two addresses a supervisor asks: is the process alive, and can it read its store (needs a login)."""
 
     def ready() -> Response:

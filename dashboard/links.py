@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
+from dashboard.auditor import Auditor
 from engine import (
     INTAKE_CHECKS,
     LACKING,
@@ -25,10 +26,6 @@ from engine import (
     class_places,
     plain_name,
 )
-
-if TYPE_CHECKING:
-    from engine import Auditor
-
 
 SHARES = (0.05, 0.1, 0.2, 0.3)
 GROUP = "group"

@@ -13,6 +13,7 @@ import numpy as np
 from flask import Flask, Response, request
 
 from dashboard import pictures, protocol
+from dashboard.auditor import Auditor
 from dashboard.panels.channel import model as channel_model
 from engine import DatasetCard, EngineError, Examination, ModelCard, UnknownName
 
@@ -42,7 +43,7 @@ class Encoded:
 class Media:
     """Makes the pictures; every method raises EngineError for what does not exist."""
 
-    def __init__(self, auditor: Any) -> None:
+    def __init__(self, auditor: Auditor) -> None:
         self._auditor = auditor
         self.sheet = lru_cache(SHEETS_KEPT)(self._sheet)
         self.patches = lru_cache(SHEETS_KEPT)(self._patches)
@@ -87,7 +88,7 @@ class Media:
         indices, positions = ranked[site][channel], peaks[site][channel]
         shown = self._auditor.pictures(data.name, tuple(gallery.samples[i] for i in indices))
         boxes = [_field(model, site, int(position), shown.shape[1:3]) for position in positions]
-        return _tagged(pictures.patch_grid(shown, boxes))
+        return _tagged(pictures.patch_grid(list(shown), boxes))
 
     def _strip(self, data: DatasetCard, samples: tuple[str, ...]) -> Encoded:
         """Return thumbnails of samples of a data set, in the order asked for; raises UnknownName."""
@@ -124,7 +125,7 @@ class Media:
         return cast(tuple[np.ndarray, np.ndarray], self._auditor.maps(key, site))
 
 
-def register(server: Flask, auditor: Any) -> None:
+def register(server: Flask, auditor: Auditor) -> None:
     """Add the picture routes to the server."""
     media = Media(auditor)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from dashboard import ids, progress, theme
+from dashboard.auditor import Auditor
 from dashboard.markup import aria, data, menu
 from dashboard.panels import inputs
 from dashboard.panels.audits import view as audits_view
@@ -16,9 +15,6 @@ from dashboard.panels.layer import view as layer_view
 from dashboard.panels.network import view as network_view
 from dashboard.panels.patching import view as patching_view
 from dashboard.panels.registry import view as registry_view
-
-if TYPE_CHECKING:
-    from engine import Auditor
 
 
 def layout(_auditor: Auditor) -> dmc.MantineProvider:

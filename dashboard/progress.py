@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard import ids, links
+from dashboard.auditor import Auditor
 from dashboard.links import GROUP, GROUP_SIZE, SHARES, Resolved, ViewState, epsilon_setting
 from engine import (
     Answer,
@@ -23,10 +24,6 @@ from engine import (
     class_handles,
     compare,
 )
-
-if TYPE_CHECKING:
-    from engine import Auditor
-
 
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
 ANY = "any"

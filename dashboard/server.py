@@ -8,12 +8,12 @@ import errno
 import signal
 import socket
 import sys
-from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import engine
 from dashboard import app, auth
+from dashboard.auditor import Auditor
 from dashboard.auth import Login
 from dashboard.settings import Settings
 
@@ -32,7 +32,7 @@ class Handler(WSGIRequestHandler):
         """Log nothing."""
 
 
-def open_auditor(settings: Settings) -> Any:
+def open_auditor(settings: Settings) -> Auditor:
     """Return the auditor of the store; an empty store starts to load the embedded demo. Raises EngineError."""
     auditor = engine.Auditor.open(settings.store, scheduler=settings.scheduler, inbox=settings.inbox)
     try:
@@ -56,7 +56,7 @@ def serve(settings: Settings) -> None:
             server.serve_forever()
 
 
-def build(auditor: Any, settings: Settings, listener: socket.socket) -> BaseWSGIServer:
+def build(auditor: Auditor, settings: Settings, listener: socket.socket) -> BaseWSGIServer:
     """Return a threaded server on a listening socket; raises StoreError."""
     application = app.create_app(auditor, settings).server
     return make_server(

@@ -68,6 +68,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("engine.__main__",),
     (
+        "dashboard.auditor",
         "dashboard.ids",
         "dashboard.theme",
         "dashboard.settings",

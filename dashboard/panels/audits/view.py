@@ -12,6 +12,7 @@ from dash.development.base_component import Component
 
 from dashboard import ids, markup
 from dashboard import theme as themes
+from dashboard.auditor import Auditor
 from dashboard.markup import aria, data
 from dashboard.panels.audits import model as audits
 from dashboard.panels.audits.model import Believed, Line, ModelPart, Panel, Row, Versus
@@ -55,7 +56,7 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Any) -> None:
+def register(app: Dash, auditor: Auditor) -> None:
     """Connect the page."""
 
     @app.callback(
@@ -87,7 +88,7 @@ def register(app: Dash, auditor: Any) -> None:
     )
 
 
-def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     """Return the list and the asked run as plain values, and its curve."""
     ask, problem = stored or {}, ""
     cards = auditor.audits.cards()
@@ -100,7 +101,7 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     theme = "dark" if ask.get("theme") == "dark" else "light"
     try:
         view: RunView | None = auditor.audits.view(run) if run else None
-        checks = auditor.credibility(run) if view else None
+        checks = auditor.credibility(run) if run and view else None
     except EngineError as error:
         view, checks, problem = None, None, str(error)
     facts = {
@@ -113,7 +114,7 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     return facts, draw_curve(view.summary.models if view else (), theme)
 
 
-def stop(auditor: Any, stored: Ask) -> str:
+def stop(auditor: Auditor, stored: Ask) -> str:
     """Ask whoever drives a run to stop, and return why that could not be asked; empty where it was."""
     try:
         auditor.audits.cancel(_run_of(stored))
@@ -122,7 +123,7 @@ def stop(auditor: Any, stored: Ask) -> str:
     return ""
 
 
-def resume(auditor: Any, stored: Ask) -> str:
+def resume(auditor: Auditor, stored: Ask) -> str:
     """Take up a run that was left, and return why that could not be; empty where it could."""
     try:
         auditor.audits.resume(_run_of(stored))
@@ -136,7 +137,7 @@ def _run_of(stored: Ask) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _run(auditor: Any, view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
+def _run(auditor: Auditor, view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
     if view is None or checks is None:
         return []
     caution = audits.caution(checks, view.summary)
@@ -294,7 +295,7 @@ def form() -> html.Details:
     return html.Details([html.Summary("Start an audit"), *stores, html.Form(id=ids.AUDIT_FORM)], className="twin")
 
 
-def register_form(app: Dash, auditor: Any) -> None:
+def register_form(app: Dash, auditor: Auditor) -> None:
     """Connect the form: what it offers, what a plan costs, and its start."""
 
     @app.callback(Output(ids.AUDIT_FORM_FACTS, "data"), Input(ids.AUDIT_FORM_ASK, "data"), prevent_initial_call=True)
@@ -317,19 +318,19 @@ def register_form(app: Dash, auditor: Any) -> None:
         app.clientside_callback(ClientsideFunction("auditForm", name), Input(store, "data"), prevent_initial_call=True)
 
 
-def offered(auditor: Any) -> dict[str, Any]:
+def offered(auditor: Auditor) -> dict[str, Any]:
     """Return the form as plain values."""
     methods = auditor.methods()
     return dataclasses.asdict(audits.build_form(auditor.models(), auditor.datasets(), auditor.attacks(), methods))
 
 
-def costed(auditor: Any, stored: Ask) -> dict[str, Any]:
+def costed(auditor: Auditor, stored: Ask) -> dict[str, Any]:
     """Return what the plan that was filled in will cost, or at which field it is wrong."""
     plan = _plan(stored)
     return _checked(lambda: _told(auditor.audits.forecast(plan), plan.get("tier", audits.CUSTOM)))
 
 
-def started(auditor: Any, stored: Ask) -> dict[str, Any]:
+def started(auditor: Auditor, stored: Ask) -> dict[str, Any]:
     """Start the plan that was filled in, and return the run, or at which field the plan is wrong."""
     return _checked(lambda: {"state": "started", "run": auditor.audits.start(_plan(stored)), "text": ""})
 

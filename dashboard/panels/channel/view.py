@@ -14,6 +14,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
 from dashboard import ids, markup, pictures, protocol, wording
+from dashboard.auditor import Auditor
 from dashboard.markup import aria, data
 from dashboard.panels.channel import figure as channel_figure
 from dashboard.panels.channel import model as channel_model
@@ -50,7 +51,7 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Any) -> None:
+def register(app: Dash, auditor: Auditor) -> None:
     """Connect the panel: one answer of the server per feature map; order and side are chosen in the browser."""
 
     @app.callback(
@@ -77,7 +78,7 @@ def register(app: Dash, auditor: Any) -> None:
     )
 
 
-def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     """Return all of a map that is no plot, as plain values, and the histogram of its positions.
 
     What cannot be shown is said in `message`, beside an empty histogram.
@@ -95,7 +96,9 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     return _facts(auditor, ask, examination, maps), histogram
 
 
-def _facts(auditor: Any, ask: protocol.NeuronAsk, examination: Examination, maps: tuple[Any, Any]) -> dict[str, Any]:
+def _facts(
+    auditor: Auditor, ask: protocol.NeuronAsk, examination: Examination, maps: tuple[Any, Any]
+) -> dict[str, Any]:
     comparison = compare(examination, ask.share)
     shown = channel_model.build_card(examination, comparison, maps, ask)
     near = {
@@ -113,7 +116,7 @@ def _facts(auditor: Any, ask: protocol.NeuronAsk, examination: Examination, maps
     }
 
 
-def _patches(auditor: Any, ask: protocol.NeuronAsk) -> dict[str, Component]:
+def _patches(auditor: Auditor, ask: protocol.NeuronAsk) -> dict[str, Component]:
     """Return the patches by order, or why they are not there. A gallery that gets ready later makes the page ask again."""
     found = auditor.gallery(ask.request.model, ask.request.data)
     if found.value is None:
@@ -147,7 +150,7 @@ def _neighbours(shown: channel_model.Neighbourhood) -> dict[str, Any]:
     }
 
 
-def _maps(auditor: Any, examination: Examination, ask: protocol.NeuronAsk) -> tuple[Any, Any]:
+def _maps(auditor: Auditor, examination: Examination, ask: protocol.NeuronAsk) -> tuple[Any, Any]:
     """Return the clean and the adversarial map as stored, (height, width) each; raises UnknownName."""
     site = layer.site_index(examination, ask.layer)
     channel_model.check_channel(ask.channel, examination.sites[site])
@@ -155,7 +158,7 @@ def _maps(auditor: Any, examination: Examination, ask: protocol.NeuronAsk) -> tu
     return clean[ask.channel], adversarial[ask.channel]
 
 
-def _noise(auditor: Any, examination: Examination, ask: protocol.NeuronAsk) -> list[Any]:
+def _noise(auditor: Auditor, examination: Examination, ask: protocol.NeuronAsk) -> list[Any]:
     """Return the map on the same-norm noisy copy; nothing for an examination that was stored without it."""
     try:
         return [auditor.noise_maps(ask.key, layer.site_index(examination, ask.layer))[ask.channel]]
@@ -414,7 +417,7 @@ def feature_part() -> html.Div:
     )
 
 
-def register_feature(app: Dash, auditor: Any) -> None:
+def register_feature(app: Dash, auditor: Auditor) -> None:
     """Connect the part."""
 
     @app.callback(
@@ -431,7 +434,7 @@ def register_feature(app: Dash, auditor: Any) -> None:
     )
 
 
-def facts(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+def facts(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     """Return the picture's part and what is said of the response as plain values, and the response's figure.
 
     `again` is true while either is still being made.
@@ -455,7 +458,7 @@ def _name(stored: Ask) -> list[Any]:
     return [(stored or {}).get(name) for name in ("key", "layer", "channel")]
 
 
-def _picture(auditor: Any, ask: protocol.NeuronAsk, site: int) -> tuple[Component, bool]:
+def _picture(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[Component, bool]:
     answer: Answer[Synthesis] = auditor.synthesis(ask.request.model, ask.request.data, ask.layer, ask.channel)
     if answer.value is None:
         text = wording.awaited(answer, doing="Being made", failed="The picture could not be made")
@@ -473,7 +476,7 @@ def _picture(auditor: Any, ask: protocol.NeuronAsk, site: int) -> tuple[Componen
     return html.Div([html.Div(image, className="framed"), html.Div(told)], className="synthesis"), True
 
 
-def _response(auditor: Any, ask: protocol.NeuronAsk, site: int) -> tuple[str, go.Figure, bool]:
+def _response(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[str, go.Figure, bool]:
     answer = auditor.responses(ask.key)
     if answer.value is None:
         note = wording.awaited(answer, doing="Attacking at other strengths", failed="Not to be had")

@@ -9,6 +9,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard import ids, protocol
+from dashboard.auditor import Auditor
 from dashboard.markup import aria, choosing
 from dashboard.panels.layer import model as layer
 from engine import EngineError, compare
@@ -55,7 +56,7 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Any) -> None:
+def register(app: Dash, auditor: Auditor) -> None:
     """Connect the panel: one server answer per layer; filter, order, scale and choice stay in the browser."""
 
     @app.callback(
@@ -81,7 +82,7 @@ def register(app: Dash, auditor: Any) -> None:
     app.clientside_callback(ClientsideFunction("tiles", "tell"), *controls, prevent_initial_call=True)
 
 
-def answer(auditor: Any, stored: Ask) -> layer.LayerPanel:
+def answer(auditor: Auditor, stored: Ask) -> layer.LayerPanel:
     """Return the panel of an ask, or an empty one that says why."""
     if stored is None:
         return layer.empty(NOTHING)

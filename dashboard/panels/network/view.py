@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from plotly.graph_objects import Figure
 
 from dashboard import ids, pictures
+from dashboard.auditor import Auditor
 from dashboard.links import ViewState
 from dashboard.markup import aria, choosing, menu
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
 from engine import BadInput, Certificates, Comparison, Examination, ExaminationRequest, WorkFailed, compare
-
-if TYPE_CHECKING:
-    from engine import Auditor
-
 
 CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
 

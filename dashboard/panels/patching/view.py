@@ -10,6 +10,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
 from dashboard import ids, markup, protocol, wording
+from dashboard.auditor import Auditor
 from dashboard.links import ViewState
 from dashboard.markup import aria, data
 from dashboard.panels.patching import figure as study_figure
@@ -73,7 +74,7 @@ def choice_bar() -> html.Div:
     )
 
 
-def register(app: Dash, auditor: Any) -> None:
+def register(app: Dash, auditor: Auditor) -> None:
     """Connect the panel."""
 
     @app.callback(Output(ids.PROOF_FACTS, "data"), Input(ids.PROOF_ASK, "data"), prevent_initial_call=True)
@@ -86,7 +87,7 @@ def register(app: Dash, auditor: Any) -> None:
     register_studies(app, auditor)
 
 
-def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
+def facts(auditor: Auditor, stored: Ask) -> dict[str, Any]:
     """Return the proof as plain values, or why there is none; `again` while it is being made."""
     ask = stored or {}
     told = {"for": [ask.get("key"), ask.get("prove")], "again": False}
@@ -98,7 +99,7 @@ def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
         return {**told, "proof": markup.pieces(html.P(str(error), className="nothing"))}
 
 
-def _proved(auditor: Any, key: str, view: ViewState) -> dict[str, Any]:
+def _proved(auditor: Auditor, key: str, view: ViewState) -> dict[str, Any]:
     examination = auditor.examined(key)
     wanted = patching.asked(str(view.prove), examination, compare(examination, view.share))
     answer = auditor.proof(key, wanted.chosen, wanted.direction)
@@ -184,7 +185,7 @@ def studies_part() -> html.Div:
     )
 
 
-def register_studies(app: Dash, auditor: Any) -> None:
+def register_studies(app: Dash, auditor: Auditor) -> None:
     """Connect the part."""
 
     @app.callback(
@@ -201,7 +202,7 @@ def register_studies(app: Dash, auditor: Any) -> None:
     )
 
 
-def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     """Return a study as plain values and its plot, or why there is none; `again` while it is being made."""
     ask = stored or {}
     theme = "dark" if ask.get("theme") == "dark" else "light"
@@ -222,7 +223,7 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     return {**facts, **told, "plot": study.plot is not None}, drawn
 
 
-def _makers(auditor: Any) -> dict[str, tuple[Callable[[FooledRequest], Any], Callable[[Any], studies.Study]]]:
+def _makers(auditor: Auditor) -> dict[str, tuple[Callable[[FooledRequest], Any], Callable[[Any], studies.Study]]]:
     return {
         "curve": (auditor.restoration_curve, studies.curve),
         "profile": (auditor.site_profile, studies.profile),
@@ -238,7 +239,7 @@ def _study(ask: Mapping[str, Any]) -> str:
     return str(wanted)
 
 
-def _request(auditor: Any, examination: Examination) -> FooledRequest:
+def _request(auditor: Auditor, examination: Examination) -> FooledRequest:
     """Return the images of the examination's class that were right before the attack, the first ones of them."""
     asked = examination.request
     label = examination.outcomes[0].label

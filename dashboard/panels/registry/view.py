@@ -10,6 +10,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
 from dashboard import ids, markup, wording
+from dashboard.auditor import Auditor, Registry
 from dashboard.markup import aria, data
 from dashboard.panels.registry import model as registry
 from engine import EngineError, IntakeReport, ModelCard, ModelOrder, UnknownName
@@ -52,7 +53,7 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Any) -> None:
+def register(app: Dash, auditor: Auditor) -> None:
     """Connect the page."""
 
     @app.callback(Output(ids.DESK_FACTS, "data"), Input(ids.DESK_ASK, "data"), prevent_initial_call=True)
@@ -67,7 +68,7 @@ def register(app: Dash, auditor: Any) -> None:
         app.clientside_callback(ClientsideFunction("desk", name), Input(store, "data"), prevent_initial_call=True)
 
 
-def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
+def facts(auditor: Auditor, stored: Ask) -> dict[str, Any]:
     """Return the page as plain values; `again` while a report is being made."""
     asked = _fields(stored).get("intake")
     try:
@@ -90,7 +91,7 @@ def facts(auditor: Any, stored: Ask) -> dict[str, Any]:
                 "again": False}  # fmt: skip
 
 
-def ordered(auditor: Any, stored: Ask) -> dict[str, Any]:
+def ordered(auditor: Auditor, stored: Ask) -> dict[str, Any]:
     """Do what the page orders: add a model or a data set, retire one or take it back. `again` while it is being done."""
     ask = _fields(stored)
     try:
@@ -107,7 +108,7 @@ def _fields(stored: object) -> Mapping[str, Any]:
     return stored if isinstance(stored, Mapping) else {}
 
 
-def _taken(auditor: Any, ask: Mapping[str, Any]) -> dict[str, Any]:
+def _taken(auditor: Auditor, ask: Mapping[str, Any]) -> dict[str, Any]:
     order = registry.order(str(ask.get("kind")), ask.get("values"))
     if ask.get("isFirst") is True:
         auditor.desk.forget(order)
@@ -121,17 +122,17 @@ def _taken(auditor: Any, ask: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "text": text, "intake": report}
 
 
-def _first_report(shelf: Any, name: str) -> str | None:
+def _first_report(shelf: Registry, name: str) -> str | None:
     """Return the intake report to open for a model that was just added: on the first data set that fits, else on noise."""
     card = next((one for one in shelf.models() if one.name == name), None)
     return None if card is None else f"{name}@{next(iter(registry.fitting(card, shelf.datasets())), '')}"
 
 
-def _reports(shelf: Any, images: Any) -> dict[str, tuple[IntakeReport, ...]]:
+def _reports(shelf: Registry, images: Any) -> dict[str, tuple[IntakeReport, ...]]:
     return {card.name: shelf.reports(card.name, registry.fitting(card, images)) for card in shelf.models()}
 
 
-def _forms(shelf: Any, images: Any) -> dict[str, Any]:
+def _forms(shelf: Registry, images: Any) -> dict[str, Any]:
     if not shelf.has_inbox:
         return {"note": NO_INBOX, "model": [], "data": []}
     entries = shelf.entries()
@@ -143,7 +144,7 @@ def _forms(shelf: Any, images: Any) -> dict[str, Any]:
     }
 
 
-def _report(auditor: Any, asked: object) -> tuple[list[Component], bool]:
+def _report(auditor: Auditor, asked: object) -> tuple[list[Component], bool]:
     """Return the report that a link names as `MODEL@DATA`, and whether it is still being made."""
     if not isinstance(asked, str) or not asked:
         return [], False
@@ -165,7 +166,7 @@ def _report(auditor: Any, asked: object) -> tuple[list[Component], bool]:
     return [title, html.P(shown.verdict, className="verdict"), *warnings, table, *_inexact(shown)], False
 
 
-def _card(auditor: Any, name: str) -> ModelCard | None:
+def _card(auditor: Auditor, name: str) -> ModelCard | None:
     """Return the model of a report, which may have been retired since."""
     cards = (*auditor.desk.models(), *auditor.desk.models(retired=True))
     return next((card for card in cards if card.name == name), None)
