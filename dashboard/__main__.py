@@ -79,10 +79,9 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
 
 def _serve(chosen: settings.Settings) -> None:
     # Compute workers are spawned and import this module again: they must not load Dash.
-    from dashboard import lean, server
+    from dashboard import server
 
-    lean.without_pandas()
-    lean.giving_back()
+    server.give_back_memory()
     server.serve(chosen)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import hmac
 import json
 import os
 import secrets
@@ -12,6 +11,8 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from itsdangerous import BadSignature, TimestampSigner
 
 from dashboard.settings import Settings
 from engine import BadInput, StoreError
@@ -73,21 +74,21 @@ class Login:
 
     def new_cookie(self) -> str:
         """Return the value of a cookie that is good for twelve hours from now."""
-        payload = f"{int(time.time()) + SESSION_SECONDS}.{secrets.token_hex(8)}"
-        return f"{payload}.{self._signature(payload)}"
+        return self._signer().sign(secrets.token_hex(8)).decode()
 
     def seconds_left(self, cookie: str) -> int:
         """Return how long a cookie is still good for: 0 if it is forged, garbled or expired."""
-        payload, _, signature = cookie.rpartition(".")
-        if not hmac.compare_digest(self._signature(payload).encode(), signature.encode()):
+        try:
+            _, made = self._signer().unsign(cookie, return_timestamp=True)
+        except BadSignature:
             return 0
-        return max(0, int(payload.partition(".")[0]) - int(time.time()))
+        return max(0, int(made.timestamp()) + SESSION_SECONDS - int(time.time()))
 
     def _link(self, token: str) -> Path:
         return self.folder / "links" / hashlib.sha256(token.encode()).hexdigest()
 
-    def _signature(self, payload: str) -> str:
-        return hmac.new(self.secret, b"faultline cookie 1:" + payload.encode(), hashlib.sha256).hexdigest()
+    def _signer(self) -> TimestampSigner:
+        return TimestampSigner(self.secret, salt="faultline cookie 2", digest_method=hashlib.sha256)
 
     def _remove_stale_links(self) -> None:
         for link in (self.folder / "links").iterdir():

@@ -14,7 +14,7 @@ import sys
 from flask import Flask
 from gunicorn.errors import AppImportError
 
-from dashboard import app, auth, lean, settings
+from dashboard import app, auth, settings
 from dashboard import server as serving
 from dashboard.auth import Login
 from engine import EngineError
@@ -36,6 +36,5 @@ def start() -> Flask:
     return server
 
 
-lean.without_pandas()
-lean.giving_back()
+serving.give_back_memory()
 server = start()

@@ -72,7 +72,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dashboard.ids",
         "dashboard.theme",
         "dashboard.settings",
-        "dashboard.lean",
         "dashboard.wording",
         "dashboard.markup",
         "dashboard.pictures",

@@ -276,19 +276,31 @@ def test_gunicorn_ends_with_a_line_where_the_environment_is_wrong(tmp_path: Path
     assert "wsgi.py" not in output.read_text()
 
 
-def test_the_web_process_reads_tables_and_draws_without_pandas():
+def test_what_the_page_draws_loads_no_pandas():
     code = (
-        "import sys; from dashboard import lean; lean.without_pandas(); lean.without_pandas()\n"
-        "import numpy as np, pyarrow as pa, plotly.graph_objects as go, distributed, scipy.stats\n"
-        "table = pa.table({'a': pa.array(np.arange(3)), 'b': ['x', 'y', 'z']})\n"
-        "go.Figure(go.Scatter(x=table['a'].to_numpy(), y=[1, 2, 3])).to_json()\n"
-        "print(table.to_pylist()[0], 'pandas' in sys.modules, len([f for f in sys.meta_path if 'Pandas' in type(f).__name__]))"
+        "import sys, dashboard.app, dashboard.server\n"
+        "from dashboard.panels.channel import figure\n"
+        "from dashboard.panels.network import figure as river\n"
+        "river.empty().to_json(), figure.empty_histogram('light').to_json(), figure.empty_response('dark').to_json()\n"
+        "print('pandas' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "{'a': 0, 'b': 'x'} False 1\n"
+    assert found.stdout == "False\n"
+
+
+@pytest.mark.parametrize(("runs", "is_loaded"), [("()", False), ("(1,)", True)])
+def test_pandas_is_loaded_before_anything_is_drawn_where_a_run_is_there_to_be_read(tmp_path: Path, runs, is_loaded):
+    code = (
+        "import sys, engine; from pathlib import Path; from dashboard import server, settings; from tests import fakes, guarded\n"
+        f"fakes.NoRuns.cards = lambda self: {runs}\n"
+        "engine.Auditor = guarded.OpenedAuditor\n"
+        "server.open_auditor(settings.Settings(Path(sys.argv[1]))); print('pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "store")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{is_loaded}\n"
 
 
 def test_the_web_process_gives_back_what_it_no_longer_uses():
-    code = "from dashboard import lean; print(lean.giving_back())"
+    code = "from dashboard import server; print(server.give_back_memory())"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert asked.stdout.strip() == str(platform.libc_ver()[0] == "glibc")
