@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import guard, media, page
+from dashboard import guard, media, page, theme
 from dashboard.auditor import Auditor
 from dashboard.auth import Login
+from dashboard.links import ViewState
 from dashboard.settings import Settings
 from engine import EngineError
 
@@ -27,6 +29,8 @@ INDEX = """<!DOCTYPE html>
         <script src="/assets/theme-init.js"></script>
         <script src="/assets/dom.js"></script>
         <script defer src="/assets/vendor/plotly-basic.min.js"></script>
+        <meta name="view-fields" content="@FIELDS">
+        <style>@COLOURS</style>
         {%css%}
     </head>
     <body>
@@ -64,7 +68,7 @@ def shell() -> dash.Dash:
         assets_ignore=r"theme-init\.js|dom\.js|plotly-basic\.min\.js",
         title="Faultline",
         update_title="",
-        index_string=INDEX,
+        index_string=index(),
         serve_locally=True,
         compress=True,
         enable_mcp=False,
@@ -73,6 +77,12 @@ def shell() -> dash.Dash:
     # Errors travel to the guard, which logs them under a number and says no more than that number.
     app.server.config["PROPAGATE_EXCEPTIONS"] = True
     return app
+
+
+def index() -> str:
+    """Return the frame of the page, with the colours of both themes and the names of the fields of a view in it."""
+    names = ",".join(field.name for field in dataclasses.fields(ViewState))
+    return INDEX.replace("@FIELDS", names).replace("@COLOURS", theme.style())
 
 
 def secured(app: dash.Dash, settings: Settings) -> dash.Dash:

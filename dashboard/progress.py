@@ -12,6 +12,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dashboard import ids, links
 from dashboard.auditor import Auditor
 from dashboard.links import GROUP, GROUP_SIZE, SHARES, Resolved, ViewState, epsilon_setting
+from dashboard.wording import percent
 from engine import (
     Answer,
     AttackCard,
@@ -67,7 +68,7 @@ def build(resolved: Resolved) -> dict[str, Menu]:
         "outcome": Menu(_outcomes(resolved), view.outcome),
         "sample": Menu(_samples(resolved), view.sample),
         "method": Menu(_methods(resolved.methods), view.method),
-        "share": Menu(tuple(_option(f"{share:g}", f"{100 * share:.0f} %") for share in SHARES), f"{view.share:g}"),
+        "share": Menu(tuple(_option(f"{share:g}", percent(share)) for share in SHARES), f"{view.share:g}"),
         "versus": Menu(_rivals(resolved), view.versus or NOTHING),
         "layer": Menu(_plain(site.name for site in resolved.model.sites) if resolved.model else (), view.layer),
     }
@@ -142,7 +143,7 @@ def _samples(resolved: Resolved) -> tuple[Option, ...]:
 
 def _sample(entry: Outcome, classes: tuple[str, ...]) -> str:
     into = f" → {classes[entry.after.label]}" if entry.after.label != entry.before.label else ""
-    return f"{entry.sample}{into} · {100 * entry.after.confidence:.0f} %"
+    return f"{entry.sample}{into} · {percent(entry.after.confidence)}"
 
 
 def _methods(names: Sequence[str]) -> tuple[Option, ...]:

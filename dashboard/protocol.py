@@ -50,7 +50,7 @@ class Field:
 
 def layer(stored: Mapping[str, Any]) -> LayerAsk:
     """Return the checked ask; raises BadInput."""
-    return LayerAsk(_text(stored, "key"), _text(stored, "layer"), _share(stored), _request(stored.get("request")))
+    return LayerAsk(_text(stored, "key"), _text(stored, "layer"), _share(stored), request(stored.get("request")))
 
 
 def neuron(stored: Mapping[str, Any]) -> NeuronAsk:
@@ -63,7 +63,7 @@ def neuron(stored: Mapping[str, Any]) -> NeuronAsk:
         _text(stored, "layer"),
         _share(stored),
         channel,
-        _request(stored.get("request")),
+        request(stored.get("request")),
         "dark" if stored.get("theme") == "dark" else "light",
     )
 
@@ -95,7 +95,8 @@ def _share(stored: Mapping[str, Any]) -> float:
     return float(share)
 
 
-def _request(stored: object) -> ExaminationRequest:
+def request(stored: object) -> ExaminationRequest:
+    """Return the examination that is asked about; raises BadInput."""
     if not isinstance(stored, Mapping):
         raise BadInput("The page asked without a request; reload it.")
     try:

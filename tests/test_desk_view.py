@@ -167,11 +167,11 @@ def test_few_connections_that_are_not_exact_are_all_listed_and_one_unexplained_s
     shown = registry.report(inexact_report(2), fakes.MODELS[0])
     assert [row.reason for row in shown.inexact] == ["several layers compute the logits", registry.UNEXPLAINED]
     assert shown.inexact[1] == registry.InexactRow(
-        fakes.SITES[0].name, fakes.SITES[1].name, "<1 %", registry.UNEXPLAINED
+        fakes.SITES[0].name, fakes.SITES[1].name, "0.1 %", registry.UNEXPLAINED
     )
     assert shown.others == ""
     assert registry.report(inexact_report(12), fakes.MODELS[0]).others.count("others are") == 1
-    assert registry.report(inexact_report(11), fakes.MODELS[0]).others == "1 other is off by <1 %."
+    assert registry.report(inexact_report(11), fakes.MODELS[0]).others == "1 other is off by at most 0.1 %."
 
 
 def test_a_gate_is_called_one_where_the_layer_is_known_to_pass_it():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dashboard import wording
 from dashboard.panels import faithfulness
 from engine import Certificates, ExaminationRequest, Kinship, Restoration, SiteSpan, compare
 from tests import fakes
@@ -107,10 +108,21 @@ def test_a_group_counts_its_images():
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.0, "0 %"), (0.001, "<1 %"), (0.5, "50 %"), (0.999, ">99 %"), (1.0, "100 %"), (0.98, "98 %")],
+    [
+        (0.0, "0 %"),
+        (0.00001, "<0.01 %"),
+        (0.001, "0.1 %"),
+        (0.046, "4.6 %"),
+        (0.5, "50 %"),
+        (0.999, ">99 %"),
+        (1.0, "100 %"),
+        (2.5, "250 %"),
+        (-0.046, "−4.6 %"),
+        (0.98, "98 %"),
+    ],
 )
 def test_a_percentage_never_rounds_to_never_or_always(share, text):
-    assert faithfulness.percent(share) == text
+    assert wording.percent(share) == text
 
 
 def test_a_group_that_does_not_part_says_how_many_images_that_rests_on():

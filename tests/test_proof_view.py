@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from dashboard import wording
 from dashboard.panels.patching import model as patching
 from dashboard.panels.patching import view as patching_view
 from engine import CONTROLS, Answer, BadInput, UnknownName, compare
@@ -95,7 +96,7 @@ def test_a_claim_is_made_of_stored_numbers_only_and_names_its_control(examinatio
     text = patching.claim(found, examination)
     random = next(one for one in found.controls if one.name == "random")
     for number in (found.effect.recovery, random.effect.recovery, random.effect.flipped):
-        assert patching.percent(number) in text
+        assert wording.percent(number) in text
     assert f"{found.chosen.count} of " in text
     assert examination.request.attack in text
 

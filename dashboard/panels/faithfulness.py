@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dash import html
 
 from dashboard import ids
-from dashboard.wording import attack_parts
+from dashboard.wording import attack_parts, percent
 from engine import (
     SIDES,
     Certificate,
@@ -164,20 +164,6 @@ def keeps_class(examination: Examination) -> bool:
 def claimable_maps(examination: Examination) -> int:
     """Return the number of maps that restoration may choose from."""
     return sum(site.channels for site in examination.sites if site.is_claimable)
-
-
-def bounds(low: float, high: float) -> str:
-    """Return an interval of shares as `[low, high]` in percent, whose ends never round to 0 or 100 what is neither."""
-    return f"[{percent(low).removesuffix(' %')}, {percent(high).removesuffix(' %')}]"
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage that never rounds to 0 or 100 what is neither."""
-    if 0 < share < 0.005:
-        return "<1 %"
-    if 0.995 <= share < 1:
-        return ">99 %"
-    return f"{share * 100:.0f} %"
 
 
 NOT_RUN = "not run"

@@ -8,7 +8,7 @@ from dash import html
 
 from dashboard import ids
 from dashboard.markup import aria
-from dashboard.panels.faithfulness import percent
+from dashboard.wording import percent
 from engine import Examination, Outcome
 
 MOST_CLASSES = 5

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from dashboard.progress import METHOD_TITLES
 from dashboard.protocol import Field
-from dashboard.wording import attack_parts
+from dashboard.wording import attack_parts, measured
 from engine import (
     CHECKS,
     LIMITS,
@@ -243,7 +243,7 @@ def rate(found: Rate) -> str:
     """Return a share with its interval, or that there are no images."""
     if found.value is None or found.low is None or found.high is None:
         return "no images"
-    return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return measured(found.value, found.low, found.high)
 
 
 def _model(found: ModelResult, view: RunView, attacks: Sequence[AttackCard]) -> ModelPart:
@@ -302,7 +302,7 @@ def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str
     where = f"{asked.condition}, class {asked.label}" if asked.label else asked.condition
     agreed = f"{asked.metric} under {where} at least {100 * asked.at_least:g} %"
     shown = "no images" if found.value is None else (
-        f"{100 * found.value:.1f} % [{100 * (found.low or 0):.1f}, {100 * (found.high or 0):.1f}], n = {found.n}"
+        f"{measured(found.value, found.low or 0.0, found.high or 0.0)}, n = {found.n}"
     )  # fmt: skip
     outcome = "not decided yet" if is_interim else OUTCOMES[found.outcome]
     return asked.name, agreed, shown, f"{outcome}: {found.reason}" if found.reason and not is_interim else outcome

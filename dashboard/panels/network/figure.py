@@ -15,6 +15,7 @@ from dashboard import theme as themes
 from dashboard.panels.network import curves as curve_traces
 from dashboard.panels.network.model import GROUPS, Band, Column, Curves, River
 from dashboard.theme import Palette
+from dashboard.wording import percent
 
 HEIGHT = 640
 BAR_WIDTH = 0.2
@@ -213,7 +214,7 @@ def _band_points(river: River) -> list[Scatter]:
     names = [column.name for column in river.columns]
     text = [
         f"{html.escape(names[band.source])} → {html.escape(names[band.target])}<br>"
-        f"{WORDS[band.groups[0]]} → {WORDS[band.groups[1]]}<br>{100 * band.share:.1f} % of the strength between them"
+        f"{WORDS[band.groups[0]]} → {WORDS[band.groups[1]]}<br>{percent(band.share)} of the strength between them"
         f"{_why(band)}"
         for band in river.bands
     ]

@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
 
+from dashboard.wording import percent
 from engine import ClassDatapaths, Comparison, Connection, Datapath, Examination, Kinship, Side, SiteComparison
 
 GROUPS = ("adversarial", "shared", "clean")
@@ -493,7 +494,7 @@ def summary(examination: Examination, comparison: Comparison) -> str:
     first, last = comparison.sites[0], comparison.sites[-1]
     widest = max(comparison.sites, key=lambda site: site.distance - site.floor_high)
     return (
-        f"Network of {len(examination.sites)} sites at {100 * comparison.share:.0f} % kept maps. "
+        f"Network of {len(examination.sites)} sites at {percent(comparison.share)} kept maps. "
         f"At {first.site} {len(first.shared)} maps are shared and {len(first.clean_only)} clean only; "
         f"at {last.site} {len(last.shared)} are shared and {len(last.clean_only)} clean only. "
         f"Most above noise: {widest.site}, distance {widest.distance:.2f} against at most {widest.floor_high:.2f}."

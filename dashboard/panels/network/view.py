@@ -9,14 +9,14 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from plotly.graph_objects import Figure
 
-from dashboard import ids, pictures
+from dashboard import ids, pictures, protocol, wording
 from dashboard.auditor import Auditor
 from dashboard.links import ViewState
 from dashboard.markup import aria, choosing, menu
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
-from engine import BadInput, Certificates, Comparison, Examination, ExaminationRequest, WorkFailed, compare
+from engine import Certificates, Comparison, Examination, WorkFailed, compare
 
 CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
 
@@ -92,7 +92,7 @@ def _group(shown: Shown) -> Shown | None:
 
 
 def _examined(stored: Any, view: ViewState, auditor: Auditor) -> Shown:
-    request = _request(stored)
+    request = protocol.request(stored)
     answer = auditor.examination(request)
     if answer.value is None:
         raise WorkFailed(answer.message or "The examination is not there yet; the page asks for it again.")
@@ -165,7 +165,7 @@ def _beside(shown: Shown) -> str:
 
 def river_note(drawn: network.River, certificates: Certificates) -> str:
     """Return what the reader must know of the drawing itself: what is not exact, hidden or provisional."""
-    limit = f"{100 * network.HIDDEN_BELOW:g} %"
+    limit = wording.percent(network.HIDDEN_BELOW)
     hidden = f"{drawn.hidden} weak connections (under {limit}) are not drawn." if drawn.hidden else ""
     sides = " and ".join(side for side in ("clean", "adversarial") if side not in certificates.done)
     open_ = f"Hatched bars are provisional: the certificate of the {sides} datapath is not in." if sides else ""
@@ -188,13 +188,6 @@ def file(shown: Shown) -> dict[str, Any]:
     """Return the site table as a file for download."""
     rows = network.site_rows(shown.examination, shown.comparison)
     return dcc.send_string(network.to_csv(rows), f"faultline-{shown.examination.key[:16]}-sites.csv", type="text/csv")
-
-
-def _request(stored: Any) -> ExaminationRequest:
-    try:
-        return ExaminationRequest(**{**stored, "samples": tuple(stored["samples"])})
-    except (TypeError, KeyError) as error:
-        raise BadInput("The page asked with a request of another version; reload it.") from error
 
 
 def _connect(app: Dash) -> None:

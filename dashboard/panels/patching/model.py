@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dashboard.panels import inputs
-from dashboard.panels.faithfulness import bounds, percent
 from dashboard.panels.layer import model as layer
+from dashboard.wording import bounds, percent
 from engine import (
     COMPARED,
     CONTROLS,
@@ -219,14 +219,9 @@ def share(effect: Effect) -> str:
 def recovery(effect: Effect) -> str:
     """Return the share of the margin that was made good, with its interval where there is one."""
     if effect.recovery_low is None or effect.recovery_high is None:
-        return signed(effect.recovery)
+        return percent(effect.recovery)
     interval = f"[{100 * effect.recovery_low:.0f}, {100 * effect.recovery_high:.0f}]"
-    return f"{signed(effect.recovery)} {interval.replace('-', '−')}"
-
-
-def signed(part: float) -> str:
-    """Return a share of the margin, which may be negative."""
-    return percent(part) if part >= 0 else f"−{percent(-part)}"
+    return f"{percent(effect.recovery)} {interval.replace('-', '−')}"
 
 
 def claim(found: Proof, examination: Examination) -> str:
@@ -330,7 +325,7 @@ def _member(found: Proof, examination: Examination, row: int) -> Member:
         _says(outcome.before, classes),
         _says(outcome.after, classes),
         now,
-        signed(found.recoveries[row]),
+        percent(found.recoveries[row]),
         found.labels[row] == aim,
     )
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dashboard.panels.faithfulness import bounds, percent
 from dashboard.panels.patching import model as patching
+from dashboard.wording import bounds, percent
 from engine import (
     CHOICES,
     CURVES,
@@ -247,7 +247,7 @@ def _places(chosen: MapSet) -> list[tuple[str, int]]:
 def _set_row(one: SmallestSet) -> tuple[str, ...]:
     if not one.is_restored:
         return (one.sample, "–", "–", "–", "not restored by all maps together")
-    return (one.sample, str(one.chosen.count), patching.signed(one.recovery), percent(one.random), _named(one.chosen))
+    return (one.sample, str(one.chosen.count), percent(one.recovery), percent(one.random), _named(one.chosen))
 
 
 def _named(chosen: MapSet) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.panels.faithfulness import percent
 from dashboard.protocol import Field, Option
+from dashboard.wording import percent
 from engine import (
     INTAKE_CHECKS,
     LACKING,
