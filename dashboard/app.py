@@ -11,7 +11,7 @@ import dash
 from flask import Flask, Response, make_response
 
 from dashboard import guard, media, page, theme
-from dashboard.auditor import Auditor
+from dashboard.auditor import Auditor, remembering
 from dashboard.auth import Login
 from dashboard.links import ViewState
 from dashboard.settings import Settings
@@ -46,7 +46,7 @@ INDEX = """<!DOCTYPE html>
 
 def create_app(auditor: Auditor, settings: Settings) -> dash.Dash:
     """Return the application for an auditor, ready to be served, guarded; raises StoreError."""
-    app = shell()
+    app, auditor = shell(), remembering(auditor)
     # A function, so that a reload shows models and data that were added since the start.
     app.layout = functools.partial(page.layout, auditor)
     page.register(app, auditor)

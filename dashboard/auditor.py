@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -38,6 +39,9 @@ from engine import (
     Synthesis,
     Taken,
 )
+
+Card = TypeVar("Card", ModelCard, DatasetCard)
+Kept = TypeVar("Kept")
 
 
 class Registry(Protocol):
@@ -182,3 +186,76 @@ class Auditor(Protocol):
 
     def close(self) -> None:
         """End the worker, if this process started it."""
+
+
+FRESH = 0.4
+"""Seconds for which an answer that is still growing is taken for the latest: panels ask within milliseconds of each other."""
+MOST_KEPT = 256
+"""Requests whose examination is remembered; only their keys are, the records stay in the store."""
+
+
+class Remembering:
+    """An auditor that resolves an examination once: the panels of one view ask for the same one within milliseconds.
+
+    Everything else is asked of the auditor behind it. What is remembered goes when models or data sets change.
+    """
+
+    def __init__(self, auditor: Auditor) -> None:
+        self._auditor = auditor
+        self._keys: dict[ExaminationRequest, str] = {}
+        self._certificates: dict[ExaminationRequest, tuple[float, Answer[Certificates]]] = {}
+        self._cards: dict[str, tuple[tuple[str, str], ...]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._auditor, name)
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """Return the cards of all models that are in use."""
+        return self._watched("models", self._auditor.models())
+
+    def datasets(self) -> tuple[DatasetCard, ...]:
+        """Return the cards of all data sets that are in use."""
+        return self._watched("datasets", self._auditor.datasets())
+
+    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
+        """Return the examination of a pair or a small group; one that is known is read by its key."""
+        key = self._keys.get(request)
+        if key is not None:
+            return Answer("ready", self._auditor.examined(key))
+        answer = self._auditor.examination(request)
+        if answer.value is not None:
+            _keep(self._keys, request, answer.value.key)
+        return answer
+
+    def certificates(self, request: ExaminationRequest) -> Answer[Certificates]:
+        """Return what is known so far of how far an examination can be trusted; what is complete is asked for once."""
+        asked, known = self._certificates.get(request, (-FRESH, None))
+        if known is not None and (_is_complete(known) or time.monotonic() - asked < FRESH):
+            return known
+        answer = self._auditor.certificates(request)
+        if answer.value is not None:
+            _keep(self._certificates, request, (time.monotonic(), answer))
+        return answer
+
+    def _watched(self, kind: str, cards: tuple[Card, ...]) -> tuple[Card, ...]:
+        known = tuple((card.name, card.content_hash) for card in cards)
+        if self._cards.get(kind, known) != known:
+            self._keys.clear()
+            self._certificates.clear()
+        self._cards[kind] = known
+        return cards
+
+
+def remembering(auditor: Auditor) -> Auditor:
+    """Return an auditor that resolves each examination once."""
+    return cast(Auditor, Remembering(auditor))
+
+
+def _is_complete(answer: Answer[Certificates]) -> bool:
+    return answer.state == "ready" and answer.value is not None and not answer.value.failed
+
+
+def _keep(kept: dict[ExaminationRequest, Kept], request: ExaminationRequest, value: Kept) -> None:
+    kept[request] = value
+    for oldest in list(kept)[:-MOST_KEPT]:
+        kept.pop(oldest, None)

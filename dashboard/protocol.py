@@ -100,6 +100,10 @@ def request(stored: object) -> ExaminationRequest:
     if not isinstance(stored, Mapping):
         raise BadInput("The page asked without a request; reload it.")
     try:
-        return ExaminationRequest(**{**stored, "samples": tuple(stored.get("samples", ()))})
-    except TypeError as error:
+        found = ExaminationRequest(**{**stored, "samples": tuple(stored["samples"])})
+    except (TypeError, KeyError) as error:
         raise BadInput("The page asked with a request of another version; reload it.") from error
+    texts = (found.model, found.data, found.attack, found.method, *found.samples)
+    if not all(isinstance(text, str) for text in texts) or type(found.seed) is not int:
+        raise BadInput("The page asked with a request whose values are of another kind; reload it.")
+    return found

@@ -190,3 +190,11 @@ def test_an_image_that_kept_its_class_has_no_fooled_into_class():
     found = layer.build(resisted, compare(resisted, 0.1), protocol.layer(ASK), ClassDatapaths(strength, strength))
     assert not found.has_class
     assert not any(bits & 4 for bits in found.member)
+
+
+@pytest.mark.parametrize(
+    "change", [{"attack": ["x"]}, {"samples": [["00004"]]}, {"seed": "0"}, {"model": None}, {"other": 1}]
+)
+def test_a_request_of_another_kind_is_refused_where_it_comes_in(change):
+    with pytest.raises(BadInput, match="reload"):
+        protocol.request({**ASK["request"], **change})
