@@ -15,9 +15,17 @@
     return node;
   }
 
-  /* What dashboard/views/plain.py wrote: a text, or a tag with its attributes and children. */
+  /* What dashboard/markup.py wrote: a text, or a tag with its attributes and children. */
   function built(piece) {
     return typeof piece === 'string' ? piece : make(piece.tag, piece.attributes, ...piece.children.map(built));
+  }
+
+  /* A share in per cent, as `percent` of dashboard/wording.py writes it. */
+  function percent(share) {
+    const size = Math.abs(share);
+    const digits = () => (size >= 0.0995 ? (100 * size).toFixed(0) : String(Number((100 * size).toPrecision(2))));
+    const text = size > 0 && size < 0.0001 ? '<0.01' : size >= 0.995 && size < 1 ? '>99' : digits();
+    return `${share < 0 ? '−' : ''}${text} %`;
   }
 
   function fill(id, ...children) {
@@ -85,5 +93,5 @@
   /* What the fields within a node hold, by name. */
   const filled = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
 
-  window.faultline = { byId, make, built, fill, say, onAsk, announce, asking, menu, entry, read, filled };
+  window.faultline = { byId, make, built, percent, fill, say, onAsk, announce, asking, menu, entry, read, filled };
 })();

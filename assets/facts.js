@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { byId, make, fill } = window.faultline;
+  const { byId, make, fill, percent } = window.faultline;
   const shown = { facts: null, layer: null };
 
   function table(caption, heads, rows) {
@@ -23,9 +23,8 @@
 
   function share(value, look) {
     if (value === null) { return make('span', { class: 'bar' }, make('span', { class: 'figure muted' }, '–')); }
-    const percent = `${(100 * value).toFixed(value > 0 && value < 0.01 ? 1 : 0)} %`;
     const bar = make('span', { class: `fill ${look}`, style: `width:${Math.max(0.5, 100 * value)}%` });
-    return make('span', { class: 'bar' }, make('span', { class: 'track' }, bar), make('span', { class: 'figure' }, percent));
+    return make('span', { class: 'bar' }, make('span', { class: 'track' }, bar), make('span', { class: 'figure' }, percent(value)));
   }
 
   function predictions(strip) {
@@ -68,13 +67,11 @@
     return button;
   }
 
-  const part = (value) => `${(100 * value).toFixed(1)} %`;
-
   function siteRow(one) {
     const choose = make('button', { class: 'row-button', 'data-choose': `adversarial:${one.site}`,
       'aria-label': `Choose the ${one.adversarial_only} adversarial-only maps of ${one.site} to put back` }, `${one.adversarial_only} +`);
     const cells = [one.stage, one.maps, one.adversarial_only ? choose : 0, one.shared, one.clean_only, one.distance.toFixed(3),
-      `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, part(one.flow), part(one.flow_floor),
+      `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, percent(one.flow), percent(one.flow_floor),
       one.role === 'stem' ? 'stem: left out of claims'
         : one.role === 'evidence' ? 'the classes themselves: left out of claims' : one.is_cut ? 'every path runs through it' : ''];
     return row(pickButton(one), cells.map((cell) => (cell === choose ? cell : String(cell))), { class: one.site === shown.layer ? 'picked' : null });

@@ -26,12 +26,7 @@
 
   const drawn = { combination: null, panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null, ask: null, placing: null };
   const byId = (id) => document.getElementById(id);
-  const minus = (text) => text.replace("-", "−");
-  const percent = (parts, signed) => {
-    const value = (100 * parts) / MILLION;
-    const text = Math.abs(value) >= 10 ? value.toFixed(0) : Math.abs(value) >= 1 ? value.toFixed(1) : value.toFixed(2);
-    return minus(`${signed && value > 0 ? "+" : ""}${text} %`);
-  };
+  const percent = (parts, signed) => `${signed && parts > 0 ? "+" : ""}${window.faultline.percent(parts / MILLION)}`;
 
   function isStale(panel, ask) {
     return !panel.message && Boolean(ask) && (panel.key !== ask.key || panel.layer !== ask.layer || panel.share !== ask.share);

@@ -2,8 +2,8 @@
 (function () {
   'use strict';
 
-  const FIELDS = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'detail', 'versus', 'folded',
-    'layer', 'channel', 'theme', 'group', 'sort', 'scale', 'page', 'run', 'prove', 'study', 'intake'];
+  /* The fields of a view, as the server has written them into the page. */
+  const FIELDS = document.querySelector('meta[name=view-fields]').content.split(',');
   const CONTROLS = { 'detail-select': 'detail', 'theme-switch': 'theme' };
   /* What an examination depends on; the rest of a view only says how it is shown. */
   const EXAMINED = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method'];

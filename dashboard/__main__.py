@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dashboard import invitation, settings
+from dashboard import auth, settings
 from engine import EngineError
 
 USAGE = 2
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = settings.from_environment({**os.environ, **_given(options)})
         if options.new_link:
-            sys.stdout.write(f"{invitation.new_link(chosen.store)}\n")
+            sys.stdout.write(f"{auth.new_link(chosen.store)}\n")
         else:
             _serve(chosen)
     except EngineError as error:
@@ -79,11 +79,10 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
 
 def _serve(chosen: settings.Settings) -> None:
     # Compute workers are spawned and import this module again: they must not load Dash.
-    from dashboard import lean, serving
+    from dashboard import server
 
-    lean.without_pandas()
-    lean.giving_back()
-    serving.serve(chosen)
+    server.give_back_memory()
+    server.serve(chosen)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from pathlib import Path
-from typing import Any
 
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import admission, routes
-from dashboard.login import Login
-from dashboard.security import OPEN_PATH, Guard
+from dashboard import guard, media, page, theme
+from dashboard.auditor import Auditor, remembering
+from dashboard.auth import Login
+from dashboard.links import ViewState
 from dashboard.settings import Settings
-from dashboard.views import page
 from engine import EngineError
 
 _LOG = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ INDEX = """<!DOCTYPE html>
         <script src="/assets/theme-init.js"></script>
         <script src="/assets/dom.js"></script>
         <script defer src="/assets/vendor/plotly-basic.min.js"></script>
+        <meta name="view-fields" content="@FIELDS">
+        <style>@COLOURS</style>
         {%css%}
     </head>
     <body>
@@ -42,13 +44,13 @@ INDEX = """<!DOCTYPE html>
 </html>"""
 
 
-def create_app(auditor: Any, settings: Settings) -> dash.Dash:
+def create_app(auditor: Auditor, settings: Settings) -> dash.Dash:
     """Return the application for an auditor, ready to be served, guarded; raises StoreError."""
-    app = shell()
+    app, auditor = shell(), remembering(auditor)
     # A function, so that a reload shows models and data that were added since the start.
     app.layout = functools.partial(page.layout, auditor)
     page.register(app, auditor)
-    routes.register(app.server, auditor)
+    media.register(app.server, auditor)
     register_probes(app.server, auditor)
     return secured(app, settings)
 
@@ -66,7 +68,7 @@ def shell() -> dash.Dash:
         assets_ignore=r"theme-init\.js|dom\.js|plotly-basic\.min\.js",
         title="Faultline",
         update_title="",
-        index_string=INDEX,
+        index_string=index(),
         serve_locally=True,
         compress=True,
         enable_mcp=False,
@@ -77,18 +79,25 @@ def shell() -> dash.Dash:
     return app
 
 
+def index() -> str:
+    """Return the frame of the page, with the colours of both themes and the names of the fields of a view in it."""
+    names = ",".join(field.name for field in dataclasses.fields(ViewState))
+    return INDEX.replace("@FIELDS", names).replace("@COLOURS", theme.style())
+
+
 def secured(app: dash.Dash, settings: Settings) -> dash.Dash:
     """Finish an application: close what Dash leaves open, warm it up, put the guard around it. Raises StoreError."""
-    admission.register(app)
+    guard.register(app)
     # A worker that has not drawn the page yet answers 500 to requests for its scripts (plotly/dash #3971).
     if app.server.test_client().get("/").status_code != 200:
         raise RuntimeError("The page could not be drawn.")
-    guard = Guard(app.server.wsgi_app, Login.open(settings.store), settings, script_hashes=app.csp_hashes())
-    app.server.wsgi_app = guard
+    app.server.wsgi_app = guard.Guard(
+        app.server.wsgi_app, Login.open(settings.store), settings, script_hashes=app.csp_hashes()
+    )
     return app
 
 
-def register_probes(server: Flask, auditor: Any) -> None:
+def register_probes(server: Flask, auditor: Auditor) -> None:
     """Add the two addresses a supervisor asks: is the process alive, and can it read its store (needs a login)."""
 
     def ready() -> Response:
@@ -102,5 +111,5 @@ def register_probes(server: Flask, auditor: Any) -> None:
     def health() -> Response:
         return make_response("ok\n", {"Content-Type": "text/plain; charset=utf-8"})
 
-    server.add_url_rule(OPEN_PATH, "health", health)
+    server.add_url_rule(guard.OPEN_PATH, "health", health)
     server.add_url_rule("/ready", "ready", ready)

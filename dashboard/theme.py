@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
@@ -11,19 +12,24 @@ PROVIDER = {"primaryColor": "indigo", "primaryShade": 8, "fontFamily": FONT, "de
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """The colours of one theme, the same as the CSS variables in assets/app.css."""
+    """The colours of one theme: of the plots, and of the style sheets as variables (see `style`)."""
 
     clean: str
     adversarial: str
     shared: str
-    background: str
+    bg: str
     panel: str
     text: str
     muted: str
     line: str
+    soft: str
+    """Fill of what is pointed at or stands back a little."""
     stage: str
     """Fill of every second stage."""
+    accent: str
     focus: str
+    warning_bg: str
+    warning_text: str
 
     def of(self, group: str) -> str:
         """Return the colour of a group: `clean`, `shared` or `adversarial`."""
@@ -35,25 +41,33 @@ PALETTES = {
         clean="#0072B2",
         adversarial="#D55E00",
         shared="#8C8C8C",
-        background="#F5F6F8",
+        bg="#F5F6F8",
         panel="#FFFFFF",
         text="#1B2129",
         muted="#58616C",
         line="#DDE1E6",
+        soft="#EEF1F4",
         stage="#F3F5F8",
+        accent="#364FC7",
         focus="#1B2129",
+        warning_bg="#FFF6E5",
+        warning_text="#6B4300",
     ),
     "dark": Palette(
         clean="#56B4E9",
         adversarial="#F0803C",
         shared="#9AA3AE",
-        background="#14181D",
+        bg="#14181D",
         panel="#1B2027",
         text="#E8EBEF",
         muted="#A4ADB8",
         line="#323A44",
+        soft="#252C35",
         stage="#212730",
+        accent="#91A7FF",
         focus="#FFFFFF",
+        warning_bg="#3A2E17",
+        warning_text="#FFD58A",
     ),
 }
 
@@ -61,6 +75,19 @@ PALETTES = {
 def palette(theme: str) -> Palette:
     """Return the colours of `light` or `dark`."""
     return PALETTES[theme]
+
+
+def style() -> str:
+    """Return the style sheet that names the colours of both themes, as variables: `var(--warning-bg)`."""
+    rules = (("light", ":root"), ("dark", 'html[data-theme="dark"]'))
+    named = [f"{chosen} {{ {_variables(PALETTES[theme])} color-scheme: {theme}; }}" for theme, chosen in rules]
+    clean, adversarial = PALETTES["light"].clean, PALETTES["light"].adversarial
+    # Boxes on pictures, which look the same in both themes.
+    return "\n".join((*named, f":root {{ --on-picture-clean: {clean}; --on-picture-adversarial: {adversarial}; }}"))
+
+
+def _variables(colours: Palette) -> str:
+    return " ".join(f"--{name.replace('_', '-')}: {colour};" for name, colour in dataclasses.asdict(colours).items())
 
 
 def transparent(colour: str, opacity: float) -> str:

@@ -14,8 +14,9 @@ import sys
 from flask import Flask
 from gunicorn.errors import AppImportError
 
-from dashboard import app, invitation, lean, serving, settings
-from dashboard.login import Login
+from dashboard import app, auth, settings
+from dashboard import server as serving
+from dashboard.auth import Login
 from engine import EngineError
 
 
@@ -26,7 +27,7 @@ def start() -> Flask:
         auditor = serving.open_auditor(chosen)
         atexit.register(auditor.close)
         server = app.create_app(auditor, chosen).server
-        if invitation.is_first(Login.open(chosen.store)):
+        if auth.is_first(Login.open(chosen.store)):
             serving.announce(chosen)
     except EngineError as error:
         # The one error that makes gunicorn print a line and end, instead of our trace or a new worker for ever.
@@ -35,6 +36,5 @@ def start() -> Flask:
     return server
 
 
-lean.without_pandas()
-lean.giving_back()
+serving.give_back_memory()
 server = start()

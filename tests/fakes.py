@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,6 +36,7 @@ from engine.records import (
 )  # fmt: skip
 from engine.records.feature import Responses, Synthesis
 
+ABSENT: Answer[Any] = Answer("failed", message="The fake makes none of these.")
 CLASSES = tuple("0123456789")
 LAST = (int(os.environ.get("FAKE_CHANNELS", "48")), int(os.environ.get("FAKE_SIDE", "8")))
 """Feature maps of the last stage and their side: tests of wide layers start a process of their own with other numbers."""
@@ -140,21 +143,59 @@ def gated(known: Examination, *targets: int) -> Examination:
 class NoRuns:
     """No audit runs: tests of the audits page make real ones."""
 
-    def cards(self):
+    def cards(self) -> tuple[engine.RunCard, ...]:
         return ()
+
+    def view(self, run: str) -> engine.RunView:
+        raise engine.UnknownName("run", run, [])
+
+    def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
+        return ABSENT
+
+    def start(self, values: Mapping[str, Any]) -> str:
+        raise engine.BadInput("The fake starts no runs.")
+
+    def resume(self, run: str) -> None:
+        raise engine.UnknownName("run", run, [])
+
+    def cancel(self, run: str) -> None:
+        raise engine.UnknownName("run", run, [])
 
 
 class BareDesk:
-    """A desk where nothing is retired and nothing was checked."""
+    """A desk where nothing is retired, nothing was checked and nothing can be added."""
 
-    def models(self, *, retired=False):
+    has_inbox = False
+
+    def models(self, *, retired: bool = False) -> tuple[ModelCard, ...]:
         return () if retired else MODELS
 
-    def datasets(self, *, retired=False):
+    def datasets(self, *, retired: bool = False) -> tuple[DatasetCard, ...]:
         return () if retired else DATA
 
-    def reports(self, model, datasets):
+    def retire(self, shelf: Literal["models", "data"], name: str, *, retired: bool = True) -> None:
+        raise engine.UnknownName(shelf, name, [])
+
+    def reports(self, model: str, datasets: Iterable[str]) -> tuple[engine.IntakeReport, ...]:
         return ()
+
+    def architectures(self) -> tuple[str, ...]:
+        return ()
+
+    def entries(self) -> tuple[engine.Entry, ...]:
+        return ()
+
+    def left_out(self) -> str:
+        return ""
+
+    def take_model(self, order: engine.ModelOrder) -> Answer[engine.Taken]:
+        return ABSENT
+
+    def take_data(self, order: engine.DataOrder) -> Answer[engine.Taken]:
+        return ABSENT
+
+    def forget(self, order: engine.ModelOrder | engine.DataOrder) -> None:
+        return None
 
 
 class FakeAuditor:
@@ -298,6 +339,27 @@ class FakeAuditor:
 
     audits = NoRuns()
     desk = BareDesk()
+
+    def intake(self, model: str, data: str = "") -> Answer[engine.IntakeReport]:
+        return ABSENT
+
+    def smallest_sets(self, group: engine.FooledRequest) -> Answer[engine.SmallestSets]:
+        return ABSENT
+
+    def restoration_curve(self, group: engine.FooledRequest) -> Answer[engine.RestorationCurve]:
+        return ABSENT
+
+    def site_profile(self, group: engine.FooledRequest) -> Answer[engine.SiteProfile]:
+        return ABSENT
+
+    def defence(self, group: engine.FooledRequest) -> Answer[engine.Defence]:
+        return ABSENT
+
+    def credibility(self, run: str) -> Answer[engine.Credibility]:
+        return ABSENT
+
+    def install_demo(self) -> Answer[tuple[ModelCard, ...]]:
+        return Answer("ready", MODELS)
 
     def close(self) -> None:
         return None

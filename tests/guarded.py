@@ -12,7 +12,7 @@ from dash import Input, Output, dcc, html
 from flask import Flask, Response, request
 
 import engine
-from dashboard import app, routes
+from dashboard import app, media
 from dashboard.settings import Settings
 from tests.fakes import FakeAuditor
 
@@ -34,7 +34,7 @@ def build(store: Path) -> dash.Dash:
     def fail(_: str) -> str:
         raise RuntimeError(SECRET_TEXT)
 
-    routes.register(made.server, FakeAuditor())
+    media.register(made.server, FakeAuditor())
     app.register_probes(made.server, FakeAuditor())
     made.server.add_url_rule("/count", "count", _count, methods=["POST"])
     return app.secured(made, Settings(store, allowed_hosts=("audit.example.org", "other.example.org:8443")))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from werkzeug.serving import make_server
 
-from dashboard.login import Login
-from dashboard.serving import Handler, listen
+from dashboard.auth import Login
+from dashboard.server import Handler, listen
 from tests import guarded
 
 CHECKOUT = Path(__file__).resolve().parent.parent

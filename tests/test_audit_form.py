@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard.viewmodels import audit_form as model
-from dashboard.views import audit_form as view
+from dashboard.panels.audits import model as audits_model
+from dashboard.panels.audits import view as audits_view
 from engine import Answer
 from engine.answering import driving
 from engine.answering.answers import Answers
@@ -77,30 +77,30 @@ def changed(**values):
 
 
 def test_a_filled_form_is_the_same_run_as_the_file_that_says_the_same(store):
-    filled = driving.planned(store, model.plan(VALUES))
+    filled = driving.planned(store, audits_model.plan(VALUES))
     read = manifest.build(plan.understood(plan_file.parse(SAME, "plan.toml"), store), store)
     assert manifest.text(filled) == manifest.text(read)
 
 
 def test_as_it_is_offered_the_form_is_a_plan_of_the_standard_tier(auditor, store):
-    offered = view.offered(auditor)
+    offered = audits_view.offered(auditor)
     values = {field["name"]: field["value"] for group in offered["groups"] for field in group["fields"]}
-    found = driving.planned(store, model.plan({**values, "controls": values["controls"] == "yes"})).plan
+    found = driving.planned(store, audits_model.plan({**values, "controls": values["controls"] == "yes"})).plan
     assert (found.tier, found.images.count, found.method, len(found.controls)) == ("standard", 40, "two-run", 3)
     assert found.survivors
 
 
 def test_every_attack_can_be_added_with_its_declared_settings_at_their_defaults(auditor, store):
-    offered = view.offered(auditor)["attacks"]
+    offered = audits_view.offered(auditor)["attacks"]
     assert [one["name"] for one in offered] == [name for name, spec in catalogue.ATTACKS.items() if not spec.is_control]
     rows = [{"name": one["name"], "settings": {f["name"]: f["value"] for f in one["fields"]}} for one in offered]
-    found = driving.planned(store, model.plan({**VALUES, "attacks": rows})).plan
+    found = driving.planned(store, audits_model.plan({**VALUES, "attacks": rows})).plan
     assert found.attacks == tuple(catalogue.identify(catalogue.attack(one["name"])) for one in offered)
 
 
 def test_an_added_attack_begins_at_the_strength_of_the_tier(store):
     cards = [replace(store.data_card("digits"), epsilon="24/255")]
-    form = model.build(store.models(), cards, catalogue.cards(), ("two-run",))
+    form = audits_model.build_form(store.models(), cards, catalogue.cards(), ("two-run",))
     tier = next(field.value for group in form.groups for field in group.fields if field.name == "epsilon")
     begins = {one.name: field.value for one in form.attacks for field in one.fields if field.name == "epsilon"}
     assert (tier, begins["mifgsm-linf"], begins["pgd-l2"]) == ("24/255", "24/255", "0.5")
@@ -135,7 +135,7 @@ def test_an_added_attack_begins_at_the_strength_of_the_tier(store):
     ],
 )
 def test_what_is_wrong_is_told_at_its_field_and_starts_nothing(auditor, store, values, field, text):
-    for act in (view.costed, view.started):
+    for act in (audits_view.costed, audits_view.started):
         told = act(auditor, changed(**values))
         assert (told["state"], told["field"]) == ("wrong", field)
         assert text in told["text"]
@@ -147,16 +147,16 @@ def test_what_is_wrong_is_told_at_its_field_and_starts_nothing(auditor, store, v
     "stored", [None, {}, {"values": 5}, {"values": {"attacks": 3, "thresholds": [1, None], "name": {"a": 1}}}]
 )
 def test_whatever_a_browser_sends_is_a_wrong_plan_and_no_crash(auditor, stored):
-    assert view.costed(auditor, stored)["state"] == view.started(auditor, stored)["state"] == "wrong"
+    assert audits_view.costed(auditor, stored)["state"] == audits_view.started(auditor, stored)["state"] == "wrong"
 
 
 def test_keys_that_no_form_has_are_left_out():
-    assert "premade" not in model.plan({**VALUES, "premade": [{"name": "x"}], "device": "cuda", "curve": {}})
-    assert "device" not in model.plan({**VALUES, "device": "cuda"})
+    assert "premade" not in audits_model.plan({**VALUES, "premade": [{"name": "x"}], "device": "cuda", "curve": {}})
+    assert "device" not in audits_model.plan({**VALUES, "device": "cuda"})
 
 
 def test_the_cost_is_told_once_the_pace_is_measured(auditor):
-    told = view.costed(auditor, changed())
+    told = audits_view.costed(auditor, changed())
     assert told["state"] == "ready"
     assert told["text"].startswith("custom: 6 images, ")
 
@@ -173,12 +173,15 @@ class Unmeasured:
 
 @pytest.mark.parametrize(("state", "message"), [("working", "Starting the worker."), ("failed", "The worker died.")])
 def test_until_then_it_says_why(state, message):
-    assert view.costed(Unmeasured(Answer(state, message=message)), changed()) == {"state": state, "text": message}
+    assert audits_view.costed(Unmeasured(Answer(state, message=message)), changed()) == {
+        "state": state,
+        "text": message,
+    }
 
 
 def test_started_the_run_is_there_with_its_thresholds_and_comes_to_its_end(store):
     own = Auditor(store)
-    told = view.started(own, changed(name="begun"))
+    told = audits_view.started(own, changed(name="begun"))
     assert told["state"] == "started"
     own.audits.close()
     found = own.audits.view(told["run"])

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from dashboard.figures import strength as strength_figure
-from dashboard.viewmodels import audits as model
-from dashboard.views import audits as view
+from dashboard import markup
+from dashboard.panels.audits import model as audits_model
+from dashboard.panels.audits import view as audits_view
 from engine import CHECKS, Answer, Credibility, RunCard
 from engine.answering import driving
 from engine.answering.answers import Answers
@@ -61,31 +61,31 @@ def text(facts) -> str:
 
 
 def test_an_empty_store_says_how_to_begin():
-    facts, figure = view.answer(fakes.FakeAuditor(), None)
+    facts, figure = audits_view.answer(fakes.FakeAuditor(), None)
     assert "python -m engine audit" in text(facts)
     assert (facts["run"], facts["again"], facts["has_curve"], len(figure.data)) == (None, False, False, 0)
 
 
 def test_every_rate_of_a_finished_run_stands_there_with_its_interval(auditor, finished):
-    facts, _ = view.answer(auditor, {"run": finished.id})
+    facts, _ = audits_view.answer(auditor, {"run": finished.id})
     summary = auditor.audits.view(finished.id).summary
     shown = text(facts)
     for one in summary.models:
         for condition in (*one.conditions, one.worst_case):
             assert condition.name in shown
-            assert model.rate(condition.accuracy) in shown
+            assert audits_model.rate(condition.accuracy) in shown
     assert "Interim" not in shown
-    assert any(told in shown for told in model.OUTCOMES.values())
+    assert any(told in shown for told in audits_model.OUTCOMES.values())
 
 
 def test_markup_in_a_plans_name_stays_text(auditor, finished):
-    shown = view.answer(auditor, {"run": finished.id})[0]["list"]
+    shown = audits_view.answer(auditor, {"run": finished.id})[0]["list"]
     assert "<b>A & B</b>" in json.dumps(shown)
     assert all(piece["tag"] == "table" for piece in shown)
 
 
 def test_the_curve_carries_every_point_of_both_models(auditor, finished):
-    facts, figure = view.answer(auditor, {"run": finished.id})
+    facts, figure = audits_view.answer(auditor, {"run": finished.id})
     points = [point for one in auditor.audits.view(finished.id).summary.models for point in one.curve]
     assert facts["has_curve"]
     assert sum(len(trace.x) for trace in figure.data) == len(points)
@@ -95,8 +95,8 @@ def test_the_curve_carries_every_point_of_both_models(auditor, finished):
     assert len({(trace.line.dash, trace.line.color) for trace in figure.data}) == len(figure.data)
 
 
-def rows(seen) -> dict[str, model.Row]:
-    return {row.name: row for row in model.panel(seen, fakes.ATTACKS).models[0].rows}
+def rows(seen) -> dict[str, audits_model.Row]:
+    return {row.name: row for row in audits_model.panel(seen, fakes.ATTACKS).models[0].rows}
 
 
 def with_condition(seen, **changes):
@@ -132,7 +132,7 @@ def test_an_attack_that_the_levels_cannot_show_has_no_link_and_the_page_says_why
     seen = with_condition(auditor.audits.view(finished.id), name=attack)
     seen = dataclasses.replace(seen, examples={("candidate", attack): seen.examples["candidate", ATTACK]})
     assert rows(seen)[attack].link == ""
-    assert model.NOT_EXPLAINED in model.panel(seen, fakes.ATTACKS).models[0].notes
+    assert audits_model.NOT_EXPLAINED in audits_model.panel(seen, fakes.ATTACKS).models[0].notes
 
 
 def test_an_attack_at_its_default_settings_has_a_link(auditor, finished):
@@ -140,7 +140,7 @@ def test_an_attack_at_its_default_settings_has_a_link(auditor, finished):
     seen = with_condition(auditor.audits.view(finished.id), name=attack)
     seen = dataclasses.replace(seen, examples={("candidate", attack): seen.examples["candidate", ATTACK]})
     assert parse_qs(rows(seen)[attack].link)["attack"] == ["pgd-linf"]
-    assert model.panel(seen, fakes.ATTACKS).models[0].notes == ()
+    assert audits_model.panel(seen, fakes.ATTACKS).models[0].notes == ()
 
 
 def test_attacks_of_another_seed_have_no_link(auditor, finished):
@@ -152,26 +152,26 @@ def test_attacks_of_another_seed_have_no_link(auditor, finished):
 
 def test_an_attack_on_survivors_says_what_its_rate_counts(auditor, finished):
     seen = auditor.audits.view(finished.id)
-    assert model.panel(seen, fakes.ATTACKS).models[0].notes == ()
-    part = model.panel(with_condition(seen, is_cumulative=True), fakes.ATTACKS).models[0]
+    assert audits_model.panel(seen, fakes.ATTACKS).models[0].notes == ()
+    part = audits_model.panel(with_condition(seen, is_cumulative=True), fakes.ATTACKS).models[0]
     assert "counts as not right" in part.notes[0]
     assert part.rows[1].name.endswith("(on survivors)")
 
 
 def test_a_class_with_few_images_is_marked_so(auditor, finished):
-    classes = model.panel(auditor.audits.view(finished.id), fakes.ATTACKS).models[0].classes
+    classes = audits_model.panel(auditor.audits.view(finished.id), fakes.ATTACKS).models[0].classes
     assert classes
     assert all(one.has_few for one in classes)
-    assert "few" in text(view.answer(auditor, {"run": finished.id})[0])
+    assert "few" in text(audits_view.answer(auditor, {"run": finished.id})[0])
 
 
 def test_without_a_name_the_first_run_is_shown(auditor, finished):
-    assert view.answer(auditor, {"run": None})[0]["run"] == finished.id
+    assert audits_view.answer(auditor, {"run": None})[0]["run"] == finished.id
 
 
 @pytest.mark.parametrize("asked", ["../../etc", "deadbeef", 7])
 def test_an_unknown_run_is_named_and_none_is_shown(auditor, finished, asked):
-    facts, figure = view.answer(auditor, {"run": asked})
+    facts, figure = audits_view.answer(auditor, {"run": asked})
     assert f"run '{asked}'" in text(facts)
     assert (facts["run"], facts["has_curve"], len(figure.data)) == (None, False, 0)
     assert "Condition" not in text(facts)
@@ -179,12 +179,12 @@ def test_an_unknown_run_is_named_and_none_is_shown(auditor, finished, asked):
 
 
 def test_models_are_compared_in_a_table_with_the_worst_case_first(auditor, finished):
-    found = model.panel(auditor.audits.view(finished.id), fakes.ATTACKS).pairings
+    found = audits_model.panel(auditor.audits.view(finished.id), fakes.ATTACKS).pairings
     summary = auditor.audits.view(finished.id).summary
     assert len(found) == len(summary.pairings) > 1
     assert [one.is_worst for one in found] == [True] + [False] * (len(found) - 1)
     small = dataclasses.replace(summary.pairings[0], p_holm=1.7e-25)
-    assert model._versus(small).p == "< 0.001"
+    assert audits_model._versus(small).p == "< 0.001"
 
 
 def card(state: State) -> RunCard:
@@ -192,30 +192,32 @@ def card(state: State) -> RunCard:
 
 
 def test_a_run_that_goes_on_says_rate_and_time_left_and_is_asked_again():
-    line = model.line(card(State("ab" * 32, "running", 3, 12, 41.6, 3725.0)))
+    line = audits_model.line(card(State("ab" * 32, "running", 3, 12, 41.6, 3725.0)))
     assert line.is_running
     assert line.share == 0.25
     assert line.told == "3 of 12 parts · 42 images a second · 1 h 2 min left"
 
 
 def test_a_run_that_was_asked_to_stop_says_so_and_cannot_be_stopped_again():
-    line = model.line(card(State("ab" * 32, "running", 3, 12, is_stopping=True)))
+    line = audits_model.line(card(State("ab" * 32, "running", 3, 12, is_stopping=True)))
     assert (line.state, line.is_running) == ("stopping", True)
-    (button,) = view._act(line)
+    (button,) = audits_view._act(line)
     assert (button.children, button.disabled) == ("Stopping …", True)
 
 
 def test_a_run_whose_driver_vanished_says_so_and_cannot_be_stopped():
-    line = model.line(card(State("ab" * 32, "interrupted", 3, 12, message="The process that drove the run ended.")))
+    line = audits_model.line(
+        card(State("ab" * 32, "interrupted", 3, 12, message="The process that drove the run ended."))
+    )
     assert not line.is_running
     assert "ended" in line.told
-    assert "Stop" not in json.dumps(view.plain.pieces(view._list([line], None)))
+    assert "Stop" not in json.dumps(markup.pieces(audits_view._list([line], None)))
 
 
 def test_unfinished_figures_are_interim_and_decide_nothing(store):
     manifest = audits.planned(store, PLAN.replace("count = 6", "count = 8"))
     stopped = audits.drive(store, manifest, before=stop_after(3))[0]
-    facts, _ = view.answer(Watched(store), {"run": stopped.id})
+    facts, _ = audits_view.answer(Watched(store), {"run": stopped.id})
     assert "Interim: " in text(facts)
     assert "not decided yet" in text(facts)
 
@@ -225,14 +227,14 @@ def test_a_threshold_that_cannot_be_told_says_why_and_so_does_the_condition(audi
     doubt = "None of the 6 images that were right without attack was changed."
     decision = dataclasses.replace(seen.summary.thresholds[0], outcome="inconclusive", reason=doubt)
     changed = with_condition(seen, doubts=(doubt,))
-    panel = model.panel(
+    panel = audits_model.panel(
         dataclasses.replace(changed, summary=dataclasses.replace(changed.summary, thresholds=(decision,))),
         fakes.ATTACKS,
     )
     assert panel.thresholds[0][3] == f"? cannot be told: {doubt}"
     assert panel.models[0].rows[1].doubts == (doubt,)
     assert panel.verdict.startswith("Verdict: INCONCLUSIVE")
-    shown = json.dumps(view.plain.pieces(view._panel(panel)), ensure_ascii=False)
+    shown = json.dumps(markup.pieces(audits_view._panel(panel)), ensure_ascii=False)
     assert shown.count(doubt) == 2
     assert panel.verdict in shown
 
@@ -242,20 +244,20 @@ def test_a_passed_run_says_so_and_one_without_thresholds_has_no_verdict(auditor,
     decision = dataclasses.replace(seen.summary.thresholds[0], outcome="pass", reason="")
     for decisions, verdict in (((decision,), "Verdict: PASS: every threshold is met."), ((), "")):
         changed = dataclasses.replace(seen, summary=dataclasses.replace(seen.summary, thresholds=decisions))
-        assert model.panel(changed, fakes.ATTACKS).verdict == verdict
+        assert audits_model.panel(changed, fakes.ATTACKS).verdict == verdict
 
 
 def test_attacks_of_a_tier_that_few_classes_do_not_allow_are_told(auditor, finished):
     seen = auditor.audits.view(finished.id)
-    assert model.panel(seen, fakes.ATTACKS).left_out == ""
+    assert audits_model.panel(seen, fakes.ATTACKS).left_out == ""
     plan = dataclasses.replace(seen.manifest.plan, tier="thorough")
     few = dataclasses.replace(seen, manifest=dataclasses.replace(seen.manifest, plan=plan, classes=("none", "defect")))
-    panel = model.panel(few, fakes.ATTACKS)
+    panel = audits_model.panel(few, fakes.ATTACKS)
     assert panel.left_out == (
         "Left out of the tier 'thorough': apgd-dlr needs at least 3 classes, the model has 2. apgd-t needs at least 4 "
         "classes, the model has 2."
     )
-    assert panel.left_out in json.dumps(view.plain.pieces(view._panel(panel)), ensure_ascii=False)
+    assert panel.left_out in json.dumps(markup.pieces(audits_view._panel(panel)), ensure_ascii=False)
 
 
 def stop_after(pieces: int):
@@ -270,21 +272,21 @@ def stop_after(pieces: int):
 
 
 def test_stopping_asks_the_driver_and_an_unknown_run_is_told(auditor, finished):
-    assert view.stop(auditor, {"run": finished.id}) == ""
+    assert audits_view.stop(auditor, {"run": finished.id}) == ""
     assert finished.place.cancel.is_file()
-    assert "No run is called" in view.stop(auditor, {"run": "x"})
+    assert "No run is called" in audits_view.stop(auditor, {"run": "x"})
 
 
 def test_looking_at_a_run_again_does_not_stop_it_again(auditor, finished):
-    view.stop(auditor, {"run": finished.id})
+    audits_view.stop(auditor, {"run": finished.id})
     finished.place.cancel.unlink()
-    view.answer(auditor, {"run": finished.id})
+    audits_view.answer(auditor, {"run": finished.id})
     assert not finished.place.cancel.exists()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_curve_follows_the_theme(theme):
-    assert strength_figure.draw((), theme).layout.paper_bgcolor == strength_figure.themes.palette(theme).panel
+    assert audits_view.draw_curve((), theme).layout.paper_bgcolor == audits_view.themes.palette(theme).panel
 
 
 def credibility(*outcomes: str) -> Credibility:
@@ -305,7 +307,7 @@ def credibility(*outcomes: str) -> Credibility:
     ],
 )
 def test_the_verdict_says_what_failed_and_what_was_not_run(outcomes, start):
-    found = model.believed(Answer("ready", credibility(*outcomes)), "mine")
+    found = audits_model.believed(Answer("ready", credibility(*outcomes)), "mine")
     assert found.verdict.startswith(start)
     assert [one[1] for one in found.checks][: len(outcomes)] == list(outcomes)
     assert "transfer from digits-robust" in found.about
@@ -327,14 +329,14 @@ def test_a_pass_under_attacks_that_must_not_be_believed_is_called_none(
     asked = dataclasses.replace(summary.thresholds[0].threshold, condition=condition)
     decision = dataclasses.replace(summary.thresholds[0], threshold=asked, outcome=outcome)
     changed = dataclasses.replace(summary, thresholds=(decision,))
-    found = model.caution(Answer("ready", credibility(*checks)), changed)
+    found = audits_model.caution(Answer("ready", credibility(*checks)), changed)
     assert bool(found) is is_told
     assert not is_told or found.endswith("this is no pass.")
-    assert model.caution(Answer("working", None), changed) == ""
+    assert audits_model.caution(Answer("working", None), changed) == ""
 
 
 def test_the_verdict_says_what_it_was_made_on():
-    found = model.believed(Answer("ready", credibility()), "mine")
+    found = audits_model.believed(Answer("ready", credibility()), "mine")
     assert "mine" in found.title
     assert "the candidate alone" in found.scope
     assert "64 of the run's images" in found.scope
@@ -343,7 +345,7 @@ def test_the_verdict_says_what_it_was_made_on():
 
 @pytest.mark.parametrize("state", ["working", "failed"])
 def test_checks_that_are_not_there_read_as_not_run(state):
-    found = model.believed(Answer(state, None, message="The worker died."), "mine")
+    found = audits_model.believed(Answer(state, None, message="The worker died."), "mine")
     assert {one[1] for one in found.checks} == {"not run"}
     assert "The worker died." in found.verdict
 
@@ -355,6 +357,6 @@ def test_the_checks_of_a_run_are_made_on_its_own_images_at_its_largest_budget(st
 
 
 def test_the_page_shows_all_sixteen_and_asks_again_while_they_are_made(auditor, finished):
-    facts, _ = view.answer(auditor, {"run": finished.id})
+    facts, _ = audits_view.answer(auditor, {"run": finished.id})
     assert all(f"{one.name} {one.title}" in text(facts) for one in CHECKS)
     assert facts["again"]

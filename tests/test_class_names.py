@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dashboard import resolution
-from dashboard.state import ViewState
-from dashboard.viewmodels import desk as desk_rows
-from dashboard.viewmodels import menus
+from dashboard import links, progress
+from dashboard.links import ViewState
+from dashboard.panels.registry import model as registry
 from engine import __main__ as command_line
 from engine import class_names, demo
 from engine.audit import doubts, plan, plan_file, summary
@@ -261,7 +260,7 @@ class Auditor:
 
     def roster(self, request):
         self.asked.append(request.label)
-        return resolution.Answer("queued")
+        return links.Answer("queued")
 
 
 @pytest.mark.parametrize(
@@ -270,19 +269,19 @@ class Auditor:
 def test_a_link_leads_to_the_class_it_names_and_says_where_it_names_none(store, label, place):
     model, data = store.model_card("net"), store.data_card("composed")
     view = ViewState(model="net", data="composed", attack="pgd-linf", label=label)
-    chosen = resolution.Resolved(view, (), (model,), (data,), (), (), model, data)
+    chosen = links.Resolved(view, (), (model,), (data,), (), (), model, data)
     auditor, notices = Auditor(store), []
-    resolution._with_roster(chosen, auditor, notices)
+    links._with_roster(chosen, auditor, notices)
     assert auditor.asked == [place]
     assert [("asked for class 'crane'" in one) for one in notices] == ([True] if label == "crane" else [])
-    offered = [one["value"] for one in menus._classes(chosen) if one["value"] != menus.ANY]
+    offered = [one["value"] for one in progress._classes(chosen) if one["value"] != progress.ANY]
     assert len(set(offered)) == 10 and "crane@6" in offered
 
 
 def test_only_data_whose_classes_are_one_each_fit_a_model(store):
     model = store.model_card("net")
-    fitting = [card.name for card in store.datasets() if resolution.fits(card, model)]
-    assert fitting == list(desk_rows.fitting(model, store.datasets())) == ["digits", "composed"]
+    fitting = [card.name for card in store.datasets() if links.fits(card, model)]
+    assert fitting == list(registry.fitting(model, store.datasets())) == ["digits", "composed"]
 
 
 def test_an_examination_calls_two_classes_of_one_name_differently(store, tmp_path, capsys):

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard.viewmodels import desk as model
-from dashboard.views import desk as view
+from dashboard.panels.registry import model as registry
+from dashboard.panels.registry import view as registry_view
 from engine import (
     INTAKE_CHECKS,
     Answer,
@@ -103,7 +103,7 @@ class Auditor(fakes.FakeAuditor):
 
 
 def test_the_page_lists_what_is_in_use_and_what_can_be_taken_back():
-    told = view.facts(Auditor(), {})
+    told = registry_view.facts(Auditor(), {})
     text = json.dumps(told["models"])
     assert fakes.MODELS[0].name in text
     assert f"Take {fakes.MODELS[1].name} back" in text
@@ -116,31 +116,31 @@ def test_the_page_lists_what_is_in_use_and_what_can_be_taken_back():
     [("pass", "✔ passed, on digits"), ("fail", "✘ failed, on digits"), ("not run", "– in part, on digits")],
 )
 def test_every_model_says_what_its_reports_found(outcome, status, monkeypatch):
-    assert model.UNCHECKED in json.dumps(view.facts(Auditor(), {})["models"], ensure_ascii=False)
+    assert registry.UNCHECKED in json.dumps(registry_view.facts(Auditor(), {})["models"], ensure_ascii=False)
     monkeypatch.setattr(Shelf, "reports", lambda *_: (some_report(outcome),), raising=False)
-    assert status in json.dumps(view.facts(Auditor(), {})["models"], ensure_ascii=False)
+    assert status in json.dumps(registry_view.facts(Auditor(), {})["models"], ensure_ascii=False)
 
 
 def test_counts_that_are_equal_are_told_once():
-    (row,) = model.datasets(fakes.DATA)
+    (row,) = registry.datasets(fakes.DATA)
     assert row.classes == "10 (50 images each)"
 
 
 def test_a_model_is_checked_only_on_data_whose_classes_it_knows():
     cards = fakes.FakeAuditor().datasets()
-    (row,) = model.models(fakes.MODELS[:1], cards, {})
+    (row,) = registry.models(fakes.MODELS[:1], cards, {})
     known = set(fakes.MODELS[0].classes)
     assert {value for value, _ in row.fitting} == {card.name for card in cards if known >= set(card.classes)} | {""}
 
 
 @pytest.mark.parametrize(("outcome", "verdict"), [("pass", "✔ passed"), ("fail", "✘ failed"), ("not run", "– not")])
 def test_a_report_shows_every_check_with_what_was_found(outcome, verdict):
-    shown = model.report(some_report(outcome))
+    shown = registry.report(some_report(outcome))
     assert shown.verdict.startswith(verdict)
     assert [check.sentence for check in shown.checks] == [f"found {check.name}" for check in INTAKE_CHECKS]
     assert "With 'Channel order bgr'" in shown.suspicions[0], "the page has fields and no options"
     assert "90 % instead of 50 %" in shown.suspicions[0]
-    told = view.facts(Auditor(outcome), {"intake": "digits-standard@digits"})
+    told = registry_view.facts(Auditor(outcome), {"intake": "digits-standard@digits"})
     assert told["intake"] == "digits-standard@digits"
     assert "Intake report: digits-standard, checked on 100 images of digits" in json.dumps(told["report"])
 
@@ -154,9 +154,9 @@ def inexact_report(count: int) -> IntakeReport:
 
 
 def test_a_report_lists_the_worst_connections_that_are_not_exact_and_counts_the_others():
-    shown = model.report(inexact_report(30), fakes.MODELS[0])
-    assert len(shown.inexact) == model.INEXACT_SHOWN
-    assert shown.inexact[0] == model.InexactRow(
+    shown = registry.report(inexact_report(30), fakes.MODELS[0])
+    assert len(shown.inexact) == registry.INEXACT_SHOWN
+    assert shown.inexact[0] == registry.InexactRow(
         fakes.SITES[8].name, "answer", "90 %", "several layers compute the logits"
     )
     assert [row.reason for row in shown.inexact[1:]] == [f"gate{k}" for k in range(28, 19, -1)]
@@ -164,27 +164,37 @@ def test_a_report_lists_the_worst_connections_that_are_not_exact_and_counts_the_
 
 
 def test_few_connections_that_are_not_exact_are_all_listed_and_one_unexplained_says_so():
-    shown = model.report(inexact_report(2), fakes.MODELS[0])
-    assert [row.reason for row in shown.inexact] == ["several layers compute the logits", model.UNEXPLAINED]
-    assert shown.inexact[1] == model.InexactRow(fakes.SITES[0].name, fakes.SITES[1].name, "<1 %", model.UNEXPLAINED)
+    shown = registry.report(inexact_report(2), fakes.MODELS[0])
+    assert [row.reason for row in shown.inexact] == ["several layers compute the logits", registry.UNEXPLAINED]
+    assert shown.inexact[1] == registry.InexactRow(
+        fakes.SITES[0].name, fakes.SITES[1].name, "0.1 %", registry.UNEXPLAINED
+    )
     assert shown.others == ""
-    assert model.report(inexact_report(12), fakes.MODELS[0]).others.count("others are") == 1
-    assert model.report(inexact_report(11), fakes.MODELS[0]).others == "1 other is off by <1 %."
+    assert registry.report(inexact_report(12), fakes.MODELS[0]).others.count("others are") == 1
+    assert registry.report(inexact_report(11), fakes.MODELS[0]).others == "1 other is off by at most 0.1 %."
 
 
 def test_a_gate_is_called_one_where_the_layer_is_known_to_pass_it():
     links = tuple(replace(link, through=("gate28",)) if link.source == 0 else link for link in fakes.LINKS)
     inexact = (InexactLink(0, 1, 0.3, "gate28"), InexactLink(0, 2, 0.2, ""))
-    rows = model.report(replace(some_report(), inexact=inexact), replace(fakes.MODELS[0], links=links)).inexact
-    assert [row.reason for row in rows] == ["gate or norm on the way: gate28", model.UNEXPLAINED]
+    rows = registry.report(replace(some_report(), inexact=inexact), replace(fakes.MODELS[0], links=links)).inexact
+    assert [row.reason for row in rows] == ["gate or norm on the way: gate28", registry.UNEXPLAINED]
 
 
 def test_the_page_shows_the_table_of_inexact_connections_only_where_there_are_such(monkeypatch):
-    told = json.dumps(view.facts(Auditor(), {"intake": "digits-standard@digits"})["report"])
-    assert view.INEXACT_TITLE not in told
+    told = json.dumps(registry_view.facts(Auditor(), {"intake": "digits-standard@digits"})["report"])
+    assert registry_view.INEXACT_TITLE not in told
     monkeypatch.setattr(Auditor, "intake", lambda *_: Answer("ready", inexact_report(30)))
-    told = json.dumps(view.facts(Auditor(), {"intake": "digits-standard@digits"})["report"])
-    for text in (view.INEXACT_TITLE, "From layer", "To layer", "Off by", "Why", fakes.SITES[8].name, "20 others"):
+    told = json.dumps(registry_view.facts(Auditor(), {"intake": "digits-standard@digits"})["report"])
+    for text in (
+        registry_view.INEXACT_TITLE,
+        "From layer",
+        "To layer",
+        "Off by",
+        "Why",
+        fakes.SITES[8].name,
+        "20 others",
+    ):
         assert text in told
     assert "layer 9" not in told
 
@@ -192,23 +202,23 @@ def test_the_page_shows_the_table_of_inexact_connections_only_where_there_are_su
 def test_a_report_of_a_retired_model_names_its_layers_too(monkeypatch):
     retired = replace(inexact_report(3), model=fakes.MODELS[1].name)
     monkeypatch.setattr(Auditor, "intake", lambda *_: Answer("ready", retired))
-    told = json.dumps(view.facts(Auditor(), {"intake": f"{fakes.MODELS[1].name}@digits"})["report"])
+    told = json.dumps(registry_view.facts(Auditor(), {"intake": f"{fakes.MODELS[1].name}@digits"})["report"])
     assert fakes.SITES[8].name in told
 
 
 def test_the_proofs_stand_among_the_checks():
-    titles = [check.title for check in model.report(some_report()).checks]
+    titles = [check.title for check in registry.report(some_report()).checks]
     assert {"Same function as handed in", "Connections are exact", "Receptive fields"} <= set(titles)
 
 
 def test_a_report_in_the_making_is_asked_for_again():
-    told = view.facts(Auditor(), {"intake": "slow@digits"})
+    told = registry_view.facts(Auditor(), {"intake": "slow@digits"})
     assert told["again"]
     assert "Checking the model" in json.dumps(told["report"])
 
 
 def test_a_report_on_an_unknown_model_leaves_the_page_as_it_is():
-    told = view.facts(Auditor(), {"intake": "unknown@digits"})
+    told = registry_view.facts(Auditor(), {"intake": "unknown@digits"})
     assert "'unknown'" in json.dumps(told["report"])
     assert fakes.MODELS[0].name in json.dumps(told["models"])
     assert not told["again"]
@@ -217,13 +227,13 @@ def test_a_report_on_an_unknown_model_leaves_the_page_as_it_is():
 @pytest.mark.parametrize("missing", ["models", "datasets"])
 def test_a_report_asked_for_while_the_demo_is_loading_is_asked_for_again(missing, monkeypatch):
     monkeypatch.setattr(Auditor, missing, lambda _self: ())
-    told = view.facts(Auditor(), {"intake": "unknown@digits"})
-    assert view.FILLING in json.dumps(told["report"])
+    told = registry_view.facts(Auditor(), {"intake": "unknown@digits"})
+    assert registry_view.FILLING in json.dumps(told["report"])
     assert told["again"]
 
 
 def test_forms_offer_what_lies_in_the_inbox_by_id():
-    forms = view.facts(Auditor(), {})["forms"]
+    forms = registry_view.facts(Auditor(), {})["forms"]
     fields = {field["name"]: field for field in forms["model"]}
     assert fields["architecture"]["options"] == (("resnet50", "resnet50"),)
     assert fields["entry"]["options"] == (("a" * 16, "net.pt (1.9 MiB)"),)
@@ -232,23 +242,23 @@ def test_forms_offer_what_lies_in_the_inbox_by_id():
 
 
 def test_what_is_left_out_of_the_inbox_is_said_beside_the_forms():
-    assert view.facts(Auditor(), {})["forms"]["note"] == "Left out: 1 entry (.git)."
+    assert registry_view.facts(Auditor(), {})["forms"]["note"] == "Left out: 1 entry (.git)."
 
 
 def test_without_an_inbox_the_page_says_how_to_get_one():
     auditor = Auditor()
     auditor.desk.has_inbox = False
-    assert "--inbox DIR" in view.facts(auditor, {})["forms"]["note"]
+    assert "--inbox DIR" in registry_view.facts(auditor, {})["forms"]["note"]
 
 
 def test_what_was_filled_in_becomes_an_order():
-    order = model.order("model", FILLED)
+    order = registry.order("model", FILLED)
     assert order == ModelOrder("a" * 16, "mine", "resnet50", "d" * 16, resize=256)
-    assert model.order("data", {"entry": "b" * 16, "name": "x", "epsilon": "8/255"}) == DataOrder(
+    assert registry.order("data", {"entry": "b" * 16, "name": "x", "epsilon": "8/255"}) == DataOrder(
         "b" * 16, "x", epsilon="8/255"
     )
     table = {"entry": "c" * 16, "name": "x", "images": "d" * 16, "first_label": "1"}
-    assert model.order("data", table) == DataOrder("c" * 16, "x", images="d" * 16, first_label=1)
+    assert registry.order("data", table) == DataOrder("c" * 16, "x", images="d" * 16, first_label=1)
 
 
 @pytest.mark.parametrize(
@@ -256,46 +266,49 @@ def test_what_was_filled_in_becomes_an_order():
 )
 def test_a_form_that_is_not_filled_in_is_refused(change):
     with pytest.raises(BadInput):
-        model.order("model", {**FILLED, **change})
+        registry.order("model", {**FILLED, **change})
     with pytest.raises(BadInput):
-        model.order("data", None)
+        registry.order("data", None)
 
 
 def test_an_order_is_done_and_its_notes_are_told():
     auditor = Auditor()
-    told = view.ordered(auditor, {"kind": "model", "values": FILLED, "isFirst": True})
+    told = registry_view.ordered(auditor, {"kind": "model", "values": FILLED, "isFirst": True})
     assert told["state"] == "ready"
     assert told["text"] == "Added mine. The prefix 'module.' was taken off."
     assert auditor.desk.done[0][0] == "forget"
-    assert view.ordered(auditor, {"kind": "data", "values": {"entry": "b" * 16, "name": "x"}})["state"] == "working"
+    assert (
+        registry_view.ordered(auditor, {"kind": "data", "values": {"entry": "b" * 16, "name": "x"}})["state"]
+        == "working"
+    )
 
 
 def test_a_model_that_was_added_is_reported_on_first_with_data_that_fits(monkeypatch):
     added = replace(fakes.MODELS[0], name="mine")
     monkeypatch.setattr(Shelf, "models", lambda _self, **_: (added,))
-    told = view.ordered(Auditor(), {"kind": "model", "values": FILLED})
+    told = registry_view.ordered(Auditor(), {"kind": "model", "values": FILLED})
     assert told["intake"] == "mine@digits"
-    assert told["text"].endswith(view.REPORTED)
+    assert told["text"].endswith(registry_view.REPORTED)
     monkeypatch.setattr(Shelf, "datasets", lambda _self, **_: (replace(fakes.DATA[0], classes=("cat",)),))
-    assert view.ordered(Auditor(), {"kind": "model", "values": FILLED})["intake"] == "mine@"
+    assert registry_view.ordered(Auditor(), {"kind": "model", "values": FILLED})["intake"] == "mine@"
 
 
 def test_an_order_that_fails_says_why():
-    told = view.ordered(Auditor(), {"kind": "model", "values": {**FILLED, "architecture": "gone"}})
+    told = registry_view.ordered(Auditor(), {"kind": "model", "values": {**FILLED, "architecture": "gone"}})
     assert told["state"] == "failed"
     assert "gone" in told["text"]
 
 
 @pytest.mark.parametrize("sent", [["intake"], "intake", 3, True, [], None])
 def test_what_is_no_set_of_fields_asks_for_nothing(sent):
-    assert view.facts(Auditor(), sent) == view.facts(Auditor(), {})
-    assert view.ordered(Auditor(), sent) == view.ordered(Auditor(), {})
+    assert registry_view.facts(Auditor(), sent) == registry_view.facts(Auditor(), {})
+    assert registry_view.ordered(Auditor(), sent) == registry_view.ordered(Auditor(), {})
 
 
 def test_retiring_and_taking_back_name_a_shelf_that_exists():
     auditor = Auditor()
-    view.ordered(auditor, {"shelf": "models", "name": "mine", "retired": True})
-    view.ordered(auditor, {"shelf": "data", "name": "mine", "retired": False})
+    registry_view.ordered(auditor, {"shelf": "models", "name": "mine", "retired": True})
+    registry_view.ordered(auditor, {"shelf": "data", "name": "mine", "retired": False})
     assert auditor.desk.done == [("models", "mine", True), ("data", "mine", False)]
-    assert view.ordered(auditor, {"shelf": "../x", "name": "mine", "retired": True})["state"] == "failed"
+    assert registry_view.ordered(auditor, {"shelf": "../x", "name": "mine", "retired": True})["state"] == "failed"
     assert len(auditor.desk.done) == 2

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dashboard.views import audits as view
+from dashboard.panels.audits import view as audits_view
 from engine import Answer, BadInput, UnknownName, work
 from engine.answering import driving
 from engine.answering.answers import Answers
@@ -165,7 +165,7 @@ def test_a_manifest_is_read_and_hashed_once_however_often_the_page_looks(store, 
     manifests._read.cache_clear()
     auditor = Counted(store, monkeypatch)
     for _ in range(3):
-        view.answer(auditor, {"run": run.id})
+        audits_view.answer(auditor, {"run": run.id})
     assert auditor.counts == {"parse": 1, "text": 0}
 
 

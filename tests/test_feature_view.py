@@ -8,9 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from dashboard.figures import response as response_figure
-from dashboard.viewmodels import feature, layer
-from dashboard.views import feature as view
+from dashboard.panels.channel import figure as channel_figure
+from dashboard.panels.channel import model as channel_model
+from dashboard.panels.channel import view as channel_view
+from dashboard.panels.layer import model as layer
 from engine import DOUBTS, Answer
 from tests import fakes
 from tests.test_neuron_view import ASK, KEY
@@ -19,7 +20,7 @@ LAYER, CHANNEL = str(ASK["layer"]), int(ASK["channel"])
 
 
 def told(auditor=None, ask=ASK) -> dict:
-    return view.facts(auditor or fakes.FakeAuditor(), ask)[0]
+    return channel_view.facts(auditor or fakes.FakeAuditor(), ask)[0]
 
 
 def synthesis(channel: int):
@@ -28,19 +29,19 @@ def synthesis(channel: int):
 
 def test_a_picture_with_doubts_says_each_of_them_and_one_without_says_none():
     doubtful, believed = synthesis(3), next(synthesis(c) for c in range(24) if not synthesis(c).doubts)
-    assert feature.describe(doubtful).caveats == tuple(DOUBTS[doubt] for doubt in doubtful.doubts)
+    assert channel_model.describe(doubtful).caveats == tuple(DOUBTS[doubt] for doubt in doubtful.doubts)
     assert doubtful.doubts
-    assert feature.describe(believed).caveats == ()
+    assert channel_model.describe(believed).caveats == ()
 
 
 def test_the_response_is_the_maps_own_at_every_strength():
     found = fakes.FakeAuditor().responses(KEY).value
     site = layer.site_index(fakes.FakeAuditor().examined(KEY), LAYER)
-    shown = feature.response(found, site, CHANNEL, is_pixels=True)
+    shown = channel_model.response(found, site, CHANNEL, is_pixels=True)
     assert np.array_equal(shown.attack, found.peak[site][:, CHANNEL])
     assert np.array_equal(shown.noise, found.noise_peak[site][:, CHANNEL])
     assert shown.epsilon[0] == 0
-    figure = response_figure.draw(shown, "light")
+    figure = channel_figure.response_curve(shown, "light")
     assert [trace.line.dash for trace in figure.data] == [None, "dot"]
     fooled = [symbol == "circle" for symbol in figure.data[0].marker.symbol]
     assert fooled == [share > 0.5 for share in shown.fooled]
@@ -50,7 +51,7 @@ def test_a_strength_below_one_step_of_a_pixel_has_its_place_on_the_axis():
     """At 4/255 the weakest strength is an eighth of it, written `0.5/255`."""
     found = fakes.FakeAuditor().responses(KEY).value
     weak = dataclasses.replace(found, epsilons=("0/255", "0.5/255", *found.epsilons[2:]))
-    shown = feature.response(weak, 0, CHANNEL, is_pixels=True)
+    shown = channel_model.response(weak, 0, CHANNEL, is_pixels=True)
     assert shown.epsilon[:2] == pytest.approx([0, 0.5])
     assert shown.written[1] == "0.5/255"
 
@@ -80,7 +81,7 @@ def test_a_response_that_cannot_be_had_says_why():
         def responses(self, _key):
             return Answer("failed", message="The attack has no strength.")
 
-    shown, figure = view.facts(Without(), ASK)
+    shown, figure = channel_view.facts(Without(), ASK)
     assert shown["note"] == "Not to be had: The attack has no strength."
     assert not figure.data
     assert not shown["again"]
@@ -88,7 +89,7 @@ def test_a_response_that_cannot_be_had_says_why():
 
 @pytest.mark.parametrize("change", [{"channel": 24}, {"layer": "x"}, {"key": "gone"}, {"request": None}])
 def test_what_does_not_exist_is_said_and_not_asked_for_again(change):
-    shown, figure = view.facts(fakes.FakeAuditor(), {**ASK, **change})
+    shown, figure = channel_view.facts(fakes.FakeAuditor(), {**ASK, **change})
     assert "nothing" in json.dumps(shown["picture"])
     assert not shown["again"]
     assert not figure.data

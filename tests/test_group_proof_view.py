@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from dashboard.figures import group_proof as figure
-from dashboard.viewmodels import choice
-from dashboard.viewmodels import group_proof as model
-from dashboard.views import group_proof as view
+from dashboard.panels.patching import figure as study_figure
+from dashboard.panels.patching import model as patching
+from dashboard.panels.patching import studies
+from dashboard.panels.patching import view as patching_view
 from engine import (
     Accuracy,
     Answer,
@@ -70,7 +70,7 @@ def defence() -> Defence:
 
 
 def test_the_curve_names_the_number_of_maps_that_beats_random_ones():
-    study = model.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06)))
+    study = studies.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06)))
     assert study.verdict == "32 maps with the most attack flow restore 94 % [84, 98], as many random ones 4 % [3, 6]."
     assert any("third class: no class" in text for text in study.told)
     assert any("no map of stem is chosen" in text for text in study.told)
@@ -78,17 +78,17 @@ def test_the_curve_names_the_number_of_maps_that_beats_random_ones():
 
 
 def test_without_a_gap_beyond_both_intervals_nothing_is_claimed():
-    study = model.curve(curve(effect(0.5, 0.3, 0.7), effect(0.4, 0.35, 0.45)))
+    study = studies.curve(curve(effect(0.5, 0.3, 0.7), effect(0.4, 0.35, 0.45)))
     assert study.verdict.startswith("At no number of maps")
     without = dataclasses.replace(curve(effect(1, 0.9, 1), effect(0, 0, 0.1)), lines=())
-    assert "missing" in model.curve(without).verdict
+    assert "missing" in studies.curve(without).verdict
 
 
 def test_the_profile_says_which_layers_it_leaves_out_and_why():
     sites = tuple(
         SiteEffect(name, 4, effect(share, 0, 0.1), effect(0.05, 0, 0.1)) for name, share in (("a", 0.2), ("b", 0.4))
     )
-    study = model.profile(SiteProfile(GROUP, sites, ("stem", "layer1"), 20))
+    study = studies.profile(SiteProfile(GROUP, sites, ("stem", "layer1"), 20))
     assert study.verdict.startswith("Most beyond random maps is won back at b: 4 of its maps recover 40 %")
     assert any("stem, layer1" in text for text in study.told)
     assert [row[0] for row in study.tables[0].rows] == ["a", "b"]
@@ -97,22 +97,22 @@ def test_the_profile_says_which_layers_it_leaves_out_and_why():
 def test_a_layer_leads_by_what_it_wins_back_beyond_random_maps_of_it():
     wide = SiteEffect("wide", 4, effect(0.36, 0, 0.1), effect(0.06, 0, 0.1))
     narrow = SiteEffect("narrow", 4, effect(0.4, 0, 0.1), effect(0.22, 0, 0.1))
-    assert "won back at wide" in model.profile(SiteProfile(GROUP, (narrow, wide), (), 20)).verdict
-    assert model.profile(SiteProfile(GROUP, (narrow,), (), 20)).verdict.startswith("No layer alone")
+    assert "won back at wide" in studies.profile(SiteProfile(GROUP, (narrow, wide), (), 20)).verdict
+    assert studies.profile(SiteProfile(GROUP, (narrow,), (), 20)).verdict.startswith("No layer alone")
 
 
 def test_smallest_sets_count_what_recurs_and_what_was_not_restored():
-    study = model.smallest(smallest())
+    study = studies.smallest(smallest())
     recurring, images = study.tables
     assert recurring.rows[0] == ("layer2.0 · map 9", "2 of 2", "yes")
     assert images.rows[2][-1] == "not restored by all maps together"
     assert "asked for: 90 %)" in study.verdict
-    assert "not reached" in model.smallest(smallest(is_reached=False)).verdict
-    assert study.prove == choice.written(SET) == "map:layer1.0:2~map:layer2.0:1.9"
+    assert "not reached" in studies.smallest(smallest(is_reached=False)).verdict
+    assert study.prove == patching.written(SET) == "map:layer1.0:2~map:layer2.0:1.9"
 
 
 def test_the_defence_tells_its_cost_with_its_gain():
-    study = model.defence(defence())
+    study = studies.defence(defence())
     assert "held-out attacked images by +10 points [0, +20]" in study.verdict
     assert "clean images by −50 points [−60, −40]" in study.verdict
     assert study.tables[0].rows[0][-1] == "–"
@@ -120,7 +120,7 @@ def test_the_defence_tells_its_cost_with_its_gain():
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_line_is_drawn_with_its_interval_and_its_own_mark(theme):
-    drawn = figure.draw(model.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06))).plot, theme)
+    drawn = study_figure.draw(studies.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06))).plot, theme)
     assert [trace.name for trace in drawn.data] == ["attack flow", "random", "another image"]
     assert len({trace.marker.symbol for trace in drawn.data}) == 3
     assert drawn.data[0].error_y.array[1] == pytest.approx(4)
@@ -156,7 +156,7 @@ ASK = {"key": KEY, "study": "curve", "theme": "light"}
 
 
 def test_a_study_is_of_the_images_of_the_class_that_were_right_before():
-    told, drawn = view.answer(Studying(), ASK)
+    told, drawn = patching_view.answer(Studying(), ASK)
     assert Studying.asked.samples == (fakes.FakeAuditor().examined(KEY).outcomes[0].sample, "kept")
     assert told["for"] == [KEY, "curve", "light"]
     assert told["plot"]
@@ -170,7 +170,7 @@ def test_a_study_is_of_the_images_of_the_class_that_were_right_before():
      ("other", False, "is no study")],
 )  # fmt: skip
 def test_a_study_in_the_making_is_asked_for_again_and_a_failed_one_says_why(study, again, text):
-    told, _ = view.answer(Studying(), {**ASK, "study": study})
+    told, _ = patching_view.answer(Studying(), {**ASK, "study": study})
     assert told["again"] is again
     assert text in json.dumps(told["text"])
     assert not told["plot"]

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard.viewmodels import headline
+from dashboard import wording
+from dashboard.panels import faithfulness
 from engine import Certificates, ExaminationRequest, Kinship, Restoration, SiteSpan, compare
 from tests import fakes
 
@@ -17,7 +18,7 @@ def examined(*samples: str):
 
 def texts(examination, certificates=None, *, parts_at="layer2.0", apart_from="layer2.0"):
     comparison = replace(compare(examination, 0.1), parts_at=parts_at, apart_from=apart_from)
-    return headline.build(examination, comparison, certificates or Certificates())
+    return faithfulness.headline(examination, comparison, certificates or Certificates())
 
 
 def test_everything_known_reads_as_one_story():
@@ -48,7 +49,7 @@ def test_what_this_data_cannot_tell_is_not_promised():
 
 def test_stem_and_cut_maps_are_left_out_of_the_total():
     examination = examined("00004")
-    assert headline.claimable_maps(examination) == sum(site.channels for site in examination.sites[1:])
+    assert faithfulness.claimable_maps(examination) == sum(site.channels for site in examination.sites[1:])
 
 
 def test_datapaths_that_do_not_part_are_said_not_to():
@@ -107,16 +108,27 @@ def test_a_group_counts_its_images():
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.0, "0 %"), (0.001, "<1 %"), (0.5, "50 %"), (0.999, ">99 %"), (1.0, "100 %"), (0.98, "98 %")],
+    [
+        (0.0, "0 %"),
+        (0.00001, "<0.01 %"),
+        (0.001, "0.1 %"),
+        (0.046, "4.6 %"),
+        (0.5, "50 %"),
+        (0.999, ">99 %"),
+        (1.0, "100 %"),
+        (2.5, "250 %"),
+        (-0.046, "−4.6 %"),
+        (0.98, "98 %"),
+    ],
 )
 def test_a_percentage_never_rounds_to_never_or_always(share, text):
-    assert headline.percent(share) == text
+    assert wording.percent(share) == text
 
 
 def test_a_group_that_does_not_part_says_how_many_images_that_rests_on():
     samples = tuple(f"{k:05d}" for k in range(3))
     made = fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
-    said = headline.build(made, compare(made, 0.2), Certificates())[1].text
+    said = faithfulness.headline(made, compare(made, 0.2), Certificates())[1].text
     assert said == "With 3 images no two layers in a row lie further apart than under noise of the same size."
 
 
@@ -125,10 +137,10 @@ def test_a_groups_sites_carry_their_interval_and_a_pairs_do_not():
     apart = {"parts_at": "layer2.0", "apart_from": "layer2.0"}
     compared = replace(compare(made, 0.2), **apart, parts_span=SiteSpan("layer1.1", "layer2.1", 1.0))
     known = Certificates(kinship=Kinship((0.5,), (0.6,), 8, "layer3.1", merges_span=SiteSpan("layer3.0", None, 0.9)))
-    clauses = headline.build(made, compared, known)
+    clauses = faithfulness.headline(made, compared, known)
     assert clauses[1].text == "The datapaths part at layer2.0 [layer1.1, layer2.1] and stay apart."
     assert clauses[2].text.startswith("From layer3.1 [layer3.0, nowhere] on")
-    pair = headline.build(
+    pair = faithfulness.headline(
         made, replace(compared, parts_span=None), replace(known, kinship=Kinship((), (), 8, "layer3.1"))
     )
     assert "[" not in pair[1].text + pair[2].text

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from dash import dcc, html
 
-from dashboard import ids, panel_ids
-from dashboard.viewmodels import asks, layer
-from dashboard.views import layer as view
+from dashboard import ids, pictures, protocol
+from dashboard.panels.layer import model as layer
+from dashboard.panels.layer import view as layer_view
 from engine import BadInput, ClassDatapaths, SiteComparison, UnknownName, compare
 from tests import fakes
 
@@ -29,7 +29,7 @@ def examination():
 
 @pytest.fixture(scope="module")
 def panel():
-    return view.answer(fakes.FakeAuditor(), ASK)
+    return layer_view.answer(fakes.FakeAuditor(), ASK)
 
 
 def test_every_map_of_the_site_has_one_entry(panel):
@@ -62,7 +62,9 @@ def test_flow_shares_of_the_last_site_add_up_to_the_whole_margin(examination):
 
 
 def test_strength_is_written_in_parts_per_million_of_all_sites(panel, examination):
-    total = sum(sum(view.answer(fakes.FakeAuditor(), {**ASK, "layer": site.name}).clean) for site in examination.sites)
+    total = sum(
+        sum(layer_view.answer(fakes.FakeAuditor(), {**ASK, "layer": site.name}).clean) for site in examination.sites
+    )
     assert total == pytest.approx(1_000_000, abs=200)
     assert panel.clean[7] == round(1e6 * float(examination.clean.strength[panel.site][7]))
 
@@ -73,17 +75,17 @@ def test_the_title_names_layer_maps_and_size(panel):
 
 def test_pooling_is_told_only_where_maps_are_larger_than_a_tile(panel):
     assert not panel.is_pooled
-    assert view.answer(fakes.FakeAuditor(), {**ASK, "layer": "layer1.0"}).is_pooled
+    assert layer_view.answer(fakes.FakeAuditor(), {**ASK, "layer": "layer1.0"}).is_pooled
 
 
 def test_a_site_that_carries_everything_is_flagged():
-    assert view.answer(fakes.FakeAuditor(), {**ASK, "layer": "stem"}).is_cut
+    assert layer_view.answer(fakes.FakeAuditor(), {**ASK, "layer": "stem"}).is_cut
 
 
 def test_a_site_whose_maps_are_the_classes_is_flagged(examination):
     last = replace(examination.sites[-1], role="evidence")
     changed = replace(examination, sites=(*examination.sites[:-1], last))
-    panel = layer.build(changed, compare(changed, 0.1), asks.layer({**ASK, "layer": last.name}))
+    panel = layer.build(changed, compare(changed, 0.1), protocol.layer({**ASK, "layer": last.name}))
     assert panel.is_evidence and not panel.is_stem
 
 
@@ -92,7 +94,7 @@ def test_the_record_names_the_question_it_answers(panel):
 
 
 def test_nothing_chosen_says_what_to_do():
-    assert view.answer(fakes.FakeAuditor(), None) == layer.empty(view.NOTHING)
+    assert layer_view.answer(fakes.FakeAuditor(), None) == layer.empty(layer_view.NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_nothing_chosen_says_what_to_do():
     ],
 )
 def test_what_cannot_be_shown_is_said(change, text):
-    panel = view.answer(fakes.FakeAuditor(), {**ASK, **change})
+    panel = layer_view.answer(fakes.FakeAuditor(), {**ASK, **change})
     assert text in panel.message
     assert panel.title == ""
 
@@ -118,12 +120,12 @@ def test_unknown_layers_are_refused_by_the_view_model(examination):
 @pytest.mark.parametrize("channel", [None, -1, 2.0, True, "3"])
 def test_a_channel_is_a_whole_number_from_zero(channel):
     with pytest.raises(BadInput, match="whole number from 0"):
-        asks.neuron({**ASK, "channel": channel})
+        protocol.neuron({**ASK, "channel": channel})
 
 
 @pytest.mark.parametrize(("channels", "columns"), [(1, 1), (12, 12), (32, 32), (2048, 32)])
 def test_sheets_have_at_most_32_tiles_to_a_row(channels, columns):
-    assert layer.columns(channels) == columns
+    assert pictures.columns(channels) == columns
 
 
 def test_a_layer_of_2048_maps_costs_less_than_80_kilobytes():
@@ -140,13 +142,15 @@ def test_a_layer_of_2048_maps_costs_less_than_80_kilobytes():
 
 def test_the_callback_answers_through_dash():
     app = dash.Dash(__name__)
-    app.layout = html.Div([dcc.Store(id=name) for name in (ids.LAYER_ASK, ids.NEURON_ASK, ids.VIEW)] + [view.layout()])
-    view.register(app, fakes.FakeAuditor())
+    app.layout = html.Div(
+        [dcc.Store(id=name) for name in (ids.LAYER_ASK, ids.NEURON_ASK, ids.VIEW)] + [layer_view.layout()]
+    )
+    layer_view.register(app, fakes.FakeAuditor())
     outputs = [
         {"id": name, "property": prop}
         for name, prop in (
-            (panel_ids.LAYER_DATA, "data"),
-            (panel_ids.LAYER_GROUP, "data"),
+            (ids.LAYER_DATA, "data"),
+            (ids.LAYER_GROUP, "data"),
         )
     ]
     body = {
@@ -156,7 +160,7 @@ def test_the_callback_answers_through_dash():
         "changedPropIds": [f"{ids.LAYER_ASK}.data"],
     }
     answer = app.server.test_client().post("/_dash-update-component", json=body)
-    assert answer.get_json()["response"][panel_ids.LAYER_DATA]["data"]["title"] == "layer3.1 · 48 feature maps · 8 × 8"
+    assert answer.get_json()["response"][ids.LAYER_DATA]["data"]["title"] == "layer3.1 · 48 feature maps · 8 × 8"
 
 
 def test_memberships_agree_with_the_groups_and_with_what_noise_brings_in_too(panel, examination):
@@ -171,7 +175,7 @@ def test_memberships_agree_with_the_groups_and_with_what_noise_brings_in_too(pan
 def test_the_fooled_into_class_is_a_set_once_its_datapath_is_known(examination):
     strength = tuple(np.arange(site.channels, dtype=float) for site in examination.sites)
     classes = ClassDatapaths(strength, strength)
-    ask = asks.layer(ASK)
+    ask = protocol.layer(ASK)
     without, known = (layer.build(examination, compare(examination, 0.1), ask, found) for found in (None, classes))
     assert (without.has_class, known.has_class) == (False, True)
     assert [bool(bits & 4) for bits in known.member] == [False] * 43 + [True] * 5
@@ -183,6 +187,14 @@ def test_the_fooled_into_class_is_a_set_once_its_datapath_is_known(examination):
 def test_an_image_that_kept_its_class_has_no_fooled_into_class():
     resisted = fakes.FakeAuditor().examined("fake00002")
     strength = tuple(np.ones(site.channels) for site in resisted.sites)
-    found = layer.build(resisted, compare(resisted, 0.1), asks.layer(ASK), ClassDatapaths(strength, strength))
+    found = layer.build(resisted, compare(resisted, 0.1), protocol.layer(ASK), ClassDatapaths(strength, strength))
     assert not found.has_class
     assert not any(bits & 4 for bits in found.member)
+
+
+@pytest.mark.parametrize(
+    "change", [{"attack": ["x"]}, {"samples": [["00004"]]}, {"seed": "0"}, {"model": None}, {"other": 1}]
+)
+def test_a_request_of_another_kind_is_refused_where_it_comes_in(change):
+    with pytest.raises(BadInput, match="reload"):
+        protocol.request({**ASK["request"], **change})

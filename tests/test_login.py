@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from itsdangerous import TimestampSigner
 
-from dashboard import login as logins
-from dashboard.login import Login
+from dashboard import auth
+from dashboard.auth import Login
 from tests import guarded
 from tests.servers import CALLBACKS, ECHO, START, Running
 
@@ -118,12 +119,15 @@ def test_the_token_is_in_no_log_and_stored_only_as_a_hash(server: Running) -> No
 
 
 def test_forged_cookies_are_refused(server: Running, tmp_path: Path) -> None:
-    expiry, nonce, signature = server.login.new_cookie().split(".")
+    nonce, made, signature = server.login.new_cookie().split(".")
+    later = TimestampSigner(b"another secret").sign(nonce).decode().split(".")[1]
     values = [
-        f"{int(expiry) + 9999}.{nonce}.{signature}",
-        f"{expiry}.{nonce}.{'0' * 64}",
-        f"{expiry}.{nonce}",
-        f"{expiry}.{nonce}.",
+        f"{nonce}.{later[:-1]}{'A' if later[-1] != 'A' else 'B'}.{signature}",
+        f"{nonce}.{made}.{'0' * 43}",
+        f"{nonce}.{made}",
+        f"{nonce}.{made}.",
+        f"{nonce}.{signature}",
+        f"{int(time.time()) + 9999}.{nonce}.{'0' * 64}",
         "",
         "..",
         "9" * 5000,
@@ -137,17 +141,17 @@ def test_forged_cookies_are_refused(server: Running, tmp_path: Path) -> None:
 def _cookie_made_ago(server: Running, seconds: int, monkeypatch: pytest.MonkeyPatch) -> str:
     now = time.time()
     with monkeypatch.context() as patch:
-        patch.setattr("dashboard.login.time", type("Clock", (), {"time": staticmethod(lambda: now - seconds)}))
+        patch.setattr(TimestampSigner, "get_timestamp", lambda _signer: int(now - seconds))
         return server.cookie()
 
 
 def test_a_cookie_expires_after_twelve_hours(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    cookie = _cookie_made_ago(server, logins.SESSION_SECONDS + 5, monkeypatch)
+    cookie = _cookie_made_ago(server, auth.SESSION_SECONDS + 5, monkeypatch)
     assert server.ask("/", headers={"Cookie": cookie}).status == 401
 
 
 def test_a_cookie_in_use_is_renewed(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = _cookie_made_ago(server, logins.RENEW_SECONDS + 60, monkeypatch)
+    old = _cookie_made_ago(server, auth.RENEW_SECONDS + 60, monkeypatch)
     assert "set-cookie" in server.ask("/", headers={"Cookie": old}).headers
     assert "set-cookie" not in server.ask("/", headers={"Cookie": server.cookie()}).headers
 
@@ -156,7 +160,7 @@ def test_a_link_waits_for_a_day_only(tmp_path: Path) -> None:
     login = Login.open(tmp_path)
     token = login.new_token()
     (link,) = (tmp_path / "login" / "links").iterdir()
-    os.utime(link, (time.time() - logins.LINK_SECONDS - 5,) * 2)
+    os.utime(link, (time.time() - auth.LINK_SECONDS - 5,) * 2)
     assert not login.use_token(token)
 
 

@@ -10,10 +10,11 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from dashboard import ids, resolution
-from dashboard.state import ViewState
-from dashboard.viewmodels import certificate, inputs, menus, sites
-from dashboard.views import network
+from dashboard import ids, links, progress
+from dashboard.links import ViewState
+from dashboard.panels import faithfulness, inputs
+from dashboard.panels.network import model as network
+from dashboard.panels.network import view as network_view
 from engine import (
     Answer,
     BadInput,
@@ -50,7 +51,7 @@ def examination():
 
 
 def test_a_check_that_was_not_run_never_reads_as_passed(examination):
-    card = certificate.build(examination, Certificates())
+    card = faithfulness.build_card(examination, Certificates())
     for check in card.checks[1:]:
         assert (check.clean, check.adversarial) == ("not run", "not run")
     assert card.restored == ()
@@ -59,7 +60,7 @@ def test_a_check_that_was_not_run_never_reads_as_passed(examination):
 
 def test_every_number_of_a_certificate_stands_on_the_card(examination):
     one = Certificate(16, 0.01, 0.10, 0.02, 0.95, 0.03, 0.61, 0.81, 0.85, 0.12)
-    card = certificate.build(examination, Certificates(clean=one))
+    card = faithfulness.build_card(examination, Certificates(clean=one))
     shown = [check.clean for check in card.checks]
     assert shown == ["16 maps", "1 % to 10 %", "2 %", "95 %", "3 %", "0.61", "0.81", "0.85", "0.12"]
     assert all(check.good and check.help for check in card.checks)
@@ -68,8 +69,8 @@ def test_every_number_of_a_certificate_stands_on_the_card(examination):
 def test_where_the_class_was_kept_the_card_shows_no_restoration(examination):
     kept = replace(examination, adversarial=replace(examination.adversarial, target=examination.clean.target))
     known = Certificates(restoration=Restoration((4,), (1.0,), (1.0,), 4))
-    assert certificate.build(examination, known).restored
-    card = certificate.build(kept, known)
+    assert faithfulness.build_card(examination, known).restored
+    card = faithfulness.build_card(kept, known)
     assert card.restored == ()
     assert "nothing to restore" in card.restoration_note
 
@@ -79,13 +80,15 @@ def test_where_the_class_was_kept_the_card_shows_no_restoration(examination):
 )
 def test_the_swap_control_says_which_way_is_good_for_its_baseline(examination, baseline, good):
     found = replace(examination, clean=replace(examination.clean, baseline=baseline))
-    swap = next(check for check in certificate.build(found, Certificates()).checks if check.name == "Swap")
+    swap = next(check for check in faithfulness.build_card(found, Certificates()).checks if check.name == "Swap")
     assert swap.good == good
 
 
 def test_a_check_that_means_nothing_for_the_method_says_so(examination):
     one = Certificate(not_applicable=("wrong_class",))
-    wrong = next(c for c in certificate.build(examination, Certificates(clean=one)).checks if c.name == "Wrong class")
+    wrong = next(
+        c for c in faithfulness.build_card(examination, Certificates(clean=one)).checks if c.name == "Wrong class"
+    )
     assert (wrong.clean, wrong.adversarial) == ("not applicable", "not run")
 
 
@@ -105,7 +108,7 @@ def test_a_group_is_held_to_its_held_out_images_and_its_special_maps_are_named()
         grouped("adversarial", found.sites, {}),
     )
     lost = replace(found, adversarial=replace(found.adversarial, carries_at=None))
-    held, special = certificate.build(lost, Certificates(groups=Groups(made, (0, 1)))).checks[-2:]
+    held, special = faithfulness.build_card(lost, Certificates(groups=Groups(made, (0, 1)))).checks[-2:]
     assert (held.name, held.clean) == ("Held-out images", "75 % of 8 [41 %, 93 %] with 16 maps (random 10 %)")
     assert held.adversarial == "100 % of 8 [68 %, 100 %] with 32 maps (random 20 %)"
     # The stem is left out of claims, however much it exceeds.
@@ -116,9 +119,9 @@ def test_a_group_is_held_to_its_held_out_images_and_its_special_maps_are_named()
 def test_of_a_group_what_was_not_held_out_reads_not_run_and_of_a_pair_it_is_no_question(examination):
     group = fakes.examination(replace(REQUEST, samples=("00004", "00014")))
     for known in (Certificates(), Certificates(groups=Groups((), ()))):
-        checks = certificate.build(group, known).checks
+        checks = faithfulness.build_card(group, known).checks
         assert [(c.clean, c.adversarial) for c in checks if c.name == "Held-out images"] == [("not run", "not run")]
-    assert "Held-out images" not in [c.name for c in certificate.build(examination, Certificates()).checks]
+    assert "Held-out images" not in [c.name for c in faithfulness.build_card(examination, Certificates()).checks]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_of_a_group_what_was_not_held_out_reads_not_run_and_of_a_pair_it_is_no_q
 )
 def test_a_mask_that_gives_its_class_to_other_images_is_said_to_carry_the_label(examination, baseline, swap, is_told):
     found = replace(examination, clean=replace(examination.clean, baseline=baseline))
-    card = certificate.build(found, Certificates(clean=Certificate(swap=swap)))
+    card = faithfulness.build_card(found, Certificates(clean=Certificate(swap=swap)))
     assert [("clean mask gives 90 %" in text, "not the image" in text) for text in card.warnings] == [
         (True, True)
     ] * is_told
@@ -134,14 +137,14 @@ def test_a_mask_that_gives_its_class_to_other_images_is_said_to_carry_the_label(
 
 def test_a_label_that_no_number_of_maps_carries_is_said_not_to(examination):
     path = replace(examination.clean, carries_at=None)
-    card = certificate.build(replace(examination, clean=path), Certificates())
+    card = faithfulness.build_card(replace(examination, clean=path), Certificates())
     assert card.checks[0].clean == "not with 32 maps"
 
 
 def test_restoration_is_told_beside_random_maps_and_failures_are_listed(examination):
     known = Certificates(restoration=Restoration((4, 8), (0.5, 1.0), (0.0, 0.1), 8), failed=("Kinship: no result.",))
     known = replace(known, unavailable=("No other image of this class.",))
-    card = certificate.build(examination, known)
+    card = faithfulness.build_card(examination, known)
     assert [(row.maps, row.by_flow, row.at_random) for row in card.restored] == [
         (4, "50 %", "0 %"),
         (8, "100 %", "10 %"),
@@ -152,15 +155,15 @@ def test_restoration_is_told_beside_random_maps_and_failures_are_listed(examinat
 
 def test_the_file_holds_every_site_and_its_exact_counts(examination):
     comparison = compare(examination, 0.3)
-    rows = list(csv.DictReader(io.StringIO(sites.to_csv(sites.build(examination, comparison)))))
+    rows = list(csv.DictReader(io.StringIO(network.to_csv(network.site_rows(examination, comparison)))))
     assert [row["site"] for row in rows] == [site.name for site in examination.sites]
     assert [int(row["shared"]) for row in rows] == [len(site.shared) for site in comparison.sites]
 
 
 @pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@x", "\tx", "\rx"])
 def test_a_name_that_a_spreadsheet_would_run_is_escaped(examination, name):
-    row = replace(sites.build(examination, compare(examination, 0.3))[0], site=name, flow=-0.5)
-    cells = next(iter(csv.DictReader(io.StringIO(sites.to_csv((row,)), newline=""))))
+    row = replace(network.site_rows(examination, compare(examination, 0.3))[0], site=name, flow=-0.5)
+    cells = next(iter(csv.DictReader(io.StringIO(network.to_csv((row,)), newline=""))))
     assert cells["site"] == f"'{name}"
     assert cells["flow"] == "-0.5"
 
@@ -190,57 +193,57 @@ def test_a_group_offers_each_of_its_images():
 
 
 def test_strengths_stay_within_the_attack_and_hold_the_default_and_the_shown_one():
-    found = resolution.resolve(ViewState(epsilon="3/255"), FakeAuditor())
-    offered = [option["value"] for option in menus.build(found)["epsilon"].options]
+    found = links.resolve(ViewState(epsilon="3/255"), FakeAuditor())
+    offered = [option["value"] for option in progress.build(found)["epsilon"].options]
     assert "0.05" in offered
     assert offered.index("2/255") < offered.index("3/255") < offered.index("4/255")
     card = SettingCard("epsilon", "0.5", 0.0, 0.6, "")
     small = replace(found, attack=replace(found.attack, settings=(card,)))
-    assert all(resolution.strength(option["value"]) <= 0.6 for option in menus.build(small)["epsilon"].options)
+    assert all(links.strength(option["value"]) <= 0.6 for option in progress.build(small)["epsilon"].options)
 
 
 def test_a_length_is_offered_where_the_strength_is_a_length():
-    found = resolution.resolve(ViewState(), FakeAuditor())
+    found = links.resolve(ViewState(), FakeAuditor())
     card = SettingCard("epsilon", "0.5", 0.0, 50.0, "")
     attack = replace(found.attack, settings=(card,))
-    assert menus.scales((attack,)) == {"pgd-linf": "length"}
-    offered = menus.build(replace(found, attack=attack, view=replace(found.view, epsilon="0.5")))["epsilon"].options
-    assert [option["value"] for option in offered] == list(resolution.LENGTH_STRENGTHS)
+    assert progress.scales((attack,)) == {"pgd-linf": "length"}
+    offered = progress.build(replace(found, attack=attack, view=replace(found.view, epsilon="0.5")))["epsilon"].options
+    assert [option["value"] for option in offered] == list(links.LENGTH_STRENGTHS)
 
 
 def test_every_menu_offers_the_value_it_shows():
-    found = resolution.resolve(ViewState(sample="group", layer="layer1.0"), FakeAuditor())
-    for menu in menus.build(found).values():
+    found = links.resolve(ViewState(sample="group", layer="layer1.0"), FakeAuditor())
+    for menu in progress.build(found).values():
         flat = [item for option in menu.options for item in option.get("items", [option])]
         assert menu.value in [item["value"] for item in flat]
 
 
 def test_noise_controls_are_offered_as_such():
-    found = resolution.resolve(ViewState(), FakeAuditor())
+    found = links.resolve(ViewState(), FakeAuditor())
     attacks = (found.attacks[0], replace(found.attacks[1], is_control=True))
-    groups = menus.build(replace(found, attacks=attacks))["attack"].options
+    groups = progress.build(replace(found, attacks=attacks))["attack"].options
     assert [group["group"] for group in groups] == ["Attacks", "Noise controls"]
 
 
 def test_the_facts_are_plain_json_and_name_the_same_examination():
-    told = network.facts(network.read(ASK, FakeAuditor()))
+    told = network_view.facts(network_view.read(ASK, FakeAuditor()))
     json.dumps(told)
     assert told["key"] == "fake00004"
     assert len(told["sites"]) == len(fakes.SITES)
 
 
 def test_what_must_be_known_of_the_drawing_is_told():
-    note = network.facts(network.read(ASK, FakeAuditor()))["note"]
+    note = network_view.facts(network_view.read(ASK, FakeAuditor()))["note"]
     assert "the certificate of the adversarial datapath is not in" in note
-    hiding = network.river.River((), (), (), 3, ())
-    assert network.river_note(hiding, Certificates(done=("clean", "adversarial"))) == (
+    hiding = network.River((), (), (), 3, ())
+    assert network_view.river_note(hiding, Certificates(done=("clean", "adversarial"))) == (
         "3 weak connections (under 0.5 %) are not drawn."
     )
 
 
 def note_of(examination, detail="blocks", folded=frozenset()):
-    drawn = network.river.build(examination, compare(examination, 0.3), detail, folded)
-    return drawn, network.river_note(drawn, Certificates(done=("clean", "adversarial")))
+    drawn = network.build_river(examination, compare(examination, 0.3), detail, folded)
+    return drawn, network_view.river_note(drawn, Certificates(done=("clean", "adversarial")))
 
 
 def test_the_note_counts_the_connections_that_are_not_exact_and_says_why(examination):
@@ -263,7 +266,7 @@ def test_the_note_names_one_of_several_reasons(examination):
 @pytest.mark.parametrize("request_", [None, "x", {}, {"samples": []}, {**asdict(REQUEST), "more": 1}])
 def test_a_malformed_ask_is_refused_in_words(request_):
     with pytest.raises(BadInput, match="reload"):
-        network.read({**ASK, "request": request_}, FakeAuditor())
+        network_view.read({**ASK, "request": request_}, FakeAuditor())
 
 
 def test_an_ask_before_its_examination_is_refused_in_words():
@@ -272,7 +275,7 @@ def test_an_ask_before_its_examination_is_refused_in_words():
             return Answer("working", None, 0, len(request.samples), "Examining")
 
     with pytest.raises(WorkFailed, match="Examining"):
-        network.read(ASK, Late())
+        network_view.read(ASK, Late())
 
 
 def test_ids_are_unique():
@@ -282,7 +285,7 @@ def test_ids_are_unique():
 
 @pytest.mark.parametrize("versus", ["class", "noise"])
 def test_a_group_is_drawn_beside_in_the_clean_runs_place(versus):
-    shown = network.read({**ASK, "versus": versus}, FakeAuditor())
+    shown = network_view.read({**ASK, "versus": versus}, FakeAuditor())
     rival = shown.rival
     strengths = {"class": shown.certificates.classes.fooled, "noise": None}[versus]
     kept = selection.per_site(rival.examination.clean.strength, 0.3)
@@ -292,10 +295,10 @@ def test_a_group_is_drawn_beside_in_the_clean_runs_place(versus):
         assert set(site) == set(sets.clean_only) | set(sets.shared)
     own = [set(sets.adversarial_only) | set(sets.shared) for sets in shown.comparison.sites]
     assert own == [set(sets.adversarial_only) | set(sets.shared) for sets in rival.comparison.sites]
-    told = network.facts(shown)["beside"]
+    told = network_view.facts(shown)["beside"]
     assert "they share" in told
     assert ("class" in told) is (versus == "class")
-    assert any("Beside:" in text.text for text in network.draw(shown).layout.annotations)
+    assert any("Beside:" in text.text for text in network_view.draw(shown).layout.annotations)
 
 
 def test_a_class_that_is_not_yet_compared_is_said_so_and_nothing_is_drawn_beside():
@@ -303,28 +306,30 @@ def test_a_class_that_is_not_yet_compared_is_said_so_and_nothing_is_drawn_beside
         def certificates(self, request):
             return Answer("working", Certificates())
 
-    shown = network.read({**ASK, "versus": "class"}, Early())
+    shown = network_view.read({**ASK, "versus": "class"}, Early())
     assert shown.rival is None
-    assert "not yet compared" in network.facts(shown)["beside"]
+    assert "not yet compared" in network_view.facts(shown)["beside"]
 
 
 def test_checks_on_the_wrong_side_are_marked_and_told_beside_the_headline(examination):
     good = Certificate(wrong_class=0.25, swap=0.75, noisy_copy=0.0, random_low=0.0, random_high=0.1)
-    assert certificate.against(examination, Certificates(clean=good, adversarial=good)) == ()
+    assert faithfulness.against(examination, Certificates(clean=good, adversarial=good)) == ()
     bad = replace(good, wrong_class=0.75, swap=0.5)
     known = Certificates(clean=good, adversarial=bad)
-    (clause,) = certificate.against(examination, known)
+    (clause,) = faithfulness.against(examination, known)
     assert clause.text == (
         "Checks speak against the datapaths: wrong class 75 % (adversarial; good is near 0), "
         "swap 50 % (adversarial; good is near 100 %)."
     )
-    cells = {check.name: (check.clean, check.adversarial) for check in certificate.build(examination, known).checks}
+    cells = {
+        check.name: (check.clean, check.adversarial) for check in faithfulness.build_card(examination, known).checks
+    }
     assert cells["Wrong class"] == ("25 %", "✘ 75 %")
     assert cells["Swap"] == ("75 %", "✘ 50 %")
 
 
 def test_the_card_says_how_many_trials_its_shares_are_of(examination):
-    card = certificate.build(examination, Certificates(restoration=Restoration((4,), (1.0,), (0.0,), 4, 20)))
+    card = faithfulness.build_card(examination, Certificates(restoration=Restoration((4,), (1.0,), (0.0,), 4, 20)))
     references = len(examination.references)
     assert f"{references} trials (1 image in {references} other runs)" in card.counted
     assert "20 draws for each image" in card.counted

@@ -11,12 +11,12 @@ import plotly.utils
 import pytest
 from dash import html
 
+from dashboard import markup, protocol, wording
 from dashboard import theme as themes
-from dashboard.figures import distribution as distribution_figure
-from dashboard.figures import neighbourhood as neighbourhood_figure
-from dashboard.viewmodels import asks, layer, neighbourhood, neuron, wording
-from dashboard.views import neuron as view
-from dashboard.views import plain
+from dashboard.panels.channel import figure as channel_figure
+from dashboard.panels.channel import model as channel_model
+from dashboard.panels.channel import view as channel_view
+from dashboard.panels.layer import model as layer
 from engine import SIDES, Answer, Site, UnknownName, compare
 from tests import fakes
 
@@ -53,9 +53,9 @@ def text_of(component) -> str:
 
 
 def card(examination, comparison, **changes):
-    ask = asks.neuron({**ASK, **changes})
+    ask = protocol.neuron({**ASK, **changes})
     clean, adversarial = fakes.FakeAuditor().maps(KEY, layer.site_index(examination, ask.layer))
-    return neuron.build(examination, comparison, (clean[ask.channel], adversarial[ask.channel]), ask)
+    return channel_model.build_card(examination, comparison, (clean[ask.channel], adversarial[ask.channel]), ask)
 
 
 def test_the_strongest_map_has_rank_one_and_is_kept(examination, comparison, site):
@@ -81,7 +81,7 @@ def test_a_peak_is_found_where_it_was_planted_and_sees_its_field():
     stored = np.zeros((8, 8))
     stored[2, 5] = 3.0
     place = Site("x", 1, 8, 8, "x", "block", False, 8, 4, 2.0)
-    found = neuron.peak(stored, place, (32, 32))
+    found = channel_model.peak(stored, place, (32, 32))
     assert (found.row, found.column, found.value) == (2, 5, 3.0)
     box = found.box
     assert (box.left, box.top, box.right, box.bottom) == (18 / 32, 6 / 32, 26 / 32, 14 / 32)
@@ -90,24 +90,24 @@ def test_a_peak_is_found_where_it_was_planted_and_sees_its_field():
 def test_a_field_is_clipped_to_the_image():
     stored = np.zeros((8, 8))
     place = Site("x", 1, 8, 8, "x", "block", False, 100, 4, 2.0)
-    box = neuron.peak(stored, place, (32, 32)).box
+    box = channel_model.peak(stored, place, (32, 32)).box
     assert (box.left, box.top, box.right, box.bottom) == (0, 0, 1, 1)
 
 
 def test_histograms_count_every_position_once():
     rng = np.random.default_rng(0)
     clean, adversarial = rng.normal(size=(2, 8, 8))
-    shown = neuron.distribution(clean, adversarial)
-    assert (shown.clean.sum(), shown.adversarial.sum(), len(shown.edges)) == (64, 64, neuron.BINS + 1)
+    shown = channel_model.distribution(clean, adversarial)
+    assert (shown.clean.sum(), shown.adversarial.sum(), len(shown.edges)) == (64, 64, channel_model.BINS + 1)
 
 
 def test_constant_maps_have_a_histogram():
-    assert neuron.distribution(np.zeros((4, 4)), np.zeros((4, 4))).clean.sum() == 16
+    assert channel_model.distribution(np.zeros((4, 4)), np.zeros((4, 4))).clean.sum() == 16
 
 
 @pytest.mark.parametrize("theme", themes.PALETTES)
 def test_the_distribution_tells_sides_by_line_style_and_colour_of_the_theme(theme):
-    figure = distribution_figure.draw(neuron.distribution(np.arange(9.0), np.arange(9.0) * 2), theme)
+    figure = channel_figure.histogram(channel_model.distribution(np.arange(9.0), np.arange(9.0) * 2), theme)
     lines = [(trace.line.dash, trace.line.color) for trace in figure.data]
     colours = themes.palette(theme)
     assert lines == [("solid", colours.clean), ("dot", colours.adversarial)]
@@ -115,15 +115,15 @@ def test_the_distribution_tells_sides_by_line_style_and_colour_of_the_theme(them
 
 
 def test_outlines_carry_the_true_counts():
-    shown = neuron.distribution(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))
-    figure = distribution_figure.draw(shown, "light")
+    shown = channel_model.distribution(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))
+    figure = channel_figure.histogram(shown, "light")
     assert np.array_equal(figure.data[0].customdata[:-1, 0], shown.clean)
-    assert min(figure.data[0].y) == distribution_figure.FLOOR
+    assert min(figure.data[0].y) == channel_figure.FLOOR
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_incoming_neighbours_are_the_largest_contributions_over_all_links(examination, comparison, site, side):
-    shown = neighbourhood.build(examination, comparison, site, 3, side)
+    shown = channel_model.build_neighbourhood(examination, comparison, site, 3, side)
     every = np.concatenate([getattr(link, side)[3] for link in examination.connections if link.target == site])
     expected = sorted(np.abs(every), reverse=True)[:8]
     assert [abs(one.contribution) for one in shown.incoming] == pytest.approx(expected)
@@ -135,13 +135,15 @@ def test_a_planted_connection_is_found_with_its_site_channel_and_sign(examinatio
     planted = link.clean.copy()
     planted[7, 3] = -99.0
     others = tuple(dataclasses.replace(c, clean=planted) if c is link else c for c in examination.connections)
-    found = neighbourhood.build(dataclasses.replace(examination, connections=others), comparison, site, 3, "clean")
+    found = channel_model.build_neighbourhood(
+        dataclasses.replace(examination, connections=others), comparison, site, 3, "clean"
+    )
     best = found.outgoing[0]
     assert (best.layer, best.channel, best.contribution) == (examination.sites[link.target].name, 7, -99.0)
 
 
 def test_the_last_site_feeds_the_two_classes(examination, comparison):
-    shown = neighbourhood.build(examination, comparison, len(examination.sites) - 1, 0, "clean")
+    shown = channel_model.build_neighbourhood(examination, comparison, len(examination.sites) - 1, 0, "clean")
     outcome = examination.outcomes[0]
     names = {f"class {examination.classes[k]}" for k in (outcome.label, outcome.after.label)}
     assert {one.name for one in shown.outgoing} == names
@@ -150,35 +152,37 @@ def test_the_last_site_feeds_the_two_classes(examination, comparison):
 
 def test_an_image_that_resisted_has_one_class_behind_the_last_site(comparison):
     resisted = fakes.FakeAuditor().examined("fake00002")
-    shown = neighbourhood.build(resisted, comparison, len(resisted.sites) - 1, 0, "clean")
+    shown = channel_model.build_neighbourhood(resisted, comparison, len(resisted.sites) - 1, 0, "clean")
     assert [one.name for one in shown.outgoing] == ["class 2"]
 
 
 def test_contributions_of_zero_are_no_neighbours(examination, comparison, site):
     blank = tuple(dataclasses.replace(c, clean=np.zeros_like(c.clean)) for c in examination.connections)
-    shown = neighbourhood.build(dataclasses.replace(examination, connections=blank), comparison, site, 3, "clean")
+    shown = channel_model.build_neighbourhood(
+        dataclasses.replace(examination, connections=blank), comparison, site, 3, "clean"
+    )
     assert (shown.incoming, shown.outgoing, shown.largest) == ((), (), 0.0)
 
 
 def test_elements_put_sources_left_targets_right_and_mark_negative_ones(examination, comparison, site):
-    shown = neighbourhood.build(examination, comparison, site, 3, "adversarial")
-    elements = neighbourhood_figure.elements(shown)
+    shown = channel_model.build_neighbourhood(examination, comparison, site, 3, "adversarial")
+    elements = channel_figure.elements(shown)
     places = [e["position"]["x"] for e in elements if "position" in e]
-    assert sorted(places).count(neighbourhood_figure.LEFT) == len(shown.incoming)
+    assert sorted(places).count(channel_figure.LEFT) == len(shown.incoming)
     edges = [e for e in elements if "source" in e["data"]]
     against = ["against" in e["classes"] for e in edges]
     assert against == [one.contribution < 0 for one in (*shown.incoming, *shown.outgoing)]
-    assert max(e["data"]["width"] for e in edges) == neighbourhood_figure.WIDEST
+    assert max(e["data"]["width"] for e in edges) == channel_figure.WIDEST
 
 
 def test_every_edge_joins_nodes_that_exist(examination, comparison, site):
-    elements = neighbourhood_figure.elements(neighbourhood.build(examination, comparison, site, 3, "clean"))
+    elements = channel_figure.elements(channel_model.build_neighbourhood(examination, comparison, site, 3, "clean"))
     nodes = {e["data"]["id"] for e in elements if "id" in e["data"]}
     assert all({e["data"]["source"], e["data"]["target"]} <= nodes for e in elements if "source" in e["data"])
 
 
 def test_the_stylesheet_follows_the_theme():
-    light, dark = (json.dumps(neighbourhood_figure.stylesheet(theme)) for theme in ("light", "dark"))
+    light, dark = (json.dumps(channel_figure.stylesheet(theme)) for theme in ("light", "dark"))
     assert themes.palette("light").clean in light
     assert themes.palette("dark").clean in dark
     assert "wheel" not in light
@@ -187,13 +191,13 @@ def test_the_stylesheet_follows_the_theme():
 def test_gallery_captions_are_the_classes_of_the_patches():
     auditor = fakes.FakeAuditor()
     gallery = auditor.gallery("digits-standard", "digits").value
-    ask = asks.neuron(ASK)
-    shown = neuron.patches(gallery, fakes.MODELS[0], fakes.DATA[0], ask, "relevance")
+    ask = protocol.neuron(ASK)
+    shown = channel_model.patches(gallery, fakes.MODELS[0], fakes.DATA[0], ask, "relevance")
     assert shown.classes == tuple(str(k % 10) for k in gallery.relevance[shown.site][3])
 
 
 def facts(auditor=None, ask=ASK) -> dict:
-    return view.answer(auditor or fakes.FakeAuditor(), ask)[0]
+    return channel_view.answer(auditor or fakes.FakeAuditor(), ask)[0]
 
 
 def elements(content) -> list[dict]:
@@ -205,7 +209,7 @@ def elements(content) -> list[dict]:
     return found
 
 
-@pytest.mark.parametrize("order", neuron.ORDERS)
+@pytest.mark.parametrize("order", channel_model.ORDERS)
 def test_a_ready_gallery_shows_sixteen_patches_in_both_orders(order, site):
     patches = facts()["patches"][order]
     assert f"/media/patches/digits-standard/digits/{site}/3/{order}.png" in text_of(patches)
@@ -225,7 +229,7 @@ def test_a_gallery_that_is_not_there_says_why(answer, text):
             return answer
 
     shown = facts(Without())
-    assert [text in text_of(shown["patches"][order]) for order in neuron.ORDERS] == [True, True]
+    assert [text in text_of(shown["patches"][order]) for order in channel_model.ORDERS] == [True, True]
     assert shown["card"]
 
 
@@ -239,8 +243,8 @@ def test_the_card_names_the_map_and_shows_both_sides():
 def test_both_sides_have_their_neighbours_as_graph_and_as_list(examination, comparison, site):
     near = facts()["neighbours"]
     for side in SIDES:
-        built = neighbourhood.build(examination, comparison, site, 3, side)
-        assert near[side]["elements"] == neighbourhood_figure.elements(built)
+        built = channel_model.build_neighbourhood(examination, comparison, site, 3, side)
+        assert near[side]["elements"] == channel_figure.elements(built)
         buttons = [one for one in elements(near[side]["list"]) if one["tag"] == "button"]
         assert len(buttons) == len(built.incoming) + len(built.outgoing)
         assert buttons[0]["attributes"]["data-pick-layer"] == built.incoming[0].layer
@@ -248,7 +252,7 @@ def test_both_sides_have_their_neighbours_as_graph_and_as_list(examination, comp
 
 def test_nothing_chosen_says_what_to_do():
     shown = facts(ask=None)
-    assert (shown["title"], shown["message"], shown["card"]) == ("", view.NOTHING, [])
+    assert (shown["title"], shown["message"], shown["card"]) == ("", channel_view.NOTHING, [])
 
 
 @pytest.mark.parametrize(
@@ -266,7 +270,7 @@ def test_what_cannot_be_shown_is_said_once_and_nothing_else_is_shown(change, tex
     shown = facts(ask=ask)
     assert text in shown["message"]
     assert (shown["card"], shown["patches"], shown["neighbours"]) == ([], {}, {})
-    assert not view.answer(fakes.FakeAuditor(), ask)[1].data
+    assert not channel_view.answer(fakes.FakeAuditor(), ask)[1].data
 
 
 def test_the_gallery_of_an_unknown_model_is_refused_as_text():
@@ -279,7 +283,7 @@ def test_an_answer_stays_small():
 
 
 def test_markup_in_a_class_name_stays_text():
-    written = plain.pieces([html.Li(["<b>x</b>", html.B("y", title="<i>")], className="z")])
+    written = markup.pieces([html.Li(["<b>x</b>", html.B("y", title="<i>")], className="z")])
     inner = {"tag": "b", "attributes": {"title": "<i>"}, "children": ["y"]}
     assert written == [{"tag": "li", "attributes": {"class": "z"}, "children": ["<b>x</b>", inner]}]
 
@@ -287,13 +291,13 @@ def test_markup_in_a_class_name_stays_text():
 @pytest.mark.parametrize("content", [dmc.Progress(value=1), object()])
 def test_only_html_is_drawn_as_plain_values(content):
     with pytest.raises(TypeError, match="Only"):
-        plain.pieces([content])
+        markup.pieces([content])
 
 
 def test_an_unknown_order_of_patches_is_refused():
     gallery = fakes.FakeAuditor().gallery("", "").value
     with pytest.raises(UnknownName):
-        neuron.patches(gallery, fakes.MODELS[0], fakes.DATA[0], asks.neuron(ASK), "alphabet")
+        channel_model.patches(gallery, fakes.MODELS[0], fakes.DATA[0], protocol.neuron(ASK), "alphabet")
 
 
 @pytest.mark.parametrize(
@@ -307,19 +311,19 @@ def test_numbers_are_written_briefly_with_a_real_minus(written, value):
 
 def test_every_position_tells_its_values_and_what_it_sees(examination, site):
     maps = tuple(side[3] for side in fakes.FakeAuditor().maps(KEY, site))
-    shown = neuron.grid(examination, examination.sites[site], maps)
+    shown = channel_model.grid(examination, examination.sites[site], maps)
     image = examination.images["clean"].shape[1:3]
     assert np.allclose(np.reshape(shown.clean, maps[0].shape), maps[0], rtol=1e-3)
     for row, column in ((0, 0), (shown.rows - 1, 1), (2, shown.columns - 1)):
         planted = np.zeros(maps[0].shape)
         planted[row, column] = 1.0
-        box = neuron.peak(planted, examination.sites[site], image).box
+        box = channel_model.peak(planted, examination.sites[site], image).box
         assert shown.vertical[row] == pytest.approx((box.top, box.bottom), abs=1e-4)
         assert shown.horizontal[column] == pytest.approx((box.left, box.right), abs=1e-4)
 
 
 def test_the_noisy_copy_stands_beside_both_in_the_distribution():
-    figure = view.answer(fakes.FakeAuditor(), ASK)[1]
+    figure = channel_view.answer(fakes.FakeAuditor(), ASK)[1]
     assert [trace.name for trace in figure.data] == ["clean", "adversarial", "noise"]
     assert len({trace.line.dash for trace in figure.data}) == 3
 
@@ -329,12 +333,12 @@ def test_an_examination_stored_without_noise_maps_shows_the_two_others():
         def noise_maps(self, key, site):
             raise UnknownName("maps of noise", key, ())
 
-    assert len(view.answer(Older(), ASK)[1].data) == 2
+    assert len(channel_view.answer(Older(), ASK)[1].data) == 2
 
 
 def test_neighbours_over_a_gated_link_are_marked_and_only_those(examination, comparison, site):
     gated = fakes.gated(examination, site, site + 1)
-    shown = neighbourhood.build(gated, comparison, site, 3, "clean")
+    shown = channel_model.build_neighbourhood(gated, comparison, site, 3, "clean")
     before, behind = examination.sites[site - 1].name, examination.sites[site + 1].name
     reasons = {(one.layer, one.inexact) for one in (*shown.incoming, *shown.outgoing) if one.inexact}
     assert reasons == {
@@ -344,20 +348,20 @@ def test_neighbours_over_a_gated_link_are_marked_and_only_those(examination, com
     exact = [one for one in (*shown.incoming, *shown.outgoing) if not one.inexact]
     assert exact
     assert {one.layer for one in exact}.isdisjoint({before, behind})
-    plain_ones = neighbourhood.build(examination, comparison, site, 3, "clean")
+    plain_ones = channel_model.build_neighbourhood(examination, comparison, site, 3, "clean")
     assert not any(one.inexact for one in (*plain_ones.incoming, *plain_ones.outgoing))
 
 
 def test_a_neighbour_that_is_not_exact_has_a_dotted_edge_and_a_sign_in_the_graph(examination, comparison, site):
-    shown = neighbourhood.build(fakes.gated(examination, site), comparison, site, 3, "clean")
-    built = neighbourhood_figure.elements(shown)
+    shown = channel_model.build_neighbourhood(fakes.gated(examination, site), comparison, site, 3, "clean")
+    built = channel_figure.elements(shown)
     near = (*shown.incoming, *shown.outgoing)
     edges = [one for one in built if "source" in one["data"]]
     assert ["inexact" in one["classes"].split() for one in edges] == [bool(one.inexact) for one in near]
     labels = [one["data"]["label"] for one in built if "id" in one["data"] and one["data"]["id"] != "centre"]
     assert [label.endswith("≈") for label in labels] == [bool(one.inexact) for one in near]
     assert any("against" in one["classes"] and "inexact" in one["classes"] for one in edges)
-    rules = {rule["selector"]: rule["style"] for rule in neighbourhood_figure.stylesheet("light")}
+    rules = {rule["selector"]: rule["style"] for rule in channel_figure.stylesheet("light")}
     dashes = [tuple(rules[name]["line-dash-pattern"]) for name in (".against", ".inexact", ".against.inexact")]
     assert len(set(dashes)) == 3
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dashboard.figures import patches
-from dashboard.viewmodels import fields
-from dashboard.viewmodels.fields import Box
+from dashboard import pictures
+from dashboard.pictures import Box
 from engine import Site
 
 
@@ -30,8 +29,8 @@ def planted(row: int, column: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("row", "column"), [(3, 5), (1, 1), (6, 2)])
 def test_a_pixel_planted_at_the_centre_of_the_field_is_the_middle_of_the_patch(row, column):
-    cell = np.asarray(patches.cell(planted(4 * row, 4 * column), fields.field(site(), row, column)))
-    factor = patches.CELL // 5
+    cell = np.asarray(pictures.patch_cell(planted(4 * row, 4 * column), pictures.field(site(), row, column)))
+    factor = pictures.CELL // 5
     lit = np.argwhere(cell[..., 0] == 255)
     assert cell.shape == (5 * factor, 5 * factor, 4)
     assert np.array_equal(lit.min(axis=0), (2 * factor, 2 * factor))
@@ -39,13 +38,13 @@ def test_a_pixel_planted_at_the_centre_of_the_field_is_the_middle_of_the_patch(r
 
 
 def test_a_pixel_outside_the_field_is_not_in_the_patch():
-    cell = np.asarray(patches.cell(planted(4 * 3 + 3, 4 * 3), fields.field(site(), 3, 3)))
+    cell = np.asarray(pictures.patch_cell(planted(4 * 3 + 3, 4 * 3), pictures.field(site(), 3, 3)))
     assert cell[..., 0].max() == 0
 
 
 def test_a_field_over_the_border_is_transparent_there_and_stays_centred():
-    cell = np.asarray(patches.cell(planted(0, 0), fields.field(site(), 0, 0)))
-    factor = patches.CELL // 5
+    cell = np.asarray(pictures.patch_cell(planted(0, 0), pictures.field(site(), 0, 0)))
+    factor = pictures.CELL // 5
     assert np.all(cell[: 2 * factor, :, 3] == 0)
     assert np.all(cell[2 * factor :, 2 * factor :, 3] == 255)
     assert cell[2 * factor, 2 * factor, 0] == 255
@@ -53,7 +52,7 @@ def test_a_field_over_the_border_is_transparent_there_and_stays_centred():
 
 def test_a_field_larger_than_the_picture_shows_all_of_it_with_the_field_marked():
     picture = np.full((32, 32, 3), 90, dtype=np.uint8)
-    cell = np.asarray(patches.cell(picture, Box(-20.0, -30.0, 16.0, 16.0)))
+    cell = np.asarray(pictures.patch_cell(picture, Box(-20.0, -30.0, 16.0, 16.0)))
     assert cell.shape == (96, 96, 4)
     assert np.all(cell[..., 3] == 255)
     assert tuple(cell[20, 48, :3]) in {(255, 255, 255), (0, 0, 0)}, "the field's right edge"
@@ -62,37 +61,37 @@ def test_a_field_larger_than_the_picture_shows_all_of_it_with_the_field_marked()
 
 def test_large_patches_are_reduced_to_the_cell():
     picture = np.zeros((224, 224, 3), dtype=np.uint8)
-    assert patches.cell(picture, Box(0, 0, 200, 200)).size == (patches.CELL, patches.CELL)
+    assert pictures.patch_cell(picture, Box(0, 0, 200, 200)).size == (pictures.CELL, pictures.CELL)
 
 
 def test_patches_stand_in_order_eight_to_a_row():
-    boxes = [fields.field(site(), 3, 3)] * 16
-    pictures = [np.full((32, 32, 1), 10 * k, dtype=np.uint8) for k in range(16)]
-    sheet = decoded(patches.grid(pictures, boxes))
+    boxes = [pictures.field(site(), 3, 3)] * 16
+    shades = [np.full((32, 32, 1), 10 * k, dtype=np.uint8) for k in range(16)]
+    sheet = decoded(pictures.patch_grid(shades, boxes))
     side = sheet.shape[0] // 2
     assert sheet.shape == (2 * side, 8 * side, 4)
     assert [sheet[k // 8 * side, k % 8 * side, 0] for k in range(16)] == [10 * k for k in range(16)]
 
 
 def test_the_first_field_of_a_three_by_three_layer_reaches_one_pixel_over_the_border():
-    assert fields.field(site(size=3, jump=1), 0, 0) == Box(-1, -1, 2, 2)
+    assert pictures.field(site(size=3, jump=1), 0, 0) == Box(-1, -1, 2, 2)
 
 
 def test_a_position_of_a_pooled_map_sees_what_all_its_positions_saw():
     full = site(size=3, jump=1, side=64)
-    box = fields.stored_field(full, 5, 0, (32, 32))
+    box = pictures.stored_field(full, 5, 0, (32, 32))
     assert box == Box(-1, 9, 3, 13)
 
 
 @pytest.mark.parametrize(("full", "kept"), [(64, 32), (56, 32), (33, 32), (7, 7), (112, 28)])
 def test_pooling_windows_cover_every_position_in_order(full, kept):
-    windows = [fields.window(k, full, kept) for k in range(kept)]
+    windows = [pictures.window(k, full, kept) for k in range(kept)]
     assert set().union(*(range(*one) for one in windows)) == set(range(full))
     assert all(first < last for first, last in windows)
 
 
 def test_pooling_windows_overlap_where_sizes_do_not_divide_as_in_the_stored_maps():
-    assert [fields.window(k, 56, 32) for k in range(3)] == [(0, 2), (1, 4), (3, 6)]
+    assert [pictures.window(k, 56, 32) for k in range(3)] == [(0, 2), (1, 4), (3, 6)]
 
 
 def test_boxes_are_clipped_and_scaled_to_the_picture():

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dashboard.viewmodels import asks, layer, neighbourhood, river
+from dashboard import protocol
+from dashboard.panels.channel import model as channel_model
+from dashboard.panels.layer import model as layer
+from dashboard.panels.network import model as network
 from engine import compare, examination
 from engine.data import catalogue
 from engine.data.intake import Images
@@ -85,11 +88,11 @@ def test_the_planted_maps_alone_are_in_the_adversarial_datapath_only(found):
 def test_the_layer_and_the_river_show_them_there(found):
     comparison = compare(found, 0.3)
     for site, planted in ((1, SECOND), (2, THIRD)):
-        ask = asks.LayerAsk("x", found.sites[site].name, 0.3, found.request)
+        ask = protocol.LayerAsk("x", found.sites[site].name, 0.3, found.request)
         panel = layer.build(found, comparison, ask)
         assert panel.group[planted] == layer.ADVERSARIAL_ONLY
         assert panel.flow[planted] == max(panel.flow)
-    drawn = river.build(found, comparison, "sites")
+    drawn = network.build_river(found, comparison, "sites")
     counts = [column.counts for column in drawn.columns if column.site in (1, 2)]
     assert counts == [(1, 1, 1), (1, 1, 1)]
 
@@ -97,8 +100,8 @@ def test_the_layer_and_the_river_show_them_there(found):
 def test_the_strongest_connections_lead_along_the_planted_way(found):
     comparison = compare(found, 0.3)
     for site, planted, source in ((1, SECOND, FIRST), (2, THIRD, SECOND)):
-        near = neighbourhood.build(found, comparison, site, planted, "adversarial")
+        near = channel_model.build_neighbourhood(found, comparison, site, planted, "adversarial")
         assert (near.incoming[0].layer, near.incoming[0].channel) == (found.sites[site - 1].name, source)
         assert near.incoming_total == 1
-    head = neighbourhood.build(found, comparison, 2, THIRD, "adversarial").outgoing[0]
+    head = channel_model.build_neighbourhood(found, comparison, 2, THIRD, "adversarial").outgoing[0]
     assert (head.name, head.contribution > 0) == ("class cat", True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dashboard.viewmodels import proof as claims
+from dashboard.panels.patching import model as patching
 from engine import examination
 from engine.data import catalogue
 from engine.data.intake import Images
@@ -111,12 +111,12 @@ def test_the_claim_names_the_planted_map_and_what_the_attack_did_to_it(world, an
     asked = ExaminationRequest(ants.model, ants.data, ants.attack, ants.samples)
     examined, _ = examination.examine(*world, asked, quiet)
     site = world[0].sites[1].name
-    sentence = claims.claim(proof(world, ants, 1, PLANTED), examined)
+    sentence = patching.claim(proof(world, ants, 1, PLANTED), examined)
     name = f"feature map {PLANTED} of {site}"
     assert f"{name} no longer responds (its peak falls to half or less) in {EACH} of them" in sentence
     assert f"putting the clean values of {name} back recovers" in sentence
     assert f"the label in {EACH} of {EACH} images; equally many random maps" in sentence
-    assert f"{name.replace(str(PLANTED), '7')} keeps its peak" in claims.claim(proof(world, ants, 1, 7), examined)
+    assert f"{name.replace(str(PLANTED), '7')} keeps its peak" in patching.claim(proof(world, ants, 1, 7), examined)
 
 
 @pytest.mark.parametrize("channel", [channel for channel in range(WIDTH) if channel != PLANTED])

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from dashboard.viewmodels import choice
-from dashboard.viewmodels import proof as model
-from dashboard.views import proof as view
+from dashboard import wording
+from dashboard.panels.patching import model as patching
+from dashboard.panels.patching import view as patching_view
 from engine import CONTROLS, Answer, BadInput, UnknownName, compare
 from tests import fakes
 from tests.test_neuron_view import KEY, REQUEST
@@ -29,7 +29,7 @@ def comparison(examination):
 
 
 def asked(text, examination, comparison):
-    return choice.asked(text, examination, comparison)
+    return patching.asked(text, examination, comparison)
 
 
 def proof(examination, comparison, text="flow:16"):
@@ -86,17 +86,17 @@ def test_a_number_of_maps_that_is_not_there_is_answered_with_how_many_there_are(
 
 
 def test_every_control_stands_below_the_chosen_maps(examination, comparison):
-    panel = model.build(proof(examination, comparison), "x", examination)
+    panel = patching.build(proof(examination, comparison), "x", examination)
     assert [line.name.lower() for line in panel.lines] == ["chosen maps", *CONTROLS]
     assert any("give that image's class" in line.note for line in panel.lines)
 
 
 def test_a_claim_is_made_of_stored_numbers_only_and_names_its_control(examination, comparison):
     found = proof(examination, comparison)
-    text = model.claim(found, examination)
+    text = patching.claim(found, examination)
     random = next(one for one in found.controls if one.name == "random")
     for number in (found.effect.recovery, random.effect.recovery, random.effect.flipped):
-        assert model.percent(number) in text
+        assert wording.percent(number) in text
     assert f"{found.chosen.count} of " in text
     assert examination.request.attack in text
 
@@ -127,34 +127,34 @@ def test_of_one_image_the_verdict_says_what_the_maps_and_the_controls_did(
 ):
     found = dataclasses.replace(proof(examination, comparison), trivial=())
     assert len(found.labels) == 1
-    assert said in model.build(with_flips(found, chosen, **controls), "x", examination).verdict
+    assert said in patching.build(with_flips(found, chosen, **controls), "x", examination).verdict
 
 
 def test_what_is_proven_without_a_control_says_which_one_was_not_run(examination, comparison):
     found = dataclasses.replace(proof(examination, comparison), trivial=())
     assert found.is_proven
-    assert model.build(found, "x", examination).verdict.startswith("Proven: every control does less")
+    assert patching.build(found, "x", examination).verdict.startswith("Proven: every control does less")
     kept = tuple(one for one in found.controls if one.name != "third class")
     fewer = dataclasses.replace(found, controls=kept, missing=("third class: a third class is needed.",))
-    verdict = model.build(fewer, "x", examination).verdict
+    verdict = patching.build(fewer, "x", examination).verdict
     assert verdict.startswith("Proven as far as it was tried: ")
     assert "not run: third class." in verdict
 
 
 def test_the_other_way_round_its_control_is_of_the_attacks_answer_too(examination, comparison):
     found = dataclasses.replace(proof(examination, comparison), direction="inject")
-    control = model.claim(found, examination).partition("random maps:")[2]
+    control = patching.claim(found, examination).partition("random maps:")[2]
     assert "the attack's answer in" in control and "the label" not in control
-    assert model.build(found, "x", examination).margin_head == "Margin taken"
+    assert patching.build(found, "x", examination).margin_head == "Margin taken"
 
 
 def test_without_the_random_control_there_is_no_claim(examination, comparison):
     found = proof(examination, comparison)
     without = dataclasses.replace(found, controls=tuple(one for one in found.controls if one.name != "random"))
-    assert model.claim(without, examination).startswith("No claim")
+    assert patching.claim(without, examination).startswith("No claim")
     two = dataclasses.replace(examination, outcomes=2 * examination.outcomes)
     twice = {"labels": 2 * found.labels, "confidences": 2 * found.confidences, "recoveries": 2 * found.recoveries}
-    assert "Not proven" in model.build(dataclasses.replace(without, **twice), "x", two).verdict
+    assert "Not proven" in patching.build(dataclasses.replace(without, **twice), "x", two).verdict
 
 
 def test_single_maps_groups_and_flow_can_be_chosen_together(examination, comparison):
@@ -167,7 +167,7 @@ def test_single_maps_groups_and_flow_can_be_chosen_together(examination, compari
 
 def test_a_choice_is_written_as_it_is_read(examination, comparison):
     chosen = asked("flow:40", examination, comparison).chosen
-    assert asked(choice.written(chosen), examination, comparison).chosen == chosen
+    assert asked(patching.written(chosen), examination, comparison).chosen == chosen
 
 
 @pytest.mark.parametrize(
@@ -180,23 +180,23 @@ def test_maps_that_are_written_wrongly_or_not_there_are_refused(examination, com
 
 
 def test_every_image_shows_what_it_says_before_and_after(examination, comparison):
-    (member,) = model.build(proof(examination, comparison), "x", examination).members
+    (member,) = patching.build(proof(examination, comparison), "x", examination).members
     outcome = examination.outcomes[0]
     assert member.clean == f"/media/examination/{KEY}/0/clean.png"
     assert examination.classes[outcome.after.label] in member.adversarial_text
     assert member.is_reached
     wrong = dataclasses.replace(proof(examination, comparison), labels=(outcome.after.label,))
-    assert not model.build(wrong, "x", examination).members[0].is_reached
+    assert not patching.build(wrong, "x", examination).members[0].is_reached
 
 
 def test_a_layer_through_which_everything_runs_supports_no_claim(examination, comparison):
     found = dataclasses.replace(proof(examination, comparison), trivial=("stem",))
-    assert "everything runs through stem" in model.claim(found, examination)
-    assert model.build(found, "x", examination).verdict.startswith("Proves nothing")
+    assert "everything runs through stem" in patching.claim(found, examination)
+    assert patching.build(found, "x", examination).verdict.startswith("Proves nothing")
 
 
 def test_the_page_shows_the_proof_and_stops_asking():
-    told = view.facts(fakes.FakeAuditor(), ASK)
+    told = patching_view.facts(fakes.FakeAuditor(), ASK)
     assert told["for"] == [KEY, "flow:16"]
     assert not told["again"]
     assert "16 maps with the most attack flow" in json.dumps(told["proof"])
@@ -210,17 +210,17 @@ def test_a_proof_in_the_making_is_asked_for_again_and_a_failed_one_says_why(stat
         def proof(self, *_):
             return Answer(state, None, 0, 0, "Putting maps back")
 
-    told = view.facts(Slow(), ASK)
+    told = patching_view.facts(Slow(), ASK)
     assert told["again"] is again
     assert text in json.dumps(told["proof"])
 
 
 @pytest.mark.parametrize("change", [{"prove": "x"}, {"key": "gone"}, {"prove": "map:layer9:1"}])
 def test_what_cannot_be_proven_says_why_and_is_not_asked_again(change):
-    told = view.facts(fakes.FakeAuditor(), {**ASK, **change})
+    told = patching_view.facts(fakes.FakeAuditor(), {**ASK, **change})
     assert "nothing" in json.dumps(told["proof"])
     assert not told["again"]
 
 
 def test_no_choice_shows_nothing():
-    assert view.facts(fakes.FakeAuditor(), {"key": KEY})["proof"] == []
+    assert patching_view.facts(fakes.FakeAuditor(), {"key": KEY})["proof"] == []

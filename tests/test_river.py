@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from dashboard import theme as themes
-from dashboard.figures import beside
-from dashboard.figures import curves as curves_figure
-from dashboard.figures import river as river_figure
-from dashboard.viewmodels import curves, river, strengths
-from dashboard.viewmodels.strengths import GROUPS
+from dashboard.panels.network import curves
+from dashboard.panels.network import figure as network_figure
+from dashboard.panels.network import model as network
+from dashboard.panels.network.model import GROUPS
 from engine import Comparison, Examination, ExaminationRequest, Kinship, compare
 from tests import fakes
 
@@ -30,20 +29,22 @@ def comparison(examination) -> Comparison:
 
 
 @pytest.fixture(params=["blocks", "sites"])
-def drawn(request, examination, comparison) -> river.River:
-    return river.build(examination, comparison, request.param)
+def drawn(request, examination, comparison) -> network.River:
+    return network.build_river(examination, comparison, request.param)
 
 
 def draw(examination, comparison, *, detail="blocks", kinship=None, answers=("4", "7"), **look):
-    found = river.build(examination, comparison, detail)
-    lines = curves.build(examination, comparison, found, kinship)
+    found = network.build_river(examination, comparison, detail)
+    lines = network.build_curves(examination, comparison, found, kinship)
     certified = look.pop("certified", frozenset({"clean", "adversarial"}))
-    return river_figure.draw(river_figure.Drawing(found, lines, certified, answers), theme=look.pop("theme", "light"))
+    return network_figure.draw(
+        network_figure.Drawing(found, lines, certified, answers), theme=look.pop("theme", "light")
+    )
 
 
 def test_blocks_leave_out_the_inner_sites_and_sites_do_not(examination, comparison):
-    blocks = river.build(examination, comparison, "blocks")
-    sites = river.build(examination, comparison, "sites")
+    blocks = network.build_river(examination, comparison, "blocks")
+    sites = network.build_river(examination, comparison, "sites")
     assert [column.name for column in blocks.columns] == [
         *(site.name for site in examination.sites if site.role != "inner"),
         "head",
@@ -77,15 +78,18 @@ def test_adversarial_only_stands_above_shared_and_clean_only_below(drawn):
 
 
 def test_the_head_shows_both_answers_or_one_where_they_agree(examination, comparison):
-    assert [bar.group for bar in river.build(examination, comparison, "blocks").bars[-2:]] == ["adversarial", "clean"]
+    assert [bar.group for bar in network.build_river(examination, comparison, "blocks").bars[-2:]] == [
+        "adversarial",
+        "clean",
+    ]
     same = replace(examination, adversarial=replace(examination.adversarial, target=examination.clean.target))
-    bars = river.build(same, comparison, "blocks").bars
+    bars = network.build_river(same, comparison, "blocks").bars
     assert [bar.group for bar in bars if bar.column == bars[-1].column] == ["shared"]
 
 
 def test_bands_that_leave_or_enter_a_bar_fill_it_and_never_overlap(examination, comparison, monkeypatch):
-    monkeypatch.setattr(river, "HIDDEN_BELOW", 0.0)
-    drawn = river.build(examination, comparison, "sites")
+    monkeypatch.setattr(network, "HIDDEN_BELOW", 0.0)
+    drawn = network.build_river(examination, comparison, "sites")
     for bar in drawn.bars:
         leaving = [band.source_span for band in drawn.bands if (band.source, band.groups[0]) == (bar.column, bar.group)]
         entering = [
@@ -112,69 +116,69 @@ def test_what_is_only_in_one_datapath_never_joins_what_is_only_in_the_other(draw
 
 
 def test_weak_bands_are_counted_not_drawn(examination, comparison, monkeypatch):
-    monkeypatch.setattr(river, "HIDDEN_BELOW", 0.0)
-    everything = river.build(examination, comparison, "sites")
+    monkeypatch.setattr(network, "HIDDEN_BELOW", 0.0)
+    everything = network.build_river(examination, comparison, "sites")
     assert everything.hidden == 0
-    monkeypatch.setattr(river, "HIDDEN_BELOW", 0.1)
-    some = river.build(examination, comparison, "sites")
+    monkeypatch.setattr(network, "HIDDEN_BELOW", 0.1)
+    some = network.build_river(examination, comparison, "sites")
     assert some.hidden == sum(band.share < 0.1 for band in everything.bands) > 0
     assert len(some.bands) + some.hidden == len(everything.bands)
 
 
 def test_the_shares_between_two_columns_sum_to_one(examination, comparison, monkeypatch):
-    monkeypatch.setattr(river, "HIDDEN_BELOW", 0.0)
+    monkeypatch.setattr(network, "HIDDEN_BELOW", 0.0)
     totals: dict[tuple[int, int], float] = {}
-    for band in river.build(examination, comparison, "blocks").bands:
+    for band in network.build_river(examination, comparison, "blocks").bands:
         totals[band.source, band.target] = totals.get((band.source, band.target), 0.0) + band.share
     assert list(totals.values()) == pytest.approx([1.0] * len(totals))
 
 
 def test_skip_links_pass_behind_in_the_full_view_and_are_part_of_the_bands_between_blocks(examination, comparison):
-    assert any(band.is_bypass for band in river.build(examination, comparison, "sites").bands)
-    assert not any(band.is_bypass for band in river.build(examination, comparison, "blocks").bands)
+    assert any(band.is_bypass for band in network.build_river(examination, comparison, "sites").bands)
+    assert not any(band.is_bypass for band in network.build_river(examination, comparison, "blocks").bands)
 
 
 def test_strength_through_an_inner_site_is_handed_back_in_proportion(examination, comparison):
     """Against the slow way: every path from map to map, one by one, for the block from site 2 through 3 to site 4."""
     by_link = {(one.source, one.target): np.abs(one.clean).astype(float) for one in examination.connections}
     direct, first, second = by_link[2, 4], by_link[2, 3], by_link[3, 4]
-    sets = [strengths.members(examination, comparison, "clean")[k] for k in range(5)]
+    sets = [network.members(examination, comparison, "clean")[k] for k in range(5)]
     slow = np.zeros((3, 3))
     for up in range(direct.shape[0]):
         for down in range(direct.shape[1]):
             through = sum(second[up, k] * first[k, down] / first[k].sum() for k in range(first.shape[0]))
             slow += np.outer(sets[4][up], sets[2][down]) * (direct[up, down] + through)
     columns = [k for k, site in enumerate(examination.sites) if site.role != "inner"]
-    fast = strengths._of_run(examination, comparison, [*columns, len(examination.sites)], "clean")
+    fast = network._of_run(examination, comparison, [*columns, len(examination.sites)], "clean")
     assert fast[2, 4] == pytest.approx(slow, rel=1e-4)
 
 
 def test_a_run_counts_only_for_maps_of_its_own_datapath(examination, comparison):
     silent = tuple(replace(one, adversarial=np.zeros_like(one.adversarial)) for one in examination.connections)
-    found = strengths.between(replace(examination, connections=silent), comparison, range(len(examination.sites) + 1))
+    found = network.between(replace(examination, connections=silent), comparison, range(len(examination.sites) + 1))
     above = GROUPS.index("adversarial")
     assert all(not matrix[above].any() and not matrix[:, above].any() for matrix in found.values())
     assert any(matrix.any() for matrix in found.values())
 
 
 def test_without_connections_the_bars_stand_alone(examination, comparison):
-    bare = river.build(replace(examination, links=(), connections=()), comparison, "blocks")
+    bare = network.build_river(replace(examination, links=(), connections=()), comparison, "blocks")
     assert bare.bands == ()
     assert bare.bars
 
 
 def test_hidden_sites_stand_between_their_neighbours(examination, comparison):
-    places = dict(river.build(examination, comparison, "blocks").places)
+    places = dict(network.build_river(examination, comparison, "blocks").places)
     assert places["layer1.0"] == 1.0
     assert places["layer1.0.relu1"] == 0.5
 
 
 def test_a_band_starts_and_ends_on_its_bars(drawn):
     band = drawn.bands[0]
-    x, y = river_figure.ribbon([band])
-    upper = y[: river_figure.EDGE_POINTS]
-    assert (x[0], x[river_figure.EDGE_POINTS - 1]) == pytest.approx(
-        (band.source + river_figure.BAR_WIDTH / 2, band.target - river_figure.BAR_WIDTH / 2)
+    x, y = network_figure.ribbon([band])
+    upper = y[: network_figure.EDGE_POINTS]
+    assert (x[0], x[network_figure.EDGE_POINTS - 1]) == pytest.approx(
+        (band.source + network_figure.BAR_WIDTH / 2, band.target - network_figure.BAR_WIDTH / 2)
     )
     assert {round(float(upper[0]), 5), round(float(upper[-1]), 5)} == {
         round(band.source_span[0], 5),
@@ -243,12 +247,12 @@ def test_the_browser_finds_columns_places_and_the_outline(examination, compariso
     figure = draw(examination, comparison)
     assert figure.layout.meta["columns"][-1] is None
     assert set(figure.layout.meta["places"]) == {site.name for site in examination.sites}
-    assert figure.layout.meta["top"] == curves_figure.DISTANCE_DOMAIN[1]
+    assert figure.layout.meta["top"] == curves.DISTANCE_DOMAIN[1]
 
 
 def test_a_folded_stage_is_its_last_column_and_passes_on_what_flows_through_the_others(examination, comparison):
-    whole = river.build(examination, comparison, "blocks")
-    folded = river.build(examination, comparison, "blocks", frozenset({"layer2"}))
+    whole = network.build_river(examination, comparison, "blocks")
+    folded = network.build_river(examination, comparison, "blocks", frozenset({"layer2"}))
     inside = [column for column in whole.columns if column.stage == "layer2"]
     assert len(inside) > 1
     kept = next(column for column in folded.columns if column.stage == "layer2")
@@ -260,9 +264,9 @@ def test_a_folded_stage_is_its_last_column_and_passes_on_what_flows_through_the_
 
 def test_a_stage_says_whether_a_click_folds_or_unfolds_it(examination, comparison):
     def stage(folded):
-        found = river.build(examination, comparison, "blocks", frozenset(folded))
-        lines = curves.build(examination, comparison, found, None)
-        figure = river_figure.draw(river_figure.Drawing(found, lines, frozenset(), ("a", "b")), theme="light")
+        found = network.build_river(examination, comparison, "blocks", frozenset(folded))
+        lines = network.build_curves(examination, comparison, found, None)
+        figure = network_figure.draw(network_figure.Drawing(found, lines, frozenset(), ("a", "b")), theme="light")
         return next(one for one in figure.layout.annotations if one.name == "stage:layer2")
 
     assert "fold its" in stage([]).hovertext
@@ -270,17 +274,17 @@ def test_a_stage_says_whether_a_click_folds_or_unfolds_it(examination, compariso
 
 
 def test_a_stage_that_does_not_exist_folds_nothing(examination, comparison):
-    assert river.build(examination, comparison, "blocks", frozenset({"", "x"})) == river.build(
+    assert network.build_river(examination, comparison, "blocks", frozenset({"", "x"})) == network.build_river(
         examination, comparison, "blocks"
     )
 
 
 def beside_another(examination, comparison):
-    found = river.build(examination, comparison, "blocks")
-    lines = curves.build(examination, comparison, found, None)
-    own, rival = (river_figure.Drawing(found, lines, frozenset(), ("a", "b"), name) for name in ("one", "two 8/255"))
-    return river_figure.draw(own, theme="light"), beside.add(
-        river_figure.draw(own, theme="light"), rival, theme="light"
+    found = network.build_river(examination, comparison, "blocks")
+    lines = network.build_curves(examination, comparison, found, None)
+    own, rival = (network_figure.Drawing(found, lines, frozenset(), ("a", "b"), name) for name in ("one", "two 8/255"))
+    return network_figure.draw(own, theme="light"), network_figure.add(
+        network_figure.draw(own, theme="light"), rival, theme="light"
     )
 
 
@@ -302,7 +306,10 @@ def test_what_stands_on_the_paper_moves_up_by_the_same_amount(examination, compa
     old = {text.text: text.y for text in alone.layout.annotations if text.yref == "paper" and text.y > 0}
     new = {text.text: text.y for text in both.layout.annotations if text.yref == "paper" and text.text in old}
     assert set(new) == set(old)
-    assert all(new[text] == pytest.approx(beside.SHARE + (1 - beside.SHARE) * height) for text, height in old.items())
+    assert all(
+        new[text] == pytest.approx(network_figure.SHARE + (1 - network_figure.SHARE) * height)
+        for text, height in old.items()
+    )
     assert any("two 8/255" in text.text for text in both.layout.annotations)
 
 
@@ -311,13 +318,13 @@ def test_a_group_carries_its_interval_and_a_pair_does_not(examination, compariso
         replace(site, distance_low=site.distance - 0.1, distance_high=site.distance + 0.2) for site in comparison.sites
     )
     group = replace(comparison, sites=sites, images=16)
-    found = river.build(examination, group, "blocks")
-    lines = [curves.build(examination, one, found, None) for one in (comparison, group)]
+    found = network.build_river(examination, group, "blocks")
+    lines = [network.build_curves(examination, one, found, None) for one in (comparison, group)]
     assert lines[0].interval is None
     assert all(high - low == pytest.approx(0.3) for low, high in lines[1].interval)
-    drawings = [river_figure.Drawing(found, one, frozenset(), ("a", "b")) for one in lines]
+    drawings = [network_figure.Drawing(found, one, frozenset(), ("a", "b")) for one in lines]
     distance = [
-        next(trace for trace in river_figure.draw(one, theme="light").data if trace.name == "distance")
+        next(trace for trace in network_figure.draw(one, theme="light").data if trace.name == "distance")
         for one in drawings
     ]
     assert distance[0].error_y.array is None
@@ -336,15 +343,15 @@ def why(site: int) -> str:
 
 def test_only_the_bands_of_a_gated_link_are_not_exact(examination, comparison):
     names = [site.name for site in examination.sites]
-    drawn = river.build(fakes.gated(examination, 4), comparison, "sites")
+    drawn = network.build_river(fakes.gated(examination, 4), comparison, "sites")
     assert inexact_pairs(drawn) == {(names[3], names[4]): (why(4),)}
-    assert inexact_pairs(river.build(examination, comparison, "sites")) == {}
+    assert inexact_pairs(network.build_river(examination, comparison, "sites")) == {}
 
 
 def test_a_band_over_inner_sites_is_not_exact_where_any_link_on_its_way_is(examination, comparison):
     """Site 3 is inner: its gate lies on the way from 2 to 4. Site 6 is reached through 5, whose link is gated too."""
     names = [site.name for site in examination.sites]
-    drawn = river.build(fakes.gated(examination, 3, 4, 6), comparison, "blocks")
+    drawn = network.build_river(fakes.gated(examination, 3, 4, 6), comparison, "blocks")
     assert inexact_pairs(drawn) == {(names[2], names[4]): (why(3), why(4)), (names[4], names[6]): (why(6),)}
 
 
@@ -352,7 +359,7 @@ def test_a_folded_stage_hands_on_that_a_link_in_it_is_not_exact(examination, com
     names = [site.name for site in examination.sites]
     gated = fakes.gated(examination, 6, 8)
     assert (examination.sites[6].stage, examination.sites[8].stage) == ("layer2", "layer2")
-    drawn = river.build(gated, comparison, "blocks", frozenset({"layer2"}))
+    drawn = network.build_river(gated, comparison, "blocks", frozenset({"layer2"}))
     assert inexact_pairs(drawn) == {(names[4], names[8]): (why(6), why(8))}
 
 
@@ -375,14 +382,14 @@ def test_what_is_on_the_way_is_that_of_every_path_walked_one_by_one(examination,
 
     for start in shown:
         walk(start, start, frozenset())
-    found = strengths.inexact(gated, shown)
+    found = network.inexact(gated, shown)
     assert {pair: frozenset(texts) for pair, texts in found.items()} == {pair: met for pair, met in slow.items() if met}
 
 
 def test_a_head_that_does_not_add_up_is_not_exact(examination, comparison):
     last = examination.connections[-1]
     off = replace(examination, connections=(*examination.connections[:-1], replace(last, completeness=0.02)))
-    found = inexact_pairs(river.build(off, comparison, "blocks"))
+    found = inexact_pairs(network.build_river(off, comparison, "blocks"))
     assert found == {(examination.sites[-1].name, "head"): ("several layers follow: complete to 2.0%",)}
 
 
@@ -403,16 +410,16 @@ def test_bands_that_are_not_exact_have_dotted_outlines_not_another_colour_alone(
 
 def test_every_band_is_drawn_once_whether_exact_or_not(examination, comparison):
     gated = fakes.gated(examination, 2, 5)
-    found = river.build(gated, comparison, "sites")
+    found = network.build_river(gated, comparison, "sites")
     drawn = sum(int(np.isnan(trace.x).sum()) for trace in band_traces(draw(gated, comparison, detail="sites")))
     assert drawn == len(found.bands)
 
 
 def test_under_the_pointer_a_band_says_why_it_is_not_exact(examination, comparison):
     gated = fakes.gated(examination, 6, 7, 8, 5)
-    found = river.build(gated, comparison, "blocks", frozenset({"layer2"}))
-    lines = curves.build(gated, comparison, found, None)
-    figure = river_figure.draw(river_figure.Drawing(found, lines, frozenset(), ("a", "b")), theme="light")
+    found = network.build_river(gated, comparison, "blocks", frozenset({"layer2"}))
+    lines = network.build_curves(gated, comparison, found, None)
+    figure = network_figure.draw(network_figure.Drawing(found, lines, frozenset(), ("a", "b")), theme="light")
     texts = next(trace for trace in figure.data if trace.name == "band points").hovertext
     told = [" ".join(text.replace("<br>", " ").split()) for text in texts]
     for band, text in zip(found.bands, told, strict=True):

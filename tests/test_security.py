@@ -15,8 +15,8 @@ from flask import Flask, Response
 from werkzeug.test import Client
 
 import engine
-from dashboard import security
-from dashboard.login import Login
+from dashboard import guard
+from dashboard.auth import Login
 from dashboard.settings import Settings
 from tests import guarded
 from tests.fakes import FakeAuditor
@@ -78,8 +78,8 @@ def test_a_proxy_that_was_called_by_another_name_is_refused(server: Running, for
 ])  # fmt: skip
 def test_without_named_hosts_only_this_machine_is_answered(peer: str, hosts: tuple[str, ...], is_let_in: bool) -> None:
     settings = Settings(Path("store"), allowed_hosts=hosts)
-    with contextlib.nullcontext() if is_let_in else pytest.raises(security.Refusal):
-        security.check_peer({"REMOTE_ADDR": peer}, settings)
+    with contextlib.nullcontext() if is_let_in else pytest.raises(guard.Refusal):
+        guard.check_peer({"REMOTE_ADDR": peer}, settings)
 
 
 # --- S4: what may be sent --------------------------------------------------------------------------------------------
@@ -350,6 +350,6 @@ def test_odd_addresses_are_404_and_name_nothing(server: Running, path: str) -> N
 )
 def test_what_no_address_of_ours_contains_never_reaches_the_application(path: str, status: int, tmp_path: Path) -> None:
     login = Login.open(tmp_path)
-    client = Client(security.Guard(Response("reached"), login, Settings(tmp_path)))
+    client = Client(guard.Guard(Response("reached"), login, Settings(tmp_path)))
     client.set_cookie(login.cookie_name, login.new_cookie())
     assert client.get(path).status_code == status

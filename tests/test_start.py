@@ -18,9 +18,9 @@ import pytest
 
 import engine
 from dashboard import __main__ as command
-from dashboard import invitation, settings
-from dashboard.login import Login
-from dashboard.serving import listen
+from dashboard import auth, settings
+from dashboard.auth import Login
+from dashboard.server import listen
 from dashboard.settings import Settings
 from tests.guarded import OpenedAuditor
 
@@ -113,7 +113,7 @@ def test_a_store_that_is_a_file_ends_with_one_line(capsys: pytest.CaptureFixture
 
 def test_no_link_is_made_for_a_server_that_has_ended(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     login = Login.open(tmp_path)
-    invitation.remember(login, Settings(tmp_path, port=_free_port()))
+    auth.remember(login, Settings(tmp_path, port=_free_port()))
     assert "No server answers" in _fails(["--new-link", "--store", str(tmp_path)], capsys)
     assert list((login.folder / "links").iterdir()) == []
 
@@ -146,7 +146,7 @@ def test_the_link_names_what_browsers_call_the_server(given: dict, address: str)
 def test_one_process_of_a_parent_is_first(tmp_path: Path) -> None:
     login = Login.open(tmp_path)
     (login.folder / "announced-1-1").touch()
-    assert [invitation.is_first(login) for _ in range(3)] == [True, False, False]
+    assert [auth.is_first(login) for _ in range(3)] == [True, False, False]
     assert len(list(login.folder.glob("announced-*"))) == 1
 
 
@@ -156,7 +156,7 @@ def test_one_process_of_a_parent_is_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("dashboard.app, dashboard.serving, dashboard.__main__", {"torch", "torchvision"}),
+        ("dashboard.app, dashboard.server, dashboard.__main__", {"torch", "torchvision"}),
         ("dashboard.__main__", {"torch", "dash", "plotly"}),
     ],
 )
@@ -276,19 +276,31 @@ def test_gunicorn_ends_with_a_line_where_the_environment_is_wrong(tmp_path: Path
     assert "wsgi.py" not in output.read_text()
 
 
-def test_the_web_process_reads_tables_and_draws_without_pandas():
+def test_what_the_page_draws_loads_no_pandas():
     code = (
-        "import sys; from dashboard import lean; lean.without_pandas(); lean.without_pandas()\n"
-        "import numpy as np, pyarrow as pa, plotly.graph_objects as go, distributed, scipy.stats\n"
-        "table = pa.table({'a': pa.array(np.arange(3)), 'b': ['x', 'y', 'z']})\n"
-        "go.Figure(go.Scatter(x=table['a'].to_numpy(), y=[1, 2, 3])).to_json()\n"
-        "print(table.to_pylist()[0], 'pandas' in sys.modules, len([f for f in sys.meta_path if 'Pandas' in type(f).__name__]))"
+        "import sys, dashboard.app, dashboard.server\n"
+        "from dashboard.panels.channel import figure\n"
+        "from dashboard.panels.network import figure as river\n"
+        "river.empty().to_json(), figure.empty_histogram('light').to_json(), figure.empty_response('dark').to_json()\n"
+        "print('pandas' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "{'a': 0, 'b': 'x'} False 1\n"
+    assert found.stdout == "False\n"
+
+
+@pytest.mark.parametrize(("runs", "is_loaded"), [("()", False), ("(1,)", True)])
+def test_pandas_is_loaded_before_anything_is_drawn_where_a_run_is_there_to_be_read(tmp_path: Path, runs, is_loaded):
+    code = (
+        "import sys, engine; from pathlib import Path; from dashboard import server, settings; from tests import fakes, guarded\n"
+        f"fakes.NoRuns.cards = lambda self: {runs}\n"
+        "engine.Auditor = guarded.OpenedAuditor\n"
+        "server.open_auditor(settings.Settings(Path(sys.argv[1]))); print('pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "store")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{is_loaded}\n"
 
 
 def test_the_web_process_gives_back_what_it_no_longer_uses():
-    code = "from dashboard import lean; print(lean.giving_back())"
+    code = "from dashboard import server; print(server.give_back_memory())"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert asked.stdout.strip() == str(platform.libc_ver()[0] == "glibc")

@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from dashboard import resolution, state
-from dashboard.state import SHARES, ViewState
+from dashboard import links
+from dashboard.links import SHARES, ViewState
 from engine import INTAKE_CHECKS, Answer, BadSetting, IntakeReport, Roster, RosterRequest
 from engine.records.credibility import CheckResult
 from tests import fakes
@@ -65,16 +65,16 @@ def test_an_impossible_channel_is_dropped(channel):
 
 
 def test_a_name_is_cut_to_a_length_nobody_needs():
-    assert len(str(ViewState.from_dict({"model": "m" * 10_000}).model)) == state.LONGEST
+    assert len(str(ViewState.from_dict({"model": "m" * 10_000}).model)) == links.LONGEST
 
 
 def test_unusable_values_are_named_and_usable_ones_are_not():
-    told = state.complaints({"detail": "x", "theme": "dark", "share": "0.10", "channel": "4", "outcome": "won"})
+    told = links.complaints({"detail": "x", "theme": "dark", "share": "0.10", "channel": "4", "outcome": "won"})
     assert [text.split("'")[1] for text in told] == ["won", "x"]
 
 
 def test_an_empty_view_resolves_to_the_defaults():
-    found = resolution.resolve(ViewState(), FakeAuditor())
+    found = links.resolve(ViewState(), FakeAuditor())
     view = found.view
     assert (view.model, view.data, view.attack, view.epsilon) == ("digits-standard", "digits", "pgd-linf", "0.05")
     assert (view.outcome, view.label, view.sample, view.method) == ("fooled", "0", "00000", "two-run")
@@ -100,7 +100,7 @@ def test_an_empty_view_resolves_to_the_defaults():
     ],
 )
 def test_what_a_link_asks_for_in_vain_is_named_and_replaced(field, value):
-    found = resolution.resolve(replace(ViewState(), **{field: value}), FakeAuditor())
+    found = links.resolve(replace(ViewState(), **{field: value}), FakeAuditor())
     assert len(found.notices) == 1
     assert f"'{value}'" in found.notices[0]
     assert getattr(found.view, field) != value
@@ -112,9 +112,9 @@ def test_what_is_retired_is_said_to_be(field, shelf, monkeypatch):
     cards = fakes.MODELS[:1] if field == "model" else fakes.DATA
     retired = [replace(cards[0], name="old")]
     monkeypatch.setattr(fakes.BareDesk, shelf, lambda _self, retired_=retired, **_: retired_)
-    found = resolution.resolve(replace(ViewState(), **{field: "old"}), FakeAuditor())
+    found = links.resolve(replace(ViewState(), **{field: "old"}), FakeAuditor())
     assert "'old', which is retired (take it back under Models and data)" in found.notices[0]
-    gone = resolution.resolve(replace(ViewState(), **{field: "gone"}), FakeAuditor())
+    gone = links.resolve(replace(ViewState(), **{field: "gone"}), FakeAuditor())
     assert "'gone', which is not here" in gone.notices[0]
 
 
@@ -122,7 +122,7 @@ def test_what_is_retired_is_said_to_be(field, shelf, monkeypatch):
 def test_a_model_that_failed_its_intake_report_is_marked(outcome, count, monkeypatch):
     results = tuple(CheckResult(check.name, outcome, "") for check in INTAKE_CHECKS[:1])
     monkeypatch.setattr(fakes.BareDesk, "reports", lambda *_: (IntakeReport("m", "", "digits", 3, results),))
-    notices = resolution.resolve(ViewState(), FakeAuditor()).notices
+    notices = links.resolve(ViewState(), FakeAuditor()).notices
     assert len(notices) == count
     assert all("failed its intake report on digits (Loads)" in text for text in notices)
 
@@ -140,12 +140,12 @@ def test_a_model_that_failed_a_proof_says_what_cannot_be_trusted(failed, doubts,
     results = tuple(CheckResult(one.name, "fail" if one.name in failed else "pass", "") for one in INTAKE_CHECKS)
     reports = tuple(IntakeReport("m", "", data, 3, results) for data in ("digits", ""))
     monkeypatch.setattr(fakes.BareDesk, "reports", lambda *_: reports)
-    told = " ".join(resolution.resolve(ViewState(), FakeAuditor()).notices)
+    told = " ".join(links.resolve(ViewState(), FakeAuditor()).notices)
     titles = [check.title for check in INTAKE_CHECKS if check.name in failed]
     assert told.count(f"({', '.join(titles)})") == 2
     assert told.count("What cannot be trusted here:") == bool(doubts), "once, however many reports failed"
-    assert [text for text in resolution.DOUBTFUL.values() if text in told] == [
-        text for name, text in resolution.DOUBTFUL.items() if name in failed
+    assert [text for text in links.DOUBTFUL.values() if text in told] == [
+        text for name, text in links.DOUBTFUL.items() if name in failed
     ]
     assert all(text in told for text in doubts)
 
@@ -157,7 +157,7 @@ def test_a_strength_the_engine_refuses_is_named_with_its_reason():
                 raise BadSetting("pgd-linf.epsilon must lie in [0, 0.2], got 0.3.")
             return super().attack_id(name, epsilon)
 
-    found = resolution.resolve(ViewState(epsilon="0.3"), Strict())
+    found = links.resolve(ViewState(epsilon="0.3"), Strict())
     assert found.view.epsilon == "0.05"
     assert any("must lie in [0, 0.2]" in text for text in found.notices)
 
@@ -165,25 +165,25 @@ def test_a_strength_the_engine_refuses_is_named_with_its_reason():
 @pytest.mark.parametrize(("count", "told"), [(50, False), (1000, True)])
 def test_a_sample_of_a_large_class_may_be_one_that_was_not_attacked(count, told, monkeypatch):
     monkeypatch.setattr(FakeAuditor, "datasets", lambda _: (replace(fakes.DATA[0], class_counts=(count,) * 10),))
-    found = resolution.resolve(ViewState(label="0", sample="99999"), FakeAuditor())
+    found = links.resolve(ViewState(label="0", sample="99999"), FakeAuditor())
     assert ("50 of the 1000 images of the class are attacked here" in found.notices[0]) is told
 
 
 def test_a_map_beyond_its_layer_is_named_and_dropped():
-    found = resolution.resolve(ViewState(layer="layer1.0", channel=12), FakeAuditor())
+    found = links.resolve(ViewState(layer="layer1.0", channel=12), FakeAuditor())
     assert (found.view.layer, found.view.channel) == ("layer1.0", None)
     assert "map 12 of layer1.0" in found.notices[0]
 
 
 def test_any_class_is_the_first_with_an_image_of_the_outcome():
     auditor = Outcomes({2: "fooled"})
-    found = resolution.resolve(ViewState(), auditor)
+    found = links.resolve(ViewState(), auditor)
     assert found.view.label == "2"
     assert auditor.asked == [0, 1, 2]
 
 
 def test_a_named_class_is_kept_even_without_an_image():
-    found = resolution.resolve(ViewState(label="1"), Outcomes({2: "fooled"}))
+    found = links.resolve(ViewState(label="1"), Outcomes({2: "fooled"}))
     assert found.view.label == "1"
     assert found.request is None
     assert found.outcomes == ()
@@ -191,7 +191,7 @@ def test_a_named_class_is_kept_even_without_an_image():
 
 def test_the_search_waits_at_a_class_that_is_still_attacked():
     auditor = Outcomes({1: "working", 2: "fooled"})
-    found = resolution.resolve(ViewState(), auditor)
+    found = links.resolve(ViewState(), auditor)
     assert found.view.label == "1"
     assert found.roster is not None
     assert found.roster.state == "working"
@@ -199,18 +199,18 @@ def test_the_search_waits_at_a_class_that_is_still_attacked():
 
 
 def test_a_group_is_at_most_sixteen_images_of_the_outcome():
-    found = resolution.resolve(ViewState(sample="group"), FakeAuditor())
+    found = links.resolve(ViewState(sample="group"), FakeAuditor())
     assert found.request is not None
-    assert len(found.request.samples) == state.GROUP_SIZE
+    assert len(found.request.samples) == links.GROUP_SIZE
     assert found.view.sample == "group"
     assert {outcome.status for outcome in found.outcomes} == {"fooled"}
 
 
 def test_data_with_other_classes_or_channels_does_not_fit():
     model, data = fakes.MODELS[0], fakes.DATA[0]
-    assert resolution.fits(data, model)
-    assert not resolution.fits(replace(data, classes=("cat",)), model)
-    assert not resolution.fits(replace(data, channels=3), model)
+    assert links.fits(data, model)
+    assert not links.fits(replace(data, classes=("cat",)), model)
+    assert not links.fits(replace(data, channels=3), model)
 
 
 def test_an_empty_store_resolves_to_nothing_to_ask():
@@ -218,7 +218,7 @@ def test_an_empty_store_resolves_to_nothing_to_ask():
         def models(self):
             return ()
 
-    found = resolution.resolve(ViewState(model="digits-standard"), Empty())
+    found = links.resolve(ViewState(model="digits-standard"), Empty())
     assert found.roster is None
     assert found.request is None
     assert "digits-standard" in found.notices[0]

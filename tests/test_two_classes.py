@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from dashboard.viewmodels import certificate as card
+from dashboard.panels import faithfulness
 from engine import __main__ as command_line
 from engine import examination
 from engine.audit import report, results
@@ -131,10 +131,10 @@ def test_no_wrong_class_is_made_up_where_there_is_none(examined):
         one = getattr(known, side)
         assert one.wrong_class is None
         assert "wrong_class" in one.not_applicable
-    shown = {check.name: check for check in card.build(found, known).checks}
-    assert (shown["Wrong class"].clean, shown["Wrong class"].adversarial) == (card.NOT_APPLICABLE,) * 2
+    shown = {check.name: check for check in faithfulness.build_card(found, known).checks}
+    assert (shown["Wrong class"].clean, shown["Wrong class"].adversarial) == (faithfulness.NOT_APPLICABLE,) * 2
     assert sum(text.startswith("Wrong class (") for text in known.unavailable) == 2
-    assert set(known.unavailable) <= set(card.build(found, known).failures)
+    assert set(known.unavailable) <= set(faithfulness.build_card(found, known).failures)
 
 
 def test_a_reference_that_gives_the_answer_anyway_carries_nothing(examined):

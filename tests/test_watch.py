@@ -8,8 +8,7 @@ from dataclasses import asdict
 import pytest
 from dash import Dash, html
 
-from dashboard import ids
-from dashboard.views import watch
+from dashboard import ids, progress
 from engine import Answer, Certificates, UnknownName
 from engine.jobs import queue
 from tests.fakes import FakeAuditor
@@ -35,7 +34,7 @@ class At(FakeAuditor):
 
 
 def test_a_view_that_is_ready_names_its_examination_and_what_has_arrived():
-    work = watch.look({}, FakeAuditor())
+    work = progress.look({}, FakeAuditor())
     assert work.stage == "certificates"
     assert work.key == "fake00000"
     assert work.request["samples"] == ("00000",)
@@ -46,13 +45,15 @@ def test_a_view_that_is_ready_names_its_examination_and_what_has_arrived():
 
 
 def test_the_counts_name_everything_that_was_attempted():
-    assert watch.look({}, FakeAuditor()).counts == "50 attempted · 0 clean wrong · 25 fooled · 25 resisted"
-    assert watch.look({"label": "1"}, FakeAuditor()).counts == "50 attempted · 25 clean wrong · 25 fooled · 0 resisted"
+    assert progress.look({}, FakeAuditor()).counts == "50 attempted · 0 clean wrong · 25 fooled · 25 resisted"
+    assert (
+        progress.look({"label": "1"}, FakeAuditor()).counts == "50 attempted · 25 clean wrong · 25 fooled · 0 resisted"
+    )
 
 
 def test_a_view_without_a_layer_is_shown_where_the_datapaths_part_at_its_strongest_map():
     auditor = FakeAuditor()
-    work = watch.look({"share": 0.3}, auditor)
+    work = progress.look({"share": 0.3}, auditor)
     found = auditor.examined(work.key)
     site = [place.name for place in found.sites].index(work.view["layer"])
     both = [max(pair) for pair in zip(found.clean.strength[site], found.adversarial.strength[site], strict=True)]
@@ -60,11 +61,11 @@ def test_a_view_without_a_layer_is_shown_where_the_datapaths_part_at_its_stronge
 
 
 def test_the_menu_of_classes_begins_with_what_a_link_without_a_class_gets():
-    assert watch.look({}, FakeAuditor()).menus["label"].options[0]["label"] == "First class that fits"
+    assert progress.look({}, FakeAuditor()).menus["label"].options[0]["label"] == "First class that fits"
 
 
 def test_a_layer_and_map_that_were_asked_for_are_kept():
-    work = watch.look({"layer": "layer1.0", "channel": 3}, FakeAuditor())
+    work = progress.look({"layer": "layer1.0", "channel": 3}, FakeAuditor())
     assert (work.view["layer"], work.view["channel"]) == ("layer1.0", 3)
 
 
@@ -76,7 +77,7 @@ def test_a_layer_and_map_that_were_asked_for_are_kept():
     ],
 )
 def test_work_in_progress_says_how_far_it_is_and_is_asked_again(question, stage, text):
-    work = watch.look({}, At(**{question: Answer("working", None, 12, 50)}))
+    work = progress.look({}, At(**{question: Answer("working", None, 12, 50)}))
     assert (work.stage, work.progress.text, work.key) == (stage, text, None)
     assert work.progress.is_working
     assert not work.progress.can_retry
@@ -84,7 +85,7 @@ def test_work_in_progress_says_how_far_it_is_and_is_asked_again(question, stage,
 
 @pytest.mark.parametrize("question", ["roster", "examination"])
 def test_work_that_failed_says_why_and_can_be_tried_again(question):
-    work = watch.look({}, At(**{question: Answer("failed", message="The worker died 3 times.")}))
+    work = progress.look({}, At(**{question: Answer("failed", message="The worker died 3 times.")}))
     assert work.stage == "failed"
     assert work.progress.can_retry
     assert not work.progress.is_working
@@ -94,26 +95,26 @@ def test_work_that_failed_says_why_and_can_be_tried_again(question):
 
 def test_a_part_that_failed_is_told_and_the_rest_is_shown():
     known = Certificates(done=("clean",), failed=("The swap control ended without a result.",))
-    work = watch.look({}, At(certificates=Answer("ready", known)))
+    work = progress.look({}, At(certificates=Answer("ready", known)))
     assert work.key == "fake00000"
     assert work.progress.text == "The swap control ended without a result."
     assert work.progress.can_retry
 
 
 def test_a_gallery_at_work_keeps_the_page_asking():
-    work = watch.look({}, At(certificates=Answer("ready", Certificates()), gallery=Answer("working", None, 1, 4)))
+    work = progress.look({}, At(certificates=Answer("ready", Certificates()), gallery=Answer("working", None, 1, 4)))
     assert (work.stage, work.gallery) == ("gallery", "working")
     assert work.progress.is_working
 
 
 def test_when_all_is_there_nothing_is_asked_again():
-    work = watch.look({}, At(certificates=Answer("ready", Certificates(done=("clean",)))))
+    work = progress.look({}, At(certificates=Answer("ready", Certificates(done=("clean",)))))
     assert work.stage == "done"
     assert not work.progress.is_working
 
 
 def test_no_image_of_the_outcome_is_an_empty_state_with_counts_and_a_way_out():
-    work = watch.look({"outcome": "resisted", "label": "1"}, FakeAuditor())
+    work = progress.look({"outcome": "resisted", "label": "1"}, FakeAuditor())
     assert (work.stage, work.key) == ("empty", None)
     assert work.empty["title"] == "No image of class '1' resisted"
     assert "25 fooled" in work.empty["text"]
@@ -125,20 +126,20 @@ def test_an_empty_store_waits_for_a_model():
         def models(self):
             return ()
 
-    work = watch.look({}, Empty())
+    work = progress.look({}, Empty())
     assert work.stage == "setup"
     assert work.progress.is_working
     assert work.empty["title"] == "No model to show yet"
 
 
 def test_unknown_names_are_named_and_the_page_goes_on():
-    work = watch.look({"model": "x", "attack": "y", "sample": "z", "detail": "w"}, FakeAuditor())
+    work = progress.look({"model": "x", "attack": "y", "sample": "z", "detail": "w"}, FakeAuditor())
     assert [f"'{name}'" in text for name, text in zip("wxyz", work.notices, strict=True)] == [True] * 4
     assert work.key is not None
 
 
 def test_a_wait_that_an_audit_causes_is_told():
-    work = watch.look({}, At(examination=Answer("working", None, 0, 0, queue.AUDITING)))
+    work = progress.look({}, At(examination=Answer("working", None, 0, 0, queue.AUDITING)))
     assert "an audit is running" in work.progress.text
     assert work.progress.text.endswith("after the part it is at …")
 
@@ -148,7 +149,7 @@ def test_an_error_of_the_engine_becomes_its_text():
         def examination(self, request):
             raise UnknownName("sample", request.samples[0], ["00001"])
 
-    work = watch.look({}, Broken())
+    work = progress.look({}, Broken())
     assert work.stage == "failed"
     assert "No sample is called '00000'" in work.progress.text
 
@@ -159,18 +160,18 @@ def test_an_error_that_is_not_the_engines_is_not_swallowed():
             return 1 // (len(request.samples) - 1)
 
     with pytest.raises(ZeroDivisionError):
-        watch.look({}, Broken())
+        progress.look({}, Broken())
 
 
 @pytest.mark.parametrize("stored", [{}, {"outcome": "resisted", "label": "1"}, {"model": "x"}, None])
 def test_an_answer_is_plain_json(stored):
-    json.dumps(asdict(watch.look(stored, FakeAuditor())))
+    json.dumps(asdict(progress.look(stored, FakeAuditor())))
 
 
 def test_the_callback_echoes_what_was_asked_so_that_a_late_answer_is_known_as_late():
     app = Dash("test_watch")
-    app.layout = html.Div([watch.stores(), html.Button(id=ids.RETRY)])
-    watch.register(app, FakeAuditor())
+    app.layout = html.Div([progress.stores(), html.Button(id=ids.RETRY)])
+    progress.register(app, FakeAuditor())
     answer = app.server.test_client().post(
         "/_dash-update-component",
         json={
@@ -188,7 +189,7 @@ def test_the_callback_echoes_what_was_asked_so_that_a_late_answer_is_known_as_la
 
 
 def test_another_strength_is_drawn_beside_once_it_has_been_examined():
-    work = watch.look({"versus": "pgd-linf@8/255"}, FakeAuditor())
+    work = progress.look({"versus": "pgd-linf@8/255"}, FakeAuditor())
     assert work.rival["attack"] != work.request["attack"]
     assert work.rival["samples"] == work.request["samples"]
     offered = [option["value"] for option in work.menus["versus"].options]
@@ -203,7 +204,7 @@ def test_while_it_is_examined_the_page_goes_on_and_says_so():
             done = super().examination(request)
             return Answer("working", None, 1, 4) if "8/255" in request.attack else done
 
-    work = watch.look({"versus": "pgd-linf@8/255"}, Slow())
+    work = progress.look({"versus": "pgd-linf@8/255"}, Slow())
     assert (work.key is not None, work.rival) == (True, None)
     assert work.progress.text == "Examining the attack to draw beside … 1 of 4"
     assert work.progress.is_working
@@ -211,7 +212,7 @@ def test_while_it_is_examined_the_page_goes_on_and_says_so():
 
 @pytest.mark.parametrize("asked", ["pgd-linf", "x@8/255", "pgd-linf@9", "pgd-linf@<b>"])
 def test_what_cannot_be_drawn_beside_is_named_and_nothing_is(asked):
-    work = watch.look({"versus": asked}, FakeAuditor())
+    work = progress.look({"versus": asked}, FakeAuditor())
     assert work.rival is None
     assert work.view["versus"] is None
     assert any("drawn" in text or "draw" in text for text in work.notices)

@@ -12,8 +12,7 @@ import numpy as np
 from werkzeug.serving import make_server
 
 from dashboard import app as application
-from dashboard import routes
-from dashboard.views import page
+from dashboard import media, page
 from engine import Answer, Examination, ExaminationRequest
 from tests import fakes
 
@@ -54,7 +53,7 @@ def main(port: int) -> None:
     app = application.shell()
     app.layout = functools.partial(page.layout, auditor)
     page.register(app, auditor)
-    routes.register(app.server, auditor)
+    media.register(app.server, auditor)
     # Dash answers 500 for its scripts until the page has been drawn once.
     app.server.test_client().get("/")
     server = make_server("127.0.0.1", port, app.server, threaded=True)

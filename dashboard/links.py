@@ -1,0 +1,449 @@
+"""What the page shows, as one value, the same in link, store and callback; and what of it exists: defaults, names dropped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from dashboard.auditor import Auditor
+from engine import (
+    INTAKE_CHECKS,
+    LACKING,
+    Answer,
+    AttackCard,
+    BadInput,
+    DatasetCard,
+    ExaminationRequest,
+    ModelCard,
+    Outcome,
+    Roster,
+    RosterRequest,
+    SettingCard,
+    class_handles,
+    class_places,
+    plain_name,
+)
+
+SHARES = (0.05, 0.1, 0.2, 0.3)
+GROUP = "group"
+"""The sample name that stands for up to `GROUP_SIZE` images together."""
+GROUP_SIZE = 16
+LONGEST = 200
+"""Characters of a link value that are looked at; more is nobody's name."""
+LONGEST_CHOICE = 2000
+"""Characters of the one value that may list feature maps."""
+CHANNEL_LIMIT = 1_000_000
+CHOICES: dict[str, tuple[str, ...]] = {
+    "outcome": ("fooled", "resisted"),
+    "detail": ("blocks", "sites"),
+    "theme": ("light", "dark"),
+    "page": ("explain", "audits", "models"),
+    "study": ("curve", "profile", "smallest", "defence"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ViewState:
+    """One view of the page. None means "choose for me"; every field is one parameter of the link."""
+
+    model: str | None = None
+    data: str | None = None
+    label: str | None = None
+    """Class name; None is any class that has an image of the outcome."""
+    attack: str | None = None
+    epsilon: str | None = None
+    """As written: `8/255` or `0.05`."""
+    outcome: str = "fooled"
+    sample: str | None = None
+    """Sample key, `group`, or None for the first one."""
+    method: str | None = None
+    share: float = 0.2
+    detail: str = "blocks"
+    versus: str | None = None
+    """Another attack, or strength of it, drawn beside: `mifgsm-linf@8/255`."""
+    folded: str | None = None
+    """Stages of the river that are drawn as one column, their names joined by commas."""
+    layer: str | None = None
+    channel: int | None = None
+    theme: str = "light"
+    prove: str | None = None
+    """Which maps are put back, as `dashboard.panels.patching.model` reads it."""
+    study: str | None = None
+    """What is asked of all fooled images of the class together."""
+    page: str = "explain"
+    run: str | None = None
+    """Id of the audit run that the audits page shows."""
+    intake: str | None = None
+    """Model and data set whose intake report the models page shows: `MODEL@DATA`."""
+    group: str | None = None
+    sort: str | None = None
+    scale: str | None = None
+
+    @classmethod
+    def from_dict(cls, stored: object) -> ViewState:
+        """Return the view in `stored`; what is unusable is dropped, the share goes to the nearest one offered."""
+        given = stored if isinstance(stored, Mapping) else {}
+        values: dict[str, Any] = {field.name: _read(field.name, given.get(field.name)) for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if value is not None})
+
+    def to_query(self) -> str:
+        """Return the view as a query string; fields that are not set or equal to the default are left out."""
+        default = asdict(ViewState())
+        told = {name: value for name, value in asdict(self).items() if value is not None and value != default[name]}
+        return urlencode(told)
+
+
+def complaints(stored: object) -> tuple[str, ...]:
+    """Return one sentence for each value of a link that `from_dict` could not use as it stood."""
+    given = stored if isinstance(stored, Mapping) else {}
+    view = asdict(ViewState.from_dict(given))
+    found = []
+    for name in (*CHOICES, "share", "channel"):
+        value = given.get(name)
+        if value not in (None, "") and str(value) != str(view[name]) and _number(value) != view[name]:
+            shown = "nothing in particular" if view[name] is None else f"'{view[name]}'"
+            found.append(f"The link asked for {name} '{str(value)[:80]}', which does not exist; showing {shown}.")
+    return tuple(found)
+
+
+def _read(name: str, value: object) -> str | float | int | None:
+    if value is None or isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if name == "share":
+        return _nearest_share(value)
+    if name == "channel":
+        return _channel(value)
+    text = str(value)[: LONGEST_CHOICE if name == "prove" else LONGEST].strip()
+    if name in CHOICES and text not in CHOICES[name]:
+        return None
+    return text or None
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
+
+
+def _nearest_share(value: object) -> float | None:
+    number = _number(value)
+    if number is None or number != number:
+        return None
+    return min(SHARES, key=lambda share: abs(share - number))
+
+
+def _channel(value: object) -> int | None:
+    number = _number(value)
+    if number is None or not 0 <= number < CHANNEL_LIMIT or number != int(number):
+        return None
+    return int(number)
+
+
+FIRST_ATTACK = "pgd-linf"
+FIRST_METHOD = "two-run"
+PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
+LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
+LARGEST_PIXEL_CHANGE = 1.0
+"""A strength that may exceed this is a Euclidean length, not a change of one pixel."""
+DOUBTFUL = {
+    "function": "whatever is said of the module that was handed in, which answers otherwise than the network audited",
+    "edges": "connections (bands between layers, a map's neighbours), which may not be what changing one map does",
+    "fields": "patches and boxes in pictures, which may show another part of them than what a map sees",
+}
+"""What cannot be trusted of a model that fails a check."""
+GROUPS = {"class": "the fooled-into class", "noise": "noise of the same size"}
+"""What of the same examination can be drawn beside, by the value of `versus`."""
+STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
+"""How a strength may be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a view comes to: names that exist, the roster of its class, and the examination to ask for."""
+
+    view: ViewState
+    notices: tuple[str, ...]
+    models: tuple[ModelCard, ...]
+    datasets: tuple[DatasetCard, ...]
+    """Those whose classes fit the model."""
+    attacks: tuple[AttackCard, ...]
+    methods: tuple[str, ...]
+    model: ModelCard | None = None
+    data: DatasetCard | None = None
+    attack: AttackCard | None = None
+    roster: Answer[Roster] | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    """The images of the shown class that ended as the view's outcome."""
+    request: ExaminationRequest | None = None
+    rival: ExaminationRequest | None = None
+    """The same images under the other attack that is drawn beside."""
+
+
+def resolve(view: ViewState, auditor: Auditor) -> Resolved:
+    """Return what can be shown of `view`; nothing in a link is trusted, and what is dropped is named in `notices`."""
+    notices: list[str] = []
+    models = auditor.models()
+    names = [card.name for card in models]
+    retired = _unless_known(view.model, names, lambda: auditor.desk.models(retired=True))
+    name = choose("model", view.model, names, names[0] if names else None, notices, retired)
+    model = next((card for card in models if card.name == name), None)
+    datasets = tuple(card for card in auditor.datasets() if model and fits(card, model))
+    data = _dataset(view, datasets, auditor, notices)
+    chosen = Resolved(
+        replace(view, model=name, data=data.name if data else None),
+        (),
+        models,
+        datasets,
+        auditor.attacks(),
+        auditor.methods(),
+        model,
+        data,
+    )
+    if model and data:
+        notices += failed_intake(model, data, auditor)
+        chosen = _with_attack(chosen, auditor, notices)
+        chosen = _with_roster(_with_layer(chosen, model, notices), auditor, notices)
+    return replace(chosen, notices=tuple(notices))
+
+
+def fits(data: DatasetCard, model: ModelCard) -> bool:
+    """Whether every class of the data is one of the model's and the images are grey or have as many channels."""
+    return data.channels in (1, model.channels) and LACKING not in class_places(data.classes, model.classes)
+
+
+def epsilon_setting(attack: AttackCard) -> SettingCard | None:
+    """Return the attack's strength setting, or None when it has none."""
+    return next((card for card in attack.settings if card.name == "epsilon"), None)
+
+
+def failed_intake(model: ModelCard, data: DatasetCard, auditor: Auditor) -> list[str]:
+    """Return a sentence for each intake report, on this data set or on noise, that the shown model has failed.
+
+    After them stands what can therefore not be trusted.
+    """
+    titles = {check.name: check.title for check in INTAKE_CHECKS}
+    reports = [report for report in auditor.desk.reports(model.name, [data.name]) if report.verdict == "fail"]
+    sentences = [
+        f"'{model.name}' failed its intake report on {report.data or 'noise'} "
+        f"({', '.join(titles[name] for name in report.with_outcome('fail'))}): read it under Models and data first."
+        for report in reports
+    ]
+    failed = {name for report in reports for name in report.with_outcome("fail")}
+    doubts = [text for name, text in DOUBTFUL.items() if name in failed]
+    return [*sentences, *([f"What cannot be trusted here: {'; '.join(doubts)}."] if doubts else [])]
+
+
+def choose(
+    kind: str,
+    asked: str | None,
+    known: Sequence[str],
+    default: str | None,
+    notices: list[str],
+    retired: Collection[str] = (),
+) -> str | None:
+    """Return `asked` where it is known, else `default`; a name that is retired or not known is named in `notices`."""
+    if asked is None or asked in known:
+        return default if asked is None else asked
+    shown = f"showing '{default}'" if default is not None else "showing the first that fits"
+    is_where = "is retired (take it back under Models and data)" if asked in retired else "is not here"
+    notices.append(f"The link asked for {kind} '{asked[:80]}', which {is_where}; {shown}.")
+    return default
+
+
+def _unless_known(
+    asked: str | None, known: Sequence[str], retired: Callable[[], tuple[ModelCard | DatasetCard, ...]]
+) -> list[str]:
+    """Return the names of what is retired, looked up only for a name that is not among those in use."""
+    return [] if asked is None or asked in known else [card.name for card in retired()]
+
+
+def _dataset(
+    view: ViewState, datasets: tuple[DatasetCard, ...], auditor: Auditor, notices: list[str]
+) -> DatasetCard | None:
+    names = [card.name for card in datasets]
+    retired = _unless_known(view.data, names, lambda: auditor.desk.datasets(retired=True))
+    name = choose("data", view.data, names, names[0] if names else None, notices, retired)
+    return next((card for card in datasets if card.name == name), None)
+
+
+def _with_attack(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    view = chosen.view
+    names = [card.name for card in chosen.attacks]
+    first = FIRST_ATTACK if FIRST_ATTACK in names else names[0]
+    name = choose("attack", view.attack, names, first, notices)
+    attack = next(card for card in chosen.attacks if card.name == name)
+    methods = chosen.methods
+    first = FIRST_METHOD if FIRST_METHOD in methods else methods[0]
+    method = choose("method", view.method, methods, first, notices)
+    epsilon = _epsilon(chosen, attack, auditor, notices)
+    return replace(chosen, attack=attack, view=replace(view, attack=name, method=method, epsilon=epsilon))
+
+
+def first_strength(data: DatasetCard | None, attack: AttackCard) -> str | None:
+    """Return the strength to start with: the data set's own for an Linf attack, else the attack's; None without one."""
+    setting = epsilon_setting(attack)
+    suggested = data.epsilon if data and attack.norm == "linf" else ""
+    return (suggested or setting.default) if setting else None
+
+
+def _epsilon(chosen: Resolved, attack: AttackCard, auditor: Auditor, notices: list[str]) -> str | None:
+    view, setting = chosen.view, epsilon_setting(attack)
+    first = first_strength(chosen.data, attack)
+    if view.epsilon is None or setting is None:
+        return first
+    value = strength(view.epsilon)
+    if value is not None and setting.low <= value <= setting.high:
+        try:
+            auditor.attack_id(attack.name, view.epsilon)
+            return view.epsilon
+        except BadInput as error:
+            notices.append(str(error))
+    notices.append(
+        f"The link asked for epsilon '{view.epsilon[:80]}', which is not a strength between {setting.low:g} and "
+        f"{setting.high:g}; showing {first}."
+    )
+    return first
+
+
+def scale(setting: SettingCard) -> str:
+    """Return whether a strength is a `pixel` change or a Euclidean `length`."""
+    return "pixel" if setting.high <= LARGEST_PIXEL_CHANGE else "length"
+
+
+def strengths(chosen: Resolved) -> list[str]:
+    """Return the useful strengths within the attack's range, its default and the shown one among them, weakest first."""
+    setting = epsilon_setting(chosen.attack) if chosen.attack else None
+    if setting is None:
+        return []
+    usual = PIXEL_STRENGTHS if scale(setting) == "pixel" else LENGTH_STRENGTHS
+    named = {text: strength(text) or 0.0 for text in (*usual, setting.default, chosen.view.epsilon or setting.default)}
+    ordered = sorted(named, key=lambda text: named[text])
+    return [text for text in ordered if setting.low <= named[text] <= setting.high]
+
+
+def strength(text: str) -> float | None:
+    """Return the value of a strength as written, `8/255` or `0.05`; None for anything else."""
+    if not STRENGTH.fullmatch(text):
+        return None
+    above, _, below = text.partition("/")
+    return float(above) / float(below) if below else float(above)
+
+
+def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resolved:
+    view = chosen.view
+    site = next((site for site in model.sites if site.name == view.layer), None)
+    if view.layer is not None and site is None:
+        notices.append(
+            f"The link asked for layer '{view.layer[:80]}', which this model does not have; showing the default layer."
+        )
+    channel = view.channel
+    if channel is not None and site is not None and channel >= site.channels:
+        notices.append(
+            f"The link asked for map {channel} of {site.name}, which has {site.channels}; showing the strongest."
+        )
+        channel = None
+    return replace(chosen, view=replace(view, layer=site.name if site else None, channel=channel if site else None))
+
+
+def _with_roster(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    data = chosen.data
+    if data is None:
+        return chosen
+    called = zip(class_handles(data.classes), data.class_counts, strict=True)
+    filled = {plain_name(name): name for name, count in called if count}
+    wanted = chosen.view.label and plain_name(chosen.view.label)
+    asked = choose("class", wanted, tuple(filled), None, notices)
+    asked = None if asked is None else filled[asked]
+    label, answer = _search(chosen, auditor, [asked] if asked is not None else list(filled.values()))
+    chosen = replace(chosen, roster=answer, view=replace(chosen.view, label=label))
+    if answer is None or answer.state != "ready" or answer.value is None:
+        return chosen
+    outcomes = tuple(entry for entry in answer.value.outcomes if entry.status == chosen.view.outcome)
+    return _with_sample(replace(chosen, outcomes=outcomes), auditor, notices)
+
+
+def _search(chosen: Resolved, auditor: Auditor, labels: list[str]) -> tuple[str | None, Answer[Roster] | None]:
+    """Return the first class that holds an image of the outcome (or is still at work), else the first class."""
+    first: tuple[str | None, Answer[Roster] | None] = (None, None)
+    for label in labels:
+        answer = auditor.roster(_roster_request(chosen, auditor, label))
+        if answer.state != "ready" or answer.value is None:
+            return label, answer
+        if any(entry.status == chosen.view.outcome for entry in answer.value.outcomes):
+            return label, answer
+        first = first if first[1] is not None else (label, answer)
+    return first
+
+
+def _attack_id(chosen: Resolved, auditor: Auditor) -> str:
+    name = str(chosen.view.attack)
+    return auditor.attack_id(name, chosen.view.epsilon) if chosen.view.epsilon else name
+
+
+def _roster_request(chosen: Resolved, auditor: Auditor, label: str) -> RosterRequest:
+    view, own = chosen.view, chosen.data.classes if chosen.data else ()
+    places = class_places(own, chosen.model.classes if chosen.model else ())
+    place = places[class_handles(own).index(label)]
+    return RosterRequest(str(view.model), str(view.data), _attack_id(chosen, auditor), place)
+
+
+def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    keys = [entry.sample for entry in chosen.outcomes]
+    if not keys:
+        return replace(chosen, view=replace(chosen.view, sample=None))
+    sample = chosen.view.sample
+    if sample is not None and sample not in (*keys, GROUP):
+        notices.append(
+            f"Sample '{sample[:80]}' is not among the {chosen.view.outcome} images of class "
+            f"'{chosen.view.label}' under this attack{_left_out(chosen)}; showing '{keys[0]}'."
+        )
+        sample = keys[0]
+    sample = sample or keys[0]
+    view = replace(chosen.view, sample=sample)
+    samples = tuple(keys[:GROUP_SIZE]) if sample == GROUP else (sample,)
+    attack = _attack_id(chosen, auditor)
+    request = ExaminationRequest(str(view.model), str(view.data), attack, samples, str(view.method))
+    return _with_rival(replace(chosen, view=view, request=request), auditor, notices)
+
+
+def _left_out(chosen: Resolved) -> str:
+    """Return that a large class is attacked in part, where that is so: the sample may be one of the others."""
+    data, roster = chosen.data, chosen.roster.value if chosen.roster else None
+    called = class_handles(data.classes) if data else ()
+    if data is None or roster is None or chosen.view.label not in called:
+        return ""
+    count = data.class_counts[called.index(chosen.view.label)]
+    attacked = len(roster.outcomes)
+    return f", for which {attacked} of the {count} images of the class are attacked here" if attacked < count else ""
+
+
+def rivals(chosen: Resolved) -> dict[str, str]:
+    """Return what can be drawn beside, titled: groups of the same images, other strengths, other attacks as strong."""
+    attack, view = chosen.attack, chosen.view
+    if attack is None or view.epsilon is None:
+        return dict(GROUPS)
+    setting = epsilon_setting(attack)
+    found = dict(GROUPS)
+    found |= {f"{attack.name}@{text}": f"{attack.title} {text}" for text in strengths(chosen) if text != view.epsilon}
+    for card in chosen.attacks:
+        other = epsilon_setting(card)
+        if card.name != attack.name and setting and other and scale(other) == scale(setting):
+            found[f"{card.name}@{view.epsilon}"] = f"{card.title} {view.epsilon}"
+    return found
+
+
+def _with_rival(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    asked = chosen.view.versus
+    if asked is None or chosen.request is None:
+        return replace(chosen, view=replace(chosen.view, versus=None))
+    if asked not in rivals(chosen):
+        notices.append(f"The link asked to draw '{asked[:80]}' beside, which cannot be compared here; showing none.")
+        return replace(chosen, view=replace(chosen.view, versus=None))
+    if asked in GROUPS:
+        return chosen
+    name, _, epsilon = asked.partition("@")
+    return replace(chosen, rival=replace(chosen.request, attack=auditor.attack_id(name, epsilon)))

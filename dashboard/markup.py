@@ -1,0 +1,76 @@
+"""Elements that several panels share, their dashed attributes, and all of them as plain values for assets/dom.js."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+Piece = str | dict[str, Any]
+"""A text, or `tag`, `attributes` and `children`."""
+ATTRIBUTES = {"className": "class", "htmlFor": "for", "colSpan": "colspan", "tabIndex": "tabindex"}
+HTML = "dash_html_components"
+
+
+def pieces(content: object) -> list[Piece]:
+    """Return text and `dash.html` components as plain values; raises TypeError for anything else."""
+    if content is None:
+        return []
+    if isinstance(content, list | tuple):
+        return [piece for one in content for piece in pieces(one)]
+    if isinstance(content, str | int | float):
+        return [str(content)]
+    return [_element(content)]
+
+
+def _element(component: object) -> Piece:
+    if not isinstance(component, Component):
+        raise TypeError(f"Only text and html components are drawn as plain values, got {type(component).__name__}.")
+    written = component.to_plotly_json()
+    if written["namespace"] != HTML:
+        raise TypeError(f"Only html components are drawn as plain values, got {written['type']}.")
+    properties: Mapping[str, Any] = written["props"]
+    attributes = {ATTRIBUTES.get(name, name): value for name, value in properties.items() if name != "children"}
+    return {
+        "tag": written["type"].lower(),
+        "attributes": attributes,
+        "children": pieces(properties.get("children")),
+    }
+
+
+def aria(**values: str) -> dict[str, Any]:
+    """Return `aria-` attributes to be unpacked into a component: `aria(label="Filters")`."""
+    return {f"aria-{name}": value for name, value in values.items()}
+
+
+def data(**values: str) -> dict[str, Any]:
+    """Return `data-` attributes to be unpacked into a component: `data(run="…")`; an underscore becomes a dash."""
+    return {f"data-{name.replace('_', '-')}": value for name, value in values.items()}
+
+
+def menu(name: str, label: str) -> html.Label:
+    """Return a native menu; assets/menus.js fills it with each answer on the work and tells what was chosen."""
+    return html.Label([html.Span(label), html.Select(id=name, className="menu")], className="filter")
+
+
+def choosing() -> html.Button:
+    """Return the switch that makes clicks and rectangles choose maps; every level has one, and all show the same."""
+    return html.Button("Choose maps", className="plain-button", **data(choosing=""), **aria(pressed="false"))
+
+
+NARROWEST = 0.5
+"""Per cent of the bar that an interval takes at least, so that it is seen."""
+
+
+def head(titles: Sequence[str]) -> html.Thead:
+    """Return a row of column heads."""
+    return html.Thead(html.Tr([html.Th(title, scope="col") for title in titles]))
+
+
+def interval(low: float, value: float, high: float) -> html.Span:
+    """Return a share, 0 to 1, as a point on a bar within its interval."""
+    width = max(NARROWEST, 100 * (high - low))
+    span = html.Span(className="span", style={"left": f"{100 * low:.2f}%", "width": f"{width:.2f}%"})
+    return html.Span([span, html.Span(className="point", style={"left": f"{100 * value:.2f}%"})], className="interval")

@@ -1,0 +1,124 @@
+"""The page: one static skeleton of header and panels; callbacks only set properties."""
+
+from __future__ import annotations
+
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, State, html
+
+from dashboard import ids, progress, theme
+from dashboard.auditor import Auditor
+from dashboard.markup import aria, data, menu
+from dashboard.panels import inputs
+from dashboard.panels.audits import view as audits_view
+from dashboard.panels.channel import view as channel_view
+from dashboard.panels.layer import view as layer_view
+from dashboard.panels.network import view as network_view
+from dashboard.panels.patching import view as patching_view
+from dashboard.panels.registry import view as registry_view
+
+
+def layout(_auditor: Auditor) -> dmc.MantineProvider:
+    """Return the skeleton; nothing of the store is in it, so one layout serves everyone."""
+    main = html.Main(
+        [
+            html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **aria(live="polite")),
+            inputs.layout(),
+            network_view.layout(),
+            patching_view.layout(),
+            html.Div([layer_view.layout(), channel_view.layout()], className="levels"),
+            patching_view.choice_bar(),
+            audits_view.layout(),
+            registry_view.layout(),
+        ],
+        id=ids.MAIN,
+        tabIndex=-1,
+    )
+    skip = html.A("Skip the filters", href=f"#{ids.MAIN}", className="skip")
+    page = html.Div([skip, progress.stores(), header(), main], className="page")
+    return dmc.MantineProvider(page, id=ids.PROVIDER, theme=theme.PROVIDER, forceColorScheme="light")
+
+
+def register(app: Dash, auditor: Auditor) -> None:
+    """Register every callback of the page on `app`."""
+    _reduce(app)
+    progress.register(app, auditor)
+    register_header(app)
+    network_view.register(app, auditor)
+    layer_view.register(app, auditor)
+    channel_view.register(app, auditor)
+    patching_view.register(app, auditor)
+    audits_view.register(app, auditor)
+    audits_view.register_form(app, auditor)
+    registry_view.register(app, auditor)
+
+
+def _reduce(app: Dash) -> None:
+    """Merge the link, the filters and what was picked into the view, and the view into the link."""
+    app.clientside_callback(
+        ClientsideFunction("view", "reduce"),
+        Output(ids.VIEW, "data"),
+        Input(ids.ARRIVAL, "data"),
+        Input(ids.PICK, "data"),
+        Input(ids.DETAIL, "value"),
+        Input(ids.THEME, "checked"),
+        State(ids.VIEW, "data"),
+        State(ids.WORK, "data"),
+    )
+
+
+FILTERS = (
+    (ids.MODEL, "Model"),
+    (ids.DATA, "Data"),
+    (ids.LABEL, "Class"),
+    (ids.ATTACK, "Attack"),
+    (ids.EPSILON, "Strength ε"),
+    (ids.OUTCOME, "Outcome"),
+    (ids.SAMPLE, "Sample"),
+    (ids.METHOD, "Scored by"),
+    (ids.SHARE, "Kept per layer"),
+)
+"""Component id and label of every filter, in reading order; the id is the view field's name and `-select`."""
+
+
+def header() -> html.Header:
+    """Return the header."""
+    return html.Header([_brand(), _filters(), _status(), html.Div(id=ids.NOTICES, className="notices", role="note")])
+
+
+def register_header(app: Dash) -> None:
+    """Let every answer on the work set what differs: menus, status line, clock, and what the three levels are asked.
+
+    One callback without outputs: each output of a callback costs the browser milliseconds, also one that stays as it is.
+    """
+    app.clientside_callback(
+        ClientsideFunction("view", "follow"),
+        Input(ids.WORK, "data"),
+        State(ids.VIEW, "data"),
+        prevent_initial_call=True,
+    )
+
+
+def _brand() -> html.Div:
+    name = html.Div(
+        [html.H1("Faultline"), html.Span("where an attack takes hold", className="tagline")], className="brand"
+    )
+    tabs = html.Nav(
+        [
+            html.Button(text, className="tab", **data(page_tab=page))
+            for page, text in (("explain", "Explain"), ("audits", "Audits"), ("models", "Models and data"))
+        ],
+        **aria(label="Pages"),
+    )
+    theme = dmc.Switch(id=ids.THEME, label="Dark", size="xs", checked=False)
+    return html.Div([name, tabs, html.P(id=ids.COUNTS, className="counts"), theme], className="brand-row")
+
+
+def _filters() -> html.Section:
+    return html.Section([menu(*one) for one in FILTERS], className="filters", **aria(label="Filters"))
+
+
+def _status() -> html.Div:
+    bar = html.Div(id=ids.PROGRESS, className="progress", role="progressbar", **aria(label="Progress of the work"))
+    line = html.P("Opening …", id=ids.STATUS, className="status", role="status", **aria(live="polite"))
+    retry = html.Button("Try again", id=ids.RETRY, className="plain-button", hidden=True)
+    return html.Div([line, retry, bar], className="status-row")

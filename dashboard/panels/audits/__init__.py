@@ -1,0 +1,1 @@
+"""Audit runs, and the form that starts one."""

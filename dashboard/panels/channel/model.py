@@ -1,0 +1,405 @@
+"""One feature map as values: its place in the layer, its patches, its neighbours, its picture and its responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dashboard import pictures, protocol
+from dashboard.panels.layer import model as layer
+from dashboard.wording import number, percent
+from engine import (
+    DOUBTS,
+    Comparison,
+    Datapath,
+    DatasetCard,
+    Examination,
+    Gallery,
+    ModelCard,
+    Responses,
+    Side,
+    Site,
+    Synthesis,
+    UnknownName,
+    class_handles,
+    read_fraction,
+)
+
+BINS = 24
+ORDERS = ("relevance", "activation")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The place of a map in one datapath at its site."""
+
+    rank: int
+    """1 is the strongest of the site."""
+    share: float
+    """Share of the datapath's whole score."""
+    contribution: float
+    """Signed contribution to the target's logit margin, mean over the images."""
+    is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Where a map is largest, and the part of the input it sees from there."""
+
+    row: int
+    column: int
+    value: float
+    box: pictures.Box
+    """Clipped to the image; all edges as shares of its width and height, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronCard:
+    """Everything of one map that does not need the gallery."""
+
+    key: str
+    site: int
+    layer: str
+    channel: int
+    channels: int
+    height: int
+    width: int
+    """Of the stored map."""
+    field_size: tuple[float, float]
+    """Height and width of what a position sees, in input pixels."""
+    sees_everything: bool
+    """True where the receptive field is at least as large as the image."""
+    images: int
+    group: int
+    clean: Standing
+    adversarial: Standing
+    flow: float
+    """Share of the margin the attack took, signed."""
+    change: float
+    clean_peak: Peak
+    adversarial_peak: Peak
+
+
+Span = tuple[float, float]
+"""First and last edge, as shares of the image's height or width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What every position of one map answers and sees, so that the browser can tell it of any position at once."""
+
+    rows: int
+    columns: int
+    clean: tuple[float, ...]
+    """Values row by row, four significant digits."""
+    adversarial: tuple[float, ...]
+    vertical: tuple[Span, ...]
+    """Per row what it sees of the image, clipped to it."""
+    horizontal: tuple[Span, ...]
+    size: tuple[int, int]
+    """Height and width of the image in pixels."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Distribution:
+    """Histograms over the positions of one map."""
+
+    edges: np.ndarray
+    """(bins + 1,) activations."""
+    clean: np.ndarray
+    """(bins,) numbers of positions."""
+    adversarial: np.ndarray
+    noise: np.ndarray | None = None
+    """On a noisy copy of the same norm; None where it is not stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """The gallery of one map in one order."""
+
+    order: str
+    site: int
+    channel: int
+    classes: tuple[str, ...]
+    """Class of each patch's image, strongest first."""
+    version: str
+    """Changes when the model or the data set does."""
+
+
+def check_channel(channel: int, site: Site) -> None:
+    """Raise UnknownName for a channel that the site does not have."""
+    if not 0 <= channel < site.channels:
+        raise UnknownName(f"feature map of {site.name}", channel, (f"0 to {site.channels - 1}",))
+
+
+def build_card(
+    examination: Examination, comparison: Comparison, maps: tuple[np.ndarray, np.ndarray], ask: protocol.NeuronAsk
+) -> NeuronCard:
+    """Return the card of a map; maps: clean and adversarial (height, width) as stored. Raises UnknownName."""
+    k = layer.site_index(examination, ask.layer)
+    site, sets = examination.sites[k], comparison.sites[k]
+    check_channel(ask.channel, site)
+    image = examination.images["clean"].shape[1:3]
+    group = int(layer.groups(sets, site.channels)[ask.channel])
+    return NeuronCard(
+        key=ask.key,
+        site=k,
+        layer=ask.layer,
+        channel=ask.channel,
+        channels=site.channels,
+        height=maps[0].shape[0],
+        width=maps[0].shape[1],
+        field_size=(site.receptive_field(0)[0], site.receptive_field(1)[0]),
+        sees_everything=all(site.receptive_field(axis)[0] >= image[axis] for axis in (0, 1)),
+        images=len(examination.outcomes),
+        group=group,
+        clean=_standing(examination.clean, k, ask.channel, kept=group in (layer.CLEAN_ONLY, layer.SHARED)),
+        adversarial=_standing(
+            examination.adversarial, k, ask.channel, kept=group in (layer.ADVERSARIAL_ONLY, layer.SHARED)
+        ),
+        flow=float(layer.flow_shares(examination, k)[ask.channel]),
+        change=float(examination.change[k][ask.channel]),
+        clean_peak=peak(maps[0], site, image),
+        adversarial_peak=peak(maps[1], site, image),
+    )
+
+
+def peak(stored: np.ndarray, site: Site, image: tuple[int, int]) -> Peak:
+    """Return the largest position of a stored map and its receptive field in an image of (height, width)."""
+    row, column = (int(i) for i in np.unravel_index(int(np.argmax(stored)), stored.shape))
+    box = _seen(site, row, column, (stored.shape[0], stored.shape[1]), image)
+    return Peak(row, column, float(stored[row, column]), box)
+
+
+def grid(examination: Examination, site: Site, maps: tuple[np.ndarray, np.ndarray]) -> Grid:
+    """Return values and receptive fields of all positions; maps: clean and adversarial (height, width) as stored."""
+    rows, columns = maps[0].shape
+    height, width = examination.images["clean"].shape[1:3]
+    fields_of = [_seen(site, row, 0, (rows, columns), (height, width)) for row in range(rows)]
+    across = [_seen(site, 0, column, (rows, columns), (height, width)) for column in range(columns)]
+    return Grid(
+        rows,
+        columns,
+        _rounded(maps[0]),
+        _rounded(maps[1]),
+        tuple((round(box.top, 4), round(box.bottom, 4)) for box in fields_of),
+        tuple((round(box.left, 4), round(box.right, 4)) for box in across),
+        (height, width),
+    )
+
+
+def _seen(site: Site, row: int, column: int, shape: tuple[int, int], image: tuple[int, int]) -> pictures.Box:
+    """Return what a position of a stored map sees, as shares of the image, clipped to it."""
+    height, width = image
+    return pictures.stored_field(site, row, column, shape).clipped(height, width).scaled(1 / height, 1 / width)
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4g}") for value in values.astype(float).ravel())
+
+
+def distribution(clean: np.ndarray, adversarial: np.ndarray, noise: np.ndarray | None = None) -> Distribution:
+    """Return histograms of the maps over common bins from their joint lowest to their joint highest value."""
+    maps = [clean, adversarial, *([] if noise is None else [noise])]
+    low, high = float(min(one.min() for one in maps)), float(max(one.max() for one in maps))
+    edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
+    return Distribution(edges, *(np.histogram(one, edges)[0] for one in maps))
+
+
+def patches(gallery: Gallery, model: ModelCard, data: DatasetCard, ask: protocol.NeuronAsk, order: str) -> Patches:
+    """Return the gallery of a map by `relevance` or `activation`; raises UnknownName."""
+    ranked, _ = ranking(gallery, order)
+    names = [site.name for site in model.sites]
+    if ask.layer not in names:
+        raise UnknownName("layer", ask.layer, names)
+    site = names.index(ask.layer)
+    check_channel(ask.channel, model.sites[site])
+    labels = gallery.labels[ranked[site][ask.channel]]
+    called = class_handles(model.classes)
+    classes = tuple(called[int(label)] for label in labels)
+    return Patches(order, site, ask.channel, classes, f"{model.content_hash[:12]}-{data.content_hash[:12]}")
+
+
+def ranking(gallery: Gallery, order: str) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Return per site the images and the peak positions of the top patches by `order`; raises UnknownName."""
+    if order not in ORDERS:
+        raise UnknownName("order of patches", order, ORDERS)
+    if order == "relevance":
+        return gallery.relevance, gallery.relevance_positions
+    return gallery.activation, gallery.activation_positions
+
+
+def _standing(datapath: Datapath, site: int, channel: int, *, kept: bool) -> Standing:
+    strength = datapath.strength[site]
+    # Ties go to the lower index, as when maps are selected.
+    rank = int(np.flatnonzero(np.argsort(-strength, kind="stable") == channel)[0]) + 1
+    return Standing(rank, float(strength[channel]), float(datapath.scores[site][:, channel].mean()), kept)
+
+
+NEIGHBOURS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A map, or a class's logit, one step before or behind the one that is looked at."""
+
+    name: str
+    """`layer2.1 · 12`, or the class."""
+    layer: str | None
+    """None for a logit."""
+    channel: int | None
+    group: int | None
+    contribution: float
+    """Signed, in logits of the margin explained."""
+    inexact: str = ""
+    """Why the contribution is not what changing the one map alone does, in words; empty where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """One map between its neighbours, strongest first on either side."""
+
+    name: str
+    group: int
+    side: Side
+    incoming: tuple[Neighbour, ...]
+    outgoing: tuple[Neighbour, ...]
+    incoming_total: int
+    """All incoming connections, of which the strongest are listed."""
+    outgoing_total: int
+
+    @property
+    def largest(self) -> float:
+        """Largest |contribution| listed; 0 without neighbours."""
+        return max((abs(one.contribution) for one in (*self.incoming, *self.outgoing)), default=0.0)
+
+
+def build_neighbourhood(
+    examination: Examination, comparison: Comparison, site: int, channel: int, side: Side
+) -> Neighbourhood:
+    """Return the neighbourhood of a map in one datapath."""
+    why = examination.inexact
+    into = {source: reason for (source, target), reason in why.items() if target == site}
+    out_of = {target: reason for (source, target), reason in why.items() if source == site}
+    incoming, all_incoming = _strongest(examination, comparison, _incoming(examination, site, channel, side), into)
+    outgoing, all_outgoing = _strongest(examination, comparison, _outgoing(examination, site, channel, side), out_of)
+    group = int(layer.groups(comparison.sites[site], examination.sites[site].channels)[channel])
+    name = _map_name(examination, site, channel)
+    return Neighbourhood(name, group, side, incoming, outgoing, all_incoming, all_outgoing)
+
+
+Candidates = list[tuple[int, np.ndarray, np.ndarray]]
+"""Per link the site at its other end, maps there, and their contributions."""
+
+
+def _incoming(examination: Examination, site: int, channel: int, side: Side) -> Candidates:
+    return [(one.source, *one.into(side, channel)) for one in examination.connections if one.target == site]
+
+
+def _outgoing(examination: Examination, site: int, channel: int, side: Side) -> Candidates:
+    found = []
+    for connection in examination.connections:
+        if connection.source == site:
+            values = connection.out_of(side, channel)
+            is_one_class = connection.target == len(examination.sites) and _has_one_class(examination)
+            values = values[:1] if is_one_class else values
+            found.append((connection.target, np.arange(len(values)), values))
+    return found
+
+
+def _has_one_class(examination: Examination) -> bool:
+    """Whether both rows of the logits are the same class, as for an image that resisted."""
+    return examination.clean.target == examination.adversarial.target
+
+
+def _strongest(
+    examination: Examination, comparison: Comparison, candidates: Candidates, why: Mapping[int, str]
+) -> tuple[tuple[Neighbour, ...], int]:
+    """Return the strongest neighbours that contribute at all, over all links together, and how many contribute.
+
+    why: by the site at a link's other end, why the link is not exact.
+    """
+    if not candidates:
+        return (), 0
+    sites = np.concatenate([np.full(len(values), site) for site, _, values in candidates])
+    rows = np.concatenate([rows for _, rows, _ in candidates])
+    values = np.concatenate([values for _, _, values in candidates])
+    best = [int(i) for i in np.argsort(-np.abs(values), kind="stable")[:NEIGHBOURS] if values[i] != 0]
+    found = [_neighbour(examination, comparison, int(sites[i]), int(rows[i]), float(values[i])) for i in best]
+    marked = [replace(one, inexact=why.get(int(sites[i]), "")) for i, one in zip(best, found, strict=True)]
+    return tuple(marked), int(np.count_nonzero(values))
+
+
+def _neighbour(examination: Examination, comparison: Comparison, site: int, row: int, value: float) -> Neighbour:
+    if site == len(examination.sites):
+        return Neighbour(f"class {_logit_class(examination, row)}", None, None, None, value)
+    group = int(layer.groups(comparison.sites[site], examination.sites[site].channels)[row])
+    return Neighbour(_map_name(examination, site, row), examination.sites[site].name, row, group, value)
+
+
+def _map_name(examination: Examination, site: int, channel: int) -> str:
+    return f"{examination.sites[site].name} · {channel}"
+
+
+def _logit_class(examination: Examination, row: int) -> str:
+    """Return the class of a row of the logits: the true class, then the fooled-into class."""
+    label = examination.clean.target if row == 0 else examination.adversarial.target
+    return examination.classes[label]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """The picture that was made to excite a map, in words; `caveats` say why it may not be believed."""
+
+    told: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Response:
+    """One map's peak at growing strength, per strength; all arrays have one length."""
+
+    epsilon: np.ndarray
+    """In 1/255 for pixel changes, as they are for lengths."""
+    written: tuple[str, ...]
+    attack: np.ndarray
+    noise: np.ndarray
+    fooled: np.ndarray
+    """Share of the images that the attack fools."""
+    is_pixels: bool
+
+
+def describe(found: Synthesis) -> Feature:
+    """Return what is said beside the picture."""
+    place = "before its activation" if found.is_before_activation else "at this site"
+    strongest = float(found.real.max(initial=0.0))
+    told = [
+        f"It drives the map to {number(found.achieved)} {place}; the strongest real patch to {number(strongest)}.",
+        "Made by gradient ascent from noise, for the map's centre position and no more than it sees: what the map can answer "
+        "to, not what it finds in this data.",
+    ]
+    if found.recognition is not None:
+        told.insert(
+            1,
+            f"The layer answers to it as to this map's patches, more so than as to those of {_others(found.recognition)}.",
+        )
+    return Feature(tuple(told), tuple(DOUBTS[doubt] for doubt in found.doubts))
+
+
+def response(found: Responses, site: int, channel: int, *, is_pixels: bool) -> Response:
+    """Return the mean over images of one map's peak, under the attack and under noise of the same length."""
+    values = np.array([float(read_fraction("epsilon", text)) for text in found.epsilons])
+    return Response(
+        epsilon=values * 255 if is_pixels else values,
+        written=tuple(f"{value * 255:.3g}/255" if is_pixels else f"{value:.3g}" for value in values),
+        attack=np.asarray(found.peak[site][:, channel]),
+        noise=np.asarray(found.noise_peak[site][:, channel]),
+        fooled=np.asarray(found.fooled.mean(axis=1)),
+        is_pixels=is_pixels,
+    )
+
+
+def _others(share: float) -> str:
+    return "every other map of the layer" if share == 1 else f"{percent(share)} of the layer's other maps"

@@ -1,0 +1,487 @@
+"""The channel panel: one feature map, where it looks, what it answers to and what it is connected with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import quote
+
+import dash_cytoscape
+import dash_mantine_components as dmc
+import plotly.graph_objects as go
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids, markup, pictures, protocol, wording
+from dashboard.auditor import Auditor
+from dashboard.markup import aria, data
+from dashboard.panels.channel import figure as channel_figure
+from dashboard.panels.channel import model as channel_model
+from dashboard.panels.channel.model import Neighbour, Neighbourhood, NeuronCard, Patches, Peak, Standing
+from dashboard.panels.layer import model as layer
+from dashboard.pictures import Box
+from dashboard.wording import number, percent, signed, signed_percent
+from engine import SIDES, Answer, EngineError, Examination, Gallery, Synthesis, UnknownName, compare
+
+NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
+PROBE = "Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees."
+ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
+SIDE_TITLES = (("clean", "clean"), ("adversarial", "adversarial"))
+Ask = Mapping[str, Any] | None
+
+
+def layout() -> html.Section:
+    """Return the panel's static skeleton; assets/neuron.js fills the elements that have ids and no children."""
+    heading = html.H2([html.Span("3", className="number"), "Neuron"], id="neuron-heading")
+    overlay = html.Button("Map over input", id=ids.OVERLAY, className="plain-button", **aria(pressed="false"))
+    head = [heading, html.Span(id=ids.NEURON_TITLE, className="panel-title"), overlay]
+    body = [_gallery_section(), feature_part(), _distribution_section(), _neighbourhood_section()]
+    return html.Section(
+        [
+            dcc.Store(id=ids.NEURON_FACTS),
+            html.Div(head, className="panel-heading"),
+            html.P(NOTHING, id=ids.NEURON_MESSAGE, className="nothing"),
+            html.Div(id=ids.NEURON_CARD),
+            html.P(PROBE, id=ids.PROBE, className="fine-print probe-text", **aria(live="polite")),
+            html.Div(body, id=ids.NEURON_BODY, className="neuron-body unchosen"),
+        ],
+        className="panel neuron-panel",
+        **aria(labelledby="neuron-heading"),
+    )
+
+
+def register(app: Dash, auditor: Auditor) -> None:
+    """Connect the panel: one answer of the server per feature map; order and side are chosen in the browser."""
+
+    @app.callback(
+        Output(ids.NEURON_FACTS, "data"),
+        Output(ids.DISTRIBUTION, "figure"),
+        Input(ids.NEURON_ASK, "data"),
+        prevent_initial_call=True,
+    )
+    def show_neuron(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+        return answer(auditor, stored)
+
+    register_feature(app, auditor)
+    app.clientside_callback(
+        ClientsideFunction("neuron", "draw"),
+        Output(ids.NEIGHBOURHOOD, "elements"),
+        Output(ids.NEIGHBOURHOOD, "stylesheet"),
+        Input(ids.NEURON_FACTS, "data"),
+        Input(ids.GALLERY_ORDER, "value"),
+        Input(ids.NEIGHBOURHOOD_SIDE, "value"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("tiles", "walk"), Input(ids.NEIGHBOURHOOD, "tapNodeData"), prevent_initial_call=True
+    )
+
+
+def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+    """Return all of a map that is no plot, as plain values, and the histogram of its positions.
+
+    What cannot be shown is said in `message`, beside an empty histogram.
+    """
+    if stored is None:
+        return _nothing(NOTHING), channel_figure.empty_histogram("light")
+    try:
+        ask = protocol.neuron(stored)
+        examination = auditor.examined(ask.key)
+        maps = _maps(auditor, examination, ask)
+        noise = _noise(auditor, examination, ask)
+    except EngineError as error:
+        return _nothing(str(error)), channel_figure.empty_histogram("light")
+    histogram = channel_figure.histogram(channel_model.distribution(*maps, *noise), ask.theme)
+    return _facts(auditor, ask, examination, maps), histogram
+
+
+def _facts(
+    auditor: Auditor, ask: protocol.NeuronAsk, examination: Examination, maps: tuple[Any, Any]
+) -> dict[str, Any]:
+    comparison = compare(examination, ask.share)
+    shown = channel_model.build_card(examination, comparison, maps, ask)
+    near = {
+        side: channel_model.build_neighbourhood(examination, comparison, shown.site, ask.channel, side)
+        for side in SIDES
+    }
+    return {
+        "title": f"{shown.layer} · feature map {shown.channel}",
+        "message": "",
+        "card": markup.pieces(draw_card(shown)),
+        "grid": asdict(channel_model.grid(examination, examination.sites[shown.site], maps)),
+        "patches": {order: markup.pieces(one) for order, one in _patches(auditor, ask).items()},
+        "neighbours": {side: _neighbours(one) for side, one in near.items()},
+        "stylesheet": channel_figure.stylesheet(ask.theme),
+    }
+
+
+def _patches(auditor: Auditor, ask: protocol.NeuronAsk) -> dict[str, Component]:
+    """Return the patches by order, or why they are not there. A gallery that gets ready later makes the page ask again."""
+    found = auditor.gallery(ask.request.model, ask.request.data)
+    if found.value is None:
+        return dict.fromkeys(channel_model.ORDERS, gallery_awaited(found))
+    try:
+        model = protocol.card("model", ask.request.model, auditor.models())
+        data = protocol.card("data set", ask.request.data, auditor.datasets())
+        shown = [channel_model.patches(found.value, model, data, ask, order) for order in channel_model.ORDERS]
+    except EngineError as error:
+        return dict.fromkeys(channel_model.ORDERS, html.P(str(error), className="nothing"))
+    return {one.order: gallery(one, (model.name, data.name)) for one in shown}
+
+
+def _nothing(message: str) -> dict[str, Any]:
+    return {
+        "title": "",
+        "message": message,
+        "card": [],
+        "grid": None,
+        "patches": {},
+        "neighbours": {},
+        "stylesheet": [],
+    }
+
+
+def _neighbours(shown: channel_model.Neighbourhood) -> dict[str, Any]:
+    return {
+        "elements": channel_figure.elements(shown),
+        "list": markup.pieces(neighbour_lists(shown)),
+        "note": neighbour_note(shown),
+    }
+
+
+def _maps(auditor: Auditor, examination: Examination, ask: protocol.NeuronAsk) -> tuple[Any, Any]:
+    """Return the clean and the adversarial map as stored, (height, width) each; raises UnknownName."""
+    site = layer.site_index(examination, ask.layer)
+    channel_model.check_channel(ask.channel, examination.sites[site])
+    clean, adversarial = auditor.maps(ask.key, site)
+    return clean[ask.channel], adversarial[ask.channel]
+
+
+def _noise(auditor: Auditor, examination: Examination, ask: protocol.NeuronAsk) -> list[Any]:
+    """Return the map on the same-norm noisy copy; nothing for an examination that was stored without it."""
+    try:
+        return [auditor.noise_maps(ask.key, layer.site_index(examination, ask.layer))[ask.channel]]
+    except UnknownName:
+        return []
+
+
+def _gallery_section() -> html.Div:
+    order = dmc.SegmentedControl(id=ids.GALLERY_ORDER, data=_choices(ORDERS), value="relevance", size="xs")
+    return html.Div(
+        [
+            _section_head("Top patches of the data set", order, "Order of the patches"),
+            html.Div(id=ids.GALLERY, style={"--patch-columns": pictures.CELL_COLUMNS}),
+        ],
+        className="neuron-part",
+    )
+
+
+def _distribution_section() -> html.Div:
+    graph = dcc.Graph(
+        id=ids.DISTRIBUTION,
+        figure=channel_figure.empty_histogram("light"),
+        config={"displayModeBar": False, "responsive": True},
+        style={"height": channel_figure.HISTOGRAM_HEIGHT},
+    )
+    return html.Div([html.H3("Activations over the map's positions"), graph], className="neuron-part")
+
+
+def _neighbourhood_section() -> html.Div:
+    side = dmc.SegmentedControl(id=ids.NEIGHBOURHOOD_SIDE, data=_choices(SIDE_TITLES), value="adversarial", size="xs")
+    graph = dash_cytoscape.Cytoscape(
+        id=ids.NEIGHBOURHOOD,
+        elements=[],
+        stylesheet=[],
+        layout={"name": "preset", "fit": True, "padding": 8},
+        responsive=True,
+        userZoomingEnabled=False,
+        userPanningEnabled=False,
+        autoungrabify=True,
+        boxSelectionEnabled=False,
+        className="neighbourhood",
+        style={"width": "100%", "height": "260px"},
+    )
+    return html.Div(
+        [
+            _section_head("Strongest connections", side, "Datapath of the connections"),
+            # A picture for the mouse; keyboard and screen reader use the list below, which says the same and more.
+            html.Div(graph, **aria(hidden="true")),
+            html.P(NEIGHBOURHOOD_LEGEND, className="fine-print"),
+            html.P(id=ids.NEIGHBOURHOOD_NOTE, className="fine-print"),
+            html.Details([html.Summary("Connections as a list"), html.Div(id=ids.NEIGHBOURHOOD_LIST)]),
+        ],
+        className="neuron-part",
+    )
+
+
+def _section_head(title: str, control: Component, label: str) -> html.Div:
+    group = html.Div(control, role="group", **aria(label=label))
+    return html.Div([html.H3(title), group], className="part-head")
+
+
+def _choices(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"value": value, "label": label} for value, label in pairs]
+
+
+NEIGHBOURHOOD_LEGEND = (
+    "Left feeds this map, right is fed by it. Width: size of the contribution; dashed: it counts against. "
+    "C clean only, S shared, A adversarial only, – in neither. Click a map to walk to it."
+)
+INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one map alone does something else. The list says why."
+
+
+def draw_card(card: NeuronCard) -> list[Component]:
+    """Return inputs and maps side by side, and the key numbers."""
+    return [
+        html.Div([_side(card, "clean"), _side(card, "adversarial")], className="neuron-sides"),
+        html.P(_reading(card), className="fine-print"),
+        _numbers(card),
+    ]
+
+
+def gallery(patches: Patches, names: tuple[str, str]) -> Component:
+    """Return the patches with their classes; `names` are the model's and the data set's."""
+    model, data = (quote(name, safe="") for name in names)
+    sheet = (
+        f"/media/patches/{model}/{data}/{patches.site}/{patches.channel}/{patches.order}.png?v={quote(patches.version)}"
+    )
+    items = [_patch(sheet, k, len(patches.classes), name) for k, name in enumerate(patches.classes)]
+    return html.Ol(items, className="patches", **aria(label=f"Top {len(items)} patches by {patches.order}"))
+
+
+def gallery_awaited(answer: Answer[Gallery]) -> Component:
+    """Return why there are no patches: they are being collected, or that failed."""
+    if answer.state == "failed":
+        return html.P(f"The gallery could not be computed: {answer.message}", className="nothing")
+    text = "The gallery is being computed; the line at the top says how far it is."
+    return html.P(text, className="nothing")
+
+
+def neighbour_lists(shown: Neighbourhood) -> list[Component]:
+    """Return incoming and outgoing connections as lists of buttons."""
+    return [
+        _neighbour_list("Feeds this map", shown.incoming, shown.incoming_total),
+        _neighbour_list("Fed by this map", shown.outgoing, shown.outgoing_total),
+    ]
+
+
+def neighbour_note(shown: Neighbourhood) -> str:
+    """Return what dots mean where some connection is not exact, else nothing."""
+    return INEXACT_LEGEND if any(one.inexact for one in (*shown.incoming, *shown.outgoing)) else ""
+
+
+def _side(card: NeuronCard, side: str) -> Component:
+    own = card.clean_peak if side == "clean" else card.adversarial_peak
+    base = f"{quote(card.key)}/{{}}/{side}.png"
+    address = f"/media/map/{base.format(f'{card.site}/{card.channel}')}"
+    photograph = html.Img(src=f"/media/examination/{base.format(0)}", alt=f"The {side} input")
+    # The other side's field comes first, so that where both agree this side's outline lies on top.
+    boxes = [_outline(peak, name) for name, peak in sorted(_peaks(card).items(), key=lambda item: item[0] == side)]
+    activation = html.Img(
+        src=address,
+        alt=f"The feature map's activation on the {side} input, largest {number(own.value)}",
+    )
+    size = {"aspectRatio": f"{card.width} / {card.height}"}
+    return html.Figure(
+        [
+            html.Figcaption([html.B(side.capitalize()), f" peak {number(own.value)}"]),
+            html.Div([photograph, html.Img(src=address, alt="", className="over"), *boxes], className="framed seen"),
+            html.Div(
+                [activation, _outline(_cell(card, own), side)],
+                className="framed answers",
+                style=size,
+                tabIndex=0,
+                role="group",
+                **aria(label=f"Positions of the map on the {side} input: arrow keys move between them"),
+            ),
+        ],
+        className=f"neuron-side {side}",
+    )
+
+
+def _peaks(card: NeuronCard) -> dict[str, Peak]:
+    return {"clean": card.clean_peak, "adversarial": card.adversarial_peak}
+
+
+def _cell(card: NeuronCard, peak: Peak) -> Peak:
+    """Return the peak with its own position in the map as its box."""
+    box = Box(peak.column, peak.row, peak.column + 1, peak.row + 1).scaled(1 / card.height, 1 / card.width)
+    return Peak(peak.row, peak.column, peak.value, box)
+
+
+def _outline(peak: Peak, side: str) -> Component:
+    box = peak.box
+    edges = {"left": box.left, "top": box.top, "width": box.width, "height": box.height}
+    return html.Span(className=f"field {side}", style={name: f"{100 * edge:.2f}%" for name, edge in edges.items()})
+
+
+def _reading(card: NeuronCard) -> str:
+    moved = (card.clean_peak.row, card.clean_peak.column) != (card.adversarial_peak.row, card.adversarial_peak.column)
+    sight = "the whole image" if card.sees_everything else f"{card.field_size[0]:g} × {card.field_size[1]:g} pixels"
+    mean = f" Maps are means over {card.images} images; the first input is shown." if card.images > 1 else ""
+    return (
+        f"Boxes: what the peak position sees ({sight}), clean solid, adversarial dashed. "
+        f"The peak {'moved' if moved else 'stayed in place'} under attack.{mean}"
+    )
+
+
+def _numbers(card: NeuronCard) -> Component:
+    heads = ("Datapath", "Rank at this layer", "Share of all scores", "Contribution", "Kept")
+    rows = [_row("Clean", card.clean, card.channels), _row("Adversarial", card.adversarial, card.channels)]
+    facts = (
+        f"{layer.GROUP_MARKS[card.group]} {layer.GROUP_NAMES[card.group]}",
+        f"attack flow {signed_percent(card.flow)} of the margin that the attack took",
+        f"change {number(card.change)}",
+    )
+    prove = html.Button("Prove this map", className="plain-button", **data(prove=f"map:{card.layer}:{card.channel}"))
+    return html.Div(
+        [
+            html.Table([markup.head(heads), html.Tbody(rows)], className="numbers"),
+            html.Ul([*(html.Li(fact) for fact in facts), html.Li(prove)], className="facts"),
+        ]
+    )
+
+
+def _row(name: str, standing: Standing, channels: int) -> Component:
+    values = (
+        f"{standing.rank:,} of {channels:,}",
+        percent(standing.share),
+        signed(standing.contribution),
+        "yes" if standing.is_kept else "no",
+    )
+    return html.Tr([html.Th(name, scope="row"), *(html.Td(value) for value in values)], className=name.lower())
+
+
+def _patch(sheet: str, k: int, count: int, name: str) -> Component:
+    columns = pictures.CELL_COLUMNS
+    rows = -(-count // columns)
+    place: dict[str, Any] = {
+        "backgroundImage": f'url("{sheet}")',
+        "backgroundSize": f"{100 * min(count, columns)}% {100 * rows}%",
+        "backgroundPosition": f"{_percent_place(k % columns, columns)} {_percent_place(k // columns, rows)}",
+    }
+    return html.Li([html.Div(style=place), html.Span(name, title=name)])
+
+
+def _percent_place(index: int, count: int) -> str:
+    return f"{100 * index / (count - 1):.4f}%" if count > 1 else "0%"
+
+
+def _neighbour_list(title: str, neighbours: tuple[Neighbour, ...], total: int) -> Component:
+    heading = html.H4(f"{title}: strongest {len(neighbours)} of {total:,}" if neighbours else f"{title}: nothing")
+    return html.Div([heading, html.Ol([html.Li(_neighbour(one)) for one in neighbours])], className="neighbours")
+
+
+def _neighbour(one: Neighbour) -> list[Component | str]:
+    value = f" {signed(one.contribution)}"
+    mark: list[Component | str] = [", ", _not_exact(one.inexact)] if one.inexact else []
+    if one.layer is None or one.group is None:
+        return [one.name, value, *mark]
+    picked: dict[str, Any] = {"data-pick-layer": one.layer, "data-pick-channel": str(one.channel)}
+    return [html.Button(one.name, type="button", **picked), f"{value}, {layer.GROUP_NAMES[one.group]}", *mark]
+
+
+def _not_exact(reason: str) -> Component:
+    """Return the mark of what is not exact, whose reason the pointer and the keyboard's focus show (assets/tiles.css)."""
+    return html.Span(
+        "not exact", title=reason, className="not-exact", tabIndex=0, role="note", **aria(label=f"not exact: {reason}")
+    )
+
+
+FINISHED = ("ready", "failed")
+
+
+def feature_part() -> html.Div:
+    """Return the part's skeleton; assets/feature.js asks for it once a map has been looked at for a moment, and fills it."""
+    graph = dcc.Graph(
+        id=ids.RESPONSE,
+        figure=channel_figure.empty_response("light"),
+        config={"displayModeBar": False, "responsive": True},
+        style={"height": channel_figure.RESPONSE_HEIGHT},
+    )
+    return html.Div(
+        [
+            dcc.Store(id=ids.FEATURE_ASK),
+            dcc.Store(id=ids.FEATURE_FACTS),
+            html.Div([html.H3("Synthesised feature"), html.Div(id=ids.FEATURE)], className="neuron-part"),
+            html.Div(
+                [
+                    html.H3("Peak as the attack grows"),
+                    html.P(id=ids.RESPONSE_NOTE, className="fine-print"),
+                    graph,
+                ],
+                className="neuron-part",
+            ),
+        ]
+    )
+
+
+def register_feature(app: Dash, auditor: Auditor) -> None:
+    """Connect the part."""
+
+    @app.callback(
+        Output(ids.FEATURE_FACTS, "data"),
+        Output(ids.RESPONSE, "figure"),
+        Input(ids.FEATURE_ASK, "data"),
+        prevent_initial_call=True,
+    )
+    def show_feature(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+        return facts(auditor, stored)
+
+    app.clientside_callback(
+        ClientsideFunction("feature", "draw"), Input(ids.FEATURE_FACTS, "data"), prevent_initial_call=True
+    )
+
+
+def facts(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+    """Return the picture's part and what is said of the response as plain values, and the response's figure.
+
+    `again` is true while either is still being made.
+    """
+    try:
+        ask = protocol.neuron(stored or {})
+        site = layer.site_index(auditor.examined(ask.key), ask.layer)
+        picture, is_made = _picture(auditor, ask, site)
+        note, figure, is_known = _response(auditor, ask, site)
+    except EngineError as error:
+        said = markup.pieces(html.P(str(error), className="nothing"))
+        return {"for": _name(stored), "picture": said, "note": "", "again": False}, channel_figure.empty_response(
+            "light"
+        )
+    again = not (is_made and is_known)
+    return {"for": _name(stored), "picture": markup.pieces(picture), "note": note, "again": again}, figure
+
+
+def _name(stored: Ask) -> list[Any]:
+    """Return which map an answer is of, so that a late answer is known as late."""
+    return [(stored or {}).get(name) for name in ("key", "layer", "channel")]
+
+
+def _picture(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[Component, bool]:
+    answer: Answer[Synthesis] = auditor.synthesis(ask.request.model, ask.request.data, ask.layer, ask.channel)
+    if answer.value is None:
+        text = wording.awaited(answer, doing="Being made", failed="The picture could not be made")
+        return html.P(text, className="nothing"), answer.state in FINISHED
+    shown = channel_model.describe(answer.value)
+    model = protocol.card("model", ask.request.model, auditor.models())
+    data = protocol.card("data set", ask.request.data, auditor.datasets())
+    names = "/".join(quote(card.name, safe="") for card in (model, data))
+    version = f"{model.content_hash[:12]}-{data.content_hash[:12]}"
+    image = html.Img(
+        src=f"/media/feature/{names}/{site}/{ask.channel}.png?v={version}",
+        alt="Picture made to excite this feature map",
+    )
+    told = [*(html.P(text, className="warning") for text in shown.caveats), *(html.P(text) for text in shown.told)]
+    return html.Div([html.Div(image, className="framed"), html.Div(told)], className="synthesis"), True
+
+
+def _response(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[str, go.Figure, bool]:
+    answer = auditor.responses(ask.key)
+    if answer.value is None:
+        note = wording.awaited(answer, doing="Attacking at other strengths", failed="Not to be had")
+        return note, channel_figure.empty_response(ask.theme), answer.state in FINISHED
+    norms = {card.name: card.norm for card in auditor.attacks()}
+    is_pixels = norms.get(ask.request.attack.partition(":")[0]) != "l2"
+    shown = channel_model.response(answer.value, site, ask.channel, is_pixels=is_pixels)
+    return "", channel_figure.response_curve(shown, ask.theme), True

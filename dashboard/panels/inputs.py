@@ -1,0 +1,104 @@
+"""The inputs panel: clean, adversarial and perturbation side by side, with what the model said of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dash import html
+
+from dashboard import ids
+from dashboard.markup import aria
+from dashboard.wording import percent
+from engine import Examination, Outcome
+
+MOST_CLASSES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One class before and after the attack; None reads "not among the first five"."""
+
+    name: str
+    before: float | None
+    after: float | None
+    is_true: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One image of a group, as a thumbnail that leads to it."""
+
+    sample: str
+    picture: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """All that stands in the inputs strip; of a group the pictures and bars show its first image."""
+
+    title: str
+    clean: str
+    adversarial: str
+    perturbation: str
+    amplification: int
+    clean_text: str
+    adversarial_text: str
+    change: str
+    bars: tuple[Bar, ...]
+    members: tuple[Member, ...]
+
+
+def picture(key: str, row: int, side: str) -> str:
+    """Return the address of a picture of an examination; side is clean, adversarial, noise or perturbation."""
+    return f"/media/examination/{key}/{row}/{side}.png"
+
+
+def build(examination: Examination, amplification: int) -> Strip:
+    """Return the strip; `amplification` is the factor by which the perturbation picture is enlarged."""
+    outcome, classes, key = examination.outcomes[0], examination.classes, examination.key
+    is_group = len(examination.outcomes) > 1
+    return Strip(
+        title=f"{len(examination.outcomes)} images, first: {outcome.sample}"
+        if is_group
+        else f"Sample {outcome.sample}",
+        clean=picture(key, 0, "clean"),
+        adversarial=picture(key, 0, "adversarial"),
+        perturbation=picture(key, 0, "perturbation"),
+        amplification=amplification,
+        clean_text=f"{classes[outcome.before.label]} · {percent(outcome.before.confidence)}",
+        adversarial_text=f"{classes[outcome.after.label]} · {percent(outcome.after.confidence)}",
+        change=f"L∞ {outcome.linf * 255:.3g}/255 · L2 {outcome.l2:.3g}",
+        bars=_bars(outcome, classes),
+        members=tuple(_member(examination, row) for row in range(len(examination.outcomes))) if is_group else (),
+    )
+
+
+def _bars(outcome: Outcome, classes: tuple[str, ...]) -> tuple[Bar, ...]:
+    before, after = dict(outcome.before.top), dict(outcome.after.top)
+    labels = sorted({*before, *after}, key=lambda label: -max(before.get(label, 0), after.get(label, 0)))
+    return tuple(
+        Bar(classes[label], before.get(label), after.get(label), label == outcome.label)
+        for label in labels[:MOST_CLASSES]
+    )
+
+
+def _member(examination: Examination, row: int) -> Member:
+    outcome, classes = examination.outcomes[row], examination.classes
+    into = classes[outcome.after.label]
+    text = f"{outcome.sample}: {classes[outcome.before.label]} → {into}, {percent(outcome.after.confidence)}"
+    return Member(outcome.sample, picture(examination.key, row, "adversarial"), text)
+
+
+def layout() -> html.Section:
+    """Return the panel; its body is drawn in the browser when the network's facts arrive (see views/network.py)."""
+    return html.Section(
+        [
+            html.H2("Inputs", className="sr-only"),
+            html.Div(id=ids.INPUTS_BODY, className="inputs-body"),
+            html.Div(id=ids.STRIP, className="strip", role="group", **aria(label="Samples of this class and outcome")),
+        ],
+        id=ids.INPUTS,
+        className="panel inputs",
+        **aria(label="Inputs"),
+    )

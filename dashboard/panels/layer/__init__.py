@@ -1,0 +1,1 @@
+"""The layer level: every feature map of a site as a tile."""

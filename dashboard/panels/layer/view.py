@@ -1,0 +1,180 @@
+"""The layer panel: a tile per feature map, drawn by assets/tiles.js from one small record and two picture sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+
+from dashboard import ids, protocol
+from dashboard.auditor import Auditor
+from dashboard.markup import aria, choosing
+from dashboard.panels.layer import model as layer
+from engine import EngineError, compare
+
+NOTHING = "No layer chosen yet. Click a column of the network above, or choose a layer in its list."
+SORTS = (
+    ("importance", "Importance"),
+    ("change", "Change"),
+    ("flow", "Attack flow"),
+    ("index", "Index"),
+)
+SCALES = (("channel", "per map"), ("layer", "per layer"))
+MODES = (("maps", "alone"), ("overlay", "over the input"), ("difference", "difference"))
+Ask = Mapping[str, Any] | None
+
+
+def layout() -> html.Section:
+    """Return the panel's static skeleton; the script fills the elements that have ids and no children."""
+    return html.Section(
+        [
+            html.Div(
+                [
+                    html.H2([html.Span("2", className="number"), "Layer"], id="layer-heading"),
+                    html.Span(id=ids.LAYER_TITLE, className="panel-title"),
+                ],
+                className="panel-heading",
+            ),
+            dcc.Store(id=ids.LAYER_DATA),
+            html.P(NOTHING, id=ids.LAYER_MESSAGE, className="nothing"),
+            html.Div(
+                [
+                    _sets(),
+                    _combinations(),
+                    _controls(),
+                    _status(),
+                    html.Div(id=ids.LAYER_TILES, className="tiles", role="group"),
+                ],
+                id=ids.LAYER_BODY,
+                hidden=True,
+            ),
+        ],
+        className="panel layer-panel",
+        **aria(labelledby="layer-heading"),
+    )
+
+
+def register(app: Dash, auditor: Auditor) -> None:
+    """Connect the panel: one server answer per layer; filter, order, scale and choice stay in the browser."""
+
+    @app.callback(
+        Output(ids.LAYER_DATA, "data"),
+        Output(ids.LAYER_GROUP, "data"),
+        Input(ids.LAYER_ASK, "data"),
+        prevent_initial_call=True,
+    )
+    def show_layer(stored: Ask) -> tuple[dict[str, object], list[dict[str, str]]]:
+        panel = answer(auditor, stored)
+        return panel.to_store(), _choices(panel.group_labels)
+
+    app.clientside_callback(
+        ClientsideFunction("tiles", "draw"),
+        Input(ids.LAYER_DATA, "data"),
+        Input(ids.LAYER_GROUP, "value"),
+        Input(ids.LAYER_SORT, "value"),
+        Input(ids.LAYER_SCALE, "value"),
+        Input(ids.LAYER_MODE, "value"),
+    )
+    # Group, order and scale stand in the link: a control tells the view; a view read from a link sets the controls.
+    controls = [Input(name, "value") for name in (ids.LAYER_GROUP, ids.LAYER_SORT, ids.LAYER_SCALE)]
+    app.clientside_callback(ClientsideFunction("tiles", "tell"), *controls, prevent_initial_call=True)
+
+
+def answer(auditor: Auditor, stored: Ask) -> layer.LayerPanel:
+    """Return the panel of an ask, or an empty one that says why."""
+    if stored is None:
+        return layer.empty(NOTHING)
+    try:
+        ask = protocol.layer(stored)
+        examination = auditor.examined(ask.key)
+        certificates = auditor.certificates(ask.request).value
+        classes = certificates.classes if certificates else None
+        return layer.build(examination, compare(examination, ask.share), ask, classes)
+    except EngineError as error:
+        return layer.empty(str(error))
+
+
+def _choices(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"value": value, "label": label} for value, label in pairs]
+
+
+def _sets() -> html.Div:
+    """The set summary: both datapaths as brackets over one bar; the script sets widths and counts."""
+    return html.Div(
+        [
+            html.Div(
+                [
+                    html.Span(className="bracket clean"),
+                    html.Span(className="part clean"),
+                    html.Span(className="part shared"),
+                    html.Span(className="part adversarial"),
+                    html.Span(className="bracket adversarial"),
+                ],
+                className="sets-bar",
+            ),
+            html.Span(className="outside"),
+        ],
+        id=ids.LAYER_SETS,
+        className="sets",
+    )
+
+
+def _combinations() -> html.Details:
+    """Exact counts of every combination of the datapaths; assets/sets.js draws and fills them."""
+    return html.Details(
+        [
+            html.Summary("With the fooled-into class and noise: all combinations"),
+            html.Div(
+                [html.Div(id=ids.LAYER_EULER, className="euler"), html.Div(id=ids.LAYER_UPSET)],
+                className="combinations",
+            ),
+        ],
+        className="twin",
+    )
+
+
+def _controls() -> html.Div:
+    group = dmc.SegmentedControl(
+        id=ids.LAYER_GROUP, data=_choices(layer.LayerPanel().group_labels), value="all", size="xs"
+    )
+    sort = dmc.Select(
+        id=ids.LAYER_SORT,
+        data=_choices(SORTS),
+        value="importance",
+        label="Sort by",
+        size="xs",
+        w=130,
+        allowDeselect=False,
+        className="inline-label",
+    )
+    scale = dmc.SegmentedControl(id=ids.LAYER_SCALE, data=_choices(SCALES), value="channel", size="xs")
+    mode = dmc.SegmentedControl(id=ids.LAYER_MODE, data=_choices(MODES), value="maps", size="xs")
+    return html.Div(
+        [
+            _labelled("Show", group),
+            html.Div([html.Div(id=ids.LAYER_PROVE, className="prove-row"), choosing()], className="prove-line"),
+            html.Div([sort, _labelled("Colour scale", scale), _labelled("Maps", mode)], className="control-row"),
+        ],
+        className="layer-controls",
+    )
+
+
+def _labelled(text: str, control: dmc.SegmentedControl) -> html.Div:
+    return html.Div(
+        [html.Span(text, className="control-label"), control],
+        className="labelled",
+        role="group",
+        **aria(label=text),
+    )
+
+
+def _status() -> html.Div:
+    return html.Div(
+        [
+            html.Span(id=ids.LAYER_SHOWN, role="status"),
+            html.Span(id=ids.LAYER_NOTE),
+        ],
+        className="tiles-status",
+    )

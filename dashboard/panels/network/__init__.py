@@ -1,0 +1,1 @@
+"""The network level: both datapaths as a river."""

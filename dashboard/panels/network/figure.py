@@ -1,0 +1,431 @@
+"""The river as a plotly figure, and the second one that is drawn beside it."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from plotly.graph_objects import Bar, Figure, Scatter
+
+from dashboard import theme as themes
+from dashboard.panels.network import curves as curve_traces
+from dashboard.panels.network.model import GROUPS, Band, Column, Curves, River
+from dashboard.theme import Palette
+from dashboard.wording import percent
+
+HEIGHT = 640
+BAR_WIDTH = 0.2
+LONGEST_ANSWER, BOLD_LETTER = 14, 8
+"""Letters of a class's name beside the head, and the pixels that one of them takes."""
+EDGE_POINTS = 14
+"""Points along one edge of a band: smooth at any zoom that still shows a whole band."""
+RIVER_DOMAIN = (0.0, 0.545)
+STAGE_Y = 0.556
+"""Paper height of the stage names, just above the river."""
+OPACITY = {"shared": 0.30, "clean": 0.36, "adversarial": 0.36}
+EDGE = {"width": 0.7, "dash": "solid"}
+INEXACT_EDGE = {"width": 1.4, "dash": "1.5px,3px"}
+"""Dotted, as in the neighbourhood of a map."""
+INEXACT_FADE = 0.5
+"""Of the fill of a band that is not exact, so that its outline is what is seen."""
+HOVER_LETTERS, REASONS = 60, 2
+"""Letters of a line under the pointer, and how many reasons are written out there."""
+BYPASS_FADE = 0.55
+LABEL_LETTERS = 18
+LETTER = 7.0
+"""Pixels of one letter of a site label; labels that would touch are turned."""
+USUAL_WIDTH = 1080.0
+"""Pixels of the plot on the narrowest supported screen."""
+WORDS = {"adversarial": "adversarial only", "shared": "shared", "clean": "clean only"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Drawing:
+    """One examination's river as it is drawn."""
+
+    river: River
+    curves: Curves
+    certified: frozenset[str]
+    """Datapaths (`clean`, `adversarial`) whose certificate is in; the others' bars are hatched: provisional."""
+    answers: tuple[str, str]
+    """What the clean and the adversarial input were called, written beside the head."""
+    attack: str = ""
+
+
+def draw(drawing: Drawing, *, theme: str) -> Figure:
+    """Return the figure. The picked column is outlined in the browser (assets/river.js), which finds the columns and the
+    outline's height in `layout.meta`.
+    """
+    colours, river, curves = themes.palette(theme), drawing.river, drawing.curves
+    figure = Figure(traces(drawing, colours))
+    figure.add_traces(curve_traces.traces(curves, colours))
+    figure.update_layout(
+        **themes.layout(theme),
+        **_axes(river),
+        **curve_traces.axes(colours),
+        height=HEIGHT,
+        margin={"l": 44, "r": _room(drawing.answers), "t": 6, "b": 84 if _is_turned(river) else 28},
+        showlegend=False,
+        barmode="overlay",
+        dragmode="pan",
+        hovermode="closest",
+        clickmode="event",
+        clickanywhere=True,
+        shapes=[*_stages(river, colours), *curve_traces.shapes(curves, colours)],
+        annotations=[
+            *_labels(river, colours),
+            *answers(drawing, colours),
+            *curve_traces.texts(curves, colours),
+        ],
+        uirevision=f"{river.columns[0].name}|{river.columns[-2].name}|{len(river.columns)}",
+        meta={
+            "columns": [None if column.is_head else column.name for column in river.columns],
+            "places": dict(river.places),
+            # Below the titles, which the outline would cross.
+            "top": curve_traces.DISTANCE_DOMAIN[1],
+            "height": HEIGHT,
+        },
+    )
+    return figure
+
+
+def traces(drawing: Drawing, colours: Palette, axis: str = "y") -> list[Scatter | Bar]:
+    """Return bands, bars and the points that carry the bands' numbers, on the vertical axis `axis`."""
+    river = drawing.river
+    kinds = [(is_bypass, is_exact) for is_bypass in (True, False) for is_exact in (True, False)]
+    found: list[Scatter | Bar] = [trace for kind in kinds for trace in _bands(river, colours, *kind)]
+    found += [*_bars(river, colours, drawing.certified), *_band_points(river)]
+    return [trace.update(yaxis=axis) for trace in found]
+
+
+def extent(river: River) -> float:
+    """Return how far the river reaches above and below its middle, with a little room."""
+    return 1.04 * max((abs(end) for bar in river.bars for end in (bar.low, bar.high)), default=1.0)
+
+
+def empty() -> Figure:
+    """Return an empty figure that lets the panel's colour through; it also loads plotly while the page is read."""
+    hidden = {"visible": False}
+    return Figure(
+        layout={
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": hidden,
+            "yaxis": hidden,
+            "height": HEIGHT,
+        }
+    )
+
+
+def _axes(river: River) -> dict[str, object]:
+    last = len(river.columns) - 1
+    reach = extent(river)
+    horizontal = {"range": [-0.6, last + 0.6], "showgrid": False, "zeroline": False, "showticklabels": False}
+    vertical = {"domain": RIVER_DOMAIN, "range": [-reach, reach], "visible": False, "fixedrange": True}
+    return {"xaxis": {**horizontal, "anchor": "y"}, "yaxis": vertical}
+
+
+def ribbon(bands: Iterable[Band]) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y of all bands as closed smoothstep outlines with NaN between them, float32, one flat array each."""
+    chosen = list(bands)
+    if not chosen:
+        return np.empty(0, np.float32), np.empty(0, np.float32)
+    along = np.linspace(0.0, 1.0, EDGE_POINTS)
+    smooth = along * along * (3 - 2 * along)
+    left = np.array([[band.source + BAR_WIDTH / 2] for band in chosen])
+    right = np.array([[band.target - BAR_WIDTH / 2] for band in chosen])
+    start = np.array([band.source_span for band in chosen])
+    end = np.array([band.target_span for band in chosen])
+    edges = start[:, :, None] + (end - start)[:, :, None] * smooth
+    x = left + (right - left) * along
+    gap = np.full((len(chosen), 1), np.nan)
+    outline_x = np.hstack([x, x[:, ::-1], gap])
+    outline_y = np.hstack([edges[:, 0], edges[:, 1, ::-1], gap])
+    return outline_x.ravel().astype(np.float32), outline_y.ravel().astype(np.float32)
+
+
+def _bands(river: River, colours: Palette, is_bypass: bool, is_exact: bool) -> list[Scatter]:
+    fade = BYPASS_FADE if is_bypass else 1.0
+    found = []
+    for group in ("shared", "clean", "adversarial"):
+        drawn = [band for band in river.bands if band.colour_group == group and band.is_bypass is is_bypass]
+        chosen = [band for band in drawn if bool(band.inexact) is not is_exact]
+        if not chosen:
+            continue
+        x, y = ribbon(chosen)
+        fill = themes.transparent(colours.of(group), OPACITY[group] * fade * (1.0 if is_exact else INEXACT_FADE))
+        edge = {
+            **(EDGE if is_exact else INEXACT_EDGE),
+            "color": themes.transparent(colours.of(group), (0.55 if is_exact else 0.9) * fade),
+        }
+        found.append(
+            Scatter(
+                x=x,
+                y=y,
+                fill="toself",
+                fillcolor=fill,
+                line=edge,
+                mode="lines",
+                hoverinfo="skip",
+                name=f"bands {group}" if is_exact else f"bands {group}, not exact",
+            )
+        )
+    return found
+
+
+def _bars(river: River, colours: Palette, certified: frozenset[str]) -> list[Bar]:
+    found = []
+    for group in GROUPS:
+        chosen = [bar for bar in river.bars if bar.group == group]
+        needed = {"clean", "adversarial"} if group == "shared" else {group}
+        pattern = {"shape": "" if needed <= certified else "/", "fgcolor": colours.panel, "size": 6, "solidity": 0.4}
+        columns = [river.columns[bar.column] for bar in chosen]
+        text = [_bar_text(column, group, bar.count) for column, bar in zip(columns, chosen, strict=True)]
+        found.append(
+            Bar(
+                x=[bar.column for bar in chosen],
+                y=[bar.high - bar.low for bar in chosen],
+                base=[bar.low for bar in chosen],
+                width=BAR_WIDTH,
+                marker={"color": colours.of(group), "line": {"width": 0}, "pattern": pattern},
+                hovertext=text,
+                hovertemplate="%{hovertext}<extra></extra>",
+                name=f"bars {group}",
+            )
+        )
+    return found
+
+
+def _bar_text(column: Column, group: str, count: int) -> str:
+    name = html.escape(column.name)
+    if column.is_head:
+        return f"<b>{name}</b><br>the answer, {WORDS[group]}"
+    if column.stands_for > 1:
+        name = f"{name}, the last of {column.stands_for} layers"
+    return f"<b>{name}</b><br>{count} of {column.kept} kept maps: {WORDS[group]}<br>click to open the layer"
+
+
+def _band_points(river: River) -> list[Scatter]:
+    """Unseen points in the middle of the bands that carry their exact numbers."""
+    names = [column.name for column in river.columns]
+    text = [
+        f"{html.escape(names[band.source])} → {html.escape(names[band.target])}<br>"
+        f"{WORDS[band.groups[0]]} → {WORDS[band.groups[1]]}<br>{percent(band.share)} of the strength between them"
+        f"{_why(band)}"
+        for band in river.bands
+    ]
+    middle = [sum((*band.source_span, *band.target_span)) / 4 for band in river.bands]
+    return [
+        Scatter(
+            x=np.array([(band.source + band.target) / 2 for band in river.bands], np.float32),
+            y=np.array(middle, np.float32),
+            mode="markers",
+            marker={"size": 14, "opacity": 0},
+            hovertext=text,
+            hovertemplate="%{hovertext}<extra></extra>",
+            name="band points",
+        )
+    ]
+
+
+def _why(band: Band) -> str:
+    if not band.inexact:
+        return ""
+    more = len(band.inexact) - REASONS
+    told = "; ".join(band.inexact[:REASONS]) + (f"; and {more} more on its way" if more > 0 else "")
+    lines = textwrap.wrap(f"Not exact here: {told}.", HOVER_LETTERS)
+    return "".join(f"<br>{html.escape(line)}" for line in lines)
+
+
+def _stages(river: River, colours: Palette) -> list[dict[str, object]]:
+    return [
+        {
+            "type": "rect",
+            "layer": "below",
+            "xref": "x",
+            "yref": "paper",
+            "x0": first - 0.5,
+            "x1": last + 0.5,
+            "y0": 0,
+            "y1": 1,
+            "line": {"width": 0},
+            "fillcolor": colours.stage if k % 2 else "rgba(0,0,0,0)",
+            "name": f"stage:{name}",
+        }
+        for k, (name, first, last) in enumerate(river.stages)
+    ]
+
+
+def _is_turned(river: River) -> bool:
+    """Whether the site labels would touch each other if they were written level."""
+    longest = max(len(column.label[-LABEL_LETTERS:]) for column in river.columns)
+    return longest * LETTER > USUAL_WIDTH / (len(river.columns) + 0.45)
+
+
+def _labels(river: River, colours: Palette) -> list[dict[str, object]]:
+    turned = _is_turned(river)
+    sites: list[dict[str, object]] = [
+        {
+            "x": k,
+            "y": -0.012,
+            "yref": "paper",
+            "yanchor": "top",
+            "xanchor": "right" if turned else "center",
+            "textangle": -40 if turned else 0,
+            "text": html.escape(column.label[-LABEL_LETTERS:]),
+            "font": {"color": colours.muted, "size": 11},
+            "name": "" if column.is_head else f"site:{column.name}",
+            "captureevents": not column.is_head,
+            "showarrow": False,
+        }
+        for k, column in enumerate(river.columns)
+    ]
+    return [*sites, *_stage_names(river, colours)]
+
+
+def _stage_names(river: River, colours: Palette) -> list[dict[str, object]]:
+    return [
+        {
+            "x": (first + last) / 2,
+            "y": STAGE_Y,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "text": f"<b>{html.escape(name)}</b>{_mark(river.columns[first].stands_for, last - first)}",
+            "font": {"color": colours.text, "size": 12},
+            **_fold(river, name, first, last),
+            "showarrow": False,
+        }
+        for name, first, last in river.stages
+    ]
+
+
+def _fold(river: River, name: str, first: int, last: int) -> dict[str, object]:
+    """Return what a click on a stage's name does: fold several columns into one, or unfold what one stands for."""
+    count = river.columns[first].stands_for
+    if last == first and count == 1:
+        return {}
+    told = (
+        f"click to unfold its {count} layers" if count > 1 else f"click to fold its {last - first + 1} layers into one"
+    )
+    return {"name": f"stage:{name}", "captureevents": True, "hovertext": told}
+
+
+def _mark(stands_for: int, more: int) -> str:
+    """Return the sign behind a stage's name: it can be unfolded, folded, or neither."""
+    return f" ▸ {stands_for}" if stands_for > 1 else " ▾" if more else ""
+
+
+def _room(answers: tuple[str, str]) -> int:
+    """Return the pixels to the right of the columns that the longer answer needs beyond the half column left to it."""
+    return 12 + max(0, BOLD_LETTER * max(len(one[:LONGEST_ANSWER]) for one in answers) - BOLD_LETTER)
+
+
+def answers(drawing: Drawing, colours: Palette, axis: str = "y") -> list[dict[str, object]]:
+    """Return the annotations behind the head: what each input was called."""
+    river, (clean, adversarial) = drawing.river, drawing.answers
+    last = len(river.columns) - 1
+    names = {"clean": clean, "adversarial": adversarial, "shared": clean}
+    return [
+        {
+            "x": last + BAR_WIDTH / 2 + 0.06,
+            "y": (bar.low + bar.high) / 2,
+            "yref": axis,
+            "xanchor": "left",
+            "text": f"<b>{html.escape(names[bar.group][:LONGEST_ANSWER])}</b>",
+            "font": {"color": colours.text, "size": 13},
+            "showarrow": False,
+        }
+        for bar in river.bars
+        if bar.column == last
+    ]
+
+
+ROOM = 300
+"""Pixels that the second river adds."""
+SHARE = ROOM / (HEIGHT + ROOM)
+"""Of the figure's height that lies below the first river."""
+DOMAIN = (0.0, SHARE * 0.74)
+TITLE_Y = SHARE * 0.79
+MARK_SIZE = 7
+
+
+def add(figure: Figure, rival: Drawing, *, theme: str) -> Figure:
+    """Return the figure with a rival drawn beside, whose river has the same columns.
+
+    The rival's distance is a line with open diamonds, its attack flow an open diamond on the same scale.
+    """
+    colours, layout = themes.palette(theme), figure.to_dict()["layout"]
+    figure.add_traces([*traces(rival, colours, "y4"), *_curves(rival, colours)])
+    reach = extent(rival.river)
+    axes = {name: {"domain": _lifted(layout[name]["domain"])} for name in ("yaxis", "yaxis2", "yaxis3")}
+    figure.update_layout(
+        **axes,
+        yaxis4={"domain": DOMAIN, "range": [-reach, reach], "visible": False, "fixedrange": True, "anchor": "x"},
+        height=HEIGHT + ROOM,
+        uirevision=f"{layout['uirevision']}|beside",
+        meta={**layout["meta"], "top": _lift(layout["meta"]["top"]), "height": HEIGHT + ROOM},
+    )
+    figure.layout.shapes = [_raised(shape, "y0", "y1") for shape in layout["shapes"]]
+    raised = [_raised(text, "y") for text in layout["annotations"]]
+    figure.layout.annotations = [*raised, *answers(rival, colours, "y4"), _title(rival, colours)]
+    return figure
+
+
+def _lift(height: float) -> float:
+    return SHARE + (1 - SHARE) * height
+
+
+def _lifted(domain: Sequence[float]) -> list[float]:
+    return [_lift(edge) for edge in domain]
+
+
+def _raised(piece: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return a shape or a text moved up with the part of the paper it belongs to; what stands at the foot stays there."""
+    if piece.get("yref") != "paper":
+        return dict(piece)
+    return {**piece, **{name: _lift(piece[name]) if piece[name] > 0 else piece[name] for name in names}}
+
+
+def _curves(rival: Drawing, colours: Palette) -> list[Scatter]:
+    curves, name = rival.curves, html.escape(rival.attack)
+    marker = {"size": MARK_SIZE, "symbol": "diamond-open", "color": colours.text}
+    present = [(k, flow.share) for k, flow in enumerate(curves.flow) if flow is not None]
+    return [
+        Scatter(
+            x=np.arange(len(curves.names)),
+            y=curves.distance,
+            yaxis="y2",
+            mode="lines+markers",
+            line={"color": colours.text, "width": 1.4, "dash": "dashdot"},
+            marker=marker,
+            hovertemplate=f"{name}: distance %{{y:.2f}}<extra></extra>",
+            name=f"distance under {name}",
+        ),
+        Scatter(
+            x=[k for k, _ in present],
+            y=[share for _, share in present],
+            yaxis="y3",
+            mode="markers",
+            marker=marker,
+            hovertemplate=f"{name}: attack flow %{{y:+.1%}}<extra></extra>",
+            name=f"attack flow under {name}",
+        ),
+    ]
+
+
+def _title(rival: Drawing, colours: Palette) -> dict[str, Any]:
+    return {
+        "text": f"<b>Beside: {html.escape(rival.attack)}</b> · ◇ its distance and attack flow above",
+        "xref": "paper",
+        "x": 0.0,
+        "xanchor": "left",
+        "yref": "paper",
+        "y": TITLE_Y,
+        "yanchor": "bottom",
+        "font": {"size": 11, "color": colours.muted},
+        "showarrow": False,
+    }

@@ -1,0 +1,1 @@
+"""Maps put back, and what that shows."""

@@ -1,0 +1,266 @@
+"""The proof panel: the chosen maps put back, and what all fooled images of the class say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids, markup, protocol, wording
+from dashboard.auditor import Auditor
+from dashboard.links import ViewState
+from dashboard.markup import aria, data
+from dashboard.panels.patching import figure as study_figure
+from dashboard.panels.patching import model as patching
+from dashboard.panels.patching import studies
+from engine import BadInput, EngineError, Examination, FooledRequest, RosterRequest, compare
+
+HOW = (
+    "Choose what to put back: here by attack flow, at the layer all maps of a group, at the neuron one map, or any maps you "
+    "choose. Every proof stands beside five controls and another way to choose, is kept in the store, and has its own link."
+)
+Ask = Mapping[str, Any] | None
+
+
+def layout() -> html.Section:
+    """Return the panel's skeleton; assets/proof.js asks and fills."""
+    sizes = [
+        html.Button(
+            str(size), className="plain-button", **data(prove=f"flow:{size}"), **aria(label=f"Prove {size} maps")
+        )
+        for size in patching.SIZES
+    ]
+    choose = html.Div(
+        [
+            html.Span("Put back the maps with the most attack flow:", className="control-label"),
+            *sizes,
+            html.Button("the other way round", id=ids.PROOF_TURN, className="plain-button", **aria(pressed="false")),
+        ],
+        className="prove-row",
+    )
+    return html.Section(
+        [
+            dcc.Store(id=ids.PROOF_ASK),
+            dcc.Store(id=ids.PROOF_FACTS),
+            html.Div(
+                [html.H2([html.Span("✓", className="number"), "Prove"], id="proof-heading")], className="panel-heading"
+            ),
+            choose,
+            html.P(HOW, className="fine-print"),
+            html.Div(id=ids.PROOF, **aria(live="polite")),
+            studies_part(),
+        ],
+        id=ids.PROOF_PANEL,
+        className="panel proof-panel",
+        **aria(labelledby="proof-heading"),
+    )
+
+
+def choice_bar() -> html.Div:
+    """Return the bar at the foot of the page that holds the choice; assets/chooser.js fills it."""
+    return html.Div(
+        [
+            html.B("Chosen to put back:"),
+            html.Span(id=ids.CHOICE_TERMS, className="chips", **aria(live="polite")),
+            html.Button("Prove them", id=ids.CHOICE_PROVE, className="plain-button", disabled=True),
+            html.Button("Clear", id=ids.CHOICE_CLEAR, className="plain-button", disabled=True),
+        ],
+        id=ids.CHOICE,
+        className="choice",
+        hidden=True,
+    )
+
+
+def register(app: Dash, auditor: Auditor) -> None:
+    """Connect the panel."""
+
+    @app.callback(Output(ids.PROOF_FACTS, "data"), Input(ids.PROOF_ASK, "data"), prevent_initial_call=True)
+    def show_proof(stored: Ask) -> dict[str, Any]:
+        return facts(auditor, stored)
+
+    app.clientside_callback(
+        ClientsideFunction("proof", "draw"), Input(ids.PROOF_FACTS, "data"), prevent_initial_call=True
+    )
+    register_studies(app, auditor)
+
+
+def facts(auditor: Auditor, stored: Ask) -> dict[str, Any]:
+    """Return the proof as plain values, or why there is none; `again` while it is being made."""
+    ask = stored or {}
+    told = {"for": [ask.get("key"), ask.get("prove")], "again": False}
+    if not ask.get("prove"):
+        return {**told, "proof": []}
+    try:
+        return {**told, **_proved(auditor, protocol.key(ask), ViewState.from_dict(ask))}
+    except EngineError as error:
+        return {**told, "proof": markup.pieces(html.P(str(error), className="nothing"))}
+
+
+def _proved(auditor: Auditor, key: str, view: ViewState) -> dict[str, Any]:
+    examination = auditor.examined(key)
+    wanted = patching.asked(str(view.prove), examination, compare(examination, view.share))
+    answer = auditor.proof(key, wanted.chosen, wanted.direction)
+    if answer.value is None:
+        text = wording.awaited(answer, doing="Putting maps back", failed="This could not be proven")
+        return {"proof": markup.pieces(html.P(text, className="nothing")), "again": answer.state == "working"}
+    return {"proof": markup.pieces(_panel(patching.build(answer.value, wanted.title, examination)))}
+
+
+def _panel(panel: patching.Panel) -> list[Component]:
+    heads = ("Put in", panel.margin_head, "Answers as aimed", "0 to 100 %", "")
+    head = markup.head(heads)
+    return [
+        html.H3(f"Put in: {panel.title}"),
+        html.P(panel.verdict, className="verdict"),
+        html.Table(
+            [head, html.Tbody([_row(line, k == 0) for k, line in enumerate(panel.lines)])], className="proof-table"
+        ),
+        *(html.P(f"Not run: {text}", className="note open") for text in panel.missing),
+        html.P(panel.claim, className="claim"),
+        _members(panel),
+    ]
+
+
+def _members(panel: patching.Panel) -> Component:
+    heads = ("Clean", "Adversarial", f"{panel.receiving.capitalize()}, with these maps put in", panel.margin_head)
+    rows = [_member(one) for one in panel.members]
+    table = html.Table([markup.head(("Image", *heads)), html.Tbody(rows)], className="proof-table members-table")
+    if len(rows) == 1:
+        return table
+    reached = sum(one.is_reached for one in panel.members)
+    return html.Details([html.Summary(f"Image by image: {reached} of {len(rows)} answer as aimed"), table])
+
+
+def _member(one: patching.Member) -> Component:
+    cells = ((one.clean, one.clean_text), (one.adversarial, one.adversarial_text))
+    pictures = [html.Td(html.Div([html.Img(src=source, alt=""), text], className="pictured")) for source, text in cells]
+    mark, said = ("✓", "as aimed") if one.is_reached else ("✗", "not as aimed")
+    now = html.Td([html.B(mark, title=said), html.Span(f"{said}: ", className="sr-only"), f" {one.proven_text}"])
+    return html.Tr([html.Th(one.sample, scope="row"), *pictures, now, html.Td(one.recovery)])
+
+
+def _row(line: patching.Line, is_chosen: bool) -> Component:
+    bar = markup.interval(line.low, line.value, line.high)
+    name = html.Span([line.name, html.Span(f". {line.help}", className="sr-only")], title=line.help)
+    cells = [html.Td(line.recovery), html.Td(line.flipped), html.Td(bar), html.Td(line.note)]
+    return html.Tr([html.Th(name, scope="row"), *cells], className="worst" if is_chosen else "")
+
+
+MOST_IMAGES = 64
+"""Images of a class that a group is made of, at most: the first ones."""
+STUDIES_HOW = (
+    "Over all fooled images of this class, each with its own clean values: made on request, kept in the store."
+)
+
+
+def studies_part() -> html.Div:
+    """Return the part's skeleton; assets/proof.js asks and fills."""
+    buttons = [
+        html.Button(title, className="plain-button", **data(study=name), **aria(pressed="false"))
+        for name, title in studies.STUDIES.items()
+    ]
+    graph = dcc.Graph(
+        id=ids.STUDY_FIGURE,
+        figure=study_figure.empty("light"),
+        config={"displayModeBar": False, "responsive": True},
+        style={"height": study_figure.HEIGHT},
+    )
+    return html.Div(
+        [
+            dcc.Store(id=ids.STUDY_ASK),
+            dcc.Store(id=ids.STUDY_FACTS),
+            html.Div(
+                [html.Span("All fooled images of the class:", className="control-label"), *buttons],
+                className="prove-row",
+            ),
+            html.P(STUDIES_HOW, className="fine-print"),
+            html.Div(id=ids.STUDY, **aria(live="polite")),
+            html.Div(graph, id=ids.STUDY_PLOT, hidden=True),
+            html.Div(id=ids.STUDY_TABLES),
+        ],
+        className="group-proof",
+    )
+
+
+def register_studies(app: Dash, auditor: Auditor) -> None:
+    """Connect the part."""
+
+    @app.callback(
+        Output(ids.STUDY_FACTS, "data"),
+        Output(ids.STUDY_FIGURE, "figure"),
+        Input(ids.STUDY_ASK, "data"),
+        prevent_initial_call=True,
+    )
+    def show_study(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+        return answer(auditor, stored)
+
+    app.clientside_callback(
+        ClientsideFunction("proof", "study"), Input(ids.STUDY_FACTS, "data"), prevent_initial_call=True
+    )
+
+
+def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+    """Return a study as plain values and its plot, or why there is none; `again` while it is being made."""
+    ask = stored or {}
+    theme = "dark" if ask.get("theme") == "dark" else "light"
+    facts = {"for": [ask.get("key"), ask.get("study"), ask.get("theme")], "again": False, "plot": False, "tables": []}
+    try:
+        found = _makers(auditor)[_study(ask)]
+        made = found[0](_request(auditor, auditor.examined(protocol.key(ask))))
+    except EngineError as error:
+        return {**facts, "text": markup.pieces(html.P(str(error), className="nothing"))}, study_figure.empty(theme)
+    if made.value is None:
+        text = wording.awaited(made, doing="Putting maps back", failed="This could not be made")
+        said = markup.pieces(html.P(text, className="nothing"))
+        return {**facts, "text": said, "again": made.state == "working"}, study_figure.empty(theme)
+    study = found[1](made.value)
+    notes = html.Ul([html.Li(text) for text in study.told], className="told")
+    told = {"text": markup.pieces(_text(study)), "tables": markup.pieces([*map(_table, study.tables), notes])}
+    drawn = study_figure.draw(study.plot, theme) if study.plot else study_figure.empty(theme)
+    return {**facts, **told, "plot": study.plot is not None}, drawn
+
+
+def _makers(auditor: Auditor) -> dict[str, tuple[Callable[[FooledRequest], Any], Callable[[Any], studies.Study]]]:
+    return {
+        "curve": (auditor.restoration_curve, studies.curve),
+        "profile": (auditor.site_profile, studies.profile),
+        "smallest": (auditor.smallest_sets, studies.smallest),
+        "defence": (auditor.defence, studies.defence),
+    }
+
+
+def _study(ask: Mapping[str, Any]) -> str:
+    wanted = ask.get("study")
+    if wanted not in studies.STUDIES:
+        raise BadInput(f"'{str(wanted)[:40]}' is no study; there are {', '.join(studies.STUDIES)}.")
+    return str(wanted)
+
+
+def _request(auditor: Auditor, examination: Examination) -> FooledRequest:
+    """Return the images of the examination's class that were right before the attack, the first ones of them."""
+    asked = examination.request
+    label = examination.outcomes[0].label
+    roster = auditor.roster(RosterRequest(asked.model, asked.data, asked.attack, label, asked.seed))
+    if roster.value is None:
+        raise BadInput(roster.message or "The class is still being attacked; ask again when it is done.")
+    samples = tuple(one.sample for one in roster.value.outcomes if one.status in ("fooled", "resisted"))
+    return FooledRequest(asked.model, asked.data, asked.attack, samples[:MOST_IMAGES], asked.seed)
+
+
+def _text(study: studies.Study) -> list[Component]:
+    prove = html.Button("Prove this set on the images shown", className="plain-button", **data(prove=study.prove))
+    return [
+        html.H3(study.title),
+        html.P(study.verdict, className="verdict"),
+        *([html.P(prove)] if study.prove else []),
+    ]
+
+
+def _table(table: studies.Table) -> Component:
+    rows = [html.Tr([html.Th(first, scope="row"), *(html.Td(cell) for cell in cells)]) for first, *cells in table.rows]
+    whole = html.Table([html.Caption(table.title, className="sr-only"), markup.head(table.heads), html.Tbody(rows)])
+    scrolled = {"tabIndex": 0, "role": "region", **aria(label=table.title)}
+    return html.Div(whole, className="table-scroll wrapped proof-table", **scrolled)

@@ -1,0 +1,258 @@
+"""The models and data page: what the store holds, its intake reports, and adding from the server's inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids, markup, wording
+from dashboard.auditor import Auditor, Registry
+from dashboard.markup import aria, data
+from dashboard.panels.registry import model as registry
+from engine import EngineError, IntakeReport, ModelCard, ModelOrder, UnknownName
+
+NO_INBOX = (
+    "Models and data sets are added on the server: with python -m engine model add and data add, or from here once the "
+    "dashboard is started with --inbox DIR (or FAULTLINE_INBOX), a folder that holds the files."
+)
+EMPTY_INBOX = (
+    "The inbox holds nothing that could be added: put weights, npz files, folders of pictures or class lists there."
+)
+FILLING = "The store is still being filled; the report is made as soon as the model is there."
+MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
+REPORTED = "Its intake report stands above."
+INEXACT_TITLE = "Connections that are not exact"
+INEXACT_NOTE = (
+    "Changing one map alone does not do quite what these connections say. Off by: the difference, as a share of the most "
+    "that arrives at any one map. They are drawn as not exact."
+)
+SHELVES = ("models", "data")
+Ask = Mapping[str, Any] | None
+
+
+def layout() -> html.Section:
+    """Return the page's skeleton; assets/desk.js fills it while the page is shown."""
+    stores = [dcc.Store(id=one) for one in (ids.DESK_ASK, ids.DESK_FACTS, ids.DESK_ORDER, ids.DESK_ORDERED)]
+    return html.Section(
+        [
+            *stores,
+            html.Div([html.H2("Models and data", id="desk-heading")], className="panel-heading"),
+            html.P(id=ids.DESK_SAID, role="status"),
+            html.Div(id=ids.DESK_MODELS),
+            html.Div(id=ids.DESK_REPORT, **aria(live="polite")),
+            html.Div(id=ids.DESK_DATA),
+            html.Div(id=ids.DESK_FORMS),
+        ],
+        id=ids.DESK,
+        className="panel audits desk",
+        **aria(labelledby="desk-heading"),
+    )
+
+
+def register(app: Dash, auditor: Auditor) -> None:
+    """Connect the page."""
+
+    @app.callback(Output(ids.DESK_FACTS, "data"), Input(ids.DESK_ASK, "data"), prevent_initial_call=True)
+    def show_desk(stored: Ask) -> dict[str, Any]:
+        return facts(auditor, stored)
+
+    @app.callback(Output(ids.DESK_ORDERED, "data"), Input(ids.DESK_ORDER, "data"), prevent_initial_call=True)
+    def take_order(stored: Ask) -> dict[str, Any]:
+        return ordered(auditor, stored)
+
+    for name, store in (("draw", ids.DESK_FACTS), ("ordered", ids.DESK_ORDERED)):
+        app.clientside_callback(ClientsideFunction("desk", name), Input(store, "data"), prevent_initial_call=True)
+
+
+def facts(auditor: Auditor, stored: Ask) -> dict[str, Any]:
+    """Return the page as plain values; `again` while a report is being made."""
+    asked = _fields(stored).get("intake")
+    try:
+        shelf = auditor.desk
+        cards, images = shelf.models(), shelf.datasets()
+        report, again = _report(auditor, asked)
+        return {
+            "intake": asked,
+            "models": markup.pieces(
+                _models(registry.models(cards, images, _reports(shelf, images)), shelf.models(retired=True))
+            ),
+            "data": markup.pieces(_datasets(registry.datasets(images), shelf.datasets(retired=True))),
+            "report": markup.pieces(report),
+            "forms": _forms(shelf, images),
+            "again": again,
+        }
+    except EngineError as error:
+        said = markup.pieces(html.P(str(error), className="nothing"))
+        return {"intake": asked, "models": said, "data": [], "report": [], "forms": {"note": "", "model": [], "data": []},
+                "again": False}  # fmt: skip
+
+
+def ordered(auditor: Auditor, stored: Ask) -> dict[str, Any]:
+    """Do what the page orders: add a model or a data set, retire one or take it back. `again` while it is being done."""
+    ask = _fields(stored)
+    try:
+        if ask.get("shelf") in SHELVES:
+            auditor.desk.retire(ask["shelf"], str(ask.get("name"))[:80], retired=ask.get("retired") is True)
+            return {"state": "ready", "text": "", "kind": ""}
+        return _taken(auditor, ask)
+    except EngineError as error:
+        return {"state": "failed", "text": str(error), "kind": ask.get("kind")}
+
+
+def _fields(stored: object) -> Mapping[str, Any]:
+    """What a browser sent; whatever is no set of fields asks for nothing."""
+    return stored if isinstance(stored, Mapping) else {}
+
+
+def _taken(auditor: Auditor, ask: Mapping[str, Any]) -> dict[str, Any]:
+    order = registry.order(str(ask.get("kind")), ask.get("values"))
+    if ask.get("isFirst") is True:
+        auditor.desk.forget(order)
+    answer = auditor.desk.take_model(order) if isinstance(order, ModelOrder) else auditor.desk.take_data(order)
+    told = {"state": answer.state, "kind": ask.get("kind")}
+    if answer.value is None:
+        return {**told, "text": answer.message or "Being added …"}
+    name = answer.value.name
+    report = _first_report(auditor.desk, name) if isinstance(order, ModelOrder) else None
+    text = " ".join((f"Added {name}.", *answer.value.notes, *([REPORTED] if report else [])))
+    return {**told, "text": text, "intake": report}
+
+
+def _first_report(shelf: Registry, name: str) -> str | None:
+    """Return the intake report to open for a model that was just added: on the first data set that fits, else on noise."""
+    card = next((one for one in shelf.models() if one.name == name), None)
+    return None if card is None else f"{name}@{next(iter(registry.fitting(card, shelf.datasets())), '')}"
+
+
+def _reports(shelf: Registry, images: Any) -> dict[str, tuple[IntakeReport, ...]]:
+    return {card.name: shelf.reports(card.name, registry.fitting(card, images)) for card in shelf.models()}
+
+
+def _forms(shelf: Registry, images: Any) -> dict[str, Any]:
+    if not shelf.has_inbox:
+        return {"note": NO_INBOX, "model": [], "data": []}
+    entries = shelf.entries()
+    model, data_ = registry.model_form(entries, images, shelf.architectures()), registry.data_form(entries, images)
+    return {
+        "note": " ".join(filter(None, ("" if model or data_ else EMPTY_INBOX, shelf.left_out()))),
+        "model": [asdict(one) for one in model],
+        "data": [asdict(one) for one in data_],
+    }
+
+
+def _report(auditor: Auditor, asked: object) -> tuple[list[Component], bool]:
+    """Return the report that a link names as `MODEL@DATA`, and whether it is still being made."""
+    if not isinstance(asked, str) or not asked:
+        return [], False
+    model, _, images = asked.partition("@")
+    try:
+        answer = auditor.intake(model, images)
+    except UnknownName as error:
+        is_filling = not (auditor.models() and auditor.datasets())
+        return [html.P(FILLING if is_filling else str(error), className="nothing")], is_filling
+    if answer.value is None:
+        text = wording.awaited(answer, doing="Checking the model", failed="The check failed")
+        return [html.P(text, className="nothing")], answer.state == "working"
+    shown = registry.report(answer.value, _card(auditor, model))
+    heads = markup.head(("Check", "", "What was found"))
+    rows = [_check(check) for check in shown.checks]
+    table = html.Table([html.Caption("Intake report", className="sr-only"), heads, html.Tbody(rows)])
+    warnings = [html.P(text, className="warning", role="note") for text in shown.suspicions]
+    title = html.H3(f"Intake report: {shown.title}")
+    return [title, html.P(shown.verdict, className="verdict"), *warnings, table, *_inexact(shown)], False
+
+
+def _card(auditor: Auditor, name: str) -> ModelCard | None:
+    """Return the model of a report, which may have been retired since."""
+    cards = (*auditor.desk.models(), *auditor.desk.models(retired=True))
+    return next((card for card in cards if card.name == name), None)
+
+
+def _inexact(shown: registry.Report) -> list[Component]:
+    """Return the table of connections that are not exact, where there are such."""
+    if not shown.inexact:
+        return []
+    rows = [
+        html.Tr([html.Th(row.source, scope="row"), *(html.Td(text) for text in (row.target, row.error, row.reason))])
+        for row in shown.inexact
+    ]
+    table = html.Table([markup.head(("From layer", "To layer", "Off by", "Why")), html.Tbody(rows)])
+    others = [html.P(shown.others, className="note")] if shown.others else []
+    return [html.H4(INEXACT_TITLE), html.P(INEXACT_NOTE, className="note"), table, *others]
+
+
+def _check(check: registry.CheckRow) -> Component:
+    name = html.Span([check.title, html.Span(f". Fails if: {check.help}", className="sr-only")], title=check.help)
+    cells = [html.Td(MARKS[check.outcome], className="act"), html.Td(check.sentence)]
+    return html.Tr([html.Th(name, scope="row"), *cells], className=f"check-{check.outcome.replace(' ', '-')}")
+
+
+def _models(rows: tuple[registry.ModelRow, ...], retired: Any) -> list[Component]:
+    head = markup.head(
+        ("Model", "Architecture", "Feature maps", "Takes", "Classes", "Content", "Intake report", "Make a report", "")
+    )
+    body = [
+        html.Tr(
+            [
+                html.Th(row.name, scope="row"),
+                *(html.Td(text) for text in (row.architecture, row.maps, row.takes, row.classes, row.hash)),
+                html.Td([html.Div(text) for text in row.status]),
+                html.Td(_checks(row)),
+                html.Td(_retire("models", row.name), className="act"),
+            ]
+        )
+        for row in rows
+    ]
+    return [
+        html.Table([html.Caption("Models", className="sr-only"), head, html.Tbody(body)]),
+        *_back("models", retired),
+    ]
+
+
+def _checks(row: registry.ModelRow) -> Component:
+    buttons = [
+        html.Button(
+            f"on {title}",
+            className="plain-button",
+            **data(intake=f"{row.name}@{value}"),
+            **aria(label=f"Check {row.name} on {title}"),
+        )
+        for value, title in row.fitting
+    ]
+    return html.Div(buttons, className="prove-row")
+
+
+def _datasets(rows: tuple[registry.DataRow, ...], retired: Any) -> list[Component]:
+    head = markup.head(("Data set", "Images", "Size", "Classes", "Made from", "Content", ""))
+    body = [
+        html.Tr(
+            [
+                html.Th([row.name, *(html.P(text, className="note") for text in row.warnings)], scope="row"),
+                *(html.Td(text) for text in (row.count, row.size, row.classes, row.source, row.hash)),
+                html.Td(_retire("data", row.name), className="act"),
+            ]
+        )
+        for row in rows
+    ]
+    return [html.H3("Data sets"), html.Table([head, html.Tbody(body)]), *_back("data", retired)]
+
+
+def _retire(shelf: str, name: str) -> Component:
+    return html.Button(
+        "Retire", className="plain-button", **data(retire=name, shelf=shelf), **aria(label=f"Retire {name}")
+    )
+
+
+def _back(shelf: str, retired: Any) -> list[Component]:
+    if not retired:
+        return []
+    buttons = [
+        html.Button(f"Take {card.name} back", className="plain-button", **data(back=card.name, shelf=shelf))
+        for card in retired
+    ]
+    told = html.Span("Retired (out of the menus, nothing is deleted):", className="control-label")
+    return [html.Div([told, *buttons], className="prove-row")]
