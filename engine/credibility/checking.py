@@ -15,7 +15,7 @@ from torch import Tensor
 from engine import keys, settings
 from engine.attacks import catalogue, forms, inspection
 from engine.attacks import run as attack_run
-from engine.attacks.cascade import Batch
+from engine.attacks.batch import Batch
 from engine.attacks.catalogue import Attack, Budgeted, Fgsm, NoiseSign, PgdLinf, Square
 from engine.attacks.gradient import Classifier
 from engine.attacks.isolation import isolated
