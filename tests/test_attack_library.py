@@ -176,11 +176,11 @@ def test_of_the_points_offered_the_one_that_fools_is_kept_and_then_the_one_of_th
     strongest = library.Strongest.of(bundle, subjects, catalogue.attack_at("apgd-ce", STRONG))
     row = torch.tensor([broken])
     points = {
-        name: run.unit(result.images, bundle.device)[row] for name, result in (("strong", strong), ("weak", weak))
+        name: run.unit(result.stored, bundle.device)[row] for name, result in (("strong", strong), ("weak", weak))
     }
     for name in ("weak", "strong", "weak"):
         strongest.offer(row, points[name])
-    assert np.array_equal(strongest.stored[broken], strong.images[broken])
+    assert np.array_equal(strongest.stored[broken], strong.stored[broken])
     assert broken not in strongest.left().tolist()
     assert held in strongest.left().tolist() or held == broken
 
@@ -209,11 +209,11 @@ def test_where_rounding_undoes_a_point_of_the_library_another_one_is_tried(
 ):
     """APGD: the last point that fooled. FAB: the same change at the whole budget."""
     strong = attacked(bundle, pictures, labels, f"pgd-linf:eps={STRONG}")
-    change = run.unit(strong.images, bundle.device) - pictures
+    change = run.unit(strong.stored, bundle.device) - pictures
     monkeypatch.setattr(library, attack_class, Scripted(pictures + 0.4 / 32 * change, pictures + change))
     found = attacked(bundle, pictures, labels, f"{name}:eps={STRONG},steps=1")
     assert fooled(strong).sum() > 3
-    full = np.abs(strong.images.astype(int) - images.to_bytes(pictures.numpy())).max(axis=(1, 2, 3)) == 32
+    full = np.abs(strong.stored.astype(int) - images.to_bytes(pictures.numpy())).max(axis=(1, 2, 3)) == 32
     assert np.array_equal(fooled(found)[full], fooled(strong)[full])
 
 

@@ -197,7 +197,7 @@ class Scene:
     bundle: ModelBundle
     dataset: Dataset
     request: FooledRequest
-    group: fooled.Fooled
+    group: fooled.FooledGroup
     images: Tensor
     giving: tracing.Trace
     chosen: tracing.PerMap
@@ -218,7 +218,7 @@ def scene(digits):
 def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
     """Every way in which the engine intervenes on a run."""
     bundle, images, giving, chosen = scene.bundle, scene.images, scene.giving, scene.chosen
-    choices = torch.cat(chosen, dim=1)[:, None].expand(-1, len(scene.group.samples), -1)
+    choices = torch.cat(chosen, dim=1)[:, None].expand(-1, len(scene.group.images.samples), -1)
 
     def inside(context):
         with context:

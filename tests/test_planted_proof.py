@@ -77,7 +77,7 @@ def world(tmp_path_factory):
 def ants(world):
     """All ants; the attack fools every one of them."""
     request = FooledRequest("toy", "colours", ATTACK, world[1].keys[:EACH])
-    assert fooled.gather(*world, request).samples == request.samples
+    assert fooled.gather(*world, request).images.samples == request.samples
     return request
 
 
