@@ -56,7 +56,7 @@ from engine.records import (
 from engine.records.credibility import CHECKS, LIMITS, Credibility
 from engine.records.feature import DOUBTS, Doubt, Responses, Synthesis
 from engine.records.intake import INTAKE_CHECKS, IntakeReport, Suspicion
-from engine.records.proof import COMPARED, CONTROLS, Control, Direction, Edge, Effect, MapResponse, MapSet, Proof
+from engine.records.proof import COMPARED, CONTROLS, Control, Direction, Effect, MapResponse, MapSet, Proof
 from engine.records.restoration import (
     CHOICES,
     CURVES,
@@ -115,7 +115,6 @@ __all__ = [
     "Defence",
     "Direction",
     "Doubt",
-    "Edge",
     "Effect",
     "EngineError",
     "Entry",

@@ -6,21 +6,22 @@ import functools
 import operator
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine import class_names, connections, images, keys, tracing
-from engine.attacks import catalogue, noise
+from engine import class_names, connections, keys, tracing
+from engine.attacks import attacked as attacks
+from engine.attacks import catalogue
 from engine.attacks import run as attack_run
+from engine.attacks.attacked import AttackedImages
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case, References
 from engine.datapaths.extraction import Extracted
 from engine.models.bundle import ModelBundle
-from engine.records import Connection, Examination, ExaminationRequest, Outcome
+from engine.records import Connection, Examination, ExaminationRequest
 from engine.store.dataset import Dataset
 
 Report = Callable[[int, int, str], None]
@@ -29,27 +30,6 @@ Report = Callable[[int, int, str], None]
 OVERVIEW = 32
 """Largest side of a stored feature map: larger ones are max-pooled."""
 STAGES = ("Attacking", "Choosing references", "Clean datapath", "Adversarial datapath", "Noise control", "Attack flow")
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Pairs:
-    """Attacked images as the walk goes on with them: (images, channels, height, width) in [0, 1], on the device."""
-
-    clean: Tensor
-    adversarial: Tensor
-    noise: Tensor
-    """(images * draws, channels, height, width), image-major."""
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def draws(self) -> int:
-        """Noise copies per image."""
-        return len(self.noise) // len(self.clean)
-
-    def labels(self, side: str, device: torch.device) -> Tensor:
-        """Return (images,) what the model says of each image `before` or after the attack."""
-        found = [(outcome.before if side == "before" else outcome.after).label for outcome in self.outcomes]
-        return torch.tensor(found, device=device)
 
 
 def examine(
@@ -64,9 +44,11 @@ def examine(
     step = _Steps(report)
     step.next()
     pairs = attacked(bundle, dataset, request.attack, request.samples, request.seed)
+    noise = noise_copies(pairs, noise_draws(pairs.count))
     step.next()
-    clean, adversarial, noisy = _cases(bundle, pairs)
-    references = cases.references(bundle, dataset, clean, avoid=_played(pairs), seed=request.seed)
+    clean, adversarial = sides(pairs)
+    noisy = Case(noise, tracing.logits(bundle, noise).argmax(1))
+    references = cases.references(bundle, dataset, clean, avoid=attacks.played(pairs.outcomes), seed=request.seed)
     step.next()
     of_clean = extraction.with_edges(bundle, clean, references, method=request.method, seed=request.seed)
     step.next()
@@ -74,8 +56,8 @@ def examine(
     step.next()
     of_noise, passes = extraction.score(bundle, noisy, references, method=request.method, seed=request.seed)
     step.next()
-    flow, noise_flow = flows(bundle, pairs)
-    change, overviews = _maps(bundle, pairs)
+    flow, noise_flow = flows(bundle, pairs, noise)
+    change, overviews = _maps(bundle, pairs, noise)
     found = Examination(
         key="",
         request=request,
@@ -90,7 +72,11 @@ def examine(
         noise_flow=_arrays(noise_flow.scores),
         change=_arrays(change),
         connections=_connections(bundle, references, (clean, adversarial), (of_clean, of_adversarial)),
-        images={name: pixels(getattr(pairs, name)) for name in ("clean", "adversarial", "noise")},
+        images={
+            "clean": attacks.pixels(pairs.clean),
+            "adversarial": attacks.pixels(pairs.adversarial),
+            "noise": attacks.pixels(noise),
+        },
         references=references.samples,
         passes=of_clean.passes + of_adversarial.passes + passes + flow.passes + noise_flow.passes,
         seconds=time.perf_counter() - started,
@@ -98,21 +84,18 @@ def examine(
     return found, overviews
 
 
-def attacked(
-    bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int, draws: int | None = None
-) -> Pairs:
-    """Return the attacked pairs of some samples with their same-norm noise copies; the seed of each image is its own.
-
-    draws: noise copies per image, as `noise_draws` says if not given.
-    """
+def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int) -> AttackedImages:
+    """Return some samples under an attack; the seed of each image is its own."""
     spec = catalogue.attack(attack)
     labels = cases.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
     clean = cases.load(bundle, dataset, samples)
-    seeds = torch.tensor([image_seed(attack, dataset.card.content_hash, sample, seed) for sample in samples])
-    result = attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
-    adversarial = attack_run.unit(result.images, bundle.device)
-    copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=draws or noise_draws(len(samples)))
-    return Pairs(clean, adversarial, _eight_bit(copies), result.outcomes)
+    seeds = image_seeds(attack, dataset.card.content_hash, samples, seed)
+    return attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
+
+
+def noise_copies(pairs: AttackedImages, draws: int) -> Tensor:
+    """Return the 8-bit same-norm noise copies (images * draws, channels, height, width), image-major."""
+    return attacks.eight_bit(pairs.noisy(pairs.clean, draws))
 
 
 def noise_draws(images: int) -> int:
@@ -130,26 +113,31 @@ def image_seed(attack: str, data: str, sample: str, seed: int) -> int:
     return int(keys.content_key((attack, data, sample, seed))[:15], 16)
 
 
-def pixels(pictures: Tensor) -> np.ndarray:
-    """Return images (batch, channels, height, width) in [0, 1] as (batch, height, width, channels) uint8, read-only."""
-    found = np.ascontiguousarray(images.to_bytes(pictures.permute(0, 2, 3, 1).cpu().numpy()))
-    found.setflags(write=False)
-    return found
+def image_seeds(attack: str, data: str, samples: tuple[str, ...], seed: int) -> Tensor:
+    """Return (images,) int64 the seeds of some images under one attack."""
+    return torch.tensor([image_seed(attack, data, sample, seed) for sample in samples])
 
 
-def flows(bundle: ModelBundle, pairs: Pairs) -> tuple[scores.Contributions, scores.Contributions]:
+def flows(
+    bundle: ModelBundle, pairs: AttackedImages, noise: Tensor
+) -> tuple[scores.Contributions, scores.Contributions]:
     """Return the attack flow of the adversarial images and, as its control, of their noise copies."""
-    before, count = pairs.labels("before", bundle.device), len(pairs.clean)
-    rivals = _rivals(bundle, pairs, before)
+    count, draws = pairs.count, len(noise) // pairs.count
+    rivals = torch.tensor([attacks.rival(outcome) for outcome in pairs.outcomes], device=bundle.device)
     # One row of runs: an adversarial image alone would go through at half the speed.
-    rows = torch.cat([torch.arange(count), torch.arange(count).repeat_interleave(pairs.draws)])
-    question = scores.Question(pairs.clean[rows], before[rows], rivals[rows])
-    both = _flow(bundle, question, torch.cat([pairs.adversarial, pairs.noise]))
+    rows = torch.cat([torch.arange(count), torch.arange(count).repeat_interleave(draws)])
+    question = scores.Question(pairs.clean[rows], pairs.before[rows], rivals[rows])
+    both = _flow(bundle, question, torch.cat([pairs.adversarial, noise]))
     share = both.passes // len(rows)
     return (
         scores.Contributions(tuple(site[:count] for site in both.scores), {}, share * count),
         scores.Contributions(tuple(site[count:] for site in both.scores), {}, share * (len(rows) - count)),
     )
+
+
+def sides(pairs: AttackedImages) -> tuple[Case, Case]:
+    """Return the clean images and the adversarial ones, each with what the network says of it."""
+    return Case(pairs.clean, pairs.before), Case(pairs.adversarial, pairs.after)
 
 
 def changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tracing.PerMap:
@@ -170,30 +158,6 @@ def _flow(bundle: ModelBundle, question: scores.Question, starts: Tensor) -> sco
     ]
     joined = tuple(torch.cat(site) for site in zip(*(part.scores for part in parts), strict=True))
     return scores.Contributions(joined, {}, sum(part.passes for part in parts))
-
-
-def _rivals(bundle: ModelBundle, pairs: Pairs, before: Tensor) -> Tensor:
-    """The class the image was fooled into; where it resisted, the runner-up of the adversarial image."""
-    with torch.no_grad():
-        logits = torch.cat([bundle.logits(part) for part in pairs.adversarial.split(tracing.batch_limit(bundle))])
-    return logits.scatter(1, before[:, None], -torch.inf).argmax(1)
-
-
-def _cases(bundle: ModelBundle, pairs: Pairs) -> tuple[Case, Case, Case]:
-    with torch.no_grad():
-        noisy = torch.cat([bundle.logits(part).argmax(1) for part in pairs.noise.split(tracing.batch_limit(bundle))])
-    return (
-        Case(pairs.clean, pairs.labels("before", bundle.device)),
-        Case(pairs.adversarial, pairs.labels("after", bundle.device)),
-        Case(pairs.noise, noisy),
-    )
-
-
-def _played(pairs: Pairs) -> frozenset[int]:
-    """Classes that play a part in the question and must not serve as references."""
-    return frozenset(
-        label for outcome in pairs.outcomes for label in (outcome.label, outcome.before.label, outcome.after.label)
-    )
 
 
 def _connections(
@@ -228,10 +192,10 @@ def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[
     return connections.Head(means, total.arriving / len(rows), total.rounding / len(rows))
 
 
-def _maps(bundle: ModelBundle, pairs: Pairs) -> tuple[list[Tensor], dict[str, np.ndarray]]:
+def _maps(bundle: ModelBundle, pairs: AttackedImages, noise: Tensor) -> tuple[list[Tensor], dict[str, np.ndarray]]:
     """Relative changes, per site (channels,) mean over images, and the maps to store; few images' maps are kept at a time."""
-    inputs = {"clean": pairs.clean, "adversarial": pairs.adversarial, "noise": pairs.noise[:: pairs.draws]}
-    count = len(pairs.clean)
+    count = pairs.count
+    inputs = {"clean": pairs.clean, "adversarial": pairs.adversarial, "noise": noise[:: len(noise) // count]}
     change = [torch.zeros(site.channels, device=bundle.device) for site in bundle.sites]
     means: dict[str, Tensor] = {}
     for rows in torch.arange(count).split(tracing.batch_limit(bundle)):
@@ -250,10 +214,6 @@ def _overview(mean: Tensor) -> np.ndarray:
         mean = F.adaptive_max_pool2d(mean, tuple(-(-s * OVERVIEW // side) for s in mean.shape[1:]))
     # Activations beyond float16 (65,504) would turn into infinities on the screen.
     return mean.clamp(-65504, 65504).half().cpu().numpy()
-
-
-def _eight_bit(pictures: Tensor) -> Tensor:
-    return (pictures * 255).round() / 255
 
 
 def _arrays(tensors: tuple[Tensor, ...] | list[Tensor]) -> tuple[np.ndarray, ...]:

@@ -177,6 +177,12 @@ def record(bundle: ModelBundle, images: Tensor) -> Trace:
 
 
 @torch.no_grad()
+def logits(bundle: ModelBundle, images: Tensor) -> Tensor:
+    """Return the logits (images, classes), as many images at once as go through."""
+    return torch.cat([bundle.logits(part) for part in images.split(batch_limit(bundle))])
+
+
+@torch.no_grad()
 def transplanted(
     bundle: ModelBundle, images: Tensor, chosen: PerMap, donor: Maps, rows: Tensor | None = None
 ) -> Tensor:

@@ -5,7 +5,7 @@ Correctly classified images from index 128 on, which no method was chosen on; ev
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ import torch
 from engine import statistics, tracing
 from engine.datapaths import choosing
 from engine.evaluation import pairing, rankings, trials
-from engine.evaluation.pairing import Pairs
+from engine.evaluation.pairing import FooledPairs
 from engine.models import load
 from tests import shared_data
 from tests.shared_data import NEEDS_SHARED
@@ -45,7 +45,7 @@ def subjects(store, bundle):
 @pytest.fixture(scope="module")
 def pairs(store, bundle, subjects):
     found = pairing.fooled(bundle, store.dataset("cifar10"), subjects, shared_data.ATTACK, 0)
-    assert len(found.before) == IMAGES
+    assert found.images.count == IMAGES
     return found
 
 
@@ -95,7 +95,8 @@ def share_moved(bundle, into, out_of, scores, count, labels):
 
 
 def first(pairs, count):
-    return Pairs(*(getattr(pairs, field.name)[:count] for field in fields(Pairs)))
+    controls = {name: getattr(pairs, name)[:count] for name in ("noisy", "strangers", "stranger_labels", "thirds")}
+    return FooledPairs(images=pairs.images.rows(torch.arange(count)), **controls)
 
 
 def test_16_of_688_maps_carry_a_label_into_another_images_run_and_random_ones_do_not(
@@ -123,7 +124,7 @@ def test_clean_maps_restore_the_label_of_attacked_images(restored):
 
 
 def test_random_maps_a_wrong_class_and_a_noisy_copy_restore_nothing(bundle, pairs, restored, random):
-    assert share_moved(bundle, pairs.adversarial, pairs.clean, random, 32, pairs.before) <= 0.06
+    assert share_moved(bundle, pairs.images.adversarial, pairs.images.clean, random, 32, pairs.images.before) <= 0.06
     assert restored.wrong_class[1].value <= 0.03
     assert restored.noisy_copy[1].value <= 0.03
 
@@ -141,7 +142,7 @@ def test_restoring_takes_half_of_the_maps_that_the_difference_of_two_trained_dat
     bundle, pairs, flows, mask
 ):
     few = first(pairs, 100)
-    ask = rankings.Ask(few.adversarial, few.after, few.clean, few.before)
+    ask = rankings.Ask(few.images.adversarial, few.images.after, few.images.clean, few.images.before)
     adversarial, _ = rankings.score(bundle, "mask", ask, seed=0)
     sides = zip(rankings.by_site(mask), rankings.by_site(adversarial), strict=True)
     difference = tuple((a - b).abs() for a, b in sides)
@@ -156,7 +157,9 @@ def test_resnet56_restores_with_as_many_of_its_2032_maps(store):
     pairs = pairing.fooled(deep, dataset, subjects, shared_data.ATTACK, 0)
     flow = rankings.flow(deep, rankings.wanted(pairs)[0])
     for count, least in zip(MAPS, (0.50, 0.74, 0.93), strict=True):
-        assert share_moved(deep, pairs.adversarial, pairs.clean, flow, count, pairs.before) >= least
+        assert (
+            share_moved(deep, pairs.images.adversarial, pairs.images.clean, flow, count, pairs.images.before) >= least
+        )
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +193,13 @@ def test_one_site_at_a_time_the_answer_depends_on_the_image_again(bundle, hundre
 
 def agreement(bundle, pairs, flow):
     """Per image the Spearman correlation, over blocks, of summed flow and the margin that patching the branch wins back."""
-    donor, start = (tracing.record(bundle, side) for side in (pairs.clean, pairs.adversarial))
-    lost = tracing.margins(start.logits, pairs.before, pairs.after)
+    donor, start = (tracing.record(bundle, side) for side in (pairs.images.clean, pairs.images.adversarial))
+    lost = tracing.margins(start.logits, pairs.images.before, pairs.images.after)
     real, claimed = [], []
     for branch in (k for k, site in enumerate(bundle.sites) if site.role == "inner"):
         chosen = tuple(torch.full((len(lost), site.channels), k == branch) for k, site in enumerate(bundle.sites))
-        patched = tracing.transplanted(bundle, pairs.adversarial, chosen, donor.maps)
-        real.append(tracing.margins(patched, pairs.before, pairs.after) - lost)
+        patched = tracing.transplanted(bundle, pairs.images.adversarial, chosen, donor.maps)
+        real.append(tracing.margins(patched, pairs.images.before, pairs.images.after) - lost)
         claimed.append(flow[branch].sum(1))
     both = zip(torch.stack(real, dim=1), torch.stack(claimed, dim=1), strict=True)
     return statistics.mean(np.array([scipy.stats.spearmanr(a, b).statistic for a, b in both]))
@@ -210,5 +213,5 @@ def test_attack_flow_orders_the_blocks_as_really_patching_their_branches_does(bu
 def test_it_does_for_a_weak_attack_too(store, bundle, hundred):
     weak = shared_data.ATTACK.replace("8/255", "2/255")
     pairs = pairing.fooled(bundle, store.dataset("cifar10"), hundred, weak, 0)
-    assert len(pairs.before) >= 90
+    assert len(pairs.images.before) >= 90
     assert agreement(bundle, pairs, rankings.flow(bundle, rankings.wanted(pairs)[0])).low >= 0.9

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from engine import images
-from engine.attacks import cascade, catalogue, corruption, gradient, library, run
+from engine.attacks import catalogue, corruption, gradient, library, run
 from engine.attacks.catalogue import ApgdCe, ApgdDlr, ApgdT, Square
 from engine.attacks.corruption_specs import CORRUPTIONS
 from engine.attacks.subjects import Subjects
@@ -178,11 +176,11 @@ def test_of_the_points_offered_the_one_that_fools_is_kept_and_then_the_one_of_th
     strongest = library.Strongest.of(bundle, subjects, catalogue.attack_at("apgd-ce", STRONG))
     row = torch.tensor([broken])
     points = {
-        name: run.unit(result.images, bundle.device)[row] for name, result in (("strong", strong), ("weak", weak))
+        name: run.unit(result.stored, bundle.device)[row] for name, result in (("strong", strong), ("weak", weak))
     }
     for name in ("weak", "strong", "weak"):
         strongest.offer(row, points[name])
-    assert np.array_equal(strongest.stored[broken], strong.images[broken])
+    assert np.array_equal(strongest.stored[broken], strong.stored[broken])
     assert broken not in strongest.left().tolist()
     assert held in strongest.left().tolist() or held == broken
 
@@ -211,11 +209,11 @@ def test_where_rounding_undoes_a_point_of_the_library_another_one_is_tried(
 ):
     """APGD: the last point that fooled. FAB: the same change at the whole budget."""
     strong = attacked(bundle, pictures, labels, f"pgd-linf:eps={STRONG}")
-    change = run.unit(strong.images, bundle.device) - pictures
+    change = run.unit(strong.stored, bundle.device) - pictures
     monkeypatch.setattr(library, attack_class, Scripted(pictures + 0.4 / 32 * change, pictures + change))
     found = attacked(bundle, pictures, labels, f"{name}:eps={STRONG},steps=1")
     assert fooled(strong).sum() > 3
-    full = np.abs(strong.images.astype(int) - images.to_bytes(pictures.numpy())).max(axis=(1, 2, 3)) == 32
+    full = np.abs(strong.stored.astype(int) - images.to_bytes(pictures.numpy())).max(axis=(1, 2, 3)) == 32
     assert np.array_equal(fooled(found)[full], fooled(strong)[full])
 
 
@@ -315,88 +313,6 @@ def test_noise_corruptions_have_the_size_they_state():
     impulse = corruption.corrupted(CORRUPTIONS["corruption-impulse-noise"](3), grey, SEEDS[:4])
     assert float((impulse != grey).float().mean()) == pytest.approx(0.12, rel=0.05)
     assert float((impulse == 1).sum() / (impulse == 0).sum()) == pytest.approx(1, rel=0.1)
-
-
-# Several attacks
-
-
-def cascaded(function, bundle, pictures, labels, *identifiers: str):
-    batch = cascade.Batch(pictures, labels, SAMPLES)
-    specs = [catalogue.attack(one) for one in identifiers]
-    return function(bundle, batch, specs, torch.stack([SEEDS + 17 * k for k in range(len(specs))]))
-
-
-WEAK_TO_STRONG = ("fgsm-linf:eps=6/255", "pgd-linf:eps=12/255", "apgd-dlr:eps=16/255,steps=20")
-
-
-def test_later_attacks_run_only_on_images_that_are_right_and_unbroken(bundle, pictures, labels):
-    wrong = labels.clone()
-    wrong[0] = (labels[0] + 1) % 5
-    found = cascaded(cascade.over_survivors, bundle, pictures, wrong, *WEAK_TO_STRONG)
-    assert found.stages[0].rows == tuple(range(COUNT))
-    for before, after in zip(found.stages, found.stages[1:], strict=False):
-        left = [row for row, one in zip(before.rows, before.outcomes, strict=True) if one.status == "resisted"]
-        assert after.rows == tuple(left)
-        assert 0 < len(after.rows) < len(before.rows)
-    assert found.outcomes[0].status == "clean_wrong"
-
-
-def test_the_worst_case_of_an_image_is_fooled_where_any_attack_fools_it(bundle, pictures, labels):
-    alone = [
-        fooled(run.run(bundle, pictures, labels, catalogue.attack(one), SEEDS + 17 * k, samples=SAMPLES))
-        for k, one in enumerate(WEAK_TO_STRONG)
-    ]
-    everywhere = cascaded(cascade.over_all, bundle, pictures, labels, *WEAK_TO_STRONG)
-    survivors = cascaded(cascade.over_survivors, bundle, pictures, labels, *WEAK_TO_STRONG)
-    first = [next((k for k, one in enumerate(alone) if one[row]), None) for row in range(COUNT)]
-    for found in (everywhere, survivors):
-        assert list(found.broken_at) == first
-        assert [outcome.status == "fooled" for outcome in found.outcomes] == [k is not None for k in first]
-    assert set(first) == {0, 1, 2, None}
-    assert [len(stage.rows) for stage in everywhere.stages] == [COUNT] * 3
-
-
-def test_the_image_of_the_worst_case_is_the_one_that_was_judged(bundle, pictures, labels):
-    found = cascaded(cascade.over_survivors, bundle, pictures, labels, *WEAK_TO_STRONG)
-    with torch.no_grad():
-        answers = bundle.logits(run.unit(found.images, bundle.device)).argmax(dim=1).tolist()
-    assert [outcome.after.label for outcome in found.outcomes] == answers
-    assert [outcome.sample for outcome in found.outcomes] == list(SAMPLES)
-
-
-def test_an_attack_that_does_not_apply_is_told_and_the_others_run(pictures):
-    bundle = toys.bundle(toys.seeded(toys.Residual(3), 4), classes=CLASSES[:3])
-    with torch.no_grad():
-        own = bundle.logits(pictures).argmax(dim=1)
-    found = cascaded(cascade.over_survivors, bundle, pictures, own, "apgd-t", "fgsm-linf")
-    assert "apgd-t needs at least 4 classes" in found.stages[0].obstacle
-    assert (found.stages[0].rows, found.stages[0].outcomes) == ((), ())
-    assert len(found.stages[1].rows) == COUNT
-    with pytest.raises(BadInput, match="None of the attacks applies to a model of 3 classes"):
-        cascaded(cascade.over_survivors, bundle, pictures, own, "apgd-t")
-
-
-def test_an_image_on_which_an_attack_failed_does_not_count_as_robust(bundle, pictures, labels, monkeypatch):
-    real = cascade.attack_run.run
-
-    def failing(*positional, **named):
-        found = real(*positional, **named)
-        if positional[3].name != "fgsm-linf":
-            return found
-        return run.Attacked(found.images, tuple(replace(one, status="failed") for one in found.outcomes))
-
-    monkeypatch.setattr(cascade.attack_run, "run", failing)
-    for order in (("fgsm-linf", "pgd-linf:eps=1/255"), ("pgd-linf:eps=1/255", "fgsm-linf")):
-        statuses = {one.status for one in cascaded(cascade.over_survivors, bundle, pictures, labels, *order).outcomes}
-        assert statuses <= {"failed", "fooled"}
-
-
-def test_controls_and_missing_seeds_are_refused(bundle, pictures, labels):
-    with pytest.raises(BadInput, match="noise-sign is a control"):
-        cascaded(cascade.over_all, bundle, pictures, labels, "fgsm-linf", "noise-sign")
-    batch = cascade.Batch(pictures, labels, SAMPLES)
-    with pytest.raises(BadInput, match=r"a seed per attack and image, \(1, 24\); got \(24,\)"):
-        cascade.over_all(bundle, batch, [catalogue.attack("fgsm-linf")], SEEDS)
 
 
 def test_autoattack_is_the_name_of_all_four_stages_with_standard_parameters():

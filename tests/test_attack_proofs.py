@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from engine import images, keys, statistics
 from engine.attacks import catalogue, gradient, run
-from engine.attacks.cascade import Batch
+from engine.attacks.batch import Batch
 from engine.attacks.isolation import isolated
 from engine.credibility import checking
 from engine.models import architectures

@@ -94,7 +94,7 @@ def attacked(model, pictures, labels, spec, seeds=SEEDS):
 
 
 def changes(result, pictures) -> np.ndarray:
-    return result.images.astype(int) - images.to_bytes(pictures.numpy())
+    return result.stored.astype(int) - images.to_bytes(pictures.numpy())
 
 
 def never(rows: Tensor, _points: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def test_a_stored_image_stays_within_its_budget(name, epsilon, model, pictures, 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_same_seeds_give_the_same_images(name, model, pictures, labels):
     first, second = (attacked(model, pictures, labels, quick(name)) for _ in range(2))
-    assert np.array_equal(first.images, second.images)
+    assert np.array_equal(first.stored, second.stored)
     assert first.outcomes == second.outcomes
 
 
@@ -137,7 +137,7 @@ def test_another_seed_gives_another_image(name, model, pictures, labels):
     spec = quick(name)
     first, second = (attacked(model, pictures, labels, spec, SEEDS + shift) for shift in (0, 1))
     # Not every image: PGD ends in the same corner from many starts.
-    assert (first.images != second.images).any(axis=(1, 2, 3)).sum() > COUNT // 2
+    assert (first.stored != second.stored).any(axis=(1, 2, 3)).sum() > COUNT // 2
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -147,7 +147,7 @@ def test_an_image_does_not_depend_on_its_batch_mates(name, model, pictures, labe
     for k in (0, 13):
         row = slice(k, k + 1)
         alone = run.run(model, pictures[row], labels[row], quick(name), SEEDS[row], samples=SAMPLES[row])
-        assert np.array_equal(alone.images[0], together.images[k])
+        assert np.array_equal(alone.stored[0], together.stored[k])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -155,7 +155,7 @@ def test_norms_and_answers_are_those_of_the_stored_image(name, model, pictures, 
     result = attacked(model, pictures, labels, quick(name))
     change = changes(result, pictures) / 255
     with torch.no_grad():
-        again = predictions(model.logits(run.unit(result.images, model.device)))
+        again = predictions(model.logits(run.unit(result.stored, model.device)))
     for k, outcome in enumerate(result.outcomes):
         assert outcome.after == again[k]
         assert outcome.linf == pytest.approx(np.abs(change[k]).max(), abs=1e-12)
@@ -304,7 +304,7 @@ def test_an_attack_goes_on_beyond_a_point_that_fools_only_before_rounding():
     small_steps = MiFgsm(steps=80)
     result = attacked(Threshold(nn.Identity(), ("dark", "bright")), grey, torch.tensor([0]), small_steps)
     assert result.outcomes[0].status == "fooled"
-    assert (result.images == 108).all()
+    assert (result.stored == 108).all()
 
 
 def test_where_rounding_undoes_the_strongest_point_the_first_that_survives_it_is_stored():
@@ -324,7 +324,7 @@ def test_where_rounding_undoes_the_strongest_point_the_first_that_survives_it_is
     grey = torch.full((1, 1, 2, 2), 100 / 255)
     result = attacked(Peaks(nn.Identity(), ("dark", "bright")), grey, torch.tensor([0]), MiFgsm(steps=16))
     assert result.outcomes[0].status == "fooled"
-    assert (result.images == 105).all()
+    assert (result.stored == 105).all()
 
 
 def test_an_image_that_a_masked_gradient_left_alone_is_called_unperturbed(model, pictures):

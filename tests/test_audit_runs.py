@@ -16,6 +16,7 @@ import torch
 
 from engine import examination, serial
 from engine.answering import driving
+from engine.attacks.batch import Batch
 from engine.audit import log as audit_log
 from engine.audit import manifest as manifests
 from engine.audit import places, results, rows, runs, shards, verify
@@ -419,11 +420,12 @@ def test_answers_that_are_not_finite_are_never_right_where_nobody_attacks():
             return torch.where(given.flatten(1).amax(dim=1, keepdim=True) > 0.5, torch.nan, answers)
 
     dark, bright = torch.zeros(2, 3, 4, 4), torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 4, 4)
-    found = walk._unattacked(Breaking(), dark, bright, (("a", "b"), [0, 0]))
+    labels = torch.zeros(2, dtype=torch.int64)
+    found = walk.judged(Breaking(), Batch(dark, labels, ("a", "b")), bright)
     assert [one.status for one in found] == ["unperturbed", "failed"]
     assert all(np.isfinite(one.after.confidence) for one in found)
     with pytest.raises(BadInput, match="not finite"):
-        walk._unattacked(Breaking(), bright, bright, (("a", "b"), [0, 0]))
+        walk.judged(Breaking(), Batch(bright, labels, ("a", "b")), bright)
 
 
 def test_the_cube_answers_as_the_shards_do(undisturbed):

@@ -143,7 +143,7 @@ def test_the_2_x_2_design_has_all_six_pairs_and_equal_questions_are_equal(digits
     cross = kinship.crossed(gathered)
     pairs = [getattr(cross, name) for name in cross.__slots__]
     assert [len(pair) for pair in pairs] == [len(digits[0].sites)] * 6
-    same = kinship.crossed(replace(gathered, adversarial=replace(gathered.adversarial, targets=gathered.clean.targets)))
+    same = kinship.crossed(replace(gathered, attacked=replace(gathered.attacked, after=gathered.attacked.before)))
     assert set(same.same_input_clean) == {1.0}
     assert set(cross.same_input_clean) != {1.0}
 

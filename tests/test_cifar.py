@@ -59,8 +59,8 @@ def test_pgd_10_at_8_255_leaves_nothing(pairs):
 
 
 def test_32_clean_maps_restore_the_label_and_32_random_ones_do_not(bundle, pairs):
-    before = pairs.labels("before", bundle.device)
-    flow, _ = examination.flows(bundle, pairs)
+    before, noise = pairs.before, examination.noise_copies(pairs, 1)
+    flow, _ = examination.flows(bundle, pairs, noise)
     donor, rows = tracing.record(bundle, pairs.clean), torch.arange(FOOLED)
 
     def restored(chosen):
@@ -75,7 +75,7 @@ def test_32_clean_maps_restore_the_label_and_32_random_ones_do_not(bundle, pairs
 
 def test_scores_agree_with_captums_definition_of_gradient_times_activation(bundle, pairs):
     """An independent slow version: one backward pass per site by plain hooks on a network without taps in use."""
-    images, targets = pairs.clean[:4], pairs.labels("before", bundle.device)[:4]
+    images, targets = pairs.clean[:4], pairs.before[:4]
     fast = scores.at_once(bundle, scores.Question(images, targets, torch.full_like(targets, -1))).scores
     for number in (0, 5, 18):
         recorder = tracing.Recorder(frozenset({number}))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import images
-from engine.attacks.cascade import Batch
+from engine.attacks.batch import Batch
 from engine.credibility import checking
 from engine.credibility import verdicts as verdicts
 from engine.credibility.checking import Reference, Setup

@@ -10,10 +10,11 @@ import torch
 
 from engine import __main__ as command_line
 from engine import demo, methods, tracing
+from engine.attacks.attacked import AttackedImages
 from engine.datapaths import choosing
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.evaluation import pairing, rankings, stability, table, trials, walk
-from engine.evaluation.pairing import Pairs
+from engine.evaluation.pairing import FooledPairs
 from engine.store.store import Store
 from tests import test_scores, toys
 
@@ -46,12 +47,17 @@ def subjects(bundle):
 def pairs(bundle, subjects):
     """Every image `attacked` by turning into its partner."""
     adversarial = subjects.images[subjects.partners]
-    return Pairs(
+    images = AttackedImages(
         clean=subjects.images,
         adversarial=adversarial,
-        noisy=adversarial,
+        seeds=torch.zeros(COUNT, dtype=torch.int64),
         before=subjects.labels,
         after=subjects.labels[subjects.partners],
+        outcomes=(),
+    )
+    return FooledPairs(
+        images=images,
+        noisy=adversarial,
         strangers=subjects.images[subjects.strangers],
         stranger_labels=subjects.labels[subjects.strangers],
         thirds=subjects.thirds,
@@ -121,11 +127,11 @@ def test_the_fewest_maps_are_those_of_a_slow_search(bundle, pairs):
     generator = torch.Generator().manual_seed(5)
     own = tuple(torch.rand(COUNT, 16, generator=generator) for _ in bundle.sites)
     fast = trials.fewest_maps(bundle, pairs, own)
-    donor = tracing.record(bundle, pairs.clean).maps
+    donor = tracing.record(bundle, pairs.images.clean).maps
     restored = torch.stack(
         [
-            tracing.transplanted(bundle, pairs.adversarial, choosing.largest(bundle, own, k), donor).argmax(1)
-            == pairs.before
+            tracing.transplanted(bundle, pairs.images.adversarial, choosing.largest(bundle, own, k), donor).argmax(1)
+            == pairs.images.before
             for k in range(33)
         ]
     )
@@ -140,12 +146,12 @@ def test_the_fewest_maps_are_those_of_a_slow_search(bundle, pairs):
 def test_moved_labels_are_those_of_one_image_at_a_time(bundle, subjects, pairs, monkeypatch):
     monkeypatch.setattr(tracing, "batch_limit", lambda _: 5)
     choices = [choosing.at_random(bundle, COUNT, k, torch.Generator().manual_seed(k)) for k in (4, 12)]
-    fast = trials.moved_labels(bundle, pairs.adversarial, pairs.clean, choices)
+    fast = trials.moved_labels(bundle, pairs.images.adversarial, pairs.images.clean, choices)
     for labels, chosen in zip(fast, choices, strict=True):
         for k in range(COUNT):
-            donor = tracing.record(bundle, pairs.clean[k : k + 1]).maps
+            donor = tracing.record(bundle, pairs.images.clean[k : k + 1]).maps
             alone = tuple(site[k : k + 1] for site in chosen)
-            slow = tracing.transplanted(bundle, pairs.adversarial[k : k + 1], alone, donor).argmax(1)
+            slow = tracing.transplanted(bundle, pairs.images.adversarial[k : k + 1], alone, donor).argmax(1)
             assert int(slow) == int(labels[k])
 
 

@@ -139,15 +139,15 @@ def digits(tmp_path_factory):
     bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
     samples = dataset.keys_of(3)[:SAMPLES]
     pairs = examination.attacked(bundle, dataset, "pgd-linf:eps=24/255,steps=5", samples, 0)
-    return bundle, dataset, samples, pairs
+    return bundle, dataset, samples, (pairs, examination.noise_copies(pairs, 1))
 
 
 def test_the_four_groups_of_an_attack_are_held_to_their_held_out_images(digits):
-    bundle, dataset, samples, pairs = digits
-    before, after = (pairs.labels(side, bundle.device) for side in ("before", "after"))
+    bundle, dataset, samples, (pairs, copies) = digits
+    after = pairs.after
     with torch.no_grad():
-        noise = Case(pairs.noise, bundle.logits(pairs.noise).argmax(1))
-    clean, adversarial = Case(pairs.clean, before), Case(pairs.adversarial, after)
+        noise = Case(copies, bundle.logits(copies).argmax(1))
+    clean, adversarial = examination.sides(pairs)
     into = groups.of_classes(bundle, dataset, after.tolist(), avoid=samples)
     known = cases.references(bundle, dataset, clean, avoid=frozenset({3, *after.tolist()}), seed=0)
     recipe = Recipe("two-run", 0)

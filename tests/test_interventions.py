@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from engine import connections, demo, tracing
 from engine.datapaths import choosing
-from engine.errors import BadInput, UnknownName
 from engine.models import load, precision
 from engine.models.bundle import ModelBundle
 from engine.proving import causal, curves, defence, exchanges, fooled, interventions, smallest
-from engine.records.proof import Edge, MapSet
+from engine.records.proof import MapSet
 from engine.records.restoration import FooledRequest, GroupProofRequest
 from engine.store import Dataset, Store
 from tests import toys
@@ -69,28 +68,41 @@ def coloured(red: float, green: float) -> Tensor:
 
 RECEIVING, GIVING = (1.0, 1.0), (2.0, 1.0)
 """Of the receiving image a = (1, 1), b = (3, 2), c = (5, 1); of the giving one a = (2, 1), b = (4, 5), c = (9, 0)."""
-EDGES = [
-    (("relu", 0, "relu_1", 0), (6.0, 2.0)),
-    (("relu", 0, "relu_1", 1), (8.0, 0.0)),
-    (("relu", 1, "relu_1", 1), (5.0, 1.0)),
-    (("relu_1", 1, "relu_2", 0), (8.0, 1.0)),
-    (("relu_1", 1, "relu_2", 1), (5.0, 0.0)),
-    (("relu_2", 0, "logits", 0), (9.0, 1.0)),
-    (("relu_2", 0, "logits", 1), (5.0, 1.0)),
-]
 
 
-@pytest.mark.parametrize(("edge", "expected"), EDGES)
-def test_one_connection_carries_what_the_hand_calculation_says(sums, edge, expected):
-    names = dict(zip(("relu", "relu_1", "relu_2"), (site.name for site in sums.sites), strict=True))
-    source, channel, target, reader = edge
-    named = Edge(names[source], channel, names.get(target, target), reader)
-    giving = tracing.record(sums, coloured(*GIVING))
-    logits = interventions.along(sums, coloured(*RECEIVING), giving, named)
-    assert logits[0, :2].tolist() == pytest.approx(expected, abs=1e-5)
-    if target != Edge.LOGITS:
-        with torch.no_grad(), interventions.patching(sums, coloured(*RECEIVING), giving, named):
-            assert sums.logits(coloured(*RECEIVING))[0, :2].tolist() == pytest.approx(expected, abs=1e-5)
+def direct(bundle, images: Tensor, changed: Tensor, source: tuple[int, int], end: int) -> Tensor:
+    """The maps that arrive at one site when one earlier map changes and all other sites hold what they held.
+
+    Goldowsky-Dill, MacLeod, Sato, Arora, Localizing model behavior with path patching (2023).
+    """
+    own, arrived = tracing.record(bundle, images).maps, []
+
+    def visit(number: int, tensor: Tensor) -> Tensor:
+        if number == end:
+            arrived.append(tensor)
+        if number >= len(own):
+            return tensor
+        held = own[number].clone()
+        if number == source[0]:
+            held[:, source[1]] = changed
+        return held
+
+    with torch.no_grad(), bundle.visiting(visit):
+        bundle.logits(images)
+    return arrived[0]
+
+
+def one_map(site: int, channel: int, values: Tensor):
+    """A visitor that puts values into one map."""
+
+    def visit(number: int, tensor: Tensor) -> Tensor:
+        if number != site:
+            return tensor
+        tensor = tensor.clone()
+        tensor[:, channel] = values
+        return tensor
+
+    return visit
 
 
 def linear_everywhere(network: nn.Module) -> nn.Module:
@@ -125,28 +137,12 @@ def test_on_a_linear_network_patching_a_connection_changes_the_margin_by_its_con
     found = connections.between(bundle, images, starts, gradients_of(bundle, images, target, rival))
     for (source, end), matrix in found.matrices.items():
         for reader, channel in ((0, 0), (1, 2), (matrix.shape[0] - 1, matrix.shape[1] - 1)):
-            edge = Edge(bundle.sites[source].name, channel, bundle.sites[end].name, reader)
-            logits = interventions.along(bundle, starts, giving, edge)
+            arrived = direct(bundle, starts, giving.maps[source][:, channel], (source, channel), end)[:, reader]
+            with torch.no_grad(), bundle.visiting(one_map(end, reader, arrived)):
+                logits = bundle.logits(starts)
             change = tracing.margins(logits, target, rival) - before
             assert float(change) == pytest.approx(float(matrix[reader, channel]), abs=rounding, rel=1e-3)
     assert max(float(matrix.abs().max()) for matrix in found.matrices.values()) > 100 * rounding
-
-
-@pytest.mark.parametrize(
-    ("edge", "error", "text"),
-    [
-        (Edge("nowhere", 0, "logits", 0), UnknownName, "No layer is called 'nowhere'"),
-        (Edge("relu", 9, "relu_1", 0), UnknownName, "No feature map of"),
-        (Edge("relu", 0, "relu_2", 0), BadInput, "No connection leads from"),
-        (Edge("relu_1", 0, "relu", 0), BadInput, "No connection leads from"),
-        (Edge("relu_2", 0, "logits", 3), UnknownName, "No feature map of logits"),
-    ],
-)
-def test_a_connection_that_is_not_there_is_refused_in_words(sums, edge, error, text):
-    names = {"relu": sums.sites[0].name, "relu_1": sums.sites[1].name, "relu_2": sums.sites[2].name}
-    named = Edge(names.get(edge.source, edge.source), edge.channel, names.get(edge.target, edge.target), edge.reader)
-    with pytest.raises(error, match=text):
-        interventions.along(sums, coloured(*RECEIVING), tracing.record(sums, coloured(*GIVING)), named)
 
 
 def picked(bundle, *maps: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -154,14 +150,6 @@ def picked(bundle, *maps: tuple[int, int]) -> tuple[Tensor, ...]:
     for site, channel in maps:
         chosen[site][0, channel] = True
     return tuple(chosen)
-
-
-def test_a_scaled_map_is_multiplied_and_no_other(sums):
-    with torch.no_grad(), interventions.scaling(sums, picked(sums, (1, 1)), 0.5):
-        logits = sums.logits(coloured(*RECEIVING))
-    assert logits[0].tolist() == pytest.approx([4.0, 2.0, 0.0], abs=1e-5), "b = (3, 1)"
-    with torch.no_grad(), interventions.scaling(sums, picked(sums, (1, 1), (1, 0)), 0.0):
-        assert sums.logits(coloured(*RECEIVING)).abs().max() == 0
 
 
 def test_a_replaced_map_holds_the_other_runs_values(sums):
@@ -217,7 +205,7 @@ class Scene:
     bundle: ModelBundle
     dataset: Dataset
     request: FooledRequest
-    group: fooled.Fooled
+    group: fooled.FooledGroup
     images: Tensor
     giving: tracing.Trace
     chosen: tracing.PerMap
@@ -238,10 +226,7 @@ def scene(digits):
 def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
     """Every way in which the engine intervenes on a run."""
     bundle, images, giving, chosen = scene.bundle, scene.images, scene.giving, scene.chosen
-    link = bundle.links[0]
-    edge = Edge(bundle.sites[link.source].name, 1, bundle.sites[link.target].name, 2)
-    head = Edge(bundle.sites[-1].name, 1, Edge.LOGITS, 2)
-    choices = torch.cat(chosen, dim=1)[:, None].expand(-1, len(scene.group.samples), -1)
+    choices = torch.cat(chosen, dim=1)[:, None].expand(-1, len(scene.group.images.samples), -1)
 
     def inside(context):
         with context:
@@ -253,10 +238,6 @@ def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
     made = {
         "another run": lambda: inside(interventions.replacing(bundle, chosen, giving.maps)),
         "mean": lambda: inside(interventions.replacing(bundle, chosen, scene.means.maps)),
-        "scale": lambda: inside(interventions.scaling(bundle, chosen, 0.5)),
-        "connection": lambda: inside(interventions.patching(bundle, images, giving, edge)),
-        "along": lambda: interventions.along(bundle, images, giving, edge),
-        "along to a class": lambda: interventions.along(bundle, images, giving, head),
         "means": lambda: interventions.means(bundle, scene.dataset, "channel"),
         "exchange": lambda: exchanges.exchanges(scene.group, "inject").tried(choices),
     }
@@ -265,8 +246,8 @@ def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
     return made
 
 
-NAMES = ("another run", "mean", "scale", "connection", "along", "along to a class", "means", "exchange", *STUDIES)
-REPORTED = ("another run", "mean", "scale", "connection", *STUDIES)
+NAMES = ("another run", "mean", "means", "exchange", *STUDIES)
+REPORTED = ("another run", "mean", *STUDIES)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from dashboard.panels.patching import model as patching
 from engine import examination
 from engine.data import catalogue
 from engine.data.intake import Images
-from engine.proving import causal, exchanges, fooled, interventions, smallest
+from engine.proving import causal, fooled, smallest
 from engine.records import ExaminationRequest
-from engine.records.proof import CONTROLS, Edge, MapSet
+from engine.records.proof import CONTROLS, MapSet
 from engine.records.restoration import FooledRequest, GroupProofRequest
 from engine.store import Store
 from tests import toys
@@ -77,7 +77,7 @@ def world(tmp_path_factory):
 def ants(world):
     """All ants; the attack fools every one of them."""
     request = FooledRequest("toy", "colours", ATTACK, world[1].keys[:EACH])
-    assert fooled.gather(*world, request).samples == request.samples
+    assert fooled.gather(*world, request).images.samples == request.samples
     return request
 
 
@@ -125,14 +125,3 @@ def test_no_bystander_is_proved(world, ants, channel):
     assert not found.is_proven
     assert found.effect.flipped == 0.0
     assert abs(found.effect.recovery) < 0.1
-
-
-def test_it_reaches_the_answer_through_its_own_connection_only(world, ants):
-    bundle, _ = world
-    group = fooled.gather(*world, ants)
-    giving = exchanges.recorded(bundle, group.clean)
-    first, second = (site.name for site in bundle.sites[1:])
-    for reader in (PLANTED, 0, 1, 7):
-        edge = Edge(first, PLANTED, second, reader)
-        labels = interventions.along(bundle, group.adversarial, giving, edge).argmax(1)
-        assert labels.equal(group.true if reader == PLANTED else group.into)

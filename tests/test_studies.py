@@ -81,9 +81,9 @@ def restored(bundle, group, row: int, chosen: torch.Tensor) -> bool:
 
     with torch.no_grad():
         with bundle.visiting(keep):
-            bundle.logits(group.clean[row : row + 1])
+            bundle.logits(group.images.clean[row : row + 1])
         with bundle.visiting(put):
-            return int(bundle.logits(group.adversarial[row : row + 1]).argmax()) == int(group.true[row])
+            return int(bundle.logits(group.images.adversarial[row : row + 1]).argmax()) == int(group.true[row])
 
 
 def test_each_smallest_set_restores_its_image_and_no_map_of_it_can_be_left_out(digits, group, found):
@@ -107,7 +107,9 @@ def test_the_prefix_before_restores_and_the_one_below_it_does_not(digits, group,
 
 def test_the_set_for_all_restores_its_share_and_random_ones_restore_less(digits, group, found):
     chosen = exchanges.mask(digits[0], found.shared.chosen)
-    share = sum(restored(digits[0], group, row, chosen) for row in range(len(group.samples))) / len(group.samples)
+    share = sum(restored(digits[0], group, row, chosen) for row in range(len(group.images.samples))) / len(
+        group.images.samples
+    )
     assert found.shared.is_reached
     assert share == found.shared.effect.flipped >= found.shared.wanted
     assert found.shared.random.flipped < share
@@ -145,14 +147,14 @@ def test_the_search_finds_a_planted_pair_among_many():
 
 def test_pairs_that_do_not_fit_into_memory_at_once_give_the_same(group, pairs, monkeypatch):
     bundle = group.bundle
-    chosen = choosing.at_random(bundle, len(group.samples), 40, torch.Generator().manual_seed(1))
+    chosen = choosing.at_random(bundle, len(group.images.samples), 40, torch.Generator().manual_seed(1))
     choices = torch.cat(chosen, dim=1)[None]
     whole = pairs.tried(choices)
     per_image = 4 * sum(site.channels * site.height * site.width for site in bundle.sites)
     monkeypatch.setattr(exchanges, "HELD", 2 * per_image)
     parts = exchanges.exchanges(group, "restore")
     assert parts.only is None
-    assert len(list(parts.blocks())) == -(-len(group.samples) // 2)
+    assert len(list(parts.blocks())) == -(-len(group.images.samples) // 2)
     tried = parts.tried(choices)
     assert torch.allclose(tried.recovered, whole.recovered, atol=1e-4)
     assert tried.labels.equal(whole.labels)
@@ -185,7 +187,9 @@ def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs,
     assert named.isdisjoint(profile.excluded)
     assert len(named) + len(profile.excluded) == len(digits[0].sites)
     cut = next(k for k, site in enumerate(digits[0].sites) if site.is_cut and k)
-    every = torch.zeros(1, len(pairs.fooled.samples), sum(site.channels for site in digits[0].sites), dtype=torch.bool)
+    every = torch.zeros(
+        1, len(pairs.fooled.images.samples), sum(site.channels for site in digits[0].sites), dtype=torch.bool
+    )
     start = sum(site.channels for site in digits[0].sites[:cut])
     every[..., start : start + digits[0].sites[cut].channels] = True
     assert pairs.tried(every).effect(pairs.fooled.true).flipped == 1.0, "which is why cut sites are left out"
@@ -219,10 +223,10 @@ def test_images_that_resist_are_left_out_and_counted(digits):
     samples = digits[1].keys_of(3)[:4]
     weak = FooledRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=3", samples)
     attacked = fooled.attack(*digits, weak)
-    assert 0 < int(attacked.is_fooled.sum()) < len(samples)
+    assert 0 < int((attacked.before != attacked.after).sum()) < len(samples)
     left = fooled.of_attacked(*digits, weak, attacked)
-    assert fooled.group(left, attacked.attempted).attempted == len(samples)
-    assert len(left.samples) == int(attacked.is_fooled.sum())
+    assert fooled.group(left, len(samples)).attempted == len(samples)
+    assert len(left.images.samples) == int((attacked.before != attacked.after).sum())
     none = dataclasses.replace(weak, attack="pgd-linf:eps=0,steps=1")
     with pytest.raises(BadInput, match="fools none of the 4 images"):
         fooled.gather(*digits, none)
@@ -231,7 +235,7 @@ def test_images_that_resist_are_left_out_and_counted(digits):
 def test_the_other_images_are_of_neither_class(group):
     others = group.others
     labels = others.labels[others.rows]
-    assert others.rows.shape == (len(group.samples), fooled.OTHERS)
+    assert others.rows.shape == (len(group.images.samples), fooled.OTHERS)
     assert not bool((labels == group.true[:, None]).any() | (labels == group.into[:, None]).any())
     assert all(len(set(row)) == len(row) for row in others.rows.tolist())
 

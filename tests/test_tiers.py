@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.attacks import cascade, catalogue, pace, run
+from engine.attacks import batch, catalogue, pace, run
 from engine.attacks.catalogue import ATTACKS
 from engine.audit import tiers
 from engine.credibility import checking
@@ -77,7 +77,7 @@ def test_the_checks_cost_what_was_stated(counted, pictures):
         own = counted.logits(pictures).argmax(dim=1)
     counted.forwards = 0
     setup = Setup("toy", EPSILON, steps=5, queries=20)
-    checking.check(counted, cascade.Batch(pictures, own, SAMPLES), setup, checking.Reference("same", counted))
+    checking.check(counted, batch.Batch(pictures, own, SAMPLES), setup, checking.Reference("same", counted))
     every, left = tiers.check_cost(setup, len(CLASSES))
     assert counted.passes == every.passes * COUNT
     assert 0 <= (every.forwards + left.forwards) * COUNT - counted.forwards <= 12 * COUNT

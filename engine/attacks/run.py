@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.attacks import catalogue, corruption, gradient, inspection, library, noise, rounding
+from engine.attacks import attacked, catalogue, corruption, gradient, inspection, library, noise, rounding
+from engine.attacks.attacked import AttackedImages, Shown
 from engine.attacks.catalogue import (
     NO_TARGET,
     Attack,
@@ -26,28 +27,17 @@ from engine.attacks.isolation import isolated
 from engine.attacks.subjects import Subjects, answers, rounded, unit
 from engine.errors import WorkFailed
 from engine.models.prediction import predictions
-from engine.records import Outcome, Prediction, Status
+from engine.records import Outcome
 
-__all__ = ["Attacked", "run", "unit"]
+__all__ = ["run", "unit"]
 
-NOWHERE = -1
-"""Target of an image that the attack aims at no class."""
 TOLERANCE = 1e-6
 """How far, in [0, 1] units, a measured norm may exceed its budget: float arithmetic only."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Attacked:
-    """Attacked images as stored, with how each fared."""
-
-    images: np.ndarray
-    """(batch, channels, height, width) uint8; the clean image where the status is `clean_wrong` or `failed`."""
-    outcomes: tuple[Outcome, ...]
-
-
 def run(
     bundle: Classifier, pictures: Tensor, labels: Tensor, spec: Attack, seeds: Tensor, *, samples: tuple[str, ...]
-) -> Attacked:
+) -> AttackedImages:
     """Attack every correctly classified image of a batch.
 
     pictures: (batch, channels, height, width) float32, multiples of 1/255 in [0, 1]; labels, seeds: (batch,) int64, one
@@ -64,7 +54,7 @@ def run(
     # Copied into plain strides: what a convolution answers depends, in the last bits, on the layout of its input.
     plain = torch.empty(pictures.shape, device=bundle.device).copy_(pictures)
     labels = labels.to(bundle.device)
-    stored, failed, targets = clean.copy(), np.zeros(len(clean), dtype=bool), np.full(len(clean), NOWHERE)
+    stored, failed, targets = clean.copy(), np.zeros(len(clean), dtype=bool), np.full(len(clean), attacked.NOWHERE)
     with isolated(bundle.network):
         before = answers(bundle, plain)
         inspection.check_logits(before, len(clean), len(bundle.classes))
@@ -82,12 +72,19 @@ def run(
         targets[correct] = subjects.targets.cpu().numpy()
     failed |= ~after.isfinite().all(dim=1).cpu().numpy()
     stored[failed] = clean[failed]
-    after[torch.from_numpy(failed).to(after.device)] = before[torch.from_numpy(failed).to(after.device)]
-    judged = _Judged(labels.tolist(), predictions(before), predictions(after), failed, targets)
-    outcomes = _outcomes(samples, judged, (clean, stored))
+    shown = Shown(
+        samples=samples,
+        labels=labels.tolist(),
+        clean=clean,
+        stored=stored,
+        before=before,
+        after=after,
+        failed=failed,
+        targets=targets,
+    )
+    outcomes = attacked.judge(shown)
     _verify(spec, outcomes, stored[0].size)
-    stored.setflags(write=False)
-    return Attacked(stored, outcomes)
+    return AttackedImages.of(plain, unit(stored, bundle.device), seeds, outcomes)
 
 
 def _subjects(
@@ -175,45 +172,13 @@ def _matched(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise that is matched, image by image, to the stored PGD perturbation of the same seed."""
     made = _climbed(bundle, subjects, PgdLinf(spec.epsilon, spec.steps))
-    attacked, failed = made.stored, made.broken
-    delta = unit(attacked, subjects.images.device) - subjects.images
+    found, failed = made.stored, made.broken
+    delta = unit(found, subjects.images.device) - subjects.images
     if isinstance(spec, NoiseShuffled):
         return rounded(subjects.clean, noise.shuffled(subjects.images, delta, subjects.seeds), spec), failed
     noisy = noise.same_norm_noise(subjects.images, delta, subjects.seeds, draws=1)
-    reach = ((attacked.astype(np.int64) - subjects.clean) ** 2).sum(axis=(1, 2, 3))
+    reach = ((found.astype(np.int64) - subjects.clean) ** 2).sum(axis=(1, 2, 3))
     return rounding.within_l2(subjects.clean, noisy.cpu().numpy(), reach), failed
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Judged:
-    """What the network said of each image of a batch."""
-
-    labels: list[int]
-    before: list[Prediction]
-    after: list[Prediction]
-    failed: np.ndarray
-    targets: np.ndarray
-    """(batch,) int64, `NOWHERE` where the attack aimed at no class."""
-
-
-def _outcomes(samples: tuple[str, ...], judged: _Judged, sides: tuple[np.ndarray, np.ndarray]) -> tuple[Outcome, ...]:
-    change = np.abs(sides[1].astype(np.int64) - sides[0]).reshape(len(samples), -1)
-    linf, l2 = change.max(axis=1) / 255, np.sqrt((change**2).sum(axis=1)) / 255
-    found = []
-    for k, (sample, label) in enumerate(zip(samples, judged.labels, strict=True)):
-        before, after = judged.before[k], judged.after[k]
-        status = "failed" if judged.failed[k] else _status(label, before, after, is_changed=bool(linf[k]))
-        target = None if judged.targets[k] == NOWHERE else int(judged.targets[k])
-        found.append(Outcome(sample, label, status, before, after, float(linf[k]), float(l2[k]), target))
-    return tuple(found)
-
-
-def _status(label: int, before: Prediction, after: Prediction, *, is_changed: bool) -> Status:
-    if before.label != label:
-        return "clean_wrong"
-    if not is_changed:
-        return "unperturbed"
-    return "fooled" if after.label != label else "resisted"
 
 
 def _verify(spec: Attack, outcomes: tuple[Outcome, ...], pixels: int) -> None:

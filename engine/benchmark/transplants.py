@@ -32,8 +32,8 @@ def measure(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
         group = fooled.gather(bundle, dataset, request)
     except BadInput as error:
         return [Row("random controls of a group", float("nan"), "", note=str(error))]
-    group = group.rows(torch.arange(min(wanted, len(group.samples)), device=bundle.device))
-    pairs, images = exchanges.exchanges(group, "restore"), len(group.samples)
+    group = group.rows(torch.arange(min(wanted, group.images.count), device=bundle.device))
+    pairs, images = exchanges.exchanges(group, "restore"), group.images.count
     most = int(choosing.claimable(bundle).sum())
     sizes = [size for size in SIZES if size <= most]
 
@@ -51,7 +51,7 @@ def measure(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
         measures.paired(
             "one transplant, against a plain forward pass",
             lambda: pairs.tried(one),
-            lambda: bundle.logits(group.adversarial),
+            lambda: bundle.logits(group.images.adversarial),
             repeats=scale.repeats,
             count=images,
         ),

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from engine import examination, settings, tracing
-from engine.attacks import catalogue, inspection
+from engine.attacks import attacked, catalogue, inspection
 from engine.attacks import run as attack_run
+from engine.attacks.attacked import AttackedImages, Shown
+from engine.attacks.batch import Batch
 from engine.audit import rows, versions
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.plan import Premade
@@ -25,7 +27,6 @@ from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case, References
 from engine.errors import BadInput
 from engine.models.bundle import ModelBundle
-from engine.models.prediction import predictions
 from engine.records import Outcome, Status
 from engine.store import Dataset, Store
 from engine.store.dataset import image_hash
@@ -47,15 +48,6 @@ class Subject:
     condition: Condition
     broken: frozenset[str] = frozenset()
     """Samples that an attack before this one has fooled: they are not attacked."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Judged:
-    """Images of a block before and after, with how each fared; (batch, channels, height, width)."""
-
-    clean: Tensor
-    stored: Tensor
-    outcomes: tuple[Outcome, ...]
 
 
 @dataclass(slots=True)
@@ -98,28 +90,24 @@ def compute(subject: Subject, store: Store, samples: Sequence[int], check: Check
     What is computed for an image depends on the others of its batch in the last bits of a sum at most. Raises BadInput
     for images that changed since the run was planned.
     """
-    parts: list[Judged] = []
+    parts: list[AttackedImages] = []
     with threads(subject.manifest.plan.threads):
         for place in range(0, len(samples), tracing.batch_limit(subject.bundle)):
             check(place)
             chosen = list(samples[place : place + tracing.batch_limit(subject.bundle)])
             parts.append(_judged(subject, store, chosen))
-        whole = Judged(
-            torch.cat([part.clean for part in parts]),
-            torch.cat([part.stored for part in parts]),
-            tuple(outcome for part in parts for outcome in part.outcomes),
-        )
+        whole = attacked.joined(parts)
         measured = (
             _measured(subject, whole, check)
             if subject.manifest.scores(subject.condition)
             else _Measured.nothing(len(samples))
         )
-    pictures = examination.pixels(whole.stored)
+    pictures = attacked.pixels(whole.adversarial)
     found = _rows(subject, list(samples), whole, (measured, pictures))
     return Found(found, pictures if subject.manifest.plan.images.is_kept else None)
 
 
-def _judged(subject: Subject, store: Store, chosen: list[int]) -> Judged:
+def _judged(subject: Subject, store: Store, chosen: list[int]) -> AttackedImages:
     """Attack some images, or judge them as they are, or as somebody else changed them."""
     bundle, held = subject.bundle, subject.manifest.images
     samples = tuple(held.samples[k] for k in chosen)
@@ -127,67 +115,65 @@ def _judged(subject: Subject, store: Store, chosen: list[int]) -> Judged:
         raise BadInput(f"The data set '{held.data}' is not the one the run was planned with.")
     clean = cases.load(bundle, subject.dataset, samples)
     labels = torch.tensor([held.labels[k] for k in chosen], device=bundle.device)
+    asked = Batch(clean, labels, samples)
     if subject.condition.kind == "clean":
-        return Judged(clean, clean, _unattacked(bundle, clean, clean, (samples, labels.tolist())))
+        return _unattacked(subject, asked, clean)
     if subject.condition.kind == "premade":
-        return _premade(subject, store, chosen, (clean, labels.tolist()))
+        return _premade(subject, store, chosen, asked)
     left = [place for place, sample in enumerate(samples) if sample not in subject.broken]
     if len(left) == len(samples):
         return _attacked(subject, clean, labels, samples)
-    spared = _unattacked(bundle, clean, clean, (samples, labels.tolist()))
-    outcomes, stored = [replace(one, status=BROKEN) for one in spared], clean.clone()
+    outcomes, stored = [replace(one, status=BROKEN) for one in judged(bundle, asked, clean)], clean.clone()
     if left:
         part = _attacked(subject, clean[left], labels[left], tuple(samples[place] for place in left))
-        stored[left] = part.stored
+        stored[left] = part.adversarial
         for place, outcome in zip(left, part.outcomes, strict=True):
             outcomes[place] = outcome
-    return Judged(clean, stored, tuple(outcomes))
+    return AttackedImages.of(clean, stored, _seeds(subject, samples), tuple(outcomes))
 
 
-def _attacked(subject: Subject, clean: Tensor, labels: Tensor, samples: tuple[str, ...]) -> Judged:
-    attack, seed, data = subject.condition.name, subject.manifest.plan.seed, subject.manifest.images.content_hash
-    seeds = torch.tensor([examination.image_seed(attack, data, one, seed) for one in samples])
-    result = attack_run.run(subject.bundle, clean, labels, catalogue.attack(attack), seeds, samples=samples)
-    return Judged(clean, attack_run.unit(np.array(result.images), subject.bundle.device), result.outcomes)
+def _unattacked(subject: Subject, asked: Batch, stored: Tensor) -> AttackedImages:
+    outcomes = judged(subject.bundle, asked, stored)
+    return AttackedImages.of(asked.pictures, stored, _seeds(subject, asked.samples), outcomes)
 
 
-def _premade(subject: Subject, store: Store, chosen: list[int], given: tuple[Tensor, list[int]]) -> Judged:
-    manifest, (clean, labels) = subject.manifest, given
+def _attacked(subject: Subject, clean: Tensor, labels: Tensor, samples: tuple[str, ...]) -> AttackedImages:
+    spec = catalogue.attack(subject.condition.name)
+    return attack_run.run(subject.bundle, clean, labels, spec, _seeds(subject, samples), samples=samples)
+
+
+def _seeds(subject: Subject, samples: tuple[str, ...]) -> Tensor:
+    manifest = subject.manifest
+    return examination.image_seeds(subject.condition.name, manifest.images.content_hash, samples, manifest.plan.seed)
+
+
+def _premade(subject: Subject, store: Store, chosen: list[int], asked: Batch) -> AttackedImages:
+    manifest = subject.manifest
     (paired,) = [one for one in manifest.premade if one.name == subject.condition.name]
     other = store.dataset(paired.data)
     samples = tuple(paired.samples[k] for k in chosen)
     if other.image_hashes(samples) != tuple(paired.hashes[k] for k in chosen):
         raise BadInput(f"The data set '{paired.data}' is not the one the run was planned with.")
-    stored = cases.load(subject.bundle, other, samples)
-    own = tuple(manifest.images.samples[k] for k in chosen)
-    return Judged(clean, stored, _unattacked(subject.bundle, clean, stored, (own, labels)))
+    return _unattacked(subject, asked, cases.load(subject.bundle, other, samples))
 
 
-def _unattacked(
-    bundle: ModelBundle, clean: Tensor, stored: Tensor, given: tuple[tuple[str, ...], list[int]]
-) -> tuple[Outcome, ...]:
+def judged(bundle: ModelBundle, asked: Batch, stored: Tensor) -> tuple[Outcome, ...]:
     """Judge images that nobody attacks here; raises BadInput for clean ones that are answered with what is not finite."""
     with torch.no_grad():
-        first, second = bundle.logits(clean), bundle.logits(stored)
-    inspection.check_logits(first, len(clean), len(bundle.classes))
-    failed = ~second.isfinite().all(dim=1)
-    before, after = predictions(first), predictions(torch.where(failed[:, None], first, second))
-    change = (examination.pixels(stored).astype(np.int64) - examination.pixels(clean)).reshape(len(clean), -1)
-    linf, l2 = np.abs(change).max(axis=1) / 255, np.sqrt((change**2).sum(axis=1)) / 255
-    found = []
-    for k, (sample, label) in enumerate(zip(*given, strict=True)):
-        status = _status(before[k].label == label, after[k].label == label, is_changed=bool(linf[k]))
-        status = "failed" if failed[k] else status
-        found.append(Outcome(sample, label, status, before[k], after[k], float(linf[k]), float(l2[k])))
-    return tuple(found)
-
-
-def _status(is_right: bool, is_still_right: bool, *, is_changed: bool) -> Status:
-    if not is_right:
-        return "clean_wrong"
-    if not is_changed:
-        return "unperturbed"
-    return "resisted" if is_still_right else "fooled"
+        before, after = bundle.logits(asked.pictures), bundle.logits(stored)
+    inspection.check_logits(before, len(asked.samples), len(bundle.classes))
+    return attacked.judge(
+        Shown(
+            samples=asked.samples,
+            labels=asked.labels.tolist(),
+            clean=attacked.pixels(asked.pictures),
+            stored=attacked.pixels(stored),
+            before=before,
+            after=after,
+            failed=~after.isfinite().all(dim=1).cpu().numpy(),
+            targets=np.full(len(asked.samples), attacked.NOWHERE),
+        )
+    )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -203,7 +189,7 @@ class _Measured:
         return cls((), (), np.zeros(count, dtype=bool))
 
 
-def _measured(subject: Subject, whole: Judged, check: Check) -> _Measured:
+def _measured(subject: Subject, whole: AttackedImages, check: Check) -> _Measured:
     """Score the datapath of every image that was right without attack; where it was attacked, also the flow.
 
     Each image is explained against references of classes that play no part in it, as in its examination.
@@ -234,12 +220,8 @@ def _groups(outcomes: tuple[Outcome, ...], scored: list[int]) -> list[list[int]]
     """Gather images whose references must avoid the same classes, in the order of their first image."""
     found: dict[frozenset[int], list[int]] = {}
     for k in scored:
-        found.setdefault(_played(outcomes[k]), []).append(k)
+        found.setdefault(attacked.played([outcomes[k]]), []).append(k)
     return list(found.values())
-
-
-def _played(outcome: Outcome) -> frozenset[int]:
-    return frozenset((outcome.label, outcome.before.label, outcome.after.label))
 
 
 def _split(group: list[int], limit: int) -> Iterator[list[int]]:
@@ -247,10 +229,10 @@ def _split(group: list[int], limit: int) -> Iterator[list[int]]:
         yield group[place : place + limit]
 
 
-def _scores(subject: Subject, whole: Judged, part: list[int], drawn: _Drawn) -> tuple[Tensor, ...]:
+def _scores(subject: Subject, whole: AttackedImages, part: list[int], drawn: _Drawn) -> tuple[Tensor, ...]:
     targets = torch.tensor([whole.outcomes[k].after.label for k in part], device=subject.bundle.device)
-    case = Case(whole.stored[part], targets)
-    references = drawn.references(case, _played(whole.outcomes[part[0]]))
+    case = Case(whole.adversarial[part], targets)
+    references = drawn.references(case, attacked.played([whole.outcomes[part[0]]]))
     if references.kind != "references" and len(part) > 1:
         # Without other-class images the reference is a blurred copy, which must be the image's own.
         alone = [_scores(subject, whole, [k], drawn) for k in part]
@@ -260,18 +242,11 @@ def _scores(subject: Subject, whole: Judged, part: list[int], drawn: _Drawn) -> 
     return found
 
 
-def _flow(bundle: ModelBundle, whole: Judged, part: list[int]) -> tuple[Tensor, ...]:
+def _flow(bundle: ModelBundle, whole: AttackedImages, part: list[int]) -> tuple[Tensor, ...]:
     """The attack flow from the adversarial image to its own clean run, as in an examination."""
-    outcomes = [whole.outcomes[k] for k in part]
-    before = torch.tensor([one.before.label for one in outcomes], device=bundle.device)
-    rivals = torch.tensor([_rival(one) for one in outcomes], device=bundle.device)
-    question = scores.Question(whole.clean[part], before, rivals)
-    return scores.attack_flow(bundle, question, whole.stored[part]).scores
-
-
-def _rival(outcome: Outcome) -> int:
-    """The likeliest class of the stored image that is not the clean answer."""
-    return next(label for label, _ in outcome.after.top if label != outcome.before.label)
+    rivals = torch.tensor([attacked.rival(whole.outcomes[k]) for k in part], device=bundle.device)
+    question = scores.Question(whole.clean[part], whole.before[part], rivals)
+    return scores.attack_flow(bundle, question, whole.adversarial[part]).scores
 
 
 def _fill(target: tuple[np.ndarray, ...], part: list[int], values: tuple[Tensor, ...]) -> None:
@@ -279,7 +254,7 @@ def _fill(target: tuple[np.ndarray, ...], part: list[int], values: tuple[Tensor,
         site[part] = value.double().cpu().numpy()
 
 
-def _rows(subject: Subject, chosen: list[int], whole: Judged, found: tuple[_Measured, np.ndarray]) -> Rows:
+def _rows(subject: Subject, chosen: list[int], whole: AttackedImages, found: tuple[_Measured, np.ndarray]) -> Rows:
     outcomes, (measured, pictures) = whole.outcomes, found
     nothing: tuple[tuple[np.ndarray, ...], np.ndarray] = ((), np.zeros(len(outcomes)))
     scaled_scores, score_total = rows.scaled(measured.scores) if measured.scores else nothing

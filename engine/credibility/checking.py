@@ -15,7 +15,8 @@ from torch import Tensor
 from engine import keys, settings
 from engine.attacks import catalogue, forms, inspection
 from engine.attacks import run as attack_run
-from engine.attacks.cascade import Batch
+from engine.attacks.attacked import AttackedImages
+from engine.attacks.batch import Batch
 from engine.attacks.catalogue import Attack, Budgeted, Fgsm, NoiseSign, PgdLinf, Square
 from engine.attacks.gradient import Classifier
 from engine.attacks.isolation import isolated
@@ -120,7 +121,7 @@ class _Probe:
             fooled[block] = [one.status == "fooled" for one in found.outcomes]
             unmoved[block] = [one.status in ("unperturbed", "failed") for one in found.outcomes]
             # Measured here again: the attack's own word for its budget is what this is to check.
-            change = found.images.astype(np.int64) - inspection.check_images(chosen.pictures)
+            change = found.stored.astype(np.int64) - inspection.check_images(chosen.pictures)
             largest = max(largest, float(np.abs(change).max()) / 255)
         return Fared(fooled, unmoved, largest, float(spec.epsilon))
 
@@ -133,11 +134,11 @@ class _Probe:
             found = self._run(reference, chosen, spec)
             attacked[block] = [one.status in ("fooled", "resisted") for one in found.outcomes]
             with isolated(self.bundle.network):
-                said = answers(self.bundle, unit(found.images, self.bundle.device)).argmax(dim=1).cpu()
+                said = answers(self.bundle, found.adversarial.to(self.bundle.device)).argmax(dim=1).cpu()
             fooled[block] = (said != chosen.labels.cpu()).numpy()
         return Transfer(attacked, fooled)
 
-    def _run(self, bundle: Classifier, chosen: Batch, spec: Attack, draw: int = 0) -> attack_run.Attacked:
+    def _run(self, bundle: Classifier, chosen: Batch, spec: Attack, draw: int = 0) -> AttackedImages:
         named, seed = catalogue.identify(spec), self.setup.seed
         seeds = [int(keys.content_key((named, sample, seed, draw))[:15], 16) for sample in chosen.samples]
         return attack_run.run(bundle, chosen.pictures, chosen.labels, spec, torch.tensor(seeds), samples=chosen.samples)

@@ -7,7 +7,7 @@ from fractions import Fraction
 import torch
 
 from engine import settings
-from engine.attacks.cascade import Batch
+from engine.attacks.batch import Batch
 from engine.credibility import checking
 from engine.credibility.checking import Reference
 from engine.datapaths import cases

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from engine import examination, tracing
-from engine.attacks import noise
+from engine.attacks import attacked
+from engine.attacks.attacked import AttackedImages
 from engine.datapaths import cases
 from engine.errors import BadInput
 from engine.models.bundle import ModelBundle
@@ -18,7 +19,7 @@ FEWEST = 2
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Subjects:
+class MatchedImages:
     """Correctly classified clean images. Images are (images, channels, height, width) in [0, 1], classes (images,)."""
 
     samples: tuple[str, ...]
@@ -34,15 +35,12 @@ class Subjects:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Pairs:
-    """The images that were fooled, beside their clean originals."""
+class FooledPairs:
+    """The images that were fooled, with what their controls are made of."""
 
-    clean: Tensor
-    adversarial: Tensor
+    images: AttackedImages
     noisy: Tensor
     """The adversarial image with Gaussian noise as long as its own perturbation."""
-    before: Tensor
-    after: Tensor
     strangers: Tensor | None
     """Clean images (images, channels, height, width) of neither answer's class; None where some image has none."""
     stranger_labels: Tensor | None
@@ -60,7 +58,7 @@ class Right:
     labels: Tensor
 
 
-def choose(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int, seed: int) -> Subjects:
+def choose(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int, seed: int) -> MatchedImages:
     """Return the first `count` correctly classified images from index `first` on, fewer where there are no more.
 
     Raises BadInput where fewer than two are left or they are all of one class.
@@ -94,7 +92,9 @@ def right(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int) -> R
     return Right(tuple(dataset.keys[k] for k in kept), torch.cat(pictures), truth[kept])
 
 
-def matched(bundle: ModelBundle, samples: tuple[str, ...], pictures: Tensor, labels: Tensor, *, seed: int) -> Subjects:
+def matched(
+    bundle: ModelBundle, samples: tuple[str, ...], pictures: Tensor, labels: Tensor, *, seed: int
+) -> MatchedImages:
     """Return images with their partners, strangers and third classes; another seed draws other ones.
 
     Raises BadInput where an image has no partner of another class.
@@ -109,29 +109,26 @@ def matched(bundle: ModelBundle, samples: tuple[str, ...], pictures: Tensor, lab
         _drawn(candidates, barred, generator).to(bundle.device) if _all_have_one(candidates, barred) else None
         for candidates in (labels, torch.arange(len(bundle.classes)))
     )
-    return Subjects(samples, pictures, labels.to(bundle.device), partners.to(bundle.device), strangers, thirds)
+    return MatchedImages(samples, pictures, labels.to(bundle.device), partners.to(bundle.device), strangers, thirds)
 
 
-def fooled(bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: str, seed: int) -> Pairs:
+def fooled(bundle: ModelBundle, dataset: Dataset, subjects: MatchedImages, attack: str, seed: int) -> FooledPairs:
     """Return the subjects that an attack fools. Raises BadInput where fewer than two are fooled."""
     generator = torch.Generator().manual_seed(seed + 1)
-    clean, adversarial, seeds, answers = _attacked(bundle, dataset, subjects, attack, seed)
-    if len(answers) < FEWEST:
+    found = _attacked(bundle, dataset, subjects.samples, attack, seed)
+    if found.count < FEWEST:
         raise BadInput(
-            f"{attack} fools {len(answers)} of {len(subjects.samples)} images; at least {FEWEST} are needed. "
+            f"{attack} fools {found.count} of {len(subjects.samples)} images; at least {FEWEST} are needed. "
             "Name a stronger attack or more images."
         )
     labels, classes = subjects.labels.cpu(), torch.arange(len(bundle.classes))
+    answers = torch.stack([found.before, found.after], dim=1).cpu()
     has_strangers = _all_have_one(labels, answers)
     strangers = _drawn(labels, answers, generator).to(bundle.device) if has_strangers else None
     thirds = _drawn(classes, answers, generator).to(bundle.device) if _all_have_one(classes, answers) else None
-    before, after = answers.to(bundle.device).unbind(1)
-    return Pairs(
-        clean=clean,
-        adversarial=adversarial,
-        noisy=noise.same_norm_noise(adversarial, adversarial - clean, seeds, draws=1),
-        before=before,
-        after=after,
+    return FooledPairs(
+        images=found,
+        noisy=found.noisy(found.adversarial, draws=1),
         strangers=None if strangers is None else subjects.images[strangers],
         stranger_labels=None if strangers is None else subjects.labels[strangers],
         thirds=thirds,
@@ -139,20 +136,15 @@ def fooled(bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: st
 
 
 def _attacked(
-    bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: str, seed: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Clean and adversarial images of those fooled, seeds (images,) and answers before and after (images, 2)."""
-    sides: list[tuple[Tensor, Tensor]] = []
-    seeds, answers = [], []
-    for rows in torch.arange(len(subjects.samples)).split(tracing.batch_limit(bundle)):
-        samples = tuple(subjects.samples[k] for k in rows.tolist())
-        pairs = examination.attacked(bundle, dataset, attack, samples, seed)
-        chosen = [k for k, outcome in enumerate(pairs.outcomes) if outcome.status == "fooled"]
-        sides.append((pairs.clean[chosen], pairs.adversarial[chosen]))
-        seeds += [examination.image_seed(attack, dataset.card.content_hash, samples[k], seed) for k in chosen]
-        answers += [(pairs.outcomes[k].before.label, pairs.outcomes[k].after.label) for k in chosen]
-    clean, adversarial = (torch.cat(side) for side in zip(*sides, strict=True))
-    return clean, adversarial, torch.tensor(seeds), torch.tensor(answers).view(-1, 2)
+    bundle: ModelBundle, dataset: Dataset, samples: tuple[str, ...], attack: str, seed: int
+) -> AttackedImages:
+    """Return those that are fooled."""
+    parts = []
+    for rows in torch.arange(len(samples)).split(tracing.batch_limit(bundle)):
+        found = examination.attacked(bundle, dataset, attack, tuple(samples[k] for k in rows.tolist()), seed)
+        chosen = [k for k, outcome in enumerate(found.outcomes) if outcome.status == "fooled"]
+        parts.append(found.rows(torch.tensor(chosen, dtype=torch.int64, device=bundle.device)))
+    return attacked.joined(parts)
 
 
 def _drawn(candidates: Tensor, barred: Tensor, generator: torch.Generator) -> Tensor:

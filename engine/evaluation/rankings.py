@@ -10,7 +10,7 @@ from torch import Tensor
 from engine import methods, tracing
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case
-from engine.evaluation.pairing import Pairs, Subjects
+from engine.evaluation.pairing import FooledPairs, MatchedImages
 from engine.models.bundle import ModelBundle
 from engine.tracing import PerMap
 
@@ -33,7 +33,7 @@ class Ask:
         return Ask(self.images[index], self.targets[index], self.starts[index], self.rivals[index])
 
 
-def asked(subjects: Subjects) -> Ask:
+def asked(subjects: MatchedImages) -> Ask:
     """Return the question of clean images against their partners."""
     partners = subjects.partners
     return Ask(subjects.images, subjects.labels, subjects.images[partners], subjects.labels[partners])
@@ -67,7 +67,7 @@ def for_transplant(bundle: ModelBundle, method: str, ask: Ask, own: PerMap) -> P
     return own if method in SAME_SCALE else by_site(own)
 
 
-def for_restore(bundle: ModelBundle, method: str, pairs: Pairs, *, seed: int) -> tuple[PerMap, PerMap | None]:
+def for_restore(bundle: ModelBundle, method: str, pairs: FooledPairs, *, seed: int) -> tuple[PerMap, PerMap | None]:
     """Return scores by which to put clean maps back into the adversarial run: for the clean label, and for a wrong third.
 
     None for the wrong third of a network of two classes.
@@ -80,17 +80,19 @@ def for_restore(bundle: ModelBundle, method: str, pairs: Pairs, *, seed: int) ->
     if method == "two-run":
         return flow(bundle, own), None if aimed is None else flow(bundle, aimed)
     if method == "activation":
-        found = by_site(differences(bundle, pairs.clean, pairs.adversarial))
+        found = by_site(differences(bundle, pairs.images.clean, pairs.images.adversarial))
         return found, None if aimed is None else found
     clean = score(bundle, method, own, seed=seed)[0]
     forced = None if aimed is None else score(bundle, method, aimed, seed=seed)[0]
     if methods.method(method).baseline == "references":
         return clean, forced
-    there, _ = score(bundle, method, replace(own, images=pairs.adversarial, targets=pairs.after), seed=seed)
+    there, _ = score(
+        bundle, method, replace(own, images=pairs.images.adversarial, targets=pairs.images.after), seed=seed
+    )
     return _apart(method, clean, there), None if forced is None else _apart(method, forced, there)
 
 
-def joint(bundle: ModelBundle, pairs: Pairs) -> tuple[PerMap, PerMap | None]:
+def joint(bundle: ModelBundle, pairs: FooledPairs) -> tuple[PerMap, PerMap | None]:
     """Return the same by the joint mask integrated gradients between the two runs: the two-run score itself."""
     own, aimed = wanted(pairs)
     scored = score(bundle, "two-run", own, seed=0)[0]
@@ -107,12 +109,12 @@ def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
     return tuple(torch.cat(site) for site in zip(*found, strict=True))
 
 
-def wanted(pairs: Pairs) -> tuple[Ask, Ask | None]:
+def wanted(pairs: FooledPairs) -> tuple[Ask, Ask | None]:
     """Return the questions of clean images against their adversarial runs: the clean label, and a wrong third class.
 
     None for the latter of a network of two classes.
     """
-    own = Ask(pairs.clean, pairs.before, pairs.adversarial, pairs.after)
+    own = Ask(pairs.images.clean, pairs.images.before, pairs.images.adversarial, pairs.images.after)
     return own, None if pairs.thirds is None else replace(own, targets=pairs.thirds)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from engine import statistics
 from engine.datapaths import choosing
 from engine.evaluation import pairing, rankings
-from engine.evaluation.pairing import Subjects
+from engine.evaluation.pairing import MatchedImages
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
 from engine.statistics import Estimate
@@ -44,7 +44,7 @@ class Stability:
     """The same network with shuffled weights: must fall to chance."""
 
 
-def stability(bundle: ModelBundle, method: str, subjects: Subjects, own: PerMap, *, seed: int) -> Stability:
+def stability(bundle: ModelBundle, method: str, subjects: MatchedImages, own: PerMap, *, seed: int) -> Stability:
     """Return how a method's scores `own` of the clean images hold up."""
     ask = rankings.asked(subjects)
     redrawn = pairing.matched(bundle, subjects.samples, subjects.images, subjects.labels, seed=seed + 1)

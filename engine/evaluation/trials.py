@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine import statistics, tracing
 from engine.datapaths import choosing
-from engine.evaluation.pairing import Pairs, Subjects
+from engine.evaluation.pairing import FooledPairs, MatchedImages
 from engine.models.bundle import ModelBundle
 from engine.statistics import Estimate
 from engine.tracing import PerMap
@@ -86,7 +86,7 @@ def map_counts(bundle: ModelBundle, wanted: tuple[int, ...] = MAPS) -> tuple[int
     return tuple(count for count in wanted if count <= most) or (most,)
 
 
-def sufficient(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap | None) -> Sufficient:
+def sufficient(bundle: ModelBundle, subjects: MatchedImages, own: PerMap, aimed: PerMap | None) -> Sufficient:
     """Return the columns of the published criterion for scores of the own class and scores aimed at `thirds`."""
     kept = _shares(own)
     full = _kept_logits(bundle, subjects.images, [tuple(torch.ones_like(site) for site in kept[0])])[0]
@@ -104,7 +104,7 @@ def sufficient(bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerM
 
 
 def transplant(
-    bundle: ModelBundle, subjects: Subjects, own: PerMap, aimed: PerMap | None, counts: tuple[int, ...]
+    bundle: ModelBundle, subjects: MatchedImages, own: PerMap, aimed: PerMap | None, counts: tuple[int, ...]
 ) -> Transplant:
     """Return the columns of copying `counts` maps of each image into its partner's run."""
     recipients = subjects.images[subjects.partners]
@@ -125,26 +125,28 @@ def transplant(
     )
 
 
-def restore(bundle: ModelBundle, pairs: Pairs, own: PerMap, aimed: PerMap | None, counts: tuple[int, ...]) -> Restore:
+def restore(
+    bundle: ModelBundle, pairs: FooledPairs, own: PerMap, aimed: PerMap | None, counts: tuple[int, ...]
+) -> Restore:
     """Return the columns of putting `counts` clean maps back into the adversarial runs."""
     chosen = [choosing.largest(bundle, own, count) for count in counts]
     forced = [] if aimed is None else [choosing.largest(bundle, aimed, count) for count in counts]
-    labels = moved_labels(bundle, pairs.adversarial, pairs.clean, [*chosen, *forced])
+    labels = moved_labels(bundle, pairs.images.adversarial, pairs.images.clean, [*chosen, *forced])
     restored, wrong = labels.split([len(chosen), len(forced)])
-    noisy = moved_labels(bundle, pairs.adversarial, pairs.noisy, chosen)
+    noisy = moved_labels(bundle, pairs.images.adversarial, pairs.noisy, chosen)
     swap = None
     if pairs.strangers is not None:
-        swap = _hits(moved_labels(bundle, pairs.adversarial, pairs.strangers, chosen), pairs.stranger_labels)
+        swap = _hits(moved_labels(bundle, pairs.images.adversarial, pairs.strangers, chosen), pairs.stranger_labels)
     return Restore(
-        restored=_shares_of(restored == pairs.before),
+        restored=_shares_of(restored == pairs.images.before),
         wrong_class=_hits(wrong, pairs.thirds) if forced else None,
-        noisy_copy=_shares_of(noisy == pairs.before),
+        noisy_copy=_shares_of(noisy == pairs.images.before),
         swap=swap,
         mean_maps=statistics.mean(fewest_maps(bundle, pairs, own).cpu().numpy()),
     )
 
 
-def one_site(bundle: ModelBundle, subjects: Subjects, own: PerMap) -> OneSite:
+def one_site(bundle: ModelBundle, subjects: MatchedImages, own: PerMap) -> OneSite:
     """Return how often the answer stays, on the image and on its partner, when one site at a time is masked."""
     shares = _shares(own)
     keep, swap = [], []
@@ -167,18 +169,23 @@ def moved_labels(bundle: ModelBundle, recipients: Tensor, donors: Tensor, choice
     return torch.cat(found, dim=1)
 
 
-def fewest_maps(bundle: ModelBundle, pairs: Pairs, own: PerMap) -> Tensor:
+def fewest_maps(bundle: ModelBundle, pairs: FooledPairs, own: PerMap) -> Tensor:
     """Return (images,) the fewest top-ranked maps that restore each label, found by bisection.
 
     All claimable maps restore every label: behind the last of them nothing is left of the adversarial run.
     """
     ranks = _ranks(bundle, own)
     # No map restores nothing: every pair was fooled.
-    low, high = torch.zeros_like(pairs.before), torch.full_like(pairs.before, int(choosing.claimable(bundle).sum()))
+    low, high = (
+        torch.zeros_like(pairs.images.before),
+        torch.full_like(pairs.images.before, int(choosing.claimable(bundle).sum())),
+    )
     while bool((high - low > 1).any()):
         middle = (low + high) // 2
         chosen = tracing.split(ranks < middle[:, None], bundle)
-        is_restored = moved_labels(bundle, pairs.adversarial, pairs.clean, [chosen])[0] == pairs.before
+        is_restored = (
+            moved_labels(bundle, pairs.images.adversarial, pairs.images.clean, [chosen])[0] == pairs.images.before
+        )
         low, high = torch.where(is_restored, low, middle), torch.where(is_restored, middle, high)
     return high
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from engine import methods
 from engine.errors import BadSetting
 from engine.evaluation import pairing, rankings, stability, trials
-from engine.evaluation.pairing import Pairs, Subjects
+from engine.evaluation.pairing import FooledPairs, MatchedImages
 from engine.evaluation.rankings import Ask
 from engine.evaluation.stability import Stability
 from engine.evaluation.trials import OneSite, Restore, Sufficient, Transplant
@@ -95,8 +95,8 @@ class Walk:
     """What every row needs."""
 
     bundle: ModelBundle
-    subjects: Subjects
-    pairs: Pairs
+    subjects: MatchedImages
+    pairs: FooledPairs
     seed: int
     maps: tuple[int, ...]
 
@@ -118,7 +118,7 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
         model=bundle.name,
         data=dataset.card.name,
         images=len(subjects.samples),
-        fooled=len(pairs.before),
+        fooled=pairs.images.count,
         sites=len(bundle.sites),
         total_maps=sum(site.channels for site in bundle.sites),
         left_out=tuple(site.name for site in bundle.sites if not site.is_claimable),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from engine.attacks import attacked
 from engine.examination import Report
 from engine.features import arrivals
 from engine.models.bundle import ModelBundle
@@ -76,13 +77,13 @@ def paint(bundle: ModelBundle, ground: Canvas, site: int, channel: int, report: 
     excited = (start for start in starts if _gradient(bundle, ground, (site, channel), start).any())
     spectrum = next(excited, None)
     if spectrum is None:
-        return _eight_bit(ground.blank()), False
+        return attacked.eight_bit(ground.blank()), False
     optimiser = torch.optim.Adam([spectrum], lr=RATE, maximize=True)
     for step in range(STEPS):
         report(step, STEPS, "Making the picture that excites the feature map")
         spectrum.grad = _gradient(bundle, ground, (site, channel), spectrum, generator)
         optimiser.step()
-    return _eight_bit(ground.picture(spectrum.detach())), True
+    return attacked.eight_bit(ground.picture(spectrum.detach())), True
 
 
 def centre(maps: Tensor) -> Tensor:
@@ -156,7 +157,3 @@ def _moved(picture: Tensor, site: Site, generator: Generator) -> Tensor:
     rows = [[cosine, -sine * ratio, shifts[0]], [sine / ratio, cosine, shifts[1]]]
     grid = F.affine_grid(torch.tensor([rows], device=picture.device), list(picture.shape), align_corners=False)
     return F.grid_sample(picture, grid, padding_mode="reflection", align_corners=False)
-
-
-def _eight_bit(picture: Tensor) -> Tensor:
-    return (picture * 255).round() / 255

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from engine import examination, settings, tracing
+from engine.attacks import attacked as attacks
 from engine.attacks import catalogue
-from engine.attacks import run as attack_run
 from engine.attacks.catalogue import Budgeted
 from engine.errors import BadSetting, Unsupported
 from engine.examination import Report
@@ -76,7 +76,9 @@ def respond(bundle: ModelBundle, dataset: Dataset, examined: Examination, report
 def _rows(
     bundle: ModelBundle, dataset: Dataset, examined: Examination, spec: Budgeted, report: Report
 ) -> Iterator[_Row]:
-    stored = {side: _pictures(examined.images[side], bundle) for side in ("clean", "adversarial", "noise")}
+    stored = {
+        side: attacks.pictures(examined.images[side], bundle.device) for side in ("clean", "adversarial", "noise")
+    }
     copies = len(stored["noise"]) // len(stored["clean"])
     for done, strength in enumerate(STRENGTHS):
         report(done, len(STRENGTHS), "Attacking at growing strength")
@@ -100,8 +102,8 @@ def _attacked(
     """Attacked images and noise at another strength, with as many noise copies as the stored examination has."""
     request, (spec, copies) = examined.request, wanted
     attack = catalogue.identify(spec)
-    pairs = examination.attacked(bundle, dataset, attack, request.samples, request.seed, draws=copies)
-    return pairs.adversarial, pairs.noise
+    pairs = examination.attacked(bundle, dataset, attack, request.samples, request.seed)
+    return pairs.adversarial, examination.noise_copies(pairs, copies)
 
 
 def _answers(bundle: ModelBundle, pictures: Tensor) -> _Answers:
@@ -116,10 +118,6 @@ def _answers(bundle: ModelBundle, pictures: Tensor) -> _Answers:
 
 def _over_images(batches: list[list[Tensor]]) -> tuple[Tensor, ...]:
     return tuple(torch.cat(site).mean(dim=0) for site in zip(*batches, strict=True))
-
-
-def _pictures(stored: np.ndarray, bundle: ModelBundle) -> Tensor:
-    return attack_run.unit(np.ascontiguousarray(np.moveaxis(stored, 3, 1)), bundle.device)
 
 
 def _per_site(rows: list[tuple[Tensor, ...]]) -> tuple[np.ndarray, ...]:

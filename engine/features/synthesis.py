@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from engine import examination
+from engine.attacks import attacked
 from engine.datapaths import cases
 from engine.examination import Report
 from engine.features import arrivals, painting
@@ -49,7 +49,7 @@ def synthesise(
     return Synthesis(
         layer=bundle.sites[site].name,
         channel=channel,
-        picture=examination.pixels(picture)[0],
+        picture=attacked.pixels(picture)[0],
         field=_field(bundle.sites[site], (maps.shape[2] // 2, maps.shape[3] // 2), ground.size),
         is_before_activation=bundle.inputs[site] != site,
         achieved=float(found[channel]),

@@ -18,7 +18,7 @@ from engine.proving import evidence as evidences
 from engine.proving import exchanges
 from engine.proving import fooled as fooled_images
 from engine.proving.exchanges import Exchange, Exchanges, Tried
-from engine.proving.fooled import Fooled
+from engine.proving.fooled import FooledGroup
 from engine.records import Examination
 from engine.records.proof import Control, ControlName, Direction, MapResponse, MapSet, Proof
 from engine.records.restoration import GroupProofRequest
@@ -55,7 +55,7 @@ def prove_group(
     return _proof("", fooled, picked, request.direction)
 
 
-def _proof(examination: str, fooled: Fooled, picked: Tensor, direction: Direction) -> Proof:
+def _proof(examination: str, fooled: FooledGroup, picked: Tensor, direction: Direction) -> Proof:
     bundle, pairs = fooled.bundle, exchanges.exchanges(fooled, direction)
     tried = pairs.tried(_for_each(picked, fooled)[None])
     controls, missing = _controls(pairs, picked)
@@ -71,12 +71,12 @@ def _proof(examination: str, fooled: Fooled, picked: Tensor, direction: Directio
         tuple(controls),
         tuple(missing),
         tuple(site.name for site in bundle.sites if site.name in chosen.sites and not site.is_claimable),
-        fooled.samples,
+        fooled.images.samples,
         responses(fooled, chosen) if chosen.count <= NAMED else (),
     )
 
 
-def responses(fooled: Fooled, chosen: MapSet) -> tuple[MapResponse, ...]:
+def responses(fooled: FooledGroup, chosen: MapSet) -> tuple[MapResponse, ...]:
     """Return how each chosen map answers to the attacked images beside the clean ones."""
     bundle, names = fooled.bundle, [site.name for site in fooled.bundle.sites]
     places = [
@@ -85,8 +85,8 @@ def responses(fooled: Fooled, chosen: MapSet) -> tuple[MapResponse, ...]:
         for channel in channels
     ]
     peaks = []
-    for rows in torch.arange(len(fooled.samples)).split(tracing.batch_limit(bundle)):
-        runs = (tracing.record(bundle, side[rows]).maps for side in (fooled.clean, fooled.adversarial))
+    for rows in torch.arange(fooled.images.count).split(tracing.batch_limit(bundle)):
+        runs = (tracing.record(bundle, side[rows]).maps for side in (fooled.images.clean, fooled.images.adversarial))
         peaks.append(torch.stack([_peaks(maps, places) for maps in runs]))
     clean, adversarial = torch.cat(peaks, dim=1)
     changed = clean != adversarial
@@ -107,8 +107,8 @@ def _aim(pairs: Exchanges) -> Tensor:
     return pairs.fooled.true if pairs.direction == "restore" else pairs.fooled.into
 
 
-def _for_each(picked: Tensor, fooled: Fooled) -> Tensor:
-    return picked.expand(len(fooled.samples), -1)
+def _for_each(picked: Tensor, fooled: FooledGroup) -> Tensor:
+    return picked.expand(fooled.images.count, -1)
 
 
 def _controls(pairs: Exchanges, picked: Tensor) -> tuple[list[Control], list[str]]:
@@ -134,12 +134,12 @@ def _random(pairs: Exchanges, picked: Tensor) -> Control:
     available = int(choosing.claimable(bundle).sum())
     if count > available:
         raise BadInput(f"{count} maps were chosen, and claims may use only {available}.")
-    drawn = exchanges.random_ranks(bundle, DRAWS, len(pairs.fooled.samples), pairs.fooled.seed) < count
+    drawn = exchanges.random_ranks(bundle, DRAWS, pairs.fooled.images.count, pairs.fooled.seed) < count
     return Control("random", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
 
 
 def _same_layers(pairs: Exchanges, picked: Tensor) -> Control:
-    bundle, images = pairs.fooled.bundle, len(pairs.fooled.samples)
+    bundle, images = pairs.fooled.bundle, pairs.fooled.images.count
     generator, drawn = torch.Generator().manual_seed(pairs.fooled.seed), []
     for site in tracing.split(picked[None], bundle):
         count = int(site.sum())
@@ -161,11 +161,11 @@ def _largest_change(pairs: Exchanges, picked: Tensor) -> Control:
     return Control("largest change", pairs.tried(_for_each(chosen[0], fooled)[None]).effect(_aim(pairs)), 1)
 
 
-def changes(fooled: Fooled) -> Tensor:
+def changes(fooled: FooledGroup) -> Tensor:
     """Return (images, all maps): the relative change of each map from the clean to the adversarial run, 0 to 2."""
     found = []
-    for rows in torch.arange(len(fooled.samples)).split(tracing.batch_limit(fooled.bundle)):
-        runs = (tracing.record(fooled.bundle, side[rows]) for side in (fooled.clean, fooled.adversarial))
+    for rows in torch.arange(fooled.images.count).split(tracing.batch_limit(fooled.bundle)):
+        runs = (tracing.record(fooled.bundle, side[rows]) for side in (fooled.images.clean, fooled.images.adversarial))
         found.append(tracing.join(examinations.changes(*runs)))
     return torch.cat(found)
 
@@ -177,9 +177,9 @@ def _third_class(pairs: Exchanges, picked: Tensor) -> Control:
     return Control("third class", pairs.tried(chosen[None]).effect(third), 1)
 
 
-def third_flow(fooled: Fooled, direction: Direction, third: Tensor) -> tracing.PerMap:
+def third_flow(fooled: FooledGroup, direction: Direction, third: Tensor) -> tracing.PerMap:
     """Return the flow (images, channels) per site of the receiving run's evidence for a third class."""
-    sides = fooled.adversarial, fooled.clean
+    sides = fooled.images.adversarial, fooled.images.clean
     receiving, other = sides if direction == "restore" else sides[::-1]
     found = []
     for rows in torch.arange(len(third), device=third.device).split(tracing.batch_limit(fooled.bundle)):
@@ -188,7 +188,7 @@ def third_flow(fooled: Fooled, direction: Direction, third: Tensor) -> tracing.P
     return tuple(torch.cat(site) for site in zip(*found, strict=True))
 
 
-def thirds(fooled: Fooled) -> Tensor:
+def thirds(fooled: FooledGroup) -> Tensor:
     """Return (images,) a class for each image that is neither the true nor the fooled-into one, drawn by seed.
 
     Raises BadInput for a network of two classes.
@@ -197,7 +197,7 @@ def thirds(fooled: Fooled) -> Tensor:
     if classes < 3:
         raise BadInput(f"a third class is needed, and the network has {classes}.")
     generator = torch.Generator().manual_seed(fooled.seed)
-    drawn = torch.rand(len(fooled.samples), classes, generator=generator).to(fooled.true.device)
+    drawn = torch.rand(fooled.images.count, classes, generator=generator).to(fooled.true.device)
     rows = torch.arange(len(drawn), device=drawn.device)
     drawn[rows, fooled.true] = drawn[rows, fooled.into] = -1.0
     return drawn.argmax(1)
@@ -213,7 +213,7 @@ def noisy_copies(pairs: Exchanges, choices: Tensor) -> list[Tried]:
     """Return, per noisy copy, what the values of that copy do in each of some choices (draws, images, all maps)."""
 
     def work(k: int, block: Exchange, rows: Tensor) -> Tried:
-        copies = block.fooled.noisy(block.receiving, NOISES)[k::NOISES]
+        copies = block.fooled.images.noisy(block.receiving, NOISES)[k::NOISES]
         return block.giving_runs_of(copies).tried(choices[:, rows])
 
     return [pairs.each(functools.partial(work, k)) for k in range(NOISES)]

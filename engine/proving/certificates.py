@@ -143,9 +143,7 @@ def stability(evidence: Evidence) -> Certificates:
     found = {}
     for side in ("clean", "adversarial"):
         case, datapath = evidence.side(side)
-        other = cases.references(
-            evidence.bundle, evidence.dataset, case, avoid=evidences.played(evidence), seed=evidence.seed + 1
-        )
+        other = cases.references(evidence.bundle, evidence.dataset, case, avoid=evidence.played, seed=evidence.seed + 1)
         seeded = extraction.score(evidence.bundle, case, other, method=evidence.method, seed=evidence.seed + 1)[0]
         noisy_case = Case(_shaken(case.images, evidence.seed), case.targets)
         noisy = extraction.score(
@@ -186,7 +184,7 @@ def of_groups(evidence: Evidence) -> Groups:
     samples = evidence.examination.request.samples
     into = groups.of_classes(bundle, dataset, evidence.adversarial.targets.tolist(), avoid=samples)
     made = groups.of_pairs(evidence.clean, evidence.adversarial, evidence.noise(), into)
-    classes = groups.some_classes(bundle, dataset, evidences.played(evidence), seed=evidence.seed)
+    classes = groups.some_classes(bundle, dataset, evidence.played, seed=evidence.seed)
     mean = groups.class_mean(bundle, dataset, classes, recipe)
     return Groups(groups.datapaths(bundle, made, evidence.references, mean, recipe), classes)
 

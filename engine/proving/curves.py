@@ -14,7 +14,7 @@ from engine.models.bundle import ModelBundle
 from engine.proving import causal, exchanges, flows
 from engine.proving import fooled as fooled_images
 from engine.proving.exchanges import Exchanges, Tried
-from engine.proving.fooled import Fooled
+from engine.proving.fooled import FooledGroup
 from engine.records.restoration import (
     CURVES,
     CurveLine,
@@ -96,7 +96,7 @@ class _Drawing:
     def _choices(self, ranks: Tensor) -> Tensor:
         """Return (counts, images, all maps): the first-ranked of each image."""
         counts = torch.tensor(self.counts, device=ranks.device)
-        return ranks.expand(len(self.fooled.samples), -1) < counts[:, None, None]
+        return ranks.expand(self.fooled.images.count, -1) < counts[:, None, None]
 
     def _line(self, name: CurveName, ranks: Tensor, aim: Tensor | None = None) -> CurveLine:
         tried = self.pairs.tried(self._choices(ranks))
@@ -118,7 +118,7 @@ class _Drawing:
         return self._line("largest change", exchanges.ranks(self.fooled.bundle, change))
 
     def _random(self) -> CurveLine:
-        ranks = exchanges.random_ranks(self.fooled.bundle, DRAWS, len(self.fooled.samples), self.fooled.seed)
+        ranks = exchanges.random_ranks(self.fooled.bundle, DRAWS, self.fooled.images.count, self.fooled.seed)
         tried = [self.pairs.tried(self._choices(one)) for one in ranks]
         return self._told("random", tried, self.fooled.true)
 
@@ -143,7 +143,7 @@ def _of_site(pairs: Exchanges, flow: PerMap, number: int) -> SiteEffect:
     fooled, site = pairs.fooled, pairs.fooled.bundle.sites[number]
     count = min(SITE_MAPS, site.channels // 2)
     strongest = flow[number].argsort(dim=1, descending=True, stable=True).argsort(dim=1) < count
-    shape = DRAWS, len(fooled.samples), site.channels
+    shape = DRAWS, fooled.images.count, site.channels
     generator = torch.Generator().manual_seed(fooled.seed)
     drawn = torch.rand(shape, generator=generator).argsort(dim=2).argsort(dim=2).to(strongest.device) < count
     own = pairs.tried(_alone(fooled, number, strongest.expand(1, *shape[1:])))
@@ -151,7 +151,7 @@ def _of_site(pairs: Exchanges, flow: PerMap, number: int) -> SiteEffect:
     return SiteEffect(site.name, count, own.effect(fooled.true), others.effect(fooled.true))
 
 
-def _alone(fooled: Fooled, number: int, of_site: Tensor) -> Tensor:
+def _alone(fooled: FooledGroup, number: int, of_site: Tensor) -> Tensor:
     """Return choices (draws, images, all maps) that hold maps of one site alone."""
     sites = fooled.bundle.sites
     parts = [

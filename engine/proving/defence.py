@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from engine import statistics, tracing
+from engine.attacks.attacked import AttackedImages
 from engine.datapaths import cases
 from engine.errors import BadInput
 from engine.examination import Report
 from engine.models.bundle import ModelBundle
 from engine.proving import exchanges, flows, interventions, smallest
 from engine.proving import fooled as fooled_images
-from engine.proving.fooled import Attacked
 from engine.proving.interventions import Means
 from engine.records.restoration import Accuracy, Defence, FooledRequest, MeanKind
 from engine.statistics import Estimate
@@ -52,7 +52,7 @@ def hint(
     pairs = exchanges.exchanges(held_out, "restore")
     chosen = exchanges.mask(bundle, found.chosen)
     drawn = exchanges.random_ranks(bundle, DRAWS, 1, request.seed) < int(chosen.sum())
-    images = len(held_out.samples)
+    images = held_out.images.count
     report(2, 3, "Fixing maps to their means")
     fixed = interventions.means(bundle, dataset, means)
     trial = _Trial(bundle, fixed, torch.cat([chosen[None], drawn[:, 0]]))
@@ -76,9 +76,9 @@ class _Trial:
     def __init__(self, bundle: ModelBundle, means: Means, choices: Tensor) -> None:
         self.bundle, self.means, self.choices = bundle, means, choices
 
-    def on_attacked(self, attacked: Attacked) -> Accuracy:
+    def on_attacked(self, attacked: AttackedImages) -> Accuracy:
         """On attacked images that were right before the attack."""
-        return self._accuracy(attacked.adversarial, attacked.true)
+        return self._accuracy(attacked.adversarial, attacked.before)
 
     def on_clean(self, dataset: Dataset, without: frozenset[str]) -> Accuracy:
         """On clean images of all classes."""

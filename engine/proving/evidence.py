@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from engine import examination as examinations
 from engine import tracing
-from engine.attacks import run as attack_run
+from engine.attacks import attacked as attacks
+from engine.attacks.attacked import AttackedImages
 from engine.datapaths import cases
 from engine.datapaths.cases import Case, References
 from engine.models.bundle import ModelBundle
@@ -24,9 +26,18 @@ class Evidence:
     bundle: ModelBundle
     dataset: Dataset
     examination: Examination
-    clean: Case
-    adversarial: Case
+    attacked: AttackedImages
     references: References
+
+    @property
+    def clean(self) -> Case:
+        """The clean images, each with what the network says of it."""
+        return Case(self.attacked.clean, self.attacked.before)
+
+    @property
+    def adversarial(self) -> Case:
+        """The adversarial images, each with what the network says of it."""
+        return Case(self.attacked.adversarial, self.attacked.after)
 
     def side(self, name: str) -> tuple[Case, Datapath]:
         """Return the case and datapath of `clean` or `adversarial`."""
@@ -42,42 +53,34 @@ class Evidence:
         return self.examination.request.method
 
     @property
+    def played(self) -> frozenset[int]:
+        """The classes that play a part in the question and must not serve as references."""
+        return attacks.played(self.examination.outcomes)
+
+    @property
     def seed(self) -> int:
         """The seed of the examination."""
         return self.examination.request.seed
 
     def noise(self) -> Case:
         """Return the same-norm noisy copies, image-major, each with what the network says of it."""
-        pictures = _pictures(self.examination.images["noise"], self.bundle)
-        with torch.no_grad():
-            labels = [self.bundle.logits(part).argmax(1) for part in pictures.split(tracing.batch_limit(self.bundle))]
-        return Case(pictures, torch.cat(labels))
+        pictures = attacks.pictures(self.examination.images["noise"], self.bundle.device)
+        return Case(pictures, tracing.logits(self.bundle, pictures).argmax(1))
 
     def scores(self, datapath: Datapath) -> PerMap:
         """Return the stored scores of a datapath on the device, per site (images, channels)."""
         return tuple(torch.from_numpy(np.array(site)).to(self.bundle.device) for site in datapath.scores)
 
 
-def played(evidence: Evidence) -> frozenset[int]:
-    """Return the classes that play a part in the question and must not serve as references."""
-    return frozenset(
-        label
-        for outcome in evidence.examination.outcomes
-        for label in (outcome.label, outcome.before.label, outcome.after.label)
-    )
-
-
 def gather(bundle: ModelBundle, dataset: Dataset, examination: Examination) -> Evidence:
     """Return the evidence of a stored examination; the references are drawn again, by the same seed."""
-    sides = {}
-    for name in ("clean", "adversarial"):
-        pictures = _pictures(examination.images[name], bundle)
-        found = [(o.before if name == "clean" else o.after).label for o in examination.outcomes]
-        sides[name] = Case(pictures, torch.tensor(found, device=bundle.device))
-    blank = Evidence(bundle, dataset, examination, sides["clean"], sides["adversarial"], None)  # type: ignore[arg-type]
-    references = cases.references(bundle, dataset, sides["clean"], avoid=played(blank), seed=examination.request.seed)
-    return replace(blank, references=references)
-
-
-def _pictures(stored: np.ndarray, bundle: ModelBundle) -> torch.Tensor:
-    return attack_run.unit(np.ascontiguousarray(np.moveaxis(stored, 3, 1)), bundle.device)
+    request, outcomes = examination.request, examination.outcomes
+    attacked = AttackedImages.of(
+        clean=attacks.pictures(examination.images["clean"], bundle.device),
+        adversarial=attacks.pictures(examination.images["adversarial"], bundle.device),
+        seeds=examinations.image_seeds(request.attack, dataset.card.content_hash, request.samples, request.seed),
+        outcomes=outcomes,
+    )
+    clean, avoid = Case(attacked.clean, attacked.before), attacks.played(outcomes)
+    references = cases.references(bundle, dataset, clean, avoid=avoid, seed=request.seed)
+    return Evidence(bundle, dataset, examination, attacked, references)

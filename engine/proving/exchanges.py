@@ -12,7 +12,7 @@ from engine import statistics, tracing
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
 from engine.models.bundle import ModelBundle
-from engine.proving.fooled import Fooled
+from engine.proving.fooled import FooledGroup
 from engine.records.proof import Direction, Effect, MapSet
 from engine.statistics import Estimate
 from engine.tracing import PerMap, Trace
@@ -41,7 +41,7 @@ class Tried:
 class Exchange:
     """Some fooled images, their receiving inputs, and the run whose maps can be put into theirs."""
 
-    fooled: Fooled
+    fooled: FooledGroup
     direction: Direction
     giving: Trace
     start: Tensor
@@ -52,7 +52,7 @@ class Exchange:
     @property
     def receiving(self) -> Tensor:
         """The images (images, channels, height, width) whose runs get maps put in."""
-        return self.fooled.adversarial if self.direction == "restore" else self.fooled.clean
+        return self.fooled.images.adversarial if self.direction == "restore" else self.fooled.images.clean
 
     @property
     def aim(self) -> Tensor:
@@ -104,7 +104,7 @@ class Exchange:
 class Exchanges:
     """All fooled images in blocks, each made when its turn comes; a single block is kept."""
 
-    fooled: Fooled
+    fooled: FooledGroup
     direction: Direction
     only: Exchange | None
 
@@ -122,15 +122,15 @@ class Exchanges:
             yield self.only or exchange(self.fooled.rows(rows), self.direction), rows
 
 
-def exchanges(fooled: Fooled, direction: Direction) -> Exchanges:
+def exchanges(fooled: FooledGroup, direction: Direction) -> Exchanges:
     """Return the exchange of all images; raises BadInput where both runs of one have the same margin."""
     only = exchange(fooled, direction) if len(_rows(fooled)) == 1 else None
     return Exchanges(fooled, direction, only)
 
 
-def exchange(fooled: Fooled, direction: Direction) -> Exchange:
+def exchange(fooled: FooledGroup, direction: Direction) -> Exchange:
     """Return the exchange of few enough images to hold their maps; raises BadInput as `exchanges`."""
-    sides = fooled.clean, fooled.adversarial
+    sides = fooled.images.clean, fooled.images.adversarial
     giver, receiver = sides if direction == "restore" else sides[::-1]
     bundle, giving = fooled.bundle, recorded(fooled.bundle, giver)
     with torch.no_grad():
@@ -230,6 +230,6 @@ def _copied(tensor: Tensor, copies: int) -> Tensor:
     return tensor if copies == 1 else tensor.repeat(copies, 1, 1, 1)
 
 
-def _rows(fooled: Fooled) -> tuple[Tensor, ...]:
+def _rows(fooled: FooledGroup) -> tuple[Tensor, ...]:
     per_image = 4 * sum(site.channels * site.height * site.width for site in fooled.bundle.sites)
-    return torch.arange(len(fooled.samples), device=fooled.true.device).split(max(1, HELD // per_image))
+    return torch.arange(fooled.images.count, device=fooled.true.device).split(max(1, HELD // per_image))

@@ -11,14 +11,14 @@ from engine.errors import BadInput, BadSetting
 from engine.evaluation import rankings
 from engine.evaluation.rankings import Ask
 from engine.proving import exchanges
-from engine.proving.fooled import Fooled
+from engine.proving.fooled import FooledGroup
 from engine.records.proof import MapSet
 from engine.tracing import PerMap
 
 
-def attack_flow(fooled: Fooled) -> PerMap:
+def attack_flow(fooled: FooledGroup) -> PerMap:
     """Return the attack flow per site (images, channels), signed."""
-    return rankings.flow(fooled.bundle, Ask(fooled.clean, fooled.true, fooled.adversarial, fooled.into))
+    return rankings.flow(fooled.bundle, Ask(fooled.images.clean, fooled.true, fooled.images.adversarial, fooled.into))
 
 
 def shared(flow: PerMap) -> PerMap:
@@ -27,12 +27,12 @@ def shared(flow: PerMap) -> PerMap:
     return tuple(torch.from_numpy(site)[None].to(own.device) for site, own in zip(strength, flow, strict=True))
 
 
-def shared_ranks(fooled: Fooled, flow: PerMap) -> Tensor:
+def shared_ranks(fooled: FooledGroup, flow: PerMap) -> Tensor:
     """Return places (1, all maps) by the group's flow."""
     return exchanges.ranks(fooled.bundle, shared(flow))
 
 
-def strongest(fooled: Fooled, count: int) -> MapSet:
+def strongest(fooled: FooledGroup, count: int) -> MapSet:
     """Return the maps with the most attack flow over a group; raises BadSetting for too many."""
     available = int(choosing.claimable(fooled.bundle).sum())
     if not 1 <= count <= available:
@@ -40,7 +40,7 @@ def strongest(fooled: Fooled, count: int) -> MapSet:
     return exchanges.map_set(fooled.bundle, (shared_ranks(fooled, attack_flow(fooled)) < count)[0])
 
 
-def datapath_difference(fooled: Fooled) -> PerMap:
+def datapath_difference(fooled: FooledGroup) -> PerMap:
     """Return per site (images, channels) how much the two-run datapaths of the two images differ in each map.
 
     Both are scored against the same clean image of another class, and each site's scores are divided by their sum, as
@@ -51,14 +51,17 @@ def datapath_difference(fooled: Fooled) -> PerMap:
         raise BadInput("the data set has no correctly classified image of a class that plays no part.")
     rows = others.rows[:, 0]
     starts, rivals = others.images[rows], others.labels[rows]
-    sides = (Ask(fooled.clean, fooled.true, starts, rivals), Ask(fooled.adversarial, fooled.into, starts, rivals))
+    sides = (
+        Ask(fooled.images.clean, fooled.true, starts, rivals),
+        Ask(fooled.images.adversarial, fooled.into, starts, rivals),
+    )
     scored = [rankings.by_site(rankings.score(fooled.bundle, "two-run", ask, seed=fooled.seed)[0]) for ask in sides]
     return tuple((a - b).abs() for a, b in zip(*scored, strict=True))
 
 
-def largest_change(fooled: Fooled) -> PerMap:
+def largest_change(fooled: FooledGroup) -> PerMap:
     """Return per site (images, channels) how far the attack moved each map, each site's scaled to sum to one.
 
     Not the relative change of the proof's control, which restores less (ResNet-20, 32 images, 32 maps: 38 %).
     """
-    return rankings.by_site(rankings.differences(fooled.bundle, fooled.clean, fooled.adversarial))
+    return rankings.by_site(rankings.differences(fooled.bundle, fooled.images.clean, fooled.images.adversarial))

@@ -53,7 +53,7 @@ def find(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: 
             float(tried.recovered[0, k]),
             float(hits[k]),
         )
-        for k, sample in enumerate(fooled.samples)
+        for k, sample in enumerate(fooled.images.samples)
     )
     report(2, 3, "Searching one set for all images")
     shared = for_all(pairs, flow, WANTED)
@@ -72,7 +72,7 @@ def find(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: 
 def for_all(pairs: Exchanges, flow: PerMap, wanted: float) -> SharedSet:
     """Return the smallest set found that restores the wanted share of all images, or all maps where none does."""
     fooled, ranks = pairs.fooled, flows.shared_ranks(pairs.fooled, flow)
-    images = len(fooled.samples)
+    images = fooled.images.count
     needed = math.ceil(wanted * images - 1e-9)
 
     def suffices(choices: Tensor, _problems: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from engine.schemas import Schema
 
@@ -36,19 +36,6 @@ class MapSet:
     def count(self) -> int:
         """Maps in all."""
         return sum(len(one) for one in self.channels)
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """The connection from one feature map to one map of a site that reads it, or to a class."""
-
-    LOGITS: ClassVar[str] = "logits"
-    """Names the target whose maps are the classes."""
-    source: str
-    channel: int
-    target: str
-    reader: int
-    """Channel of the target, or class index."""
 
 
 @dataclass(frozen=True, slots=True)
