@@ -19,7 +19,6 @@ from engine.class_names import matched as class_places
 from engine.class_names import plain as plain_name
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
-from engine.intake.inbox import DataOrder, Entry, ModelOrder, Taken
 from engine.membership import kept_by
 from engine.records import (
     SIDES,
@@ -55,6 +54,7 @@ from engine.records import (
 )
 from engine.records.credibility import CHECKS, LIMITS, Credibility
 from engine.records.feature import DOUBTS, Doubt, Responses, Synthesis
+from engine.records.imports import DataOrder, Entry, ModelOrder, Taken
 from engine.records.intake import INTAKE_CHECKS, IntakeReport, Suspicion
 from engine.records.proof import COMPARED, CONTROLS, Control, Direction, Effect, MapResponse, MapSet, Proof
 from engine.records.restoration import (

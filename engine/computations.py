@@ -19,13 +19,13 @@ from engine.features import gallery as galleries
 from engine.features import responses as response_curves
 from engine.features import synthesis as syntheses
 from engine.intake import checks, taking
-from engine.intake.inbox import DataTask, ModelTask, Taken
 from engine.proving import causal, certificates, curves, flows, fooled
 from engine.proving import defence as fixing
 from engine.proving import smallest as smallest_sets
 from engine.records import Certificates, Examination, ExaminationRequest, Gallery, Roster, RosterRequest
 from engine.records.credibility import Credibility
 from engine.records.feature import Responses, Synthesis
+from engine.records.imports import DataTask, ModelTask, Taken
 from engine.records.intake import IntakeReport
 from engine.records.proof import MapSet, Proof
 from engine.records.requests import (

@@ -15,7 +15,6 @@ from engine import keys, methods, serial
 from engine.attacks import catalogue
 from engine.audit.paces import Pace
 from engine.errors import BadInput, BadSetting, StoreError, UnknownName
-from engine.intake.inbox import DataTask, ModelTask, Taken
 from engine.jobs import Priority
 from engine.records import (
     Certificates,
@@ -30,6 +29,7 @@ from engine.records import (
 from engine.records.certificate_parts import PARTS
 from engine.records.credibility import Credibility
 from engine.records.feature import Responses, Synthesis
+from engine.records.imports import DataTask, ModelTask, Taken
 from engine.records.intake import INTAKE_CHECKS, IntakeReport
 from engine.records.proof import MapSet, Proof
 from engine.records.requests import (

@@ -14,7 +14,8 @@ from engine import demo
 from engine.data import catalogue, intake
 from engine.errors import BadInput, EngineError
 from engine.intake import taking
-from engine.intake.inbox import DataOrder, Inbox
+from engine.intake.inbox import Inbox
+from engine.records.imports import DataOrder
 from engine.store import Store, durable, envelope
 from engine.store import dataset as datasets
 

@@ -12,7 +12,6 @@ import pytest
 from engine import keys, serial
 from engine.audit.paces import Pace
 from engine.errors import StoreError
-from engine.intake.inbox import Taken
 from engine.records import (
     Certificate,
     Certificates,
@@ -25,6 +24,7 @@ from engine.records import (
     RosterRequest,
 )
 from engine.records.credibility import CheckResult, Conditions, Credibility, Figure
+from engine.records.imports import Taken
 from engine.records.intake import IntakeReport, Suspicion
 from engine.records.proof import MapSet
 from engine.records.requests import Nothing

@@ -9,8 +9,9 @@ from typing import Final, Literal, final
 
 from engine import tasks
 from engine.answering.answers import Answers
-from engine.intake.inbox import DataOrder, Entry, Inbox, ModelOrder, Taken
+from engine.intake.inbox import Inbox
 from engine.records import Answer, DatasetCard, ModelCard
+from engine.records.imports import DataOrder, Entry, ModelOrder, Taken
 from engine.records.intake import IntakeReport
 from engine.records.requests import Place
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from engine.attacks import catalogue as attacks
 from engine.data import catalogue, intake, manifest
 from engine.intake import inbox
-from engine.intake.inbox import DataTask, ModelTask, Taken
 from engine.models import load, written
+from engine.records.imports import DataTask, ModelTask, Taken
 from engine.store import Store
 
 

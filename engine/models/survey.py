@@ -15,7 +15,7 @@ from engine.errors import Unsupported
 from engine.models import architectures, graph
 from engine.models import bundle as bundles
 from engine.models.bundle import Identity, Preprocessing
-from engine.models.paths import Path
+from engine.models import paths
 from engine.records import Site
 
 CLASSES = 1000
@@ -68,7 +68,7 @@ def row(name: str) -> Row:
     return Row(name, side, len(sites), sum(site.channels for site in sites))
 
 
-def taken_apart(name: str) -> tuple[tuple[Site, ...], tuple[Path, ...]]:
+def taken_apart(name: str) -> tuple[tuple[Site, ...], tuple[paths.Path, ...]]:
     """Return the sites of an architecture and the paths between them. Raises Unsupported."""
     usual = architectures.architecture(name)
     with weightless():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from engine.intake.inbox import DataTask, ModelTask
 from engine.records import ExaminationRequest, RosterRequest
+from engine.records.imports import DataTask, ModelTask
 from engine.records.proof import Direction, MapSet
 from engine.records.restoration import FooledRequest, GroupProofRequest
 from engine.schemas import Schema
