@@ -18,7 +18,7 @@ import pytest
 from engine.audit import places
 from engine.audit.catalogue import Catalogue
 from engine.audit.places import Place
-from tests import audits
+from tests import audits, stores
 from tests.asking import until
 from tests.test_cluster import processes_of
 
@@ -27,14 +27,14 @@ PLAN = audits.PLAN.replace("count = 6", "count = 24").replace(
     'attacks = ["fgsm-linf:eps=24/255"]', 'attacks = ["fgsm-linf:eps=24/255", "pgd-linf:eps=24/255,steps=40"]'
 )
 SHARDS = 36
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory) -> Path:
+def filled(small_demo_store, tmp_path_factory) -> Path:
     """A store, and the plan beside it."""
     folder = tmp_path_factory.mktemp("processes")
-    audits.fill(folder / "store")
+    stores.copied(small_demo_store, folder / "store")
     (folder / "plan.toml").write_text(PLAN)
     return folder
 

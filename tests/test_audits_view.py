@@ -16,7 +16,7 @@ from engine.answering import driving
 from engine.audit import watching
 from engine.audit.runs import State
 from engine.records.credibility import CheckResult, Conditions
-from tests import audits, fakes
+from tests import audits, fakes, stores
 
 PLAN = (
     audits.PLAN.replace(
@@ -41,8 +41,8 @@ class Watched(fakes.FakeAuditor):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return audits.fill(tmp_path_factory.mktemp("audits") / "store")
+def store(small_demo_store, tmp_path_factory):
+    return stores.copied(small_demo_store, tmp_path_factory.mktemp("audits") / "store")
 
 
 @pytest.fixture(scope="module")

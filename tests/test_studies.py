@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine import demo, work
+from engine import work
 from engine.auditor import MOST_FOOLED, Auditor
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
@@ -18,8 +18,9 @@ from engine.models import load
 from engine.proving import causal, curves, defence, exchanges, flows, fooled, interventions, search, smallest, studies
 from engine.records.proof import MapSet
 from engine.records.restoration import CURVES, STUDIES, FooledRequest, GroupProofRequest
-from engine.store import Store
-from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
+from tests import stores
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ATTACK = "pgd-linf:eps=24/255,steps=5"
 
@@ -29,10 +30,8 @@ def quiet(*_told: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    made = Store(tmp_path_factory.mktemp("studies") / "store")
-    demo.install(made)
-    return made
+def store(demo_store, tmp_path_factory):
+    return stores.copied(demo_store, tmp_path_factory.mktemp("studies") / "store")
 
 
 @pytest.fixture(scope="module")
