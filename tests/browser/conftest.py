@@ -190,6 +190,18 @@ def settled(page: object) -> None:
     until(page, "document.querySelector('#status').textContent.startsWith('All checks')")
 
 
+def at_rest(page: object, look: Callable[[], object]) -> object:
+    """Return what is seen once two looks a fifth of a second apart agree."""
+    before = look()
+    for _ in range(300):
+        page.wait_for_timeout(200)
+        seen = look()
+        if seen == before:
+            return seen
+        before = seen
+    raise AssertionError("the page never came to rest")
+
+
 def wait_until(claim: Callable[[], bool], *, seconds: float = 60.0, what: str = "it") -> None:
     """Wait until a claim of the outside world holds, or fail."""
     end = time.monotonic() + seconds
