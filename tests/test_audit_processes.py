@@ -175,9 +175,9 @@ class Cluster:
         names = ("--tls-ca-file", "--tls-cert", "--tls-key")
         chosen = [part for pair in zip(names, self.files, strict=True) for part in pair]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-        log = (self.folder / "cluster.log").open("a")
         command = [sys.executable, "-m", f"distributed.cli.{program}", *options, *chosen]
-        self.processes.append(subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log))
+        with (self.folder / "cluster.log").open("a") as log:
+            self.processes.append(subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log))
 
 
 def certificates(folder: Path) -> list[str]:

@@ -106,9 +106,14 @@ def start(store: Path, *options: str, port: int | None = None) -> Served:
         found = re.search(r"http://\S+token=\S+", line)
         if found:
             # A pipe that nobody reads is full after 64 KiB, and the server waits for ever to write its next line.
-            threading.Thread(target=lambda: [printed.append(line) for line in process.stdout], daemon=True).start()
+            threading.Thread(target=_drain, args=(process, printed), daemon=True).start()
             return Served(f"http://127.0.0.1:{port}", found.group(), store, process)
     raise RuntimeError("the dashboard did not start:\n" + "".join(printed))
+
+
+def _drain(process: subprocess.Popen, printed: list[str]) -> None:
+    with process.stdout:
+        printed.extend(process.stdout)
 
 
 def stop(served: Served) -> None:

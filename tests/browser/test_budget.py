@@ -26,11 +26,11 @@ def wide(request):
     port = free_port()
     environment = {**os.environ, "FAKE_CHANNELS": str(request.param), "FAKE_SIDE": str(SIDE)}
     command = [sys.executable, "-m", "tests.browser.wide", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    process.stdout.readline()
-    yield f"http://127.0.0.1:{port}", request.param
-    process.kill()
-    process.wait()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
+        process.stdout.readline()
+        yield f"http://127.0.0.1:{port}", request.param
+        process.kill()
 
 
 def test_a_click_on_a_wide_layer_keeps_to_its_budget(chromium, wide):
