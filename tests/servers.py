@@ -94,6 +94,7 @@ def werkzeug(store: Path, log: Path) -> Iterator[Running]:
         yield Running(server.port, store, log, (os.getpid(),))
         server.shutdown()
     logging.getLogger("dashboard").removeHandler(handler)
+    handler.close()
 
 
 @contextlib.contextmanager

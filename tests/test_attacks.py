@@ -625,6 +625,7 @@ def test_a_confident_prediction_still_orders_its_runners_up():
     assert found.top[1][1] > found.top[2][1] > 0
 
 
+@pytest.mark.cluster
 def test_importing_the_engine_imports_no_torch():
     code = "import sys, engine, engine.images, engine.data.intake, engine.demo.digits; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

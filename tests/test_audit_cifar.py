@@ -22,7 +22,7 @@ block = 6
 """
 
 
-pytestmark = [*NEEDS_SHARED, pytest.mark.slow]
+pytestmark = [*NEEDS_SHARED, pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from engine.audit import places
 from engine.commands import audit, told
 from engine.errors import WorkFailed
 from engine.store import Store
-from tests import audits
+from tests import audits, stores
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    return audits.fill(tmp_path_factory.mktemp("commands") / "store").root
+def filled(small_demo_store, tmp_path_factory):
+    return stores.copied(small_demo_store, tmp_path_factory.mktemp("commands") / "store").root
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.audit import places
-from tests import audits
+from tests import audits, stores
 
 CHECKOUT = Path(__file__).parent.parent
 ROOM = 400
@@ -28,7 +28,11 @@ def can_mount() -> bool:
     return subprocess.run(trial, capture_output=True, check=False).returncode == 0
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_mount(), reason="this system lets no user mount a disk")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.cluster,
+    pytest.mark.skipif(not can_mount(), reason="this system lets no user mount a disk"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,9 @@ class Ended:
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(small_demo_store, tmp_path) -> Path:
     """A store, a plan of many small shards beside it, and a place for a disk."""
-    audits.fill(tmp_path / "store")
+    stores.copied(small_demo_store, tmp_path / "store")
     (tmp_path / "plan.toml").write_text(audits.PLAN.replace("count = 6", "count = 24"))
     (tmp_path / "disk").mkdir()
     return tmp_path

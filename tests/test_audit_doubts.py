@@ -12,7 +12,7 @@ from engine.audit import report, results, summary, verify, wording
 from engine.audit.plan import Premade, Threshold
 from engine.audit.runs import State
 from engine.store import envelope
-from tests import audits
+from tests import audits, stores
 from tests.test_audit_summary import FGSM, PGD, STRONG, WEAK, manifest, summarised, table
 
 NOISE, WORST = "noise-sign:eps=8/255", "worst-case"
@@ -204,9 +204,9 @@ SAME = audits.PLAN + (
 
 
 @pytest.fixture(scope="module")
-def same(tmp_path_factory):
+def same(small_demo_store, tmp_path_factory):
     """A finished run whose pre-made set holds the clean images themselves."""
-    store = audits.fill(tmp_path_factory.mktemp("doubts") / "store")
+    store = stores.copied(small_demo_store, tmp_path_factory.mktemp("doubts") / "store")
     return store, audits.drive(store, audits.planned(store, SAME))[0]
 
 

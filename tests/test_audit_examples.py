@@ -8,7 +8,7 @@ import pytest
 
 from engine.audit import examples, results
 from engine.audit.manifest import CANDIDATE
-from tests import audits
+from tests import audits, stores
 
 PLAN = audits.PLAN.replace(
     'attacks = ["fgsm-linf:eps=24/255"]', 'attacks = ["fgsm-linf:eps=24/255", "fgsm-linf:eps=1/255"]'
@@ -17,8 +17,8 @@ STRONG, WEAK = "fgsm-linf:eps=24/255", "fgsm-linf:eps=1/255"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    store = audits.fill(tmp_path_factory.mktemp("examples") / "store")
+def run(small_demo_store, tmp_path_factory):
+    store = stores.copied(small_demo_store, tmp_path_factory.mktemp("examples") / "store")
     return audits.drive(store, audits.planned(store, PLAN))[0]
 
 

@@ -13,7 +13,7 @@ from engine.answering import driving
 from engine.answering.answers import Answers
 from engine.attacks import catalogue
 from engine.audit import manifest, plan, plan_file
-from tests import audits
+from tests import audits, stores
 
 VALUES = {
     "name": "Audit", "model": "digits-standard", "baseline": "", "data": "digits", "count": "6", "seed": "3",
@@ -63,8 +63,8 @@ class Auditor:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return audits.fill(tmp_path_factory.mktemp("form") / "store")
+def store(small_demo_store, tmp_path_factory):
+    return stores.copied(small_demo_store, tmp_path_factory.mktemp("form") / "store")
 
 
 @pytest.fixture

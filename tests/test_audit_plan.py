@@ -20,7 +20,7 @@ from engine.audit import plan, plan_file, tiers
 from engine.data import catalogue
 from engine.errors import BadInput, StoreError
 from engine.store import Store
-from tests import audits
+from tests import audits, stores
 
 WHOLE = """\
 name = "everything"
@@ -61,8 +61,8 @@ class = "7"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return audits.fill(tmp_path_factory.mktemp("plan") / "store")
+def store(small_demo_store, tmp_path_factory):
+    return stores.copied(small_demo_store, tmp_path_factory.mktemp("plan") / "store")
 
 
 def read(text, store):
@@ -200,9 +200,8 @@ def test_a_wrong_plan_is_one_line_and_exit_code_2(store, tmp_path, capsys):
     assert told == "error: The plan wants 99 images, and only 40 are there; lower images.count.\n"
 
 
-def test_the_example_is_a_plan(tmp_path):
-    store = Store(tmp_path / "store")
-    demo.install(store)
+def test_the_example_is_a_plan(demo_store, tmp_path):
+    store = stores.copied(demo_store, tmp_path / "store")
     example = Path(demo.__file__).parent / "plan.toml"
     found = manifests.build(plan.read(example, store), store)
     assert found.conditions[0].folder == "00-candidate-clean"

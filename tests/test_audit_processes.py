@@ -17,7 +17,7 @@ import pytest
 
 from engine.audit import places
 from engine.audit.places import Place
-from tests import audits
+from tests import audits, stores
 from tests.asking import until
 from tests.test_cluster import processes_of
 
@@ -26,14 +26,14 @@ PLAN = audits.PLAN.replace("count = 6", "count = 24").replace(
     'attacks = ["fgsm-linf:eps=24/255"]', 'attacks = ["fgsm-linf:eps=24/255", "pgd-linf:eps=24/255,steps=40"]'
 )
 SHARDS = 36
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory) -> Path:
+def filled(small_demo_store, tmp_path_factory) -> Path:
     """A store, and the plan beside it."""
     folder = tmp_path_factory.mktemp("processes")
-    audits.fill(folder / "store")
+    stores.copied(small_demo_store, folder / "store")
     (folder / "plan.toml").write_text(PLAN)
     return folder
 
@@ -173,9 +173,9 @@ class Cluster:
         names = ("--tls-ca-file", "--tls-cert", "--tls-key")
         chosen = [part for pair in zip(names, self.files, strict=True) for part in pair]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-        log = (self.folder / "cluster.log").open("a")
         command = [sys.executable, "-m", f"distributed.cli.{program}", *options, *chosen]
-        self.processes.append(subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log))
+        with (self.folder / "cluster.log").open("a") as log:
+            self.processes.append(subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log))
 
 
 def certificates(folder: Path) -> list[str]:

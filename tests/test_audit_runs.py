@@ -30,13 +30,14 @@ from engine.jobs.queue import Progress
 from engine.records import ExaminationRequest
 from engine.store import Store, durable, envelope
 from engine.store.dataset import image_hash
-from tests import audits
+from engine.version import VERSION
+from tests import audits, stores
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory):
+def filled(small_demo_store, tmp_path_factory):
     """A store with models and data, to be copied."""
-    return audits.fill(tmp_path_factory.mktemp("audit") / "store").root
+    return stores.copied(small_demo_store, tmp_path_factory.mktemp("audit") / "store").root
 
 
 @pytest.fixture
@@ -322,7 +323,7 @@ def test_a_worker_of_another_version_is_refused(store, monkeypatch):
     monkeypatch.setattr("engine.audit.versions.VERSION", "9.9.9")
     _, state, _ = audits.drive(store, manifest)
     assert state.state == "interrupted"
-    assert "faultline 0.1.0 was planned and 9.9.9 is installed" in state.message
+    assert f"faultline {VERSION} was planned and 9.9.9 is installed" in state.message
 
 
 def test_interim_results_are_marked_and_their_intervals_shrink(store):

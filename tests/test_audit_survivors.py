@@ -14,7 +14,7 @@ from engine.audit.manifest import Manifest
 from engine.audit.rows import Rows
 from engine.errors import StoreError
 from engine.store import Store
-from tests import audits
+from tests import audits, stores
 
 WEAK, STRONG, LAST = "fgsm-linf:eps=10/255", "pgd-linf:eps=12/255,steps=5", "mifgsm-linf:eps=14/255,steps=3,decay=1"
 FOLDERS = ("01-candidate-fgsm-linf", "02-candidate-pgd-linf", "03-candidate-mifgsm-linf")
@@ -22,9 +22,9 @@ COUNT = 12
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory):
+def filled(small_demo_store, tmp_path_factory):
     """A store with models and data, to be copied."""
-    return audits.fill(tmp_path_factory.mktemp("audit") / "store").root
+    return stores.copied(small_demo_store, tmp_path_factory.mktemp("audit") / "store").root
 
 
 @pytest.fixture

@@ -126,6 +126,7 @@ def test_it_has_exactly_what_the_made_up_auditor_has():
             assert list(wanted.parameters) == list(found.parameters), name
 
 
+@pytest.mark.cluster
 def test_importing_the_engine_loads_neither_torch_nor_dask():
     program = (
         "import sys, engine, engine.work, engine.jobs, engine.store;"
@@ -425,6 +426,7 @@ def test_the_demo_is_added_to_an_empty_store_only(tmp_path, auditor, jobs):
     assert [card.name for card in answer.value] == ["digits-robust", "digits-standard"]
 
 
+@pytest.mark.cluster
 def test_a_half_added_demo_is_gone_on_with(tmp_path):
     store = Store(tmp_path / "store")
     store.add_model(fakes.MODELS[0], b"weights")
@@ -448,6 +450,7 @@ def until(condition: Callable[[], bool], seconds: float = 25) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.cluster
 def test_the_whole_way_through_a_real_worker(tmp_path):
     root = tmp_path / "store"
     fake_work.add_all(Store(root))

@@ -17,7 +17,7 @@ from engine.answering.answers import Answers
 from engine.audit import watching
 from engine.audit.runs import State
 from engine.records.credibility import CheckResult, Conditions
-from tests import audits, fakes
+from tests import audits, fakes, stores
 
 PLAN = (
     audits.PLAN.replace(
@@ -42,8 +42,8 @@ class Watched(fakes.FakeAuditor):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return audits.fill(tmp_path_factory.mktemp("audits") / "store")
+def store(small_demo_store, tmp_path_factory):
+    return stores.copied(small_demo_store, tmp_path_factory.mktemp("audits") / "store")
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,18 @@ import math
 import pytest
 import torch
 
-from engine import demo
 from engine.benchmark import measures, passes, peers, table, transplants
 from engine.benchmark.measures import Scale
 from engine.datapaths import conductance, scores
 from engine.models import load
-from engine.store.store import Store
-from tests import toys
+from tests import stores, toys
 
 TINY = Scale(rows=4, repeats=1, exchange_images=1, peer_images=1, peer_steps=2, agreement_steps=2)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    made = Store(tmp_path_factory.mktemp("benchmark") / "store")
-    demo.install(made)
-    return made
+def store(demo_store, tmp_path_factory):
+    return stores.copied(demo_store, tmp_path_factory.mktemp("benchmark") / "store")
 
 
 def ask(bundle, count=3):

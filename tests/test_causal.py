@@ -8,28 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from engine import demo, examination, tracing
+from engine import examination, tracing
 from engine.errors import BadInput, UnknownName
 from engine.models import load
 from engine.proving import causal, evidence
 from engine.records import ExaminationRequest
 from engine.records.proof import COMPARED, CONTROLS, MapSet
-from engine.store import Store
+from tests import stores
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On networks this small, threads wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("causal") / "store")
-    demo.install(store)
+def digits(demo_store, tmp_path_factory):
+    store = stores.copied(demo_store, tmp_path_factory.mktemp("causal") / "store")
     return load.bundle(store, "digits-standard"), store.dataset("digits")
 
 

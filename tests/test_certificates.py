@@ -9,34 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-from engine import demo, examination, selection, tracing
+from engine import examination, selection, tracing
 from engine.commands import at_once, examine
 from engine.datapaths import extraction
 from engine.errors import BadInput
 from engine.models import load, shuffled
 from engine.proving import certificates, evidence, kinship
 from engine.records import Certificate, Certificates, ExaminationRequest, certificate_parts
-from engine.store.store import Store
-from tests import test_methods, test_scores, toys
+from tests import stores, test_methods, test_scores, toys
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DETERMINISTIC = ("two-run", "gates", "conductance", "gradient", "activation")
 """Methods that give copies of a map the same score; the quadratic choice does so too, on fewer maps than are kept."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On networks this small, threads wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    made = Store(tmp_path_factory.mktemp("certificates") / "store")
-    demo.install(made)
-    return made
+def store(demo_store, tmp_path_factory):
+    return stores.copied(demo_store, tmp_path_factory.mktemp("certificates") / "store")
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +158,7 @@ def test_of_a_single_pair_there_are_no_groups(digits):
     assert certificates.part("groups", *digits, found, quiet).groups.groups == ()
 
 
+@pytest.mark.slow
 def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp_path):
     answers = at_once.answers(store, quiet)
     found = examine.examine(answers, asked(digits[1], 4), tmp_path / "group", certify=True)

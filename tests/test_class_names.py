@@ -214,6 +214,7 @@ def test_a_threshold_takes_a_class_that_is_one_and_no_other(store, label, kept):
         plan.understood(plan_file.parse(PLAN.format(label="crane"), "plan.toml"), store)
 
 
+@pytest.mark.cluster
 def test_a_threshold_of_one_of_two_classes_is_decided_on_its_own_images(store, tmp_path, capsys):
     (tmp_path / "plan.toml").write_text(PLAN.format(label="crane@6"), encoding="utf-8")
     # A handful of images decides nothing, so the command does not end in success.

@@ -17,6 +17,7 @@ from engine.store import Store
 from tests import errands
 from tests.asking import ask, finish, is_running, key_of, starts, until
 
+pytestmark = pytest.mark.cluster
 CHECKOUT = Path(__file__).parent.parent
 
 

@@ -17,7 +17,7 @@ from engine.demo import digits, train
 from engine.evaluation import walk
 from engine.models import bundle as bundles
 from engine.models.digits_resnet import MEAN, STD
-from engine.store import Store
+from tests import stores
 from tests.test_connections import ablated_edges, changes, effects
 
 pytestmark = pytest.mark.slow
@@ -42,10 +42,9 @@ def bundle():
 
 
 @pytest.fixture(scope="module")
-def rows(bundle, tmp_path_factory):
+def rows(bundle, demo_store, tmp_path_factory):
     """What the datapaths and random maps do, by method."""
-    store = Store(tmp_path_factory.mktemp("convnext") / "store")
-    demo.install(store)
+    store = stores.copied(demo_store, tmp_path_factory.mktemp("convnext") / "store")
     request = walk.EvaluationRequest(ATTACK, IMAGES, ("two-run", "random"), maps=(MAPS,))
     found = walk.run(bundle, store.dataset(demo.DATA), request, lambda *_: None)
     assert found.fooled >= IMAGES // 2

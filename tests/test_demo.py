@@ -65,6 +65,7 @@ def test_weights_say_what_they_are(model):
     assert demo.weights(model).stat().st_size < 500_000
 
 
+@pytest.mark.slow
 def test_shipped_networks_are_as_good_and_as_robust_as_their_headers_say():
     """On 50 images, five of a class, within what 50 of 500 can differ by chance."""
     x, y = train.tensors(digits.held_out())
@@ -132,6 +133,7 @@ def test_the_recipe_writes_both_networks_and_says_how_they_do(tmp_path, monkeypa
     assert "digits-robust:" in capsys.readouterr().out
 
 
+@pytest.mark.cluster
 def test_scikit_learn_is_not_loaded_before_the_digits_are_asked_for():
     import subprocess
 

@@ -15,7 +15,7 @@ from engine.answering.desk import Desk
 from engine.intake import taking
 from engine.intake.inbox import Inbox
 from engine.store import Store
-from tests import audits
+from tests import audits, stores
 
 
 class Workers(audits.Inline):
@@ -247,8 +247,8 @@ def test_what_is_retired_leaves_the_menus_and_comes_back_unchanged(desk):
         desk.retire("data", "nothing")
 
 
-def test_a_store_whose_models_are_all_retired_does_not_get_the_demo(tmp_path):
-    store = audits.fill(tmp_path / "store")
+def test_a_store_whose_models_are_all_retired_does_not_get_the_demo(small_demo_store, tmp_path):
+    store = stores.copied(small_demo_store, tmp_path / "store")
     for name in demo.MODELS:
         store.retire("models", name, retired=True)
     store.retire("data", "digits", retired=True)

@@ -15,7 +15,7 @@ from engine.answering.answers import Answers
 from engine.audit import manifest as manifests
 from engine.audit import plan_file, watching
 from engine.store import Store
-from tests import audits
+from tests import audits, stores
 from tests.asking import until
 
 VALUES = {
@@ -25,9 +25,9 @@ VALUES = {
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory):
+def filled(small_demo_store, tmp_path_factory):
     """A store, and its network loaded: tracing one while another thread computes with it fails, and workers have one thread."""
-    root = audits.fill(tmp_path_factory.mktemp("driving") / "store").root
+    root = stores.copied(small_demo_store, tmp_path_factory.mktemp("driving") / "store").root
     audits.bundle(root, VALUES["model"])
     return root
 

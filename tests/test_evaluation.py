@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from engine import __main__ as command_line
-from engine import demo, methods, tracing
+from engine import methods, tracing
 from engine.attacks.attacked import AttackedImages
 from engine.datapaths import choosing
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.evaluation import pairing, rankings, stability, table, trials, walk
 from engine.evaluation.pairing import FooledPairs
-from engine.store.store import Store
-from tests import test_scores, toys
+from tests import stores, test_scores, toys
 
 PLANTED = test_scores.PLANTED
 COUNT = 24
@@ -286,10 +285,10 @@ def test_the_table_shows_the_figures_of_the_json(whole):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(demo_store, tmp_path_factory):
     """The folder of a store with the demo and of the JSON that the command wrote."""
     root = tmp_path_factory.mktemp("evaluation")
-    demo.install(Store(root / "store"))
+    stores.copied(demo_store, root / "store")
     assert command_line.main(arguments(root)) == 0
     return root
 

@@ -175,6 +175,7 @@ def test_a_worker_trusts_no_place(store, kind, request_):
         work.perform(tasks.order(tasks.TASKS[kind], keys.content_key(kind), request_), str(store.root))
 
 
+@pytest.mark.cluster
 def test_a_worker_that_dies_over_a_picture_or_responses_is_replaced(tmp_path):
     made = Store(tmp_path / "store")
     fake_work.add_all(made)

@@ -12,15 +12,15 @@ from engine.attacks import catalogue
 from engine.audit import forecast, manifest, tiers, wording
 from engine.audit.paces import Pace
 from engine.blocks import pacing
-from tests import audits
+from tests import audits, stores
 
 PLAN = audits.PLAN.replace('attacks = ["fgsm-linf:eps=24/255"]', 'tier = "standard"\nepsilon = "24/255"')
 PACE = Pace(0.01, 0.004, 0.1)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return audits.fill(tmp_path_factory.mktemp("forecast") / "store")
+def store(small_demo_store, tmp_path_factory):
+    return stores.copied(small_demo_store, tmp_path_factory.mktemp("forecast") / "store")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,7 @@ def test_the_measured_pace_explains_only_where_a_method_does(store):
     assert (plain.explain_seconds, scored.explain_seconds > 0) == (0, True)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_estimate_says_what_it_costs_and_begins_no_run(store, tmp_path, capsys):
     (tmp_path / "plan.toml").write_text(PLAN)

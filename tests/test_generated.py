@@ -28,6 +28,13 @@ def outcome(seed: int) -> Outcome:
     return generated.outcome(generated.written(seed))
 
 
+TORCHS_OWN = (
+    "ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning",
+    "ignore:Using padding='same' with even kernel lengths:UserWarning",
+)
+"""What torch says of spellings that are generated on purpose: people hand them in."""
+
+
 def slow_but(quick: list[Operation], operations: list[Operation]) -> list[object]:
     """Parameters by name, all slow but a few."""
     marks = {True: (), False: (pytest.mark.slow,)}
@@ -91,6 +98,7 @@ def test_the_same_seed_writes_the_same_network_and_others_write_others():
     assert len({generated.source(seed) for seed in range(50)}) == 50
 
 
+@pytest.mark.filterwarnings(*TORCHS_OWN)
 def test_every_operation_runs_and_gives_what_its_shape_says():
     beside = [generated.beside(operation) for operation in SHORTCUTS]
     for made in (*map(generated.around, OPERATIONS.values()), *beside):
@@ -98,6 +106,7 @@ def test_every_operation_runs_and_gives_what_its_shape_says():
         assert answer.shape == (3, 3) and answer.isfinite().all(), made.source
 
 
+@pytest.mark.filterwarnings(*TORCHS_OWN)
 def test_random_networks_run_and_what_they_answer_depends_on_the_picture():
     alive = 0
     for seed in range(100):

@@ -6,26 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from engine import demo, examination, selection, tracing
+from engine import examination, selection, tracing
 from engine.datapaths import cases, choosing, extraction, groups, trials
 from engine.datapaths.cases import Case, References
 from engine.datapaths.groups import Recipe
 from engine.errors import BadInput
 from engine.models import load
-from engine.store.store import Store
-from tests import test_scores, toys
+from tests import stores, test_scores, toys
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPE = Recipe("gradient", 0)
 SAMPLES = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On networks this small, threads wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +125,15 @@ def test_planted_maps_carry_held_out_images_and_the_others_do_not(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("groups") / "store")
-    demo.install(store)
+def digits(demo_store, tmp_path_factory):
+    store = stores.copied(demo_store, tmp_path_factory.mktemp("groups") / "store")
     bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
     samples = dataset.keys_of(3)[:SAMPLES]
     pairs = examination.attacked(bundle, dataset, "pgd-linf:eps=24/255,steps=5", samples, 0)
     return bundle, dataset, samples, (pairs, examination.noise_copies(pairs, 1))
 
 
+@pytest.mark.slow
 def test_the_four_groups_of_an_attack_are_held_to_their_held_out_images(digits):
     bundle, dataset, samples, (pairs, copies) = digits
     after = pairs.after

@@ -13,7 +13,7 @@ from engine.credibility.verdicts import Look
 from engine.intake.inbox import Inbox
 from engine.models import architectures
 from engine.records.requests import Place
-from tests import audits
+from tests import audits, stores
 
 
 def test_the_architectures_that_the_form_suggests_are_those_that_can_be_loaded(store):
@@ -25,8 +25,8 @@ def test_the_architectures_that_the_form_suggests_are_those_that_can_be_loaded(s
 
 
 @pytest.fixture
-def store(tmp_path):
-    return audits.fill(tmp_path / "store")
+def store(small_demo_store, tmp_path):
+    return stores.copied(small_demo_store, tmp_path / "store")
 
 
 @pytest.mark.parametrize(("useless", "outcome"), [(0, "pass"), (2, "fail")])

@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import connections, demo, tracing
+from engine import connections, tracing
 from engine.datapaths import choosing
 from engine.models import load, precision
 from engine.models.bundle import ModelBundle
 from engine.proving import causal, curves, defence, exchanges, fooled, interventions, smallest
 from engine.records.proof import MapSet
 from engine.records.restoration import FooledRequest, GroupProofRequest
-from engine.store import Dataset, Store
-from tests import toys
-from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
+from engine.store import Dataset
+from tests import stores, toys
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 STUDIES = {
     "group-proof": causal.prove_group,
@@ -160,9 +161,8 @@ def test_a_replaced_map_holds_the_other_runs_values(sums):
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("interventions") / "store")
-    demo.install(store)
+def digits(demo_store, tmp_path_factory):
+    store = stores.copied(demo_store, tmp_path_factory.mktemp("interventions") / "store")
     return load.bundle(store, "digits-standard"), store.dataset("digits")
 
 

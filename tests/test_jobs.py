@@ -20,6 +20,8 @@ from engine.store import Store
 from tests import errands
 from tests.asking import ask, askers, finish, key_of, starts, until
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:

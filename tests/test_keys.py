@@ -27,6 +27,7 @@ PLAIN = st.recursive(
 )
 
 
+@pytest.mark.cluster
 def test_a_key_is_the_same_in_every_process():
     program = (
         "from engine import keys, records;"

@@ -184,6 +184,7 @@ def test_nine_in_ten_functions_are_under_25_lines():
     assert sorted(bodies)[int(0.9 * len(bodies))] < 25
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     "package", ["engine", "dashboard", "dashboard.app", "engine.auditor", "engine.work", "engine.commands.audit"]
 )

@@ -19,7 +19,9 @@ from tests import guarded
 from tests.servers import CALLBACKS, ECHO, START, Running
 
 
-@pytest.fixture(scope="module", params=["werkzeug", pytest.param("gunicorn", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["werkzeug", pytest.param("gunicorn", marks=[pytest.mark.slow, pytest.mark.cluster])]
+)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp(request.param)
     with START[request.param](folder / "store", folder / "log") as running:

@@ -16,19 +16,12 @@ from engine.errors import UnknownName
 from engine.models.bundle import ModelBundle
 from tests import test_scores, toys
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FINDS_PLANTED = ("two-run", "mask", "gates", "quadratic", "conductance", "gradient")
 """Not the sigmoid mask: it stops at fewer maps where fewer keep the answer. Activation and random do not look at the answer."""
 TRAINED = ("mask", "sigmoid")
 """Those whose start the seed shakes."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On networks this small, threads wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -24,14 +24,12 @@ from engine.intake import checks, mistakes
 from engine.models import load
 from engine.records.intake import INTAKE_CHECKS
 from engine.store.store import Store
-from tests import toys
+from tests import stores, toys
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    made = Store(tmp_path_factory.mktemp("intake") / "store")
-    demo.install(made)
-    return made
+def store(demo_store, tmp_path_factory):
+    return stores.copied(demo_store, tmp_path_factory.mktemp("intake") / "store")
 
 
 def silent(done, total, message):
@@ -335,6 +333,7 @@ def test_a_data_set_added_again_with_another_strength_is_refused(tmp_path):
         store.add_data(card, noise.images(noise.keys), np.array(noise.labels), noise.names)
 
 
+@pytest.mark.cluster
 def test_names_that_no_encoding_holds_do_not_end_a_command_whose_work_is_done(tmp_path, monkeypatch):
     tensors = safetensors.torch.load_file(demo.weights("digits-standard"))
     torch.save({"state_dict": dict(tensors), "\ud800\nforged": 1}, tmp_path / "w.pt")
@@ -360,9 +359,8 @@ def test_numbers_of_maps_that_are_none_are_refused_in_one_line(text):
     assert len(str(refused.value)) < 200
 
 
-def test_add_and_check_print_the_report_and_keep_it(tmp_path, capsys):
-    store = Store(tmp_path / "store")
-    demo.install(store)
+def test_add_and_check_print_the_report_and_keep_it(demo_store, tmp_path, capsys):
+    store = stores.copied(demo_store, tmp_path / "store")
     place = ["model", "check", "--store", str(store.root), "--name", "digits-standard"]
     assert command_line.main([*place, "--data", "digits"]) == 0
     told = capsys.readouterr().out

@@ -256,6 +256,7 @@ atexit.register(print, 'goodbye')
 ).replace("    return Own", "    print('built')\n    return Own")
 
 
+@pytest.mark.cluster
 def test_what_a_plugin_prints_never_gets_among_what_a_command_says(tmp_path, folder, weights):
     written(folder, TALKING)
     (tmp_path / "names.txt").write_text("\n".join(toys.CLASSES))
@@ -292,6 +293,7 @@ def test_streams_are_as_before_after_work_that_fails(monkeypatch):
     assert (sys.stdin, sys.stdout) == before
 
 
+@pytest.mark.cluster
 def test_whoever_reads_but_the_first_line_of_an_answer_gets_it_without_a_traceback():
     shell = f"{sys.executable} -m engine architectures --only alexnet | true"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)

@@ -132,6 +132,7 @@ def trained(request):
     return network.eval(), request.param
 
 
+@pytest.mark.slow
 def test_a_small_one_learns_and_is_taken_whole(trained, tmp_path, monkeypatch):
     network, (_, is_raw) = trained
     x, y = inputs(digits.held_out())

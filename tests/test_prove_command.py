@@ -7,18 +7,16 @@ import json
 import pytest
 
 from engine import __main__ as command_line
-from engine import demo
 from engine.commands import prove_options
 from engine.proving import causal, curves, defence, interventions, smallest
-from engine.store import Store
-from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
+from tests import stores
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    made = Store(tmp_path_factory.mktemp("prove") / "store")
-    demo.install(made)
-    return made
+def store(demo_store, tmp_path_factory):
+    return stores.copied(demo_store, tmp_path_factory.mktemp("prove") / "store")
 
 
 @pytest.fixture(autouse=True)

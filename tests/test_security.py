@@ -25,7 +25,9 @@ from tests.servers import ECHO, FAIL, START, Reply, Running
 LIMIT = 2 * 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=["werkzeug", pytest.param("gunicorn", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["werkzeug", pytest.param("gunicorn", marks=[pytest.mark.slow, pytest.mark.cluster])]
+)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp(request.param)
     with START[request.param](folder / "store", folder / "log") as running:

@@ -180,6 +180,7 @@ def test_a_card_shows_every_setting_with_a_default_that_its_form_accepts(card):
     assert (epsilon.low, epsilon.high) == (0.0, 50.0 if card.name == "pgd-l2" else 0.5)
 
 
+@pytest.mark.cluster
 def test_the_catalogue_loads_without_torch():
     code = "import sys, engine.attacks.catalogue, engine.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -153,6 +153,7 @@ def test_one_process_of_a_parent_is_first(tmp_path: Path) -> None:
 # --- imports ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
@@ -211,6 +212,7 @@ def _follow(link: str) -> tuple[int, int]:
     return statuses[0], statuses[1]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_the_server_starts_with_a_link_and_ends_cleanly(end: signal.Signals, tmp_path: Path) -> None:
     store, output, port = tmp_path / "store", tmp_path / "output", _free_port()
@@ -254,6 +256,7 @@ def _gunicorn(port: int) -> list[str]:
     ]
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_under_gunicorn_one_link_is_printed_and_the_auditors_are_closed(tmp_path: Path) -> None:
     store, output, port = tmp_path / "store", tmp_path / "output", _free_port()
@@ -266,6 +269,7 @@ def test_under_gunicorn_one_link_is_printed_and_the_auditors_are_closed(tmp_path
     assert len(list(store.glob("closed-*"))) == 2
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_gunicorn_ends_with_a_line_where_the_environment_is_wrong(tmp_path: Path) -> None:
     output = tmp_path / "output"
@@ -276,6 +280,7 @@ def test_gunicorn_ends_with_a_line_where_the_environment_is_wrong(tmp_path: Path
     assert "wsgi.py" not in output.read_text()
 
 
+@pytest.mark.cluster
 def test_what_the_page_draws_loads_no_pandas():
     code = (
         "import sys, dashboard.app, dashboard.server\n"
@@ -288,6 +293,7 @@ def test_what_the_page_draws_loads_no_pandas():
     assert found.stdout == "False\n"
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(("runs", "is_loaded"), [("()", False), ("(1,)", True)])
 def test_pandas_is_loaded_before_anything_is_drawn_where_a_run_is_there_to_be_read(tmp_path: Path, runs, is_loaded):
     code = (
@@ -300,6 +306,7 @@ def test_pandas_is_loaded_before_anything_is_drawn_where_a_run_is_there_to_be_re
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{is_loaded}\n"
 
 
+@pytest.mark.cluster
 def test_the_web_process_gives_back_what_it_no_longer_uses():
     code = "from dashboard import server; print(server.give_back_memory())"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -380,6 +380,7 @@ def test_what_is_not_stored_is_said_so(filled):
         filled.records.read("certificate", KEY, Certificates)
 
 
+@pytest.mark.cluster
 def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_are_not(filled):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -408,6 +409,7 @@ for n in range(100_000):
 """
 
 
+@pytest.mark.cluster
 def test_a_writer_killed_at_any_moment_leaves_only_whole_results(tmp_path):
     root = tmp_path / "store"
     for attempt in range(3):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine import demo, tasks, work
+from engine import tasks, work
 from engine.auditor import Auditor
 from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
@@ -18,9 +18,10 @@ from engine.models import load
 from engine.proving import causal, curves, defence, exchanges, flows, fooled, interventions, search, smallest
 from engine.records.proof import MapSet
 from engine.records.restoration import CURVES, FooledRequest, GroupProofRequest
-from engine.store import Store
 from engine.tasks import MOST_FOOLED
-from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
+from tests import stores
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 STUDIES = ("group-proof", "smallest", "curve", "profile", "defence")
 ATTACK = "pgd-linf:eps=24/255,steps=5"
@@ -31,10 +32,8 @@ def quiet(*_told: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    made = Store(tmp_path_factory.mktemp("studies") / "store")
-    demo.install(made)
-    return made
+def store(demo_store, tmp_path_factory):
+    return stores.copied(demo_store, tmp_path_factory.mktemp("studies") / "store")
 
 
 @pytest.fixture(scope="module")

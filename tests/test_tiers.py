@@ -146,6 +146,7 @@ def test_the_pace_is_that_of_one_image_and_a_forward_is_the_shorter(pictures):
     assert 0 < found.forward_seconds < found.pass_seconds < 1
 
 
+@pytest.mark.cluster
 def test_tiers_and_checks_load_without_torch():
     code = "import sys, engine.audit.tiers, engine.records.credibility; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

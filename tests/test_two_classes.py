@@ -18,8 +18,9 @@ from engine.evaluation import pairing
 from engine.models import load
 from engine.proving import causal, certificates, curves, defence, interventions, smallest
 from engine.records import ExaminationRequest, certificate_parts
-from tests import audits, two_classes
-from tests.test_causal import one_thread  # noqa: F401 (used by every test of the module)
+from tests import audits, stores, two_classes
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ATTACK = "pgd-linf:eps=48/255,steps=5"
 THIRD = "third class: a third class is needed, and the network has 2."
@@ -68,6 +69,7 @@ def test_a_proof_needs_no_second_class_among_the_images(store, tmp_path, capsys)
     assert "fooled images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_evaluation_is_made_and_says_what_it_lacks(store, tmp_path, capsys):
     assert command(store, "evaluate", tmp_path / "e.json", "--images", "8", "--methods", "two-run,mask,random") == 0
     table, found = capsys.readouterr().out, json.loads((tmp_path / "e.json").read_text())
@@ -83,9 +85,8 @@ def test_the_evaluation_is_made_and_says_what_it_lacks(store, tmp_path, capsys):
     assert table.count("             –") >= 3 * 3
 
 
-def test_with_three_classes_nothing_is_missing(tmp_path_factory):
-    root = tmp_path_factory.mktemp("ten") / "store"
-    store = audits.fill(root)
+def test_with_three_classes_nothing_is_missing(small_demo_store, tmp_path_factory):
+    store = stores.copied(small_demo_store, tmp_path_factory.mktemp("ten") / "store")
     bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
     found = pairing.choose(bundle, dataset, 12, first=0, seed=0)
     assert found.strangers is not None

@@ -108,6 +108,7 @@ TAKEN = {
 }  # fmt: skip
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("form", TAKEN)
 def test_what_tools_put_around_names_is_taken_off_with_a_note(tmp_path, form):
     content, note = TAKEN[form]
@@ -160,6 +161,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("form", REFUSED)
 def test_where_a_file_holds_more_or_other_than_the_network_the_way_out_is_named(tmp_path, form):
     content, reason = REFUSED[form]

@@ -132,6 +132,7 @@ DISGUISES = {
 }
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("disguise", DISGUISES, ids=lambda one: one.__name__)
 def test_a_disguised_pickle_leaves_no_side_effect(tmp_path, marker, disguise):
     path = tmp_path / "weights.safetensors"
@@ -147,6 +148,7 @@ def test_a_pickle_in_a_data_set_leaves_no_side_effect(tmp_path, marker):
     assert not marker.exists()
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     "act",
     [
@@ -172,6 +174,7 @@ except BaseException:
     assert [file.name for file in tmp_path.iterdir()] == ["kept"]
 
 
+@pytest.mark.cluster
 def test_a_checkpoint_is_unpacked_unwrapped_and_said_to_be(tmp_path, network):
     wrapped = {f"module._orig_mod.{key}": tensor for key, tensor in network.state_dict().items()}
     torch.save({"state_dict": wrapped, "optimizer": {"state": {}}, "epoch": 3}, tmp_path / "last.pth")
@@ -245,17 +248,20 @@ def test_archives_that_torch_did_not_write_are_not_opened(tmp_path):
     assert "none that torch.save wrote" in refusal(path)
 
 
+@pytest.mark.cluster
 def test_what_is_no_state_dict_is_said_to_be_none(tmp_path):
     torch.save({"epoch": 3, "names": {"a": "b"}}, tmp_path / "w.pt")
     assert "holds no state_dict" in refusal(tmp_path / "w.pt")
 
 
+@pytest.mark.cluster
 def test_a_value_that_stands_for_gigabytes_is_not_spread_out(tmp_path):
     torch.save({"a": torch.zeros(1).expand(10**6)}, tmp_path / "w.pt")
     assert (tmp_path / "w.pt").stat().st_size < 2000
     assert "repeats the values of 'a' without holding them all" in refusal(tmp_path / "w.pt")
 
 
+@pytest.mark.cluster
 def test_tensors_that_share_their_values_are_taken(tmp_path):
     tied = torch.arange(6.0).reshape(2, 3)
     torch.save({"a": tied, "b": tied.t()}, tmp_path / "w.pt")
@@ -263,6 +269,7 @@ def test_tensors_that_share_their_values_are_taken(tmp_path):
         assert torch.equal(found.tensors["a"], tied) and torch.equal(found.tensors["b"], tied.t())
 
 
+@pytest.mark.cluster
 def test_the_ending_of_a_name_decides_nothing(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "w.safetensors")
     with weights.opened(tmp_path / "w.safetensors") as found:
@@ -292,12 +299,14 @@ def test_numbers_that_nothing_can_be_computed_with_are_refused(tmp_path, tensor,
     assert reason in refusal(tmp_path / "w.safetensors")
 
 
+@pytest.mark.cluster
 def test_names_from_a_checkpoint_reach_nobodys_terminal(tmp_path):
     torch.save({"state_dict": {"a": torch.ones(1)}, "\nforged\x1b[31m": 1, "\ud800": 2}, tmp_path / "w.pt")
     with weights.opened(tmp_path / "w.pt") as found:
         assert found.notes[1] == r"The weights lay under 'state_dict'; left out: \nforged\x1b[31m, \ud800."
 
 
+@pytest.mark.cluster
 def test_a_process_over_its_limits_is_refused(tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pt")
     monkeypatch.setattr(weights, "SECONDS", 0)

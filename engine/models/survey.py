@@ -12,10 +12,9 @@ from torchvision import models
 from torchvision.models import regnet
 
 from engine.errors import Unsupported
-from engine.models import architectures, graph
+from engine.models import architectures, graph, paths
 from engine.models import bundle as bundles
 from engine.models.bundle import Identity, Preprocessing
-from engine.models import paths
 from engine.records import Site
 
 CLASSES = 1000

@@ -106,9 +106,14 @@ def start(store: Path, *options: str, port: int | None = None) -> Served:
         found = re.search(r"http://\S+token=\S+", line)
         if found:
             # A pipe that nobody reads is full after 64 KiB, and the server waits for ever to write its next line.
-            threading.Thread(target=lambda: [printed.append(line) for line in process.stdout], daemon=True).start()
+            threading.Thread(target=_drain, args=(process, printed), daemon=True).start()
             return Served(f"http://127.0.0.1:{port}", found.group(), store, process)
     raise RuntimeError("the dashboard did not start:\n" + "".join(printed))
+
+
+def _drain(process: subprocess.Popen, printed: list[str]) -> None:
+    with process.stdout:
+        printed.extend(process.stdout)
 
 
 def stop(served: Served) -> None:
@@ -188,6 +193,18 @@ def settled(page: object) -> None:
     """Wait until the river is drawn and all checks of the view have run."""
     page.wait_for_selector("#network-river .main-svg .trace", state="attached")
     until(page, "document.querySelector('#status').textContent.startsWith('All checks')")
+
+
+def at_rest(page: object, look: Callable[[], object]) -> object:
+    """Return what is seen once two looks a fifth of a second apart agree."""
+    before = look()
+    for _ in range(300):
+        page.wait_for_timeout(200)
+        seen = look()
+        if seen == before:
+            return seen
+        before = seen
+    raise AssertionError("the page never came to rest")
 
 
 def wait_until(claim: Callable[[], bool], *, seconds: float = 60.0, what: str = "it") -> None:

@@ -6,17 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import audits
+from tests import stores
 from tests.browser import conftest
 from tests.browser.conftest import Served, Watched, logged_in, require, until
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
-def auditing(chromium, tmp_path_factory) -> Iterator[Served]:
+def auditing(chromium, small_demo_store, tmp_path_factory) -> Iterator[Served]:
     """A server on a store of its own: other tests rely on the shared one holding no audit."""
-    store = tmp_path_factory.mktemp("auditing") / "store"
-    audits.fill(store)
-    running = conftest.start(store)
+    store = stores.copied(small_demo_store, tmp_path_factory.mktemp("auditing") / "store")
+    running = conftest.start(store.root)
     yield running
     conftest.stop(running)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import settled, until
+from tests.browser.conftest import at_rest, settled, until, wait_until
 from tests.browser.test_journeys import PAIR, query
 
 pytestmark = pytest.mark.browser
@@ -67,27 +67,16 @@ def test_a_rectangle_keeps_its_first_corner_while_the_page_scrolls(page):
     page.mouse.move(first["x"] + 4, first["y"] + 4)
     page.mouse.down()
     page.mouse.wheel(0, 150)
-    page.wait_for_timeout(300)
-    scrolled = page.locator("#layer-tiles .tile").nth(2).bounding_box()
-    assert scrolled["y"] < first["y"] - 100
+    third = page.locator("#layer-tiles .tile").nth(2)
+    wait_until(lambda: third.bounding_box()["y"] < first["y"] - 100)
+    scrolled = at_rest(page, third.bounding_box)
     page.mouse.move(scrolled["x"] + 9, scrolled["y"] + 9)
     page.mouse.up()
     until(page, f"{CHOSEN} === 3")
 
 
-def bars_at_rest(page) -> list[dict]:
-    """Where the middles of the adversarial bars lie on the screen, once two looks a fifth of a second apart agree."""
-    before: list[dict] = []
-    for _ in range(100):
-        boxes = _bars(page)
-        if boxes == before:
-            return boxes
-        before = boxes
-        page.wait_for_timeout(200)
-    raise AssertionError("the river never came to rest")
-
-
-def _bars(page) -> list[dict]:
+def bars(page) -> list[dict]:
+    """Where the middles of the adversarial bars lie on the screen."""
     return page.evaluate(
         """() => {
             const plot = document.querySelector('#network-river .js-plotly-plot');
@@ -104,7 +93,7 @@ def _bars(page) -> list[dict]:
 
 
 def test_a_rectangle_over_the_river_chooses_the_bars_it_meets(page):
-    named = [box for box in bars_at_rest(page) if box["name"]]
+    named = [box for box in at_rest(page, lambda: bars(page)) if box["name"]]
     first, last = named[-2], named[-1]
     drag(page, (first["x"] - 30, min(first["y"], last["y"])), (last["x"] + 30, max(first["y"], last["y"]) + 2))
     terms = page.locator("#choice-terms").inner_text()

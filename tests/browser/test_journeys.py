@@ -48,12 +48,12 @@ def test_from_class_and_attack_to_site_to_feature_map_and_back_by_the_link(watch
     choose(page, "attack-select", "^MI-FGSM$")
     until(page, "new URLSearchParams(location.search).get('attack') === 'mifgsm-linf'")
     settled(page)
-    site = click_column(page, 3)
+    site = click_a_closed_column(page)
     until(page, f"document.querySelector('#layer-title').textContent.startsWith('{site} ')")
     tiles = page.locator("#layer-tiles button")
-    tiles.nth(2).click()
-    until(page, "new URLSearchParams(location.search).get('channel') !== null")
     channel = tiles.nth(2).get_attribute("data-channel")
+    tiles.nth(2).click()
+    until(page, f"new URLSearchParams(location.search).get('channel') === '{channel}'")
     until(page, f"/feature map {channel}$/.test(document.querySelector('#neuron-title').textContent.trim())")
     page.wait_for_selector("#neuron-gallery img, #neuron-gallery [style*=background]", state="attached")
     settled(page)
@@ -64,8 +64,11 @@ def test_from_class_and_attack_to_site_to_feature_map_and_back_by_the_link(watch
     assert (page.url, page.locator("#headline").inner_text(), page.locator("#neuron-title").inner_text()) == before
 
 
-def click_column(page, index: int) -> str:
-    """Click a column of the river with the mouse and return the site it stands for."""
+def click_a_closed_column(page) -> str:
+    """Click a column of the river whose layer is not the open one with the mouse, and return its site."""
+    columns = page.evaluate("document.querySelector('#network-river .js-plotly-plot').layout.meta.columns")
+    opened = query(page).get("layer")
+    index, site = next((k, name) for k, name in enumerate(columns) if k >= 3 and name and name != opened)
     page.locator("#network-river").scroll_into_view_if_needed()
     place = page.evaluate(
         """index => {
@@ -77,9 +80,8 @@ def click_column(page, index: int) -> str:
         index,
     )
     page.mouse.click(place["x"], place["y"])
-    until(page, "new URLSearchParams(location.search).get('channel') !== 'none'")
-    page.wait_for_timeout(500)
-    return query(page)["layer"]
+    until(page, f"new URLSearchParams(location.search).get('layer') === '{site}'")
+    return site
 
 
 def test_back_and_forward_walk_through_the_layers_that_were_opened(watched, served):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.browser.conftest import choose, settled, until, wait_until
+from tests.browser.conftest import at_rest, choose, settled, until, wait_until
 from tests.browser.test_journeys import PAIR, query
 
 pytestmark = pytest.mark.browser
@@ -45,11 +45,14 @@ def test_with_the_keyboard_alone_from_the_filters_to_a_feature_map(watched, serv
     settled(page)
     page.wait_for_selector("#layer-tiles button", state="attached")
     press_until(page, "Tab", "document.activeElement.id === 'label-select'")
+    tiles = page.locator("#layer-tiles")
+    before = tiles.inner_html()
     page.keyboard.press("ArrowDown")
     until(page, "new URLSearchParams(location.search).get('label') === '4'", seconds=30)
     until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '4'\")")
     settled(page)
-    page.wait_for_timeout(1000)
+    wait_until(lambda: tiles.inner_html() != before, what="the maps of the other class")
+    at_rest(page, tiles.inner_html)
     press_until(page, "Tab", "document.activeElement.closest('#layer-tiles') !== null")
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
