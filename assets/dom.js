@@ -38,33 +38,6 @@
     if (node && node.textContent !== text) { node.textContent = text; }
   }
 
-  const listeners = [];
-
-  /* A level asks for something else than it shows: every script that must know is told, without the server's help. */
-  function onAsk(level, listener) { listeners.push([level, listener]); }
-
-  function announce(level, ask) {
-    listeners.filter(([name]) => name === level).forEach(([, listener]) => listener(ask));
-  }
-
-  /* Asks that a script repeats until its answer is made: one at a time, of the latest wish, after so many milliseconds. */
-  function asking(id) {
-    const state = { wanted: null, timer: null };
-    return {
-      get wanted() { return state.wanted; },
-      want(next) {
-        state.wanted = next;
-        if (!next) { window.clearTimeout(state.timer); }
-      },
-      after(milliseconds) {
-        window.clearTimeout(state.timer);
-        state.timer = window.setTimeout(() => {
-          if (state.wanted) { window.dash_clientside.set_props(id, { data: { ...state.wanted, t: Date.now() } }); }
-        }, milliseconds);
-      },
-    };
-  }
-
   /* ---- fields of a form, as the server declares them ---- */
   const menu = ({ options, value }) => make('select', { class: 'menu' },
     ...options.map(([name, title]) => make('option', { value: name, selected: name === value ? '' : null }, title)));
@@ -93,5 +66,5 @@
   /* What the fields within a node hold, by name. */
   const filled = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
 
-  window.faultline = { byId, make, built, percent, fill, say, onAsk, announce, asking, menu, entry, read, filled };
+  window.faultline = { byId, make, built, percent, fill, say, menu, entry, read, filled };
 })();

@@ -13,9 +13,8 @@
     layer: ['channel'],
   };
   const LOST_AFTER = 15000;
-  const { byId, say } = window.faultline;
+  const { byId, emit, on, say, set, want } = window.faultline;
   const unchanged = () => window.dash_clientside.no_update;
-  const set = (id, values) => window.dash_clientside.set_props(id, values);
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
   function parse(search) {
@@ -131,10 +130,7 @@
   function ask(level, next) {
     if (same(next, asked[level])) { return; }
     asked[level] = next;
-    window.faultline.announce(level, next);
-    // Proofs are asked for by their own script, again and again while they are made.
-    if (level === 'proof' || level === 'study') { return; }
-    set(`${level}-ask`, { data: next });
+    want(level, next);
   }
 
   /* Another examination is drawn from the top: layer and neuron wait for the river, at most this many milliseconds. */
@@ -197,14 +193,11 @@
   function follow(work, view) {
     if (!work) { return; }
     status(work);
-    window.dash_clientside.facts.panels(work);
+    emit('work', work);
     if (!isCurrent(work, view)) { return; }
     window.history.replaceState(null, '', address(work.view));
     split(work);
-    if (work.menus.model) {
-      window.faultline.menus.fill(work.menus);
-      window.faultline.strip.fill(work.menus);
-    }
+    if (work.menus.model) { emit('menus', work.menus); }
   }
 
   /* What the view itself sets, where a control does not say it already. */
@@ -215,8 +208,7 @@
     if (known.theme !== chosen) { set('mantine', { forceColorScheme: chosen }); }
     if (Boolean(isDark) !== (chosen === 'dark')) { set('theme-switch', { checked: chosen === 'dark' }); }
     if (shownDetail !== detail) { set('detail-select', { value: detail }); }
-    window.dash_clientside.tiles.restore(view);
-    window.faultline.announce('page', view);
+    emit('view', view);
     known.theme = chosen;
     document.documentElement.dataset.theme = chosen;
     try {
@@ -226,7 +218,8 @@
     }
   }
 
-  window.addEventListener('popstate', () => window.dash_clientside.set_props('arrival', { data: { t: Date.now() } }));
+  on('river', () => drawn());
+  window.addEventListener('popstate', () => set('arrival', { data: { t: Date.now() } }));
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.view = { reduce, tick, follow, drawn };
+  window.dash_clientside.view = { reduce, tick, follow };
 })();

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
-from dashboard import ids, progress, theme
+from dashboard import ids, progress, protocol, theme
 from dashboard.auditor import Auditor
 from dashboard.markup import aria, data, menu
 from dashboard.panels import inputs
@@ -15,6 +17,13 @@ from dashboard.panels.layer import view as layer_view
 from dashboard.panels.network import view as network_view
 from dashboard.panels.patching import view as patching_view
 from dashboard.panels.registry import view as registry_view
+
+PANELS: Final = tuple(
+    panel
+    for view in (network_view, layer_view, channel_view, patching_view, audits_view, registry_view)
+    for panel in view.PANELS
+)
+"""Everything on the page that asks the server something of its own."""
 
 
 def layout(_auditor: Auditor) -> dmc.MantineProvider:
@@ -34,7 +43,7 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
         tabIndex=-1,
     )
     skip = html.A("Skip the filters", href=f"#{ids.MAIN}", className="skip")
-    page = html.Div([skip, progress.stores(), header(), main], className="page")
+    page = html.Div([skip, progress.stores(), protocol.stores(PANELS), header(), main], className="page")
     return dmc.MantineProvider(page, id=ids.PROVIDER, theme=theme.PROVIDER, forceColorScheme="light")
 
 
@@ -46,10 +55,8 @@ def register(app: Dash, auditor: Auditor) -> None:
     network_view.register(app, auditor)
     layer_view.register(app, auditor)
     channel_view.register(app, auditor)
-    patching_view.register(app, auditor)
-    audits_view.register(app, auditor)
-    audits_view.register_form(app, auditor)
-    registry_view.register(app, auditor)
+    for panel in PANELS:
+        protocol.connect(app, auditor, panel)
 
 
 def _reduce(app: Dash) -> None:

@@ -284,7 +284,7 @@ logger = logging.getLogger(__name__)
 
 def stores() -> html.Div:
     """Return the stores of the page and the clock that drives asking again."""
-    names = (ids.VIEW, ids.PICK, ids.WORK, ids.TICK, ids.ARRIVAL, ids.NETWORK_ASK, ids.LAYER_ASK, ids.NEURON_ASK)
+    names = (ids.VIEW, ids.PICK, ids.WORK, ids.TICK, ids.ARRIVAL)
     return html.Div([*(dcc.Store(id=name) for name in names), dcc.Interval(id=ids.CLOCK, interval=POLL_MILLISECONDS)])
 
 
