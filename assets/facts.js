@@ -145,7 +145,11 @@
     emit('network', facts);
   }
 
-  panel('network', { draw });
+  panel('network', {
+    draw,
+    of: ({ key, request, rival, arrived }, { versus, share, detail, folded, theme }) => (
+      { request, rival, versus, key, share, detail, folded, theme, arrived }),
+  });
   on('ask:layer', (ask) => {
     const layer = ask ? ask.layer : null;
     if (layer === shown.layer) { return; }

@@ -105,7 +105,12 @@
     arrange();
   }
 
-  panel('neuron', { draw });
+  panel('neuron', {
+    draw,
+    level: 3,
+    of: ({ key, request, gallery }, { layer, channel, share, theme }) => (
+      channel === null ? null : { request, key, share, layer, channel, theme, gallery }),
+  });
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.neuron = { controls };
 })();

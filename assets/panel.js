@@ -53,10 +53,18 @@
     if (facts.after !== null && wanted && own.wanted === wanted) { later(own, facts.after); }
   }
 
-  /* `draw` puts an answer on the page. `clear` empties the panel where nothing is wished for. `wait`: milliseconds that a
-     wish must last before it is asked. `by`: the fields in which answer and wish must agree, by default all of them. */
-  function panel(name, { draw, clear = null, wait = 0, by = null }) {
-    const own = { name, draw, clear, wait, by, wanted: null, timer: null };
+  /* What the panels of the view ask when `shown` is the view: by name, `null` for nothing. */
+  function wishes(work, shown) {
+    const following = Object.values(panels).filter((own) => own.of).sort((a, b) => a.level - b.level);
+    return Object.fromEntries(following.map((own) => [own.name, work.key ? own.of(work, shown) : null]));
+  }
+
+  /* `draw` puts an answer on the page. `of` makes the wish of a panel that follows the view, `level` says when it is asked:
+     1 with the river, 2 and 3 once the river of another examination is drawn. `clear` empties the panel where nothing is
+     wished for. `wait`: milliseconds that a wish must last before it is asked. `by`: the fields in which answer and wish
+     must agree, by default all of them. */
+  function panel(name, { draw, of = null, level = 1, clear = null, wait = 0, by = null }) {
+    const own = { name, draw, of, level, clear, wait, by, wanted: null, timer: null };
     panels[name] = own;
     return {
       get wanted() { return own.wanted; },
@@ -66,9 +74,10 @@
     };
   }
 
-  function wantOf(name, next) { want(panels[name], next); }
+  const wantOf = (name, next) => want(panels[name], next);
+  const isBelow = (name) => panels[name].level > 1;
 
-  Object.assign(window.faultline, { set, on, emit, pick, panel, want: wantOf });
+  Object.assign(window.faultline, { set, on, emit, pick, panel, wishes, isBelow, want: wantOf });
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.panel = { answered };
 })();

@@ -6,7 +6,11 @@
 
   function draw(facts) { fill('proof', ...facts.proof.map(built)); }
 
-  const proof = panel('proof', { draw, clear: () => fill('proof') });
+  const proof = panel('proof', {
+    draw,
+    clear: () => fill('proof'),
+    of: ({ key }, { prove, share }) => (prove ? { key, share, prove } : null),
+  });
 
   on('ask:proof', (next) => {
     document.querySelectorAll('[data-prove]').forEach((button) => {
@@ -35,7 +39,11 @@
   }
 
   let shown = null;
-  const study = panel('study', { draw: drawStudy, clear });
+  const study = panel('study', {
+    draw: drawStudy,
+    clear,
+    of: ({ key }, { study: name, theme }) => (name ? { key, study: name, theme } : null),
+  });
 
   on('ask:study', (next) => {
     document.querySelectorAll('[data-study]').forEach((button) => {

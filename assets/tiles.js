@@ -316,7 +316,12 @@
   }
 
   const SHOWN_BY = ["key", "layer", "share"];
-  faultline.panel("layer", { draw, by: SHOWN_BY });
+  faultline.panel("layer", {
+    draw,
+    by: SHOWN_BY,
+    level: 2,
+    of: ({ key, request, arrived }, { layer, share }) => (layer ? { request, key, share, layer, classes: arrived.includes("kinship") } : null),
+  });
   // What stands there until the answer comes is of something else.
   faultline.on("ask:layer", (ask) => {
     const isStale = Boolean(drawn.panel && ask) && SHOWN_BY.some((name) => drawn.panel[name] !== ask[name]);

@@ -446,7 +446,7 @@ def _restoration_note(examination: Examination, certificates: Certificates) -> s
 
 
 def layout() -> html.Div:
-    """Return the card; its tables are drawn in the browser when the network's facts arrive (see views/network.py)."""
+    """Return the card; its tables are drawn in the browser when the network's facts arrive (see panels/network/view.py)."""
     checks = html.Div([html.H3("Certificate"), html.Div(id=ids.CHECKS)], className="card")
     restored = html.Div([html.H3("Clean maps put back"), html.Div(id=ids.RESTORATION)], className="card")
     return html.Div([checks, restored, html.Div(id=ids.FAILURES, className="failures")], className="cards")
