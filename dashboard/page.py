@@ -24,6 +24,18 @@ PANELS: Final = tuple(
     for panel in view.PANELS
 )
 """Everything on the page that asks the server something of its own."""
+FILTERS = (
+    (ids.MODEL, "Model"),
+    (ids.DATA, "Data"),
+    (ids.LABEL, "Class"),
+    (ids.ATTACK, "Attack"),
+    (ids.EPSILON, "Strength ε"),
+    (ids.OUTCOME, "Outcome"),
+    (ids.SAMPLE, "Sample"),
+    (ids.METHOD, "Scored by"),
+    (ids.SHARE, "Kept per layer"),
+)
+"""Component id and label of every filter, in reading order; the id is the view field's name and `-select`."""
 
 
 def layout(_auditor: Auditor) -> dmc.MantineProvider:
@@ -71,20 +83,6 @@ def _reduce(app: Dash) -> None:
         State(ids.VIEW, "data"),
         State(ids.WORK, "data"),
     )
-
-
-FILTERS = (
-    (ids.MODEL, "Model"),
-    (ids.DATA, "Data"),
-    (ids.LABEL, "Class"),
-    (ids.ATTACK, "Attack"),
-    (ids.EPSILON, "Strength ε"),
-    (ids.OUTCOME, "Outcome"),
-    (ids.SAMPLE, "Sample"),
-    (ids.METHOD, "Scored by"),
-    (ids.SHARE, "Kept per layer"),
-)
-"""Component id and label of every filter, in reading order; the id is the view field's name and `-select`."""
 
 
 def header() -> html.Header:

@@ -46,6 +46,11 @@ METHOD_TITLES = {
 COUNTED: tuple[Status, ...] = ("clean_wrong", "fooled", "resisted", "unperturbed", "failed")
 ALWAYS_COUNTED = ("clean_wrong", "fooled", "resisted")
 Option = dict[str, object]
+Stage = str
+"""`setup`, `roster`, `empty`, `examination`, `certificates`, `gallery`, `done` or `failed`."""
+POLL_MILLISECONDS = 600
+"""Between looks at the clock in the browser; the server is asked only while work goes on and no answer is awaited."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +153,6 @@ def _sample(entry: Outcome, classes: tuple[str, ...]) -> str:
 
 def _methods(names: Sequence[str]) -> tuple[Option, ...]:
     return tuple(_option(name, METHOD_TITLES.get(name, name)) for name in names)
-
-
-Stage = str
-"""`setup`, `roster`, `empty`, `examination`, `certificates`, `gallery`, `done` or `failed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,11 +276,6 @@ def default_channel(examination: Examination, layer: str) -> int:
     clean, adversarial = examination.clean.strength[site], examination.adversarial.strength[site]
     strongest = [max(pair) for pair in zip(clean.tolist(), adversarial.tolist(), strict=True)]
     return strongest.index(max(strongest))
-
-
-POLL_MILLISECONDS = 600
-"""Between looks at the clock in the browser; the server is asked only while work goes on and no answer is awaited."""
-logger = logging.getLogger(__name__)
 
 
 def stores() -> html.Div:

@@ -24,6 +24,9 @@ NONE = (
 )
 MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
 FEW = "Classes with fewer than 30 images are grey and not to be ranked."
+CURVE_HEIGHT = 240
+DASHES = ("solid", "dot", "dash", "dashdot")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 
 
 def layout() -> html.Section:
@@ -292,11 +295,6 @@ def _checked(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"state": "wrong", "field": audits.field_of(error.place), "text": error.problem}
     except EngineError as error:
         return {"state": "wrong", "field": "", "text": str(error)}
-
-
-CURVE_HEIGHT = 240
-DASHES = ("solid", "dot", "dash", "dashdot")
-SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 
 
 def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:

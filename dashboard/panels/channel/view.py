@@ -27,6 +27,12 @@ NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one 
 PROBE = "Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees."
 ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
 SIDE_TITLES = (("clean", "clean"), ("adversarial", "adversarial"))
+NEIGHBOURHOOD_LEGEND = (
+    "Left feeds this map, right is fed by it. Width: size of the contribution; dashed: it counts against. "
+    "C clean only, S shared, A adversarial only, – in neither. Click a map to walk to it."
+)
+INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one map alone does something else. The list says why."
+FINISHED = ("ready", "failed")
 
 
 def layout() -> html.Section:
@@ -207,13 +213,6 @@ def _choices(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
     return [{"value": value, "label": label} for value, label in pairs]
 
 
-NEIGHBOURHOOD_LEGEND = (
-    "Left feeds this map, right is fed by it. Width: size of the contribution; dashed: it counts against. "
-    "C clean only, S shared, A adversarial only, – in neither. Click a map to walk to it."
-)
-INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one map alone does something else. The list says why."
-
-
 def draw_card(card: NeuronCard) -> list[Component]:
     """Return inputs and maps side by side, and the key numbers."""
     return [
@@ -370,9 +369,6 @@ def _not_exact(reason: str) -> Component:
     return html.Span(
         "not exact", title=reason, className="not-exact", tabIndex=0, role="note", **aria(label=f"not exact: {reason}")
     )
-
-
-FINISHED = ("ready", "failed")
 
 
 def feature_part() -> html.Div:

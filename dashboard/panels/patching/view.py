@@ -22,6 +22,13 @@ HOW = (
     "Choose what to put back: here by attack flow, at the layer all maps of a group, at the neuron one map, or any maps you "
     "choose. Every proof stands beside five controls and another way to choose, is kept in the store, and has its own link."
 )
+AGAIN = 700
+"""Milliseconds after which a proof that is being made is asked for again."""
+MOST_IMAGES = 64
+"""Images of a class that a group is made of, at most: the first ones."""
+STUDIES_HOW = (
+    "Over all fooled images of this class, each with its own clean values: made on request, kept in the store."
+)
 
 
 def layout() -> html.Section:
@@ -131,15 +138,6 @@ def _row(line: patching.Line, is_chosen: bool) -> Component:
     name = html.Span([line.name, html.Span(f". {line.help}", className="sr-only")], title=line.help)
     cells = [html.Td(line.recovery), html.Td(line.flipped), html.Td(bar), html.Td(line.note)]
     return html.Tr([html.Th(name, scope="row"), *cells], className="worst" if is_chosen else "")
-
-
-AGAIN = 700
-"""Milliseconds after which a proof that is being made is asked for again."""
-MOST_IMAGES = 64
-"""Images of a class that a group is made of, at most: the first ones."""
-STUDIES_HOW = (
-    "Over all fooled images of this class, each with its own clean values: made on request, kept in the store."
-)
 
 
 def studies_part() -> html.Div:
