@@ -2,10 +2,7 @@
 (function () {
   'use strict';
 
-  const { asking, byId, entry, filled, make, menu, read } = window.faultline;
-  const AGAIN = 1000;
-  const draft = asking('audit-draft');
-  const send = (id, data) => window.dash_clientside.set_props(id, { data: { ...data, t: Date.now() } });
+  const { byId, entry, filled, make, menu, panel, pick, read } = window.faultline;
   let form = null;
 
   function drawn(field, prefix = '') {
@@ -45,16 +42,15 @@
   }
 
   function draw(facts) {
-    if (!facts) { return; }
     form = facts;
     const groups = facts.groups.map((group) => make('fieldset', { class: 'form-group' },
       make('legend', {}, group.title), group.note ? make('p', { class: 'note' }, group.note) : null,
       make('div', { class: 'form-fields' }, ...group.fields.map((field) => drawn(field))), ...(group.rows ? adder(group.rows) : [])));
-    const cost = make('button', { type: 'button', class: 'plain-button', id: 'audit-cost' }, 'What will it cost?');
+    const ask = make('button', { type: 'button', class: 'plain-button', id: 'audit-cost' }, 'What will it cost?');
     const begin = make('button', { type: 'submit', class: 'plain-button', id: 'audit-begin', disabled: '' }, 'Start');
     const said = make('p', { id: 'audit-said', role: 'status' });
-    cost.addEventListener('click', () => { clear(); draft.want({ values: values() }); draft.after(0); });
-    byId('audit-form').replaceChildren(...groups, make('div', { class: 'form-end' }, cost, begin, said));
+    ask.addEventListener('click', () => { clear(); cost.want({ values: values() }); });
+    byId('audit-form').replaceChildren(...groups, make('div', { class: 'form-end' }, ask, begin, said));
   }
 
   const rowsOf = (kind) => [...document.querySelectorAll(`#audit-form [data-row=${kind}]`)];
@@ -88,7 +84,7 @@
   /* A cost holds for the values it was told of: any change asks for it anew before the start. */
   function changed() {
     byId('audit-begin').disabled = true;
-    draft.want(null);
+    cost.forget();
     clear();
   }
 
@@ -115,24 +111,26 @@
   }
 
   function costed(told) {
-    if (!told || !draft.wanted) { return; }
-    if (told.state === 'working') { say(told.text); draft.after(AGAIN); return; }
-    draft.want(null);
+    if (told.state === 'working') { say(told.text); return; }
+    cost.forget();
     if (told.state === 'wrong') { wrong(told); return; }
     say(told.text, told.state === 'failed');
     byId('audit-begin').disabled = false;
   }
 
   function started(told) {
-    if (!told) { return; }
     if (told.state === 'wrong') { wrong(told); return; }
     byId('audit-form').parentElement.open = false;
     changed();
-    send('pick', { run: told.run });
+    pick({ run: told.run });
   }
 
+  const offer = panel('audit-form', { draw });
+  const cost = panel('audit-cost', { draw: costed });
+  const begin = panel('audit-start', { draw: started });
+
   document.addEventListener('toggle', (event) => {
-    if (event.target.open && event.target.querySelector?.('#audit-form') && !form) { send('audit-form-ask', {}); }
+    if (event.target.open && event.target.querySelector?.('#audit-form') && !form) { offer.want({ open: true }); }
   }, true);
   document.addEventListener('input', (event) => { if (event.target.closest?.('#audit-form')) { changed(); } });
   document.addEventListener('submit', (event) => {
@@ -140,10 +138,7 @@
     event.preventDefault();
     if (!byId('audit-begin').disabled) {
       byId('audit-begin').disabled = true;
-      send('audit-start', { values: values() });
+      begin.want({ values: values() });
     }
   });
-
-  window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.auditForm = { draw, costed, started };
 })();

@@ -2,17 +2,11 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, make, onAsk } = window.faultline;
-  const AGAIN = 1500;
-  const RESTING = 10000;
-  const ask = window.faultline.asking('audits-ask');
+  const { built, byId, fill, make, on, panel, pick } = window.faultline;
 
-  const set = (id, data) => window.dash_clientside.set_props(id, { data: { ...data, t: Date.now() } });
-
-  onAsk('page', (view) => {
+  on('view', (view) => {
     const isShown = view.page === 'audits';
-    ask.want(isShown ? { run: view.run || null, theme: view.theme } : null);
-    if (isShown) { ask.after(0); }
+    if (isShown) { audits.want({ run: view.run || null, theme: view.theme }); } else { audits.forget(); }
     // Every step of a view comes by here; plots need a resize only where another page is shown.
     const page = view.page || 'explain';
     if (document.body.dataset.page === page) { return; }
@@ -26,10 +20,10 @@
   /* Runs that were just told to stop or to go on: said at once, and until the server has taken it in. */
   const pressed = new Map();
 
-  function press(id, run, text) {
+  function press(order, run, text) {
     pressed.set(run, text);
     markPressed();
-    set(id, { run });
+    order.want({ run });
   }
 
   function markPressed() {
@@ -40,7 +34,6 @@
   }
 
   function draw(facts) {
-    if (!facts) { return; }
     const open = Boolean(document.querySelector('#audit details[open]'));
     fill('audit-list', ...facts.list.map(built));
     markPressed();
@@ -51,27 +44,27 @@
       part.hidden = !facts.has_curve;
       window.dispatchEvent(new Event('resize'));
     }
-    ask.after(facts.again ? AGAIN : RESTING);
   }
 
   /* A run was to stop or to go on, or could not; the runs are looked at again either way. */
-  function told(problem) {
+  function told({ problem }) {
     pressed.clear();
     fill('audit-problem', problem ? make('p', { class: 'warning' }, problem) : '');
-    ask.after(0);
+    audits.again();
   }
+
+  const audits = panel('audits', { draw });
+  const stopping = panel('audit-stop', { draw: told });
+  const resuming = panel('audit-resume', { draw: told });
 
   document.addEventListener('click', (event) => {
     const tab = event.target.closest?.('[data-page-tab]');
     const run = event.target.closest?.('[data-run]');
     const stop = event.target.closest?.('[data-cancel]');
     const resume = event.target.closest?.('[data-resume]');
-    if (tab) { set('pick', { page: tab.dataset.pageTab }); }
-    if (run) { set('pick', { run: run.dataset.run }); }
-    if (stop) { press('audit-cancel', stop.dataset.cancel, 'Stopping …'); }
-    if (resume) { press('audit-resume', resume.dataset.resume, 'Starting …'); }
+    if (tab) { pick({ page: tab.dataset.pageTab }); }
+    if (run) { pick({ run: run.dataset.run }); }
+    if (stop) { press(stopping, stop.dataset.cancel, 'Stopping …'); }
+    if (resume) { press(resuming, resume.dataset.resume, 'Starting …'); }
   });
-
-  window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.audits = { draw, told };
 })();

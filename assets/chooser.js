@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { byId, fill, make, onAsk } = window.faultline;
+  const { byId, emit, fill, make, on } = window.faultline;
   const JOIN = '~';
   const LONGEST = 1990;
   const STILL = 4;
@@ -218,10 +218,10 @@
   document.addEventListener('click', click, true);
   document.addEventListener('click', (event) => {
     if (event.target.closest?.('#choice-clear')) { clear(); }
-    if (event.target.closest?.('#choice-prove')) { window.faultline.prove(text()); turn(false); }
+    if (event.target.closest?.('#choice-prove')) { emit('prove', text()); turn(false); }
   });
-  onAsk('proof', (next) => read(next && next.prove));
-  onAsk('tiles', (shown) => {
+  on('ask:proof', (next) => read(next && next.prove));
+  on('tiles', (shown) => {
     Object.assign(state, shown);
     mark();
   });

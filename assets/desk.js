@@ -2,20 +2,14 @@
 (function () {
   'use strict';
 
-  const { asking, built, byId, entry, fill, filled, make, onAsk, say } = window.faultline;
-  const AGAIN = 1000;
+  const { built, byId, entry, fill, filled, make, on, panel, pick, say } = window.faultline;
   const TITLES = { model: 'Add a model from the inbox', data: 'Add a data set from the inbox' };
   /* What became of the last order of each form: it stands beside the form's button, also when the form is drawn anew. */
   const answers = { model: { text: '', isWrong: false }, data: { text: '', isWrong: false } };
-  const ask = asking('desk-ask');
-  const order = asking('desk-order');
   let forms = '';
-  const set = (id, data) => window.dash_clientside.set_props(id, { data: { ...data, t: Date.now() } });
 
-  onAsk('page', (view) => {
-    const isShown = view.page === 'models';
-    ask.want(isShown ? { intake: view.intake || null } : null);
-    if (isShown) { ask.after(0); }
+  on('view', (view) => {
+    if (view.page === 'models') { desk.want({ intake: view.intake || null }); } else { desk.forget(); }
   });
 
   function form(kind, fields) {
@@ -53,7 +47,6 @@
   }
 
   function draw(facts) {
-    if (!facts || !ask.wanted || facts.intake !== ask.wanted.intake) { return; }
     fill('desk-models', ...facts.models.map(built));
     fill('desk-report', ...facts.report.map(built));
     fill('desk-data', ...facts.data.map(built));
@@ -61,31 +54,32 @@
       button.setAttribute('aria-pressed', String(button.dataset.intake === facts.intake));
     });
     drawForms(facts);
-    if (facts.again) { ask.after(AGAIN); }
   }
 
-  function ordered(told) {
-    if (!told) { return; }
+  /* Looked after again while it works; what has failed before is forgiven with the first look only. */
+  function ordered(told, wanted) {
+    wanted.isFirst = false;
     if (told.kind in answers) {
       answer(told.kind, told.text, told.state === 'failed');
     } else {
       say('desk-said', told.text);
       byId('desk-said').className = told.state === 'failed' ? 'warning' : '';
     }
-    if (told.state === 'working') { order.want({ ...order.wanted, isFirst: false }); order.after(AGAIN); return; }
-    order.want(null);
-    if (told.state === 'failed') { return; }
-    if (told.intake) { set('pick', { intake: told.intake }); }
-    ask.after(0);
+    if (told.state !== 'ready') { return; }
+    if (told.intake) { pick({ intake: told.intake }); }
+    desk.again();
   }
+
+  const desk = panel('desk', { draw });
+  const order = panel('desk-order', { draw: ordered });
 
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('[data-intake], [data-retire], [data-back]');
     if (!button) { return; }
     const { intake, retire, back, shelf } = button.dataset;
-    if (intake !== undefined) { set('pick', { intake }); }
-    if (retire !== undefined) { set('desk-order', { shelf, name: retire, retired: true }); }
-    if (back !== undefined) { set('desk-order', { shelf, name: back, retired: false }); }
+    if (intake !== undefined) { pick({ intake }); }
+    if (retire !== undefined) { order.want({ shelf, name: retire, retired: true }); }
+    if (back !== undefined) { order.want({ shelf, name: back, retired: false }); }
   });
 
   document.addEventListener('submit', (event) => {
@@ -94,9 +88,5 @@
     event.preventDefault();
     answer(kind, 'Being added …', false);
     order.want({ kind, values: filled(event.target), isFirst: true });
-    order.after(0);
   });
-
-  window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.desk = { draw, ordered };
 })();

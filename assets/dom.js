@@ -23,7 +23,7 @@
   /* A share in per cent, as `percent` of dashboard/wording.py writes it. */
   function percent(share) {
     const size = Math.abs(share);
-    const digits = () => (size >= 0.0995 ? (100 * size).toFixed(0) : String(Number((100 * size).toPrecision(2))));
+    const digits = () => (size >= 0.0995 ? (100 * size).toFixed(0) : String(Number(Number((100 * size).toFixed(2)).toPrecision(2))));
     const text = size > 0 && size < 0.0001 ? '<0.01' : size >= 0.995 && size < 1 ? '>99' : digits();
     return `${share < 0 ? '−' : ''}${text} %`;
   }
@@ -36,33 +36,6 @@
   function say(id, text) {
     const node = byId(id);
     if (node && node.textContent !== text) { node.textContent = text; }
-  }
-
-  const listeners = [];
-
-  /* A level asks for something else than it shows: every script that must know is told, without the server's help. */
-  function onAsk(level, listener) { listeners.push([level, listener]); }
-
-  function announce(level, ask) {
-    listeners.filter(([name]) => name === level).forEach(([, listener]) => listener(ask));
-  }
-
-  /* Asks that a script repeats until its answer is made: one at a time, of the latest wish, after so many milliseconds. */
-  function asking(id) {
-    const state = { wanted: null, timer: null };
-    return {
-      get wanted() { return state.wanted; },
-      want(next) {
-        state.wanted = next;
-        if (!next) { window.clearTimeout(state.timer); }
-      },
-      after(milliseconds) {
-        window.clearTimeout(state.timer);
-        state.timer = window.setTimeout(() => {
-          if (state.wanted) { window.dash_clientside.set_props(id, { data: { ...state.wanted, t: Date.now() } }); }
-        }, milliseconds);
-      },
-    };
   }
 
   /* ---- fields of a form, as the server declares them ---- */
@@ -93,5 +66,5 @@
   /* What the fields within a node hold, by name. */
   const filled = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
 
-  window.faultline = { byId, make, built, percent, fill, say, onAsk, announce, asking, menu, entry, read, filled };
+  window.faultline = { byId, make, built, percent, fill, say, menu, entry, read, filled };
 })();

@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { byId, make, fill, percent } = window.faultline;
+  const { byId, emit, fill, make, on, panel, percent, pick } = window.faultline;
   const shown = { facts: null, layer: null };
 
   function table(caption, heads, rows) {
@@ -39,7 +39,7 @@
     const button = make('button', { class: 'member', title: one.text, 'aria-label': `Open sample ${one.text}` },
       make('img', { src: one.picture, alt: '', width: 40, height: 40, class: 'photo' }));
     button.addEventListener('click', () => {
-      window.dash_clientside.set_props('pick', { data: { sample: one.sample, t: Date.now() } });
+      pick({ sample: one.sample });
     });
     return button;
   }
@@ -62,7 +62,7 @@
   function pickButton(one) {
     const button = make('button', { class: 'row-button', 'aria-current': one.site === shown.layer ? 'true' : null }, one.site);
     button.addEventListener('click', () => {
-      window.dash_clientside.set_props('pick', { data: { layer: one.site, t: Date.now() } });
+      pick({ layer: one.site });
     });
     return button;
   }
@@ -135,15 +135,22 @@
     fill('check-failures', ...failures.map((text) => make('p', { role: 'alert' }, text)));
   }
 
-  function draw(facts) {
+  /* An answer without a key: nothing is to be shown. */
+  function draw(answer) {
+    const facts = answer.key ? answer : null;
     shown.facts = facts;
     inputs(facts);
     network(facts);
     card(facts);
-    window.dash_clientside.river.prepare();
+    emit('network', facts);
   }
 
-  window.faultline.onAsk('layer', (ask) => {
+  panel('network', {
+    draw,
+    of: ({ key, request, rival, arrived }, { versus, share, detail, folded, theme }) => (
+      { request, rival, versus, key, share, detail, folded, theme, arrived }),
+  });
+  on('ask:layer', (ask) => {
     const layer = ask ? ask.layer : null;
     if (layer === shown.layer) { return; }
     shown.layer = layer;
@@ -162,6 +169,5 @@
     if (before !== document.body.dataset.stage) { window.dispatchEvent(new Event('resize')); }
   }
 
-  window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.facts = { draw, panels };
+  on('work', panels);
 })();

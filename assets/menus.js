@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { byId, make } = window.faultline;
+  const { byId, make, on, pick } = window.faultline;
   const NAMES = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method', 'share', 'versus', 'layer'];
   /* A choice by keyboard passes over others on its way; it counts once the keys rest. */
   const REST = 350;
@@ -32,7 +32,7 @@
     const name = node.id.replace('-select', '');
     const isNone = (name === 'label' && node.value === 'any') || (name === 'versus' && node.value === 'nothing');
     const value = isNone ? null : name === 'share' ? Number(node.value) : node.value;
-    window.dash_clientside.set_props('pick', { data: { [name]: value, isFilter: name !== 'layer', t: Date.now() } });
+    pick({ [name]: value, isFilter: name !== 'layer' });
   }
 
   document.addEventListener('keydown', (event) => {
@@ -50,5 +50,5 @@
     }
   });
 
-  window.faultline.menus = { fill };
+  on('menus', fill);
 })();

@@ -2,9 +2,8 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, make, say } = window.faultline;
-  const drawn = { facts: null, style: null, place: null };
-  const unchanged = () => window.dash_clientside.no_update;
+  const { built, byId, fill, make, panel, say, set } = window.faultline;
+  const drawn = { facts: null, style: null, place: null, order: 'relevance', side: 'adversarial' };
 
   function show(facts) {
     say('neuron-title', facts ? facts.title : '');
@@ -78,25 +77,40 @@
   document.addEventListener('keydown', step);
 
   /* Only a new theme needs a new style: reading one costs more than placing twenty nodes. */
-  function styleOf(facts) {
-    const written = JSON.stringify(facts.stylesheet);
-    if (!facts.stylesheet.length || written === drawn.style) { return unchanged(); }
-    drawn.style = written;
-    return facts.stylesheet;
+  function graph(facts, elements) {
+    const style = JSON.stringify(facts.stylesheet);
+    const isNew = facts.stylesheet.length && style !== drawn.style;
+    if (isNew) { drawn.style = style; }
+    set('neighbourhood', isNew ? { elements, stylesheet: facts.stylesheet } : { elements });
   }
 
-  function draw(facts, order, side) {
-    if (!facts) { return [unchanged(), unchanged()]; }
-    const isNew = facts !== drawn.facts;
-    drawn.facts = facts;
-    if (isNew) { show(facts); }
+  function arrange() {
+    const { facts, order, side } = drawn;
+    if (!facts) { return; }
     fill('neuron-gallery', ...((facts.patches[order] || []).map(built)));
     const near = facts.neighbours[side] || { elements: [], list: [], note: '' };
     fill('neighbourhood-list', ...near.list.map(built));
     say('neighbourhood-note', near.note);
-    return [near.elements, styleOf(facts)];
+    graph(facts, near.elements);
   }
 
+  function draw(facts) {
+    drawn.facts = facts;
+    show(facts);
+    arrange();
+  }
+
+  function controls(order, side) {
+    Object.assign(drawn, { order, side });
+    arrange();
+  }
+
+  panel('neuron', {
+    draw,
+    level: 3,
+    of: ({ key, request, gallery }, { layer, channel, share, theme }) => (
+      channel === null ? null : { request, key, share, layer, channel, theme, gallery }),
+  });
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.neuron = { draw };
+  window.dash_clientside.neuron = { controls };
 })();

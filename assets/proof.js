@@ -2,40 +2,25 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, onAsk } = window.faultline;
-  const AGAIN = 700;
-  const ask = window.faultline.asking('proof-ask');
+  const { built, byId, fill, on, panel, pick } = window.faultline;
 
-  onAsk('proof', (next) => {
-    ask.want(next && next.prove ? next : null);
+  function draw(facts) { fill('proof', ...facts.proof.map(built)); }
+
+  const proof = panel('proof', {
+    draw,
+    clear: () => fill('proof'),
+    of: ({ key }, { prove, share }) => (prove ? { key, share, prove } : null),
+  });
+
+  on('ask:proof', (next) => {
     document.querySelectorAll('[data-prove]').forEach((button) => {
-      const isChosen = Boolean(next && next.prove) && next.prove.replace('inject:', '') === button.dataset.prove;
+      const isChosen = Boolean(next) && next.prove.replace('inject:', '') === button.dataset.prove;
       button.setAttribute('aria-pressed', String(isChosen));
     });
-    byId('proof-turn').setAttribute('aria-pressed', String(Boolean(next && next.prove && next.prove.startsWith('inject:'))));
-    if (!ask.wanted) { fill('proof'); return; }
-    ask.after(0);
+    byId('proof-turn').setAttribute('aria-pressed', String(Boolean(next && next.prove.startsWith('inject:'))));
   });
-
-  function draw(facts) {
-    if (!facts || !ask.wanted || facts.for[0] !== ask.wanted.key || facts.for[1] !== ask.wanted.prove) { return; }
-    fill('proof', ...facts.proof.map(built));
-    if (facts.again) { ask.after(AGAIN); }
-  }
 
   /* ---- what all fooled images of the class say together ---- */
-  const study = window.faultline.asking('study-ask');
-
-  onAsk('study', (next) => {
-    const isOther = !next || !study.wanted || next.key !== study.wanted.key || next.study !== study.wanted.study;
-    study.want(next);
-    document.querySelectorAll('[data-study]').forEach((button) => {
-      button.setAttribute('aria-pressed', String(Boolean(next) && next.study === button.dataset.study));
-    });
-    if (isOther) { clear(); }
-    if (next) { study.after(0); }
-  });
-
   function clear() {
     fill('study');
     fill('study-tables');
@@ -43,8 +28,6 @@
   }
 
   function drawStudy(facts) {
-    const wanted = study.wanted;
-    if (!facts || !wanted || [wanted.key, wanted.study, wanted.theme].some((value, k) => value !== facts.for[k])) { return; }
     fill('study', ...facts.text.map(built));
     fill('study-tables', ...facts.tables.map(built));
     const plot = byId('study-plot');
@@ -53,16 +36,27 @@
       // A plot that was drawn while it was hidden has no width.
       window.dispatchEvent(new Event('resize'));
     }
-    if (facts.again) { study.after(AGAIN); }
   }
 
-  function choose(text) {
-    window.dash_clientside.set_props('pick', { data: { prove: text, t: Date.now() } });
-  }
+  let shown = null;
+  const study = panel('study', {
+    draw: drawStudy,
+    clear,
+    of: ({ key }, { study: name, theme }) => (name ? { key, study: name, theme } : null),
+  });
+
+  on('ask:study', (next) => {
+    document.querySelectorAll('[data-study]').forEach((button) => {
+      button.setAttribute('aria-pressed', String(Boolean(next) && next.study === button.dataset.study));
+    });
+    const name = next && `${next.key} ${next.study}`;
+    if (name !== shown) { clear(); }
+    shown = name;
+  });
 
   /* Put these maps back, in the direction that is set. */
   function prove(text) {
-    choose(`${isTurned() ? 'inject:' : ''}${text}`);
+    pick({ prove: `${isTurned() ? 'inject:' : ''}${text}` });
     const panel = byId('proof-panel');
     // The answer stands below the title and is yet to come: room for it is made where it was asked for elsewhere.
     if (!panel.contains(document.activeElement)) { panel.scrollIntoView({ block: 'start' }); }
@@ -76,16 +70,14 @@
     const asked = event.target.closest?.('[data-study]');
     if (asked) {
       const isOpen = study.wanted && study.wanted.study === asked.dataset.study;
-      window.dash_clientside.set_props('pick', { data: { study: isOpen ? null : asked.dataset.study, t: Date.now() } });
+      pick({ study: isOpen ? null : asked.dataset.study });
     }
     if (event.target.closest?.('#proof-turn')) {
-      const now = ask.wanted && ask.wanted.prove;
-      if (now) { choose(now.startsWith('inject:') ? now.slice('inject:'.length) : `inject:${now}`); }
+      const now = proof.wanted && proof.wanted.prove;
+      if (now) { pick({ prove: now.startsWith('inject:') ? now.slice('inject:'.length) : `inject:${now}` }); }
       else { byId('proof-turn').setAttribute('aria-pressed', String(!isTurned())); }
     }
   });
 
-  window.faultline.prove = prove;
-  window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.proof = { draw, study: drawStudy };
+  on('prove', prove);
 })();

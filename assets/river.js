@@ -2,6 +2,8 @@
 (function () {
   'use strict';
 
+  const { emit, make, on } = window.faultline;
+  const choose = window.faultline.pick;
   let layer = null;
   let pressed = null;
   document.addEventListener('pointerdown', (event) => {
@@ -12,14 +14,14 @@
   const columns = (plot) => meta(plot).columns || [];
 
   function open(name) {
-    if (name) { window.dash_clientside.set_props('pick', { data: { layer: name, t: Date.now() } }); }
+    if (name) { choose({ layer: name }); }
   }
 
   function follow(name) {
     const kind = name.slice(0, name.indexOf(':'));
     const rest = name.slice(kind.length + 1);
     if (kind === 'site') { open(rest); }
-    if (kind === 'stage') { window.dash_clientside.set_props('pick', { data: { fold: rest, t: Date.now() } }); }
+    if (kind === 'stage') { choose({ fold: rest }); }
   }
 
   function pick(click, label) {
@@ -40,7 +42,7 @@
     const frame = plot.closest('.river-frame');
     const there = frame.querySelector('.outline');
     if (there) { return there; }
-    const made = window.faultline.make('div', { class: 'outline', hidden: '' });
+    const made = make('div', { class: 'outline', hidden: '' });
     frame.append(made);
     return made;
   }
@@ -78,18 +80,19 @@
     plot.on('plotly_afterplot', () => {
       fit(plot);
       mark();
-      window.dash_clientside.view.drawn();
+      emit('river');
     });
     plot.on('plotly_relayouting', () => { outline(plot).hidden = true; });
     plot.addEventListener('wheel', (event) => { if (!event.ctrlKey) { event.stopPropagation(); } }, true);
     mark();
   }
 
-  window.faultline.onAsk('layer', (ask) => {
+  on('network', prepare);
+  on('ask:layer', (ask) => {
     layer = ask ? ask.layer : null;
     mark();
   });
 
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.river = { pick, prepare };
+  window.dash_clientside.river = { pick };
 })();

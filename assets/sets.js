@@ -66,7 +66,7 @@
   function choose(bits) {
     chosen = bits;
     fill('layer-upset', upset());
-    window.faultline.announce('combination', bits);
+    window.faultline.emit('combination', bits);
   }
 
   /* Draw the sets of a panel; a combination chosen in another layer is forgotten. */
@@ -77,5 +77,5 @@
     fill('layer-upset', upset());
   }
 
-  window.faultline.sets = { draw };
+  window.faultline.on('tiles', (shown) => draw(shown.panel));
 })();

@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { byId, make } = window.faultline;
+  const { byId, make, on, pick } = window.faultline;
   const MOST = 24;
   const WAIT = 600;
   let shown = '';
@@ -15,15 +15,11 @@
     return samples.slice(first, first + MOST);
   }
 
-  function pick(sample) {
-    window.dash_clientside.set_props('pick', { data: { sample, t: Date.now() } });
-  }
-
   function button({ value, label }, k, count, address) {
     const place = count > 1 ? `${100 * k / (count - 1)}% 0` : '0 0';
     const node = make('button', { class: 'thumbnail', 'data-sample': value, title: label, 'aria-label': `Sample ${label}`,
       style: { backgroundImage: `url("${address}")`, backgroundSize: `${100 * count}% 100%`, backgroundPosition: place } });
-    node.addEventListener('click', () => pick(value));
+    node.addEventListener('click', () => pick({ sample: value }));
     return node;
   }
 
@@ -31,7 +27,7 @@
     const at = samples.findIndex(({ value }) => value === chosen) + by;
     const node = make('button', { class: 'plain-button', 'aria-label': `${text} sample` }, by < 0 ? '‹' : '›');
     node.disabled = !samples[at];
-    node.addEventListener('click', () => pick(samples[at].value));
+    node.addEventListener('click', () => pick({ sample: samples[at].value }));
     return node;
   }
 
@@ -75,5 +71,5 @@
     if (!byId('sample-strip').hidden) { timer = window.setTimeout(() => draw(samples, value, menus.data.value), WAIT); }
   }
 
-  window.faultline.strip = { fill };
+  on('menus', fill);
 })();

@@ -24,32 +24,42 @@
     index: (p, i) => -i,
   };
 
-  const drawn = { combination: null, panel: null, buttons: [], group: null, sort: null, paint: null, choice: null, pressed: null, ask: null, placing: null };
-  const byId = (id) => document.getElementById(id);
-  const percent = (parts, signed) => `${signed && parts > 0 ? "+" : ""}${window.faultline.percent(parts / MILLION)}`;
+  const { faultline } = window;
+  const { byId, pick } = faultline;
+  const percent = (parts, signed) => `${signed && parts > 0 ? "+" : ""}${faultline.percent(parts / MILLION)}`;
 
-  function isStale(panel, ask) {
-    return !panel.message && Boolean(ask) && (panel.key !== ask.key || panel.layer !== ask.layer || panel.share !== ask.share);
-  }
+  const drawn = { combination: null, panel: null, buttons: [], paint: null, choice: null, pressed: null, placing: null };
+  const chosen = { group: "all", sort: "importance", scale: "channel", mode: "maps" };
+  let groups = "";
 
-  function draw(answer, group, sort, scale, mode) {
+  function draw(panel) {
     const body = byId("layer-body");
-    if (!answer || !body) return;
-    // A late answer to an older question must not replace the one that is drawn.
-    const panel = isStale(answer, drawn.ask) && drawn.panel ? drawn.panel : answer;
-    body.classList.toggle("is-stale", isStale(panel, drawn.ask));
-    if (isStale(panel, drawn.ask)) return;
+    body.classList.remove("is-stale");
+    const now = JSON.stringify(panel.groups);
+    if (groups !== now) faultline.set("layer-group", { data: panel.groups });
+    groups = now;
     showMessage(panel, body);
     if (panel.message) {
       drawn.panel = null;
       return;
     }
-    const isNew = drawn.panel !== panel;
-    if (isNew) build(panel);
-    if (isNew || drawn.group !== group || drawn.sort !== sort) arrange(panel, group, sort);
-    paint(panel, scale, mode);
+    build(panel);
+    arrange(panel, chosen.group, chosen.sort);
+    show(panel);
+  }
+
+  function show(panel) {
+    paint(panel, chosen.scale, chosen.mode);
     const tiles = byId("layer-tiles");
     tiles.dataset.drawn = String(Number(tiles.dataset.drawn || 0) + 1);
+  }
+
+  function controls(group, sort, scale, mode) {
+    const isOther = group !== chosen.group || sort !== chosen.sort;
+    Object.assign(chosen, { group, sort, scale, mode });
+    if (!drawn.panel) return;
+    if (isOther) arrange(drawn.panel, group, sort);
+    show(drawn.panel);
   }
 
   function showMessage(panel, body) {
@@ -71,9 +81,8 @@
     byId("layer-tiles").setAttribute("aria-label", `Feature maps of ${panel.layer}`);
     drawn.combination = null;
     showSets(panel.counts);
-    window.faultline.sets.draw(panel);
     provable(panel);
-    window.faultline.announce("tiles", { panel, buttons: drawn.buttons });
+    faultline.emit("tiles", { panel, buttons: drawn.buttons });
     press();
   }
 
@@ -101,8 +110,6 @@
     for (const i of channels) drawn.buttons[i].lastChild.textContent = shownValue(panel, i, sort);
     const tiles = byId("layer-tiles");
     place(tiles, channels.map((i) => drawn.buttons[i]));
-    drawn.group = group;
-    drawn.sort = sort;
     rove(drawn.pressed?.isConnected ? drawn.pressed : tiles.firstElementChild);
     const total = panel.group.length;
     byId("layer-shown").textContent = channels.length
@@ -112,7 +119,7 @@
 
   /* Whole groups of this layer can be put back. */
   function provable(panel) {
-    const { fill, make } = window.faultline;
+    const { fill, make } = faultline;
     const groups = GROUPS.slice(0, 3).map((group, k) => [group, NAMES[k], panel.counts[k]]).filter(([, , count]) => count);
     fill("layer-prove", make("span", { class: "control-label" }, "Prove by putting back all"), ...groups.map(([group, name, count]) => (
       make("button", { class: "plain-button", "data-prove": `${group}:${panel.layer}`, "aria-label": `Prove the ${count} ${name} maps` }, `${name} (${count})`))));
@@ -236,10 +243,6 @@
     press();
   }
 
-  function pick(choice) {
-    window.dash_clientside.set_props("pick", { data: { ...choice, t: Date.now() } });
-  }
-
   /* Columns of the grid as laid out, for the arrow keys. */
   function columnsShown(tiles) {
     return getComputedStyle(tiles).gridTemplateColumns.split(" ").length;
@@ -288,7 +291,7 @@
   /* A tapped node of the neighbourhood; forgetting it lets the same node be tapped again after a step back. */
   function walk(node) {
     if (!node) return;
-    window.dash_clientside.set_props("neighbourhood", { tapNodeData: null });
+    faultline.set("neighbourhood", { tapNodeData: null });
     if (node.layer) pick({ layer: node.layer, channel: node.channel });
   }
 
@@ -309,21 +312,30 @@
     const wanted = Object.keys(CHOICES).map((name) => (CHOICES[name].includes(view[name]) ? view[name] : CHOICES[name][0]));
     if (wanted.join() === told) return;
     told = wanted.join();
-    Object.keys(CHOICES).forEach((name, k) => window.dash_clientside.set_props(`layer-${name}`, { value: wanted[k] }));
+    Object.keys(CHOICES).forEach((name, k) => faultline.set(`layer-${name}`, { value: wanted[k] }));
   }
 
-  window.faultline.onAsk("layer", (ask) => {
-    drawn.ask = ask;
-    byId("layer-body")?.classList.toggle("is-stale", Boolean(drawn.panel) && isStale(drawn.panel, ask));
+  const SHOWN_BY = ["key", "layer", "share"];
+  faultline.panel("layer", {
+    draw,
+    by: SHOWN_BY,
+    level: 2,
+    of: ({ key, request, arrived }, { layer, share }) => (layer ? { request, key, share, layer, classes: arrived.includes("kinship") } : null),
   });
-  window.faultline.onAsk("neuron", choose);
-  window.faultline.onAsk("combination", (bits) => {
+  // What stands there until the answer comes is of something else.
+  faultline.on("ask:layer", (ask) => {
+    const isStale = Boolean(drawn.panel && ask) && SHOWN_BY.some((name) => drawn.panel[name] !== ask[name]);
+    byId("layer-body").classList.toggle("is-stale", isStale);
+  });
+  faultline.on("ask:neuron", choose);
+  faultline.on("combination", (bits) => {
     drawn.combination = bits;
-    if (drawn.panel) arrange(drawn.panel, drawn.group, drawn.sort);
+    if (drawn.panel) arrange(drawn.panel, chosen.group, chosen.sort);
   });
+  faultline.on("view", restore);
   document.addEventListener("click", click);
   document.addEventListener("keydown", (event) => { if (event.target.closest?.("#layer-tiles")) move(event); });
   document.addEventListener("pointerover", explain);
   document.addEventListener("focusin", explain);
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { tiles: { draw, walk, tell, restore } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { tiles: { controls, walk, tell } });
 })();

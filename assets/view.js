@@ -13,9 +13,8 @@
     layer: ['channel'],
   };
   const LOST_AFTER = 15000;
-  const { byId, say } = window.faultline;
+  const { byId, emit, isBelow, on, say, set, want, wishes } = window.faultline;
   const unchanged = () => window.dash_clientside.no_update;
-  const set = (id, values) => window.dash_clientside.set_props(id, values);
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
   function parse(search) {
@@ -111,68 +110,51 @@
     return unchanged();
   }
 
-  /* What was last asked of each level; a level is asked again only for something else. */
-  const NOTHING = { network: null, layer: null, neuron: null, proof: null, study: null };
-  const asked = { ...NOTHING };
+  /* What was last asked of each panel; one is asked again only for something else. */
+  const asked = {};
 
-  function asksOf(work, shown) {
-    const { key, request } = work;
-    const { share, detail, folded, theme, channel } = shown;
-    const open = { request, key, share, layer: shown.layer };
-    return {
-      network: { request, rival: work.rival, versus: shown.versus, key, share, detail, folded, theme, arrived: work.arrived },
-      layer: shown.layer ? { ...open, classes: work.arrived.includes('kinship') } : null,
-      neuron: channel === null ? null : { ...open, channel, theme, gallery: work.gallery },
-      proof: shown.prove ? { key, share, prove: shown.prove } : null,
-      study: shown.study ? { key, study: shown.study, theme } : null,
-    };
+  function ask(wanted) {
+    Object.entries(wanted).forEach(([name, next]) => {
+      if (same(next, asked[name] || null)) { return; }
+      asked[name] = next;
+      want(name, next);
+    });
   }
 
-  function ask(level, next) {
-    if (same(next, asked[level])) { return; }
-    asked[level] = next;
-    window.faultline.announce(level, next);
-    // Proofs are asked for by their own script, again and again while they are made.
-    if (level === 'proof' || level === 'study') { return; }
-    set(`${level}-ask`, { data: next });
-  }
-
-  /* Another examination is drawn from the top: layer and neuron wait for the river, at most this many milliseconds. */
+  /* Another examination is drawn from the top: what lies below waits for the river, at most this many milliseconds. */
   const RIVER_FIRST = 400;
   let waiting = null;
 
   function drawn(wanted) {
     if (!waiting || (wanted && wanted !== waiting)) { return; }
-    const { layer, neuron } = waiting;
+    const next = waiting;
     waiting = null;
-    ask('layer', layer);
-    ask('neuron', neuron);
+    ask(next);
   }
 
   function split(work) {
-    const next = work.key ? asksOf(work, work.view) : NOTHING;
+    const next = wishes(work, work.view);
     const isOther = next.network && (!asked.network || asked.network.key !== next.network.key);
-    waiting = isOther ? next : null;
-    ask('network', next.network);
-    ask('proof', next.proof);
-    ask('study', next.study);
-    if (isOther) {
-      window.setTimeout(() => drawn(next), RIVER_FIRST);
-    } else {
-      ask('layer', next.layer);
-      ask('neuron', next.neuron);
+    if (!isOther) {
+      waiting = null;
+      ask(next);
+      return;
     }
+    const below = Object.fromEntries(Object.entries(next).filter(([name]) => isBelow(name)));
+    waiting = below;
+    ask(Object.fromEntries(Object.entries(next).filter(([name]) => !isBelow(name))));
+    window.setTimeout(() => drawn(below), RIVER_FIRST);
   }
 
   /* A step within the examination that is shown needs no look at the work first: the levels are asked at once. */
   function ahead(work, next) {
     if (!work || !work.key || !work.view) { return; }
     if (EXAMINED.some((name) => next[name] !== work.view[name]) || !next.layer) { return; }
-    const wanted = asksOf(work, next);
+    const wanted = wishes(work, next);
     // The map to look at first in another layer is the server's choice.
     if (next.channel === null || next.channel === undefined) { delete wanted.neuron; }
     waiting = null;
-    Object.keys(wanted).forEach((level) => ask(level, wanted[level]));
+    ask(wanted);
   }
 
   const known = { isResting: null, theme: null };
@@ -197,14 +179,11 @@
   function follow(work, view) {
     if (!work) { return; }
     status(work);
-    window.dash_clientside.facts.panels(work);
+    emit('work', work);
     if (!isCurrent(work, view)) { return; }
     window.history.replaceState(null, '', address(work.view));
     split(work);
-    if (work.menus.model) {
-      window.faultline.menus.fill(work.menus);
-      window.faultline.strip.fill(work.menus);
-    }
+    if (work.menus.model) { emit('menus', work.menus); }
   }
 
   /* What the view itself sets, where a control does not say it already. */
@@ -215,8 +194,7 @@
     if (known.theme !== chosen) { set('mantine', { forceColorScheme: chosen }); }
     if (Boolean(isDark) !== (chosen === 'dark')) { set('theme-switch', { checked: chosen === 'dark' }); }
     if (shownDetail !== detail) { set('detail-select', { value: detail }); }
-    window.dash_clientside.tiles.restore(view);
-    window.faultline.announce('page', view);
+    emit('view', view);
     known.theme = chosen;
     document.documentElement.dataset.theme = chosen;
     try {
@@ -226,7 +204,8 @@
     }
   }
 
-  window.addEventListener('popstate', () => window.dash_clientside.set_props('arrival', { data: { t: Date.now() } }));
+  on('river', () => drawn());
+  window.addEventListener('popstate', () => set('arrival', { data: { t: Date.now() } }));
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.view = { reduce, tick, follow, drawn };
+  window.dash_clientside.view = { reduce, tick, follow };
 })();

@@ -28,6 +28,7 @@ INDEX = """<!DOCTYPE html>
         <link rel="icon" type="image/svg+xml" href="/assets/favicon.svg">
         <script src="/assets/theme-init.js"></script>
         <script src="/assets/dom.js"></script>
+        <script src="/assets/panel.js"></script>
         <script defer src="/assets/vendor/plotly-basic.min.js"></script>
         <meta name="view-fields" content="@FIELDS">
         <style>@COLOURS</style>
@@ -62,10 +63,10 @@ def shell() -> dash.Dash:
         # Flask would serve a folder called `static` unasked.
         server=Flask(__name__, static_folder=None),  # type: ignore[arg-type]
         assets_folder=str(ASSETS),
-        # The index loads these: the theme before anything is painted, dom.js before the scripts that stand on it, and
+        # The index loads these: the theme before anything is painted, dom.js and panel.js before what stands on them, and
         # plotly.js while the layout is fetched. Where plots are mounted before it has come, Dash loads the whole of
         # plotly.js instead: 3.6 times as long, the same picture.
-        assets_ignore=r"theme-init\.js|dom\.js|plotly-basic\.min\.js",
+        assets_ignore=r"theme-init\.js|dom\.js|panel\.js|plotly-basic\.min\.js",
         title="Faultline",
         update_title="",
         index_string=index(),

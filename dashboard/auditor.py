@@ -42,6 +42,10 @@ from engine import (
 
 Card = TypeVar("Card", ModelCard, DatasetCard)
 Kept = TypeVar("Kept")
+FRESH = 0.4
+"""Seconds for which an answer that is still growing is taken for the latest: panels ask within milliseconds of each other."""
+MOST_KEPT = 256
+"""Requests whose examination is remembered; only their keys are, the records stay in the store."""
 
 
 class Registry(Protocol):
@@ -186,12 +190,6 @@ class Auditor(Protocol):
 
     def close(self) -> None:
         """End the worker, if this process started it."""
-
-
-FRESH = 0.4
-"""Seconds for which an answer that is still growing is taken for the latest: panels ask within milliseconds of each other."""
-MOST_KEPT = 256
-"""Requests whose examination is remembered; only their keys are, the records stay in the store."""
 
 
 class Remembering:

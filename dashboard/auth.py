@@ -22,6 +22,7 @@ RENEW_SECONDS = 3600
 """A cookie older than this is replaced by a fresh one, so that nobody is thrown out in the middle of the work."""
 LINK_SECONDS = 24 * 3600
 """How long a link waits for its one use."""
+_ADDRESS = "address.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,6 @@ def _read_or_make_secret(path: Path) -> bytes:
             "The login secret of the store is damaged: remove the file login/secret; open sessions then end."
         )
     return secret
-
-
-_ADDRESS = "address.json"
 
 
 def link(login: Login, address: str) -> str:

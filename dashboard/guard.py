@@ -38,6 +38,9 @@ _HOW_TO_LOG_IN = (
     "Open the one-time link that Faultline printed when it started. To get a new one, run "
     "<code>python -m dashboard --new-link</code> with the same <code>--store</code> on the machine where it runs."
 )
+CALLBACKS = "/_dash-update-component"
+CATCH_ALL = "/<path:path>"
+"""Dash's name for the rule that answers any address with the page."""
 
 
 class Refusal(Exception):
@@ -329,11 +332,6 @@ def _locked(reason: str) -> Reply:
     return _page(
         HTTPStatus.UNAUTHORIZED, _PAGE.format(head="", body=f"<h1>Faultline</h1><p>{reason}</p><p>{_HOW_TO_LOG_IN}</p>")
     )
-
-
-CALLBACKS = "/_dash-update-component"
-CATCH_ALL = "/<path:path>"
-"""Dash's name for the rule that answers any address with the page."""
 
 
 def register(app: dash.Dash) -> None:

@@ -43,6 +43,22 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "page": ("explain", "audits", "models"),
     "study": ("curve", "profile", "smallest", "defence"),
 }
+FIRST_ATTACK = "pgd-linf"
+FIRST_METHOD = "two-run"
+PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
+LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
+LARGEST_PIXEL_CHANGE = 1.0
+"""A strength that may exceed this is a Euclidean length, not a change of one pixel."""
+DOUBTFUL = {
+    "function": "whatever is said of the module that was handed in, which answers otherwise than the network audited",
+    "edges": "connections (bands between layers, a map's neighbours), which may not be what changing one map does",
+    "fields": "patches and boxes in pictures, which may show another part of them than what a map sees",
+}
+"""What cannot be trusted of a model that fails a check."""
+GROUPS = {"class": "the fooled-into class", "noise": "noise of the same size"}
+"""What of the same examination can be drawn beside, by the value of `versus`."""
+STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
+"""How a strength may be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +157,6 @@ def _channel(value: object) -> int | None:
     if number is None or not 0 <= number < CHANNEL_LIMIT or number != int(number):
         return None
     return int(number)
-
-
-FIRST_ATTACK = "pgd-linf"
-FIRST_METHOD = "two-run"
-PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
-LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
-LARGEST_PIXEL_CHANGE = 1.0
-"""A strength that may exceed this is a Euclidean length, not a change of one pixel."""
-DOUBTFUL = {
-    "function": "whatever is said of the module that was handed in, which answers otherwise than the network audited",
-    "edges": "connections (bands between layers, a map's neighbours), which may not be what changing one map does",
-    "fields": "patches and boxes in pictures, which may show another part of them than what a map sees",
-}
-"""What cannot be trusted of a model that fails a check."""
-GROUPS = {"class": "the fooled-into class", "noise": "noise of the same size"}
-"""What of the same examination can be drawn beside, by the value of `versus`."""
-STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
-"""How a strength may be written."""
 
 
 @dataclass(frozen=True, slots=True)

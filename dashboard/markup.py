@@ -12,6 +12,8 @@ Piece = str | dict[str, Any]
 """A text, or `tag`, `attributes` and `children`."""
 ATTRIBUTES = {"className": "class", "htmlFor": "for", "colSpan": "colspan", "tabIndex": "tabindex"}
 HTML = "dash_html_components"
+NARROWEST = 0.5
+"""Per cent of the bar that an interval takes at least, so that it is seen."""
 
 
 def pieces(content: object) -> list[Piece]:
@@ -58,10 +60,6 @@ def menu(name: str, label: str) -> html.Label:
 def choosing() -> html.Button:
     """Return the switch that makes clicks and rectangles choose maps; every level has one, and all show the same."""
     return html.Button("Choose maps", className="plain-button", **data(choosing=""), **aria(pressed="false"))
-
-
-NARROWEST = 0.5
-"""Per cent of the bar that an interval takes at least, so that it is seen."""
 
 
 def head(titles: Sequence[str]) -> html.Thead:

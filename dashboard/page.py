@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
-from dashboard import ids, progress, theme
+from dashboard import ids, progress, protocol, theme
 from dashboard.auditor import Auditor
 from dashboard.markup import aria, data, menu
 from dashboard.panels import inputs
@@ -15,6 +17,25 @@ from dashboard.panels.layer import view as layer_view
 from dashboard.panels.network import view as network_view
 from dashboard.panels.patching import view as patching_view
 from dashboard.panels.registry import view as registry_view
+
+PANELS: Final = tuple(
+    panel
+    for view in (network_view, layer_view, channel_view, patching_view, audits_view, registry_view)
+    for panel in view.PANELS
+)
+"""Everything on the page that asks the server something of its own."""
+FILTERS = (
+    (ids.MODEL, "Model"),
+    (ids.DATA, "Data"),
+    (ids.LABEL, "Class"),
+    (ids.ATTACK, "Attack"),
+    (ids.EPSILON, "Strength ε"),
+    (ids.OUTCOME, "Outcome"),
+    (ids.SAMPLE, "Sample"),
+    (ids.METHOD, "Scored by"),
+    (ids.SHARE, "Kept per layer"),
+)
+"""Component id and label of every filter, in reading order; the id is the view field's name and `-select`."""
 
 
 def layout(_auditor: Auditor) -> dmc.MantineProvider:
@@ -34,7 +55,7 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
         tabIndex=-1,
     )
     skip = html.A("Skip the filters", href=f"#{ids.MAIN}", className="skip")
-    page = html.Div([skip, progress.stores(), header(), main], className="page")
+    page = html.Div([skip, progress.stores(), protocol.stores(PANELS), header(), main], className="page")
     return dmc.MantineProvider(page, id=ids.PROVIDER, theme=theme.PROVIDER, forceColorScheme="light")
 
 
@@ -46,10 +67,8 @@ def register(app: Dash, auditor: Auditor) -> None:
     network_view.register(app, auditor)
     layer_view.register(app, auditor)
     channel_view.register(app, auditor)
-    patching_view.register(app, auditor)
-    audits_view.register(app, auditor)
-    audits_view.register_form(app, auditor)
-    registry_view.register(app, auditor)
+    for panel in PANELS:
+        protocol.connect(app, auditor, panel)
 
 
 def _reduce(app: Dash) -> None:
@@ -64,20 +83,6 @@ def _reduce(app: Dash) -> None:
         State(ids.VIEW, "data"),
         State(ids.WORK, "data"),
     )
-
-
-FILTERS = (
-    (ids.MODEL, "Model"),
-    (ids.DATA, "Data"),
-    (ids.LABEL, "Class"),
-    (ids.ATTACK, "Attack"),
-    (ids.EPSILON, "Strength ε"),
-    (ids.OUTCOME, "Outcome"),
-    (ids.SAMPLE, "Sample"),
-    (ids.METHOD, "Scored by"),
-    (ids.SHARE, "Kept per layer"),
-)
-"""Component id and label of every filter, in reading order; the id is the view field's name and `-select`."""
 
 
 def header() -> html.Header:

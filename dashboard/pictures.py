@@ -14,6 +14,24 @@ from plotly import colors
 
 from engine import Site
 
+Array = np.ndarray
+Side = Literal["clean", "adversarial", "difference"]
+Scale = Literal["channel", "layer"]
+TOP = 254
+"""Largest colour index of a value: 255 colours, so that the difference palette has a middle (127)."""
+MIDDLE = 127
+PADDING = 255
+"""Colour index of cells behind the last channel; transparent."""
+GREY = 128
+TILE_LIMIT = 28
+"""Longest side of a tile in map positions; larger maps are max-pooled in the overview, a quarter of the bytes."""
+SHEET_COLUMNS = 32
+CELL = 112
+"""Longest side of a cell in pixels: twice what is shown, sharp on dense screens."""
+CELL_COLUMNS = 8
+MARK = 3
+"""Half the size of the cross at a field's centre, in cell pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -72,21 +90,6 @@ def window(index: int, full: int, kept: int) -> tuple[int, int]:
     Windows are the least that cover everything evenly (adaptive pooling); they overlap where the sizes do not divide.
     """
     return index * full // kept, math.ceil((index + 1) * full / kept)
-
-
-Array = np.ndarray
-Side = Literal["clean", "adversarial", "difference"]
-Scale = Literal["channel", "layer"]
-
-TOP = 254
-"""Largest colour index of a value: 255 colours, so that the difference palette has a middle (127)."""
-MIDDLE = 127
-PADDING = 255
-"""Colour index of cells behind the last channel; transparent."""
-GREY = 128
-TILE_LIMIT = 28
-"""Longest side of a tile in map positions; larger maps are max-pooled in the overview, a quarter of the bytes."""
-SHEET_COLUMNS = 32
 
 
 def _palette(stops: Sequence[str]) -> bytes:
@@ -208,13 +211,6 @@ def _encode(image: Image.Image, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1, **options)
     return buffer.getvalue()
-
-
-CELL = 112
-"""Longest side of a cell in pixels: twice what is shown, sharp on dense screens."""
-CELL_COLUMNS = 8
-MARK = 3
-"""Half the size of the cross at a field's centre, in cell pixels."""
 
 
 def patch_grid(pictures: Sequence[np.ndarray], boxes: Sequence[Box]) -> bytes:

@@ -46,6 +46,11 @@ METHOD_TITLES = {
 COUNTED: tuple[Status, ...] = ("clean_wrong", "fooled", "resisted", "unperturbed", "failed")
 ALWAYS_COUNTED = ("clean_wrong", "fooled", "resisted")
 Option = dict[str, object]
+Stage = str
+"""`setup`, `roster`, `empty`, `examination`, `certificates`, `gallery`, `done` or `failed`."""
+POLL_MILLISECONDS = 600
+"""Between looks at the clock in the browser; the server is asked only while work goes on and no answer is awaited."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +153,6 @@ def _sample(entry: Outcome, classes: tuple[str, ...]) -> str:
 
 def _methods(names: Sequence[str]) -> tuple[Option, ...]:
     return tuple(_option(name, METHOD_TITLES.get(name, name)) for name in names)
-
-
-Stage = str
-"""`setup`, `roster`, `empty`, `examination`, `certificates`, `gallery`, `done` or `failed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,14 +278,9 @@ def default_channel(examination: Examination, layer: str) -> int:
     return strongest.index(max(strongest))
 
 
-POLL_MILLISECONDS = 600
-"""Between looks at the clock in the browser; the server is asked only while work goes on and no answer is awaited."""
-logger = logging.getLogger(__name__)
-
-
 def stores() -> html.Div:
     """Return the stores of the page and the clock that drives asking again."""
-    names = (ids.VIEW, ids.PICK, ids.WORK, ids.TICK, ids.ARRIVAL, ids.NETWORK_ASK, ids.LAYER_ASK, ids.NEURON_ASK)
+    names = (ids.VIEW, ids.PICK, ids.WORK, ids.TICK, ids.ARRIVAL)
     return html.Div([*(dcc.Store(id=name) for name in names), dcc.Interval(id=ids.CLOCK, interval=POLL_MILLISECONDS)])
 
 

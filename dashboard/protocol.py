@@ -1,16 +1,84 @@
-"""What the browser asks of a panel, checked once where it comes in."""
+"""How a panel and the server talk: what is asked, checked where it comes in; what is answered; when to ask again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import plotly.graph_objects as go
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+
+from dashboard import markup
+from dashboard.auditor import Auditor
 from dashboard.links import SHARES
 from engine import BadInput, DatasetCard, ExaminationRequest, ModelCard, UnknownName
 
+Ask = Mapping[str, Any]
+"""What a browser sent; empty where it asks for nothing."""
+Facts = dict[str, Any]
+"""Plain values for a panel's script; `again` is true while part of them is still being made."""
 Option = tuple[str, str]
 Card = TypeVar("Card", ModelCard, DatasetCard)
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A part of the page with a question of its own.
+
+    Its ask and its answer travel in two stores named after it. assets/panel.js sends the one and hands the other to the
+    script that called `faultline.panel(name, ...)`; an answer to an ask that is no longer wished for is dropped there.
+    """
+
+    name: str
+    answer: Callable[[Auditor, Ask], tuple[Facts, go.Figure | None]]
+    graph: str | None = None
+    """Id of the plot that each answer sets."""
+    again: int = 1000
+    """Milliseconds after which the same is asked again while it is being made."""
+    resting: int | None = None
+    """The same where nothing is being made; None is never."""
+
+    @property
+    def ask(self) -> str:
+        """Id of the store that holds what is asked."""
+        return f"{self.name}-ask"
+
+    @property
+    def facts(self) -> str:
+        """Id of the store that holds what is answered."""
+        return f"{self.name}-facts"
+
+
+def plain(name: str, answer: Callable[[Auditor, Ask], Facts], *, again: int = 1000) -> Panel:
+    """Return a panel without a plot."""
+    return Panel(name, lambda auditor, ask: (answer(auditor, ask), None), again=again)
+
+
+def stores(panels: Iterable[Panel]) -> html.Div:
+    """Return the stores of some panels."""
+    return html.Div([dcc.Store(id=name) for panel in panels for name in (panel.ask, panel.facts)])
+
+
+def connect(app: Dash, auditor: Auditor, panel: Panel) -> None:
+    """Let a panel ask the auditor."""
+
+    def answer(stored: Any) -> Any:
+        found, figure = panel.answer(auditor, stored if isinstance(stored, Mapping) else {})
+        is_open = found.get("again") or found.get("state") == "working"
+        sent = {**found, "panel": panel.name, "asked": stored, "after": panel.again if is_open else panel.resting}
+        return (sent, figure) if panel.graph else sent
+
+    outputs = [Output(panel.facts, "data"), *([Output(panel.graph, "figure")] if panel.graph else [])]
+    app.callback(*outputs, Input(panel.ask, "data"), prevent_initial_call=True)(answer)
+    app.clientside_callback(
+        ClientsideFunction("panel", "answered"), Input(panel.facts, "data"), prevent_initial_call=True
+    )
+
+
+def nothing(text: object) -> list[markup.Piece]:
+    """Return why there is nothing to show, as plain values."""
+    return markup.pieces(html.P(str(text), className="nothing"))
 
 
 @dataclass(frozen=True, slots=True)

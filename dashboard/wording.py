@@ -27,7 +27,7 @@ def signed(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share in per cent: two significant digits, and never 0 or 100 for what is neither.
+    """Return a share in per cent: two significant digits, at most two decimals, never 0 or 100 for what is neither.
 
     `percent` of assets/dom.js writes the same.
     """
@@ -37,7 +37,7 @@ def percent(share: float) -> str:
     elif LARGEST <= size < 1:
         text = ">99"
     else:
-        text = f"{100 * size:.0f}" if size >= WHOLE else f"{100 * size:.2g}"
+        text = f"{100 * size:.0f}" if size >= WHOLE else f"{round(100 * size, 2):.2g}"
     return f"{'−' if share < 0 else ''}{text} %"
 
 

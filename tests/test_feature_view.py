@@ -58,7 +58,6 @@ def test_a_strength_below_one_step_of_a_pixel_has_its_place_on_the_axis():
 
 def test_the_page_shows_the_picture_by_address_and_stops_asking():
     shown = told()
-    assert shown["for"] == [KEY, LAYER, CHANNEL]
     assert "/media/feature/digits-standard/digits/" in json.dumps(shown["picture"])
     assert not shown["again"]
 

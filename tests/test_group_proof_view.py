@@ -158,7 +158,6 @@ ASK = {"key": KEY, "study": "curve", "theme": "light"}
 def test_a_study_is_of_the_images_of_the_class_that_were_right_before():
     told, drawn = patching_view.answer(Studying(), ASK)
     assert Studying.asked.samples == (fakes.FakeAuditor().examined(KEY).outcomes[0].sample, "kept")
-    assert told["for"] == [KEY, "curve", "light"]
     assert told["plot"]
     assert not told["again"]
     assert len(drawn.data) == 3

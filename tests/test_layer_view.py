@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import dash
 import numpy as np
 import pytest
-from dash import dcc, html
 
-from dashboard import ids, pictures, protocol
+from dashboard import pictures, protocol
 from dashboard.panels.layer import model as layer
 from dashboard.panels.layer import view as layer_view
 from engine import BadInput, ClassDatapaths, SiteComparison, UnknownName, compare
@@ -138,29 +136,6 @@ def test_a_layer_of_2048_maps_costs_less_than_80_kilobytes():
         flow=tuple(rng.integers(-9999, 9999, 2048).tolist()),
     )
     assert len(json.dumps(many.to_store(), separators=(",", ":"))) < 80_000
-
-
-def test_the_callback_answers_through_dash():
-    app = dash.Dash(__name__)
-    app.layout = html.Div(
-        [dcc.Store(id=name) for name in (ids.LAYER_ASK, ids.NEURON_ASK, ids.VIEW)] + [layer_view.layout()]
-    )
-    layer_view.register(app, fakes.FakeAuditor())
-    outputs = [
-        {"id": name, "property": prop}
-        for name, prop in (
-            (ids.LAYER_DATA, "data"),
-            (ids.LAYER_GROUP, "data"),
-        )
-    ]
-    body = {
-        "output": ".." + "...".join(f"{one['id']}.{one['property']}" for one in outputs) + "..",
-        "outputs": outputs,
-        "inputs": [{"id": ids.LAYER_ASK, "property": "data", "value": ASK}],
-        "changedPropIds": [f"{ids.LAYER_ASK}.data"],
-    }
-    answer = app.server.test_client().post("/_dash-update-component", json=body)
-    assert answer.get_json()["response"][ids.LAYER_DATA]["data"]["title"] == "layer3.1 · 48 feature maps · 8 × 8"
 
 
 def test_memberships_agree_with_the_groups_and_with_what_noise_brings_in_too(panel, examination):

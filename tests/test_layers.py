@@ -169,6 +169,23 @@ def test_the_dashboard_uses_only_what_the_engine_exports(module):
     assert not [name for name in imports(MODULES[module]) if name.startswith("engine.")]
 
 
+def room(module: str) -> str:
+    """The panel, package or module of the dashboard that a module is part of."""
+    parts = module.split(".")
+    return ".".join(parts[: 3 if parts[1:2] == ["panels"] else 2])
+
+
+def test_the_rooms_of_the_dashboard_need_each_other_in_one_direction_only():
+    needed: dict[str, set[str]] = {}
+    for module in (name for name in MODULES if name.startswith("dashboard.")):
+        own = {room(name) for name in imports(MODULES[module]) if name.startswith("dashboard.")}
+        needed.setdefault(room(module), set()).update(own - {room(module)})
+    while free := {name for name, others in needed.items() if not others & needed.keys()}:
+        for name in free:
+            del needed[name]
+    assert needed == {}, "these need each other"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_is_longer_than_600_lines(module):
     assert len(MODULES[module].read_text().splitlines()) <= 600

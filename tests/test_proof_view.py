@@ -197,7 +197,6 @@ def test_a_layer_through_which_everything_runs_supports_no_claim(examination, co
 
 def test_the_page_shows_the_proof_and_stops_asking():
     told = patching_view.facts(fakes.FakeAuditor(), ASK)
-    assert told["for"] == [KEY, "flow:16"]
     assert not told["again"]
     assert "16 maps with the most attack flow" in json.dumps(told["proof"])
 

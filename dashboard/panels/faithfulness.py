@@ -21,6 +21,17 @@ from engine import (
     SiteSpan,
 )
 
+NOT_RUN = "not run"
+NOT_APPLICABLE = "not applicable"
+NAMED = 4
+"""Maps named as special to a class."""
+CARRIES_LABEL = 0.5
+"""From this share of other images on, a mask is said to carry the label alone."""
+WRONG_SIDE = 0.5
+"""A share that should be near 0 speaks against a datapath from here on, one that should be near 1 up to here."""
+AGAINST = "✘ "
+"""Before a check that speaks against the datapath."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clause:
@@ -164,18 +175,6 @@ def keeps_class(examination: Examination) -> bool:
 def claimable_maps(examination: Examination) -> int:
     """Return the number of maps that restoration may choose from."""
     return sum(site.channels for site in examination.sites if site.is_claimable)
-
-
-NOT_RUN = "not run"
-NOT_APPLICABLE = "not applicable"
-NAMED = 4
-"""Maps named as special to a class."""
-CARRIES_LABEL = 0.5
-"""From this share of other images on, a mask is said to carry the label alone."""
-WRONG_SIDE = 0.5
-"""A share that should be near 0 speaks against a datapath from here on, one that should be near 1 up to here."""
-AGAINST = "✘ "
-"""Before a check that speaks against the datapath."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,7 +445,7 @@ def _restoration_note(examination: Examination, certificates: Certificates) -> s
 
 
 def layout() -> html.Div:
-    """Return the card; its tables are drawn in the browser when the network's facts arrive (see views/network.py)."""
+    """Return the card; its tables are drawn in the browser when the network's facts arrive (see panels/network/view.py)."""
     checks = html.Div([html.H3("Certificate"), html.Div(id=ids.CHECKS)], className="card")
     restored = html.Div([html.H3("Clean maps put back"), html.Div(id=ids.RESTORATION)], className="card")
     return html.Div([checks, restored, html.Div(id=ids.FAILURES, className="failures")], className="cards")

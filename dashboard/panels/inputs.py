@@ -91,7 +91,7 @@ def _member(examination: Examination, row: int) -> Member:
 
 
 def layout() -> html.Section:
-    """Return the panel; its body is drawn in the browser when the network's facts arrive (see views/network.py)."""
+    """Return the panel; its body is drawn in the browser when the network's facts arrive (see panels/network/view.py)."""
     return html.Section(
         [
             html.H2("Inputs", className="sr-only"),

@@ -50,6 +50,18 @@ NOT_EXPLAINED = (
 )
 WORST, CLEAN = "worst-case", "clean"
 SMALLEST_P = 0.001
+USUAL_IMAGES: Final = 1000
+USUAL_STRENGTH: Final = "8/255"
+CUSTOM, NONE = "custom", "none"
+CONDITIONS: Final = (("worst-case", "Worst case of all attacks"), ("clean", "Without attack"))
+METRICS: Final = (
+    ("accuracy", "Accuracy: right of all images"),
+    ("resistance", "Resistance: still right of those right without attack"),
+)
+FIELDS: Final[dict[tuple[str, ...], str]] = {("images", "count"): "count", ("images", "seed"): "seed"}
+"""By place in a plan: the field of the form it is filled from, where that has another name."""
+NUMBERS: Final = ("at_least", "confidence")
+Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,20 +330,6 @@ def _versus(found: Pairing) -> Versus:
         f"< {SMALLEST_P}" if found.p_holm < SMALLEST_P else f"{found.p_holm:.3f}",
         found.name == WORST,
     )
-
-
-USUAL_IMAGES: Final = 1000
-USUAL_STRENGTH: Final = "8/255"
-CUSTOM, NONE = "custom", "none"
-CONDITIONS: Final = (("worst-case", "Worst case of all attacks"), ("clean", "Without attack"))
-METRICS: Final = (
-    ("accuracy", "Accuracy: right of all images"),
-    ("resistance", "Resistance: still right of those right without attack"),
-)
-FIELDS: Final[dict[tuple[str, ...], str]] = {("images", "count"): "count", ("images", "seed"): "seed"}
-"""By place in a plan: the field of the form it is filled from, where that has another name."""
-NUMBERS: Final = ("at_least", "confidence")
-Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

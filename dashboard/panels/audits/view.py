@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import plotly.graph_objects as go
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import dcc, html
 from dash.development.base_component import Component
 
-from dashboard import ids, markup
+from dashboard import ids, markup, protocol
 from dashboard import theme as themes
 from dashboard.auditor import Auditor
 from dashboard.markup import aria, data
@@ -24,7 +24,9 @@ NONE = (
 )
 MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
 FEW = "Classes with fewer than 30 images are grey and not to be ranked."
-Ask = Mapping[str, Any] | None
+CURVE_HEIGHT = 240
+DASHES = ("solid", "dot", "dash", "dashdot")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 
 
 def layout() -> html.Section:
@@ -37,12 +39,6 @@ def layout() -> html.Section:
     )
     return html.Section(
         [
-            dcc.Store(id=ids.AUDITS_ASK),
-            dcc.Store(id=ids.AUDITS_FACTS),
-            dcc.Store(id=ids.AUDIT_CANCEL),
-            dcc.Store(id=ids.AUDIT_STOPPED),
-            dcc.Store(id=ids.AUDIT_RESUME),
-            dcc.Store(id=ids.AUDIT_RESUMED),
             html.Div([html.H2("Audits", id="audits-heading")], className="panel-heading"),
             html.Div(id=ids.AUDIT_PROBLEM, role="alert"),
             form(),
@@ -56,39 +52,7 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Auditor) -> None:
-    """Connect the page."""
-
-    @app.callback(
-        Output(ids.AUDITS_FACTS, "data"),
-        Output(ids.AUDIT_CURVE, "figure"),
-        Input(ids.AUDITS_ASK, "data"),
-        prevent_initial_call=True,
-    )
-    def show_audits(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
-        return answer(auditor, stored)
-
-    # A callback of its own: as an input of the other, a stop would be asked for again with every look at the runs.
-    @app.callback(Output(ids.AUDIT_STOPPED, "data"), Input(ids.AUDIT_CANCEL, "data"), prevent_initial_call=True)
-    def stop_run(stored: Ask) -> str:
-        return stop(auditor, stored)
-
-    @app.callback(Output(ids.AUDIT_RESUMED, "data"), Input(ids.AUDIT_RESUME, "data"), prevent_initial_call=True)
-    def resume_run(stored: Ask) -> str:
-        return resume(auditor, stored)
-
-    app.clientside_callback(
-        ClientsideFunction("audits", "draw"), Input(ids.AUDITS_FACTS, "data"), prevent_initial_call=True
-    )
-    app.clientside_callback(
-        ClientsideFunction("audits", "told"), Input(ids.AUDIT_STOPPED, "data"), prevent_initial_call=True
-    )
-    app.clientside_callback(
-        ClientsideFunction("audits", "told"), Input(ids.AUDIT_RESUMED, "data"), prevent_initial_call=True
-    )
-
-
-def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any], go.Figure]:
     """Return the list and the asked run as plain values, and its curve."""
     ask, problem = stored or {}, ""
     cards = auditor.audits.cards()
@@ -114,7 +78,7 @@ def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     return facts, draw_curve(view.summary.models if view else (), theme)
 
 
-def stop(auditor: Auditor, stored: Ask) -> str:
+def stop(auditor: Auditor, stored: protocol.Ask | None) -> str:
     """Ask whoever drives a run to stop, and return why that could not be asked; empty where it was."""
     try:
         auditor.audits.cancel(_run_of(stored))
@@ -123,7 +87,7 @@ def stop(auditor: Auditor, stored: Ask) -> str:
     return ""
 
 
-def resume(auditor: Auditor, stored: Ask) -> str:
+def resume(auditor: Auditor, stored: protocol.Ask | None) -> str:
     """Take up a run that was left, and return why that could not be; empty where it could."""
     try:
         auditor.audits.resume(_run_of(stored))
@@ -132,7 +96,15 @@ def resume(auditor: Auditor, stored: Ask) -> str:
     return ""
 
 
-def _run_of(stored: Ask) -> str:
+def _stop(auditor: Auditor, ask: protocol.Ask) -> protocol.Facts:
+    return {"problem": stop(auditor, ask)}
+
+
+def _resume(auditor: Auditor, ask: protocol.Ask) -> protocol.Facts:
+    return {"problem": resume(auditor, ask)}
+
+
+def _run_of(stored: protocol.Ask | None) -> str:
     found = (stored or {}).get("run")
     return found if isinstance(found, str) else ""
 
@@ -284,58 +256,29 @@ def _classes(model: ModelPart) -> list[Component]:
     ]
 
 
-STORES = (
-    ids.AUDIT_FORM_ASK, ids.AUDIT_FORM_FACTS, ids.AUDIT_DRAFT, ids.AUDIT_DRAFTED, ids.AUDIT_START, ids.AUDIT_STARTED,
-)  # fmt: skip
-
-
 def form() -> html.Details:
     """Return the folded form; assets/audit-form.js draws its fields when it is first opened."""
-    stores = [dcc.Store(id=one) for one in STORES]
-    return html.Details([html.Summary("Start an audit"), *stores, html.Form(id=ids.AUDIT_FORM)], className="twin")
+    return html.Details([html.Summary("Start an audit"), html.Form(id=ids.AUDIT_FORM)], className="twin")
 
 
-def register_form(app: Dash, auditor: Auditor) -> None:
-    """Connect the form: what it offers, what a plan costs, and its start."""
-
-    @app.callback(Output(ids.AUDIT_FORM_FACTS, "data"), Input(ids.AUDIT_FORM_ASK, "data"), prevent_initial_call=True)
-    def offer_form(_stored: Ask) -> dict[str, Any]:
-        return offered(auditor)
-
-    @app.callback(Output(ids.AUDIT_DRAFTED, "data"), Input(ids.AUDIT_DRAFT, "data"), prevent_initial_call=True)
-    def cost_plan(stored: Ask) -> dict[str, Any]:
-        return costed(auditor, stored)
-
-    @app.callback(Output(ids.AUDIT_STARTED, "data"), Input(ids.AUDIT_START, "data"), prevent_initial_call=True)
-    def start_plan(stored: Ask) -> dict[str, Any]:
-        return started(auditor, stored)
-
-    for name, store in (
-        ("draw", ids.AUDIT_FORM_FACTS),
-        ("costed", ids.AUDIT_DRAFTED),
-        ("started", ids.AUDIT_STARTED),
-    ):
-        app.clientside_callback(ClientsideFunction("auditForm", name), Input(store, "data"), prevent_initial_call=True)
-
-
-def offered(auditor: Auditor) -> dict[str, Any]:
+def offered(auditor: Auditor, _ask: protocol.Ask) -> dict[str, Any]:
     """Return the form as plain values."""
     methods = auditor.methods()
     return dataclasses.asdict(audits.build_form(auditor.models(), auditor.datasets(), auditor.attacks(), methods))
 
 
-def costed(auditor: Auditor, stored: Ask) -> dict[str, Any]:
+def costed(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
     """Return what the plan that was filled in will cost, or at which field it is wrong."""
     plan = _plan(stored)
     return _checked(lambda: _told(auditor.audits.forecast(plan), plan.get("tier", audits.CUSTOM)))
 
 
-def started(auditor: Auditor, stored: Ask) -> dict[str, Any]:
+def started(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
     """Start the plan that was filled in, and return the run, or at which field the plan is wrong."""
     return _checked(lambda: {"state": "started", "run": auditor.audits.start(_plan(stored)), "text": ""})
 
 
-def _plan(stored: Ask) -> dict[str, Any]:
+def _plan(stored: protocol.Ask | None) -> dict[str, Any]:
     return audits.plan((stored or {}).get("values"))
 
 
@@ -352,11 +295,6 @@ def _checked(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"state": "wrong", "field": audits.field_of(error.place), "text": error.problem}
     except EngineError as error:
         return {"state": "wrong", "field": "", "text": str(error)}
-
-
-CURVE_HEIGHT = 240
-DASHES = ("solid", "dot", "dash", "dashdot")
-SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 
 
 def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:
@@ -394,3 +332,14 @@ def _curve_layout(theme: str) -> go.Layout:
     strength = {**themes.titled("strength ε in 1/255"), "rangemode": "tozero"}
     accuracy = {**themes.titled("accuracy in %"), "range": [-3, 103]}
     return go.Layout(**themes.small_plot(theme, height=CURVE_HEIGHT, x=strength, y=accuracy), showlegend=True)
+
+
+PANELS: Final = (
+    protocol.Panel("audits", answer, ids.AUDIT_CURVE, again=1500, resting=10_000),
+    # Panels of their own: as part of the other, a stop would be asked for again with every look at the runs.
+    protocol.plain("audit-stop", _stop),
+    protocol.plain("audit-resume", _resume),
+    protocol.plain("audit-form", offered),
+    protocol.plain("audit-cost", costed),
+    protocol.plain("audit-start", started),
+)

@@ -14,6 +14,14 @@ from dashboard.panels.layer import model as layer
 HISTOGRAM_HEIGHT = 200
 FLOOR = 0.5
 """Where empty bins lie on the logarithmic axis: half a position."""
+LEFT, CENTRE, RIGHT = 0, 150, 300
+STEP = 26
+"""Vertical distance of neighbours in model pixels."""
+NARROWEST, WIDEST = 1.0, 6.0
+INEXACT_MARK = "≈"
+GROUP_CLASSES = ("clean", "shared", "adversarial", "neither")
+Element = dict[str, Any]
+RESPONSE_HEIGHT = 190
 
 
 def histogram(distribution: Distribution, theme: str) -> go.Figure:
@@ -60,16 +68,6 @@ def _outline(edges: np.ndarray, counts: np.ndarray, name: str, colour: str, *, d
 def _histogram_layout(theme: str) -> go.Layout:
     counts = {**themes.titled("positions"), "type": "log", "dtick": 1, "tickformat": ",d"}
     return go.Layout(**themes.small_plot(theme, height=HISTOGRAM_HEIGHT, x=themes.titled("activation"), y=counts))
-
-
-LEFT, CENTRE, RIGHT = 0, 150, 300
-STEP = 26
-"""Vertical distance of neighbours in model pixels."""
-NARROWEST, WIDEST = 1.0, 6.0
-INEXACT_MARK = "≈"
-GROUP_CLASSES = ("clean", "shared", "adversarial", "neither")
-
-Element = dict[str, Any]
 
 
 def elements(shown: Neighbourhood) -> list[Element]:
@@ -183,9 +181,6 @@ def _edge(ends: tuple[str, str], one: Neighbour, largest: float) -> Element:
             (kind, *(("against",) if one.contribution < 0 else ()), *(("inexact",) if one.inexact else ()))
         ),
     }
-
-
-RESPONSE_HEIGHT = 190
 
 
 def response_curve(response: Response, theme: str) -> go.Figure:

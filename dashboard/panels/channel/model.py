@@ -29,6 +29,11 @@ from engine import (
 
 BINS = 24
 ORDERS = ("relevance", "activation")
+Span = tuple[float, float]
+"""First and last edge, as shares of the image's height or width."""
+NEIGHBOURS = 8
+Candidates = list[tuple[int, np.ndarray, np.ndarray]]
+"""Per link the site at its other end, maps there, and their contributions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,6 @@ class NeuronCard:
     change: float
     clean_peak: Peak
     adversarial_peak: Peak
-
-
-Span = tuple[float, float]
-"""First and last edge, as shares of the image's height or width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +239,6 @@ def _standing(datapath: Datapath, site: int, channel: int, *, kept: bool) -> Sta
     return Standing(rank, float(strength[channel]), float(datapath.scores[site][:, channel].mean()), kept)
 
 
-NEIGHBOURS = 8
-
-
 @dataclass(frozen=True, slots=True)
 class Neighbour:
     """A map, or a class's logit, one step before or behind the one that is looked at."""
@@ -288,10 +286,6 @@ def build_neighbourhood(
     group = int(layer.groups(comparison.sites[site], examination.sites[site].channels)[channel])
     name = _map_name(examination, site, channel)
     return Neighbourhood(name, group, side, incoming, outgoing, all_incoming, all_outgoing)
-
-
-Candidates = list[tuple[int, np.ndarray, np.ndarray]]
-"""Per link the site at its other end, maps there, and their contributions."""
 
 
 def _incoming(examination: Examination, site: int, channel: int, side: Side) -> Candidates:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import dash_cytoscape
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import ClientsideFunction, Dash, Input, dcc, html
 from dash.development.base_component import Component
 
 from dashboard import ids, markup, pictures, protocol, wording
@@ -28,7 +27,12 @@ NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one 
 PROBE = "Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees."
 ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
 SIDE_TITLES = (("clean", "clean"), ("adversarial", "adversarial"))
-Ask = Mapping[str, Any] | None
+NEIGHBOURHOOD_LEGEND = (
+    "Left feeds this map, right is fed by it. Width: size of the contribution; dashed: it counts against. "
+    "C clean only, S shared, A adversarial only, – in neither. Click a map to walk to it."
+)
+INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one map alone does something else. The list says why."
+FINISHED = ("ready", "failed")
 
 
 def layout() -> html.Section:
@@ -39,7 +43,6 @@ def layout() -> html.Section:
     body = [_gallery_section(), feature_part(), _distribution_section(), _neighbourhood_section()]
     return html.Section(
         [
-            dcc.Store(id=ids.NEURON_FACTS),
             html.Div(head, className="panel-heading"),
             html.P(NOTHING, id=ids.NEURON_MESSAGE, className="nothing"),
             html.Div(id=ids.NEURON_CARD),
@@ -51,39 +54,25 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Auditor) -> None:
-    """Connect the panel: one answer of the server per feature map; order and side are chosen in the browser."""
+def register(app: Dash, _auditor: Auditor) -> None:
+    """Connect the controls: order and side are chosen in the browser."""
 
-    @app.callback(
-        Output(ids.NEURON_FACTS, "data"),
-        Output(ids.DISTRIBUTION, "figure"),
-        Input(ids.NEURON_ASK, "data"),
-        prevent_initial_call=True,
-    )
-    def show_neuron(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
-        return answer(auditor, stored)
-
-    register_feature(app, auditor)
     app.clientside_callback(
-        ClientsideFunction("neuron", "draw"),
-        Output(ids.NEIGHBOURHOOD, "elements"),
-        Output(ids.NEIGHBOURHOOD, "stylesheet"),
-        Input(ids.NEURON_FACTS, "data"),
+        ClientsideFunction("neuron", "controls"),
         Input(ids.GALLERY_ORDER, "value"),
         Input(ids.NEIGHBOURHOOD_SIDE, "value"),
-        prevent_initial_call=True,
     )
     app.clientside_callback(
         ClientsideFunction("tiles", "walk"), Input(ids.NEIGHBOURHOOD, "tapNodeData"), prevent_initial_call=True
     )
 
 
-def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any], go.Figure]:
     """Return all of a map that is no plot, as plain values, and the histogram of its positions.
 
     What cannot be shown is said in `message`, beside an empty histogram.
     """
-    if stored is None:
+    if not stored:
         return _nothing(NOTHING), channel_figure.empty_histogram("light")
     try:
         ask = protocol.neuron(stored)
@@ -222,13 +211,6 @@ def _section_head(title: str, control: Component, label: str) -> html.Div:
 
 def _choices(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
     return [{"value": value, "label": label} for value, label in pairs]
-
-
-NEIGHBOURHOOD_LEGEND = (
-    "Left feeds this map, right is fed by it. Width: size of the contribution; dashed: it counts against. "
-    "C clean only, S shared, A adversarial only, – in neither. Click a map to walk to it."
-)
-INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one map alone does something else. The list says why."
 
 
 def draw_card(card: NeuronCard) -> list[Component]:
@@ -389,9 +371,6 @@ def _not_exact(reason: str) -> Component:
     )
 
 
-FINISHED = ("ready", "failed")
-
-
 def feature_part() -> html.Div:
     """Return the part's skeleton; assets/feature.js asks for it once a map has been looked at for a moment, and fills it."""
     graph = dcc.Graph(
@@ -402,8 +381,6 @@ def feature_part() -> html.Div:
     )
     return html.Div(
         [
-            dcc.Store(id=ids.FEATURE_ASK),
-            dcc.Store(id=ids.FEATURE_FACTS),
             html.Div([html.H3("Synthesised feature"), html.Div(id=ids.FEATURE)], className="neuron-part"),
             html.Div(
                 [
@@ -417,24 +394,7 @@ def feature_part() -> html.Div:
     )
 
 
-def register_feature(app: Dash, auditor: Auditor) -> None:
-    """Connect the part."""
-
-    @app.callback(
-        Output(ids.FEATURE_FACTS, "data"),
-        Output(ids.RESPONSE, "figure"),
-        Input(ids.FEATURE_ASK, "data"),
-        prevent_initial_call=True,
-    )
-    def show_feature(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
-        return facts(auditor, stored)
-
-    app.clientside_callback(
-        ClientsideFunction("feature", "draw"), Input(ids.FEATURE_FACTS, "data"), prevent_initial_call=True
-    )
-
-
-def facts(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+def facts(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any], go.Figure]:
     """Return the picture's part and what is said of the response as plain values, and the response's figure.
 
     `again` is true while either is still being made.
@@ -445,17 +405,10 @@ def facts(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
         picture, is_made = _picture(auditor, ask, site)
         note, figure, is_known = _response(auditor, ask, site)
     except EngineError as error:
-        said = markup.pieces(html.P(str(error), className="nothing"))
-        return {"for": _name(stored), "picture": said, "note": "", "again": False}, channel_figure.empty_response(
-            "light"
-        )
+        said = protocol.nothing(error)
+        return {"picture": said, "note": "", "again": False}, channel_figure.empty_response("light")
     again = not (is_made and is_known)
-    return {"for": _name(stored), "picture": markup.pieces(picture), "note": note, "again": again}, figure
-
-
-def _name(stored: Ask) -> list[Any]:
-    """Return which map an answer is of, so that a late answer is known as late."""
-    return [(stored or {}).get(name) for name in ("key", "layer", "channel")]
+    return {"picture": markup.pieces(picture), "note": note, "again": again}, figure
 
 
 def _picture(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[Component, bool]:
@@ -485,3 +438,9 @@ def _response(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[str
     is_pixels = norms.get(ask.request.attack.partition(":")[0]) != "l2"
     shown = channel_model.response(answer.value, site, ask.channel, is_pixels=is_pixels)
     return "", channel_figure.response_curve(shown, ask.theme), True
+
+
+PANELS: Final = (
+    protocol.Panel("neuron", answer, ids.DISTRIBUTION),
+    protocol.Panel("feature", facts, ids.RESPONSE),
+)

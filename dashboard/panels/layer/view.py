@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Final
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import ClientsideFunction, Dash, Input, html
 
 from dashboard import ids, protocol
 from dashboard.auditor import Auditor
@@ -23,7 +22,6 @@ SORTS = (
 )
 SCALES = (("channel", "per map"), ("layer", "per layer"))
 MODES = (("maps", "alone"), ("overlay", "over the input"), ("difference", "difference"))
-Ask = Mapping[str, Any] | None
 
 
 def layout() -> html.Section:
@@ -37,7 +35,6 @@ def layout() -> html.Section:
                 ],
                 className="panel-heading",
             ),
-            dcc.Store(id=ids.LAYER_DATA),
             html.P(NOTHING, id=ids.LAYER_MESSAGE, className="nothing"),
             html.Div(
                 [
@@ -56,22 +53,11 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Auditor) -> None:
-    """Connect the panel: one server answer per layer; filter, order, scale and choice stay in the browser."""
-
-    @app.callback(
-        Output(ids.LAYER_DATA, "data"),
-        Output(ids.LAYER_GROUP, "data"),
-        Input(ids.LAYER_ASK, "data"),
-        prevent_initial_call=True,
-    )
-    def show_layer(stored: Ask) -> tuple[dict[str, object], list[dict[str, str]]]:
-        panel = answer(auditor, stored)
-        return panel.to_store(), _choices(panel.group_labels)
+def register(app: Dash, _auditor: Auditor) -> None:
+    """Connect the controls: filter, order, scale and choice stay in the browser."""
 
     app.clientside_callback(
-        ClientsideFunction("tiles", "draw"),
-        Input(ids.LAYER_DATA, "data"),
+        ClientsideFunction("tiles", "controls"),
         Input(ids.LAYER_GROUP, "value"),
         Input(ids.LAYER_SORT, "value"),
         Input(ids.LAYER_SCALE, "value"),
@@ -82,9 +68,15 @@ def register(app: Dash, auditor: Auditor) -> None:
     app.clientside_callback(ClientsideFunction("tiles", "tell"), *controls, prevent_initial_call=True)
 
 
-def answer(auditor: Auditor, stored: Ask) -> layer.LayerPanel:
+def facts(auditor: Auditor, ask: protocol.Ask) -> protocol.Facts:
+    """Return the panel as plain values, with the groups that can be chosen."""
+    panel = answer(auditor, ask)
+    return {**panel.to_store(), "groups": _choices(panel.group_labels)}
+
+
+def answer(auditor: Auditor, stored: protocol.Ask | None) -> layer.LayerPanel:
     """Return the panel of an ask, or an empty one that says why."""
-    if stored is None:
+    if not stored:
         return layer.empty(NOTHING)
     try:
         ask = protocol.layer(stored)
@@ -178,3 +170,6 @@ def _status() -> html.Div:
         ],
         className="tiles-status",
     )
+
+
+PANELS: Final = (protocol.plain("layer", facts),)

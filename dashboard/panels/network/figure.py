@@ -41,6 +41,13 @@ LETTER = 7.0
 USUAL_WIDTH = 1080.0
 """Pixels of the plot on the narrowest supported screen."""
 WORDS = {"adversarial": "adversarial only", "shared": "shared", "clean": "clean only"}
+ROOM = 300
+"""Pixels that the second river adds."""
+SHARE = ROOM / (HEIGHT + ROOM)
+"""Of the figure's height that lies below the first river."""
+DOMAIN = (0.0, SHARE * 0.74)
+TITLE_Y = SHARE * 0.79
+MARK_SIZE = 7
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -342,15 +349,6 @@ def answers(drawing: Drawing, colours: Palette, axis: str = "y") -> list[dict[st
         for bar in river.bars
         if bar.column == last
     ]
-
-
-ROOM = 300
-"""Pixels that the second river adds."""
-SHARE = ROOM / (HEIGHT + ROOM)
-"""Of the figure's height that lies below the first river."""
-DOMAIN = (0.0, SHARE * 0.74)
-TITLE_Y = SHARE * 0.79
-MARK_SIZE = 7
 
 
 def add(figure: Figure, rival: Drawing, *, theme: str) -> Figure:

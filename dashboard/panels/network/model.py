@@ -21,6 +21,20 @@ HEAD_ROWS = {"clean": 0, "adversarial": 1}
 
 Strengths = dict[tuple[int, int], np.ndarray]
 """(source site, target site) -> (target groups, source groups), both in the order of `GROUPS`."""
+Reasons = dict[tuple[int, int], tuple[str, ...]]
+"""(source site, target site) -> why what lies between them is not exact, in words."""
+_Origins = dict[int, dict[str, None]]
+"""Per shown site from which a site is reached without passing another: the reasons met on the way, each once, in order."""
+Incoming = dict[int, list[Connection]]
+"""Per target site the connections that lead there."""
+GAP = 0.07
+"""Between stacked bars, in units of a datapath's size."""
+HIDDEN_BELOW = 0.005
+"""Bands below this share of the strength between their two columns are counted, not drawn."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins so is run as a formula by spreadsheets, so it is quoted with an apostrophe."""
+CLASS, NOISE = "class", "noise"
+"""Values of `versus` that name a group of the same examination instead of another attack."""
 
 
 def between(examination: Examination, comparison: Comparison, columns: Sequence[int]) -> Strengths:
@@ -53,10 +67,6 @@ def _joined(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
     return total
 
 
-Reasons = dict[tuple[int, int], tuple[str, ...]]
-"""(source site, target site) -> why what lies between them is not exact, in words."""
-
-
 def inexact(examination: Examination, columns: Sequence[int]) -> Reasons:
     """Return the shown pairs of sites between which any link on the way, through sites not shown too, is not exact."""
     why = examination.inexact
@@ -73,10 +83,6 @@ def inexact(examination: Examination, columns: Sequence[int]) -> Reasons:
         if target in columns:
             found |= {(column, target): tuple(reasons) for column, reasons in reached.items() if reasons}
     return found
-
-
-_Origins = dict[int, dict[str, None]]
-"""Per shown site from which a site is reached without passing another: the reasons met on the way, each once, in order."""
 
 
 def _reached(links: Sequence[tuple[_Origins, str | None]]) -> _Origins:
@@ -102,10 +108,6 @@ def members(examination: Examination, comparison: Comparison, run: Side) -> tupl
     same = examination.clean.target == examination.adversarial.target
     head[HEAD_ROWS[run], GROUPS.index("shared" if same else run)] = 1.0
     return (*found, head)
-
-
-Incoming = dict[int, list[Connection]]
-"""Per target site the connections that lead there."""
 
 
 def _of_run(examination: Examination, comparison: Comparison, columns: Sequence[int], run: Side) -> Strengths:
@@ -145,12 +147,6 @@ class _Walk:
             scale = 1.0 / np.maximum(sum(strengths, start=np.zeros(1, np.float32)), 1e-12)
             self.known[source] = {column: part * scale[:, None] for column, part in self.gathered(source).items()}
         return self.known[source]
-
-
-GAP = 0.07
-"""Between stacked bars, in units of a datapath's size."""
-HIDDEN_BELOW = 0.005
-"""Bands below this share of the strength between their two columns are counted, not drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,10 +425,6 @@ def _mark(places: dict[str, float], site: str | None, text: str) -> Mark | None:
     return Mark(places[site], site, f"{text} {site}") if site is not None else None
 
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so is run as a formula by spreadsheets, so it is quoted with an apostrophe."""
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One site; the field names are the columns of the file."""
@@ -499,10 +491,6 @@ def summary(examination: Examination, comparison: Comparison) -> str:
         f"at {last.site} {len(last.shared)} are shared and {len(last.clean_only)} clean only. "
         f"Most above noise: {widest.site}, distance {widest.distance:.2f} against at most {widest.floor_high:.2f}."
     )
-
-
-CLASS, NOISE = "class", "noise"
-"""Values of `versus` that name a group of the same examination instead of another attack."""
 
 
 def against_class(examination: Examination, classes: ClassDatapaths) -> Examination:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
@@ -45,24 +45,12 @@ def layout() -> html.Section:
 
 
 def register(app: Dash, auditor: Auditor) -> None:
-    """Draw the river and tell its facts whenever the network's ask changes."""
-
-    @app.callback(
-        Output(ids.RIVER, "figure"),
-        Output(ids.FACTS, "data"),
-        Input(ids.NETWORK_ASK, "data"),
-        prevent_initial_call=True,
-    )
-    def show_network(ask: dict[str, Any] | None) -> tuple[Figure, dict[str, Any] | None]:
-        if ask is None:
-            return network_figure.empty(), None
-        shown = read(ask, auditor)
-        return draw(shown), facts(shown)
+    """Connect what the panel does beside asking: picking by click, and the table as a file."""
 
     @app.callback(
         Output(ids.DOWNLOAD, "data"),
         Input(ids.EXPORT, "n_clicks"),
-        State(ids.NETWORK_ASK, "data"),
+        State(PANELS[0].ask, "data"),
         prevent_initial_call=True,
     )
     def export(_clicks: int | None, ask: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -71,7 +59,15 @@ def register(app: Dash, auditor: Auditor) -> None:
     _connect(app)
 
 
-def read(ask: dict[str, Any], auditor: Auditor) -> Shown:
+def answer(auditor: Auditor, ask: protocol.Ask) -> tuple[protocol.Facts, Figure]:
+    """Return what stands around the river, and the river."""
+    if not ask:
+        return {}, network_figure.empty()
+    shown = read(ask, auditor)
+    return facts(shown), draw(shown)
+
+
+def read(ask: protocol.Ask, auditor: Auditor) -> Shown:
     """Return the records of an ask; raises BadInput for one that is malformed, WorkFailed for one not examined."""
     shown = _examined(ask.get("request"), ViewState.from_dict(ask), auditor)
     if shown.view.versus in (network.CLASS, network.NOISE):
@@ -191,11 +187,7 @@ def file(shown: Shown) -> dict[str, Any]:
 
 
 def _connect(app: Dash) -> None:
-    """Everything that needs no server: picking by click, the texts and tables.
-
-    Dash tells callbacks without outputs apart by their inputs alone, so no two of these may have the same inputs.
-    """
-    app.clientside_callback(ClientsideFunction("facts", "draw"), Input(ids.FACTS, "data"), prevent_initial_call=True)
+    """Picking by click. Dash tells callbacks without outputs apart by their inputs alone, so no two may have the same."""
     app.clientside_callback(
         ClientsideFunction("river", "pick"),
         Input(ids.RIVER, "clickData"),
@@ -238,7 +230,6 @@ def _body() -> list[Any]:
         id=ids.RIVER, figure=network_figure.empty(), config=CONFIG, style={"height": network_figure.HEIGHT}
     )
     return [
-        dcc.Store(id=ids.FACTS),
         html.P(id=ids.HEADLINE, className="headline", **aria(live="polite")),
         html.P(id=ids.BESIDE, className="beside", **aria(live="polite")),
         html.P(id=ids.RIVER_SUMMARY, className="sr-only"),
@@ -252,3 +243,6 @@ def _body() -> list[Any]:
 def _table() -> html.Div:
     button = html.Button("Download CSV", id=ids.EXPORT, className="plain-button")
     return html.Div([button, dcc.Download(id=ids.DOWNLOAD), html.Div(id=ids.SITES, className="table-scroll")])
+
+
+PANELS: Final = (protocol.Panel("network", answer, ids.RIVER),)

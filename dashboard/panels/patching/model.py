@@ -36,6 +36,7 @@ INJECT = "inject:"
 WORDS = {"adversarial": "adversarial-only", "shared": "shared", "clean": "clean-only"}
 Places = frozenset[tuple[int, int]]
 """Site index and channel of every chosen map."""
+SIZES = (4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +146,6 @@ def _gathered(places: Places, examination: Examination) -> MapSet:
 
 def _layers(count: int) -> str:
     return f"{count} layer{'s' if count > 1 else ''}"
-
-
-SIZES = (4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import plotly.graph_objects as go
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import dcc, html
 from dash.development.base_component import Component
 
 from dashboard import ids, markup, protocol, wording
@@ -22,7 +22,13 @@ HOW = (
     "Choose what to put back: here by attack flow, at the layer all maps of a group, at the neuron one map, or any maps you "
     "choose. Every proof stands beside five controls and another way to choose, is kept in the store, and has its own link."
 )
-Ask = Mapping[str, Any] | None
+AGAIN = 700
+"""Milliseconds after which a proof that is being made is asked for again."""
+MOST_IMAGES = 64
+"""Images of a class that a group is made of, at most: the first ones."""
+STUDIES_HOW = (
+    "Over all fooled images of this class, each with its own clean values: made on request, kept in the store."
+)
 
 
 def layout() -> html.Section:
@@ -43,8 +49,6 @@ def layout() -> html.Section:
     )
     return html.Section(
         [
-            dcc.Store(id=ids.PROOF_ASK),
-            dcc.Store(id=ids.PROOF_FACTS),
             html.Div(
                 [html.H2([html.Span("✓", className="number"), "Prove"], id="proof-heading")], className="panel-heading"
             ),
@@ -74,29 +78,16 @@ def choice_bar() -> html.Div:
     )
 
 
-def register(app: Dash, auditor: Auditor) -> None:
-    """Connect the panel."""
-
-    @app.callback(Output(ids.PROOF_FACTS, "data"), Input(ids.PROOF_ASK, "data"), prevent_initial_call=True)
-    def show_proof(stored: Ask) -> dict[str, Any]:
-        return facts(auditor, stored)
-
-    app.clientside_callback(
-        ClientsideFunction("proof", "draw"), Input(ids.PROOF_FACTS, "data"), prevent_initial_call=True
-    )
-    register_studies(app, auditor)
-
-
-def facts(auditor: Auditor, stored: Ask) -> dict[str, Any]:
+def facts(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
     """Return the proof as plain values, or why there is none; `again` while it is being made."""
     ask = stored or {}
-    told = {"for": [ask.get("key"), ask.get("prove")], "again": False}
+    told = {"again": False}
     if not ask.get("prove"):
         return {**told, "proof": []}
     try:
         return {**told, **_proved(auditor, protocol.key(ask), ViewState.from_dict(ask))}
     except EngineError as error:
-        return {**told, "proof": markup.pieces(html.P(str(error), className="nothing"))}
+        return {**told, "proof": protocol.nothing(error)}
 
 
 def _proved(auditor: Auditor, key: str, view: ViewState) -> dict[str, Any]:
@@ -105,7 +96,7 @@ def _proved(auditor: Auditor, key: str, view: ViewState) -> dict[str, Any]:
     answer = auditor.proof(key, wanted.chosen, wanted.direction)
     if answer.value is None:
         text = wording.awaited(answer, doing="Putting maps back", failed="This could not be proven")
-        return {"proof": markup.pieces(html.P(text, className="nothing")), "again": answer.state == "working"}
+        return {"proof": protocol.nothing(text), "again": answer.state == "working"}
     return {"proof": markup.pieces(_panel(patching.build(answer.value, wanted.title, examination)))}
 
 
@@ -149,13 +140,6 @@ def _row(line: patching.Line, is_chosen: bool) -> Component:
     return html.Tr([html.Th(name, scope="row"), *cells], className="worst" if is_chosen else "")
 
 
-MOST_IMAGES = 64
-"""Images of a class that a group is made of, at most: the first ones."""
-STUDIES_HOW = (
-    "Over all fooled images of this class, each with its own clean values: made on request, kept in the store."
-)
-
-
 def studies_part() -> html.Div:
     """Return the part's skeleton; assets/proof.js asks and fills."""
     buttons = [
@@ -170,8 +154,6 @@ def studies_part() -> html.Div:
     )
     return html.Div(
         [
-            dcc.Store(id=ids.STUDY_ASK),
-            dcc.Store(id=ids.STUDY_FACTS),
             html.Div(
                 [html.Span("All fooled images of the class:", className="control-label"), *buttons],
                 className="prove-row",
@@ -185,36 +167,19 @@ def studies_part() -> html.Div:
     )
 
 
-def register_studies(app: Dash, auditor: Auditor) -> None:
-    """Connect the part."""
-
-    @app.callback(
-        Output(ids.STUDY_FACTS, "data"),
-        Output(ids.STUDY_FIGURE, "figure"),
-        Input(ids.STUDY_ASK, "data"),
-        prevent_initial_call=True,
-    )
-    def show_study(stored: Ask) -> tuple[dict[str, Any], go.Figure]:
-        return answer(auditor, stored)
-
-    app.clientside_callback(
-        ClientsideFunction("proof", "study"), Input(ids.STUDY_FACTS, "data"), prevent_initial_call=True
-    )
-
-
-def answer(auditor: Auditor, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
+def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any], go.Figure]:
     """Return a study as plain values and its plot, or why there is none; `again` while it is being made."""
     ask = stored or {}
     theme = "dark" if ask.get("theme") == "dark" else "light"
-    facts = {"for": [ask.get("key"), ask.get("study"), ask.get("theme")], "again": False, "plot": False, "tables": []}
+    facts = {"again": False, "plot": False, "tables": []}
     try:
         found = _makers(auditor)[_study(ask)]
         made = found[0](_request(auditor, auditor.examined(protocol.key(ask))))
     except EngineError as error:
-        return {**facts, "text": markup.pieces(html.P(str(error), className="nothing"))}, study_figure.empty(theme)
+        return {**facts, "text": protocol.nothing(error)}, study_figure.empty(theme)
     if made.value is None:
         text = wording.awaited(made, doing="Putting maps back", failed="This could not be made")
-        said = markup.pieces(html.P(text, className="nothing"))
+        said = protocol.nothing(text)
         return {**facts, "text": said, "again": made.state == "working"}, study_figure.empty(theme)
     study = found[1](made.value)
     notes = html.Ul([html.Li(text) for text in study.told], className="told")
@@ -264,3 +229,9 @@ def _table(table: studies.Table) -> Component:
     whole = html.Table([html.Caption(table.title, className="sr-only"), markup.head(table.heads), html.Tbody(rows)])
     scrolled = {"tabIndex": 0, "role": "region", **aria(label=table.title)}
     return html.Div(whole, className="table-scroll wrapped proof-table", **scrolled)
+
+
+PANELS: Final = (
+    protocol.plain("proof", facts, again=AGAIN),
+    protocol.Panel("study", answer, ids.STUDY_FIGURE, again=AGAIN),
+)

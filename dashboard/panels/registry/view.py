@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import html
 from dash.development.base_component import Component
 
-from dashboard import ids, markup, wording
+from dashboard import ids, markup, protocol, wording
 from dashboard.auditor import Auditor, Registry
 from dashboard.markup import aria, data
 from dashboard.panels.registry import model as registry
@@ -31,15 +31,12 @@ INEXACT_NOTE = (
     "that arrives at any one map. They are drawn as not exact."
 )
 SHELVES = ("models", "data")
-Ask = Mapping[str, Any] | None
 
 
 def layout() -> html.Section:
     """Return the page's skeleton; assets/desk.js fills it while the page is shown."""
-    stores = [dcc.Store(id=one) for one in (ids.DESK_ASK, ids.DESK_FACTS, ids.DESK_ORDER, ids.DESK_ORDERED)]
     return html.Section(
         [
-            *stores,
             html.Div([html.H2("Models and data", id="desk-heading")], className="panel-heading"),
             html.P(id=ids.DESK_SAID, role="status"),
             html.Div(id=ids.DESK_MODELS),
@@ -53,22 +50,7 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Auditor) -> None:
-    """Connect the page."""
-
-    @app.callback(Output(ids.DESK_FACTS, "data"), Input(ids.DESK_ASK, "data"), prevent_initial_call=True)
-    def show_desk(stored: Ask) -> dict[str, Any]:
-        return facts(auditor, stored)
-
-    @app.callback(Output(ids.DESK_ORDERED, "data"), Input(ids.DESK_ORDER, "data"), prevent_initial_call=True)
-    def take_order(stored: Ask) -> dict[str, Any]:
-        return ordered(auditor, stored)
-
-    for name, store in (("draw", ids.DESK_FACTS), ("ordered", ids.DESK_ORDERED)):
-        app.clientside_callback(ClientsideFunction("desk", name), Input(store, "data"), prevent_initial_call=True)
-
-
-def facts(auditor: Auditor, stored: Ask) -> dict[str, Any]:
+def facts(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
     """Return the page as plain values; `again` while a report is being made."""
     asked = _fields(stored).get("intake")
     try:
@@ -86,12 +68,12 @@ def facts(auditor: Auditor, stored: Ask) -> dict[str, Any]:
             "again": again,
         }
     except EngineError as error:
-        said = markup.pieces(html.P(str(error), className="nothing"))
+        said = protocol.nothing(error)
         return {"intake": asked, "models": said, "data": [], "report": [], "forms": {"note": "", "model": [], "data": []},
                 "again": False}  # fmt: skip
 
 
-def ordered(auditor: Auditor, stored: Ask) -> dict[str, Any]:
+def ordered(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
     """Do what the page orders: add a model or a data set, retire one or take it back. `again` while it is being done."""
     ask = _fields(stored)
     try:
@@ -256,3 +238,6 @@ def _back(shelf: str, retired: Any) -> list[Component]:
     ]
     told = html.Span("Retired (out of the menus, nothing is deleted):", className="control-label")
     return [html.Div([told, *buttons], className="prove-row")]
+
+
+PANELS: Final = (protocol.plain("desk", facts), protocol.plain("desk-order", ordered))
