@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from engine import selection
+from engine.datapaths import choosing
 from engine.errors import BadInput
 from engine.evaluation import rankings
 from engine.evaluation.rankings import Ask
-from engine.proving import exchanges
 from engine.proving.fooled import FooledGroup
 from engine.tracing import PerMap
 
@@ -27,7 +27,7 @@ def shared(flow: PerMap) -> PerMap:
 
 def shared_ranks(fooled: FooledGroup, flow: PerMap) -> Tensor:
     """Return places (1, all maps) by the group's flow."""
-    return exchanges.ranks(fooled.bundle, shared(flow))
+    return choosing.ranks(fooled.bundle, shared(flow))
 
 
 def datapath_difference(fooled: FooledGroup) -> PerMap:
