@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import examination, selection, tracing
+from engine import examination, selection, serial, tracing
 from engine.commands import at_once, examine
 from engine.datapaths import extraction
 from engine.errors import BadInput
@@ -205,3 +205,29 @@ def test_a_data_set_without_another_image_of_a_class_says_what_is_unknown(digits
     (reason,) = told.unavailable
     assert "no other correctly classified image" in reason
     assert certificate_parts.merge([told, Certificates()]).unavailable == (reason,)
+
+
+def test_all_parts_gather_an_examination_once_however_they_come_to_it(digits, group, monkeypatch):
+    taken, gather = [], evidence.gather
+    monkeypatch.setattr(evidence, "gather", lambda *of: taken.append(of) or gather(*of))
+    monkeypatch.setattr(evidence, "shared", evidence.Shared())
+    stored = replace(group, key="known")
+    for name in certificate_parts.PARTS:
+        # A worker reads the examination from the store anew for every part.
+        assert certificates.part(name, *digits, replace(stored), quiet).done == (name,)
+    assert len(taken) == 1
+    certificates.part("cross", *digits, replace(stored, key="another"), quiet)
+    certificates.part("cross", *digits, group, quiet)
+    certificates.part("cross", *digits, replace(group), quiet)
+    assert len(taken) == 4, "an examination without a key is known by itself alone"
+
+
+def test_a_part_of_shared_evidence_is_that_of_evidence_of_its_own(digits, group, monkeypatch):
+    monkeypatch.setattr(evidence, "shared", evidence.Shared())
+    names = certificate_parts.PARTS
+    together = {name: serial.flatten(certificates.part(name, *digits, group, quiet)) for name in names}
+    for name in reversed(names):
+        monkeypatch.setattr(evidence, "shared", evidence.Shared())
+        alone = serial.flatten(certificates.part(name, *digits, group, quiet))
+        assert alone.value == together[name].value
+        assert all(np.array_equal(alone.arrays[path], array) for path, array in together[name].arrays.items())

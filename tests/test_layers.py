@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine.attacks",),
     ("engine.tracing",),
     ("engine.connections", "engine.datapaths"),
-    ("engine.demo",),
+    ("engine.demo", "engine.controls"),
     ("engine.examination",),
     (
         "engine.features",
@@ -98,7 +98,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 BELOW_THE_LINE = (
     "engine.attacks", "engine.models", "engine.data.torchvision_sets", "engine.demo",
-    "engine.tracing", "engine.connections", "engine.datapaths", "engine.examination", "engine.rosters",
+    "engine.tracing", "engine.connections", "engine.controls", "engine.datapaths", "engine.examination", "engine.rosters",
     "engine.features", "engine.proving", "engine.credibility", "engine.blocks", "engine.evaluation", "engine.benchmark",
     "engine.intake.checks", "engine.intake.exact_edges", "engine.intake.mistakes", "engine.intake.proofs",
     "engine.intake.seen_pixels", "engine.audit.verify", "engine.computations",

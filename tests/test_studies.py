@@ -98,7 +98,7 @@ def test_each_smallest_set_restores_its_image_and_no_map_of_it_can_be_left_out(d
 
 
 def test_the_prefix_before_restores_and_the_one_below_it_does_not(digits, group, found):
-    ranks = exchanges.ranks(digits[0], flows.attack_flow(group))
+    ranks = choosing.ranks(digits[0], flows.attack_flow(group))
     for row, one in enumerate(found.images):
         assert restored(digits[0], group, row, ranks[row] < one.prefix)
         assert not restored(digits[0], group, row, ranks[row] < one.prefix - 1)

@@ -76,10 +76,8 @@ def _pair(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
 
 
 def _first_correct(bundle: ModelBundle, dataset: Dataset) -> str:
-    keys = dataset.keys[: tracing.batch_limit(bundle)]
-    right = tracing.record(bundle, cases.load(bundle, dataset, keys)).logits.argmax(1).cpu()
-    truth = torch.as_tensor(cases.labels(bundle, dataset)[: len(keys)])
-    return keys[int((right == truth).nonzero()[0, 0])]
+    limit = tracing.batch_limit(bundle)
+    return cases.correct(bundle, dataset, range(min(limit, dataset.card.count)), 1, at_once=limit).samples[0]
 
 
 def _once(work: measures.Work) -> float:

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from engine import controls
 from engine.benchmark import measures
 from engine.benchmark.measures import Row, Scale
 from engine.datapaths import choosing
@@ -37,15 +38,15 @@ def measure(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
     most = int(choosing.claimable(bundle).sum())
     sizes = [size for size in SIZES if size <= most]
 
-    def controls() -> None:
-        ranks = exchanges.random_ranks(bundle, DRAWS, images, 0)
+    def random_sets() -> None:
+        ranks = controls.random_ranks(bundle, DRAWS, images, 0)
         for size in sizes:
             pairs.tried(ranks < size).effect(group.true)
 
     started = time.perf_counter()
-    controls()
+    random_sets()
     seconds = time.perf_counter() - started
-    one = exchanges.random_ranks(bundle, 1, images, 0) < sizes[-1]
+    one = controls.random_ranks(bundle, 1, images, 0) < sizes[-1]
     return [
         measures.row(f"{DRAWS} random sets of {len(sizes)} sizes put back in {images} images", seconds, "s", TARGET),
         measures.paired(

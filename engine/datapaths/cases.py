@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,17 @@ class References:
     samples: tuple[str, ...]
     kind: str
     """`references`, or `blur` where the data set has no third class."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CorrectImages:
+    """Images that the network classifies correctly."""
+
+    samples: tuple[str, ...]
+    images: Tensor
+    """(images, channels, height, width) in [0, 1]."""
+    labels: Tensor
+    """(images,) int64, on the CPU."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,26 +92,33 @@ def references(bundle: ModelBundle, dataset: Dataset, case: Case, *, avoid: froz
     drawn = _one_per_class_first(eligible, every)[:CANDIDATES]
     if not drawn:
         return _blurred(bundle, case)
-    correct = _correct(bundle, dataset, drawn, every)
-    if not correct:
+    known = correct(bundle, dataset, drawn, REFERENCES, at_once=REFERENCES)
+    if not known.samples:
         return _blurred(bundle, case)
-    chosen = tuple(dataset.keys[k] for k in correct)
-    pictures = load(bundle, dataset, chosen)
-    truth = torch.as_tensor(every[correct], device=bundle.device)
-    return References(pictures, truth, tracing.record(bundle, pictures), chosen, "references")
+    trace = tracing.record(bundle, known.images)
+    return References(known.images, known.labels.to(bundle.device), trace, known.samples, "references")
 
 
 @torch.no_grad()
-def _correct(bundle: ModelBundle, dataset: Dataset, drawn: list[int], every: np.ndarray) -> list[int]:
-    """The first `REFERENCES` of the drawn images that the network answers correctly; no more are looked at than needed."""
-    found: list[int] = []
-    for start in range(0, len(drawn), REFERENCES):
-        part = drawn[start : start + REFERENCES]
-        answers = bundle.logits(load(bundle, dataset, tuple(dataset.keys[k] for k in part))).argmax(1).tolist()
-        found += [k for k, answer in zip(part, answers, strict=True) if answer == int(every[k])]
-        if len(found) >= REFERENCES:
+def correct(
+    bundle: ModelBundle, dataset: Dataset, candidates: Sequence[int], count: int, *, at_once: int
+) -> CorrectImages:
+    """Return the first `count` of some images, by their rows in the data set, that the network classifies correctly.
+
+    Looks at `at_once` together, and at no more of them than needed; there are fewer images where too few are right.
+    """
+    truth = torch.as_tensor(labels(bundle, dataset))
+    kept: list[int] = []
+    pictures = [torch.empty(0, bundle.channels, *bundle.size, device=bundle.device)]
+    for start in range(0, len(candidates), at_once):
+        rows = torch.tensor(candidates[start : start + at_once])
+        loaded = load(bundle, dataset, tuple(dataset.keys[k] for k in rows.tolist()))
+        right = (bundle.logits(loaded).argmax(1).cpu() == truth[rows]).nonzero()[:, 0][: count - len(kept)]
+        kept += rows[right].tolist()
+        pictures.append(loaded[right.to(bundle.device)])
+        if len(kept) >= count:
             break
-    return found[:REFERENCES]
+    return CorrectImages(tuple(dataset.keys[k] for k in kept), torch.cat(pictures), truth[kept])
 
 
 def _one_per_class_first(order: list[int], every: np.ndarray) -> list[int]:

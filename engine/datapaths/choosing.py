@@ -23,6 +23,12 @@ def largest(bundle: ModelBundle, scores: PerMap, count: int) -> PerMap:
     return tracing.split(_top(flat, count), bundle)
 
 
+def ranks(bundle: ModelBundle, scores: PerMap) -> Tensor:
+    """Return each map's place (images, all maps), 0 for the largest |score| among the maps that claims may use."""
+    flat = tracing.join(scores).abs().masked_fill(~claimable(bundle), -1.0)
+    return flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
+
+
 def at_random(bundle: ModelBundle, batch: int, count: int, generator: torch.Generator) -> PerMap:
     """Return per site (batch, channels) bool: `count` claimable maps drawn for each image."""
     total = sum(site.channels for site in bundle.sites)

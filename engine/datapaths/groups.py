@@ -85,8 +85,9 @@ def of_classes(bundle: ModelBundle, dataset: Dataset, wanted: Sequence[int], *, 
     every, barred = cases.labels(bundle, dataset), set(avoid)
     found: dict[int, list[Tensor]] = {}
     for label in sorted(set(wanted)):
-        samples = [dataset.keys[k] for k in np.flatnonzero(every == label) if dataset.keys[k] not in barred]
-        found[label] = _classified(bundle, dataset, samples, label, wanted.count(label))
+        rows = [int(k) for k in np.flatnonzero(every == label) if dataset.keys[k] not in barred]
+        limit = tracing.batch_limit(bundle)
+        found[label] = list(cases.correct(bundle, dataset, rows, wanted.count(label), at_once=limit).images)
     chosen = [(label, found[label].pop(0)) for label in wanted if found[label]]
     labels = torch.tensor([label for label, _ in chosen], dtype=torch.int64, device=bundle.device)
     height, width = bundle.size
@@ -171,19 +172,6 @@ def _hits(bundle: ModelBundle, case: Case, strength: Strength, references: Refer
     choices = [choosing.largest(bundle, ranking, size) for ranking in rankings for size in sizes]
     shares = trials.carried(bundle, case, references, choices).float().mean(dim=2)
     return (shares >= extraction.ENOUGH).view(len(rankings), len(sizes), -1).cpu().numpy()
-
-
-def _classified(bundle: ModelBundle, dataset: Dataset, samples: list[str], label: int, count: int) -> list[Tensor]:
-    """The first `count` images that the network calls `label`."""
-    found: list[Tensor] = []
-    limit = tracing.batch_limit(bundle)
-    for first in range(0, len(samples), limit):
-        if len(found) >= count:
-            break
-        pictures = cases.load(bundle, dataset, tuple(samples[first : first + limit]))
-        with torch.no_grad():
-            found += list(pictures[bundle.logits(pictures).argmax(1) == label])
-    return found[:count]
 
 
 def _read_only(arrays: Iterable[np.ndarray]) -> Strength:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine import examination, tracing
+from engine import controls, examination, tracing
 from engine.attacks import attacked
 from engine.attacks.attacked import AttackedImages
 from engine.datapaths import cases
+from engine.datapaths.cases import CorrectImages
 from engine.errors import BadInput
 from engine.models.bundle import ModelBundle
 from engine.store.dataset import Dataset
@@ -48,16 +49,6 @@ class FooledPairs:
     """Per image a class that is neither answer; None of a network of two classes."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Right:
-    """Images that the network classifies correctly."""
-
-    samples: tuple[str, ...]
-    images: Tensor
-    """(images, channels, height, width) in [0, 1]."""
-    labels: Tensor
-
-
 def choose(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int, seed: int) -> MatchedImages:
     """Return the first `count` correctly classified images from index `first` on, fewer where there are no more.
 
@@ -74,22 +65,13 @@ def choose(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int, see
     return matched(bundle, found.samples, found.images, found.labels, seed=seed)
 
 
-def right(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int) -> Right:
+def right(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int) -> CorrectImages:
     """Return the first `count` correctly classified images from index `first` on; raises BadInput where there are none."""
-    truth = torch.as_tensor(cases.labels(bundle, dataset))
-    kept: list[int] = []
-    pictures: list[Tensor] = []
-    for rows in torch.arange(first, max(first, dataset.card.count)).split(tracing.batch_limit(bundle)):
-        loaded = cases.load(bundle, dataset, tuple(dataset.keys[k] for k in rows.tolist()))
-        with torch.no_grad():
-            chosen = (bundle.logits(loaded).argmax(1).cpu() == truth[rows]).nonzero()[:, 0][: count - len(kept)]
-        kept += rows[chosen].tolist()
-        pictures.append(loaded[chosen.to(bundle.device)])
-        if len(kept) >= count:
-            break
-    if not kept:
+    rows = range(first, max(first, dataset.card.count))
+    found = cases.correct(bundle, dataset, rows, count, at_once=tracing.batch_limit(bundle))
+    if not found.samples:
         raise BadInput(f"Data set '{dataset.card.name}' has no correctly classified image from index {first} on.")
-    return Right(tuple(dataset.keys[k] for k in kept), torch.cat(pictures), truth[kept])
+    return found
 
 
 def matched(
@@ -101,12 +83,12 @@ def matched(
     """
     generator = torch.Generator().manual_seed(seed)
     labels = labels.cpu()
-    if not _all_have_one(labels, labels[:, None]):
+    if not controls.all_have_one(labels, labels[:, None]):
         raise BadInput("Every image needs one of another class beside it; add images of another class.")
     partners = _drawn(labels, labels[:, None], generator)
     barred = torch.stack([labels, labels[partners]], dim=1)
     strangers, thirds = (
-        _drawn(candidates, barred, generator).to(bundle.device) if _all_have_one(candidates, barred) else None
+        _drawn(candidates, barred, generator).to(bundle.device) if controls.all_have_one(candidates, barred) else None
         for candidates in (labels, torch.arange(len(bundle.classes)))
     )
     return MatchedImages(samples, pictures, labels.to(bundle.device), partners.to(bundle.device), strangers, thirds)
@@ -123,9 +105,9 @@ def fooled(bundle: ModelBundle, dataset: Dataset, subjects: MatchedImages, attac
         )
     labels, classes = subjects.labels.cpu(), torch.arange(len(bundle.classes))
     answers = torch.stack([found.before, found.after], dim=1).cpu()
-    has_strangers = _all_have_one(labels, answers)
+    has_strangers = controls.all_have_one(labels, answers)
     strangers = _drawn(labels, answers, generator).to(bundle.device) if has_strangers else None
-    thirds = _drawn(classes, answers, generator).to(bundle.device) if _all_have_one(classes, answers) else None
+    thirds = _drawn(classes, answers, generator).to(bundle.device) if controls.all_have_one(classes, answers) else None
     return FooledPairs(
         images=found,
         noisy=found.noisy(found.adversarial, draws=1),
@@ -149,15 +131,4 @@ def _attacked(
 
 def _drawn(candidates: Tensor, barred: Tensor, generator: torch.Generator) -> Tensor:
     """Return per row of `barred` (rows, classes) a random index into `candidates` (n,) whose class is not barred there."""
-    allowed = _allowed(candidates, barred)
-    return torch.rand(allowed.shape, generator=generator).masked_fill(~allowed, -1.0).argmax(dim=1)
-
-
-def _all_have_one(candidates: Tensor, barred: Tensor) -> bool:
-    """Return whether every row of `barred` leaves some candidate."""
-    return bool(_allowed(candidates, barred).any(dim=1).all())
-
-
-def _allowed(candidates: Tensor, barred: Tensor) -> Tensor:
-    """Return (rows, candidates) bool: the candidate's class is not barred in that row."""
-    return (candidates[None, :, None] != barred[:, None, :]).all(dim=2)
+    return controls.drawn(candidates, barred, generator, draws=1)[:, 0]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import statistics
+from engine import controls, statistics
 from engine.datapaths import choosing
 from engine.evaluation import pairing, rankings
 from engine.evaluation.pairing import MatchedImages
@@ -18,8 +18,6 @@ from engine.statistics import Estimate
 from engine.tracing import PerMap
 
 SHARE = 0.2
-NOISE = 0.01
-"""Standard deviation of the input noise, pixels in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def stability(bundle: ModelBundle, method: str, subjects: MatchedImages, own: Pe
     ask = rankings.asked(subjects)
     redrawn = pairing.matched(bundle, subjects.samples, subjects.images, subjects.labels, seed=seed + 1)
     seeded, _ = rankings.score(bundle, method, rankings.asked(redrawn), seed=seed + 1)
-    noisy = replace(ask, images=_shaken(subjects.images, seed))
+    noisy = replace(ask, images=controls.shaken(subjects.images, seed))
     shaken, _ = rankings.score(bundle, method, noisy, seed=_fresh(method, seed, 2))
     with shuffled.weights(bundle, seed):
         scrambled, _ = rankings.score(bundle, method, ask, seed=_fresh(method, seed, 3))
@@ -100,12 +98,6 @@ def _pairwise(kept: Tensor) -> Tensor:
     """(images, images) Jaccard similarities of rows of (images, channels) zeros and ones."""
     shared, sizes = kept @ kept.T, kept.sum(1)
     return shared / (sizes[:, None] + sizes[None] - shared)
-
-
-def _shaken(pictures: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    noisy = pictures + NOISE * torch.randn(pictures.shape, generator=generator).to(pictures.device)
-    return noisy.clamp(0, 1)
 
 
 def _fresh(method: str, seed: int, draw: int) -> int:

@@ -174,7 +174,7 @@ def fewest_maps(bundle: ModelBundle, pairs: FooledPairs, own: PerMap) -> Tensor:
 
     All claimable maps restore every label: behind the last of them nothing is left of the adversarial run.
     """
-    ranks = _ranks(bundle, own)
+    ranks = choosing.ranks(bundle, own)
     # No map restores nothing: every pair was fooled.
     low, high = (
         torch.zeros_like(pairs.images.before),
@@ -188,12 +188,6 @@ def fewest_maps(bundle: ModelBundle, pairs: FooledPairs, own: PerMap) -> Tensor:
         )
         low, high = torch.where(is_restored, low, middle), torch.where(is_restored, middle, high)
     return high
-
-
-def _ranks(bundle: ModelBundle, own: PerMap) -> Tensor:
-    """Place of each map (images, all maps), 0 for the largest claimable |score|."""
-    flat = tracing.join(own).abs().masked_fill(~choosing.claimable(bundle), -1.0)
-    return flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
 
 
 def _moved(bundle: ModelBundle, recipients: Tensor, donor: PerMap, chosen: PerMap) -> Tensor:

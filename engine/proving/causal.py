@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from engine import controls, tracing
 from engine import examination as examinations
-from engine import tracing
 from engine.datapaths import choosing, scores
 from engine.datapaths.scores import Question
 from engine.errors import BadInput
@@ -40,7 +40,7 @@ def prove(
     Raises UnknownName for sites and maps that are not there, BadInput for an empty choice and where the attack took nothing.
     """
     picked = exchanges.mask(bundle, chosen)
-    fooled = fooled_images.of_examination(evidences.gather(bundle, dataset, examination))
+    fooled = fooled_images.of_examination(evidences.shared(bundle, dataset, examination))
     return _proof(examination.key, fooled, picked, direction)
 
 
@@ -58,21 +58,21 @@ def prove_group(
 def _proof(examination: str, fooled: FooledGroup, picked: Tensor, direction: Direction) -> Proof:
     bundle, pairs = fooled.bundle, exchanges.exchanges(fooled, direction)
     tried = pairs.tried(_for_each(picked, fooled)[None])
-    controls, missing = _controls(pairs, picked)
+    compared, missing = _controls(pairs, picked)
     chosen = exchanges.map_set(bundle, picked)
     return Proof(
-        examination,
-        direction,
-        chosen,
-        tried.effect(_aim(pairs)),
-        tuple(tried.recovered[0].tolist()),
-        tuple(tried.labels[0].tolist()),
-        tuple(tried.confidences[0].tolist()),
-        tuple(controls),
-        tuple(missing),
-        tuple(site.name for site in bundle.sites if site.name in chosen.sites and not site.is_claimable),
-        fooled.images.samples,
-        responses(fooled, chosen) if chosen.count <= NAMED else (),
+        examination=examination,
+        direction=direction,
+        chosen=chosen,
+        effect=tried.effect(_aim(pairs)),
+        recoveries=tuple(tried.recovered[0].tolist()),
+        labels=tuple(tried.labels[0].tolist()),
+        confidences=tuple(tried.confidences[0].tolist()),
+        controls=tuple(compared),
+        missing=tuple(missing),
+        trivial=tuple(site.name for site in bundle.sites if site.name in chosen.sites and not site.is_claimable),
+        samples=fooled.images.samples,
+        responses=responses(fooled, chosen) if chosen.count <= NAMED else (),
     )
 
 
@@ -134,30 +134,21 @@ def _random(pairs: Exchanges, picked: Tensor) -> Control:
     available = int(choosing.claimable(bundle).sum())
     if count > available:
         raise BadInput(f"{count} maps were chosen, and claims may use only {available}.")
-    drawn = exchanges.random_ranks(bundle, DRAWS, pairs.fooled.images.count, pairs.fooled.seed) < count
+    drawn = controls.random_ranks(bundle, DRAWS, pairs.fooled.images.count, pairs.fooled.seed) < count
     return Control("random", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
 
 
 def _same_layers(pairs: Exchanges, picked: Tensor) -> Control:
-    bundle, images = pairs.fooled.bundle, pairs.fooled.images.count
-    generator, drawn = torch.Generator().manual_seed(pairs.fooled.seed), []
-    for site in tracing.split(picked[None], bundle):
-        count = int(site.sum())
-        if 2 * count > site.shape[1]:
-            raise BadInput("more than half of a layer's maps were chosen, so equally many others do not exist.")
-        order = torch.rand(DRAWS, images, site.shape[1], generator=generator).to(site.device)
-        order = order.masked_fill(site, -1.0).argsort(dim=2, descending=True)[..., :count]
-        drawn.append(
-            torch.zeros(DRAWS, images, site.shape[1], dtype=torch.bool, device=site.device).scatter_(2, order, True)
-        )
-    return Control("same layers", pairs.tried(torch.cat(drawn, dim=2)).effect(_aim(pairs)), DRAWS)
+    fooled = pairs.fooled
+    drawn = controls.same_layers(fooled.bundle, picked, (DRAWS, fooled.images.count), fooled.seed)
+    return Control("same layers", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
 
 
 def _largest_change(pairs: Exchanges, picked: Tensor) -> Control:
     """The maps whose change is largest in the mean over all images."""
     fooled = pairs.fooled
     mean = changes(fooled).mean(dim=0, keepdim=True)
-    chosen = exchanges.ranks(fooled.bundle, tracing.split(mean, fooled.bundle)) < int(picked.sum())
+    chosen = choosing.ranks(fooled.bundle, tracing.split(mean, fooled.bundle)) < int(picked.sum())
     return Control("largest change", pairs.tried(_for_each(chosen[0], fooled)[None]).effect(_aim(pairs)), 1)
 
 
@@ -173,7 +164,7 @@ def changes(fooled: FooledGroup) -> Tensor:
 def _third_class(pairs: Exchanges, picked: Tensor) -> Control:
     """The maps that flow most towards a third class: counted is how often that class comes out."""
     third = thirds(pairs.fooled)
-    chosen = exchanges.ranks(pairs.fooled.bundle, third_flow(pairs.fooled, pairs.direction, third)) < int(picked.sum())
+    chosen = choosing.ranks(pairs.fooled.bundle, third_flow(pairs.fooled, pairs.direction, third)) < int(picked.sum())
     return Control("third class", pairs.tried(chosen[None]).effect(third), 1)
 
 
@@ -197,10 +188,8 @@ def thirds(fooled: FooledGroup) -> Tensor:
     if classes < 3:
         raise BadInput(f"a third class is needed, and the network has {classes}.")
     generator = torch.Generator().manual_seed(fooled.seed)
-    drawn = torch.rand(fooled.images.count, classes, generator=generator).to(fooled.true.device)
-    rows = torch.arange(len(drawn), device=drawn.device)
-    drawn[rows, fooled.true] = drawn[rows, fooled.into] = -1.0
-    return drawn.argmax(1)
+    barred = torch.stack([fooled.true, fooled.into], dim=1)
+    return controls.drawn(torch.arange(classes, device=barred.device), barred, generator, draws=1)[:, 0]
 
 
 def _noisy_copy(pairs: Exchanges, picked: Tensor) -> Control:

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine import controls, methods, tracing
 from engine import examination as walk
-from engine import methods, tracing
-from engine.attacks import noise
 from engine.datapaths import cases, choosing, extraction, groups, trials
 from engine.datapaths.cases import Case
 from engine.datapaths.groups import Recipe
@@ -33,8 +32,6 @@ ONE_SITE_IMAGES = 4
 OTHERS = 4
 """Other images in the swap controls."""
 ONE_SITE_SHARE = 0.3
-NOISE = 0.01
-"""Standard deviation of the input noise whose datapath should stay the same, pixels in [0, 1]."""
 
 
 def part(
@@ -46,10 +43,10 @@ def part(
     """
     checks: dict[str, Callable[[Evidence], Certificates]] = {
         "clean": lambda evidence: Certificates(
-            clean=controls(evidence, "clean"), unavailable=_lacking(evidence, "clean")
+            clean=compared(evidence, "clean"), unavailable=_lacking(evidence, "clean")
         ),
         "adversarial": lambda evidence: Certificates(
-            adversarial=controls(evidence, "adversarial"), unavailable=_lacking(evidence, "adversarial")
+            adversarial=compared(evidence, "adversarial"), unavailable=_lacking(evidence, "adversarial")
         ),
         "restoration": lambda evidence: Certificates(restoration=restoration(evidence)),
         "stability": stability,
@@ -62,13 +59,13 @@ def part(
         raise UnknownName("certificate part", name, checks)
     report(0, 1, f"Checking: {name}")
     try:
-        found = checks[name](evidences.gather(bundle, dataset, examination))
+        found = checks[name](evidences.shared(bundle, dataset, examination))
     except BadInput as error:
         found = Certificates(unavailable=(str(error),))
     return replace(found, done=(name,))
 
 
-def controls(evidence: Evidence, side: str) -> Certificate:
+def compared(evidence: Evidence, side: str) -> Certificate:
     """Return the size that carries with its random, wrong-class, swap and noisy-copy controls and the one-site gap."""
     case, datapath = evidence.side(side)
     per_map, method = evidence.scores(datapath), methods.method(evidence.method)
@@ -145,7 +142,7 @@ def stability(evidence: Evidence) -> Certificates:
         case, datapath = evidence.side(side)
         other = cases.references(evidence.bundle, evidence.dataset, case, avoid=evidence.played, seed=evidence.seed + 1)
         seeded = extraction.score(evidence.bundle, case, other, method=evidence.method, seed=evidence.seed + 1)[0]
-        noisy_case = Case(_shaken(case.images, evidence.seed), case.targets)
+        noisy_case = Case(controls.shaken(case.images, evidence.seed), case.targets)
         noisy = extraction.score(
             evidence.bundle, noisy_case, evidence.references, method=evidence.method, seed=evidence.seed
         )[0]
@@ -260,8 +257,11 @@ def _when_aimed(evidence: Evidence, case: Case, hits: Callable[[Case, PerMap], T
 
 
 def _random_band(evidence: Evidence, case: Case, size: int) -> tuple[float, float]:
-    bundle, generator = evidence.bundle, torch.Generator().manual_seed(evidence.seed)
-    drawn = [choosing.at_random(bundle, len(case.images), size, generator) for _ in range(RANDOM_DRAWS)]
+    bundle, images = evidence.bundle, len(case.images)
+    drawn = [
+        tracing.split(ranks < size, bundle)
+        for ranks in controls.random_ranks(bundle, RANDOM_DRAWS, images, evidence.seed)
+    ]
     shown = trials.can_show(case, evidence.references)
     rates = trials.carried(bundle, case, evidence.references, drawn)[:, shown].float().mean(dim=1).tolist()
     return float(np.quantile(rates, 0.025)), float(np.quantile(rates, 0.975))
@@ -271,8 +271,7 @@ def _third_class(evidence: Evidence, case: Case) -> Tensor:
     """Per image the likeliest class that is neither its target, nor the pair's other answer, nor a reference's label."""
     with torch.no_grad():
         logits = evidence.bundle.logits(case.images)
-    logits[:, _barred(evidence)] = -torch.inf
-    return logits.argmax(1)
+    return controls.likeliest_class(logits, _barred(evidence))
 
 
 def _has_third_class(evidence: Evidence) -> bool:
@@ -307,12 +306,9 @@ def _noisy_copy(evidence: Evidence, case: Case, chosen: PerMap) -> float:
     references = evidence.references
     images, into = case.pairs(references)
     size = (evidence.adversarial.images - evidence.clean.images).flatten(1).norm(dim=1).mean()
-    shape = references.images.new_zeros(references.images.shape)
     # Noise as large as the attack's own perturbation, on the reference.
-    delta = shape + size / shape[0].numel() ** 0.5
     seeds = torch.arange(len(references.images)) + evidence.seed
-    noisy = noise.same_norm_noise(references.images, delta, seeds, draws=1)
-    donor = tracing.record(evidence.bundle, noisy)
+    donor = tracing.record(evidence.bundle, controls.noisy(references.images, size, seeds))
     repeated = tuple(site[images] for site in chosen)
     labels = trials.transplant_labels(evidence.bundle, references.images, donor, (into, into), repeated)
     return float((labels == case.targets[images]).float().mean())
@@ -321,9 +317,3 @@ def _noisy_copy(evidence: Evidence, case: Case, chosen: PerMap) -> float:
 def _restored(evidence: Evidence, donor: tracing.Trace, rows: Tensor, chosen: PerMap) -> float:
     labels = trials.transplant_labels(evidence.bundle, evidence.adversarial.images, donor, (rows, rows), chosen)
     return float((labels == evidence.clean.targets[rows]).float().mean())
-
-
-def _shaken(pictures: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    noisy = pictures + NOISE * torch.randn(pictures.shape, generator=generator).to(pictures.device)
-    return noisy.clamp(0, 1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from engine import controls
 from engine.datapaths import choosing
 from engine.errors import BadInput
 from engine.examination import Report
@@ -74,7 +75,7 @@ class _Drawing:
 
     def curve(self, attempted: int, report: Report) -> RestorationCurve:
         makers: dict[CurveName, Callable[[], CurveLine]] = {
-            "attack flow": lambda: self._line("attack flow", exchanges.ranks(self.fooled.bundle, self.flow)),
+            "attack flow": lambda: self._line("attack flow", choosing.ranks(self.fooled.bundle, self.flow)),
             "one set for all": lambda: self._line("one set for all", flows.shared_ranks(self.fooled, self.flow)),
             "datapath difference": self._datapath_difference,
             "largest change": self._largest_change,
@@ -111,28 +112,28 @@ class _Drawing:
 
     def _datapath_difference(self) -> CurveLine:
         difference = flows.datapath_difference(self.fooled)
-        return self._line("datapath difference", exchanges.ranks(self.fooled.bundle, difference))
+        return self._line("datapath difference", choosing.ranks(self.fooled.bundle, difference))
 
     def _largest_change(self) -> CurveLine:
         change = flows.largest_change(self.fooled)
-        return self._line("largest change", exchanges.ranks(self.fooled.bundle, change))
+        return self._line("largest change", choosing.ranks(self.fooled.bundle, change))
 
     def _random(self) -> CurveLine:
-        ranks = exchanges.random_ranks(self.fooled.bundle, DRAWS, self.fooled.images.count, self.fooled.seed)
+        ranks = controls.random_ranks(self.fooled.bundle, DRAWS, self.fooled.images.count, self.fooled.seed)
         tried = [self.pairs.tried(self._choices(one)) for one in ranks]
         return self._told("random", tried, self.fooled.true)
 
     def _third_class(self) -> CurveLine:
         third = causal.thirds(self.fooled)
         flow = causal.third_flow(self.fooled, "restore", third)
-        return self._line("third class", exchanges.ranks(self.fooled.bundle, flow), third)
+        return self._line("third class", choosing.ranks(self.fooled.bundle, flow), third)
 
     def _noisy_copy(self) -> CurveLine:
-        choices = self._choices(exchanges.ranks(self.fooled.bundle, self.flow))
+        choices = self._choices(choosing.ranks(self.fooled.bundle, self.flow))
         return self._told("noisy copy", causal.noisy_copies(self.pairs, choices), self.fooled.true)
 
     def _another_image(self) -> CurveLine:
-        choices = self._choices(exchanges.ranks(self.fooled.bundle, self.flow))
+        choices = self._choices(choosing.ranks(self.fooled.bundle, self.flow))
         found = causal.other_images(self.pairs, choices)
         line = self._told("another image", [tried for tried, _ in found], self.fooled.true)
         hits = torch.stack([tried.labels == labels for tried, labels in found], dim=1)
@@ -143,10 +144,9 @@ def _of_site(pairs: Exchanges, flow: PerMap, number: int) -> SiteEffect:
     fooled, site = pairs.fooled, pairs.fooled.bundle.sites[number]
     count = min(SITE_MAPS, site.channels // 2)
     strongest = flow[number].argsort(dim=1, descending=True, stable=True).argsort(dim=1) < count
-    shape = DRAWS, fooled.images.count, site.channels
-    generator = torch.Generator().manual_seed(fooled.seed)
-    drawn = torch.rand(shape, generator=generator).argsort(dim=2).argsort(dim=2).to(strongest.device) < count
-    own = pairs.tried(_alone(fooled, number, strongest.expand(1, *shape[1:])))
+    shape = DRAWS, fooled.images.count
+    drawn = controls.one_layer(site.channels, count, shape, fooled.seed).to(strongest.device)
+    own = pairs.tried(_alone(fooled, number, strongest.expand(1, fooled.images.count, -1)))
     others = pairs.tried(_alone(fooled, number, drawn))
     return SiteEffect(site.name, count, own.effect(fooled.true), others.effect(fooled.true))
 

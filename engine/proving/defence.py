@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import statistics, tracing
+from engine import controls, statistics, tracing
 from engine.attacks.attacked import AttackedImages
 from engine.datapaths import cases
 from engine.errors import BadInput
@@ -51,7 +51,7 @@ def hint(
     held_out = fooled_images.of_attacked(bundle, dataset, rest, attacked)
     pairs = exchanges.exchanges(held_out, "restore")
     chosen = exchanges.mask(bundle, found.chosen)
-    drawn = exchanges.random_ranks(bundle, DRAWS, 1, request.seed) < int(chosen.sum())
+    drawn = controls.random_ranks(bundle, DRAWS, 1, request.seed) < int(chosen.sum())
     images = held_out.images.count
     report(2, 3, "Fixing maps to their means")
     fixed = interventions.means(bundle, dataset, means)

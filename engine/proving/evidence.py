@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -84,3 +85,28 @@ def gather(bundle: ModelBundle, dataset: Dataset, examination: Examination) -> E
     clean, avoid = Case(attacked.clean, attacked.before), attacks.played(outcomes)
     references = cases.references(bundle, dataset, clean, avoid=avoid, seed=request.seed)
     return Evidence(bundle, dataset, examination, attacked, references)
+
+
+@final
+class Shared:
+    """Keeps the evidence gathered last: the parts of a certificate come one after the other and all need the same."""
+
+    def __init__(self) -> None:
+        self._last: Evidence | None = None
+
+    def __call__(self, bundle: ModelBundle, dataset: Dataset, examination: Examination) -> Evidence:
+        """Return what `gather` returns, gathered anew only for another examination, network or data set."""
+        last = self._last
+        if last is None or not _is_of(last, bundle, dataset, examination):
+            last = self._last = gather(bundle, dataset, examination)
+        return last
+
+
+def _is_of(evidence: Evidence, bundle: ModelBundle, dataset: Dataset, examination: Examination) -> bool:
+    known = evidence.examination
+    is_same = known is examination or bool(examination.key and known.key == examination.key)
+    return is_same and evidence.bundle is bundle and evidence.dataset.card == dataset.card
+
+
+shared: Final = Shared()
+"""Of this process. An examination that is not stored has no key and is known by itself."""

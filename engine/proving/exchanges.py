@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from engine import statistics, tracing
-from engine.datapaths import choosing
 from engine.errors import BadInput, UnknownName
 from engine.models.bundle import ModelBundle
 from engine.proving.fooled import FooledGroup
 from engine.records.proof import Direction, Effect, MapSet
 from engine.statistics import Estimate
-from engine.tracing import PerMap, Trace
+from engine.tracing import Trace
 
 HELD = 256 * 2**20
 """Bytes of feature maps held at a time: images go through in blocks of that many (ResNet-20: 340, MobileNetV2: about 12)."""
@@ -184,20 +183,6 @@ def share(hits: Tensor) -> Estimate:
         return found
     spread = statistics.mean(hits.double().mean(dim=0).cpu().numpy())
     return Estimate(found.value, min(found.low, spread.low), max(found.high, spread.high), found.n)
-
-
-def ranks(bundle: ModelBundle, scores: PerMap) -> Tensor:
-    """Return each map's place (images, all maps), 0 for the largest |score| among the maps that claims may use."""
-    flat = tracing.join(scores).abs().masked_fill(~choosing.claimable(bundle), -1.0)
-    return flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-
-
-def random_ranks(bundle: ModelBundle, draws: int, images: int, seed: int) -> Tensor:
-    """Return places (draws, images, all maps) drawn by seed; the maps that claims may use come first."""
-    generator = torch.Generator().manual_seed(seed)
-    total = sum(site.channels for site in bundle.sites)
-    drawn = torch.rand(draws * images, total, generator=generator).to(bundle.device)
-    return ranks(bundle, tracing.split(drawn, bundle)).view(draws, images, total)
 
 
 def mask(bundle: ModelBundle, chosen: MapSet) -> Tensor:

@@ -29,7 +29,7 @@ def shared(flow: PerMap) -> PerMap:
 
 def shared_ranks(fooled: FooledGroup, flow: PerMap) -> Tensor:
     """Return places (1, all maps) by the group's flow."""
-    return exchanges.ranks(fooled.bundle, shared(flow))
+    return choosing.ranks(fooled.bundle, shared(flow))
 
 
 def strongest(fooled: FooledGroup, count: int) -> MapSet:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from engine import examination, tracing
+from engine import controls, examination, tracing
 from engine.attacks import attacked
 from engine.attacks.attacked import AttackedImages
 from engine.datapaths import cases
@@ -118,11 +117,7 @@ def _others(bundle: ModelBundle, dataset: Dataset, fooled: AttackedImages, seed:
     """Draw the other images by seed; an image gets only such as are of neither of its two classes."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(dataset.card.count, generator=generator)[:CANDIDATES]
-    truth = torch.as_tensor(np.asarray(cases.labels(bundle, dataset)))[drawn].to(bundle.device)
-    pictures = cases.load(bundle, dataset, tuple(dataset.keys[k] for k in drawn.tolist()))
-    right = (tracing.logits(bundle, pictures).argmax(1) == truth).nonzero()[:, 0]
-    labels = truth[right]
-    allowed = (labels != fooled.before[:, None]) & (labels != fooled.after[:, None])
-    draws = min(OTHERS, int(allowed.sum(1).min()))
-    order = torch.rand(allowed.shape, generator=generator).to(bundle.device).masked_fill(~allowed, -1.0)
-    return Others(pictures[right], labels, order.argsort(dim=1, descending=True)[:, :draws])
+    known = cases.correct(bundle, dataset, drawn.tolist(), CANDIDATES, at_once=tracing.batch_limit(bundle))
+    labels, barred = known.labels.to(bundle.device), torch.stack([fooled.before, fooled.after], dim=1)
+    draws = min(OTHERS, int(controls.allowed(labels, barred).sum(1).min()))
+    return Others(known.images, labels, controls.drawn(labels, barred, generator, draws))

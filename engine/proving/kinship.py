@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine import class_names, comparison, selection
+from engine import class_names, comparison, selection, tracing
 from engine.datapaths import cases, extraction
 from engine.datapaths.cases import Case
 from engine.errors import BadInput
@@ -84,11 +84,8 @@ def _of_class(evidence: Evidence, label: int) -> tuple[Strength, int]:
     bundle, dataset = evidence.bundle, evidence.dataset
     every = np.flatnonzero(cases.labels(bundle, dataset) == label)
     own = set(evidence.examination.request.samples)
-    samples = [dataset.keys[k] for k in every if dataset.keys[k] not in own][: 3 * IMAGES]
-    pictures = cases.load(bundle, dataset, tuple(samples))
-    with torch.no_grad():
-        right = bundle.logits(pictures).argmax(1) == label
-    pictures = pictures[right][:IMAGES]
+    rows = [int(k) for k in every if dataset.keys[k] not in own][: 3 * IMAGES]
+    pictures = cases.correct(bundle, dataset, rows, IMAGES, at_once=tracing.batch_limit(bundle)).images
     if not len(pictures):
         name = class_names.handles(bundle.classes)[label]
         raise BadInput(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import statistics
+from engine import controls, statistics
 from engine.datapaths import choosing
 from engine.examination import Report
 from engine.models.bundle import ModelBundle
@@ -35,13 +35,13 @@ def find(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: 
     fooled = fooled_images.gather(bundle, dataset, request)
     report(1, 3, "Searching the maps of each image")
     pairs, flow = exchanges.exchanges(fooled, "restore"), flows.attack_flow(fooled)
-    ranks = exchanges.ranks(bundle, flow)
+    ranks = choosing.ranks(bundle, flow)
     parts = [_of_block(block, ranks[rows]) for block, rows in pairs.blocks()]
     prefix, chosen = (torch.cat(side) for side in zip(*parts, strict=True))
     tried = pairs.tried(chosen[None])
     is_restored = tried.labels[0] == fooled.true
     random = pairs.tried(
-        exchanges.random_ranks(bundle, DRAWS, len(chosen), fooled.seed) < chosen.sum(dim=1, keepdim=True)
+        controls.random_ranks(bundle, DRAWS, len(chosen), fooled.seed) < chosen.sum(dim=1, keepdim=True)
     )
     hits = (random.labels == fooled.true).float().mean(dim=0)
     images = tuple(
@@ -82,7 +82,7 @@ def for_all(pairs: Exchanges, flow: PerMap, wanted: float) -> SharedSet:
     prefix = search.smallest_prefix(ranks, int(choosing.claimable(fooled.bundle).sum()), suffices)
     chosen = search.pruned(ranks < prefix[:, None], ranks, suffices)[0]
     tried = pairs.tried(chosen.expand(1, images, -1))
-    drawn = exchanges.random_ranks(fooled.bundle, DRAWS, images, fooled.seed) < int(chosen.sum())
+    drawn = controls.random_ranks(fooled.bundle, DRAWS, images, fooled.seed) < int(chosen.sum())
     return SharedSet(
         wanted=wanted,
         is_reached=int((tried.labels == fooled.true).sum()) >= needed,
