@@ -6,6 +6,7 @@ import os
 # (measured: one pair 70 s instead of 3 s). Read when torch is loaded, so it is set here, before anything can load it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from engine.attacks.catalogue import AttackCard
 from engine.audit.forecast import Forecast, forecast_text
 from engine.audit.plan_file import WrongPlan
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
@@ -24,7 +25,6 @@ from engine.membership import kept_by
 from engine.records import (
     SIDES,
     Answer,
-    AttackCard,
     Certificate,
     Certificates,
     ClassDatapaths,
@@ -47,7 +47,6 @@ from engine.records import (
     Restoration,
     Roster,
     RosterRequest,
-    SettingCard,
     Side,
     Site,
     SiteComparison,
@@ -72,7 +71,7 @@ from engine.records.restoration import (
     SmallestSet,
     SmallestSets,
 )
-from engine.settings import read_fraction
+from engine.settings import SettingCard, read_fraction
 from engine.statistics import Estimate
 from engine.version import VERSION
 

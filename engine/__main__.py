@@ -95,7 +95,7 @@ def _evaluate(options: argparse.Namespace) -> Told:
     from engine.store.store import Store
 
     names = tuple(part.strip() for part in options.methods.split(",")) if options.methods else tuple(METHODS)
-    attack = catalogue.identify(catalogue.attack(options.attack))
+    attack = catalogue.attack(options.attack).text
     request = walk.EvaluationRequest(attack, options.images, names, options.first, options.seed, _counts(options.maps))
     place = studied.Place(options.model, options.data, options.sites, options.out)
     found = evaluate.evaluate(Store(options.store, create=False), place, request, _told_on_stderr)
@@ -108,7 +108,7 @@ def _prove(options: argparse.Namespace) -> Told:
     from engine.proving import table
     from engine.store.store import Store
 
-    attack = catalogue.identify(catalogue.attack(options.attack))
+    attack = catalogue.attack(options.attack).text
     images = prove.Images(tuple(options.sample or ()), options.label, options.images, options.first)
     names = tuple(part.strip() for part in options.studies.split(","))
     asked = prove.Asked(attack, images, options.maps, names, options.seed)
@@ -150,7 +150,7 @@ def _maps(card: ModelCard) -> int:
 def _request(options: argparse.Namespace) -> ExaminationRequest:
     from engine.attacks import catalogue
 
-    attack = catalogue.identify(catalogue.attack(options.attack))
+    attack = catalogue.attack(options.attack).text
     return ExaminationRequest(options.model, options.data, attack, tuple(options.sample), options.method, options.seed)
 
 

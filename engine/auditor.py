@@ -14,13 +14,13 @@ from engine.answering.desk import Desk
 from engine.answering.driving import Runs
 from engine.answering.recent import Recent
 from engine.attacks import catalogue
+from engine.attacks.catalogue import AttackCard
 from engine.audit import watching
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.intake.inbox import Inbox
 from engine.jobs import Jobs
 from engine.records import (
     Answer,
-    AttackCard,
     Certificates,
     DatasetCard,
     Examination,
@@ -100,7 +100,7 @@ class Auditor:
 
     def attack_id(self, name: str, epsilon: str) -> str:
         """Return the full id of an attack at a strength such as `8/255`; raises UnknownName, BadSetting."""
-        return catalogue.identify(catalogue.attack_at(name, epsilon))
+        return catalogue.attack_at(name, epsilon).text
 
     def intake(self, model: str, data: str = "") -> Answer[IntakeReport]:
         """Return what was checked of a model when it was handed in, on labelled images if named; raises UnknownName."""
@@ -357,7 +357,7 @@ def _responses_key(examination: str) -> str:
 
 def _canonical(attack: str) -> str:
     """The full id, so that a bare name and its spelled-out defaults share one result."""
-    return catalogue.identify(catalogue.attack(attack))
+    return catalogue.attack(attack).text
 
 
 def _seed(seed: int) -> int:

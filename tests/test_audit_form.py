@@ -94,7 +94,7 @@ def test_every_attack_can_be_added_with_its_declared_settings_at_their_defaults(
     assert [one["name"] for one in offered] == [name for name, spec in catalogue.ATTACKS.items() if not spec.is_control]
     rows = [{"name": one["name"], "settings": {f["name"]: f["value"] for f in one["fields"]}} for one in offered]
     found = driving.planned(store, model.plan({**VALUES, "attacks": rows})).plan
-    assert found.attacks == tuple(catalogue.identify(catalogue.attack(one["name"])) for one in offered)
+    assert found.attacks == tuple(catalogue.attack(one["name"]).text for one in offered)
 
 
 def test_an_added_attack_begins_at_the_strength_of_the_tier(store):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from engine.attacks import catalogue
 from engine.attacks import run as attack_run
-from engine.attacks.catalogue import Attack
 from engine.attacks.gradient import Classifier
+from engine.attacks.spec import Attack
 from engine.errors import BadInput
 from engine.records import Outcome, Status
 
@@ -91,7 +91,7 @@ def _over(
             found = attack_run.run(bundle, chosen.pictures, chosen.labels, spec, own, samples=chosen.samples)
             worst.take(number, rows, found)
             outcomes = found.outcomes
-        stages.append(Stage(catalogue.identify(spec), obstacle, rows, outcomes))
+        stages.append(Stage(spec.text, obstacle, rows, outcomes))
     return worst.cascade(tuple(stages))
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from engine import class_names, settings, statistics
 from engine.attacks import catalogue
-from engine.attacks.catalogue import Budgeted
 from engine.audit import rows
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.plan import CLEAN, Threshold, family, strength
@@ -99,7 +98,7 @@ def budgets(manifest: Manifest, condition: Condition) -> tuple[Budget, ...]:
     if condition.kind in (CLEAN, CONTROL):
         return ()
     spec = catalogue.attack(condition.name)
-    return (Budget(spec.norm, float(spec.epsilon)),) if isinstance(spec, Budgeted) else ()
+    return () if spec.epsilon is None else (Budget(spec.norm.name, float(spec.epsilon)),)
 
 
 def of_condition(own: Treated, others: Sequence[Treated]) -> tuple[str, ...]:

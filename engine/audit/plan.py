@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from engine import class_names, methods, settings
-from engine.attacks import catalogue
+from engine.attacks import catalogue, rounding
 from engine.audit import plan_file, tiers
 from engine.audit.plan_file import Table
 from engine.errors import BadInput, UnknownName
@@ -187,7 +187,7 @@ def _attacks(table: Table, classes: int) -> tuple[str, ...]:
 
 
 def _full(text: str) -> str:
-    return catalogue.identify(catalogue.attack(text))
+    return catalogue.attack(text).text
 
 
 def _effective(text: str, classes: int) -> str:
@@ -201,7 +201,7 @@ def _effective(text: str, classes: int) -> str:
 def _applicable(text: str, classes: int) -> str:
     spec = catalogue.attack(text)
     catalogue.check_applicable(spec, classes)
-    return catalogue.identify(spec)
+    return spec.text
 
 
 def _require_a_step(name: str, epsilon: Fraction) -> None:
@@ -244,10 +244,10 @@ def _applies(attack: str, classes: int) -> bool:
 def _controls(attacks: tuple[str, ...]) -> tuple[str, ...]:
     """The noise controls at the strength of the strongest Linf attack of the plan."""
     specs = {one: catalogue.attack(one) for one in attacks}
-    strengths = [strength(one) for one, spec in specs.items() if spec.norm == "linf" and not spec.is_control]
+    strengths = [strength(one) for one, spec in specs.items() if spec.norm is rounding.LINF and not spec.is_control]
     if not any(strengths):
         return ()
-    full = [catalogue.identify(catalogue.attack_at(name, str(max(strengths)))) for name in CONTROLS]
+    full = [catalogue.attack_at(name, str(max(strengths))).text for name in CONTROLS]
     return tuple(one for one in full if one not in attacks)
 
 
@@ -355,7 +355,7 @@ def _condition(text: str, plan: AuditPlan) -> str:
     if text.partition(":")[0] not in catalogue.ATTACKS:
         raise UnknownName("condition of this plan", text, known)
     same = [one for one in known if one.partition(":")[0] == text]
-    full = same[0] if len(same) == 1 else catalogue.identify(catalogue.attack(text))
+    full = same[0] if len(same) == 1 else catalogue.attack(text).text
     if full not in known:
         raise BadInput(f"the plan has no attack '{full}'. It has: {', '.join(sorted(known))}.")
     return full

@@ -11,12 +11,7 @@ from engine.attacks import catalogue
 from engine.attacks.catalogue import (
     ApgdCe,
     ApgdDlr,
-    ApgdT,
-    Attack,
-    FabT,
     Fgsm,
-    GradientAttack,
-    LibraryAttack,
     MiFgsm,
     NoiseGaussian,
     NoiseShuffled,
@@ -25,6 +20,7 @@ from engine.attacks.catalogue import (
     PgdLinf,
     Square,
 )
+from engine.attacks.spec import Attack, Cost
 from engine.errors import UnknownName
 from engine.records.credibility import CHECKS, CURVE, Setup
 
@@ -84,19 +80,6 @@ class Contents:
     """Names of the credibility checks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What an attack costs per image it is run on, at most."""
-
-    passes: int
-    """Forward with backward."""
-    forwards: int
-    """Forward alone."""
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.passes + other.passes, self.forwards + other.forwards)
-
-
 def tier(name: str) -> Tier:
     """Return a tier by name; raises UnknownName."""
     if name not in TIERS:
@@ -134,14 +117,7 @@ def cost(spec: Attack, classes: int) -> Cost:
     """Return what an attack costs per image; nothing where it does not apply to so few classes."""
     if catalogue.obstacle(spec, classes):
         return Cost(0, 0)
-    judging = Cost(0, 2)
-    if isinstance(spec, GradientAttack):
-        return judging + _climb(1 if isinstance(spec, Fgsm) else spec.steps)
-    if isinstance(spec, NoiseGaussian | NoiseShuffled):
-        return judging + _climb(spec.steps)
-    if isinstance(spec, LibraryAttack):
-        return judging + _library(spec, min(catalogue.MOST_TARGETS, classes - 1))
-    return judging
+    return spec.cost(classes)
 
 
 def check_cost(setup: Setup, classes: int) -> tuple[Cost, Cost]:
@@ -159,21 +135,5 @@ def check_cost(setup: Setup, classes: int) -> tuple[Cost, Cost]:
     return total + long + long + Cost(0, 1), cost(Square(setup.epsilon, setup.queries), classes)
 
 
-def _climb(steps: int) -> Cost:
-    """Steps, and for more than one of them the last point and the test of what is stored."""
-    return Cost(steps, 0 if steps == 1 else 2)
-
-
-def _library(spec: LibraryAttack, targets: int) -> Cost:
-    """The library's passes, a forward pass per point that is offered for storing, and one to order the targets."""
-    if isinstance(spec, Square):
-        return Cost(0, spec.queries + 2)
-    if isinstance(spec, FabT):
-        return Cost(targets * spec.steps, targets * (spec.steps + 5))
-    if isinstance(spec, ApgdT):
-        return Cost(targets * (spec.steps + 1), targets * 3)
-    return Cost(spec.steps + 1, 2)
-
-
 def _ids(specs: Sequence[Attack]) -> tuple[str, ...]:
-    return tuple(catalogue.identify(spec) for spec in specs)
+    return tuple(spec.text for spec in specs)

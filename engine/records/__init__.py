@@ -152,29 +152,6 @@ class DatasetCard:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingCard:
-    """One setting of an attack or method, as a form shows it: a number from `low` to `high` or one of the `choices`."""
-
-    name: str
-    default: str
-    low: float
-    high: float
-    help: str
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AttackCard:
-    """What menus show of an attack."""
-
-    name: str
-    title: str
-    norm: Literal["linf", "l2", "none"]
-    is_control: bool
-    settings: tuple[SettingCard, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model says of one image."""
 
