@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Final, TypeVar, final
 
@@ -97,10 +96,6 @@ class Auditor:
     def methods(self) -> tuple[str, ...]:
         """Return the names of the ways to score feature maps, the default first."""
         return tuple(methods.METHODS)
-
-    def attack_id(self, name: str, epsilon: str) -> str:
-        """Return the full id of an attack at a strength such as `8/255`; raises UnknownName, BadSetting."""
-        return catalogue.attack_at(name, epsilon).text
 
     def intake(self, model: str, data: str = "") -> Answer[IntakeReport]:
         """Return what was checked of a model when it was handed in, on labelled images if named; raises UnknownName."""
@@ -290,7 +285,7 @@ class Auditor:
             raise UnknownName(f"feature map of {layer}", channel, [f"0 to {channels[layer] - 1}"])
 
     def _roster(self, request: RosterRequest) -> Asked:
-        request = dataclasses.replace(request, attack=_canonical(request.attack), seed=_seed(request.seed))
+        _check_seed(request.seed)
         model = self._store.model_card(request.model)
         self._store.dataset(request.data).labels_for(model)
         if type(request.label) is not int or not 0 <= request.label < len(model.classes):
@@ -298,8 +293,7 @@ class Auditor:
         return Asked("roster", self._key("roster", request), request, "roster", DOING["roster"])
 
     def _examination(self, request: ExaminationRequest) -> Asked:
-        methods.method(request.method)
-        request = dataclasses.replace(request, attack=_canonical(request.attack), seed=_seed(request.seed))
+        _check_seed(request.seed)
         dataset = self._store.dataset(request.data)
         labels = dataset.labels_for(self._store.model_card(request.model))
         if not 1 <= len(request.samples) <= MOST_SAMPLES or len(set(request.samples)) != len(request.samples):
@@ -315,7 +309,8 @@ class Auditor:
             dataset.row(sample)
         if not 1 <= len(group.samples) <= MOST_FOOLED or len(set(group.samples)) != len(group.samples):
             raise BadInput(f"A group takes 1 to {MOST_FOOLED} different samples, got {len(group.samples)}.")
-        return dataclasses.replace(group, attack=_canonical(group.attack), seed=_seed(group.seed))
+        _check_seed(group.seed)
+        return group
 
     def _of_group(self, kind: str, request: FooledRequest | GroupProofRequest) -> Asked:
         return Asked(kind, self._key(kind, request), request, "interactive", DOING[kind])
@@ -355,15 +350,9 @@ def _responses_key(examination: str) -> str:
     return keys.content_key("responses", examination, keys.FORMAT)
 
 
-def _canonical(attack: str) -> str:
-    """The full id, so that a bare name and its spelled-out defaults share one result."""
-    return catalogue.attack(attack).text
-
-
-def _seed(seed: int) -> int:
+def _check_seed(seed: int) -> None:
     if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
         raise BadSetting(f"A seed must be a whole number from 0 to {LARGEST_SEED}, got {str(seed)[:20]}.")
-    return seed
 
 
 def _read_only(maps: np.ndarray) -> np.ndarray:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import class_names, connections, images, keys, tracing
-from engine.attacks import catalogue, noise
+from engine.attacks import noise
 from engine.attacks import run as attack_run
+from engine.attacks.spec import Attack
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case, References
 from engine.datapaths.extraction import Extracted
@@ -99,17 +100,18 @@ def examine(
 
 
 def attacked(
-    bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int, draws: int | None = None
+    bundle: ModelBundle, dataset: Dataset, attack: Attack, samples: tuple[str, ...], seed: int, draws: int | None = None
 ) -> Pairs:
     """Return the attacked pairs of some samples with their same-norm noise copies; the seed of each image is its own.
 
     draws: noise copies per image, as `noise_draws` says if not given.
     """
-    spec = catalogue.attack(attack)
     labels = cases.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
     clean = cases.load(bundle, dataset, samples)
     seeds = torch.tensor([image_seed(attack, dataset.card.content_hash, sample, seed) for sample in samples])
-    result = attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
+    result = attack_run.run(
+        bundle, clean, torch.as_tensor(labels, device=bundle.device), attack, seeds, samples=samples
+    )
     adversarial = attack_run.unit(result.images, bundle.device)
     copies = noise.same_norm_noise(clean, adversarial - clean, seeds, draws=draws or noise_draws(len(samples)))
     return Pairs(clean, adversarial, _eight_bit(copies), result.outcomes)
@@ -125,7 +127,7 @@ def noise_draws(images: int) -> int:
     return 2 if images < 8 else 1
 
 
-def image_seed(attack: str, data: str, sample: str, seed: int) -> int:
+def image_seed(attack: Attack, data: str, sample: str, seed: int) -> int:
     """Return the seed of one image under one attack: it depends on nothing else, so neither does the result."""
     return int(keys.content_key((attack, data, sample, seed))[:15], 16)
 
@@ -163,7 +165,7 @@ def changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tracing.PerMap:
 
 def _flow(bundle: ModelBundle, question: scores.Question, starts: Tensor) -> scores.Contributions:
     parts = [
-        scores.attack_flow(
+        scores.conductance(
             bundle, scores.Question(question.images[rows], question.targets[rows], question.rivals[rows]), starts[rows]
         )
         for rows in torch.arange(len(starts)).split(tracing.batch_limit(bundle))

@@ -119,6 +119,17 @@ def parse(identifier: str, catalogue: Mapping[str, type[S]], *, kind: str = "att
     return cls(**_values(cls, rest)) if colon else cls()
 
 
+def written(name: str, texts: Mapping[str, str]) -> str:
+    """Return the id that says these texts of settings, checked by nothing: what a form was given, for `parse` to read."""
+    return f"{name}:{','.join(f'{_key(key)}={text}' for key, text in texts.items())}" if texts else name
+
+
+def value_text(spec: Spec, name: str) -> str:
+    """Return a setting of `spec` as ids write it, for example `8/255`."""
+    (own,) = [one for one in fields(spec) if one.name == name]
+    return _text(getattr(spec, name), _declared(own).unit)
+
+
 def read_fraction(name: str, text: str) -> Fraction:
     """Return the exact value of `8/255`, `0.05` or `0.5/255`; raises BadSetting, naming the setting."""
     match = FRACTION.fullmatch(text.strip())

@@ -14,7 +14,7 @@ import torchattack
 from torch import Tensor, nn
 
 from engine import images
-from engine.attacks import catalogue, gradient, isolation, noise, rounding, run
+from engine.attacks import catalogue, corruption, gradient, isolation, library, noise, rounding, run
 from engine.attacks.catalogue import ATTACKS, Fgsm, MiFgsm, NoiseGaussian, PgdLinf
 from engine.errors import BadInput
 from engine.models.prediction import predictions
@@ -44,6 +44,25 @@ class Model:
     def logits(self, pictures: Tensor) -> Tensor:
         """Computed in float64, where batch size does not change which way a gradient points."""
         return self.network(pictures.double())
+
+
+def test_every_attack_has_a_runner_and_its_familys_tables_know_it():
+    tables = {
+        "ascent": gradient.CLIMBERS,
+        "library": library.PROPOSERS,
+        "matched noise": run.MATCHED,
+        "corruption": corruption.CORRUPTERS,
+    }
+    for spec in ATTACKS.values():
+        assert spec.family in run.RUNNERS
+        assert spec in tables.get(spec.family, {spec: None})
+    assert sum(map(len, tables.values())) == sum(spec.family in tables for spec in ATTACKS.values())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_only_an_attack_with_a_budget_has_a_limit(name):
+    spec = ATTACKS[name]()
+    assert (spec.limit(64) is None) == (spec.epsilon is None) == (spec.norm is rounding.NO_NORM)
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,28 @@ def test_a_choice_reads_back_and_is_left_out_of_the_id_at_its_default(name, rule
     assert (f"target={rule}" in spec.text) == (rule != "none")
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_a_form_writes_of_every_setting_reads_back(name):
+    spec = ATTACKS[name]()
+    texts = {one.name: settings.value_text(spec, one.name) for one in fields(spec)}
+    assert catalogue.attack(settings.written(name, texts)) == spec
+
+
+@pytest.mark.parametrize("name", BUDGETED)
+def test_another_strength_changes_nothing_else(name):
+    spec = ATTACKS[name]()
+    other = spec.at(Fraction(1, 4))
+    assert (other.epsilon, other.without_epsilon) == (Fraction(1, 4), spec.without_epsilon)
+    assert spec.is_standard and other.is_standard
+    assert f"eps={other.epsilon_text}" in other.text
+
+
+def test_one_setting_besides_the_strength_makes_an_attack_another_one():
+    assert not PgdLinf(steps=20).is_standard
+    assert PgdLinf(steps=20).without_epsilon == "pgd-linf:steps=20"
+    assert not PgdLinf(target="random").is_standard
+
+
 def test_what_is_not_among_the_choices_is_refused_with_them():
     with pytest.raises(
         BadSetting, match=r"^pgd-linf\.target must be one of none, next, least-likely, random; got 'cat'"

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
+import engine
 from engine import examination, keys, serial
 from engine.attacks.catalogue import ATTACKS
 from engine.audit.plan import AuditPlan, Images, Premade, Threshold
+from engine.methods import NO_METHOD
 from engine.records import ExaminationRequest, RosterRequest
 from engine.records.proof import MapSet
 from engine.records.requests import PaceRequest
 from engine.records.restoration import FooledRequest, GroupProofRequest
 
 PGD = "pgd-linf:eps=8/255,steps=10"
-TARGETED = "mifgsm-linf:eps=0.05,steps=10,decay=1,target=random"
+TARGETED = "mifgsm-linf:eps=12.75/255,steps=10,decay=1,target=random"
 LENGTH = "pgd-l2:eps=0.5,steps=20"
 SETS = MapSet(("a", "b"), ((1, 2), (3,)))
 PLAN = AuditPlan(
@@ -23,12 +25,12 @@ PLAN = AuditPlan(
     model="m",
     baseline="",
     data="d",
-    method="two-run",
+    method=engine.method("two-run"),
     tier="custom",
-    attacks=(PGD, "corruption-blur:strength=2"),
-    survivors=("square:eps=8/255,queries=1000",),
-    curve=("fgsm-linf:eps=1/255", "fgsm-linf:eps=2/255"),
-    controls=("noise-sign:eps=8/255",),
+    attacks=(engine.attack(PGD), engine.attack("corruption-blur:strength=2")),
+    survivors=(engine.attack("square:eps=8/255,queries=1000"),),
+    curve=(engine.attack("fgsm-linf:eps=1/255"), engine.attack("fgsm-linf:eps=2/255")),
+    controls=(engine.attack("noise-sign:eps=8/255"),),
     premade=(Premade("red", "reds", "linf", "8/255"),),
     images=Images(10),
     thresholds=(Threshold("t", PGD, "accuracy", 0.5, 0.95),),
@@ -49,27 +51,27 @@ PLAN_VALUE = {
 }  # fmt: skip
 STORED: tuple[tuple[Any, str, dict], ...] = (
     (
-        RosterRequest("m", "d", PGD, 3),
+        RosterRequest("m", "d", engine.attack(PGD), 3),
         "d142078a7086b6fd938dadf3e77b944f",
         {"model": "m", "data": "d", "attack": PGD, "label": 3, "seed": 0},
     ),
     (
-        ExaminationRequest("m", "d", PGD, ("00001",)),
+        ExaminationRequest("m", "d", engine.attack(PGD), ("00001",)),
         "d129021d6e87d9f29a668eedaa796dfb",
         {"model": "m", "data": "d", "attack": PGD, "samples": ["00001"], "method": "two-run", "seed": 0},
     ),
     (
-        ExaminationRequest("m", "d", TARGETED, ("00001",), "mask", 7),
-        "c9c48f38fc5b8b067b61f83d3d36aee3",
+        ExaminationRequest("m", "d", engine.attack(TARGETED), ("00001",), engine.method("mask"), 7),
+        "1a0f3833c59d304943f20ae2fdaec088",
         {"model": "m", "data": "d", "attack": TARGETED, "samples": ["00001"], "method": "mask", "seed": 7},
     ),
     (
-        FooledRequest("m", "d", LENGTH, ("1", "2")),
+        FooledRequest("m", "d", engine.attack(LENGTH), ("1", "2")),
         "67508a116c21b9a74e454a813437fefe",
         {"model": "m", "data": "d", "attack": LENGTH, "samples": ["1", "2"], "seed": 0},
     ),
     (
-        GroupProofRequest(FooledRequest("m", "d", PGD, ("1",)), SETS, "restore"),
+        GroupProofRequest(FooledRequest("m", "d", engine.attack(PGD), ("1",)), SETS, "restore"),
         "d75736f8ce422aa4c6ae7c1060f67b76",
         {
             "group": {"model": "m", "data": "d", "attack": PGD, "samples": ["1"], "seed": 0},
@@ -78,12 +80,12 @@ STORED: tuple[tuple[Any, str, dict], ...] = (
         },
     ),
     (
-        PaceRequest("m", "d", "two-run", 2),
+        PaceRequest("m", "d", engine.method("two-run"), 2),
         "5e8018bd4a3afef26999d173ac2e433a",
         {"model": "m", "data": "d", "method": "two-run", "threads": 2},
     ),
     (
-        PaceRequest("m", "d", "none", 2),
+        PaceRequest("m", "d", NO_METHOD, 2),
         "5e5afa881555a60de4f20af055048a8c",
         {"model": "m", "data": "d", "method": "none", "threads": 2},
     ),
@@ -125,4 +127,4 @@ def test_every_attack_keeps_its_id():
 
 
 def test_an_image_keeps_its_seed_under_an_attack():
-    assert examination.image_seed(PGD, "h", "00001", 0) == 199911444596219708
+    assert examination.image_seed(engine.attack(PGD), "h", "00001", 0) == 199911444596219708

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dashboard.state import SHARES
-from engine import BadInput, DatasetCard, ExaminationRequest, ModelCard, UnknownName
+from engine import BadInput, DatasetCard, ExaminationRequest, ModelCard, StoreError, UnknownName, rebuild
 
 Card = TypeVar("Card", ModelCard, DatasetCard)
 
@@ -85,6 +85,6 @@ def _request(stored: object) -> ExaminationRequest:
     if not isinstance(stored, Mapping):
         raise BadInput("The page asked without a request; reload it.")
     try:
-        return ExaminationRequest(**{**stored, "samples": tuple(stored.get("samples", ()))})
-    except TypeError as error:
+        return rebuild(ExaminationRequest, stored)
+    except StoreError as error:
         raise BadInput("The page asked with a request of another version; reload it.") from error

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from dashboard.viewmodels.menus import METHOD_TITLES
-from engine import TIERS, AttackCard, DatasetCard, ModelCard, SettingCard
+from engine import METHODS, TIERS, AttackCard, DatasetCard, ModelCard, SettingCard, attack_written
 
 USUAL_IMAGES: Final = 1000
 USUAL_STRENGTH: Final = "8/255"
@@ -17,7 +16,6 @@ METRICS: Final = (
     ("accuracy", "Accuracy: right of all images"),
     ("resistance", "Resistance: still right of those right without attack"),
 )
-SHORT: Final = {"epsilon": "eps"}
 """Settings that ids write shorter."""
 FIELDS: Final[dict[tuple[str, ...], str]] = {("images", "count"): "count", ("images", "seed"): "seed"}
 """By place in a plan: the field of the form it is filled from, where that has another name."""
@@ -138,7 +136,7 @@ def _attacks(strength: str) -> Group:
 
 
 def _method(methods: Sequence[str]) -> Group:
-    options = tuple((name, METHOD_TITLES.get(name, name)) for name in methods)
+    options = tuple((name, METHODS[name].title) for name in methods)
     return Group(
         "Feature maps",
         "",
@@ -175,8 +173,7 @@ def _setting(card: SettingCard, attack: AttackCard, strength: str) -> Field:
 def _attack(row: Values) -> str:
     settings = row.get("settings")
     given = settings if isinstance(settings, Mapping) else {}
-    told = [f"{SHORT.get(str(name), str(name))}={_text(given, name)}" for name in given]
-    return f"{_text(row, 'name')}:{','.join(told)}" if told else _text(row, "name")
+    return attack_written(_text(row, "name"), {str(name): _text(given, name) for name in given})
 
 
 def _agreed(row: Values) -> dict[str, Any]:

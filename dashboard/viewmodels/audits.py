@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from dashboard.viewmodels.wording import attack_parts
 from engine import (
     CHECKS,
     LIMITS,
     ON_SURVIVORS,
     Answer,
-    AttackCard,
+    BadInput,
     ConditionResult,
     Credibility,
     Decision,
@@ -22,6 +20,7 @@ from engine import (
     RunCard,
     RunView,
     Summary,
+    attack,
     condition_name,
     duration,
     left_out,
@@ -33,8 +32,6 @@ OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot 
 MOST_FLOWS = 3
 EXPLAINED = ("attack", "control", "curve")
 """Kinds of conditions that the levels can show."""
-SHORT = {"epsilon": "eps"}
-"""Settings that ids write shorter."""
 SEED = 0
 """The seed of every attack that the levels show."""
 NOT_EXPLAINED = (
@@ -167,7 +164,7 @@ def line(card: RunCard) -> Line:
     return Line(card.run, card.name, about, shown, share, is_running, is_stopping, can_go_on, " · ".join(told))
 
 
-def panel(view: RunView, attacks: Sequence[AttackCard]) -> Panel:
+def panel(view: RunView) -> Panel:
     """Return a run with all that its finished shards add up to; its links lead to `attacks` at their default settings."""
     state, summary = view.card.state, view.summary
     interim = ""
@@ -179,7 +176,7 @@ def panel(view: RunView, attacks: Sequence[AttackCard]) -> Panel:
         line(view.card),
         interim,
         tuple(_threshold(one, is_interim=summary.is_interim) for one in summary.thresholds),
-        tuple(_model(one, view, attacks) for one in summary.models),
+        tuple(_model(one, view) for one in summary.models),
         tuple(sorted(map(_versus, summary.pairings), key=lambda one: not one.is_worst)),
         f"Verdict: {run_verdict(summary)}" if summary.thresholds else "",
         left_out(view.manifest.plan.tier, len(view.manifest.classes)),
@@ -239,10 +236,10 @@ def rate(found: Rate) -> str:
     return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
-def _model(found: ModelResult, view: RunView, attacks: Sequence[AttackCard]) -> ModelPart:
+def _model(found: ModelResult, view: RunView) -> ModelPart:
     worst = found.worst_case
-    rows = [_row(one, _link(one, found, view, attacks)) for one in found.conditions]
-    is_left_out = any(one.kind in EXPLAINED and not _is_shown(one.name, view, attacks) for one in found.conditions)
+    rows = [_row(one, _link(one, found, view)) for one in found.conditions]
+    is_left_out = any(one.kind in EXPLAINED and not _is_shown(one.name, view) for one in found.conditions)
     if worst is not None:
         rows.append(_row(worst, ""))
     warning = (
@@ -269,25 +266,23 @@ def _row(found: ConditionResult, link: str) -> Row:
     )  # fmt: skip
 
 
-def _link(found: ConditionResult, model: ModelResult, view: RunView, attacks: Sequence[AttackCard]) -> str:
+def _link(found: ConditionResult, model: ModelResult, view: RunView) -> str:
     """Return the query of an image of the run under this very attack; empty where the levels cannot show it."""
     example = view.examples.get((model.role, found.name))
-    if found.kind not in EXPLAINED or example is None or not _is_shown(found.name, view, attacks):
+    if found.kind not in EXPLAINED or example is None or not _is_shown(found.name, view):
         return ""
-    name, settings = attack_parts(found.name)
-    query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": name}
-    query |= {"epsilon": settings.get("eps", ""), "outcome": example.outcome, "sample": example.sample}
+    own = attack(found.name)
+    query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": own.name}
+    query |= {"epsilon": own.epsilon_text, "outcome": example.outcome, "sample": example.sample}
     return urlencode({key: value for key, value in query.items() if value})
 
 
-def _is_shown(attack: str, view: RunView, attacks: Sequence[AttackCard]) -> bool:
+def _is_shown(name: str, view: RunView) -> bool:
     """Whether the levels show this attack: all but its strength is at its default, and the seed is theirs."""
-    name, settings = attack_parts(attack)
-    card = next((one for one in attacks if one.name == name), None)
-    if card is None or view.manifest.plan.seed != SEED:
+    try:
+        return attack(name).is_standard and view.manifest.plan.seed == SEED
+    except BadInput:  # A run of another version, whose attack is no longer there.
         return False
-    default = {SHORT.get(one.name, one.name): one.default for one in card.settings}
-    return all(key == "eps" or default.get(key) == value for key, value in settings.items())
 
 
 def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dashboard.viewmodels.wording import attack_parts
 from engine import Certificates, Comparison, Examination, Restoration, SiteSpan
 
 
@@ -49,8 +48,8 @@ def beside_group(name: str, comparison: Comparison) -> str:
 
 def attack(examination: Examination) -> str:
     """Return the attack as a short name with its strength, for example `mifgsm-linf 8/255`."""
-    name, told = attack_parts(examination.request.attack)
-    return f"{name} {told['eps']}" if "eps" in told else name
+    own = examination.request.attack
+    return f"{own.name} {own.epsilon_text}".rstrip()
 
 
 def _predictions(examination: Examination) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from dashboard import resolution
 from dashboard.resolution import Resolved, epsilon_setting
 from dashboard.state import GROUP, GROUP_SIZE, SHARES
-from engine import AttackCard, Outcome, Roster, class_handles
+from engine import METHODS, AttackCard, Outcome, Roster, class_handles
 
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
 ANY = "any"
@@ -17,17 +17,6 @@ NOTHING = "nothing"
 """What the menu of rivals says where none is drawn beside."""
 MOST_SAMPLES = 500
 """Samples one menu offers; the rest are reached by link."""
-METHOD_TITLES = {
-    "two-run": "Two-run scores",
-    "mask": "Mask network",
-    "sigmoid": "Sigmoid masks",
-    "gates": "Routing gates",
-    "quadratic": "Quadratic (2018)",
-    "conductance": "Conductance",
-    "gradient": "|Gradient × activation|",
-    "activation": "Activation",
-    "random": "Random (control)",
-}
 COUNTED: tuple[Status, ...] = ("clean_wrong", "fooled", "resisted", "unperturbed", "failed")
 ALWAYS_COUNTED = ("clean_wrong", "fooled", "resisted")
 Option = dict[str, object]
@@ -132,4 +121,4 @@ def _sample(entry: Outcome, classes: tuple[str, ...]) -> str:
 
 
 def _methods(names: Sequence[str]) -> tuple[Option, ...]:
-    return tuple(_option(name, METHOD_TITLES.get(name, name)) for name in names)
+    return tuple(_option(name, METHODS[name].title) for name in names)

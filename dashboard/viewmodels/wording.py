@@ -7,12 +7,6 @@ from typing import Any
 from engine import Answer
 
 
-def attack_parts(identifier: str) -> tuple[str, dict[str, str]]:
-    """Return the name and the settings of an attack's full id."""
-    name, _, settings = identifier.partition(":")
-    return name, dict(part.split("=", 1) for part in settings.split(",") if "=" in part)
-
-
 def number(value: float) -> str:
     """Return three significant digits, for example `0.0312`."""
     return f"{value:.3g}".replace("-", "−")

@@ -106,7 +106,7 @@ def answer(auditor: Any, stored: Ask) -> tuple[dict[str, Any], go.Figure]:
     facts = {
         "run": run,
         "list": plain.pieces(_list(lines, run)),
-        "audit": plain.pieces([*_problem(problem), *_run(auditor, view, checks)]),
+        "audit": plain.pieces([*_problem(problem), *_run(view, checks)]),
         "has_curve": bool(view and any(model.curve for model in view.summary.models)),
         "again": any(line.is_running for line in lines) or bool(checks and checks.state == "working"),
     }
@@ -136,12 +136,12 @@ def _run_of(stored: Ask) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _run(auditor: Any, view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
+def _run(view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
     if view is None or checks is None:
         return []
     caution = audits.caution(checks, view.summary)
     return [
-        *_panel(audits.panel(view, auditor.attacks())),
+        *_panel(audits.panel(view)),
         *([html.P(caution, className="warning", role="alert")] if caution else []),
         *_believed(audits.believed(checks, view.card.model)),
     ]

@@ -107,7 +107,6 @@ def _response(auditor: Any, ask: asks.NeuronAsk, site: int) -> tuple[str, go.Fig
     if answer.value is None:
         note = wording.awaited(answer, doing="Attacking at other strengths", failed="Not to be had")
         return note, response_figure.empty(ask.theme), answer.state in FINISHED
-    norms = {card.name: card.norm for card in auditor.attacks()}
-    is_pixels = norms.get(ask.request.attack.partition(":")[0]) != "l2"
+    is_pixels = ask.request.attack.norm.name != "l2"
     shown = feature.response(answer.value, site, ask.channel, is_pixels=is_pixels)
     return "", response_figure.draw(shown, ask.theme), True

@@ -18,7 +18,17 @@ from dashboard.viewmodels import curves, groups, headline, inputs, river, sites
 from dashboard.views import certificate, proof
 from dashboard.views.aria import aria
 from dashboard.views.header import menu
-from engine import BadInput, Certificates, Comparison, Examination, ExaminationRequest, WorkFailed, compare
+from engine import (
+    BadInput,
+    Certificates,
+    Comparison,
+    Examination,
+    ExaminationRequest,
+    StoreError,
+    WorkFailed,
+    compare,
+    rebuild,
+)
 
 if TYPE_CHECKING:
     from engine import Auditor
@@ -197,8 +207,8 @@ def file(shown: Shown) -> dict[str, Any]:
 
 def _request(stored: Any) -> ExaminationRequest:
     try:
-        return ExaminationRequest(**{**stored, "samples": tuple(stored["samples"])})
-    except (TypeError, KeyError) as error:
+        return rebuild(ExaminationRequest, stored)
+    except StoreError as error:
         raise BadInput("The page asked with a request of another version; reload it.") from error
 
 

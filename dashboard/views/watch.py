@@ -13,7 +13,7 @@ from dashboard.resolution import Resolved
 from dashboard.state import ViewState
 from dashboard.viewmodels import menus, work
 from dashboard.viewmodels.work import Work
-from engine import Answer, Certificates, EngineError, Examination, ExaminationRequest, compare
+from engine import Answer, Certificates, EngineError, Examination, ExaminationRequest, compare, flatten
 
 if TYPE_CHECKING:
     from engine import Auditor
@@ -86,7 +86,7 @@ def _beside(found: Work, rival: ExaminationRequest, auditor: Auditor) -> Work:
     answer = auditor.examination(rival)
     if answer.value is None:
         return replace(found, progress=work.rival_progress(answer))
-    return replace(found, rival=asdict(rival))
+    return replace(found, rival=flatten(rival).value)
 
 
 def _failed(view: ViewState, message: str) -> Work:
@@ -112,7 +112,7 @@ def _checked(view: ViewState, examination: Examination, auditor: Auditor) -> Wor
         _stage(certificates, gallery),
         work.checks_progress(certificates, gallery),
         key=examination.key,
-        request=asdict(request),
+        request=flatten(request).value,
         arrived=(*known.done, *known.failed),
         gallery=gallery.state,
     )

@@ -81,6 +81,16 @@ class Attack(TextValue):
         return settings.identifier(self, but="epsilon")
 
     @property
+    def epsilon_text(self) -> str:
+        """Its strength as ids write it, for example `8/255`; empty where it has none."""
+        return "" if self.epsilon is None else settings.value_text(self, "epsilon")
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether every setting but its strength is at its default."""
+        return self.without_epsilon == type(self)().without_epsilon
+
+    @property
     def budget(self) -> Fraction:
         """Its epsilon, 0 of an attack that has none."""
         return self.epsilon or Fraction(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -69,12 +68,12 @@ TIERS: dict[str, Tier] = {
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a tier runs, as full ids."""
+    """What a tier runs."""
 
-    controls: tuple[str, ...]
-    everywhere: tuple[str, ...]
+    controls: tuple[Attack, ...]
+    everywhere: tuple[Attack, ...]
     """Attacks on every image."""
-    survivors: tuple[str, ...]
+    survivors: tuple[Attack, ...]
     """Attacks in order, each on the images that nothing has broken yet."""
     checks: tuple[str, ...]
     """Names of the credibility checks."""
@@ -101,7 +100,7 @@ def contents(name: str, epsilon: Fraction, side: int) -> Contents:
         survivors += (Square(epsilon, 1000),)
     if found == "thorough":
         survivors += tuple(spec for spec in catalogue.autoattack(epsilon) if spec not in survivors)
-    return Contents(_ids(controls), _ids(everywhere), _ids(survivors), tuple(check.name for check in CHECKS))
+    return Contents(controls, everywhere, survivors, tuple(check.name for check in CHECKS))
 
 
 def left_out(name: str, classes: int) -> tuple[str, ...]:
@@ -109,7 +108,7 @@ def left_out(name: str, classes: int) -> tuple[str, ...]:
     if name not in TIERS:
         return ()
     found = contents(name, ANY_EPSILON, SIDE_OF_UNIT_LENGTH)
-    obstacles = [catalogue.obstacle(catalogue.attack(one), classes) for one in (*found.everywhere, *found.survivors)]
+    obstacles = [catalogue.obstacle(one, classes) for one in (*found.everywhere, *found.survivors)]
     return tuple(dict.fromkeys(one for one in obstacles if one))
 
 
@@ -133,7 +132,3 @@ def check_cost(setup: Setup, classes: int) -> tuple[Cost, Cost]:
         total += short
     # The second long one is the transferred one, on the other network.
     return total + long + long + Cost(0, 1), cost(Square(setup.epsilon, setup.queries), classes)
-
-
-def _ids(specs: Sequence[Attack]) -> tuple[str, ...]:
-    return tuple(spec.text for spec in specs)

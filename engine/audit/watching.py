@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from engine.attacks import catalogue, rounding
+from engine.attacks import rounding
 from engine.audit import examples, places, results, summary
 from engine.audit import manifest as manifests
 from engine.audit.examples import Example
@@ -66,7 +66,7 @@ def checked(store: Store, run: str) -> Checked:
     manifest = Run.open(store, run).manifest
     samples = manifest.images.samples
     step = max(1, len(samples) // CHECKED_IMAGES)
-    specs = [catalogue.attack(one) for one in (*manifest.plan.attacks, *manifest.plan.survivors, *manifest.plan.curve)]
+    specs = (*manifest.plan.attacks, *manifest.plan.survivors, *manifest.plan.curve)
     budgets = [spec.epsilon for spec in specs if spec.epsilon is not None and spec.norm is rounding.LINF]
     return Checked(
         manifest.model(CANDIDATE).name,

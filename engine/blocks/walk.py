@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engine import examination, settings, tracing
-from engine.attacks import catalogue, inspection
+from engine.attacks import inspection
 from engine.attacks import run as attack_run
 from engine.audit import rows, versions
 from engine.audit.manifest import Condition, Manifest
@@ -145,9 +145,9 @@ def _judged(subject: Subject, store: Store, chosen: list[int]) -> Judged:
 
 
 def _attacked(subject: Subject, clean: Tensor, labels: Tensor, samples: tuple[str, ...]) -> Judged:
-    attack, seed, data = subject.condition.name, subject.manifest.plan.seed, subject.manifest.images.content_hash
+    attack, seed, data = subject.condition.attack, subject.manifest.plan.seed, subject.manifest.images.content_hash
     seeds = torch.tensor([examination.image_seed(attack, data, one, seed) for one in samples])
-    result = attack_run.run(subject.bundle, clean, labels, catalogue.attack(attack), seeds, samples=samples)
+    result = attack_run.run(subject.bundle, clean, labels, attack, seeds, samples=samples)
     return Judged(clean, attack_run.unit(np.array(result.images), subject.bundle.device), result.outcomes)
 
 
@@ -266,7 +266,7 @@ def _flow(bundle: ModelBundle, whole: Judged, part: list[int]) -> tuple[Tensor, 
     before = torch.tensor([one.before.label for one in outcomes], device=bundle.device)
     rivals = torch.tensor([_rival(one) for one in outcomes], device=bundle.device)
     question = scores.Question(whole.clean[part], before, rivals)
-    return scores.attack_flow(bundle, question, whole.stored[part]).scores
+    return scores.conductance(bundle, question, whole.stored[part]).scores
 
 
 def _rival(outcome: Outcome) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine import class_names, serial
+from engine.attacks.spec import Attack
 from engine.commands import studied
 from engine.commands.prove_options import STUDIES
 from engine.commands.studied import Place
@@ -40,8 +41,7 @@ class Images:
 class Asked:
     """What to find out."""
 
-    attack: str
-    """Full id."""
+    attack: Attack
     images: Images
     maps: int
     """Maps with the most attack flow over the group, put back by the proof."""
@@ -65,7 +65,7 @@ def prove(store: Store, place: Place, asked: Asked, report: Report) -> dict[str,
     found = {
         "model": place.model,
         "data": place.data,
-        "attack": asked.attack,
+        "attack": asked.attack.text,
         "seed": asked.seed,
         "site_choice": place.sites,
         "attempted": list(samples),

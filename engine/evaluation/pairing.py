@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine import examination, tracing
 from engine.attacks import noise
+from engine.attacks.spec import Attack
 from engine.datapaths import cases
 from engine.errors import BadInput
 from engine.models.bundle import ModelBundle
@@ -112,7 +113,7 @@ def matched(bundle: ModelBundle, samples: tuple[str, ...], pictures: Tensor, lab
     return Subjects(samples, pictures, labels.to(bundle.device), partners.to(bundle.device), strangers, thirds)
 
 
-def fooled(bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: str, seed: int) -> Pairs:
+def fooled(bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: Attack, seed: int) -> Pairs:
     """Return the subjects that an attack fools. Raises BadInput where fewer than two are fooled."""
     generator = torch.Generator().manual_seed(seed + 1)
     clean, adversarial, seeds, answers = _attacked(bundle, dataset, subjects, attack, seed)
@@ -139,7 +140,7 @@ def fooled(bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: st
 
 
 def _attacked(
-    bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: str, seed: int
+    bundle: ModelBundle, dataset: Dataset, subjects: Subjects, attack: Attack, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Clean and adversarial images of those fooled, seeds (images,) and answers before and after (images, 2)."""
     sides: list[tuple[Tensor, Tensor]] = []

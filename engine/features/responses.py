@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from engine import examination, settings, tracing
-from engine.attacks import catalogue
 from engine.attacks import run as attack_run
 from engine.attacks.spec import Attack
 from engine.errors import BadSetting, Unsupported
@@ -49,7 +48,7 @@ def respond(bundle: ModelBundle, dataset: Dataset, examined: Examination, report
     At strength 1 the stored adversarial images and noise copies are read again, at 0 the clean ones; every other
     strength is what an examination at that epsilon would attack with. Raises Unsupported for an attack without epsilon.
     """
-    spec = catalogue.attack(examined.request.attack)
+    spec = examined.request.attack
     if spec.epsilon is None:
         raise Unsupported(f"{spec.name} has no epsilon to vary, so there is no response over strength.")
     rows = list(_rows(bundle, dataset, examined, spec, report))
@@ -97,8 +96,7 @@ def _attacked(
 ) -> tuple[Tensor, Tensor]:
     """Attacked images and noise at another strength, with as many noise copies as the stored examination has."""
     request, (spec, copies) = examined.request, wanted
-    attack = spec.text
-    pairs = examination.attacked(bundle, dataset, attack, request.samples, request.seed, draws=copies)
+    pairs = examination.attacked(bundle, dataset, spec, request.samples, request.seed, draws=copies)
     return pairs.adversarial, pairs.noise
 
 

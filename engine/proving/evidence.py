@@ -11,6 +11,7 @@ from engine import tracing
 from engine.attacks import run as attack_run
 from engine.datapaths import cases
 from engine.datapaths.cases import Case, References
+from engine.methods import Method
 from engine.models.bundle import ModelBundle
 from engine.records import Datapath, Examination
 from engine.store.dataset import Dataset
@@ -37,7 +38,7 @@ class Evidence:
         )
 
     @property
-    def method(self) -> str:
+    def method(self) -> Method:
         """The method of the examination."""
         return self.examination.request.method
 

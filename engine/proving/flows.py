@@ -9,6 +9,7 @@ from engine import selection
 from engine.errors import BadInput
 from engine.evaluation import rankings
 from engine.evaluation.rankings import Ask
+from engine.methods import TWO_RUN
 from engine.proving import exchanges
 from engine.proving.fooled import Fooled
 from engine.tracing import PerMap
@@ -42,7 +43,7 @@ def datapath_difference(fooled: Fooled) -> PerMap:
     rows = others.rows[:, 0]
     starts, rivals = others.images[rows], others.labels[rows]
     sides = (Ask(fooled.clean, fooled.true, starts, rivals), Ask(fooled.adversarial, fooled.into, starts, rivals))
-    scored = [rankings.by_site(rankings.score(fooled.bundle, "two-run", ask, seed=fooled.seed)[0]) for ask in sides]
+    scored = [rankings.by_site(rankings.score(fooled.bundle, TWO_RUN, ask, seed=fooled.seed)[0]) for ask in sides]
     return tuple((a - b).abs() for a, b in zip(*scored, strict=True))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine import examination, tracing
 from engine.attacks import noise
+from engine.attacks.spec import Attack
 from engine.datapaths import cases
 from engine.errors import BadInput
 from engine.models.bundle import ModelBundle
@@ -172,7 +173,7 @@ def _blocks(samples: tuple[str, ...], size: int) -> Iterator[tuple[str, ...]]:
         yield samples[start : start + size]
 
 
-def _seeds(dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int) -> Tensor:
+def _seeds(dataset: Dataset, attack: Attack, samples: tuple[str, ...], seed: int) -> Tensor:
     content = dataset.card.content_hash
     return torch.tensor([examination.image_seed(attack, content, sample, seed) for sample in samples])
 

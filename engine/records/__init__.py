@@ -11,6 +11,8 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from engine import keys, selection
+from engine.attacks.catalogue import StoredAttack
+from engine.methods import TWO_RUN, StoredMethod
 from engine.records.certificate import (  # noqa: F401 (nouns of this module, kept in two files)
     Certificate,
     Certificates,
@@ -183,8 +185,7 @@ class RosterRequest:
 
     model: str
     data: str
-    attack: str
-    """Full id, for example `pgd-linf:eps=8/255,steps=10`."""
+    attack: StoredAttack
     label: int
     """Class index of the model."""
     seed: int = 0
@@ -208,9 +209,9 @@ class ExaminationRequest:
 
     model: str
     data: str
-    attack: str
+    attack: StoredAttack
     samples: tuple[str, ...]
-    method: str = "two-run"
+    method: StoredMethod = TWO_RUN
     seed: int = 0
 
 
@@ -218,7 +219,7 @@ class ExaminationRequest:
 class Datapath:
     """Which feature maps carry what the network says of one image or group."""
 
-    method: str
+    method: StoredMethod
     target: int
     """The class whose logit is explained; for a group, the commonest one."""
     baseline: str

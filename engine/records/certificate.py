@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.methods import StoredMethod
+
 Array = np.ndarray
 
 
@@ -182,7 +184,7 @@ class GroupDatapath:
 
     name: str
     """`clean`, `adversarial`, `fooled-into` (clean images of the classes the attack led to) or `noise`."""
-    method: str
+    method: StoredMethod
     images: int
     """Images behind `strength`; of noise, the noisy copies of them."""
     strength: tuple[Array, ...]

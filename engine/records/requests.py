@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.intake.inbox import DataTask, ModelTask
+from engine.methods import StoredMethodOrNone
 from engine.records import ExaminationRequest, RosterRequest
 from engine.records.proof import Direction, MapSet
 from engine.records.restoration import FooledRequest, GroupProofRequest
@@ -78,8 +79,7 @@ class PaceRequest:
 
     model: str
     data: str
-    method: str
-    """Or `none`."""
+    method: StoredMethodOrNone
     threads: int
 
 

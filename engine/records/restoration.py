@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from engine.attacks.catalogue import StoredAttack
 from engine.records.proof import Direction, Effect, MapSet, Proof
 from engine.statistics import Estimate
 
@@ -41,8 +42,7 @@ class FooledRequest:
 
     model: str
     data: str
-    attack: str
-    """Full id, for example `pgd-linf:eps=8/255,steps=10`."""
+    attack: StoredAttack
     samples: tuple[str, ...]
     seed: int = 0
 
