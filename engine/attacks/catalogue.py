@@ -292,6 +292,7 @@ ATTACKS: dict[str, type[Attack]] = {
     NoiseShuffled.name: NoiseShuffled,
     **CORRUPTIONS,
 }
+"""By name. Stored requests and plans are read by it: none may be taken out, and no range or choice made narrower."""
 
 
 @dataclass(frozen=True, slots=True)
