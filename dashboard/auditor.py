@@ -131,9 +131,6 @@ class Auditor(Protocol):
     def methods(self) -> tuple[str, ...]:
         """Return the names of the ways to score feature maps, the default first."""
 
-    def attack_id(self, name: str, epsilon: str) -> str:
-        """Return the full id of an attack at a strength such as `8/255`; raises UnknownName, BadSetting."""
-
     def intake(self, model: str, data: str = "") -> Answer[IntakeReport]:
         """Return what was checked of a model when it was handed in; raises UnknownName."""
 

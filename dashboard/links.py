@@ -13,6 +13,7 @@ from engine import (
     INTAKE_CHECKS,
     LACKING,
     Answer,
+    Attack,
     AttackCard,
     BadInput,
     DatasetCard,
@@ -22,8 +23,11 @@ from engine import (
     Roster,
     RosterRequest,
     SettingCard,
+    attack,
+    attack_at,
     class_handles,
     class_places,
+    method,
     plain_name,
 )
 
@@ -203,7 +207,7 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
     )
     if model and data:
         notices += failed_intake(model, data, auditor)
-        chosen = _with_attack(chosen, auditor, notices)
+        chosen = _with_attack(chosen, notices)
         chosen = _with_roster(_with_layer(chosen, model, notices), auditor, notices)
     return replace(chosen, notices=tuple(notices))
 
@@ -268,17 +272,17 @@ def _dataset(
     return next((card for card in datasets if card.name == name), None)
 
 
-def _with_attack(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+def _with_attack(chosen: Resolved, notices: list[str]) -> Resolved:
     view = chosen.view
     names = [card.name for card in chosen.attacks]
     first = FIRST_ATTACK if FIRST_ATTACK in names else names[0]
     name = choose("attack", view.attack, names, first, notices)
-    attack = next(card for card in chosen.attacks if card.name == name)
+    card = next(one for one in chosen.attacks if one.name == name)
     methods = chosen.methods
     first = FIRST_METHOD if FIRST_METHOD in methods else methods[0]
-    method = choose("method", view.method, methods, first, notices)
-    epsilon = _epsilon(chosen, attack, auditor, notices)
-    return replace(chosen, attack=attack, view=replace(view, attack=name, method=method, epsilon=epsilon))
+    scored = choose("method", view.method, methods, first, notices)
+    epsilon = _epsilon(chosen, card, notices)
+    return replace(chosen, attack=card, view=replace(view, attack=name, method=scored, epsilon=epsilon))
 
 
 def first_strength(data: DatasetCard | None, attack: AttackCard) -> str | None:
@@ -288,15 +292,15 @@ def first_strength(data: DatasetCard | None, attack: AttackCard) -> str | None:
     return (suggested or setting.default) if setting else None
 
 
-def _epsilon(chosen: Resolved, attack: AttackCard, auditor: Auditor, notices: list[str]) -> str | None:
-    view, setting = chosen.view, epsilon_setting(attack)
-    first = first_strength(chosen.data, attack)
+def _epsilon(chosen: Resolved, card: AttackCard, notices: list[str]) -> str | None:
+    view, setting = chosen.view, epsilon_setting(card)
+    first = first_strength(chosen.data, card)
     if view.epsilon is None or setting is None:
         return first
     value = strength(view.epsilon)
     if value is not None and setting.low <= value <= setting.high:
         try:
-            auditor.attack_id(attack.name, view.epsilon)
+            attack_at(card.name, view.epsilon)
             return view.epsilon
         except BadInput as error:
             notices.append(str(error))
@@ -361,14 +365,14 @@ def _with_roster(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
     if answer is None or answer.state != "ready" or answer.value is None:
         return chosen
     outcomes = tuple(entry for entry in answer.value.outcomes if entry.status == chosen.view.outcome)
-    return _with_sample(replace(chosen, outcomes=outcomes), auditor, notices)
+    return _with_sample(replace(chosen, outcomes=outcomes), notices)
 
 
 def _search(chosen: Resolved, auditor: Auditor, labels: list[str]) -> tuple[str | None, Answer[Roster] | None]:
     """Return the first class that holds an image of the outcome (or is still at work), else the first class."""
     first: tuple[str | None, Answer[Roster] | None] = (None, None)
     for label in labels:
-        answer = auditor.roster(_roster_request(chosen, auditor, label))
+        answer = auditor.roster(_roster_request(chosen, label))
         if answer.state != "ready" or answer.value is None:
             return label, answer
         if any(entry.status == chosen.view.outcome for entry in answer.value.outcomes):
@@ -377,19 +381,19 @@ def _search(chosen: Resolved, auditor: Auditor, labels: list[str]) -> tuple[str 
     return first
 
 
-def _attack_id(chosen: Resolved, auditor: Auditor) -> str:
+def _attack(chosen: Resolved) -> Attack:
     name = str(chosen.view.attack)
-    return auditor.attack_id(name, chosen.view.epsilon) if chosen.view.epsilon else name
+    return attack_at(name, chosen.view.epsilon) if chosen.view.epsilon else attack(name)
 
 
-def _roster_request(chosen: Resolved, auditor: Auditor, label: str) -> RosterRequest:
+def _roster_request(chosen: Resolved, label: str) -> RosterRequest:
     view, own = chosen.view, chosen.data.classes if chosen.data else ()
     places = class_places(own, chosen.model.classes if chosen.model else ())
     place = places[class_handles(own).index(label)]
-    return RosterRequest(str(view.model), str(view.data), _attack_id(chosen, auditor), place)
+    return RosterRequest(str(view.model), str(view.data), _attack(chosen), place)
 
 
-def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
     keys = [entry.sample for entry in chosen.outcomes]
     if not keys:
         return replace(chosen, view=replace(chosen.view, sample=None))
@@ -403,9 +407,9 @@ def _with_sample(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
     sample = sample or keys[0]
     view = replace(chosen.view, sample=sample)
     samples = tuple(keys[:GROUP_SIZE]) if sample == GROUP else (sample,)
-    attack = _attack_id(chosen, auditor)
-    request = ExaminationRequest(str(view.model), str(view.data), attack, samples, str(view.method))
-    return _with_rival(replace(chosen, view=view, request=request), auditor, notices)
+    scored = method(str(view.method))
+    request = ExaminationRequest(str(view.model), str(view.data), _attack(chosen), samples, scored)
+    return _with_rival(replace(chosen, view=view, request=request), notices)
 
 
 def _left_out(chosen: Resolved) -> str:
@@ -421,20 +425,20 @@ def _left_out(chosen: Resolved) -> str:
 
 def rivals(chosen: Resolved) -> dict[str, str]:
     """Return what can be drawn beside, titled: groups of the same images, other strengths, other attacks as strong."""
-    attack, view = chosen.attack, chosen.view
-    if attack is None or view.epsilon is None:
+    own, view = chosen.attack, chosen.view
+    if own is None or view.epsilon is None:
         return dict(GROUPS)
-    setting = epsilon_setting(attack)
+    setting = epsilon_setting(own)
     found = dict(GROUPS)
-    found |= {f"{attack.name}@{text}": f"{attack.title} {text}" for text in strengths(chosen) if text != view.epsilon}
+    found |= {f"{own.name}@{text}": f"{own.title} {text}" for text in strengths(chosen) if text != view.epsilon}
     for card in chosen.attacks:
         other = epsilon_setting(card)
-        if card.name != attack.name and setting and other and scale(other) == scale(setting):
+        if card.name != own.name and setting and other and scale(other) == scale(setting):
             found[f"{card.name}@{view.epsilon}"] = f"{card.title} {view.epsilon}"
     return found
 
 
-def _with_rival(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+def _with_rival(chosen: Resolved, notices: list[str]) -> Resolved:
     asked = chosen.view.versus
     if asked is None or chosen.request is None:
         return replace(chosen, view=replace(chosen.view, versus=None))
@@ -444,4 +448,4 @@ def _with_rival(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resol
     if asked in GROUPS:
         return chosen
     name, _, epsilon = asked.partition("@")
-    return replace(chosen, rival=replace(chosen.request, attack=auditor.attack_id(name, epsilon)))
+    return replace(chosen, rival=replace(chosen.request, attack=attack_at(name, epsilon)))

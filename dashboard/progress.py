@@ -14,6 +14,7 @@ from dashboard.auditor import Auditor
 from dashboard.links import GROUP, GROUP_SIZE, SHARES, Resolved, ViewState, epsilon_setting
 from dashboard.wording import percent
 from engine import (
+    METHODS,
     Answer,
     AttackCard,
     Certificates,
@@ -24,6 +25,7 @@ from engine import (
     Roster,
     class_handles,
     compare,
+    flatten,
 )
 
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
@@ -32,17 +34,6 @@ NOTHING = "nothing"
 """What the menu of rivals says where none is drawn beside."""
 MOST_SAMPLES = 500
 """Samples one menu offers; the rest are reached by link."""
-METHOD_TITLES = {
-    "two-run": "Two-run scores",
-    "mask": "Mask network",
-    "sigmoid": "Sigmoid masks",
-    "gates": "Routing gates",
-    "quadratic": "Quadratic (2018)",
-    "conductance": "Conductance",
-    "gradient": "|Gradient × activation|",
-    "activation": "Activation",
-    "random": "Random (control)",
-}
 COUNTED: tuple[Status, ...] = ("clean_wrong", "fooled", "resisted", "unperturbed", "failed")
 ALWAYS_COUNTED = ("clean_wrong", "fooled", "resisted")
 Option = dict[str, object]
@@ -152,7 +143,7 @@ def _sample(entry: Outcome, classes: tuple[str, ...]) -> str:
 
 
 def _methods(names: Sequence[str]) -> tuple[Option, ...]:
-    return tuple(_option(name, METHOD_TITLES.get(name, name)) for name in names)
+    return tuple(_option(name, METHODS[name].title) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +332,7 @@ def _beside(found: Work, rival: ExaminationRequest, auditor: Auditor) -> Work:
     answer = auditor.examination(rival)
     if answer.value is None:
         return replace(found, progress=rival_progress(answer))
-    return replace(found, rival=asdict(rival))
+    return replace(found, rival=flatten(rival).value)
 
 
 def _failed(view: ViewState, message: str) -> Work:
@@ -367,7 +358,7 @@ def _checked(view: ViewState, examination: Examination, auditor: Auditor) -> Wor
         _stage(certificates, gallery),
         checks_progress(certificates, gallery),
         key=examination.key,
-        request=asdict(request),
+        request=flatten(request).value,
         arrived=(*known.done, *known.failed),
         gallery=gallery.state,
     )

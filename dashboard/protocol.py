@@ -12,7 +12,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dashboard import markup
 from dashboard.auditor import Auditor
 from dashboard.links import SHARES
-from engine import BadInput, DatasetCard, ExaminationRequest, ModelCard, UnknownName
+from engine import BadInput, DatasetCard, ExaminationRequest, ModelCard, StoreError, UnknownName, rebuild
 
 Ask = Mapping[str, Any]
 """What a browser sent; empty where it asks for nothing."""
@@ -164,14 +164,10 @@ def _share(stored: Mapping[str, Any]) -> float:
 
 
 def request(stored: object) -> ExaminationRequest:
-    """Return the examination that is asked about; raises BadInput."""
+    """Return the request that the page sent back; raises BadInput for one that no page of this version sends."""
     if not isinstance(stored, Mapping):
         raise BadInput("The page asked without a request; reload it.")
     try:
-        found = ExaminationRequest(**{**stored, "samples": tuple(stored["samples"])})
-    except (TypeError, KeyError) as error:
+        return rebuild(ExaminationRequest, stored)
+    except StoreError as error:
         raise BadInput("The page asked with a request of another version; reload it.") from error
-    texts = (found.model, found.data, found.attack, found.method, *found.samples)
-    if not all(isinstance(text, str) for text in texts) or type(found.seed) is not int:
-        raise BadInput("The page asked with a request whose values are of another kind; reload it.")
-    return found

@@ -10,12 +10,6 @@ SMALLEST, WHOLE, LARGEST = 0.0001, 0.0995, 0.995
 """Shares below the first are not written in digits, from the second on in whole per cent, from the third on as above 99."""
 
 
-def attack_parts(identifier: str) -> tuple[str, dict[str, str]]:
-    """Return the name and the settings of an attack's full id."""
-    name, _, settings = identifier.partition(":")
-    return name, dict(part.split("=", 1) for part in settings.split(",") if "=" in part)
-
-
 def number(value: float) -> str:
     """Return three significant digits, for example `0.0312`."""
     return f"{value:.3g}".replace("-", "−")

@@ -6,6 +6,8 @@ import os
 # (measured: one pair 70 s instead of 3 s). Read when torch is loaded, so it is set here, before anything can load it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from engine.attacks.catalogue import AttackCard, attack, attack_at
+from engine.attacks.spec import Attack
 from engine.audit.forecast import Forecast, forecast_text
 from engine.audit.plan_file import WrongPlan
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
@@ -20,10 +22,10 @@ from engine.class_names import plain as plain_name
 from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.membership import kept_by
+from engine.methods import METHODS, Method, method
 from engine.records import (
     SIDES,
     Answer,
-    AttackCard,
     Certificate,
     Certificates,
     ClassDatapaths,
@@ -46,7 +48,6 @@ from engine.records import (
     Restoration,
     Roster,
     RosterRequest,
-    SettingCard,
     Side,
     Site,
     SiteComparison,
@@ -72,7 +73,9 @@ from engine.records.restoration import (
     SmallestSet,
     SmallestSets,
 )
-from engine.settings import read_fraction
+from engine.serial import flatten, rebuild
+from engine.settings import SettingCard, read_fraction
+from engine.settings import written as attack_written
 from engine.statistics import Estimate
 from engine.version import VERSION
 
@@ -88,11 +91,13 @@ __all__ = [
     "INTAKE_CHECKS",
     "LACKING",
     "LIMITS",
+    "METHODS",
     "ON_SURVIVORS",
     "SIDES",
     "TIERS",
     "Accuracy",
     "Answer",
+    "Attack",
     "AttackCard",
     "Auditor",
     "BadInput",
@@ -133,6 +138,7 @@ __all__ = [
     "Link",
     "MapResponse",
     "MapSet",
+    "Method",
     "ModelCard",
     "ModelOrder",
     "ModelResult",
@@ -167,16 +173,22 @@ __all__ = [
     "Unsupported",
     "WorkFailed",
     "WrongPlan",
+    "attack",
+    "attack_at",
+    "attack_written",
     "class_handles",
     "class_places",
     "compare",
     "condition_name",
     "duration",
+    "flatten",
     "forecast_text",
     "kept_by",
     "left_out",
+    "method",
     "plain_name",
     "read_fraction",
+    "rebuild",
     "run_verdict",
     "status_counts",
 ]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine import streams
+from engine import methods, streams
 from engine.commands import audit_options, intake_options, prove_options
 from engine.commands.told import BAD_INPUT, INTERRUPTED, Told
 from engine.errors import BadInput, EngineError, printable
@@ -91,12 +91,11 @@ def _evaluate(options: argparse.Namespace) -> Told:
     from engine.attacks import catalogue
     from engine.commands import evaluate
     from engine.evaluation import walk
-    from engine.methods import METHODS
     from engine.store.store import Store
 
-    names = tuple(part.strip() for part in options.methods.split(",")) if options.methods else tuple(METHODS)
-    attack = catalogue.identify(catalogue.attack(options.attack))
-    request = walk.EvaluationRequest(attack, options.images, names, options.first, options.seed, _counts(options.maps))
+    names = [part.strip() for part in options.methods.split(",")] if options.methods else list(methods.METHODS)
+    attack, scored = catalogue.attack(options.attack), tuple(methods.method(name) for name in names)
+    request = walk.EvaluationRequest(attack, options.images, scored, options.first, options.seed, _counts(options.maps))
     place = options.model, options.data, options.sites
     found = evaluate.evaluate(Store(options.store, create=False), place, request, options.out, _told_on_stderr)
     return Told(evaluate.text(found), found)
@@ -108,7 +107,7 @@ def _prove(options: argparse.Namespace) -> Told:
     from engine.proving import table
     from engine.store.store import Store
 
-    attack = catalogue.identify(catalogue.attack(options.attack))
+    attack = catalogue.attack(options.attack)
     images = prove.Images(tuple(options.sample or ()), options.label, options.images, options.first)
     names = tuple(part.strip() for part in options.studies.split(","))
     study = prove.Study(options.model, options.data, attack, images, options.maps, names, options.sites, options.seed)
@@ -160,8 +159,8 @@ def _maps(card: ModelCard) -> int:
 def _request(options: argparse.Namespace) -> ExaminationRequest:
     from engine.attacks import catalogue
 
-    attack = catalogue.identify(catalogue.attack(options.attack))
-    return ExaminationRequest(options.model, options.data, attack, tuple(options.sample), options.method, options.seed)
+    attack, method = catalogue.attack(options.attack), methods.method(options.method)
+    return ExaminationRequest(options.model, options.data, attack, tuple(options.sample), method, options.seed)
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -218,7 +217,7 @@ def _examine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attack", required=True, metavar="ID", help="For example pgd-linf or pgd-linf:eps=8/255,steps=20."
     )
-    parser.add_argument("--method", default="two-run", help="two-run (default), mask, gradient, activation or random.")
+    parser.add_argument("--method", default=methods.TWO_RUN.name, help=f"One of {', '.join(methods.METHODS)}.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of references and random starts.")
     parser.add_argument("--quick", action="store_true", help="Leave the certificate out.")
     parser.add_argument(

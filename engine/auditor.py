@@ -12,13 +12,13 @@ from engine.answering.answers import Answers
 from engine.answering.desk import Desk
 from engine.answering.driving import Runs
 from engine.attacks import catalogue
+from engine.attacks.catalogue import AttackCard
 from engine.audit import watching
 from engine.errors import UnknownName
 from engine.intake.inbox import Inbox
 from engine.jobs import Jobs, Workers
 from engine.records import (
     Answer,
-    AttackCard,
     Certificates,
     DatasetCard,
     Examination,
@@ -101,10 +101,6 @@ class Auditor:
     def methods(self) -> tuple[str, ...]:
         """Return the names of the ways to score feature maps, the default first."""
         return tuple(methods.METHODS)
-
-    def attack_id(self, name: str, epsilon: str) -> str:
-        """Return the full id of an attack at a strength such as `8/255`; raises UnknownName, BadSetting."""
-        return catalogue.identify(catalogue.attack_at(name, epsilon))
 
     def ask(self, task: Task[Request, Record], request: Request) -> Answer[Record]:
         """Return the result of a task from the store, or how far the work is that makes it.

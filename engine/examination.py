@@ -14,9 +14,9 @@ from torch import Tensor
 
 from engine import class_names, connections, keys, tracing
 from engine.attacks import attacked as attacks
-from engine.attacks import catalogue
 from engine.attacks import run as attack_run
 from engine.attacks.attacked import AttackedImages
+from engine.attacks.spec import Attack
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case, References
 from engine.datapaths.extraction import Extracted
@@ -84,13 +84,14 @@ def examine(
     return found, overviews
 
 
-def attacked(bundle: ModelBundle, dataset: Dataset, attack: str, samples: tuple[str, ...], seed: int) -> AttackedImages:
+def attacked(
+    bundle: ModelBundle, dataset: Dataset, attack: Attack, samples: tuple[str, ...], seed: int
+) -> AttackedImages:
     """Return some samples under an attack; the seed of each image is its own."""
-    spec = catalogue.attack(attack)
     labels = cases.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
     clean = cases.load(bundle, dataset, samples)
     seeds = image_seeds(attack, dataset.card.content_hash, samples, seed)
-    return attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), spec, seeds, samples=samples)
+    return attack_run.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), attack, seeds, samples=samples)
 
 
 def noise_copies(pairs: AttackedImages, draws: int) -> Tensor:
@@ -108,12 +109,15 @@ def noise_draws(images: int) -> int:
     return 2 if images < 8 else 1
 
 
-def image_seed(attack: str, data: str, sample: str, seed: int) -> int:
-    """Return the seed of one image under one attack: it depends on nothing else, so neither does the result."""
+def image_seed(attack: Attack | str, data: str, sample: str, seed: int) -> int:
+    """Return the seed of one image under one attack: it depends on nothing else, so neither does the result.
+
+    attack: or the name of a condition in which nothing is attacked.
+    """
     return int(keys.content_key((attack, data, sample, seed))[:15], 16)
 
 
-def image_seeds(attack: str, data: str, samples: tuple[str, ...], seed: int) -> Tensor:
+def image_seeds(attack: Attack | str, data: str, samples: tuple[str, ...], seed: int) -> Tensor:
     """Return (images,) int64 the seeds of some images under one attack."""
     return torch.tensor([image_seed(attack, data, sample, seed) for sample in samples])
 
@@ -151,7 +155,7 @@ def changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tracing.PerMap:
 
 def _flow(bundle: ModelBundle, question: scores.Question, starts: Tensor) -> scores.Contributions:
     parts = [
-        scores.attack_flow(
+        scores.conductance(
             bundle, scores.Question(question.images[rows], question.targets[rows], question.rivals[rows]), starts[rows]
         )
         for rows in torch.arange(len(starts)).split(tracing.batch_limit(bundle))

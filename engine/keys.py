@@ -12,6 +12,7 @@ import numpy as np
 
 from engine import schemas
 from engine.errors import BadInput
+from engine.text_values import TextValue
 
 FORMAT = 3
 """Version of what a stored result means; it is part of every key, so results of another version are never mixed in."""
@@ -61,6 +62,8 @@ def _canonical(value: object) -> object:
         return {"fraction": f"{value.numerator}/{value.denominator}"}
     if isinstance(value, tuple | list):
         return [_canonical(item) for item in value]
+    if isinstance(value, TextValue):
+        return value.text
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         held = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
         fields = {

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from engine import class_names, examination, tracing
-from engine.attacks import catalogue
 from engine.attacks import run as attack_run
 from engine.datapaths import cases
 from engine.models.bundle import ModelBundle
@@ -23,7 +22,6 @@ def attack_class(bundle: ModelBundle, dataset: Dataset, request: RosterRequest, 
     if len(every) > MOST:
         every = every[np.linspace(0, len(every) - 1, MOST).astype(int)]
     outcomes: list[Outcome] = []
-    spec = catalogue.attack(request.attack)
     for start in range(0, len(every), tracing.batch_limit(bundle)):
         report(
             start,
@@ -34,5 +32,7 @@ def attack_class(bundle: ModelBundle, dataset: Dataset, request: RosterRequest, 
         seeds = [examination.image_seed(request.attack, dataset.card.content_hash, s, request.seed) for s in samples]
         labels = torch.full((len(samples),), request.label, device=bundle.device)
         pictures = cases.load(bundle, dataset, samples)
-        outcomes += attack_run.run(bundle, pictures, labels, spec, torch.tensor(seeds), samples=samples).outcomes
+        outcomes += attack_run.run(
+            bundle, pictures, labels, request.attack, torch.tensor(seeds), samples=samples
+        ).outcomes
     return Roster(request, tuple(outcomes))

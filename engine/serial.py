@@ -11,12 +11,13 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from engine import schemas
-from engine.errors import StoreError
+from engine.errors import EngineError, StoreError
+from engine.text_values import ReadBy, TextValue
 
 Record = TypeVar("Record")
 ARRAY = "array"
@@ -72,6 +73,8 @@ def _plain(value: object, path: str, arrays: dict[str, np.ndarray]) -> Any:
         return [_plain(item, _below(path, f"{index:03d}"), arrays) for index, item in enumerate(value)]
     if isinstance(value, dict):
         return {key: _plain(item, _below(path, key), arrays) for key, item in value.items()}
+    if isinstance(value, TextValue):
+        return value.text
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [(schemas.stored_name(one), one.name) for one in dataclasses.fields(value)]
         return {stored: _plain(getattr(value, name), _below(path, stored), arrays) for stored, name in names}
@@ -85,7 +88,7 @@ def _below(path: str, name: str) -> str:
 @functools.cache
 def _fields(kind: type) -> dict[str, tuple[str, Any]]:
     """Name and type of each field by the name under which it is stored."""
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     return {schemas.stored_name(one): (one.name, hints[one.name]) for one in dataclasses.fields(kind)}
 
 
@@ -95,6 +98,8 @@ def _restored(kind: Any, value: Any, arrays: Mapping[str, np.ndarray], path: str
     if kind is np.ndarray:
         return _restored_array(value, arrays, path)
     origin = get_origin(kind)
+    if origin is Annotated:
+        return _restored_text(kind, value, path)
     if origin is tuple:
         return _restored_tuple(get_args(kind), value, arrays, path)
     if origin is dict:
@@ -151,6 +156,15 @@ def _restored_optional(choices: tuple[Any, ...], value: Any, arrays: Mapping[str
         return None
     (choice,) = [one for one in choices if one is not type(None)]
     return _restored(choice, value, arrays, path)
+
+
+def _restored_text(kind: Any, value: Any, path: str) -> TextValue:
+    _require(isinstance(value, str), path, "a text", value)
+    (reader,) = [one for one in kind.__metadata__ if isinstance(one, ReadBy)]
+    try:
+        return reader.read(value)
+    except EngineError as error:
+        raise StoreError(f"{path}: {error}") from error
 
 
 def _restored_scalar(kind: Any, value: Any, path: str) -> Any:

@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from engine.errors import BadSetting, UnknownName
-from engine.records import SettingCard
 
 Unit = Literal["", "1/255"]
 Value = Fraction | int | float | str
@@ -34,6 +33,18 @@ class Spec(Protocol):
 
 
 S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingCard:
+    """One setting of an attack or method, as a form shows it: a number from `low` to `high` or one of the `choices`."""
+
+    name: str
+    default: str
+    low: float
+    high: float
+    help: str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +93,14 @@ def _check_type(name: str, value: object, kind: type) -> None:
         raise BadSetting(f"{name} must be a fraction with a denominator of at most {FINEST}, got {value}.")
 
 
-def identifier(spec: Spec) -> str:
+def identifier(spec: Spec, *, but: str = "") -> str:
     """Return the full id with every setting, for example `pgd-linf:eps=8/255,steps=10`; `parse` reads it back.
 
     A choice at its default is left out: an id written before the choice existed then still means the same.
+    but: name of a setting that is to be left out.
     """
     told = [f for f in fields(spec) if not _declared(f).choices or getattr(spec, f.name) != _declared(f).default]
-    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), _declared(f).unit)}" for f in told]
+    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), _declared(f).unit)}" for f in told if f.name != but]
     return f"{spec.name}:{','.join(parts)}" if parts else spec.name
 
 
@@ -105,6 +117,17 @@ def parse(identifier: str, catalogue: Mapping[str, type[S]], *, kind: str = "att
         raise BadSetting(f"An id has at most {LONGEST_ID} characters, got {len(identifier)}.")
     cls = catalogue[name]
     return cls(**_values(cls, rest)) if colon else cls()
+
+
+def written(name: str, texts: Mapping[str, str]) -> str:
+    """Return the id that says these texts of settings, checked by nothing: what a form was given, for `parse` to read."""
+    return f"{name}:{','.join(f'{_key(key)}={text}' for key, text in texts.items())}" if texts else name
+
+
+def value_text(spec: Spec, name: str) -> str:
+    """Return a setting of `spec` as ids write it, for example `8/255`."""
+    (own,) = [one for one in fields(spec) if one.name == name]
+    return _text(getattr(spec, name), _declared(own).unit)
 
 
 def read_fraction(name: str, text: str) -> Fraction:

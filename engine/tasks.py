@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from engine import keys, methods, serial
-from engine.attacks import catalogue
+from engine import keys, serial
 from engine.audit.paces import Pace
 from engine.errors import BadInput, BadSetting, StoreError, UnknownName
 from engine.jobs import Priority
@@ -181,7 +180,7 @@ def _of_shard(_store: Store, request: ShardRequest) -> str:
 
 
 def _class_attack(store: Store, request: RosterRequest) -> RosterRequest:
-    request = dataclasses.replace(request, attack=_canonical(request.attack), seed=_seed(request.seed))
+    _check_seed(request.seed)
     model = store.model_card(request.model)
     store.dataset(request.data).labels_for(model)
     if type(request.label) is not int or not 0 <= request.label < len(model.classes):
@@ -190,8 +189,7 @@ def _class_attack(store: Store, request: RosterRequest) -> RosterRequest:
 
 
 def _one_class(store: Store, request: ExaminationRequest) -> ExaminationRequest:
-    methods.method(request.method)
-    request = dataclasses.replace(request, attack=_canonical(request.attack), seed=_seed(request.seed))
+    _check_seed(request.seed)
     dataset = store.dataset(request.data)
     labels = dataset.labels_for(store.model_card(request.model))
     if not 1 <= len(request.samples) <= MOST_SAMPLES or len(set(request.samples)) != len(request.samples):
@@ -208,15 +206,18 @@ def _group(store: Store, group: FooledRequest) -> FooledRequest:
         dataset.row(sample)
     if not 1 <= len(group.samples) <= MOST_FOOLED or len(set(group.samples)) != len(group.samples):
         raise BadInput(f"A group takes 1 to {MOST_FOOLED} different samples, got {len(group.samples)}.")
-    return dataclasses.replace(group, attack=_canonical(group.attack), seed=_seed(group.seed))
+    _check_seed(group.seed)
+    return group
 
 
 def _group_count(store: Store, request: StrongestRequest) -> StrongestRequest:
-    return dataclasses.replace(request, group=_group(store, request.group))
+    _group(store, request.group)
+    return request
 
 
 def _group_maps(store: Store, request: GroupProofRequest) -> GroupProofRequest:
-    return dataclasses.replace(request, group=_group(store, request.group))
+    _group(store, request.group)
+    return request
 
 
 def _known_part(_store: Store, request: CertificatePart) -> CertificatePart:
@@ -234,15 +235,9 @@ def _known_map(store: Store, request: FeatureRequest) -> FeatureRequest:
     return request
 
 
-def _canonical(attack: str) -> str:
-    """The full id, so that a bare name and its spelled-out defaults share one result."""
-    return catalogue.identify(catalogue.attack(attack))
-
-
-def _seed(seed: int) -> int:
+def _check_seed(seed: int) -> None:
     if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
         raise BadSetting(f"A seed must be a whole number from 0 to {LARGEST_SEED}, got {str(seed)[:20]}.")
-    return seed
 
 
 _HOME: Final = "engine.computations"

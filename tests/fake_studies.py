@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import engine
 from engine.records.proof import Effect, MapSet
 from engine.records.restoration import (
     CURVES,
@@ -19,7 +20,7 @@ from engine.records.restoration import (
 )
 from engine.statistics import Estimate
 
-REQUEST = FooledRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00000", "00004", "00008"))
+REQUEST = FooledRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00000", "00004", "00008"))
 GROUP = Group(3, ("00000", "00004"), 156, ("stem",))
 CHOSEN = MapSet(("layer1.0", "layer2.0"), ((1,), (3, 5)))
 COUNTS = (1, 2, 4)

@@ -10,10 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 import engine
-from engine import CONTROLS, Control, Direction, Effect, MapSet, Proof
+from engine import CONTROLS, AttackCard, Control, Direction, Effect, MapSet, Proof, SettingCard
 from engine.records import (
     Answer,
-    AttackCard,
     Certificate,
     Certificates,
     ClassDatapaths,
@@ -31,7 +30,6 @@ from engine.records import (
     Restoration,
     Roster,
     RosterRequest,
-    SettingCard,
     Site,
 )  # fmt: skip
 from engine.records.feature import Responses, Synthesis
@@ -93,7 +91,9 @@ def _datapath(rng: np.random.Generator, target: int, rows: int, base: list[np.nd
         mix = drift * k / len(SITES)
         values = (1 - mix) * base[k] + mix * rng.exponential(size=(rows, site.channels))
         scores.append((values * np.sign(rng.normal(size=values.shape))).astype(np.float32))
-    return Datapath("two-run", target, "references", tuple(scores), (4, 8, 16, 32), (0.25, 0.5, 1.0, 1.0), 16, True)
+    return Datapath(
+        engine.method("two-run"), target, "references", tuple(scores), (4, 8, 16, 32), (0.25, 0.5, 1.0, 1.0), 16, True
+    )
 
 
 def _connections(rng: np.random.Generator) -> tuple[Connection, ...]:
@@ -213,12 +213,6 @@ class FakeAuditor:
     def methods(self) -> tuple[str, ...]:
         return ("two-run", "mask", "gradient", "activation", "random")
 
-    def attack_id(self, name: str, epsilon: str) -> str:
-        """Return the full id of an attack at a strength; raises BadInput (UnknownName, BadSetting)."""
-        if name not in {card.name for card in ATTACKS}:
-            raise engine.UnknownName("attack", name, [card.name for card in ATTACKS])
-        return f"{name}:eps={epsilon}"
-
     def roster(self, request: RosterRequest) -> Answer[Roster]:
         outcomes = tuple(_outcome(k, request.label) for k in range(request.label, 500, 10))
         return Answer("ready", Roster(request, outcomes))
@@ -297,7 +291,7 @@ class FakeAuditor:
         if not key.startswith("fake"):
             raise engine.UnknownName("examination", key, [])
         samples = tuple(key.removeprefix("fake").split("-"))
-        return examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
+        return examination(ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples))
 
     def maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the clean and adversarial activations at a site, (channels, height, width) float32, mean over images.

@@ -21,6 +21,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import engine
 from engine import examination, tracing
 from engine.datapaths import cases
 from engine.models import bundle as bundles
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.network == "resnet50":
             bundle = resnet50(bundle, dataset)
         samples = answered(bundle, dataset)[: options.pairs]
-        request = ExaminationRequest(options.network, "pandas", ATTACK, samples)
+        request = ExaminationRequest(options.network, "pandas", engine.attack(ATTACK), samples)
         sys.stdout.write(f"{options.network}, {len(samples)} pairs, batches of {tracing.batch_limit(bundle)}\n")
         with timed("attack, both datapaths, flow, connections"):
             found, _ = examination.examine(bundle, dataset, request, lambda *_: None)

@@ -12,7 +12,8 @@ import pytest
 import scipy.stats
 import torch
 
-from engine import statistics, tracing
+import engine
+from engine import methods, statistics, tracing
 from engine.datapaths import choosing
 from engine.evaluation import pairing, rankings, trials
 from engine.evaluation.pairing import FooledPairs
@@ -44,7 +45,7 @@ def subjects(store, bundle):
 
 @pytest.fixture(scope="module")
 def pairs(store, bundle, subjects):
-    found = pairing.fooled(bundle, store.dataset("cifar10"), subjects, shared_data.ATTACK, 0)
+    found = pairing.fooled(bundle, store.dataset("cifar10"), subjects, engine.attack(shared_data.ATTACK), 0)
     assert found.images.count == IMAGES
     return found
 
@@ -53,14 +54,14 @@ def pairs(store, bundle, subjects):
 def carrying(bundle, subjects):
     """The two-run columns of the table: maps copied into the run of another class's image."""
     ask = rankings.asked(subjects)
-    own, _ = rankings.score(bundle, "two-run", ask, seed=0)
-    aimed, _ = rankings.score(bundle, "two-run", replace(ask, targets=subjects.thirds), seed=0)
+    own, _ = rankings.score(bundle, methods.TWO_RUN, ask, seed=0)
+    aimed, _ = rankings.score(bundle, methods.TWO_RUN, replace(ask, targets=subjects.thirds), seed=0)
     return trials.transplant(bundle, subjects, own, aimed, MAPS)
 
 
 @pytest.fixture(scope="module")
 def flows(bundle, pairs):
-    return rankings.for_restore(bundle, "two-run", pairs, seed=0)
+    return rankings.for_restore(bundle, methods.TWO_RUN, pairs, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def restored(bundle, pairs, flows):
 
 @pytest.fixture(scope="module")
 def random(bundle, subjects):
-    return rankings.score(bundle, "random", rankings.asked(subjects), seed=0)[0]
+    return rankings.score(bundle, methods.RANDOM, rankings.asked(subjects), seed=0)[0]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def hundred(bundle, subjects):
 
 @pytest.fixture(scope="module")
 def mask(bundle, hundred):
-    return rankings.score(bundle, "mask", rankings.asked(hundred), seed=0)[0]
+    return rankings.score(bundle, methods.method("mask"), rankings.asked(hundred), seed=0)[0]
 
 
 def values(estimates):
@@ -143,7 +144,7 @@ def test_restoring_takes_half_of_the_maps_that_the_difference_of_two_trained_dat
 ):
     few = first(pairs, 100)
     ask = rankings.Ask(few.images.adversarial, few.images.after, few.images.clean, few.images.before)
-    adversarial, _ = rankings.score(bundle, "mask", ask, seed=0)
+    adversarial, _ = rankings.score(bundle, methods.method("mask"), ask, seed=0)
     sides = zip(rankings.by_site(mask), rankings.by_site(adversarial), strict=True)
     difference = tuple((a - b).abs() for a, b in sides)
     own = trials.fewest_maps(bundle, few, tuple(site[:100] for site in flows[0]))
@@ -154,7 +155,7 @@ def test_restoring_takes_half_of_the_maps_that_the_difference_of_two_trained_dat
 def test_resnet56_restores_with_as_many_of_its_2032_maps(store):
     deep, dataset = load.bundle(store, "resnet56"), store.dataset("cifar10")
     subjects = pairing.choose(deep, dataset, 100, first=FIRST, seed=0)
-    pairs = pairing.fooled(deep, dataset, subjects, shared_data.ATTACK, 0)
+    pairs = pairing.fooled(deep, dataset, subjects, engine.attack(shared_data.ATTACK), 0)
     flow = rankings.flow(deep, rankings.wanted(pairs)[0])
     for count, least in zip(MAPS, (0.50, 0.74, 0.93), strict=True):
         assert (
@@ -183,7 +184,7 @@ def test_the_same_mask_gives_its_answer_to_images_of_other_classes(kept):
 
 def test_one_site_at_a_time_the_answer_depends_on_the_image_again(bundle, hundred, monkeypatch):
     monkeypatch.setattr(trials, "KEPT", (0.3,))
-    own, passes = rankings.score(bundle, "gradient", rankings.asked(hundred), seed=0)
+    own, passes = rankings.score(bundle, methods.method("gradient"), rankings.asked(hundred), seed=0)
     found = trials.one_site(bundle, hundred, own)
     assert passes == len(hundred.samples)
     assert found.keep[0].value >= 0.80
@@ -212,6 +213,6 @@ def test_attack_flow_orders_the_blocks_as_really_patching_their_branches_does(bu
 
 def test_it_does_for_a_weak_attack_too(store, bundle, hundred):
     weak = shared_data.ATTACK.replace("8/255", "2/255")
-    pairs = pairing.fooled(bundle, store.dataset("cifar10"), hundred, weak, 0)
+    pairs = pairing.fooled(bundle, store.dataset("cifar10"), hundred, engine.attack(weak), 0)
     assert len(pairs.images.before) >= 90
     assert agreement(bundle, pairs, rankings.flow(bundle, rankings.wanted(pairs)[0])).low >= 0.9

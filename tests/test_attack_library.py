@@ -318,7 +318,7 @@ def test_noise_corruptions_have_the_size_they_state():
 def test_autoattack_is_the_name_of_all_four_stages_with_standard_parameters():
     epsilon = catalogue.attack("apgd-ce").epsilon
     full = catalogue.autoattack(epsilon)
-    assert [catalogue.identify(spec) for spec in full] == [
+    assert [spec.text for spec in full] == [
         "apgd-ce:eps=8/255,steps=100",
         "apgd-t:eps=8/255,steps=100",
         "fab-t:eps=8/255,steps=100",

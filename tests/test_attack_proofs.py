@@ -140,7 +140,7 @@ def test_an_attack_takes_hardly_longer_than_its_forward_and_backward_passes(iden
         found = [(_seconds(bare), _seconds(climb), _seconds(whole)) for _ in range(rounds)]
     plain, climbing, total = (min(seconds) for seconds in zip(*found, strict=True))
     LOG.info(
-        f"{catalogue.identify(spec)}: {climbing / plain:.3f} times the bare loop, with both judgements "
+        f"{spec.text}: {climbing / plain:.3f} times the bare loop, with both judgements "
         f"{total / plain:.3f}; fastest of {rounds} rounds, {1000 * plain:.0f} ms"
     )
 

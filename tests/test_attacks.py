@@ -14,7 +14,7 @@ import torchattack
 from torch import Tensor, nn
 
 from engine import images
-from engine.attacks import catalogue, gradient, isolation, noise, rounding, run
+from engine.attacks import catalogue, corruption, gradient, isolation, library, noise, rounding, run
 from engine.attacks.catalogue import ATTACKS, Fgsm, MiFgsm, NoiseGaussian, PgdLinf
 from engine.errors import BadInput
 from engine.models.prediction import predictions
@@ -22,7 +22,7 @@ from engine.models.prediction import predictions
 CLASSES = tuple("abcd")
 COUNT = 32
 STRONG = Fraction(32, 255)
-BUDGETED = [name for name in ATTACKS if catalogue.has_epsilon(ATTACKS[name]())]
+BUDGETED = [name for name in ATTACKS if ATTACKS[name].epsilon is not None]
 REAL_ATTACKS = [name for name, spec in ATTACKS.items() if not spec.is_control]
 FEW = {"steps": 10, "queries": 100}
 """Of the attacks that are long by default: enough for a network of four feature maps."""
@@ -44,6 +44,25 @@ class Model:
     def logits(self, pictures: Tensor) -> Tensor:
         """Computed in float64, where batch size does not change which way a gradient points."""
         return self.network(pictures.double())
+
+
+def test_every_attack_has_a_runner_and_its_familys_tables_know_it():
+    tables = {
+        "ascent": gradient.CLIMBERS,
+        "library": library.PROPOSERS,
+        "matched noise": run.MATCHED,
+        "corruption": corruption.CORRUPTERS,
+    }
+    for spec in ATTACKS.values():
+        assert spec.family in run.RUNNERS
+        assert spec in tables.get(spec.family, {spec: None})
+    assert sum(map(len, tables.values())) == sum(spec.family in tables for spec in ATTACKS.values())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_only_an_attack_with_a_budget_has_a_limit(name):
+    spec = ATTACKS[name]()
+    assert (spec.limit(64) is None) == (spec.epsilon is None) == (spec.norm is rounding.NO_NORM)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +135,7 @@ def test_no_budget_means_no_change(name, model, pictures, labels):
 def test_a_stored_image_stays_within_its_budget(name, epsilon, model, pictures, labels):
     spec = quick_at(name, epsilon)
     change = changes(attacked(model, pictures, labels, spec), pictures) / 255
-    if spec.norm == "linf":
+    if spec.norm.name == "linf":
         assert np.abs(change).max() <= float(spec.epsilon) + 1e-12
     else:
         limit = float(spec.epsilon) * (8 if isinstance(spec, NoiseGaussian) else 1)  # 8 = sqrt(64 pixels)

@@ -86,7 +86,7 @@ def test_as_it_is_offered_the_form_is_a_plan_of_the_standard_tier(auditor, store
     offered = audits_view.offered(auditor, {})
     values = {field["name"]: field["value"] for group in offered["groups"] for field in group["fields"]}
     found = driving.planned(store, audits_model.plan({**values, "controls": values["controls"] == "yes"})).plan
-    assert (found.tier, found.images.count, found.method, len(found.controls)) == ("standard", 40, "two-run", 3)
+    assert (found.tier, found.images.count, found.method.name, len(found.controls)) == ("standard", 40, "two-run", 3)
     assert found.survivors
 
 
@@ -95,7 +95,7 @@ def test_every_attack_can_be_added_with_its_declared_settings_at_their_defaults(
     assert [one["name"] for one in offered] == [name for name, spec in catalogue.ATTACKS.items() if not spec.is_control]
     rows = [{"name": one["name"], "settings": {f["name"]: f["value"] for f in one["fields"]}} for one in offered]
     found = driving.planned(store, audits_model.plan({**VALUES, "attacks": rows})).plan
-    assert found.attacks == tuple(catalogue.identify(catalogue.attack(one["name"])) for one in offered)
+    assert found.attacks == tuple(catalogue.attack(one["name"]) for one in offered)
 
 
 def test_an_added_attack_begins_at_the_strength_of_the_tier(store):

@@ -71,13 +71,13 @@ def read(text, store):
 
 def test_a_plan_is_read_whole(store):
     found = read(WHOLE, store)
-    assert [plan.strength(one) * 255 for one in found.attacks] == [8, 24]
-    assert [plan.strength(one) * 255 for one in found.curve] == [8, 16], "weakest first"
-    assert [one.partition(":")[0] for one in found.controls] == list(plan.CONTROLS)
-    assert {plan.strength(one) * 255 for one in found.controls} == {24}, "as strong as the strongest attack"
-    assert found.thresholds[1].condition == found.attacks[1]
+    assert [one.budget * 255 for one in found.attacks] == [8, 24]
+    assert [one.budget * 255 for one in found.curve] == [8, 16], "weakest first"
+    assert [one.name for one in found.controls] == list(plan.CONTROLS)
+    assert {one.budget * 255 for one in found.controls} == {24}, "as strong as the strongest attack"
+    assert found.thresholds[1].condition == found.attacks[1].text
     assert (found.thresholds[1].label, found.thresholds[1].confidence) == ("7", 0.99)
-    assert (found.method, found.device, found.threads, found.tier) == ("two-run", "cpu", 2, "custom")
+    assert (found.method.name, found.device, found.threads, found.tier) == ("two-run", "cpu", 2, "custom")
 
 
 @pytest.mark.parametrize("tier", ["fast", "standard", "thorough"])
@@ -87,13 +87,9 @@ def test_a_tier_brings_its_attacks_at_the_plans_strength(store, tier):
     text = WHOLE.replace('pgd-linf:eps=24/255"', 'fgsm-linf:eps=9/255"')
     found = read(head + text.replace(text[text.index("attacks") : text.index("\n\n[images]")], own), store)
     wanted = tiers.contents(tier, Fraction(8, 255), 32)
-    assert found.attacks == (*wanted.everywhere, catalogue_id("fgsm-linf:eps=9/255"))
+    assert found.attacks == (*wanted.everywhere, attack_catalogue.attack("fgsm-linf:eps=9/255"))
     assert found.survivors == wanted.survivors
     assert set(wanted.controls) != set(found.controls), "the controls follow the strongest attack"
-
-
-def catalogue_id(text):
-    return attack_catalogue.identify(attack_catalogue.attack(text))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +169,7 @@ def test_what_is_wrong_is_told_in_one_line_with_its_line(store, old, new, messag
 
 def test_a_curve_may_begin_at_nothing_but_no_threshold_speaks_of_that(store):
     text = WHOLE.replace('"16/255", "8/255"', '"0", "0.5/255", "8/255"')
-    assert [plan.strength(one) * 255 for one in read(text, store).curve] == [0, 0.5, 8]
+    assert [one.budget * 255 for one in read(text, store).curve] == [0, 0.5, 8]
     with pytest.raises(BadInput, match=r"line 25: thresholds\[0\].condition: pgd-linf with epsilon 0.5/255 can change"):
         read(text.replace('condition = "clean"', 'condition = "pgd-linf:eps=0.5/255"'), store)
 

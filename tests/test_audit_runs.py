@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine
 from engine import examination, serial
 from engine.answering import driving
 from engine.attacks.batch import Batch
@@ -79,7 +80,9 @@ def test_a_row_opens_as_the_examination_of_its_image(undisturbed):
     held = rows.read(run.place.shard(condition.folder, block) / shards.ROWS)
     place = list(held.status).index("fooled")
     plan = run.manifest.plan
-    request = ExaminationRequest(plan.model, plan.data, condition.name, (held.samples[place],), plan.method, plan.seed)
+    request = ExaminationRequest(
+        plan.model, plan.data, engine.attack(condition.name), (held.samples[place],), plan.method, plan.seed
+    )
     bundle = audits.bundle(store.root, plan.model)
     found, _ = examination.examine(bundle, store.dataset(plan.data), request, lambda *_: None)
     picture = shards.images(run.place, condition.folder, block)[place]

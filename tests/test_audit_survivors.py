@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+import engine
 from engine.audit import manifest as manifests
 from engine.audit import report, results, rows, shards, survivors, verify
 from engine.audit.manifest import Manifest
@@ -36,7 +37,7 @@ def planned(store: Store, attacks: tuple[str, ...], left: tuple[str, ...], block
     """A plan whose later attacks run on what the earlier ones leave."""
     text = audits.PLAN.replace('"fgsm-linf:eps=24/255"', "").replace("attacks = []", f"attacks = {list(attacks)}")
     plan = audits.planned(store, text.replace("count = 6", f"count = {COUNT}").replace("block = 2", f"block = {block}"))
-    return manifests.build(dataclasses.replace(plan.plan, survivors=left), store)
+    return manifests.build(dataclasses.replace(plan.plan, survivors=tuple(map(engine.attack, left))), store)
 
 
 @pytest.fixture(scope="module")

@@ -41,8 +41,8 @@ from engine.store import Store
 from engine.store.shelf import NotStored
 from tests import fake_work, fakes
 
-PAIR = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=10", ("00003",))
-CLASS = RosterRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=10", 3)
+PAIR = ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=10"), ("00003",))
+CLASS = RosterRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=10"), 3)
 
 
 class PatientJobs:
@@ -141,7 +141,6 @@ def test_menus_need_no_worker(auditor, jobs):
     assert [card.name for card in auditor.datasets()] == ["digits"]
     assert "pgd-linf" in [card.name for card in auditor.attacks()]
     assert auditor.methods()[0] == "two-run"
-    assert auditor.attack_id("fgsm-linf", "8/255") == "fgsm-linf:eps=8/255"
     assert not jobs.submitted
 
 
@@ -215,10 +214,6 @@ BAD = [
     {"model": "digits-standart"},
     {"model": "../models/digits-standard"},
     {"data": "faces"},
-    {"attack": "pgdd"},
-    {"attack": "pgd-linf:eps=9"},
-    {"attack": "pgd-linf:eps=nan"},
-    {"attack": "pgd-linf:steps=1000000000"},
     {"seed": -1},
     {"seed": 2**31},
     {"seed": 1.5},
@@ -235,7 +230,7 @@ def test_a_bad_roster_is_refused_before_any_work(auditor, jobs, change):
 SAMPLES = [(), ("00040",), ("3",), ("00003", "00003"), ("00003", "00004"), tuple(f"{k:05d}" for k in range(3, 40, 2))]
 
 
-@pytest.mark.parametrize("change", [*BAD, {"method": "magic"}, *({"samples": samples} for samples in SAMPLES)])
+@pytest.mark.parametrize("change", [*BAD, *({"samples": samples} for samples in SAMPLES)])
 def test_a_bad_examination_is_refused_before_any_work(auditor, jobs, change):
     for ask in (auditor.examination, auditor.certificates):
         with pytest.raises(BadInput):
@@ -258,16 +253,16 @@ def test_a_data_set_of_other_classes_is_refused_at_once(auditor, store, jobs):
 @pytest.mark.parametrize(
     ("name", "epsilon"), [("pgdd", "8/255"), ("pgd-linf", "9"), ("pgd-linf", "x"), ("pgd-linf", "1/0")]
 )
-def test_a_bad_attack_is_refused(auditor, name, epsilon):
+def test_a_bad_attack_is_refused(name, epsilon):
     with pytest.raises(EngineError):
-        auditor.attack_id(name, epsilon)
+        engine.attack_at(name, epsilon)
     with pytest.raises((UnknownName, BadSetting)):
-        auditor.attack_id(name, epsilon)
+        engine.attack_at(name, epsilon)
 
 
 def test_a_bare_attack_and_its_spelled_out_defaults_share_one_result(auditor, jobs):
-    auditor.examination(replace(PAIR, attack="pgd-linf"))
-    auditor.examination(replace(PAIR, attack=auditor.attack_id("pgd-linf", "8/255")))
+    auditor.examination(replace(PAIR, attack=engine.attack("pgd-linf")))
+    auditor.examination(replace(PAIR, attack=engine.attack_at("pgd-linf", "8/255")))
     assert jobs.submitted == ["examination"]
 
 
@@ -284,9 +279,9 @@ def test_every_input_of_a_result_is_in_its_key(auditor, store):
         replace(PAIR, model="other"),
         replace(PAIR, model="mean"),
         replace(PAIR, samples=("00013",)),
-        replace(PAIR, method="random"),
+        replace(PAIR, method=engine.method("random")),
         replace(PAIR, seed=1),
-        replace(PAIR, attack="fgsm-linf"),
+        replace(PAIR, attack=engine.attack("fgsm-linf")),
     ]
     assert len({key(request) for request in requests}) == len(requests)
     assert tasks.model_key(other_model) == tasks.model_key(replace(other_model, added="2031-01-01"))

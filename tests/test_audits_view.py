@@ -96,7 +96,7 @@ def test_the_curve_carries_every_point_of_both_models(auditor, finished):
 
 
 def rows(seen) -> dict[str, audits_model.Row]:
-    return {row.name: row for row in audits_model.panel(seen, fakes.ATTACKS).models[0].rows}
+    return {row.name: row for row in audits_model.panel(seen).models[0].rows}
 
 
 def with_condition(seen, **changes):
@@ -132,7 +132,7 @@ def test_an_attack_that_the_levels_cannot_show_has_no_link_and_the_page_says_why
     seen = with_condition(auditor.audits.view(finished.id), name=attack)
     seen = dataclasses.replace(seen, examples={("candidate", attack): seen.examples["candidate", ATTACK]})
     assert rows(seen)[attack].link == ""
-    assert audits_model.NOT_EXPLAINED in audits_model.panel(seen, fakes.ATTACKS).models[0].notes
+    assert audits_model.NOT_EXPLAINED in audits_model.panel(seen).models[0].notes
 
 
 def test_an_attack_at_its_default_settings_has_a_link(auditor, finished):
@@ -140,7 +140,7 @@ def test_an_attack_at_its_default_settings_has_a_link(auditor, finished):
     seen = with_condition(auditor.audits.view(finished.id), name=attack)
     seen = dataclasses.replace(seen, examples={("candidate", attack): seen.examples["candidate", ATTACK]})
     assert parse_qs(rows(seen)[attack].link)["attack"] == ["pgd-linf"]
-    assert audits_model.panel(seen, fakes.ATTACKS).models[0].notes == ()
+    assert audits_model.panel(seen).models[0].notes == ()
 
 
 def test_attacks_of_another_seed_have_no_link(auditor, finished):
@@ -152,14 +152,14 @@ def test_attacks_of_another_seed_have_no_link(auditor, finished):
 
 def test_an_attack_on_survivors_says_what_its_rate_counts(auditor, finished):
     seen = auditor.audits.view(finished.id)
-    assert audits_model.panel(seen, fakes.ATTACKS).models[0].notes == ()
-    part = audits_model.panel(with_condition(seen, is_cumulative=True), fakes.ATTACKS).models[0]
+    assert audits_model.panel(seen).models[0].notes == ()
+    part = audits_model.panel(with_condition(seen, is_cumulative=True)).models[0]
     assert "counts as not right" in part.notes[0]
     assert part.rows[1].name.endswith("(on survivors)")
 
 
 def test_a_class_with_few_images_is_marked_so(auditor, finished):
-    classes = audits_model.panel(auditor.audits.view(finished.id), fakes.ATTACKS).models[0].classes
+    classes = audits_model.panel(auditor.audits.view(finished.id)).models[0].classes
     assert classes
     assert all(one.has_few for one in classes)
     assert "few" in text(audits_view.answer(auditor, {"run": finished.id})[0])
@@ -179,7 +179,7 @@ def test_an_unknown_run_is_named_and_none_is_shown(auditor, finished, asked):
 
 
 def test_models_are_compared_in_a_table_with_the_worst_case_first(auditor, finished):
-    found = audits_model.panel(auditor.audits.view(finished.id), fakes.ATTACKS).pairings
+    found = audits_model.panel(auditor.audits.view(finished.id)).pairings
     summary = auditor.audits.view(finished.id).summary
     assert len(found) == len(summary.pairings) > 1
     assert [one.is_worst for one in found] == [True] + [False] * (len(found) - 1)
@@ -229,7 +229,6 @@ def test_a_threshold_that_cannot_be_told_says_why_and_so_does_the_condition(audi
     changed = with_condition(seen, doubts=(doubt,))
     panel = audits_model.panel(
         dataclasses.replace(changed, summary=dataclasses.replace(changed.summary, thresholds=(decision,))),
-        fakes.ATTACKS,
     )
     assert panel.thresholds[0][3] == f"? cannot be told: {doubt}"
     assert panel.models[0].rows[1].doubts == (doubt,)
@@ -244,15 +243,15 @@ def test_a_passed_run_says_so_and_one_without_thresholds_has_no_verdict(auditor,
     decision = dataclasses.replace(seen.summary.thresholds[0], outcome="pass", reason="")
     for decisions, verdict in (((decision,), "Verdict: PASS: every threshold is met."), ((), "")):
         changed = dataclasses.replace(seen, summary=dataclasses.replace(seen.summary, thresholds=decisions))
-        assert audits_model.panel(changed, fakes.ATTACKS).verdict == verdict
+        assert audits_model.panel(changed).verdict == verdict
 
 
 def test_attacks_of_a_tier_that_few_classes_do_not_allow_are_told(auditor, finished):
     seen = auditor.audits.view(finished.id)
-    assert audits_model.panel(seen, fakes.ATTACKS).left_out == ""
+    assert audits_model.panel(seen).left_out == ""
     plan = dataclasses.replace(seen.manifest.plan, tier="thorough")
     few = dataclasses.replace(seen, manifest=dataclasses.replace(seen.manifest, plan=plan, classes=("none", "defect")))
-    panel = audits_model.panel(few, fakes.ATTACKS)
+    panel = audits_model.panel(few)
     assert panel.left_out == (
         "Left out of the tier 'thorough': apgd-dlr needs at least 3 classes, the model has 2. apgd-t needs at least 4 "
         "classes, the model has 2."

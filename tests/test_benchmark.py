@@ -10,7 +10,7 @@ import torch
 
 from engine.benchmark import measures, passes, peers, table, transplants
 from engine.benchmark.measures import Scale
-from engine.datapaths import conductance, scores
+from engine.datapaths import scores
 from engine.models import load
 from tests import stores, toys
 
@@ -86,7 +86,7 @@ def test_captums_conductance_is_ours_at_many_steps():
     pytest.importorskip("captum", reason="captum is not installed (requirements-dev.txt)")
     bundle = toys.bundle(toys.seeded(toys.Residual()))
     asked = ask(bundle)
-    own = conductance.along(bundle, asked, torch.zeros_like(asked.images), steps=100).scores
+    own = scores.conductance(bundle, asked, torch.zeros_like(asked.images), steps=100).scores
     assert peers.correlation(own, peers.layer_conductance(bundle, asked, 100)) >= 0.999
     assert peers.correlation(own, tuple(site.flip(1) for site in own)) < 0.9
 

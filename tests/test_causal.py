@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine
 from engine import examination, tracing
 from engine.errors import BadInput, UnknownName
 from engine.models import load
@@ -29,7 +30,9 @@ def digits(demo_store, tmp_path_factory):
 def found(digits):
     """Four attacked digits of one class, all of them fooled."""
     samples = digits[1].keys_of(3)[:4]
-    request = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=5", samples, "gradient")
+    request = ExaminationRequest(
+        "digits-standard", "digits", engine.attack("pgd-linf:eps=24/255,steps=5"), samples, engine.method("gradient")
+    )
     made = examination.examine(*digits, request, lambda *_: None)[0]
     assert all(one.status == "fooled" for one in made.outcomes)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import engine
 from engine.evaluation import pairing
 from engine.models import load
 from engine.proving import curves, defence, smallest
@@ -27,7 +28,7 @@ def quiet(*_told: object) -> None:
 def group(world, images: int, attack: str = shared_data.ATTACK, seed: int = 0) -> FooledRequest:
     """Correctly classified images from index 128 on."""
     samples = pairing.choose(*world, images, first=128, seed=0).samples
-    return FooledRequest("resnet20", "cifar10", attack, samples, seed)
+    return FooledRequest("resnet20", "cifar10", engine.attack(attack), samples, seed)
 
 
 def at_32(world, request, monkeypatch):

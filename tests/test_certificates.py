@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine
 from engine import examination, selection, serial, tracing
 from engine.commands import at_once, examine
 from engine.datapaths import extraction
@@ -36,7 +37,9 @@ def digits(store):
 
 def asked(dataset, count, method="gradient"):
     samples = dataset.keys_of(3)[:count]
-    return ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=5", samples, method)
+    return ExaminationRequest(
+        "digits-standard", "digits", engine.attack("pgd-linf:eps=24/255,steps=5"), samples, engine.method(method)
+    )
 
 
 def quiet(done, total, message):
@@ -61,7 +64,7 @@ def test_the_wrong_class_check_is_not_applicable_to_a_method_without_aim(digits,
 
 
 def test_nothing_is_restored_where_nothing_was_taken(digits):
-    kept = replace(asked(digits[1], 2), attack="pgd-linf:eps=0,steps=2")
+    kept = replace(asked(digits[1], 2), attack=engine.attack("pgd-linf:eps=0,steps=2"))
     found = examination.examine(*digits, kept, quiet)[0]
     assert {one.status for one in found.outcomes} == {"unperturbed"}
     known = certificates.part("restoration", *digits, found, quiet)
@@ -92,7 +95,7 @@ def test_copied_maps_are_reported_unstable_though_their_scores_are_the_same(meth
     for name, bundle in (("copied", test_methods.copied()), ("plain", toys.bundle(toys.seeded(toys.Chain(width=16))))):
         case, known = test_methods.answered(bundle), test_methods.references(bundle)
         found = test_methods.score(bundle, case, method)
-        path = extraction.datapath(bundle, case, known, found, method=method)
+        path = extraction.datapath(bundle, case, known, found, method=engine.method(method))
         similar[name] = np.mean([kinship.similarity(path, found, seed) for seed in range(10)])
     assert similar["copied"] <= 0.45
     assert similar["plain"] >= 0.9

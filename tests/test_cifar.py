@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine
 from engine import __main__ as command_line
 from engine import examination, tracing
 from engine.datapaths import cases, choosing, scores, trials
@@ -37,7 +38,7 @@ def pairs(store, bundle):
     keys = dataset.keys[128 : 128 + 125]
     right = tracing.record(bundle, cases.load(bundle, dataset, keys)).logits.argmax(1).cpu().numpy()
     correct = [key for key, ok in zip(keys, right == cases.labels(bundle, dataset)[128 : 128 + 125], strict=True) if ok]
-    return examination.attacked(bundle, dataset, ATTACK, tuple(correct[:FOOLED]), 0)
+    return examination.attacked(bundle, dataset, engine.attack(ATTACK), tuple(correct[:FOOLED]), 0)
 
 
 def test_clean_accuracy_is_91_5_percent_on_the_1000_images(store, bundle):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import engine
 from engine import comparison, selection
 from engine.records import ClassDatapaths, ExaminationRequest, SiteSpan
 from tests import fakes
@@ -16,7 +17,9 @@ def examination(images: int, parting: int, *, seed: int = 0, noise: float = 0.02
     """Datapaths that are the same up to small noise before site `parting` and unrelated from there on."""
     rng = np.random.default_rng(seed)
     samples = tuple(f"{k:05d}" for k in range(images))
-    made = fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
+    made = fakes.examination(
+        ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
+    )
     base = [rng.exponential(size=(images, site.channels)) for site in made.sites]
 
     def scores(rows, drift):

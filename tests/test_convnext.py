@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
+import engine
 from engine import connections, demo, tracing
 from engine.datapaths import scores
 from engine.demo import digits, train
@@ -45,10 +46,11 @@ def bundle():
 def rows(bundle, demo_store, tmp_path_factory):
     """What the datapaths and random maps do, by method."""
     store = stores.copied(demo_store, tmp_path_factory.mktemp("convnext") / "store")
-    request = walk.EvaluationRequest(ATTACK, IMAGES, ("two-run", "random"), maps=(MAPS,))
+    compared = (engine.method("two-run"), engine.method("random"))
+    request = walk.EvaluationRequest(engine.attack(ATTACK), IMAGES, compared, maps=(MAPS,))
     found = walk.run(bundle, store.dataset(demo.DATA), request, lambda *_: None)
     assert found.fooled >= IMAGES // 2
-    return {row.name: row for row in found.rows}
+    return {row.method.name: row for row in found.rows}
 
 
 def test_it_learned_the_digits(bundle):

@@ -61,7 +61,7 @@ def test_weights_say_what_they_are(model):
     assert metadata["architecture"] == "digits_resnet"
     assert metadata["mean"] == "0.5" and metadata["std"] == "0.5"
     assert "CC BY 4.0" in metadata["data_licence"]
-    assert metadata["robust_accuracy_attack"] == catalogue.identify(catalogue.PgdLinf(demo.EPSILON))
+    assert metadata["robust_accuracy_attack"] == catalogue.PgdLinf(demo.EPSILON).text
     assert demo.weights(model).stat().st_size < 500_000
 
 

@@ -8,11 +8,12 @@ import re
 import pytest
 import torch
 
+import engine
 from engine import __main__ as command_line
 from engine import methods, tracing
 from engine.attacks.attacked import AttackedImages
 from engine.datapaths import choosing
-from engine.errors import BadInput, BadSetting, UnknownName
+from engine.errors import BadInput, BadSetting
 from engine.evaluation import pairing, rankings, stability, table, trials, walk
 from engine.evaluation.pairing import FooledPairs
 from tests import stores, test_scores, toys
@@ -207,9 +208,9 @@ def test_dead_maps_do_not_read_as_agreement():
 def test_random_scores_are_alike_by_chance_alone_and_activation_wholly(bundle, subjects):
     ask = rankings.asked(subjects)
     found = {}
-    for name in ("random", "activation"):
+    for name in (methods.RANDOM, methods.ACTIVATION):
         own, _ = rankings.score(bundle, name, ask, seed=0)
-        found[name] = stability.stability(bundle, name, subjects, own, seed=0)
+        found[name.name] = stability.stability(bundle, name, subjects, own, seed=0)
     # Two draws of 3 of 16: 0.10 to 0.13 expected.
     for one in ("seed_jaccard", "noise_jaccard", "random_weights_jaccard"):
         assert getattr(found["random"], one).value == pytest.approx(0.12, abs=0.06)
@@ -224,8 +225,8 @@ CHEAP = ("two-run", "random")
 def whole(bundle, subjects, pairs):
     """The table of all methods on the planted network, as JSON."""
     made = walk.Walk(bundle, subjects, pairs, 0, COUNTS)
-    rows = [walk.row(made, name, walk.Steps(lambda *_: None, 0, 1, name)) for name in methods.METHODS]
-    request = walk.EvaluationRequest("pgd-linf", COUNT, tuple(methods.METHODS))
+    rows = [walk.row(made, one, walk.Steps(lambda *_: None, 0, 1, one.name)) for one in methods.DECLARED]
+    request = walk.EvaluationRequest(engine.attack("pgd-linf"), COUNT, methods.DECLARED)
     found = walk.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, ("relu",), COUNTS, tuple(rows), 1.0)
     return json.loads(json.dumps(table.as_json(found)))
 
@@ -345,6 +346,4 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(written, tmp_path, capsys,
 
 def test_a_request_is_checked_before_anything_runs():
     with pytest.raises(BadSetting):
-        walk.EvaluationRequest("pgd-linf", 1, ("two-run",))
-    with pytest.raises(UnknownName):
-        walk.EvaluationRequest("pgd-linf", 10, ("none",))
+        walk.EvaluationRequest(engine.attack("pgd-linf"), 1, methods.DECLARED)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import engine
 from engine import demo, keys, tasks, work
 from engine.auditor import Auditor
 from engine.data import catalogue
@@ -57,7 +58,7 @@ def store(tmp_path_factory) -> Store:
 
 
 def request(store: Store) -> ExaminationRequest:
-    return ExaminationRequest(MODEL, DATA, ATTACK, store.dataset(DATA).keys_of(3)[:1])
+    return ExaminationRequest(MODEL, DATA, engine.attack(ATTACK), store.dataset(DATA).keys_of(3)[:1])
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_responses_are_made_on_request_and_kept(auditor, jobs, key):
 
 
 def test_responses_of_an_attack_without_strength_fail_with_the_reason_and_can_be_forgiven(auditor, jobs, store):
-    damaged = replace(request(store), attack="corruption-gaussian-noise")
+    damaged = replace(request(store), attack=engine.attack("corruption-gaussian-noise"))
     auditor.examination(damaged)
     jobs.work()
     key = auditor.examination(damaged).value.key
@@ -179,7 +180,7 @@ def test_a_worker_trusts_no_place(store, kind, request_):
 def test_a_worker_that_dies_over_a_picture_or_responses_is_replaced(tmp_path):
     made = Store(tmp_path / "store")
     fake_work.add_all(made)
-    pair = ExaminationRequest(MODEL, DATA, ATTACK, ("00003",))
+    pair = ExaminationRequest(MODEL, DATA, engine.attack(ATTACK), ("00003",))
     auditor = Auditor(made, Jobs(made.root, dying_work.perform))
     key = tasks.EXAMINATION.key(made, pair)
     made.records.write("examination", key, replace(fakes.examination(pair), key=key))

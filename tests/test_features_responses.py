@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine
 from engine import examination, serial, tracing
 from engine.errors import Unsupported
 from engine.features import responses
@@ -49,7 +50,7 @@ def examine(bundle, dataset):
 
     def examined(count: int = 1, attack: str = ATTACK):
         label = int(np.bincount(dataset.labels).argmax())
-        request = ExaminationRequest("toy", "toys", attack, dataset.keys_of(label)[:count])
+        request = ExaminationRequest("toy", "toys", engine.attack(attack), dataset.keys_of(label)[:count])
         found, maps = examination.examine(bundle, dataset, request, silent)
         return replace(found, key="0" * 32), maps
 

@@ -8,7 +8,9 @@ import json
 import pytest
 
 from engine import __main__ as command_line
+from engine import methods
 from engine.attacks import catalogue
+from engine.attacks.spec import Attack
 from engine.audit import forecast, manifest, tiers, wording
 from engine.audit.paces import Pace
 from engine.blocks import pacing
@@ -28,8 +30,8 @@ def planned(store):
     return audits.planned(store, PLAN)
 
 
-def seconds(attack: str) -> float:
-    cost = tiers.cost(catalogue.attack(attack), 10)
+def seconds(attack: Attack) -> float:
+    cost = tiers.cost(attack, 10)
     return cost.passes * PACE.pass_seconds + cost.forwards * PACE.forward_seconds
 
 
@@ -56,7 +58,7 @@ def test_a_baseline_costs_its_own_pace_and_a_curve_is_not_explained(store):
     assert forecast.forecast(both, {"candidate": PACE, "baseline": slow}).seconds_low == pytest.approx(3 * one)
     curve = audits.planned(store, audits.PLAN + '[curve]\nattack = "fgsm-linf"\nepsilons = ["2/255"]\n')
     more = forecast.forecast(curve, {"candidate": PACE}).seconds_low - one
-    assert more == pytest.approx(6 * seconds("fgsm-linf:eps=2/255"))
+    assert more == pytest.approx(6 * seconds(catalogue.attack("fgsm-linf:eps=2/255")))
 
 
 def test_without_a_method_only_attacks_cost(store):
@@ -89,8 +91,8 @@ def test_an_estimate_is_one_line(low, high, words):
 
 def test_the_measured_pace_explains_only_where_a_method_does(store):
     bundle, dataset = audits.bundle(store.root, "digits-standard"), store.dataset("digits")
-    plain = pacing.measure(bundle, dataset, "none", 1)
-    scored = pacing.measure(bundle, dataset, "gradient", 1)
+    plain = pacing.measure(bundle, dataset, methods.NO_METHOD, 1)
+    scored = pacing.measure(bundle, dataset, methods.method("gradient"), 1)
     assert 0 < plain.forward_seconds < plain.pass_seconds < 1
     assert (plain.explain_seconds, scored.explain_seconds > 0) == (0, True)
 

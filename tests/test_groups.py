@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine
 from engine import examination, selection, tracing
 from engine.datapaths import cases, choosing, extraction, groups, trials
 from engine.datapaths.cases import Case, References
@@ -16,7 +17,7 @@ from tests import stores, test_scores, toys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RECIPE = Recipe("gradient", 0)
+RECIPE = Recipe(engine.method("gradient"), 0)
 SAMPLES = 8
 
 
@@ -48,12 +49,14 @@ def test_a_groups_strength_is_the_mean_of_its_images_alone(bundle):
     for k in range(3):
         one = Case(group.members.images[k : k + 1], group.members.targets[k : k + 1])
         alone.append(
-            selection.strength([s.numpy() for s in extraction.score(bundle, one, known, method="gradient", seed=0)[0]])
+            selection.strength(
+                [s.numpy() for s in extraction.score(bundle, one, known, method=engine.method("gradient"), seed=0)[0]]
+            )
         )
     for site, rows in zip(found.strength, zip(*alone, strict=True), strict=True):
         assert np.allclose(site, np.mean(rows, axis=0), atol=1e-6)
         assert not site.flags.writeable
-    assert (found.name, found.method, found.images) == ("clean", "gradient", 3)
+    assert (found.name, found.method.name, found.images) == ("clean", "gradient", 3)
     assert sum(float(site.sum()) for site in found.strength) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -129,7 +132,7 @@ def digits(demo_store, tmp_path_factory):
     store = stores.copied(demo_store, tmp_path_factory.mktemp("groups") / "store")
     bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
     samples = dataset.keys_of(3)[:SAMPLES]
-    pairs = examination.attacked(bundle, dataset, "pgd-linf:eps=24/255,steps=5", samples, 0)
+    pairs = examination.attacked(bundle, dataset, engine.attack("pgd-linf:eps=24/255,steps=5"), samples, 0)
     return bundle, dataset, samples, (pairs, examination.noise_copies(pairs, 1))
 
 
@@ -142,7 +145,7 @@ def test_the_four_groups_of_an_attack_are_held_to_their_held_out_images(digits):
     clean, adversarial = examination.sides(pairs)
     into = groups.of_classes(bundle, dataset, after.tolist(), avoid=samples)
     known = cases.references(bundle, dataset, clean, avoid=frozenset({3, *after.tolist()}), seed=0)
-    recipe = Recipe("two-run", 0)
+    recipe = Recipe(engine.method("two-run"), 0)
     mean = groups.class_mean(bundle, dataset, range(10), recipe)
     found = groups.datapaths(bundle, groups.of_pairs(clean, adversarial, noise, into), known, mean, recipe)
     assert [(one.name, one.images, one.held_out.images) for one in found] == [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import engine
 from dashboard import wording
 from dashboard.panels import faithfulness
 from engine import Certificates, ExaminationRequest, Kinship, Restoration, SiteSpan, compare
@@ -17,7 +18,9 @@ from tests import fakes
 
 
 def examined(*samples: str):
-    return fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
+    return fakes.examination(
+        ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
+    )
 
 
 def texts(examination, certificates=None, *, parts_at="layer2.0", apart_from="layer2.0"):
@@ -132,7 +135,9 @@ def test_a_percentage_never_rounds_to_never_or_always(share, text):
 
 def test_a_group_that_does_not_part_says_how_many_images_that_rests_on():
     samples = tuple(f"{k:05d}" for k in range(3))
-    made = fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", samples))
+    made = fakes.examination(
+        ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
+    )
     said = faithfulness.headline(made, compare(made, 0.2), Certificates())[1].text
     assert said == "With 3 images no two layers in a row lie further apart than under noise of the same size."
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import engine
 from engine import connections, tracing
 from engine.datapaths import choosing
 from engine.models import load, precision
@@ -216,7 +217,7 @@ class Scene:
 def scene(digits):
     bundle, dataset = digits
     samples = dataset.keys_of(3)[:2] + dataset.keys_of(5)[:2]
-    request = FooledRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=2", samples)
+    request = FooledRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=24/255,steps=2"), samples)
     images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     chosen = choosing.at_random(bundle, 2, 8, torch.Generator().manual_seed(0))
     giving, means = tracing.record(bundle, images.flip(0)), interventions.means(bundle, dataset, "position")

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import engine
 from engine import keys, schemas, serial
 from engine.errors import BadInput, StoreError
 from engine.records import ExaminationRequest, RosterRequest
 from engine.schemas import Schema
 
-REQUEST = ExaminationRequest("m", "d", "pgd-linf:eps=8/255", ("00001",))
+REQUEST = ExaminationRequest("m", "d", engine.attack("pgd-linf:eps=8/255"), ("00001",))
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3).map(tuple),
@@ -30,24 +31,34 @@ PLAIN = st.recursive(
 @pytest.mark.cluster
 def test_a_key_is_the_same_in_every_process():
     program = (
-        "from engine import keys, records;"
-        "print(keys.content_key(records.ExaminationRequest('m', 'd', 'pgd-linf:eps=8/255', ('00001',))))"
+        "import engine; from engine import keys;"
+        "attack = engine.attack('pgd-linf:eps=8/255');"
+        "print(keys.content_key(engine.ExaminationRequest('m', 'd', attack, ('00001',))))"
     )
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == keys.content_key(REQUEST)
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": "n"}, {"data": "e"}, {"attack": "x"}, {"samples": ("00002",)}, {"method": "mask"}, {"seed": 1}]
+    "change",
+    [
+        {"model": "n"},
+        {"data": "e"},
+        {"attack": engine.attack("fgsm-linf")},
+        {"samples": ("00002",)},
+        {"method": engine.method("mask")},
+        {"seed": 1},
+    ],
 )
 def test_every_field_of_a_request_counts(change):
     assert keys.content_key(replace(REQUEST, **change)) != keys.content_key(REQUEST)
 
 
 def test_nouns_with_equal_fields_have_different_keys():
-    first, second = RosterRequest("m", "d", "a", 1), RosterRequest("m", "d", "a", 1, seed=1)
+    fgsm = engine.attack("fgsm-linf")
+    first, second = RosterRequest("m", "d", fgsm, 1), RosterRequest("m", "d", fgsm, 1, seed=1)
     assert keys.content_key(first) != keys.content_key(second)
-    assert keys.content_key(first) != keys.content_key(("m", "d", "a", 1, 0))
+    assert keys.content_key(first) != keys.content_key(("m", "d", fgsm, 1, 0))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from scipy import optimize
 
 from engine import methods, selection, tracing
-from engine.datapaths import conductance, draws, extraction, masks, published, scores
+from engine.datapaths import draws, extraction, masks, published, scores
 from engine.datapaths.cases import Case, References
 from engine.errors import UnknownName
 from engine.models.bundle import ModelBundle
@@ -42,7 +42,7 @@ def references(bundle, count=2):
 
 
 def score(bundle, case, method, seed=0):
-    return extraction.score(bundle, case, references(bundle), method=method, seed=seed)[0]
+    return extraction.score(bundle, case, references(bundle), method=methods.method(method), seed=seed)[0]
 
 
 def rows(case, index):
@@ -50,7 +50,8 @@ def rows(case, index):
 
 
 def test_every_method_of_the_menu_is_computed():
-    assert list(extraction.SCORERS) == list(methods.METHODS)
+    assert all(callable(extraction.scorer(one)) for one in methods.DECLARED)
+    assert list(methods.METHODS) == [one.name for one in methods.DECLARED], "no name stands twice"
 
 
 def test_an_unknown_method_is_refused_by_name(bundle):
@@ -64,6 +65,12 @@ def test_scores_are_finite_and_of_every_map(bundle, method):
     assert [tuple(site.shape) for site in found] == [(5, site.channels) for site in bundle.sites]
     assert all(bool(torch.isfinite(site).all()) for site in found)
     assert any(len(site.unique()) > 1 for site in found)
+
+
+@pytest.mark.parametrize("method", methods.DECLARED, ids=str)
+def test_scores_have_signs_as_the_methods_entry_says(bundle, method):
+    found = tracing.join(score(bundle, answered(bundle), method.name))
+    assert bool((found < 0).any()) is method.is_signed
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -92,7 +99,7 @@ def test_no_more_than_the_limit_goes_through_the_network_at_once(bundle, method,
     monkeypatch.setattr(
         ModelBundle, "logits", lambda self, images: (sizes.append(len(images)), logits(self, images))[1]
     )
-    extraction.score(bundle, case, known, method=method, seed=0)
+    extraction.score(bundle, case, known, method=methods.method(method), seed=0)
     assert max(sizes, default=2) == 2
 
 
@@ -111,7 +118,7 @@ def test_no_more_than_the_limit_goes_through_the_network_at_once(bundle, method,
     ],
 )
 def test_passes_are_counted_per_image(bundle, method, passes):
-    found = extraction.score(bundle, answered(bundle), references(bundle), method=method, seed=0)
+    found = extraction.score(bundle, answered(bundle), references(bundle), method=methods.method(method), seed=0)
     assert found[1] == 5 * passes
 
 
@@ -269,7 +276,7 @@ def test_conductance_is_complete_at_every_cut_site(bundle):
     case = answered(bundle)
     question = scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
     starts = torch.full_like(case.images, 0.5)
-    found = conductance.along(bundle, question, starts, steps=400)
+    found = scores.conductance(bundle, question, starts, steps=400)
     own, from_starts = (test_scores.margin(bundle, question, images) for images in (case.images, starts))
     for k, site in enumerate(bundle.sites):
         if site.is_cut:
@@ -281,7 +288,7 @@ def test_conductance_is_captums_layer_by_layer(bundle):
     case = answered(bundle)
     question = scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
     starts = torch.full_like(case.images, 0.5)
-    found = conductance.along(bundle, question, starts, steps=100).scores
+    found = scores.conductance(bundle, question, starts, steps=100).scores
     taps = {tap.number: tap for tap in bundle.taps}
     for k in range(len(bundle.sites)):
         peer = attr.LayerConductance(bundle.logits, taps[k])

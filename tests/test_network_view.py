@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import engine
 from dashboard import ids, links, progress
 from dashboard.links import ViewState
 from dashboard.panels import faithfulness, inputs
@@ -34,9 +35,9 @@ from engine import (
 from tests import fakes
 from tests.fakes import FakeAuditor
 
-REQUEST = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00004",))
+REQUEST = ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00004",))
 ASK = {
-    "request": asdict(REQUEST),
+    "request": engine.flatten(REQUEST).value,
     "key": "fake00004",
     "share": 0.3,
     "detail": "blocks",
@@ -98,7 +99,7 @@ def grouped(name, sites, excess):
     for (site, channel), value in excess.items():
         specific[site][channel] = value
     held = HeldOut(8, 4, (4, 16, 32), (0.0, 0.75, 1.0), (0.0, 0.41, 0.68), (0.32, 0.93, 1.0), (0.0, 0.1, 0.2))
-    return GroupDatapath(name, "two-run", 8, tuple(specific), tuple(specific), held)
+    return GroupDatapath(name, engine.method("two-run"), 8, tuple(specific), tuple(specific), held)
 
 
 def test_a_group_is_held_to_its_held_out_images_and_its_special_maps_are_named():
@@ -263,7 +264,7 @@ def test_the_note_names_one_of_several_reasons(examination):
     assert "gate8" not in note
 
 
-@pytest.mark.parametrize("request_", [None, "x", {}, {"samples": []}, {**asdict(REQUEST), "more": 1}])
+@pytest.mark.parametrize("request_", [None, "x", {}, {"samples": []}, {**ASK["request"], "more": 1}])
 def test_a_malformed_ask_is_refused_in_words(request_):
     with pytest.raises(BadInput, match="reload"):
         network_view.read({**ASK, "request": request_}, FakeAuditor())

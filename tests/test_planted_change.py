@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import engine
 from dashboard import protocol
 from dashboard.panels.channel import model as channel_model
 from dashboard.panels.layer import model as layer
@@ -65,7 +66,7 @@ def found(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("planted") / "store")
     catalogue.add(store, "colours", pictures(), source="test")
     bundle, dataset = toys.bundle(Planted().eval(), SIDE), store.dataset("colours")
-    request = ExaminationRequest("toy", "colours", "pgd-linf:eps=8/255,steps=10", ("00000",))
+    request = ExaminationRequest("toy", "colours", engine.attack("pgd-linf:eps=8/255,steps=10"), ("00000",))
     made = examination.examine(bundle, dataset, request, lambda *_: None)[0]
     assert (made.outcomes[0].before.label, made.outcomes[0].after.label) == (0, 2)
     return made

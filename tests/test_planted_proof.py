@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import engine
 from dashboard.panels.patching import model as patching
 from engine import examination
 from engine.data import catalogue
@@ -76,7 +77,7 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ants(world):
     """All ants; the attack fools every one of them."""
-    request = FooledRequest("toy", "colours", ATTACK, world[1].keys[:EACH])
+    request = FooledRequest("toy", "colours", engine.attack(ATTACK), world[1].keys[:EACH])
     assert fooled.gather(*world, request).images.samples == request.samples
     return request
 

@@ -98,7 +98,7 @@ def test_a_claim_is_made_of_stored_numbers_only_and_names_its_control(examinatio
     for number in (found.effect.recovery, random.effect.recovery, random.effect.flipped):
         assert wording.percent(number) in text
     assert f"{found.chosen.count} of " in text
-    assert examination.request.attack in text
+    assert examination.request.attack.text in text
 
 
 def with_flips(found, chosen: float, **controls: float):

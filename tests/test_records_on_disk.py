@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+import engine
 from engine import keys, serial
 from engine.audit.paces import Pace
 from engine.errors import StoreError
@@ -37,7 +38,7 @@ from tests import fake_studies, fakes
 KEY = keys.content_key("one")
 KINDS = {task.shelf: task.record for task in TASKS.values() if task.record is not Nothing}
 AUDITOR = fakes.FakeAuditor()
-REQUEST = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00000", "00004"))
+REQUEST = ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00000", "00004"))
 RECORDS = {
     "taken": Taken("mine", ("The prefix 'module.' was taken off.",)),
     "pace": Pace(0.01, 0.003, 0.2),
@@ -50,7 +51,7 @@ RECORDS = {
         (Suspicion("Twice.", "Once.", *[Estimate(0.5, 0.0, 1.0, 9)] * 3),),
     ),
     "examination": fakes.examination(REQUEST),
-    "roster": AUDITOR.roster(RosterRequest("digits-standard", "digits", "pgd-linf:eps=0.05", 3)).value,
+    "roster": AUDITOR.roster(RosterRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), 3)).value,
     "certificate": AUDITOR.certificates(REQUEST).value,
     "gallery": AUDITOR.gallery("digits-standard", "digits").value,
     "synthesis": AUDITOR.synthesis("digits-standard", "digits", "layer3.1", 3).value,
@@ -216,7 +217,7 @@ def test_extra_archives_are_read_member_by_member(store):
 
 
 def test_nothing_in_the_store_can_hold_an_object():
-    smuggled = Datapath("m", 0, "zero", (np.array([object()]),), (), (), None, True)
+    smuggled = Datapath(engine.method("mask"), 0, "zero", (np.array([object()]),), (), (), None, True)
     with pytest.raises(StoreError, match="scores/000"):
         serial.flatten(smuggled)
 
@@ -239,21 +240,22 @@ def test_a_number_that_is_not_finite_is_named_and_not_stored(store, value):
 
 
 def test_a_field_added_later_takes_its_default_and_an_unknown_one_is_named():
-    value = serial.flatten(RosterRequest("m", "d", "a", 1, seed=7)).value
+    value = serial.flatten(RosterRequest("m", "d", engine.attack("fgsm-linf"), 1, seed=7)).value
     del value["seed"]
     assert serial.rebuild(RosterRequest, value).seed == 0
     with pytest.raises(StoreError, match="lacks the field 'label'"):
-        serial.rebuild(RosterRequest, {"model": "m", "data": "d", "attack": "a"})
+        serial.rebuild(RosterRequest, {"model": "m", "data": "d", "attack": "fgsm-linf"})
     with pytest.raises(StoreError, match="no field called 'path'"):
         serial.rebuild(RosterRequest, {**value, "path": "/etc/passwd"})
 
 
 WRONG = [("label", "1"), ("label", True), ("label", 1.5), ("model", 3), ("model", None), ("seed", [1])]
+WRONG += [("attack", "pgdd"), ("attack", "pgd-linf:eps=9"), ("attack", 8)]
 
 
 @pytest.mark.parametrize(("name", "wrong"), WRONG)
 def test_a_value_of_the_wrong_type_is_refused(name, wrong):
-    value = serial.flatten(RosterRequest("m", "d", "a", 1)).value
+    value = serial.flatten(RosterRequest("m", "d", engine.attack("fgsm-linf"), 1)).value
     with pytest.raises(StoreError, match=name):
         serial.rebuild(RosterRequest, {**value, name: wrong})
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import engine
 from dashboard import theme as themes
 from dashboard.panels.network import curves
 from dashboard.panels.network import figure as network_figure
@@ -20,7 +21,9 @@ SHARE = 0.3
 
 @pytest.fixture(scope="module")
 def examination() -> Examination:
-    return fakes.examination(ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=0.05", ("00004",)))
+    return fakes.examination(
+        ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00004",))
+    )
 
 
 @pytest.fixture(scope="module")

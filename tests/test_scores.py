@@ -60,10 +60,9 @@ def test_the_gate_gradient_is_the_slow_sum_over_positions(bundle):
         assert torch.allclose(fast[number], slow, atol=1e-5)
 
 
-def test_attack_flow_is_complete_at_every_cut_site(bundle, monkeypatch):
-    monkeypatch.setattr(scores, "STEPS", 100)
+def test_conductance_is_complete_at_every_cut_site(bundle):
     question, starts = ask(bundle), toys.pictures(6, seed=9)
-    flow = scores.attack_flow(bundle, question, starts)
+    flow = scores.conductance(bundle, question, starts, steps=100)
     whole = margin(bundle, question, question.images) - margin(bundle, question, starts)
     cuts = [k for k, site in enumerate(bundle.sites) if site.is_cut]
     assert len(cuts) >= 3
@@ -71,7 +70,7 @@ def test_attack_flow_is_complete_at_every_cut_site(bundle, monkeypatch):
         assert torch.allclose(flow.scores[k].sum(1), whole, atol=0.1)
 
 
-@pytest.mark.parametrize("score", ["between_runs", "attack_flow", "at_once"])
+@pytest.mark.parametrize("score", ["between_runs", "conductance", "at_once"])
 def test_an_images_scores_do_not_depend_on_its_batch_mates(bundle, score):
     question, starts = ask(bundle), toys.pictures(6, seed=9)
 
@@ -79,8 +78,8 @@ def test_an_images_scores_do_not_depend_on_its_batch_mates(bundle, score):
         part = scores.Question(question.images[rows], question.targets[rows], question.rivals[rows])
         if score == "between_runs":
             return scores.between_runs(bundle, part, tracing.record(bundle, starts[rows])).scores
-        if score == "attack_flow":
-            return scores.attack_flow(bundle, part, starts[rows]).scores
+        if score == "conductance":
+            return scores.conductance(bundle, part, starts[rows]).scores
         return scores.at_once(bundle, part).scores
 
     together, alone = run(torch.arange(6)), run(torch.tensor([4]))

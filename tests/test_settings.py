@@ -16,7 +16,7 @@ from engine.attacks import catalogue
 from engine.attacks.catalogue import ATTACKS, MiFgsm, PgdL2, PgdLinf
 from engine.errors import BadSetting, UnknownName
 
-BUDGETED = sorted(name for name in ATTACKS if catalogue.has_epsilon(ATTACKS[name]()))
+BUDGETED = sorted(name for name in ATTACKS if ATTACKS[name].epsilon is not None)
 TARGETED = ("fgsm-linf", "pgd-linf", "pgd-l2", "mifgsm-linf")
 names = st.sampled_from(BUDGETED)
 
@@ -34,25 +34,47 @@ names = st.sampled_from(BUDGETED)
     ],
 )
 def test_epsilon_is_printed_in_255_steps_where_that_is_short(epsilon, text):
-    assert catalogue.identify(PgdLinf(epsilon)) == f"pgd-linf:eps={text},steps=10"
+    assert PgdLinf(epsilon).text == f"pgd-linf:eps={text},steps=10"
 
 
 def test_an_l2_epsilon_is_printed_as_a_decimal():
-    assert catalogue.identify(PgdL2(Fraction(1, 2))) == "pgd-l2:eps=0.5,steps=20"
+    assert PgdL2(Fraction(1, 2)).text == "pgd-l2:eps=0.5,steps=20"
 
 
 @given(name=names, epsilon=st.fractions(min_value=0, max_value=Fraction(1, 2), max_denominator=10**12))
 def test_every_id_reads_back_to_the_spec_it_was_made_from(name, epsilon):
     spec = replace(ATTACKS[name](), epsilon=epsilon)
-    assert catalogue.attack(catalogue.identify(spec)) == spec
+    assert catalogue.attack(spec.text) == spec
 
 
 @pytest.mark.parametrize("name", TARGETED)
 @pytest.mark.parametrize("rule", catalogue.TARGET_RULES)
 def test_a_choice_reads_back_and_is_left_out_of_the_id_at_its_default(name, rule):
     spec = replace(ATTACKS[name](), target=rule)
-    assert catalogue.attack(catalogue.identify(spec)) == spec
-    assert (f"target={rule}" in catalogue.identify(spec)) == (rule != "none")
+    assert catalogue.attack(spec.text) == spec
+    assert (f"target={rule}" in spec.text) == (rule != "none")
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_a_form_writes_of_every_setting_reads_back(name):
+    spec = ATTACKS[name]()
+    texts = {one.name: settings.value_text(spec, one.name) for one in fields(spec)}
+    assert catalogue.attack(settings.written(name, texts)) == spec
+
+
+@pytest.mark.parametrize("name", BUDGETED)
+def test_another_strength_changes_nothing_else(name):
+    spec = ATTACKS[name]()
+    other = spec.at(Fraction(1, 4))
+    assert (other.epsilon, other.without_epsilon) == (Fraction(1, 4), spec.without_epsilon)
+    assert spec.is_standard and other.is_standard
+    assert f"eps={other.epsilon_text}" in other.text
+
+
+def test_one_setting_besides_the_strength_makes_an_attack_another_one():
+    assert not PgdLinf(steps=20).is_standard
+    assert PgdLinf(steps=20).without_epsilon == "pgd-linf:steps=20"
+    assert not PgdLinf(target="random").is_standard
 
 
 def test_what_is_not_among_the_choices_is_refused_with_them():
@@ -85,7 +107,7 @@ def test_an_attack_says_beforehand_whether_it_applies_to_so_few_classes(identifi
 @given(decay=st.floats(min_value=0.0, max_value=2.0), steps=st.integers(min_value=1, max_value=1000))
 def test_numbers_read_back_exactly(decay, steps):
     spec = MiFgsm(steps=steps, decay=decay)
-    assert catalogue.attack(catalogue.identify(spec)) == spec
+    assert catalogue.attack(spec.text) == spec
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -99,7 +121,7 @@ def test_settings_left_out_of_an_id_keep_their_defaults():
 
 @pytest.mark.parametrize("text", ["8/255", " 8/255 ", "16/510", "0.8/25.5"])
 def test_equal_strengths_give_the_same_id(text):
-    assert catalogue.identify(catalogue.attack_at("pgd-linf", text)) == "pgd-linf:eps=8/255,steps=10"
+    assert catalogue.attack_at("pgd-linf", text).text == "pgd-linf:eps=8/255,steps=10"
 
 
 def test_an_epsilon_typed_as_8_is_refused_with_its_range():

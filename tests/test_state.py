@@ -7,9 +7,10 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+import engine
 from dashboard import links
 from dashboard.links import SHARES, ViewState
-from engine import INTAKE_CHECKS, Answer, BadSetting, IntakeReport, Roster, RosterRequest
+from engine import INTAKE_CHECKS, Answer, IntakeReport, Roster, RosterRequest
 from engine.records.credibility import CheckResult
 from tests import fakes
 from tests.fakes import FakeAuditor
@@ -81,7 +82,7 @@ def test_an_empty_view_resolves_to_the_defaults():
     assert found.notices == ()
     assert found.request is not None
     assert found.request.samples == ("00000",)
-    assert found.request.attack == "pgd-linf:eps=0.05"
+    assert found.request.attack == engine.attack("pgd-linf:eps=0.05")
 
 
 @pytest.mark.parametrize(
@@ -151,15 +152,14 @@ def test_a_model_that_failed_a_proof_says_what_cannot_be_trusted(failed, doubts,
 
 
 def test_a_strength_the_engine_refuses_is_named_with_its_reason():
-    class Strict(FakeAuditor):
-        def attack_id(self, name: str, epsilon: str) -> str:
-            if epsilon == "0.3":
-                raise BadSetting("pgd-linf.epsilon must lie in [0, 0.2], got 0.3.")
-            return super().attack_id(name, epsilon)
+    class Generous(FakeAuditor):
+        def attacks(self):
+            wide = replace(fakes.EPSILON, high=0.9)
+            return tuple(replace(card, settings=(wide,)) for card in fakes.ATTACKS)
 
-    found = links.resolve(ViewState(epsilon="0.3"), Strict())
+    found = links.resolve(ViewState(epsilon="0.7"), Generous())
     assert found.view.epsilon == "0.05"
-    assert any("must lie in [0, 0.2]" in text for text in found.notices)
+    assert any("must lie in [0, 0.5]" in text for text in found.notices)
 
 
 @pytest.mark.parametrize(("count", "told"), [(50, False), (1000, True)])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import engine
 from engine import tasks, work
 from engine.auditor import Auditor
 from engine.datapaths import choosing
@@ -45,7 +46,7 @@ def digits(store):
 def request_(digits):
     """Six attacked digits of two classes."""
     samples = digits[1].keys_of(3)[:3] + digits[1].keys_of(5)[:3]
-    return FooledRequest("digits-standard", "digits", ATTACK, samples)
+    return FooledRequest("digits-standard", "digits", engine.attack(ATTACK), samples)
 
 
 @pytest.fixture(scope="module")
@@ -220,13 +221,13 @@ def test_draws_of_one_image_do_not_pass_for_independent_trials():
 
 def test_images_that_resist_are_left_out_and_counted(digits):
     samples = digits[1].keys_of(3)[:4]
-    weak = FooledRequest("digits-standard", "digits", "pgd-linf:eps=8/255,steps=3", samples)
+    weak = FooledRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=3"), samples)
     attacked = fooled.attack(*digits, weak)
     assert 0 < int((attacked.before != attacked.after).sum()) < len(samples)
     left = fooled.of_attacked(*digits, weak, attacked)
     assert fooled.group(left, len(samples)).attempted == len(samples)
     assert len(left.images.samples) == int((attacked.before != attacked.after).sum())
-    none = dataclasses.replace(weak, attack="pgd-linf:eps=0,steps=1")
+    none = dataclasses.replace(weak, attack=engine.attack("pgd-linf:eps=0,steps=1"))
     with pytest.raises(BadInput, match="fools none of the 4 images"):
         fooled.gather(*digits, none)
 
@@ -267,7 +268,6 @@ def test_a_group_that_cannot_be_is_refused_before_any_work(store, request_):
         ({"samples": ("00001", "00001")}, BadInput),
         ({"samples": ("nobody",)}, UnknownName),
         ({"samples": tuple(f"{k:05d}" for k in range(MOST_FOOLED + 1))}, BadInput),
-        ({"attack": "pgdd"}, UnknownName),
         ({"model": "none"}, UnknownName),
     ):
         with pytest.raises(error):
@@ -296,8 +296,8 @@ def test_the_facade_hands_a_study_in_once_and_finds_it_again(store, request_, mo
     monkeypatch.setattr(smallest, "DRAWS", 2)
     jobs = Waiting()
     auditor = Auditor(store, jobs)
-    few = dataclasses.replace(request_, samples=request_.samples[1:3], attack="pgd-linf")
-    spelled = dataclasses.replace(few, attack=auditor.attack_id("pgd-linf", "8/255"))
+    few = dataclasses.replace(request_, samples=request_.samples[1:3], attack=engine.attack("pgd-linf"))
+    spelled = dataclasses.replace(few, attack=engine.attack_at("pgd-linf", "8/255"))
     monkeypatch.setattr(fooled, "attack", functools.partial(stronger, fooled.attack))
     assert auditor.smallest_sets(few).state == auditor.smallest_sets(spelled).state == "working"
     (task,) = jobs.tasks.values()
@@ -308,4 +308,4 @@ def test_the_facade_hands_a_study_in_once_and_finds_it_again(store, request_, mo
 
 def stronger(attack, bundle, dataset, request):
     """The same images under an attack that fools all of them."""
-    return attack(bundle, dataset, dataclasses.replace(request, attack=ATTACK))
+    return attack(bundle, dataset, dataclasses.replace(request, attack=engine.attack(ATTACK)))

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import engine
 from dashboard.panels import faithfulness
 from engine import __main__ as command_line
 from engine import examination
@@ -115,7 +116,7 @@ def examined(world):
             examination.examine(
                 bundle,
                 dataset,
-                ExaminationRequest(two_classes.MODEL, two_classes.DATA, ATTACK, (key,)),
+                ExaminationRequest(two_classes.MODEL, two_classes.DATA, engine.attack(ATTACK), (key,)),
                 lambda *_: None,
             )
             for key in dataset.keys

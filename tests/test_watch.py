@@ -37,7 +37,7 @@ def test_a_view_that_is_ready_names_its_examination_and_what_has_arrived():
     work = progress.look({}, FakeAuditor())
     assert work.stage == "certificates"
     assert work.key == "fake00000"
-    assert work.request["samples"] == ("00000",)
+    assert work.request["samples"] == ["00000"]
     assert set(work.arrived) == {"clean", "restoration", "kinship"}
     assert work.progress.is_working
     assert (work.progress.done, work.progress.total) == (3, 5)
@@ -202,7 +202,7 @@ def test_while_it_is_examined_the_page_goes_on_and_says_so():
     class Slow(FakeAuditor):
         def examination(self, request):
             done = super().examination(request)
-            return Answer("working", None, 1, 4) if "8/255" in request.attack else done
+            return Answer("working", None, 1, 4) if "8/255" in request.attack.text else done
 
     work = progress.look({"versus": "pgd-linf@8/255"}, Slow())
     assert (work.key is not None, work.rival) == (True, None)

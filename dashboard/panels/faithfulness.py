@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dash import html
 
 from dashboard import ids
-from dashboard.wording import attack_parts, percent
+from dashboard.wording import percent
 from engine import (
     SIDES,
     Certificate,
@@ -74,8 +74,8 @@ def beside_group(name: str, comparison: Comparison) -> str:
 
 def attack(examination: Examination) -> str:
     """Return the attack as a short name with its strength, for example `mifgsm-linf 8/255`."""
-    name, told = attack_parts(examination.request.attack)
-    return f"{name} {told['eps']}" if "eps" in told else name
+    own = examination.request.attack
+    return f"{own.name} {own.epsilon_text}".rstrip()
 
 
 def _predictions(examination: Examination) -> str:

@@ -4,23 +4,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, Literal, TypeGuard
+from typing import Annotated, Any, ClassVar
 
 from engine import settings
-from engine.attacks.corruption_specs import CORRUPTIONS, Corruption
-from engine.errors import BadInput, BadSetting, UnknownName
-from engine.records import AttackCard
-from engine.settings import choice, setting
+from engine.attacks import rounding
+from engine.attacks.corruption_specs import CORRUPTIONS
+from engine.attacks.rounding import Norm
+from engine.attacks.spec import NO_TARGET, Attack, Cost, Family, climb
+from engine.errors import BadInput, UnknownName
+from engine.settings import SettingCard, choice, setting
+from engine.text_values import ReadBy
 
 MOST_STEPS = 1000
 MOST_QUERIES = 20000
 MOST_TARGETS = 9
 """Classes that APGD-T and FAB-T try per image, as in AutoAttack; fewer where there are fewer other classes."""
-Norm = Literal["linf", "l2"]
-NO_TARGET, NEXT, LEAST_LIKELY, RANDOM = "none", "next", "least-likely", "random"
+NEXT, LEAST_LIKELY, RANDOM = "next", "least-likely", "random"
 TARGET_RULES = (NO_TARGET, NEXT, LEAST_LIKELY, RANDOM)
 
 
@@ -46,45 +49,50 @@ def _target() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Fgsm:
+class Fgsm(Attack):
     """One step along the sign of the gradient (Goodfellow et al. 2015)."""
 
     name: ClassVar[str] = "fgsm-linf"
     title: ClassVar[str] = "FGSM"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "ascent"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = False
 
     epsilon: Fraction = _linf_epsilon()
     target: str = _target()
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return climb(1)
 
 
 @dataclass(frozen=True, slots=True)
-class PgdLinf:
+class PgdLinf(Attack):
     """Sign-gradient steps of 2.5 epsilon / steps from a random start in the box (Madry et al. 2018)."""
 
     name: ClassVar[str] = "pgd-linf"
     title: ClassVar[str] = "PGD"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "ascent"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = False
 
     epsilon: Fraction = _linf_epsilon()
     steps: int = _steps(10)
     target: str = _target()
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return climb(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
-class PgdL2:
+class PgdL2(Attack):
     """Normalised gradient steps of 2.5 epsilon / steps from a random start in the ball (Madry et al. 2018)."""
 
     name: ClassVar[str] = "pgd-l2"
     title: ClassVar[str] = "PGD (L2)"
-    norm: ClassVar[Norm] = "l2"
+    family: ClassVar[Family] = "ascent"
+    norm: ClassVar[Norm] = rounding.L2
     is_control: ClassVar[bool] = False
 
     epsilon: Fraction = setting(
@@ -93,17 +101,19 @@ class PgdL2:
     steps: int = _steps(20)
     target: str = _target()
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return climb(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
-class MiFgsm:
+class MiFgsm(Attack):
     """Sign steps of epsilon / steps along a decaying sum of normalised gradients (Dong et al. 2018)."""
 
     name: ClassVar[str] = "mifgsm-linf"
     title: ClassVar[str] = "MI-FGSM"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "ascent"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = False
 
     epsilon: Fraction = _linf_epsilon()
@@ -111,142 +121,161 @@ class MiFgsm:
     decay: float = setting(1.0, 0.0, 2.0, "Share of the summed gradient that is kept at each step.")
     target: str = _target()
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return climb(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
-class ApgdCe:
+class ApgdCe(Attack):
     """Steps of self-adjusting size up the cross-entropy (Croce and Hein 2020)."""
 
     name: ClassVar[str] = "apgd-ce"
     title: ClassVar[str] = "APGD-CE"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "library"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = False
 
     epsilon: Fraction = _linf_epsilon()
     steps: int = _steps(100)
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return Cost(self.steps + 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class ApgdDlr:
+class ApgdDlr(Attack):
     """Steps of self-adjusting size up the difference-of-logits ratio, which scaling the logits does not mask."""
 
     name: ClassVar[str] = "apgd-dlr"
     title: ClassVar[str] = "APGD-DLR"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "library"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = False
+    fewest_classes: ClassVar[int] = 3
 
     epsilon: Fraction = _linf_epsilon()
     steps: int = _steps(100)
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return Cost(self.steps + 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class ApgdT:
+class ApgdT(Attack):
     """APGD on the targeted difference-of-logits ratio, towards each of the likeliest wrong classes in turn, nine at most."""
 
     name: ClassVar[str] = "apgd-t"
     title: ClassVar[str] = "APGD-T"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "library"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = False
+    fewest_classes: ClassVar[int] = 4
+    most_targets: ClassVar[int] = MOST_TARGETS
 
     epsilon: Fraction = _linf_epsilon()
     steps: int = _steps(100, "Gradient steps per target class.")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return Cost(self.steps + 1, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class FabT:
+class FabT(Attack):
     """The smallest change that crosses to each of the likeliest wrong classes (Croce and Hein 2020), nine at most."""
 
     name: ClassVar[str] = "fab-t"
     title: ClassVar[str] = "FAB-T"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "library"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = False
+    fewest_classes: ClassVar[int] = 2
+    most_targets: ClassVar[int] = MOST_TARGETS
 
     epsilon: Fraction = _linf_epsilon()
     steps: int = _steps(100, "Gradient steps per target class.")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return Cost(self.steps, self.steps + 5)
 
 
 @dataclass(frozen=True, slots=True)
-class Square:
+class Square(Attack):
     """Random squares that are kept where they help: a black-box attack, blind to masked gradients (Andriushchenko 2020)."""
 
     name: ClassVar[str] = "square"
     title: ClassVar[str] = "Square"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "library"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = False
 
     epsilon: Fraction = _linf_epsilon()
     queries: int = setting(5000, 1, MOST_QUERIES, "How often the network is asked about an image.")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return Cost(0, self.queries + 2)
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseSign:
+class NoiseSign(Attack):
     """Every pixel up or down by epsilon at random: an attack's budget, spent without looking at the network."""
 
     name: ClassVar[str] = "noise-sign"
     title: ClassVar[str] = "Sign noise"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "sign noise"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = True
 
     epsilon: Fraction = _linf_epsilon()
 
-    def __post_init__(self) -> None:
-        settings.check(self)
-
 
 @dataclass(frozen=True, slots=True)
-class NoiseGaussian:
+class NoiseGaussian(Attack):
     """Gaussian noise of the same Euclidean length as the PGD perturbation of that very image."""
 
     name: ClassVar[str] = "noise-gaussian"
     title: ClassVar[str] = "Gaussian noise"
-    norm: ClassVar[Norm] = "l2"
+    family: ClassVar[Family] = "matched noise"
+    norm: ClassVar[Norm] = rounding.L2
     is_control: ClassVar[bool] = True
 
     epsilon: Fraction = _matched_epsilon()
     steps: int = _steps(10, "Gradient steps of the PGD it is matched to.")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return climb(self.steps)
+
+    def limit(self, values: int) -> float | None:
+        """Return the length of the longest change that the PGD it is matched to may make."""
+        return float(self.epsilon) * math.sqrt(values)
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseShuffled:
+class NoiseShuffled(Attack):
     """The PGD perturbation of that very image with its pixels in random order."""
 
     name: ClassVar[str] = "noise-shuffled"
     title: ClassVar[str] = "Shuffled perturbation"
-    norm: ClassVar[Norm] = "linf"
+    family: ClassVar[Family] = "matched noise"
+    norm: ClassVar[Norm] = rounding.LINF
     is_control: ClassVar[bool] = True
 
     epsilon: Fraction = _matched_epsilon()
     steps: int = _steps(10, "Gradient steps of the PGD whose perturbation is shuffled.")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
+    @property
+    def running(self) -> Cost:
+        return climb(self.steps)
 
 
 GradientAttack = Fgsm | PgdLinf | PgdL2 | MiFgsm
 LibraryAttack = ApgdCe | ApgdDlr | ApgdT | FabT | Square
-Noise = NoiseSign | NoiseGaussian | NoiseShuffled
-Budgeted = GradientAttack | LibraryAttack | Noise
-Attack = Budgeted | Corruption
 
 ATTACKS: dict[str, type[Attack]] = {
     Fgsm.name: Fgsm,
@@ -263,14 +292,28 @@ ATTACKS: dict[str, type[Attack]] = {
     NoiseShuffled.name: NoiseShuffled,
     **CORRUPTIONS,
 }
+"""By name. Stored requests and plans are read by it: none may be taken out, and no range or choice made narrower."""
 
-LEAST_CLASSES = {ApgdDlr.name: 3, ApgdT.name: 4, FabT.name: 2}
-"""The ratio of logits compares the first with the third, its targeted form with the fourth; FAB-T needs one target."""
+
+@dataclass(frozen=True, slots=True)
+class AttackCard:
+    """What menus show of an attack."""
+
+    name: str
+    title: str
+    norm: str
+    """`linf`, `l2` or, of everyday damage, `none`."""
+    is_control: bool
+    settings: tuple[SettingCard, ...]
 
 
 def attack(identifier: str) -> Attack:
     """Return the spec of a full id or of a bare name (its defaults); raises UnknownName or BadSetting."""
     return settings.parse(identifier, ATTACKS)
+
+
+StoredAttack = Annotated[Attack, ReadBy(attack)]
+"""Type of a field that holds an attack: stored records and keys hold its full id."""
 
 
 def attack_at(name: str, epsilon: str) -> Attack:
@@ -280,28 +323,13 @@ def attack_at(name: str, epsilon: str) -> Attack:
     """
     if name not in ATTACKS:
         raise UnknownName("attack", name, ATTACKS)
-    found = ATTACKS[name]()
-    if not has_epsilon(found):
-        raise BadSetting(f"{name} has no epsilon; its settings are {', '.join(one.name for one in fields(found))}.")
-    return replace(found, epsilon=settings.read_fraction(f"{name}.epsilon", epsilon))
-
-
-def has_epsilon(spec: Attack) -> TypeGuard[Budgeted]:
-    """Return whether a spec has a budget: all but the corruptions."""
-    return isinstance(spec, Budgeted)
-
-
-def identify(spec: Attack) -> str:
-    """Return the full id of a spec, all settings included; `attack` reads it back."""
-    return settings.identifier(spec)
+    return ATTACKS[name]().at(settings.read_fraction(f"{name}.epsilon", epsilon))
 
 
 def obstacle(spec: Attack, classes: int) -> str:
     """Return why an attack does not apply to a model of so many classes, as one sentence; empty where it does."""
-    least = LEAST_CLASSES.get(spec.name, 1)
-    if isinstance(spec, GradientAttack) and spec.target != NO_TARGET:
-        least = 2
-    return "" if classes >= least else f"{spec.name} needs at least {least} classes, the model has {classes}."
+    fewest = max(spec.fewest_classes, 1 if spec.target == NO_TARGET else 2)
+    return "" if classes >= fewest else f"{spec.name} needs at least {fewest} classes, the model has {classes}."
 
 
 def check_applicable(spec: Attack, classes: int) -> None:
@@ -325,5 +353,6 @@ def is_autoattack(specs: Sequence[Attack], epsilon: Fraction, classes: int) -> b
 def cards() -> tuple[AttackCard, ...]:
     """Return what menus show of every attack and control, in catalogue order."""
     return tuple(
-        AttackCard(name, spec.title, spec.norm, spec.is_control, settings.cards(spec)) for name, spec in ATTACKS.items()
+        AttackCard(name, spec.title, spec.norm.name, spec.is_control, settings.cards(spec))
+        for name, spec in ATTACKS.items()
     )

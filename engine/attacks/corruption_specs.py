@@ -6,13 +6,14 @@ They are controls, not ImageNet-C: strengths of the two do not compare. For that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from engine import settings
+from engine.attacks import rounding
+from engine.attacks.rounding import Norm
+from engine.attacks.spec import Attack, Family
 from engine.settings import setting
 
 STRENGTHS = 3
-NoBudget = Literal["none"]
 
 
 def _strength(scale: str) -> Any:
@@ -20,123 +21,107 @@ def _strength(scale: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class GaussianNoise:
+class GaussianNoise(Attack):
     """Normally distributed noise on every pixel."""
 
     name: ClassVar[str] = "corruption-gaussian-noise"
     title: ClassVar[str] = "Gaussian noise (corruption)"
-    norm: ClassVar[NoBudget] = "none"
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = rounding.NO_NORM
     is_control: ClassVar[bool] = True
 
     strength: int = _strength("standard deviation 0.04, 0.08, 0.16 of the brightness range")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
-
 
 @dataclass(frozen=True, slots=True)
-class ShotNoise:
+class ShotNoise(Attack):
     """The graininess of few photons: Poisson noise that grows with brightness."""
 
     name: ClassVar[str] = "corruption-shot-noise"
     title: ClassVar[str] = "Shot noise (corruption)"
-    norm: ClassVar[NoBudget] = "none"
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = rounding.NO_NORM
     is_control: ClassVar[bool] = True
 
     strength: int = _strength("60, 25, 12 photons for a white pixel")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
-
 
 @dataclass(frozen=True, slots=True)
-class ImpulseNoise:
+class ImpulseNoise(Attack):
     """Single values replaced by black or white."""
 
     name: ClassVar[str] = "corruption-impulse-noise"
     title: ClassVar[str] = "Impulse noise (corruption)"
-    norm: ClassVar[NoBudget] = "none"
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = rounding.NO_NORM
     is_control: ClassVar[bool] = True
 
     strength: int = _strength("3, 6, 12 % of the values")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Blur:
+class Blur(Attack):
     """Gaussian blur."""
 
     name: ClassVar[str] = "corruption-blur"
     title: ClassVar[str] = "Blur (corruption)"
-    norm: ClassVar[NoBudget] = "none"
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = rounding.NO_NORM
     is_control: ClassVar[bool] = True
 
     strength: int = _strength("standard deviation 1.25, 2, 3 % of the shorter side, taken as 32 pixels at least")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Brightness:
+class Brightness(Attack):
     """Every pixel brighter by the same amount."""
 
     name: ClassVar[str] = "corruption-brightness"
     title: ClassVar[str] = "Brightness (corruption)"
-    norm: ClassVar[NoBudget] = "none"
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = rounding.NO_NORM
     is_control: ClassVar[bool] = True
 
     strength: int = _strength("0.1, 0.2, 0.3 of the brightness range added")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class Contrast(Attack):
     """Every pixel closer to the image's mean brightness."""
 
     name: ClassVar[str] = "corruption-contrast"
     title: ClassVar[str] = "Contrast (corruption)"
-    norm: ClassVar[NoBudget] = "none"
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = rounding.NO_NORM
     is_control: ClassVar[bool] = True
 
     strength: int = _strength("60, 40, 20 % of the contrast left")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Jpeg:
+class Jpeg(Attack):
     """JPEG compression."""
 
     name: ClassVar[str] = "corruption-jpeg"
     title: ClassVar[str] = "JPEG (corruption)"
-    norm: ClassVar[NoBudget] = "none"
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = rounding.NO_NORM
     is_control: ClassVar[bool] = True
 
     strength: int = _strength("quality 50, 25, 10")
 
-    def __post_init__(self) -> None:
-        settings.check(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Pixelate:
+class Pixelate(Attack):
     """Fewer, larger pixels."""
 
     name: ClassVar[str] = "corruption-pixelate"
     title: ClassVar[str] = "Pixelate (corruption)"
-    norm: ClassVar[NoBudget] = "none"
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = rounding.NO_NORM
     is_control: ClassVar[bool] = True
 
     strength: int = _strength("60, 45, 30 % of the pixels per side")
-
-    def __post_init__(self) -> None:
-        settings.check(self)
 
 
 Corruption = GaussianNoise | ShotNoise | ImpulseNoise | Blur | Brightness | Contrast | Jpeg | Pixelate

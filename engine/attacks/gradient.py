@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.attacks.catalogue import LEAST_LIKELY, NEXT, NO_TARGET, Fgsm, GradientAttack, MiFgsm, PgdL2
+from engine.attacks.catalogue import LEAST_LIKELY, NEXT, Fgsm, GradientAttack, MiFgsm, PgdL2, PgdLinf
 from engine.attacks.seeding import Purpose, drawn
+from engine.attacks.spec import NO_TARGET
 
 TINIEST = torch.finfo(torch.float32).tiny
 """Guards divisions by a gradient's size: without it one zero gradient makes MI-FGSM's momentum NaN for good."""
@@ -240,22 +241,14 @@ class _Climb:
 
 def ascent_of(spec: GradientAttack) -> Ascent:
     """Return the ascent an attack of the catalogue stands for."""
-    epsilon = float(spec.epsilon)
-    if isinstance(spec, Fgsm):
-        return SignAscent(epsilon, epsilon, 1)
-    if isinstance(spec, MiFgsm):
-        return MomentumAscent(epsilon, float(spec.epsilon / spec.steps), spec.steps, spec.decay)
-    size = float(STRIDE * spec.epsilon / spec.steps)
-    if isinstance(spec, PgdL2):
-        return LengthAscent(epsilon, size, spec.steps)
-    return SignAscent(epsilon, size, spec.steps)
+    return CLIMBERS[type(spec)].ascent(spec)
 
 
 def start_of(spec: GradientAttack, images: Tensor, seeds: Tensor) -> Tensor:
     """Return the change each image starts from: none, or for PGD a random one within its budget."""
-    if isinstance(spec, (Fgsm, MiFgsm)):
+    draw = CLIMBERS[type(spec)].start
+    if draw is None:
         return torch.zeros_like(images)
-    draw = _in_ball if isinstance(spec, PgdL2) else _in_box
     start = drawn(seeds, Purpose.START, partial(draw, images.shape[1:]))
     return _visible(images, float(spec.epsilon) * start.to(images.device))
 
@@ -318,3 +311,37 @@ def _in_ball(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def _one_of(count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(0, count, (), generator=generator)
+
+
+def _one_step(spec: Fgsm) -> Ascent:
+    return SignAscent(float(spec.epsilon), float(spec.epsilon), 1)
+
+
+def _signs(spec: PgdLinf) -> Ascent:
+    return SignAscent(float(spec.epsilon), float(STRIDE * spec.epsilon / spec.steps), spec.steps)
+
+
+def _lengths(spec: PgdL2) -> Ascent:
+    return LengthAscent(float(spec.epsilon), float(STRIDE * spec.epsilon / spec.steps), spec.steps)
+
+
+def _momentum(spec: MiFgsm) -> Ascent:
+    return MomentumAscent(float(spec.epsilon), float(spec.epsilon / spec.steps), spec.steps, spec.decay)
+
+
+@dataclass(frozen=True, slots=True)
+class Climber:
+    """How an attack of the sign-gradient family climbs, and from where."""
+
+    ascent: Callable[[Any], Ascent]
+    """Of its spec."""
+    start: Callable[[torch.Size, torch.Generator], Tensor] | None = None
+    """Draws the start of one image, for a budget of 1; None for the image itself."""
+
+
+CLIMBERS: dict[type[GradientAttack], Climber] = {
+    Fgsm: Climber(_one_step),
+    MiFgsm: Climber(_momentum),
+    PgdLinf: Climber(_signs, _in_box),
+    PgdL2: Climber(_lengths, _in_ball),
+}

@@ -25,7 +25,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Generator, Tensor
 
-from engine.attacks.catalogue import MOST_TARGETS, ApgdCe, ApgdDlr, ApgdT, FabT, LibraryAttack, Square
+from engine.attacks.catalogue import ApgdCe, ApgdDlr, ApgdT, FabT, LibraryAttack, Square
 from engine.attacks.gradient import TINIEST, Classifier, reached
 from engine.attacks.seeding import Purpose, drawn
 from engine.attacks.subjects import Subjects, answers, rounded, unit
@@ -94,8 +94,7 @@ Proposals = Iterator[tuple[Tensor, Tensor]]
 """(rows,) images and a point for each (rows, channels, height, width)."""
 
 
-def _apgd(bundle: Classifier, subjects: Subjects, spec: ApgdCe | ApgdDlr, strongest: Strongest) -> Proposals:
-    loss = "ce" if isinstance(spec, ApgdCe) else "dlr"
+def _apgd(loss: str, bundle: Classifier, subjects: Subjects, spec: ApgdCe | ApgdDlr, strongest: Strongest) -> Proposals:
     climber = APGDAttack(_single(bundle), loss=loss, logger=SILENT, **_options(bundle, spec), n_iter=spec.steps)
     climber.init_hyperparam(subjects.images)
     start = _start(subjects.images, subjects.seeds, float(spec.epsilon))
@@ -108,7 +107,7 @@ def _apgd(bundle: Classifier, subjects: Subjects, spec: ApgdCe | ApgdDlr, strong
 def _apgd_targeted(bundle: Classifier, subjects: Subjects, spec: ApgdT, strongest: Strongest) -> Proposals:
     climber = APGDAttack_targeted(_single(bundle), logger=SILENT, **_options(bundle, spec), n_iter=spec.steps)
     climber.init_hyperparam(subjects.images)
-    for rank, rows, ordered in _targets(bundle, subjects, strongest):
+    for rank, rows, ordered in _targets(bundle, subjects, spec, strongest):
         images, labels = subjects.images[rows], subjects.labels[rows]
         climber.y_target = ordered[:, -rank]
         seeds = subjects.seeds[rows.cpu()] + (rank - 2) * STEP
@@ -133,7 +132,7 @@ def _fab(bundle: Classifier, subjects: Subjects, spec: FabT, strongest: Stronges
     (CIFAR-10 resnet4b, first 100 images, 20 steps, 2/255 and 8/255).
     """
     finder = FABAttack_PT(_single(bundle), targeted=True, **_options(bundle, spec), n_iter=spec.steps)
-    for rank, rows, _ in _targets(bundle, subjects, strongest):
+    for rank, rows, _ in _targets(bundle, subjects, spec, strongest):
         finder.target_class, images = rank, subjects.images[rows]
         points = finder.attack_single_run(images, subjects.labels[rows], is_targeted=True)
         yield rows, points
@@ -144,9 +143,11 @@ def _fab(bundle: Classifier, subjects: Subjects, spec: FabT, strongest: Stronges
             yield rows[lost], longer[lost].clamp(0.0, 1.0)
 
 
-def _targets(bundle: Classifier, subjects: Subjects, strongest: Strongest) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _targets(
+    bundle: Classifier, subjects: Subjects, spec: LibraryAttack, strongest: Strongest
+) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield the rank of each target class from the likeliest wrong one on, the images left and their classes by logit."""
-    for rank in range(2, min(MOST_TARGETS, len(bundle.classes) - 1) + 2):
+    for rank in range(2, min(spec.most_targets, len(bundle.classes) - 1) + 2):
         rows = strongest.left()
         if not len(rows):
             return
@@ -214,8 +215,8 @@ def _signs(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 
 PROPOSERS: dict[type[LibraryAttack], Callable[..., Proposals]] = {
-    ApgdCe: _apgd,
-    ApgdDlr: _apgd,
+    ApgdCe: partial(_apgd, "ce"),
+    ApgdDlr: partial(_apgd, "dlr"),
     ApgdT: _apgd_targeted,
     FabT: _fab,
     Square: _square,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -51,3 +53,40 @@ def _shrunk(exact: np.ndarray, nearest: np.ndarray, reach: int) -> np.ndarray:
     shrunk = nearest.copy()
     shrunk[moved] -= np.sign(nearest[moved])
     return shrunk
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """How large a change is, and how points are stored within a budget of it."""
+
+    name: str
+    sizes: Callable[[np.ndarray], np.ndarray]
+    """From (batch, values) int64 changes, counted in 255 steps, to (batch,) sizes in [0, 1] units."""
+    nearest: Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]
+    """From clean uint8 images, points in [0, 1] near them, both (batch, channels, height, width), and a budget to uint8."""
+
+
+def _largest(change: np.ndarray) -> np.ndarray:
+    return np.abs(change).max(axis=1) / 255
+
+
+def _length(change: np.ndarray) -> np.ndarray:
+    return np.sqrt((change**2).sum(axis=1)) / 255
+
+
+def _nearest_linf(clean: np.ndarray, wanted: np.ndarray, epsilon: Fraction) -> np.ndarray:
+    return within_linf(clean, wanted, linf_reach(epsilon))
+
+
+def _nearest_l2(clean: np.ndarray, wanted: np.ndarray, epsilon: Fraction) -> np.ndarray:
+    return within_l2(clean, wanted, np.full(len(clean), l2_reach(epsilon)))
+
+
+def _nearest(_clean: np.ndarray, wanted: np.ndarray, _epsilon: Fraction) -> np.ndarray:
+    return images.to_bytes(wanted)
+
+
+LINF = Norm("linf", _largest, _nearest_linf)
+L2 = Norm("l2", _length, _nearest_l2)
+NO_NORM = Norm("none", _largest, _nearest)
+"""Of everyday damage, which has no budget."""

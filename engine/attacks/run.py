@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,19 +13,11 @@ from torch import Tensor
 
 from engine.attacks import attacked, catalogue, corruption, gradient, inspection, library, noise, rounding
 from engine.attacks.attacked import AttackedImages, Shown
-from engine.attacks.catalogue import (
-    NO_TARGET,
-    Attack,
-    GradientAttack,
-    LibraryAttack,
-    NoiseGaussian,
-    NoiseShuffled,
-    NoiseSign,
-    PgdLinf,
-)
+from engine.attacks.catalogue import GradientAttack, LibraryAttack, NoiseGaussian, NoiseShuffled, NoiseSign, PgdLinf
 from engine.attacks.corruption_specs import Corruption
 from engine.attacks.gradient import Classifier
 from engine.attacks.isolation import isolated
+from engine.attacks.spec import Attack, Family
 from engine.attacks.subjects import Subjects, answers, rounded, unit
 from engine.errors import WorkFailed
 from engine.models.prediction import predictions
@@ -62,7 +56,7 @@ def run(
         correct, subjects = _subjects(clean, plain, (labels, seeds, before), spec)
         after, is_judged = before.clone(), torch.from_numpy(~correct).to(bundle.device)
         if correct.any():
-            made, rows = _dispatched(bundle, subjects, spec), (~is_judged).nonzero()[:, 0]
+            made, rows = RUNNERS[spec.family](bundle, subjects, spec), (~is_judged).nonzero()[:, 0]
             stored[correct], failed[correct] = made.stored, made.broken
             after[rows], is_judged[rows] = made.logits.to(after.dtype), made.is_judged
         rows = (~is_judged).nonzero()[:, 0]
@@ -83,7 +77,7 @@ def run(
         targets=targets,
     )
     outcomes = attacked.judge(shown)
-    _verify(spec, outcomes, stored[0].size)
+    _verify(spec, outcomes, (clean, stored))
     return AttackedImages.of(plain, unit(stored, bundle.device), seeds, outcomes)
 
 
@@ -94,8 +88,7 @@ def _subjects(
     labels, seeds, before = known
     correct = torch.tensor([p.label for p in predictions(before)], device=labels.device) == labels
     rows = correct.cpu()
-    rule = spec.target if isinstance(spec, GradientAttack) else NO_TARGET
-    targets = gradient.targets_of(rule, labels[correct], before[correct], seeds[rows])
+    targets = gradient.targets_of(spec.target, labels[correct], before[correct], seeds[rows])
     return rows.numpy(), Subjects(plain[correct], clean[rows.numpy()], labels[correct], seeds[rows], targets)
 
 
@@ -119,18 +112,21 @@ class _Made:
         return cls(stored, broken, logits, torch.zeros(count, dtype=torch.bool, device=bundle.device))
 
 
-def _dispatched(bundle: Classifier, subjects: Subjects, spec: Attack) -> _Made:
-    if isinstance(spec, LibraryAttack):
-        return _Made.unjudged(bundle, *library.attack(bundle, subjects, spec))
-    if isinstance(spec, GradientAttack):
-        return _climbed(bundle, subjects, spec)
-    if isinstance(spec, (NoiseGaussian, NoiseShuffled)):
-        return _Made.unjudged(bundle, *_matched(bundle, subjects, spec))
-    if isinstance(spec, NoiseSign):
-        noisy = noise.sign_noise(subjects.images, float(spec.epsilon), subjects.seeds)
-    else:
-        noisy = corruption.corrupted(spec, subjects.images, subjects.seeds)
-    return _Made.unjudged(bundle, rounded(subjects.clean, noisy, spec), np.zeros(len(noisy), dtype=bool))
+def _from_library(bundle: Classifier, subjects: Subjects, spec: LibraryAttack) -> _Made:
+    return _Made.unjudged(bundle, *library.attack(bundle, subjects, spec))
+
+
+def _sign_noise(bundle: Classifier, subjects: Subjects, spec: NoiseSign) -> _Made:
+    return _painted(bundle, subjects, spec, noise.sign_noise(subjects.images, float(spec.epsilon), subjects.seeds))
+
+
+def _corrupted(bundle: Classifier, subjects: Subjects, spec: Corruption) -> _Made:
+    return _painted(bundle, subjects, spec, corruption.corrupted(spec, subjects.images, subjects.seeds))
+
+
+def _painted(bundle: Classifier, subjects: Subjects, spec: Attack, points: Tensor) -> _Made:
+    """Store what was made of the images without the network, which gives up none of them."""
+    return _Made.unjudged(bundle, rounded(subjects.clean, points, spec), np.zeros(len(points), dtype=bool))
 
 
 def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _Made:
@@ -167,27 +163,44 @@ def _accept(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> gra
     return succeeds
 
 
-def _matched(
-    bundle: Classifier, subjects: Subjects, spec: NoiseGaussian | NoiseShuffled
-) -> tuple[np.ndarray, np.ndarray]:
+def _matched(bundle: Classifier, subjects: Subjects, spec: NoiseGaussian | NoiseShuffled) -> _Made:
     """Return the noise that is matched, image by image, to the stored PGD perturbation of the same seed."""
     made = _climbed(bundle, subjects, PgdLinf(spec.epsilon, spec.steps))
-    found, failed = made.stored, made.broken
-    delta = unit(found, subjects.images.device) - subjects.images
-    if isinstance(spec, NoiseShuffled):
-        return rounded(subjects.clean, noise.shuffled(subjects.images, delta, subjects.seeds), spec), failed
+    return _Made.unjudged(bundle, MATCHED[type(spec)](subjects, made.stored, spec), made.broken)
+
+
+def _shuffled(subjects: Subjects, attacked: np.ndarray, spec: NoiseShuffled) -> np.ndarray:
+    delta = unit(attacked, subjects.images.device) - subjects.images
+    return rounded(subjects.clean, noise.shuffled(subjects.images, delta, subjects.seeds), spec)
+
+
+def _as_long(subjects: Subjects, attacked: np.ndarray, _spec: NoiseGaussian) -> np.ndarray:
+    delta = unit(attacked, subjects.images.device) - subjects.images
     noisy = noise.same_norm_noise(subjects.images, delta, subjects.seeds, draws=1)
-    reach = ((found.astype(np.int64) - subjects.clean) ** 2).sum(axis=(1, 2, 3))
-    return rounding.within_l2(subjects.clean, noisy.cpu().numpy(), reach), failed
+    reach = ((attacked.astype(np.int64) - subjects.clean) ** 2).sum(axis=(1, 2, 3))
+    return rounding.within_l2(subjects.clean, noisy.cpu().numpy(), reach)
 
 
-def _verify(spec: Attack, outcomes: tuple[Outcome, ...], pixels: int) -> None:
+MATCHED: dict[type[NoiseGaussian | NoiseShuffled], Callable[[Subjects, np.ndarray, Any], np.ndarray]] = {
+    NoiseGaussian: _as_long,
+    NoiseShuffled: _shuffled,
+}
+"""How each matched noise follows from the subjects and their stored PGD images."""
+RUNNERS: dict[Family, Callable[[Classifier, Subjects, Any], _Made]] = {
+    "ascent": _climbed,
+    "library": _from_library,
+    "sign noise": _sign_noise,
+    "matched noise": _matched,
+    "corruption": _corrupted,
+}
+
+
+def _verify(spec: Attack, outcomes: tuple[Outcome, ...], sides: tuple[np.ndarray, np.ndarray]) -> None:
     """Raise WorkFailed if a stored image lies outside its budget, which no setting can make happen."""
-    if isinstance(spec, Corruption):
+    limit = spec.limit(sides[0][0].size)
+    if limit is None:
         return
-    epsilon = float(spec.epsilon)
-    limit = epsilon * np.sqrt(pixels) if isinstance(spec, NoiseGaussian) else epsilon
-    for outcome in outcomes:
-        size = outcome.linf if spec.norm == "linf" else outcome.l2
+    sizes = spec.norm.sizes((sides[1].astype(np.int64) - sides[0]).reshape(len(outcomes), -1))
+    for outcome, size in zip(outcomes, sizes.tolist(), strict=True):
         if size > limit + TOLERANCE:
             raise WorkFailed(f"{spec.name} left its budget on sample {outcome.sample}: {size:.6f} of {limit:.6f}.")

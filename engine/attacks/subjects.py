@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from engine import images
-from engine.attacks import rounding
-from engine.attacks.catalogue import Attack, PgdL2
-from engine.attacks.corruption_specs import Corruption
 from engine.attacks.gradient import Classifier
+from engine.attacks.spec import Attack
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,9 +46,4 @@ def answers(bundle: Classifier, pictures: Tensor) -> Tensor:
 
 def rounded(clean: np.ndarray, points: Tensor, spec: Attack) -> np.ndarray:
     """Return points as they are stored: nearest 8-bit values within the budget of `spec`."""
-    wanted = points.detach().cpu().numpy()
-    if isinstance(spec, Corruption):
-        return images.to_bytes(wanted)
-    if isinstance(spec, PgdL2):
-        return rounding.within_l2(clean, wanted, np.full(len(clean), rounding.l2_reach(spec.epsilon)))
-    return rounding.within_linf(clean, wanted, rounding.linf_reach(spec.epsilon))
+    return spec.stored(clean, points.detach().cpu().numpy())

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from engine import class_names, settings, statistics
-from engine.attacks import catalogue
-from engine.attacks.catalogue import Budgeted
+from engine.attacks.spec import Attack
 from engine.audit import rows
 from engine.audit.manifest import Condition, Manifest
-from engine.audit.plan import CLEAN, Threshold, family, strength
+from engine.audit.plan import CLEAN, Threshold
 from engine.audit.rows import Rows
 from engine.statistics import Outcome
 
@@ -57,6 +56,8 @@ class Treated:
     """By this very condition."""
     linf: np.ndarray
     l2: np.ndarray
+    attack: Attack | None = None
+    """None without attack, for a pre-made set, and of the worst case."""
 
     def on(self, chosen: np.ndarray) -> Treated:
         """Return the chosen images, (images,) bool or indices, alone."""
@@ -64,7 +65,8 @@ class Treated:
             self.samples, self.labels, self.is_judged, self.was_right, self.is_right, self.is_changed, self.is_fooled,
             self.linf, self.l2,
         )  # fmt: skip
-        return Treated(self.name, self.kind, self.budgets, *(one[chosen] for one in arrays))
+        part = Treated(self.name, self.kind, self.budgets, *(one[chosen] for one in arrays))
+        return replace(part, attack=self.attack)
 
     @property
     def is_broken(self) -> np.ndarray:
@@ -72,7 +74,7 @@ class Treated:
         return self.was_right & self.is_judged & ~self.is_right
 
 
-def treated(name: str, kind: str, budgets: tuple[Budget, ...], own: Rows) -> Treated:
+def treated(name: str, kind: str, budgets: tuple[Budget, ...], own: Rows, attack: Attack | None = None) -> Treated:
     """Return how the images of some rows fared."""
     status = np.array(own.status)
     return Treated(
@@ -88,6 +90,7 @@ def treated(name: str, kind: str, budgets: tuple[Budget, ...], own: Rows) -> Tre
         is_fooled=(status == "fooled") & rows.judged(own),
         linf=own.linf,
         l2=own.l2,
+        attack=attack,
     )
 
 
@@ -98,8 +101,8 @@ def budgets(manifest: Manifest, condition: Condition) -> tuple[Budget, ...]:
         return tuple(Budget(one.norm, float(settings.read_fraction("epsilon", one.epsilon))) for one in own)
     if condition.kind in (CLEAN, CONTROL):
         return ()
-    spec = catalogue.attack(condition.name)
-    return (Budget(spec.norm, float(spec.epsilon)),) if isinstance(spec, Budgeted) else ()
+    spec = condition.attack
+    return () if spec.epsilon is None else (Budget(spec.norm.name, float(spec.epsilon)),)
 
 
 def of_condition(own: Treated, others: Sequence[Treated]) -> tuple[str, ...]:
@@ -219,13 +222,15 @@ def _searchers(own: Treated, others: Iterable[Treated]) -> Iterator[Treated]:
     if not own.budgets:
         return
     for other in others:
-        is_weaker = (
-            other.kind not in (CLEAN, PREMADE)
-            and family(other.name) == family(own.name)
-            and strength(other.name) < strength(own.name)
-        )
-        if other.kind == CONTROL or is_weaker or (other.kind == CURVE and own.kind == WORST):
+        if other.kind == CONTROL or _is_weaker(other.attack, own.attack) or (other.kind == CURVE and own.kind == WORST):
             yield other
+
+
+def _is_weaker(one: Attack | None, other: Attack | None) -> bool:
+    """Tell whether two attacks are the same but for their strength, and the first is the weaker one."""
+    if one is None or other is None:
+        return False
+    return one.without_epsilon == other.without_epsilon and one.budget < other.budget
 
 
 def _fooled_by(own: Treated, other: Treated) -> np.ndarray:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from engine.attacks import catalogue
 from engine.audit import tiers, wording
 from engine.audit.manifest import CANDIDATE, Condition, Manifest, Role
 from engine.audit.paces import Pace
@@ -65,7 +64,7 @@ def _costs(manifest: Manifest, paces: Mapping[Role, Pace], share: float) -> Iter
 
 
 def _cost(condition: Condition, classes: int) -> Cost:
-    return JUDGED.get(condition.kind) or tiers.cost(catalogue.attack(condition.name), classes)
+    return JUDGED.get(condition.kind) or tiers.cost(condition.attack, classes)
 
 
 def _checks(manifest: Manifest, pace: Pace) -> float:

@@ -11,10 +11,12 @@ import numpy as np
 
 from engine import class_names, keys, serial
 from engine.attacks import catalogue
+from engine.attacks.spec import Attack
 from engine.audit import places, versions
 from engine.audit.places import Place
-from engine.audit.plan import CLEAN, NO_METHOD, AuditPlan, Images
+from engine.audit.plan import CLEAN, AuditPlan, Images
 from engine.errors import BadInput, StoreError, UnknownName
+from engine.methods import NO_METHOD
 from engine.store import Dataset, Store, durable
 
 Role = Literal["candidate", "baseline"]
@@ -87,6 +89,16 @@ class Condition:
     """`clean`, the full id of an attack, or the name of a pre-made set."""
     after: tuple[str, ...] = ()
     """Folders of the attacks before it: it leaves out what any of those fooled, block by block."""
+
+    @property
+    def attack(self) -> Attack:
+        """The attack or control; raises UnknownName where nobody attacks."""
+        return catalogue.attack(self.name)
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether there is an attack or a control."""
+        return self.kind not in ("clean", "premade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,18 +298,19 @@ def _paired(name: str, dataset: Dataset, classes: tuple[str, ...], images: Chose
 
 
 def _conditions(plan: AuditPlan, models: tuple[AuditedModel, ...]) -> tuple[Condition, ...]:
-    treatments: list[tuple[Kind, str]] = [("clean", CLEAN)]
-    treatments += [("control" if catalogue.attack(one).is_control else "attack", one) for one in plan.attacks]
-    treatments += [("attack", one) for one in plan.survivors]
-    treatments += [("premade", one.name) for one in plan.premade]
-    treatments += [("control", one) for one in plan.controls]
-    treatments += [("curve", one) for one in plan.curve if one not in plan.attacks]
+    treatments: list[tuple[Kind, str, str]] = [("clean", CLEAN, CLEAN)]
+    treatments += [("control" if one.is_control else "attack", one.text, one.name) for one in plan.attacks]
+    treatments += [("attack", one.text, one.name) for one in plan.survivors]
+    treatments += [("premade", one.name, one.name) for one in plan.premade]
+    treatments += [("control", one.text, one.name) for one in plan.controls]
+    treatments += [("curve", one.text, one.name) for one in plan.curve if one not in plan.attacks]
+    survivors = {one.text for one in plan.survivors}
     found: list[Condition] = []
     for model in models:
         before: list[str] = []
-        for kind, name in treatments:
-            folder = f"{len(found):02d}-{model.role}-{name.partition(':')[0]}"
-            after = tuple(before) if name in plan.survivors else ()
+        for kind, name, stem in treatments:
+            folder = f"{len(found):02d}-{model.role}-{stem}"
+            after = tuple(before) if name in survivors else ()
             found.append(Condition(folder, model.role, kind, name, after))
             if kind == "attack":
                 before.append(folder)

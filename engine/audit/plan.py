@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal
 
 from engine import class_names, methods, settings
-from engine.attacks import catalogue
+from engine.attacks import catalogue, rounding
+from engine.attacks.catalogue import StoredAttack
+from engine.attacks.spec import Attack
 from engine.audit import plan_file, tiers
 from engine.audit.plan_file import Table
 from engine.errors import BadInput, UnknownName
+from engine.methods import Method, StoredMethodOrNone
 from engine.records import ModelCard
 from engine.store import Store, names
 
@@ -22,15 +24,12 @@ METRICS: Final = ("accuracy", "resistance")
 CUSTOM: Final = "custom"
 DEVICES: Final = ("cpu", "cuda")
 CLEAN, WORST_CASE = "clean", "worst-case"
-NO_METHOD: Final = "none"
 CONTROLS: Final = ("noise-sign", "noise-gaussian", "noise-shuffled")
 LARGEST_SEED: Final = 2**31 - 1
 MOST_IMAGES: Final = 10_000_000
 LARGEST_BLOCK: Final = 4096
 STEP: Final = Fraction(1, 255)
 """Smallest change of a stored pixel, and so the smallest length of any change."""
-EPSILON: Final = re.compile(r"([:,]eps=)([^,]+)")
-"""Where a full id carries its strength."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +79,18 @@ class AuditPlan:
     baseline: str
     """The model it is compared with on the same images, or empty."""
     data: str
-    method: str
-    """How feature maps are scored, or `none`."""
+    method: StoredMethodOrNone
+    """How feature maps are scored."""
     tier: str
     """Name of the tier whose attacks were taken over, or `custom`."""
-    attacks: tuple[str, ...]
-    """Full ids, each on every image; they decide the worst case, with `survivors`."""
-    survivors: tuple[str, ...]
-    """Full ids in order, each on the images that no attack before has fooled."""
-    curve: tuple[str, ...]
-    """Full ids of one attack at growing strength, for the curve alone."""
-    controls: tuple[str, ...]
-    """Full ids of the noise controls."""
+    attacks: tuple[StoredAttack, ...]
+    """Each on every image; they decide the worst case, with `survivors`."""
+    survivors: tuple[StoredAttack, ...]
+    """In order, each on the images that no attack before has fooled."""
+    curve: tuple[StoredAttack, ...]
+    """One attack at growing strength, for the curve alone."""
+    controls: tuple[StoredAttack, ...]
+    """The noise controls."""
     premade: tuple[Premade, ...]
     images: Images
     thresholds: tuple[Threshold, ...]
@@ -169,39 +168,33 @@ def _data(table: Table, store: Store) -> str:
     return table.checked(lambda: store.data_card(name), "data").name
 
 
-def _method(table: Table) -> str:
-    name = table.text("method", "two-run")
-    if name != NO_METHOD:
-        table.checked(lambda: methods.method(name), "method")
-    return name
+def _method(table: Table) -> Method:
+    name = table.text("method", methods.TWO_RUN.name)
+    return table.checked(lambda: methods.method_or_none(name), "method")
 
 
-def _attacks(table: Table, classes: int) -> tuple[str, ...]:
-    found: list[str] = []
+def _attacks(table: Table, classes: int) -> tuple[Attack, ...]:
+    found: list[Attack] = []
     for index, text in enumerate(table.texts("attacks")):
-        full = table.checked(functools.partial(_effective, text, classes), "attacks", index)
-        if full in found:
-            raise table.wrong(f"'{full}' stands here twice", "attacks", index)
-        found.append(full)
+        spec = table.checked(functools.partial(_effective, text, classes), "attacks", index)
+        if spec in found:
+            raise table.wrong(f"'{spec.text}' stands here twice", "attacks", index)
+        found.append(spec)
     return tuple(found)
 
 
-def _full(text: str) -> str:
-    return catalogue.identify(catalogue.attack(text))
+def _effective(text: str, classes: int) -> Attack:
+    """Return an attack that applies to so many classes and can change a picture."""
+    spec = _applicable(text, classes)
+    if not spec.is_control:
+        _require_a_step(spec.name, spec.budget)
+    return spec
 
 
-def _effective(text: str, classes: int) -> str:
-    """Return the full id of an attack that applies to so many classes and can change a picture."""
-    full = _applicable(text, classes)
-    if not catalogue.attack(full).is_control:
-        _require_a_step(full.partition(":")[0], strength(full))
-    return full
-
-
-def _applicable(text: str, classes: int) -> str:
+def _applicable(text: str, classes: int) -> Attack:
     spec = catalogue.attack(text)
     catalogue.check_applicable(spec, classes)
-    return catalogue.identify(spec)
+    return spec
 
 
 def _require_a_step(name: str, epsilon: Fraction) -> None:
@@ -214,8 +207,8 @@ def _require_a_step(name: str, epsilon: Fraction) -> None:
 
 
 def _with_tier(
-    table: Table, tier: str, own: tuple[tuple[str, ...], tuple[str, ...]], card: ModelCard
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    table: Table, tier: str, own: tuple[tuple[Attack, ...], tuple[Attack, ...]], card: ModelCard
+) -> tuple[tuple[Attack, ...], tuple[Attack, ...]]:
     """Return a tier's attacks on every image, then the plan's own, and its attacks on what those leave unbroken.
 
     As far as they apply to the model. own: attacks and curve of the plan, which run on every image whatever the tier says.
@@ -231,61 +224,43 @@ def _with_tier(
     found = table.checked(functools.partial(tiers.contents, tier, epsilon, min(card.size)), "epsilon")
     table.checked(functools.partial(_require_a_step, f"the tier '{tier}'", epsilon), "epsilon")
     classes = len(card.classes)
-    every = [one for one in found.everywhere if _applies(one, classes)]
-    survivors = [one for one in found.survivors if _applies(one, classes) and one not in (*attacks, *curve)]
+    every = [one for one in found.everywhere if not catalogue.obstacle(one, classes)]
+    applicable = [one for one in found.survivors if not catalogue.obstacle(one, classes)]
+    survivors = [one for one in applicable if one not in (*attacks, *curve)]
     asked = [one for one in curve if one in found.survivors]
     return tuple(dict.fromkeys((*every, *asked, *attacks))), tuple(survivors)
 
 
-def _applies(attack: str, classes: int) -> bool:
-    return not catalogue.obstacle(catalogue.attack(attack), classes)
-
-
-def _controls(attacks: tuple[str, ...]) -> tuple[str, ...]:
+def _controls(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
     """The noise controls at the strength of the strongest Linf attack of the plan."""
-    specs = {one: catalogue.attack(one) for one in attacks}
-    strengths = [strength(one) for one, spec in specs.items() if spec.norm == "linf" and not spec.is_control]
+    strengths = [spec.budget for spec in attacks if spec.norm is rounding.LINF and not spec.is_control]
     if not any(strengths):
         return ()
-    full = [catalogue.identify(catalogue.attack_at(name, str(max(strengths)))) for name in CONTROLS]
-    return tuple(one for one in full if one not in attacks)
+    controls = [catalogue.ATTACKS[name]().at(max(strengths)) for name in CONTROLS]
+    return tuple(one for one in controls if one not in attacks)
 
 
-def strength(attack: str) -> Fraction:
-    """Return the epsilon of an attack by its full id, 0 for one that has none."""
-    match = EPSILON.search(attack)
-    return settings.read_fraction("epsilon", match[2]) if match else Fraction(0)
-
-
-def family(attack: str) -> str:
-    """Return an attack's id without its strength."""
-    name, _, rest = attack.partition(":")
-    others = [part for part in rest.split(",") if part and not part.startswith("eps=")]
-    return f"{name}:{','.join(others)}" if others else name
-
-
-def _curve(table: Table, classes: int) -> tuple[str, ...]:
+def _curve(table: Table, classes: int) -> tuple[Attack, ...]:
     """The attack of [curve] at each of its strengths, weakest first."""
     if not table.values:
         return ()
     table.only("attack", "epsilons")
-    full = table.checked(functools.partial(_applicable, table.text("attack"), classes), "attack")
-    found: dict[Fraction, str] = {}
+    spec = table.checked(functools.partial(_applicable, table.text("attack"), classes), "attack")
+    found: dict[Fraction, Attack] = {}
     for index, text in enumerate(table.texts("epsilons")):
-        made = table.checked(functools.partial(_at, full, text), "epsilons", index)
-        if strength(made) in found:
+        made = table.checked(functools.partial(_at, spec, text), "epsilons", index)
+        if made.budget in found:
             raise table.wrong(f"the strength {text} stands here twice", "epsilons", index)
-        found[strength(made)] = made
+        found[made.budget] = made
     if not found:
         raise table.wrong("a curve needs strengths, for example epsilons = ['1/255', '2/255']", "epsilons")
     return tuple(found[epsilon] for epsilon in sorted(found))
 
 
-def _at(attack: str, epsilon: str) -> str:
-    if not EPSILON.search(attack):
-        raise BadInput(f"{attack} has no epsilon and makes no curve")
-    settings.read_fraction("epsilon", epsilon)
-    return _full(EPSILON.sub(rf"\g<1>{epsilon.strip()}", attack))
+def _at(spec: Attack, epsilon: str) -> Attack:
+    if spec.epsilon is None:
+        raise BadInput(f"{spec} has no epsilon and makes no curve")
+    return spec.at(settings.read_fraction("epsilon", epsilon))
 
 
 def _images(table: Table) -> Images:
@@ -325,10 +300,13 @@ def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Thres
     asked = table.text("class", "")
     label = table.checked(lambda: _class(asked, classes), "class") if asked else ""
     condition = table.checked(lambda: _condition(table.text("condition"), plan), "condition")
-    if condition == WORST_CASE and not (plan.premade or plan.survivors or any(map(_is_attack, plan.attacks))):
+    if condition == WORST_CASE and not (
+        plan.premade or plan.survivors or not all(one.is_control for one in plan.attacks)
+    ):
         raise table.wrong("the plan has no attack and no pre-made set, so it has no worst case", "condition")
-    if condition in plan.curve:
-        table.checked(lambda: _require_a_step(condition.partition(":")[0], strength(condition)), "condition")
+    for spec in plan.curve:
+        if condition == spec.text:
+            table.checked(functools.partial(_require_a_step, spec.name, spec.budget), "condition")
     metric: Metric = "resistance" if table.choice("metric", METRICS, "accuracy") == "resistance" else "accuracy"
     if metric == "resistance" and condition == CLEAN:
         raise table.wrong("'resistance' compares with the images without attack; use 'accuracy' for those", "metric")
@@ -338,24 +316,22 @@ def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Thres
     return Threshold(table.text("name"), condition, metric, at_least, confidence, label)
 
 
-def _is_attack(attack: str) -> bool:
-    return not catalogue.attack(attack).is_control
-
-
 def _class(text: str, classes: tuple[str, ...]) -> str:
     return class_names.handles(classes)[class_names.index(text, classes)]
 
 
 def _condition(text: str, plan: AuditPlan) -> str:
     """Return the condition a threshold speaks of; a bare attack name will do where the plan has one of that name."""
-    known = {CLEAN, WORST_CASE, *plan.attacks, *plan.survivors, *plan.curve, *plan.controls}
-    known |= {one.name for one in plan.premade}
+    specs = (*plan.attacks, *plan.survivors, *plan.curve, *plan.controls)
+    known = {CLEAN, WORST_CASE, *(spec.text for spec in specs), *(one.name for one in plan.premade)}
     if text in known:
         return text
-    if text.partition(":")[0] not in catalogue.ATTACKS:
-        raise UnknownName("condition of this plan", text, known)
-    same = [one for one in known if one.partition(":")[0] == text]
-    full = same[0] if len(same) == 1 else catalogue.identify(catalogue.attack(text))
-    if full not in known:
+    try:
+        spec = catalogue.attack(text)
+    except UnknownName as error:
+        raise UnknownName("condition of this plan", text, known) from error
+    same = {one for one in specs if one.name == text}
+    full = same.pop() if len(same) == 1 else spec
+    if full.text not in known:
         raise BadInput(f"the plan has no attack '{full}'. It has: {', '.join(sorted(known))}.")
-    return full
+    return full.text

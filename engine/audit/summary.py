@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -13,7 +13,7 @@ from engine import class_names, statistics
 from engine.audit import doubts, rows
 from engine.audit.doubts import Treated
 from engine.audit.manifest import BASELINE, CANDIDATE, Condition, Manifest, Role
-from engine.audit.plan import CLEAN, WORST_CASE, Threshold, family, strength
+from engine.audit.plan import CLEAN, WORST_CASE, Threshold
 from engine.audit.rows import Rows
 from engine.comparison import holm
 from engine.records import STATUSES
@@ -196,9 +196,10 @@ def _with_doubts(made: ModelResult, fared: tuple[Treated, ...]) -> ModelResult:
 
 
 def _model(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> ModelResult:
-    conditions = tuple(_condition(manifest, one, found[one.folder]) for one in manifest.of(role) if one.folder in found)
+    ran = [one for one in manifest.of(role) if one.folder in found]
+    conditions = tuple(_condition(manifest, one, found[one.folder]) for one in ran)
     worst = _worst_rows(manifest, role, found)
-    curve = _curve(conditions)
+    curve = _curve(ran, conditions)
     return ModelResult(
         role=role,
         model=manifest.model(role).name,
@@ -248,7 +249,13 @@ def _statuses(own: Rows, chosen: np.ndarray) -> dict[str, int]:
 def _treatments(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> tuple[Treated, ...]:
     """Return how the images of one model fared under every condition that has rows."""
     return tuple(
-        doubts.treated(one.name, one.kind, doubts.budgets(manifest, one), found[one.folder])
+        doubts.treated(
+            one.name,
+            one.kind,
+            doubts.budgets(manifest, one),
+            found[one.folder],
+            one.attack if one.is_attacked else None,
+        )
         for one in manifest.of(role)
         if one.folder in found
     )
@@ -297,12 +304,13 @@ def _badness(status: str, is_judged: bool) -> int:
     return {"fooled": 4, "clean_wrong": 2, "resisted": 1}.get(status, 0)
 
 
-def _curve(conditions: tuple[ConditionResult, ...]) -> tuple[CurvePoint, ...]:
+def _curve(ran: Sequence[Condition], results: Sequence[ConditionResult]) -> tuple[CurvePoint, ...]:
     """Every attack at every strength it was run at, by family and strength."""
     points = []
-    for one in conditions:
-        if one.kind in ("attack", "curve") and not one.is_cumulative:
-            points.append(CurvePoint(one.name, family(one.name), float(strength(one.name)), one.accuracy))
+    for condition, one in zip(ran, results, strict=True):
+        if condition.kind in ("attack", "curve") and not one.is_cumulative:
+            spec = condition.attack
+            points.append(CurvePoint(one.name, spec.without_epsilon, float(spec.budget), one.accuracy))
     families = Counter(point.family for point in points)
     several = [point for point in points if families[point.family] > 1]
     return tuple(sorted(several, key=lambda point: (point.family, point.epsilon)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -11,12 +10,7 @@ from engine.attacks import catalogue
 from engine.attacks.catalogue import (
     ApgdCe,
     ApgdDlr,
-    ApgdT,
-    Attack,
-    FabT,
     Fgsm,
-    GradientAttack,
-    LibraryAttack,
     MiFgsm,
     NoiseGaussian,
     NoiseShuffled,
@@ -25,6 +19,7 @@ from engine.attacks.catalogue import (
     PgdLinf,
     Square,
 )
+from engine.attacks.spec import Attack, Cost
 from engine.errors import UnknownName
 from engine.records.credibility import CHECKS, CURVE, Setup
 
@@ -73,28 +68,15 @@ TIERS: dict[str, Tier] = {
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a tier runs, as full ids."""
+    """What a tier runs."""
 
-    controls: tuple[str, ...]
-    everywhere: tuple[str, ...]
+    controls: tuple[Attack, ...]
+    everywhere: tuple[Attack, ...]
     """Attacks on every image."""
-    survivors: tuple[str, ...]
+    survivors: tuple[Attack, ...]
     """Attacks in order, each on the images that nothing has broken yet."""
     checks: tuple[str, ...]
     """Names of the credibility checks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What an attack costs per image it is run on, at most."""
-
-    passes: int
-    """Forward with backward."""
-    forwards: int
-    """Forward alone."""
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.passes + other.passes, self.forwards + other.forwards)
 
 
 def tier(name: str) -> Tier:
@@ -118,7 +100,7 @@ def contents(name: str, epsilon: Fraction, side: int) -> Contents:
         survivors += (Square(epsilon, 1000),)
     if found == "thorough":
         survivors += tuple(spec for spec in catalogue.autoattack(epsilon) if spec not in survivors)
-    return Contents(_ids(controls), _ids(everywhere), _ids(survivors), tuple(check.name for check in CHECKS))
+    return Contents(controls, everywhere, survivors, tuple(check.name for check in CHECKS))
 
 
 def left_out(name: str, classes: int) -> tuple[str, ...]:
@@ -126,7 +108,7 @@ def left_out(name: str, classes: int) -> tuple[str, ...]:
     if name not in TIERS:
         return ()
     found = contents(name, ANY_EPSILON, SIDE_OF_UNIT_LENGTH)
-    obstacles = [catalogue.obstacle(catalogue.attack(one), classes) for one in (*found.everywhere, *found.survivors)]
+    obstacles = [catalogue.obstacle(one, classes) for one in (*found.everywhere, *found.survivors)]
     return tuple(dict.fromkeys(one for one in obstacles if one))
 
 
@@ -134,14 +116,7 @@ def cost(spec: Attack, classes: int) -> Cost:
     """Return what an attack costs per image; nothing where it does not apply to so few classes."""
     if catalogue.obstacle(spec, classes):
         return Cost(0, 0)
-    judging = Cost(0, 2)
-    if isinstance(spec, GradientAttack):
-        return judging + _climb(1 if isinstance(spec, Fgsm) else spec.steps)
-    if isinstance(spec, NoiseGaussian | NoiseShuffled):
-        return judging + _climb(spec.steps)
-    if isinstance(spec, LibraryAttack):
-        return judging + _library(spec, min(catalogue.MOST_TARGETS, classes - 1))
-    return judging
+    return spec.cost(classes)
 
 
 def check_cost(setup: Setup, classes: int) -> tuple[Cost, Cost]:
@@ -157,23 +132,3 @@ def check_cost(setup: Setup, classes: int) -> tuple[Cost, Cost]:
         total += short
     # The second long one is the transferred one, on the other network.
     return total + long + long + Cost(0, 1), cost(Square(setup.epsilon, setup.queries), classes)
-
-
-def _climb(steps: int) -> Cost:
-    """Steps, and for more than one of them the last point and the test of what is stored."""
-    return Cost(steps, 0 if steps == 1 else 2)
-
-
-def _library(spec: LibraryAttack, targets: int) -> Cost:
-    """The library's passes, a forward pass per point that is offered for storing, and one to order the targets."""
-    if isinstance(spec, Square):
-        return Cost(0, spec.queries + 2)
-    if isinstance(spec, FabT):
-        return Cost(targets * spec.steps, targets * (spec.steps + 5))
-    if isinstance(spec, ApgdT):
-        return Cost(targets * (spec.steps + 1), targets * 3)
-    return Cost(spec.steps + 1, 2)
-
-
-def _ids(specs: Sequence[Attack]) -> tuple[str, ...]:
-    return tuple(catalogue.identify(spec) for spec in specs)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from engine.attacks import catalogue
-from engine.attacks.catalogue import Budgeted
+from engine.attacks import rounding
 from engine.audit import examples, places, results, summary
 from engine.audit import manifest as manifests
 from engine.audit.examples import Example
@@ -67,8 +66,8 @@ def checked(store: Store, run: str) -> Checked:
     manifest = Run.open(store, run).manifest
     samples = manifest.images.samples
     step = max(1, len(samples) // CHECKED_IMAGES)
-    specs = [catalogue.attack(one) for one in (*manifest.plan.attacks, *manifest.plan.survivors, *manifest.plan.curve)]
-    budgets = [spec.epsilon for spec in specs if isinstance(spec, Budgeted) and spec.norm == "linf"]
+    specs = (*manifest.plan.attacks, *manifest.plan.survivors, *manifest.plan.curve)
+    budgets = [spec.epsilon for spec in specs if spec.epsilon is not None and spec.norm is rounding.LINF]
     return Checked(
         manifest.model(CANDIDATE).name,
         manifest.images.data,

@@ -60,7 +60,7 @@ class Batch:
 
     def flow(self) -> None:
         """The attack flow between the two images of each row."""
-        scores.attack_flow(self.bundle, self.question, self.starts)
+        scores.conductance(self.bundle, self.question, self.starts)
 
     def mask(self) -> None:
         """The trained mask of every row's image."""

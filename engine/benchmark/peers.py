@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from engine import tracing
 from engine.benchmark import measures
 from engine.benchmark.measures import Row, Scale
-from engine.datapaths import cases, conductance, scores
+from engine.datapaths import cases, scores
 from engine.datapaths.scores import Question
 from engine.models import precision
 from engine.models.bundle import ModelBundle
@@ -89,11 +89,11 @@ def measure(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
         return measures.paired(name, work, reference, repeats=repeats, count=len(asked.images))
 
     repeats, name = min(2, scale.repeats), f"conductance of all sites, {steps} steps, against captum"
-    fine = conductance.along(bundle, few, torch.zeros_like(few.images), steps=scale.agreement_steps).scores
+    fine = scores.conductance(bundle, few, torch.zeros_like(few.images), steps=scale.agreement_steps).scores
     peer = layer_conductance(bundle, few, scale.agreement_steps)
     return [
-        row(f"{name}, same precision", lambda: conductance.along(bundle, asked, black, steps=steps), theirs, repeats),
-        row(f"{name}, bfloat16 here", lambda: conductance.along(fast, asked, black, steps=steps), theirs, repeats),
+        row(f"{name}, same precision", lambda: scores.conductance(bundle, asked, black, steps=steps), theirs, repeats),
+        row(f"{name}, bfloat16 here", lambda: scores.conductance(fast, asked, black, steps=steps), theirs, repeats),
         row(
             "gradient x activation of all sites, against captum",
             lambda: scores.at_once(bundle, asked),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from engine import examination, tracing
+from engine.attacks.catalogue import PgdLinf
 from engine.benchmark import measures, passes, peers, transplants
 from engine.benchmark.measures import Row, Scale
 from engine.datapaths import cases
@@ -24,7 +25,7 @@ from engine.records import ExaminationRequest, certificate_parts
 from engine.store.dataset import Dataset
 from engine.store.store import Store
 
-ATTACK = "pgd-linf"
+ATTACK = PgdLinf()
 PAIR_TARGET, CERTIFICATE_TARGET, MEMORY_TARGET = 2.0, 6.0, 1536.0
 FULL = Scale()
 

@@ -7,6 +7,7 @@ import time
 import torch
 
 from engine import controls
+from engine.attacks.catalogue import PgdLinf
 from engine.benchmark import measures
 from engine.benchmark.measures import Row, Scale
 from engine.datapaths import choosing
@@ -16,7 +17,7 @@ from engine.proving import exchanges, fooled
 from engine.records.restoration import FooledRequest
 from engine.store.dataset import Dataset
 
-ATTACK = "pgd-linf"
+ATTACK = PgdLinf()
 SIZES = (8, 16, 32, 64, 128)
 DRAWS = 20
 TARGET = 20.0

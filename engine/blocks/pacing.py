@@ -11,10 +11,10 @@ import torch
 from engine import tracing
 from engine.attacks import pace
 from engine.audit.paces import Pace
-from engine.audit.plan import NO_METHOD
 from engine.blocks.walk import threads
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case
+from engine.methods import NO_METHOD, Method
 from engine.models.bundle import ModelBundle
 from engine.store import Dataset
 
@@ -24,7 +24,7 @@ GROUP = 4
 """Images that are explained together: as many as share true, first and last answer in a block of 96, on average."""
 
 
-def measure(bundle: ModelBundle, dataset: Dataset, method: str, count: int) -> Pace:
+def measure(bundle: ModelBundle, dataset: Dataset, method: Method, count: int) -> Pace:
     """Return the pace on images of a data set with so many threads, scoring by a method or, for `none`, not at all.
 
     Takes a few passes over a batch, and explains one small group against its own mirror images.
@@ -40,7 +40,7 @@ def measure(bundle: ModelBundle, dataset: Dataset, method: str, count: int) -> P
         return dataclasses.replace(found, explain_seconds=_explained(bundle, dataset, case, method))
 
 
-def _explained(bundle: ModelBundle, dataset: Dataset, case: Case, method: str) -> float:
+def _explained(bundle: ModelBundle, dataset: Dataset, case: Case, method: Method) -> float:
     """Return the seconds per image of scoring a case and its flow, after a first one that does not count."""
     avoid = frozenset(case.targets.tolist())
     references = cases.references(bundle, dataset, case, avoid=avoid, seed=0)
@@ -50,6 +50,6 @@ def _explained(bundle: ModelBundle, dataset: Dataset, case: Case, method: str) -
     for _ in range(2):
         started = time.perf_counter()
         extraction.score(bundle, case, references, method=method, seed=0)
-        scores.attack_flow(bundle, question, case.images)
+        scores.conductance(bundle, question, case.images)
         seconds.append(time.perf_counter() - started)
     return seconds[-1] / len(case.images)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engine import examination, settings, tracing
-from engine.attacks import attacked, catalogue, inspection
+from engine.attacks import attacked, inspection
 from engine.attacks import run as attack_run
 from engine.attacks.attacked import AttackedImages, Shown
 from engine.attacks.batch import Batch
@@ -138,8 +138,8 @@ def _unattacked(subject: Subject, asked: Batch, stored: Tensor) -> AttackedImage
 
 
 def _attacked(subject: Subject, clean: Tensor, labels: Tensor, samples: tuple[str, ...]) -> AttackedImages:
-    spec = catalogue.attack(subject.condition.name)
-    return attack_run.run(subject.bundle, clean, labels, spec, _seeds(subject, samples), samples=samples)
+    attack = subject.condition.attack
+    return attack_run.run(subject.bundle, clean, labels, attack, _seeds(subject, samples), samples=samples)
 
 
 def _seeds(subject: Subject, samples: tuple[str, ...]) -> Tensor:
@@ -246,7 +246,7 @@ def _flow(bundle: ModelBundle, whole: AttackedImages, part: list[int]) -> tuple[
     """The attack flow from the adversarial image to its own clean run, as in an examination."""
     rivals = torch.tensor([attacked.rival(whole.outcomes[k]) for k in part], device=bundle.device)
     question = scores.Question(whole.clean[part], whole.before[part], rivals)
-    return scores.attack_flow(bundle, question, whole.adversarial[part]).scores
+    return scores.conductance(bundle, question, whole.adversarial[part]).scores
 
 
 def _fill(target: tuple[np.ndarray, ...], part: list[int], values: tuple[Tensor, ...]) -> None:

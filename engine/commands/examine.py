@@ -103,7 +103,7 @@ def _summary(found: Examination, compared: Comparison, known: Certificates, seco
         "pairs": [_outcome(outcome, found) for outcome in found.outcomes],
         "model": found.request.model,
         "data": found.request.data,
-        "attack": found.request.attack,
+        "attack": found.request.attack.text,
         "seed": found.request.seed,
         "share": SHARE,
         "references": list(found.references),
@@ -183,7 +183,7 @@ def _datapath(datapath: Datapath, certificate: object) -> dict[str, Any]:
     values = _plain(certificate)
     values["random_band"] = [values.pop("random_low"), values.pop("random_high")]
     return {
-        "method": datapath.method,
+        "method": datapath.method.name,
         "baseline": datapath.baseline,
         "maps": datapath.carries_at,
         "total": sum(site.shape[1] for site in datapath.scores),

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine import class_names, serial, tasks
 from engine.answering.answers import Answers
+from engine.attacks.spec import Attack
 from engine.commands import at_once, studied
 from engine.commands.prove_options import STUDIES
 from engine.errors import BadInput, BadSetting, UnknownName
@@ -48,8 +49,7 @@ class Study:
 
     model: str
     data: str
-    attack: str
-    """Full id."""
+    attack: Attack
     images: Images
     maps: int
     """Maps with the most attack flow over the group, put back by the proof."""
@@ -74,7 +74,7 @@ def prove(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
     found = {
         "model": study.model,
         "data": study.data,
-        "attack": study.attack,
+        "attack": study.attack.text,
         "seed": study.seed,
         "site_choice": study.sites,
         "attempted": list(samples),

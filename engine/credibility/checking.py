@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import keys, settings
-from engine.attacks import catalogue, forms, inspection
+from engine.attacks import forms, inspection
 from engine.attacks import run as attack_run
 from engine.attacks.attacked import AttackedImages
 from engine.attacks.batch import Batch
-from engine.attacks.catalogue import Attack, Budgeted, Fgsm, NoiseSign, PgdLinf, Square
+from engine.attacks.catalogue import Fgsm, NoiseSign, PgdLinf, Square
 from engine.attacks.gradient import Classifier
 from engine.attacks.isolation import isolated
+from engine.attacks.spec import Attack
 from engine.attacks.subjects import answers, unit
 from engine.credibility import verdicts as verdicts
 from engine.credibility.verdicts import Attacks, Fared, Look, Transfer
@@ -110,9 +111,9 @@ class _Probe:
     def _blocks(self, rows: np.ndarray) -> list[list[int]]:
         return [rows[start : start + self.setup.block].tolist() for start in range(0, len(rows), self.setup.block)]
 
-    def _attack(self, spec: Budgeted, rows: np.ndarray, *, draw: int = 0) -> Fared:
+    def _attack(self, spec: Attack, rows: np.ndarray, *, draw: int = 0) -> Fared:
         """Run one attack on some images; the others count as not fooled and not attacked."""
-        self.attacks.append(catalogue.identify(spec))
+        self.attacks.append(spec.text)
         fooled, unmoved = np.zeros((2, len(self.batch.samples)), dtype=bool)
         largest = 0.0
         for block in self._blocks(rows):
@@ -123,7 +124,7 @@ class _Probe:
             # Measured here again: the attack's own word for its budget is what this is to check.
             change = found.stored.astype(np.int64) - inspection.check_images(chosen.pictures)
             largest = max(largest, float(np.abs(change).max()) / 255)
-        return Fared(fooled, unmoved, largest, float(spec.epsilon))
+        return Fared(fooled, unmoved, largest, float(spec.budget))
 
     def _transferred(self, reference: Classifier) -> Transfer:
         """Attack another network and show the images to this one."""
@@ -139,7 +140,7 @@ class _Probe:
         return Transfer(attacked, fooled)
 
     def _run(self, bundle: Classifier, chosen: Batch, spec: Attack, draw: int = 0) -> AttackedImages:
-        named, seed = catalogue.identify(spec), self.setup.seed
+        named, seed = spec.text, self.setup.seed
         seeds = [int(keys.content_key((named, sample, seed, draw))[:15], 16) for sample in chosen.samples]
         return attack_run.run(bundle, chosen.pictures, chosen.labels, spec, torch.tensor(seeds), samples=chosen.samples)
 

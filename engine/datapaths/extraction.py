@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import connections, methods, tracing
-from engine.datapaths import choosing, conductance, draws, masks, published, scores, trials
+from engine import connections, tracing
+from engine.datapaths import choosing, scores, trials
 from engine.datapaths.cases import Case, References
 from engine.datapaths.scores import Contributions
+from engine.methods import TWO_RUN, Method
 from engine.models.bundle import ModelBundle
 from engine.records import Datapath
 from engine.selection import SIZES
@@ -36,52 +38,54 @@ class Extracted:
     passes: int
 
 
-def score(bundle: ModelBundle, case: Case, references: References, *, method: str, seed: int) -> tuple[PerMap, int]:
+def score(bundle: ModelBundle, case: Case, references: References, *, method: Method, seed: int) -> tuple[PerMap, int]:
     """Return the scores of a method, per site (images, channels), and the image-passes used.
 
     Images do not influence each other, whatever goes through the network together. Where the network does not answer a
-    case's target, the method is aimed at it, if it can be (`Method.takes_aim`). Raises UnknownName.
+    case's target, the method is aimed at it, if it can be (`Method.takes_aim`).
     """
-    methods.method(method)
-    parts = []
+    compute, parts = scorer(method), []
     for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
-        parts.append(SCORERS[method](bundle, Case(case.images[rows], case.targets[rows]), references, seed))
+        parts.append(compute(bundle, Case(case.images[rows], case.targets[rows]), references, seed))
     joined = zip(*(part.scores for part in parts), strict=True)
     return tuple(torch.cat(site) for site in joined), sum(part.passes for part in parts)
 
 
-def with_edges(bundle: ModelBundle, case: Case, references: References, *, method: str, seed: int) -> Extracted:
+def with_edges(bundle: ModelBundle, case: Case, references: References, *, method: Method, seed: int) -> Extracted:
     """Return the scores of a method and the connections of the two-run passes, which every method shares."""
     found = _between_runs(bundle, case, references, with_edges=True)
-    if method == "two-run":
+    if method == TWO_RUN:
         return found
     own, passes = score(bundle, case, references, method=method, seed=seed)
     return Extracted(own, found.matrices, found.completeness, found.passes + passes)
 
 
-def datapath(bundle: ModelBundle, case: Case, references: References, per_map: PerMap, *, method: str) -> Datapath:
+def datapath(bundle: ModelBundle, case: Case, references: References, per_map: PerMap, *, method: Method) -> Datapath:
     """Return the record of a datapath, with the sizes really tried: none where every reference answers the target anyway."""
-    if methods.method(method).baseline == "references":
+    if method.baseline == "references":
         tried = _transplant_sizes(bundle, case, references, per_map)
     else:
         tried = _kept_sizes(bundle, case, per_map)
     return _record(case, references, per_map, method, tried)
 
 
-def floor(case: Case, references: References, per_map: PerMap, *, method: str) -> Datapath:
+def floor(case: Case, references: References, per_map: PerMap, *, method: Method) -> Datapath:
     """Return the record of a control's datapath, which others are measured against: no sizes are tried of it."""
     return _record(case, references, per_map, method, ((), ()))
 
 
 def _record(
-    case: Case, references: References, per_map: PerMap, method: str, tried: tuple[tuple[int, ...], tuple[float, ...]]
+    case: Case,
+    references: References,
+    per_map: PerMap,
+    method: Method,
+    tried: tuple[tuple[int, ...], tuple[float, ...]],
 ) -> Datapath:
     sizes, shares = tried
-    baseline = methods.method(method).baseline
     return Datapath(
         method=method,
         target=int(case.targets.mode().values),
-        baseline=references.kind if baseline == "references" else "zero",
+        baseline=references.kind if method.baseline == "references" else "zero",
         scores=tuple(_frozen(site.float().cpu().numpy()) for site in per_map),
         sizes=sizes,
         carried=shares,
@@ -104,64 +108,20 @@ def claim_sizes(bundle: ModelBundle) -> tuple[int, ...]:
     return tuple(size for size in SIZES if size <= most) or (max(1, most),)
 
 
-def _two_run(bundle: ModelBundle, case: Case, references: References, _seed: int) -> Contributions:
+def two_run(bundle: ModelBundle, case: Case, references: References, _seed: int) -> Contributions:
+    """Return the joint mask integrated gradients against the references, mean over these."""
     found = _between_runs(bundle, case, references, with_edges=False)
     return Contributions(found.scores, {}, found.passes)
 
 
-def _mask(bundle: ModelBundle, case: Case, _references: References, seed: int) -> Contributions:
-    return Contributions(masks.train(bundle, case, seed=seed), {}, masks.PASSES * len(case.images))
-
-
-def _sigmoid(bundle: ModelBundle, case: Case, _references: References, seed: int) -> Contributions:
-    return published.sigmoid(bundle, case, seed=seed)
-
-
-def _gates(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
-    return published.gates(bundle, case)
-
-
-def _quadratic(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
-    return published.quadratic(bundle, case)
-
-
-def _conductance(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
-    # Zero at the network's own input, where captum starts too; from black it finds worse datapaths (measured).
-    return conductance.along(bundle, _alone(case), torch.zeros_like(case.images) + bundle.mean)
-
-
-def _gradient(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
-    return scores.at_once(bundle, _alone(case))
-
-
-def _activation(bundle: ModelBundle, case: Case, _references: References, _seed: int) -> Contributions:
-    maps = tracing.record(bundle, case.images).maps
-    return Contributions(tuple(site.abs().mean(dim=(2, 3)) for site in maps), {}, len(case.images))
-
-
-def _random(bundle: ModelBundle, case: Case, _references: References, seed: int) -> Contributions:
-    drawn = draws.uniform(case.images, sum(site.channels for site in bundle.sites), seed=seed)
-    return Contributions(tracing.split(drawn, bundle), {}, 0)
-
-
 Scorer = Callable[[ModelBundle, Case, References, int], Contributions]
-SCORERS: dict[str, Scorer] = {
-    "two-run": _two_run,
-    "mask": _mask,
-    "sigmoid": _sigmoid,
-    "gates": _gates,
-    "quadratic": _quadratic,
-    "conductance": _conductance,
-    "gradient": _gradient,
-    "activation": _activation,
-    "random": _random,
-}
-"""How each of `methods.METHODS` is computed: bundle, case, references, seed."""
+"""From bundle, case, references and seed to scores per site (images, channels)."""
 
 
-def _alone(case: Case) -> scores.Question:
-    """The plain logit of each image's target."""
-    return scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
+def scorer(method: Method) -> Scorer:
+    """Return what computes a method."""
+    module, _, name = method.scorer.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _between_runs(bundle: ModelBundle, case: Case, references: References, *, with_edges: bool) -> Extracted:

@@ -13,6 +13,7 @@ from engine import selection, statistics, tracing
 from engine.datapaths import cases, choosing, draws, extraction, trials
 from engine.datapaths.cases import Case, References
 from engine.errors import BadInput
+from engine.methods import Method
 from engine.models.bundle import ModelBundle
 from engine.records import GroupDatapath, HeldOut
 from engine.store.dataset import Dataset
@@ -29,9 +30,9 @@ Strength = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How scores are made: a name of `methods.METHODS` and the seed."""
+    """How scores are made."""
 
-    method: str
+    method: Method
     seed: int
 
 

@@ -87,20 +87,20 @@ def at_once(bundle: ModelBundle, question: Question) -> Contributions:
     return Contributions(scores, {}, len(question.images))
 
 
-def attack_flow(bundle: ModelBundle, question: Question, start: Tensor) -> Contributions:
-    """Return per map what its change from the run of `start` to the run of `question.images` does to the margin.
+def conductance(bundle: ModelBundle, question: Question, starts: Tensor, *, steps: int = STEPS) -> Contributions:
+    """Return the conductance of every map on the straight line from `starts` to the images of the question, signed.
 
-    Integrated over the straight line between the two images: each step's change of the maps times the mean of the
-    gradients at its ends (trapezoids). Signed; at every cut site the sum over maps is the whole change of the margin, up
-    to the quadrature of `STEPS` steps.
+    Dhamdhere et al., ICLR 2019: each step's change of a map times the mean of the gradients at the step's ends, all sites in
+    the same passes (Shrikumar et al. 2018). At every cut site the maps sum to the whole change of the margin, up to the
+    quadrature of `steps`. From the clean image to the adversarial one it is the attack flow.
     """
     network, areas = precision.folded(bundle), tracing.Trapezoids(len(bundle.sites))
-    for step in range(STEPS + 1):
-        images = torch.lerp(start, question.images, step / STEPS).detach().requires_grad_()
+    for step in range(steps + 1):
+        images = torch.lerp(starts, question.images, step / steps).detach().requires_grad_()
         with torch.enable_grad(), network.visiting(areas):
             margin = tracing.margins(network.logits(images), question.targets, question.rivals).sum()
         torch.autograd.grad(margin, images)
-    return Contributions(tuple(areas.totals[k] for k in range(areas.sites)), {}, (STEPS + 1) * len(start))
+    return Contributions(tuple(areas.totals[k] for k in range(areas.sites)), {}, (steps + 1) * len(starts))
 
 
 def _gate_gradients(

@@ -88,7 +88,7 @@ def save(network: nn.Module, figures: Figures, file: Path) -> None:
         "held_out_images": str(figures.images),
         "held_out_accuracy": f"{figures.clean:.4f}",
         "held_out_robust_accuracy": f"{figures.robust:.4f}",
-        "robust_accuracy_attack": catalogue.identify(catalogue.PgdLinf(EPSILON)),
+        "robust_accuracy_attack": catalogue.PgdLinf(EPSILON).text,
     }
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, file, metadata=metadata)
 
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> None:
         save(network, figures, folder / f"digits-{kind}.safetensors")
         sys.stdout.write(
             f"digits-{kind}: {figures.clean:.1%} of {figures.images} held-out images right, "
-            f"{figures.robust:.1%} still right under {catalogue.identify(catalogue.PgdLinf(EPSILON))}\n"
+            f"{figures.robust:.1%} still right under {catalogue.PgdLinf(EPSILON).text}\n"
         )
 
 

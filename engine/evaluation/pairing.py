@@ -10,6 +10,7 @@ from torch import Tensor
 from engine import controls, examination, tracing
 from engine.attacks import attacked
 from engine.attacks.attacked import AttackedImages
+from engine.attacks.spec import Attack
 from engine.datapaths import cases
 from engine.datapaths.cases import CorrectImages
 from engine.errors import BadInput
@@ -94,7 +95,7 @@ def matched(
     return MatchedImages(samples, pictures, labels.to(bundle.device), partners.to(bundle.device), strangers, thirds)
 
 
-def fooled(bundle: ModelBundle, dataset: Dataset, subjects: MatchedImages, attack: str, seed: int) -> FooledPairs:
+def fooled(bundle: ModelBundle, dataset: Dataset, subjects: MatchedImages, attack: Attack, seed: int) -> FooledPairs:
     """Return the subjects that an attack fools. Raises BadInput where fewer than two are fooled."""
     generator = torch.Generator().manual_seed(seed + 1)
     found = _attacked(bundle, dataset, subjects.samples, attack, seed)
@@ -118,7 +119,7 @@ def fooled(bundle: ModelBundle, dataset: Dataset, subjects: MatchedImages, attac
 
 
 def _attacked(
-    bundle: ModelBundle, dataset: Dataset, samples: tuple[str, ...], attack: str, seed: int
+    bundle: ModelBundle, dataset: Dataset, samples: tuple[str, ...], attack: Attack, seed: int
 ) -> AttackedImages:
     """Return those that are fooled."""
     parts = []

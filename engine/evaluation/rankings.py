@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine import methods, tracing
+from engine import tracing
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case
 from engine.evaluation.pairing import FooledPairs, MatchedImages
+from engine.methods import ACTIVATION, TWO_RUN, Method
 from engine.models.bundle import ModelBundle
 from engine.tracing import PerMap
-
-SAME_SCALE = frozenset({"two-run", "gradient", "conductance", "random"})
-"""Methods whose scores of different sites can be compared as they are; gradient restores 81 of 100 with 16 maps then, 39
-divided by site."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,13 +36,13 @@ def asked(subjects: MatchedImages) -> Ask:
     return Ask(subjects.images, subjects.labels, subjects.images[partners], subjects.labels[partners])
 
 
-def score(bundle: ModelBundle, method: str, ask: Ask, *, seed: int) -> tuple[PerMap, int]:
+def score(bundle: ModelBundle, method: Method, ask: Ask, *, seed: int) -> tuple[PerMap, int]:
     """Return a method's scores per site (images, channels) and the image-passes used.
 
     Where the targets are not what the network answers, the method is aimed at them (the wrong-class control); one that
     cannot be aimed returns what it always does.
     """
-    if method != "two-run":
+    if method != TWO_RUN:
         return _scored(bundle, method, ask, seed)
     found = []
     for rows in torch.arange(len(ask.images)).split(tracing.batch_limit(bundle)):
@@ -56,18 +53,18 @@ def score(bundle: ModelBundle, method: str, ask: Ask, *, seed: int) -> tuple[Per
     return joined, sum(one.passes for one in found)
 
 
-def for_transplant(bundle: ModelBundle, method: str, ask: Ask, own: PerMap) -> PerMap:
+def for_transplant(bundle: ModelBundle, method: Method, ask: Ask, own: PerMap) -> PerMap:
     """Return scores that can be ranked over all sites, to copy maps of the images into the runs of `starts`.
 
     Contributions to a logit stay as they are. Activation stands for the difference of the two runs' maps. Gates and
     shares have no common scale, so each site's are divided by their sum.
     """
-    if method == "activation":
+    if method == ACTIVATION:
         return differences(bundle, ask.images, ask.starts)
-    return own if method in SAME_SCALE else by_site(own)
+    return own if method.is_same_scale else by_site(own)
 
 
-def for_restore(bundle: ModelBundle, method: str, pairs: FooledPairs, *, seed: int) -> tuple[PerMap, PerMap | None]:
+def for_restore(bundle: ModelBundle, method: Method, pairs: FooledPairs, *, seed: int) -> tuple[PerMap, PerMap | None]:
     """Return scores by which to put clean maps back into the adversarial run: for the clean label, and for a wrong third.
 
     None for the wrong third of a network of two classes.
@@ -77,14 +74,14 @@ def for_restore(bundle: ModelBundle, method: str, pairs: FooledPairs, *, seed: i
     by their sum (restored at 16 of ResNet-20's maps: 89 of 100, undivided 40).
     """
     own, aimed = wanted(pairs)
-    if method == "two-run":
+    if method == TWO_RUN:
         return flow(bundle, own), None if aimed is None else flow(bundle, aimed)
-    if method == "activation":
+    if method == ACTIVATION:
         found = by_site(differences(bundle, pairs.images.clean, pairs.images.adversarial))
         return found, None if aimed is None else found
     clean = score(bundle, method, own, seed=seed)[0]
     forced = None if aimed is None else score(bundle, method, aimed, seed=seed)[0]
-    if methods.method(method).baseline == "references":
+    if method.baseline == "references":
         return clean, forced
     there, _ = score(
         bundle, method, replace(own, images=pairs.images.adversarial, targets=pairs.images.after), seed=seed
@@ -95,8 +92,8 @@ def for_restore(bundle: ModelBundle, method: str, pairs: FooledPairs, *, seed: i
 def joint(bundle: ModelBundle, pairs: FooledPairs) -> tuple[PerMap, PerMap | None]:
     """Return the same by the joint mask integrated gradients between the two runs: the two-run score itself."""
     own, aimed = wanted(pairs)
-    scored = score(bundle, "two-run", own, seed=0)[0]
-    return scored, None if aimed is None else score(bundle, "two-run", aimed, seed=0)[0]
+    scored = score(bundle, TWO_RUN, own, seed=0)[0]
+    return scored, None if aimed is None else score(bundle, TWO_RUN, aimed, seed=0)[0]
 
 
 def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
@@ -105,7 +102,7 @@ def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
     for rows in torch.arange(len(ask.images)).split(tracing.batch_limit(bundle)):
         part = ask.rows(rows)
         question = scores.Question(part.images, part.targets, part.rivals)
-        found.append(scores.attack_flow(bundle, question, part.starts).scores)
+        found.append(scores.conductance(bundle, question, part.starts).scores)
     return tuple(torch.cat(site) for site in zip(*found, strict=True))
 
 
@@ -132,14 +129,14 @@ def by_site(per_map: PerMap) -> PerMap:
     return tuple(site.abs() / site.abs().sum(dim=1, keepdim=True).clamp(min=1e-12) for site in per_map)
 
 
-def _apart(method: str, clean: PerMap, adversarial: PerMap) -> PerMap:
+def _apart(method: Method, clean: PerMap, adversarial: PerMap) -> PerMap:
     """How much two datapaths differ in each map."""
-    if method not in SAME_SCALE:
+    if not method.is_same_scale:
         clean, adversarial = by_site(clean), by_site(adversarial)
     return tuple((a - b).abs() for a, b in zip(clean, adversarial, strict=True))
 
 
-def _scored(bundle: ModelBundle, method: str, ask: Ask, seed: int) -> tuple[PerMap, int]:
+def _scored(bundle: ModelBundle, method: Method, ask: Ask, seed: int) -> tuple[PerMap, int]:
     # One reference for all: none of these methods looks at it.
     trace = tracing.record(bundle, ask.starts[:1])
     references = cases.References(ask.starts[:1], ask.rivals[:1], trace, (), "references")

@@ -12,6 +12,7 @@ from engine import controls, statistics
 from engine.datapaths import choosing
 from engine.evaluation import pairing, rankings
 from engine.evaluation.pairing import MatchedImages
+from engine.methods import RANDOM, Method
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
 from engine.statistics import Estimate
@@ -42,7 +43,7 @@ class Stability:
     """The same network with shuffled weights: must fall to chance."""
 
 
-def stability(bundle: ModelBundle, method: str, subjects: MatchedImages, own: PerMap, *, seed: int) -> Stability:
+def stability(bundle: ModelBundle, method: Method, subjects: MatchedImages, own: PerMap, *, seed: int) -> Stability:
     """Return how a method's scores `own` of the clean images hold up."""
     ask = rankings.asked(subjects)
     redrawn = pairing.matched(bundle, subjects.samples, subjects.images, subjects.labels, seed=seed + 1)
@@ -100,6 +101,6 @@ def _pairwise(kept: Tensor) -> Tensor:
     return shared / (sizes[:, None] + sizes[None] - shared)
 
 
-def _fresh(method: str, seed: int, draw: int) -> int:
+def _fresh(method: Method, seed: int, draw: int) -> int:
     """Random scores look at nothing but their seed: each comparison draws new ones, so that it shows chance."""
-    return seed + draw if method == "random" else seed
+    return seed + draw if method == RANDOM else seed

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from engine import methods
 from engine.evaluation import trials
 from engine.evaluation.trials import Estimates
 from engine.evaluation.walk import Evaluation, MethodRow
@@ -32,7 +31,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
     return {
         "model": found.model,
         "data": found.data,
-        "attack": request.attack,
+        "attack": request.attack.text,
         "images": found.images,
         "first": request.first,
         "fooled": found.fooled,
@@ -82,9 +81,9 @@ def text(found: dict[str, Any]) -> str:
 
 def _method(row: MethodRow) -> dict[str, Any]:
     found = {
-        "name": row.name,
-        "title": methods.method(row.name).title,
-        "takes_aim": methods.method(row.name).takes_aim,
+        "name": row.method.name,
+        "title": row.method.doc,
+        "takes_aim": row.method.takes_aim,
         "passes_per_image": row.passes_per_image,
         "seconds_per_image": row.seconds_per_image,
         "one_site": _columns(row.one_site, ""),

@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from engine import methods
+from engine.attacks.spec import Attack
 from engine.errors import BadSetting
 from engine.evaluation import pairing, rankings, stability, trials
 from engine.evaluation.pairing import FooledPairs, MatchedImages
 from engine.evaluation.rankings import Ask
 from engine.evaluation.stability import Stability
 from engine.evaluation.trials import OneSite, Restore, Sufficient, Transplant
+from engine.methods import TWO_RUN, Method
 from engine.models.bundle import ModelBundle
 from engine.store.dataset import Dataset
 from engine.tracing import PerMap
 
 FIRST = 128
 """Index of the first image by default: methods were chosen while looking at the ones before."""
-FLOW_METHOD = "two-run"
 STEPS = ("scores", "sufficient", "transplant", "restore", "one site", "stability")
 
 Report = Callable[[int, int, str], None]
@@ -30,11 +30,10 @@ Report = Callable[[int, int, str], None]
 class EvaluationRequest:
     """What to evaluate on which images."""
 
-    attack: str
-    """Full id, for example `pgd-linf:eps=8/255,steps=10`."""
+    attack: Attack
     images: int
     """Correctly classified images wanted."""
-    methods: tuple[str, ...]
+    methods: tuple[Method, ...]
     first: int = FIRST
     seed: int = 0
     maps: tuple[int, ...] = trials.MAPS
@@ -47,15 +46,13 @@ class EvaluationRequest:
             raise BadSetting(f"--first must not be negative, got {self.first}.")
         if not self.maps or self.maps[0] < 1 or list(self.maps) != sorted(set(self.maps)):
             raise BadSetting(f"--maps must be rising numbers from 1 on, got {', '.join(map(str, self.maps))}.")
-        for name in self.methods:
-            methods.method(name)
 
 
 @dataclass(frozen=True, slots=True)
 class MethodRow:
     """One method's answers."""
 
-    name: str
+    method: Method
     passes_per_image: float
     """Image-passes of one score: one forward and backward of one image."""
     seconds_per_image: float
@@ -110,9 +107,9 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
     pairs = pairing.fooled(bundle, dataset, subjects, request.attack, request.seed)
     walk = Walk(bundle, subjects, pairs, request.seed, trials.map_counts(bundle, request.maps))
     rows = []
-    for k, name in enumerate(request.methods):
-        steps = Steps(report, 1 + k * len(STEPS), total, name)
-        rows.append(row(walk, name, steps))
+    for k, method in enumerate(request.methods):
+        steps = Steps(report, 1 + k * len(STEPS), total, method.name)
+        rows.append(row(walk, method, steps))
     return Evaluation(
         request=request,
         model=bundle.name,
@@ -146,37 +143,37 @@ def _missing(walk: Walk) -> tuple[str, ...]:
     return tuple(found)
 
 
-def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
+def row(walk: Walk, method: Method, steps: Steps) -> MethodRow:
     """Return one method's answers."""
     bundle, subjects = walk.bundle, walk.subjects
     ask = rankings.asked(subjects)
     steps.next()
     started = time.perf_counter()
-    own, passes = rankings.score(bundle, name, ask, seed=walk.seed)
+    own, passes = rankings.score(bundle, method, ask, seed=walk.seed)
     seconds = time.perf_counter() - started
-    aimed = _aimed(walk, name, ask)
+    aimed = _aimed(walk, method, ask)
     steps.next()
     sufficient = trials.sufficient(bundle, subjects, own, aimed)
     steps.next()
-    carrying = rankings.for_transplant(bundle, name, ask, own)
-    forcing = None if aimed is None else rankings.for_transplant(bundle, name, ask, aimed)
+    carrying = rankings.for_transplant(bundle, method, ask, own)
+    forcing = None if aimed is None else rankings.for_transplant(bundle, method, ask, aimed)
     transplant = trials.transplant(bundle, subjects, carrying, forcing, walk.maps)
     steps.next()
-    restore = _restored(walk, rankings.for_restore(bundle, name, walk.pairs, seed=walk.seed))
-    joint = _restored(walk, rankings.joint(bundle, walk.pairs)) if name == FLOW_METHOD else None
+    restore = _restored(walk, rankings.for_restore(bundle, method, walk.pairs, seed=walk.seed))
+    joint = _restored(walk, rankings.joint(bundle, walk.pairs)) if method == TWO_RUN else None
     steps.next()
     one_site = trials.one_site(bundle, subjects, own)
     steps.next()
-    alike = stability.stability(bundle, name, subjects, own, seed=walk.seed)
+    alike = stability.stability(bundle, method, subjects, own, seed=walk.seed)
     count = len(subjects.samples)
-    return MethodRow(name, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, alike)
+    return MethodRow(method, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, alike)
 
 
-def _aimed(walk: Walk, name: str, ask: Ask) -> PerMap | None:
+def _aimed(walk: Walk, method: Method, ask: Ask) -> PerMap | None:
     """Return a method's scores aimed at the third classes, None where there are none."""
     if walk.subjects.thirds is None:
         return None
-    return rankings.score(walk.bundle, name, replace(ask, targets=walk.subjects.thirds), seed=walk.seed)[0]
+    return rankings.score(walk.bundle, method, replace(ask, targets=walk.subjects.thirds), seed=walk.seed)[0]
 
 
 def _restored(walk: Walk, ranked: tuple[PerMap, PerMap | None]) -> Restore:

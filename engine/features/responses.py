@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from engine import examination, settings, tracing
 from engine.attacks import attacked as attacks
-from engine.attacks import catalogue
-from engine.attacks.catalogue import Budgeted
+from engine.attacks.spec import Attack
 from engine.errors import BadSetting, Unsupported
 from engine.examination import Report
 from engine.models.bundle import ModelBundle
@@ -49,8 +48,8 @@ def respond(bundle: ModelBundle, dataset: Dataset, examined: Examination, report
     At strength 1 the stored adversarial images and noise copies are read again, at 0 the clean ones; every other
     strength is what an examination at that epsilon would attack with. Raises Unsupported for an attack without epsilon.
     """
-    spec = catalogue.attack(examined.request.attack)
-    if not catalogue.has_epsilon(spec):
+    spec = examined.request.attack
+    if spec.epsilon is None:
         raise Unsupported(f"{spec.name} has no epsilon to vary, so there is no response over strength.")
     rows = list(_rows(bundle, dataset, examined, spec, report))
     is_right = np.array([outcome.before.label == outcome.label for outcome in examined.outcomes])
@@ -60,7 +59,7 @@ def respond(bundle: ModelBundle, dataset: Dataset, examined: Examination, report
     return Responses(
         examination=examined.key,
         strengths=tuple(str(row.strength) for row in rows),
-        epsilons=tuple(settings.fraction_text(spec.epsilon * row.strength, "1/255") for row in rows),
+        epsilons=tuple(settings.fraction_text(spec.budget * row.strength, "1/255") for row in rows),
         mean=_per_site([row.attacked.mean for row in rows]),
         peak=_per_site([row.attacked.peak for row in rows]),
         noise_mean=_per_site([row.noise.mean for row in rows]),
@@ -73,9 +72,7 @@ def respond(bundle: ModelBundle, dataset: Dataset, examined: Examination, report
     )
 
 
-def _rows(
-    bundle: ModelBundle, dataset: Dataset, examined: Examination, spec: Budgeted, report: Report
-) -> Iterator[_Row]:
+def _rows(bundle: ModelBundle, dataset: Dataset, examined: Examination, spec: Attack, report: Report) -> Iterator[_Row]:
     stored = {
         side: attacks.pictures(examined.images[side], bundle.device) for side in ("clean", "adversarial", "noise")
     }
@@ -88,7 +85,7 @@ def _rows(
             sides = stored["adversarial"], stored["noise"]
         else:
             try:
-                other = replace(spec, epsilon=spec.epsilon * strength)
+                other = spec.at(spec.budget * strength)
             except BadSetting:
                 continue
             sides = _attacked(bundle, dataset, examined, (other, copies))
@@ -97,12 +94,11 @@ def _rows(
 
 
 def _attacked(
-    bundle: ModelBundle, dataset: Dataset, examined: Examination, wanted: tuple[Budgeted, int]
+    bundle: ModelBundle, dataset: Dataset, examined: Examination, wanted: tuple[Attack, int]
 ) -> tuple[Tensor, Tensor]:
     """Attacked images and noise at another strength, with as many noise copies as the stored examination has."""
     request, (spec, copies) = examined.request, wanted
-    attack = catalogue.identify(spec)
-    pairs = examination.attacked(bundle, dataset, attack, request.samples, request.seed)
+    pairs = examination.attacked(bundle, dataset, spec, request.samples, request.seed)
     return pairs.adversarial, examination.noise_copies(pairs, copies)
 
 

@@ -175,7 +175,7 @@ def third_flow(fooled: FooledGroup, direction: Direction, third: Tensor) -> trac
     found = []
     for rows in torch.arange(len(third), device=third.device).split(tracing.batch_limit(fooled.bundle)):
         question = Question(receiving[rows], third[rows], torch.full_like(third[rows], -1))
-        found.append(scores.attack_flow(fooled.bundle, question, other[rows]).scores)
+        found.append(scores.conductance(fooled.bundle, question, other[rows]).scores)
     return tuple(torch.cat(site) for site in zip(*found, strict=True))
 
 

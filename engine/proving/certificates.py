@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import controls, methods, tracing
+from engine import controls, tracing
 from engine import examination as walk
 from engine.datapaths import cases, choosing, extraction, groups, trials
 from engine.datapaths.cases import Case
 from engine.datapaths.groups import Recipe
 from engine.errors import BadInput, UnknownName
+from engine.methods import RANDOM
 from engine.models import shuffled
 from engine.models.bundle import ModelBundle
 from engine.proving import evidence as evidences
@@ -68,7 +69,7 @@ def part(
 def compared(evidence: Evidence, side: str) -> Certificate:
     """Return the size that carries with its random, wrong-class, swap and noisy-copy controls and the one-site gap."""
     case, datapath = evidence.side(side)
-    per_map, method = evidence.scores(datapath), methods.method(evidence.method)
+    per_map, method = evidence.scores(datapath), evidence.method
     if method.baseline != "references":
         found = _kept_controls(evidence, case, per_map)
     elif datapath.sizes and _shows_something(evidence, case):
@@ -90,12 +91,12 @@ def _lacking(evidence: Evidence, side: str) -> tuple[str, ...]:
     """Return which controls of a datapath the classes do not allow, one sentence each."""
     case, _ = evidence.side(side)
     found = []
-    if methods.method(evidence.method).takes_aim and not _has_third_class(evidence):
+    if evidence.method.takes_aim and not _has_third_class(evidence):
         found.append(
             f"Wrong class ({side}): a third class is needed, neither of the two answers nor a reference's, and the network "
             f"has {len(evidence.bundle.classes)}."
         )
-    if methods.method(evidence.method).baseline == "references" and not _shows_something(evidence, case):
+    if evidence.method.baseline == "references" and not _shows_something(evidence, case):
         found.append(
             f"Carries the label ({side}): without images of a third class a blurred copy is the reference, and that gets this "
             "answer anyway."
@@ -225,9 +226,7 @@ def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certifica
     chosen = _kept_share(per_map)
     rates = []
     for draw in range(RANDOM_DRAWS):
-        drawn, _ = extraction.score(
-            bundle, case, evidence.references, method="random", seed=evidence.seed + 1000 + draw
-        )
+        drawn, _ = extraction.score(bundle, case, evidence.references, method=RANDOM, seed=evidence.seed + 1000 + draw)
         rates.append(float(trials.survives(bundle, case, _kept_share(drawn)).float().mean()))
     others = torch.arange(len(case.images)).repeat_interleave(len(evidence.references.images))
     gates = tuple(site.float()[others] for site in chosen)
@@ -249,7 +248,7 @@ def _kept_share(per_map: PerMap) -> PerMap:
 
 def _when_aimed(evidence: Evidence, case: Case, hits: Callable[[Case, PerMap], Tensor]) -> float | None:
     """Share of hits when the score is aimed at a wrong third class; None where it cannot be aimed or there is none."""
-    if not methods.method(evidence.method).takes_aim or not _has_third_class(evidence):
+    if not evidence.method.takes_aim or not _has_third_class(evidence):
         return None
     wrong = Case(case.images, _third_class(evidence, case))
     aimed = extraction.score(evidence.bundle, wrong, evidence.references, method=evidence.method, seed=evidence.seed)[0]
@@ -282,7 +281,7 @@ def _barred(evidence: Evidence) -> Tensor:
     """The classes that a wrong-class control must not aim at: both answers, and what a reference that takes part says anyway."""
     answers = torch.cat([evidence.clean.targets, evidence.adversarial.targets])
     every = torch.cat([answers, evidence.references.labels]).unique()
-    takes_part = methods.method(evidence.method).baseline == "references"
+    takes_part = evidence.method.baseline == "references"
     return every if takes_part or len(every) < len(evidence.bundle.classes) else answers.unique()
 
 

@@ -14,6 +14,7 @@ from engine.attacks import attacked as attacks
 from engine.attacks.attacked import AttackedImages
 from engine.datapaths import cases
 from engine.datapaths.cases import Case, References
+from engine.methods import Method
 from engine.models.bundle import ModelBundle
 from engine.records import Datapath, Examination
 from engine.store.dataset import Dataset
@@ -49,7 +50,7 @@ class Evidence:
         )
 
     @property
-    def method(self) -> str:
+    def method(self) -> Method:
         """The method of the examination."""
         return self.examination.request.method
 

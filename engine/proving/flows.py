@@ -10,6 +10,7 @@ from engine.datapaths import choosing
 from engine.errors import BadInput, BadSetting
 from engine.evaluation import rankings
 from engine.evaluation.rankings import Ask
+from engine.methods import TWO_RUN
 from engine.proving import exchanges
 from engine.proving.fooled import FooledGroup
 from engine.records.proof import MapSet
@@ -55,7 +56,7 @@ def datapath_difference(fooled: FooledGroup) -> PerMap:
         Ask(fooled.images.clean, fooled.true, starts, rivals),
         Ask(fooled.images.adversarial, fooled.into, starts, rivals),
     )
-    scored = [rankings.by_site(rankings.score(fooled.bundle, "two-run", ask, seed=fooled.seed)[0]) for ask in sides]
+    scored = [rankings.by_site(rankings.score(fooled.bundle, TWO_RUN, ask, seed=fooled.seed)[0]) for ask in sides]
     return tuple((a - b).abs() for a, b in zip(*scored, strict=True))
 
 

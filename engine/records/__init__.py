@@ -11,6 +11,8 @@ from typing import ClassVar, Generic, Literal, TypeVar
 import numpy as np
 
 from engine import keys, selection
+from engine.attacks.catalogue import StoredAttack
+from engine.methods import TWO_RUN, StoredMethod
 from engine.records.certificate import (  # noqa: F401 (nouns of this module, kept in two files)
     Certificate,
     Certificates,
@@ -161,29 +163,6 @@ class DatasetCard:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingCard:
-    """One setting of an attack or method, as a form shows it: a number from `low` to `high` or one of the `choices`."""
-
-    name: str
-    default: str
-    low: float
-    high: float
-    help: str
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AttackCard:
-    """What menus show of an attack."""
-
-    name: str
-    title: str
-    norm: Literal["linf", "l2", "none"]
-    is_control: bool
-    settings: tuple[SettingCard, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model says of one image."""
 
@@ -217,8 +196,7 @@ class RosterRequest:
 
     model: str
     data: str
-    attack: str
-    """Full id, for example `pgd-linf:eps=8/255,steps=10`."""
+    attack: StoredAttack
     label: int
     """Class index of the model."""
     seed: int = 0
@@ -246,9 +224,9 @@ class ExaminationRequest:
 
     model: str
     data: str
-    attack: str
+    attack: StoredAttack
     samples: tuple[str, ...]
-    method: str = "two-run"
+    method: StoredMethod = TWO_RUN
     seed: int = 0
 
 
@@ -256,7 +234,7 @@ class ExaminationRequest:
 class Datapath:
     """Which feature maps carry what the network says of one image or group."""
 
-    method: str
+    method: StoredMethod
     target: int
     """The class whose logit is explained; for a group, the commonest one."""
     baseline: str

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from engine.methods import StoredMethod
 from engine.schemas import Schema
 
 Array = np.ndarray
@@ -185,7 +186,7 @@ class GroupDatapath:
 
     name: str
     """`clean`, `adversarial`, `fooled-into` (clean images of the classes the attack led to) or `noise`."""
-    method: str
+    method: StoredMethod
     images: int
     """Images behind `strength`; of noise, the noisy copies of them."""
     strength: tuple[Array, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from engine.methods import StoredMethodOrNone
 from engine.records import ExaminationRequest, RosterRequest
 from engine.records.imports import DataTask, ModelTask
 from engine.records.proof import Direction, MapSet
@@ -94,8 +95,7 @@ class PaceRequest:
 
     model: str
     data: str
-    method: str
-    """Or `none`."""
+    method: StoredMethodOrNone
     threads: int
 
 

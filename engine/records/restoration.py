@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from engine import keys
+from engine.attacks.catalogue import StoredAttack
 from engine.records.proof import Direction, Effect, MapSet
 from engine.schemas import Schema
 from engine.statistics import Estimate
@@ -47,8 +48,7 @@ class FooledRequest:
 
     model: str
     data: str
-    attack: str
-    """Full id, for example `pgd-linf:eps=8/255,steps=10`."""
+    attack: StoredAttack
     samples: tuple[str, ...]
     seed: int = 0
     sites: SiteChoice = field(default="all", metadata=keys.GROWN)

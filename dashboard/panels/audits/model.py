@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dashboard.progress import METHOD_TITLES
 from dashboard.protocol import Field
-from dashboard.wording import attack_parts, measured
+from dashboard.wording import measured
 from engine import (
     CHECKS,
     LIMITS,
+    METHODS,
     ON_SURVIVORS,
     TIERS,
     Answer,
     AttackCard,
+    BadInput,
     ConditionResult,
     Credibility,
     DatasetCard,
@@ -29,6 +30,8 @@ from engine import (
     RunView,
     SettingCard,
     Summary,
+    attack,
+    attack_written,
     condition_name,
     duration,
     left_out,
@@ -40,8 +43,6 @@ OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot 
 MOST_FLOWS = 3
 EXPLAINED = ("attack", "control", "curve")
 """Kinds of conditions that the levels can show."""
-SHORT = {"epsilon": "eps"}
-"""Settings that ids write shorter."""
 SEED = 0
 """The seed of every attack that the levels show."""
 NOT_EXPLAINED = (
@@ -186,7 +187,7 @@ def line(card: RunCard) -> Line:
     return Line(card.run, card.name, about, shown, share, is_running, is_stopping, can_go_on, " · ".join(told))
 
 
-def panel(view: RunView, attacks: Sequence[AttackCard]) -> Panel:
+def panel(view: RunView) -> Panel:
     """Return a run with all that its finished shards add up to; its links lead to `attacks` at their default settings."""
     state, summary = view.card.state, view.summary
     interim = ""
@@ -198,7 +199,7 @@ def panel(view: RunView, attacks: Sequence[AttackCard]) -> Panel:
         line(view.card),
         interim,
         tuple(_threshold(one, is_interim=summary.is_interim) for one in summary.thresholds),
-        tuple(_model(one, view, attacks) for one in summary.models),
+        tuple(_model(one, view) for one in summary.models),
         tuple(sorted(map(_versus, summary.pairings), key=lambda one: not one.is_worst)),
         f"Verdict: {run_verdict(summary)}" if summary.thresholds else "",
         left_out(view.manifest.plan.tier, len(view.manifest.classes)),
@@ -258,10 +259,10 @@ def rate(found: Rate) -> str:
     return measured(found.value, found.low, found.high)
 
 
-def _model(found: ModelResult, view: RunView, attacks: Sequence[AttackCard]) -> ModelPart:
+def _model(found: ModelResult, view: RunView) -> ModelPart:
     worst = found.worst_case
-    rows = [_row(one, _link(one, found, view, attacks)) for one in found.conditions]
-    is_left_out = any(one.kind in EXPLAINED and not _is_shown(one.name, view, attacks) for one in found.conditions)
+    rows = [_row(one, _link(one, found, view)) for one in found.conditions]
+    is_left_out = any(one.kind in EXPLAINED and not _is_shown(one.name, view) for one in found.conditions)
     if worst is not None:
         rows.append(_row(worst, ""))
     warning = (
@@ -288,25 +289,23 @@ def _row(found: ConditionResult, link: str) -> Row:
     )  # fmt: skip
 
 
-def _link(found: ConditionResult, model: ModelResult, view: RunView, attacks: Sequence[AttackCard]) -> str:
+def _link(found: ConditionResult, model: ModelResult, view: RunView) -> str:
     """Return the query of an image of the run under this very attack; empty where the levels cannot show it."""
     example = view.examples.get((model.role, found.name))
-    if found.kind not in EXPLAINED or example is None or not _is_shown(found.name, view, attacks):
+    if found.kind not in EXPLAINED or example is None or not _is_shown(found.name, view):
         return ""
-    name, settings = attack_parts(found.name)
-    query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": name}
-    query |= {"epsilon": settings.get("eps", ""), "outcome": example.outcome, "sample": example.sample}
+    own = attack(found.name)
+    query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": own.name}
+    query |= {"epsilon": own.epsilon_text, "outcome": example.outcome, "sample": example.sample}
     return urlencode({key: value for key, value in query.items() if value})
 
 
-def _is_shown(attack: str, view: RunView, attacks: Sequence[AttackCard]) -> bool:
+def _is_shown(name: str, view: RunView) -> bool:
     """Whether the levels show this attack: all but its strength is at its default, and the seed is theirs."""
-    name, settings = attack_parts(attack)
-    card = next((one for one in attacks if one.name == name), None)
-    if card is None or view.manifest.plan.seed != SEED:
+    try:
+        return attack(name).is_standard and view.manifest.plan.seed == SEED
+    except BadInput:  # A run of another version, whose attack is no longer there.
         return False
-    default = {SHORT.get(one.name, one.name): one.default for one in card.settings}
-    return all(key == "eps" or default.get(key) == value for key, value in settings.items())
 
 
 def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str]:
@@ -433,7 +432,7 @@ def _attacks(strength: str) -> Group:
 
 
 def _method(methods: Sequence[str]) -> Group:
-    options = tuple((name, METHOD_TITLES.get(name, name)) for name in methods)
+    options = tuple((name, METHODS[name].title) for name in methods)
     return Group(
         "Feature maps",
         "",
@@ -470,8 +469,7 @@ def _setting(card: SettingCard, attack: AttackCard, strength: str) -> Field:
 def _attack(row: Values) -> str:
     settings = row.get("settings")
     given = settings if isinstance(settings, Mapping) else {}
-    told = [f"{SHORT.get(str(name), str(name))}={_text(given, name)}" for name in given]
-    return f"{_text(row, 'name')}:{','.join(told)}" if told else _text(row, "name")
+    return attack_written(_text(row, "name"), {str(name): _text(given, name) for name in given})
 
 
 def _agreed(row: Values) -> dict[str, Any]:

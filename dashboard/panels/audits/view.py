@@ -71,7 +71,7 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any
     facts = {
         "run": run,
         "list": markup.pieces(_list(lines, run)),
-        "audit": markup.pieces([*_problem(problem), *_run(auditor, view, checks)]),
+        "audit": markup.pieces([*_problem(problem), *_run(view, checks)]),
         "has_curve": bool(view and any(model.curve for model in view.summary.models)),
         "again": any(line.is_running for line in lines) or bool(checks and checks.state == "working"),
     }
@@ -109,12 +109,12 @@ def _run_of(stored: protocol.Ask | None) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _run(auditor: Auditor, view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
+def _run(view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
     if view is None or checks is None:
         return []
     caution = audits.caution(checks, view.summary)
     return [
-        *_panel(audits.panel(view, auditor.attacks())),
+        *_panel(audits.panel(view)),
         *([html.P(caution, className="warning", role="alert")] if caution else []),
         *_believed(audits.believed(checks, view.card.model)),
     ]
