@@ -43,11 +43,12 @@ def score(bundle: ModelBundle, case: Case, references: References, *, method: st
     case's target, the method is aimed at it, if it can be (`Method.takes_aim`). Raises UnknownName.
     """
     methods.method(method)
-    parts = []
-    for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
-        parts.append(SCORERS[method](bundle, Case(case.images[rows], case.targets[rows]), references, seed))
-    joined = zip(*(part.scores for part in parts), strict=True)
-    return tuple(torch.cat(site) for site in joined), sum(part.passes for part in parts)
+
+    def scored(rows: Tensor) -> Contributions:
+        return SCORERS[method](bundle, case.rows(rows), references, seed)
+
+    found = scores.batched(bundle, len(case.images), scored)
+    return found.scores, found.passes
 
 
 def with_edges(bundle: ModelBundle, case: Case, references: References, *, method: str, seed: int) -> Extracted:

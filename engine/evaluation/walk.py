@@ -169,7 +169,17 @@ def row(walk: Walk, name: str, steps: Steps) -> MethodRow:
     steps.next()
     alike = stability.stability(bundle, name, subjects, own, seed=walk.seed)
     count = len(subjects.samples)
-    return MethodRow(name, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, alike)
+    return MethodRow(
+        name=name,
+        passes_per_image=passes / count,
+        seconds_per_image=seconds / count,
+        sufficient=sufficient,
+        transplant=transplant,
+        restore=restore,
+        joint_restore=joint,
+        one_site=one_site,
+        stability=alike,
+    )
 
 
 def _aimed(walk: Walk, name: str, ask: Ask) -> PerMap | None:
