@@ -43,11 +43,18 @@ def compare(examination: Examination, share: float, classes: ClassDatapaths | No
     `target_only` is empty until the class datapaths are given. Distances are means over images with 95 % bootstrap
     intervals; a single pair has no interval, and its floor is the range over the noise draws.
     """
-    clean = selection.per_site(examination.clean.strength, share)
+    return against(examination, examination.clean, share, classes)
+
+
+def against(
+    examination: Examination, reference: Datapath, share: float, classes: ClassDatapaths | None = None
+) -> Comparison:
+    """Return the same with another datapath of as many images in the clean run's place."""
+    clean = selection.per_site(reference.strength, share)
     adversarial = selection.per_site(examination.adversarial.strength, share)
     noise = selection.per_site(examination.noise.strength, share)
     target = selection.per_site(classes.fooled, share) if classes else tuple(np.empty(0, int) for _ in clean)
-    distances = _distances(examination, share)
+    distances = _distances(examination, reference, share)
     centres, lows, highs = _intervals(distances.attacked)
     floor_low, floor_high = _floor(distances)
     flows, floors = _flows(examination)
@@ -72,8 +79,14 @@ def compare(examination: Examination, share: float, classes: ClassDatapaths | No
         )
         for k, site in enumerate(examination.sites)
     )
-    where = parts_at(sites), len(examination.outcomes), _parts_span(sites, distances), apart_from(sites)
-    return Comparison(share, sites, *where)
+    return Comparison(
+        share=share,
+        sites=sites,
+        parts_at=parts_at(sites),
+        images=len(examination.outcomes),
+        parts_span=_parts_span(sites, distances),
+        apart_from=apart_from(sites),
+    )
 
 
 def parts_at(sites: tuple[SiteComparison, ...]) -> str | None:
@@ -145,13 +158,13 @@ def _members(indices: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in indices)
 
 
-def _distances(examination: Examination, share: float) -> Distances:
+def _distances(examination: Examination, reference: Datapath, share: float) -> Distances:
     images = len(examination.outcomes)
     draws = len(examination.noise.scores[0]) // images
     attacked = np.empty((images, len(examination.sites)))
     noise = np.empty((images, draws, len(examination.sites)))
     for image in range(images):
-        own = _kept(examination.clean, image, share)
+        own = _kept(reference, image, share)
         attacked[image] = _apart(own, _kept(examination.adversarial, image, share))
         for draw in range(draws):
             noise[image, draw] = _apart(own, _kept(examination.noise, image * draws + draw, share))

@@ -131,7 +131,8 @@ def flows(
     # One row of runs: an adversarial image alone would go through at half the speed.
     rows = torch.cat([torch.arange(count), torch.arange(count).repeat_interleave(draws)])
     question = scores.Question(pairs.clean[rows], pairs.before[rows], rivals[rows])
-    both = _flow(bundle, question, torch.cat([pairs.adversarial, noise]))
+    starts = torch.cat([pairs.adversarial, noise])
+    both = scores.batched(bundle, len(rows), lambda part: scores.conductance(bundle, question.rows(part), starts[part]))
     share = both.passes // len(rows)
     return (
         scores.Contributions(tuple(site[:count] for site in both.scores), {}, share * count),
@@ -151,17 +152,6 @@ def changes(clean: tracing.Trace, adversarial: tracing.Trace) -> tracing.PerMap:
         distance, first, second = ((t.flatten(2).norm(dim=2)) for t in (a - b, a, b))
         found.append(2 * distance / (first + second).clamp(min=1e-6))
     return tuple(found)
-
-
-def _flow(bundle: ModelBundle, question: scores.Question, starts: Tensor) -> scores.Contributions:
-    parts = [
-        scores.conductance(
-            bundle, scores.Question(question.images[rows], question.targets[rows], question.rivals[rows]), starts[rows]
-        )
-        for rows in torch.arange(len(starts)).split(tracing.batch_limit(bundle))
-    ]
-    joined = tuple(torch.cat(site) for site in zip(*(part.scores for part in parts), strict=True))
-    return scores.Contributions(joined, {}, sum(part.passes for part in parts))
 
 
 def _connections(

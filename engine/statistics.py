@@ -101,3 +101,8 @@ def mean(values: np.ndarray, *, seed: int = 0) -> Estimate:
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
     ).confidence_interval
     return Estimate(float(values.mean()), float(found.low), float(found.high), len(values))
+
+
+def mean_of_several(values: np.ndarray) -> Estimate | None:
+    """Return the same, or None for fewer than two images."""
+    return mean(values) if len(values) > 1 else None

@@ -7,7 +7,7 @@ the contribution of that feature map, sum over positions of (a - b) * dF/da.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -229,3 +229,14 @@ def batch_limit(bundle: ModelBundle) -> int:
     values = sum(site.channels * site.height * site.width for site in bundle.sites)
     by_size = max(8, min(96, 96 * 1024 // (height * width)))
     return min(by_size, max(4, MAPS_AT_ONCE // values))
+
+
+def batched(bundle: ModelBundle, count: int, compute: Callable[[Tensor], Tensor], *, dim: int = 0) -> Tensor:
+    """Return what `compute` makes of row numbers (rows,), as many at once as go through, joined along the images' axis."""
+    return torch.cat([compute(rows) for rows in torch.arange(count).split(batch_limit(bundle))], dim=dim)
+
+
+def batched_maps(bundle: ModelBundle, count: int, compute: Callable[[Tensor], PerMap]) -> PerMap:
+    """Return the same for values per site (rows, channels)."""
+    parts = [compute(rows) for rows in torch.arange(count).split(batch_limit(bundle))]
+    return tuple(torch.cat(site) for site in zip(*parts, strict=True))

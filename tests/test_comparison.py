@@ -172,6 +172,13 @@ def test_the_sets_are_what_the_slow_way_gives():
         assert set(site.noise_also) == (adversarial - clean) & noise
 
 
+def test_another_datapath_may_stand_in_the_clean_runs_place():
+    made, other = examination(6, parting=2), examination(6, parting=2, seed=1).clean
+    found = comparison.against(made, other, 0.3)
+    assert found == comparison.compare(replace(made, clean=other), 0.3)
+    assert found != comparison.compare(made, 0.3)
+
+
 def test_holm_is_the_textbook_procedure():
     assert comparison.holm(np.array([0.01, 0.04, 0.03, 0.005])).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
@@ -180,7 +187,7 @@ def test_the_permutation_test_agrees_with_scipys():
     from scipy import stats
 
     made = examination(8, parting=4, noise=0.3)
-    distances = comparison._distances(made, 0.2)
+    distances = comparison._distances(made, made.clean, 0.2)
     excess = distances.attacked - distances.noise.mean(axis=1)
     slow = [
         stats.permutation_test(

@@ -103,7 +103,7 @@ def compute(subject: Subject, store: Store, samples: Sequence[int], check: Check
             else _Measured.nothing(len(samples))
         )
     pictures = attacked.pixels(whole.adversarial)
-    found = _rows(subject, list(samples), whole, (measured, pictures))
+    found = _rows(subject, list(samples), whole, measured, pictures)
     return Found(found, pictures if subject.manifest.plan.images.is_kept else None)
 
 
@@ -254,8 +254,10 @@ def _fill(target: tuple[np.ndarray, ...], part: list[int], values: tuple[Tensor,
         site[part] = value.double().cpu().numpy()
 
 
-def _rows(subject: Subject, chosen: list[int], whole: AttackedImages, found: tuple[_Measured, np.ndarray]) -> Rows:
-    outcomes, (measured, pictures) = whole.outcomes, found
+def _rows(
+    subject: Subject, chosen: list[int], whole: AttackedImages, measured: _Measured, pictures: np.ndarray
+) -> Rows:
+    outcomes = whole.outcomes
     nothing: tuple[tuple[np.ndarray, ...], np.ndarray] = ((), np.zeros(len(outcomes)))
     scaled_scores, score_total = rows.scaled(measured.scores) if measured.scores else nothing
     scaled_flow, flow_total = rows.scaled(measured.flow) if measured.flow else nothing

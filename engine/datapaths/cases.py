@@ -51,6 +51,10 @@ class Case:
     targets: Tensor
     """(images,) int64."""
 
+    def rows(self, index: Tensor) -> Case:
+        """Return some of the images."""
+        return Case(self.images[index], self.targets[index])
+
     def pairs(self, references: References) -> tuple[Tensor, Tensor]:
         """Return row numbers (images * references,) into the images and into the references, image-major."""
         n, r = len(self.images), len(references.images)
@@ -63,7 +67,7 @@ class Case:
         """
         at_once = max(1, tracing.batch_limit(bundle) // len(references.images))
         for rows in torch.arange(len(self.images)).split(at_once):
-            yield Case(self.images[rows], self.targets[rows]), rows
+            yield self.rows(rows), rows
 
 
 def load(bundle: ModelBundle, dataset: Dataset, samples: tuple[str, ...]) -> Tensor:

@@ -44,11 +44,13 @@ def score(bundle: ModelBundle, case: Case, references: References, *, method: Me
     Images do not influence each other, whatever goes through the network together. Where the network does not answer a
     case's target, the method is aimed at it, if it can be (`Method.takes_aim`).
     """
-    compute, parts = scorer(method), []
-    for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
-        parts.append(compute(bundle, Case(case.images[rows], case.targets[rows]), references, seed))
-    joined = zip(*(part.scores for part in parts), strict=True)
-    return tuple(torch.cat(site) for site in joined), sum(part.passes for part in parts)
+    compute = scorer(method)
+
+    def scored(rows: Tensor) -> Contributions:
+        return compute(bundle, case.rows(rows), references, seed)
+
+    found = scores.batched(bundle, len(case.images), scored)
+    return found.scores, found.passes
 
 
 def with_edges(bundle: ModelBundle, case: Case, references: References, *, method: Method, seed: int) -> Extracted:

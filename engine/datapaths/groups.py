@@ -108,7 +108,7 @@ def halves(name: str, case: Case, *, draws: int = 1) -> Group:
     own = (of_image % 2 == 0).nonzero()[:, 0]
     # One copy of each held-out image: more would count as images they are not.
     rest = (of_image % 2 == 1).nonzero()[::draws, 0]
-    return Group(name, Case(case.images[own], case.targets[own]), Case(case.images[rest], case.targets[rest]))
+    return Group(name, case.rows(own), case.rows(rest))
 
 
 def of_pairs(clean: Case, adversarial: Case, noise: Case, fooled_into: Case) -> tuple[Group, ...]:
@@ -131,7 +131,7 @@ def held_out(bundle: ModelBundle, case: Case, strength: Strength, references: Re
     """Return what the strongest maps of a group do when they are filled from images that had no part in it."""
     parts = []
     for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
-        parts.append(_hits(bundle, Case(case.images[rows], case.targets[rows]), strength, references, seed))
+        parts.append(_hits(bundle, case.rows(rows), strength, references, seed))
     own, *random = np.concatenate(parts, axis=2)
     shares = [statistics.proportion(hits) for hits in own]
     return HeldOut(

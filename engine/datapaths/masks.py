@@ -38,10 +38,7 @@ def train(bundle: ModelBundle, case: Case, *, seed: int, aim: Tensor | None = No
     each other: the losses are summed, and the sizes drawn depend on `seed` alone.
     """
     case = case if aim is None else Case(case.images, aim)
-    parts = []
-    for rows in torch.arange(len(case.images)).split(tracing.batch_limit(bundle)):
-        parts.append(_train(bundle, Case(case.images[rows], case.targets[rows]), seed))
-    return tuple(torch.cat(site) for site in zip(*parts, strict=True))
+    return tracing.batched_maps(bundle, len(case.images), lambda rows: _train(bundle, case.rows(rows), seed))
 
 
 @torch.no_grad()

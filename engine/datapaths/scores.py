@@ -5,6 +5,7 @@ Computed on the bundle's folded twin: the same function up to float32 rounding, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,10 @@ class Question:
     rivals: Tensor
     """(batch,) int64; -1 for the plain logit."""
 
+    def rows(self, index: Tensor) -> Question:
+        """Return some of the rows."""
+        return Question(self.images[index], self.targets[index], self.rivals[index])
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Contributions:
@@ -40,6 +45,13 @@ class Contributions:
     """By tap of the folded twin (`precision.folded`), which numbers its taps as the bundle does."""
     passes: int
     """Image-passes used: one forward and backward of one image."""
+
+
+def batched(bundle: ModelBundle, count: int, compute: Callable[[Tensor], Contributions]) -> Contributions:
+    """Return what `compute` makes of row numbers (rows,), as many at once as go through; gradients are not kept."""
+    parts = [compute(rows) for rows in torch.arange(count).split(tracing.batch_limit(bundle))]
+    joined = tuple(torch.cat(site) for site in zip(*(part.scores for part in parts), strict=True))
+    return Contributions(joined, {}, sum(part.passes for part in parts))
 
 
 def between_runs(

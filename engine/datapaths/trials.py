@@ -22,20 +22,21 @@ def transplant_labels(
     rows: (trials,) indices into `recipients` and into `donor`; chosen: per site (trials, channels) bool.
     """
     into, out_of = rows
-    found = []
-    for part in torch.arange(len(into)).split(tracing.batch_limit(bundle)):
+
+    def labels(part: Tensor) -> Tensor:
         picked = tuple(site[part] for site in chosen)
-        logits = tracing.transplanted(bundle, recipients[into[part]], picked, donor.maps, out_of[part])
-        found.append(logits.argmax(1))
-    return torch.cat(found)
+        return tracing.transplanted(bundle, recipients[into[part]], picked, donor.maps, out_of[part]).argmax(1)
+
+    return tracing.batched(bundle, len(into), labels)
 
 
 def gate_labels(bundle: ModelBundle, images: Tensor, rows: Tensor, gates: PerMap) -> Tensor:
     """Return the labels (trials,) of images under gates with a zero baseline; gates per site (trials, channels)."""
-    found = []
-    for part in torch.arange(len(rows)).split(tracing.batch_limit(bundle)):
-        found.append(tracing.gated(bundle, images[rows[part]], tuple(site[part] for site in gates)).argmax(1))
-    return torch.cat(found)
+
+    def labels(part: Tensor) -> Tensor:
+        return tracing.gated(bundle, images[rows[part]], tuple(site[part] for site in gates)).argmax(1)
+
+    return tracing.batched(bundle, len(rows), labels)
 
 
 def carried(bundle: ModelBundle, case: Case, references: References, choices: Sequence[PerMap]) -> Tensor:

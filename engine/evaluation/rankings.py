@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from engine import tracing
 from engine.datapaths import cases, extraction, scores
 from engine.datapaths.cases import Case
+from engine.datapaths.scores import Contributions
 from engine.evaluation.pairing import FooledPairs, MatchedImages
 from engine.methods import ACTIVATION, TWO_RUN, Method
 from engine.models.bundle import ModelBundle
@@ -25,9 +25,10 @@ class Ask:
     starts: Tensor
     rivals: Tensor
 
-    def rows(self, index: Tensor) -> Ask:
-        """Return some of the rows."""
-        return Ask(self.images[index], self.targets[index], self.starts[index], self.rivals[index])
+    @property
+    def question(self) -> scores.Question:
+        """What the maps are scored for."""
+        return scores.Question(self.images, self.targets, self.rivals)
 
 
 def asked(subjects: MatchedImages) -> Ask:
@@ -44,13 +45,14 @@ def score(bundle: ModelBundle, method: Method, ask: Ask, *, seed: int) -> tuple[
     """
     if method != TWO_RUN:
         return _scored(bundle, method, ask, seed)
-    found = []
-    for rows in torch.arange(len(ask.images)).split(tracing.batch_limit(bundle)):
-        part = ask.rows(rows)
-        question = scores.Question(part.images, part.targets, part.rivals)
-        found.append(scores.into_runs(bundle, question, part.starts, tracing.record(bundle, part.images)))
-    joined = tuple(torch.cat(site) for site in zip(*(one.scores for one in found), strict=True))
-    return joined, sum(one.passes for one in found)
+    question = ask.question
+
+    def between(rows: Tensor) -> Contributions:
+        run = tracing.record(bundle, ask.images[rows])
+        return scores.into_runs(bundle, question.rows(rows), ask.starts[rows], run)
+
+    found = scores.batched(bundle, len(ask.images), between)
+    return found.scores, found.passes
 
 
 def for_transplant(bundle: ModelBundle, method: Method, ask: Ask, own: PerMap) -> PerMap:
@@ -98,12 +100,12 @@ def joint(bundle: ModelBundle, pairs: FooledPairs) -> tuple[PerMap, PerMap | Non
 
 def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
     """Return the attack flow from the runs of an ask's starts to those of its images, signed."""
-    found = []
-    for rows in torch.arange(len(ask.images)).split(tracing.batch_limit(bundle)):
-        part = ask.rows(rows)
-        question = scores.Question(part.images, part.targets, part.rivals)
-        found.append(scores.conductance(bundle, question, part.starts).scores)
-    return tuple(torch.cat(site) for site in zip(*found, strict=True))
+    question = ask.question
+
+    def between(rows: Tensor) -> Contributions:
+        return scores.conductance(bundle, question.rows(rows), ask.starts[rows])
+
+    return scores.batched(bundle, len(ask.images), between).scores
 
 
 def wanted(pairs: FooledPairs) -> tuple[Ask, Ask | None]:
@@ -117,11 +119,12 @@ def wanted(pairs: FooledPairs) -> tuple[Ask, Ask | None]:
 
 def differences(bundle: ModelBundle, images: Tensor, others: Tensor) -> PerMap:
     """Return per site (images, channels) the mean over positions of |difference of the maps|."""
-    found = []
-    for rows in torch.arange(len(images)).split(tracing.batch_limit(bundle)):
+
+    def between(rows: Tensor) -> PerMap:
         here, there = tracing.record(bundle, images[rows]).maps, tracing.record(bundle, others[rows]).maps
-        found.append([(a - b).abs().mean(dim=(2, 3)) for a, b in zip(here, there, strict=True)])
-    return tuple(torch.cat(site) for site in zip(*found, strict=True))
+        return tuple((a - b).abs().mean(dim=(2, 3)) for a, b in zip(here, there, strict=True))
+
+    return tracing.batched_maps(bundle, len(images), between)
 
 
 def by_site(per_map: PerMap) -> PerMap:

@@ -72,7 +72,7 @@ def between_classes(kept: PerMap, labels: Tensor) -> ClassJaccard:
     has_mate = mates.any(axis=1)
     within = (alike * mates).sum(axis=1)[has_mate] / mates.sum(axis=1)[has_mate]
     between = (alike * ~same).sum(axis=1) / (~same).sum(axis=1)
-    return ClassJaccard(statistics.mean(within) if len(within) > 1 else None, statistics.mean(between))
+    return ClassJaccard(statistics.mean_of_several(within), statistics.mean(between))
 
 
 def _kept(per_map: PerMap, seed: int) -> PerMap:

@@ -161,12 +161,12 @@ def one_site(bundle: ModelBundle, subjects: MatchedImages, own: PerMap) -> OneSi
 
 def moved_labels(bundle: ModelBundle, recipients: Tensor, donors: Tensor, choices: Sequence[PerMap]) -> Tensor:
     """Return (choices, images) labels of recipient images with the chosen maps of donor images in their runs."""
-    found = []
-    for rows in torch.arange(len(recipients)).split(tracing.batch_limit(bundle)):
+
+    def labels(rows: Tensor) -> Tensor:
         donor, into = tracing.record(bundle, donors[rows]).maps, recipients[rows]
-        labels = [_moved(bundle, into, donor, tuple(site[rows] for site in chosen)) for chosen in choices]
-        found.append(torch.stack(labels))
-    return torch.cat(found, dim=1)
+        return torch.stack([_moved(bundle, into, donor, tuple(site[rows] for site in chosen)) for chosen in choices])
+
+    return tracing.batched(bundle, len(recipients), labels, dim=1)
 
 
 def fewest_maps(bundle: ModelBundle, pairs: FooledPairs, own: PerMap) -> Tensor:
@@ -196,12 +196,12 @@ def _moved(bundle: ModelBundle, recipients: Tensor, donor: PerMap, chosen: PerMa
 
 def _kept_logits(bundle: ModelBundle, images: Tensor, gates: Sequence[PerMap]) -> Tensor:
     """(gates, images, classes) logits with every site's maps gated, zero baseline."""
-    found = []
-    for rows in torch.arange(len(images)).split(tracing.batch_limit(bundle)):
+
+    def logits(rows: Tensor) -> Tensor:
         part = images[rows]
-        logits = [tracing.gated(bundle, part, tuple(site[rows].float() for site in gate)) for gate in gates]
-        found.append(torch.stack(logits))
-    return torch.cat(found, dim=1)
+        return torch.stack([tracing.gated(bundle, part, tuple(site[rows].float() for site in gate)) for gate in gates])
+
+    return tracing.batched(bundle, len(images), logits, dim=1)
 
 
 def _shares(per_map: PerMap) -> list[PerMap]:

@@ -166,7 +166,17 @@ def row(walk: Walk, method: Method, steps: Steps) -> MethodRow:
     steps.next()
     alike = stability.stability(bundle, method, subjects, own, seed=walk.seed)
     count = len(subjects.samples)
-    return MethodRow(method, passes / count, seconds / count, sufficient, transplant, restore, joint, one_site, alike)
+    return MethodRow(
+        method=method,
+        passes_per_image=passes / count,
+        seconds_per_image=seconds / count,
+        sufficient=sufficient,
+        transplant=transplant,
+        restore=restore,
+        joint_restore=joint,
+        one_site=one_site,
+        stability=alike,
+    )
 
 
 def _aimed(walk: Walk, method: Method, ask: Ask) -> PerMap | None:

@@ -60,7 +60,7 @@ def suspicions(
 def predictions(bundle: ModelBundle, images: Tensor) -> Tensor:
     """Return (images,) int64 class indices."""
     with torch.no_grad():
-        return torch.cat([bundle.logits(part).argmax(1) for part in images.split(tracing.batch_limit(bundle))])
+        return tracing.logits(bundle, images).argmax(1)
 
 
 def _significant(

@@ -84,11 +84,12 @@ def responses(fooled: FooledGroup, chosen: MapSet) -> tuple[MapResponse, ...]:
         for name, channels in zip(chosen.sites, chosen.channels, strict=True)
         for channel in channels
     ]
-    peaks = []
-    for rows in torch.arange(fooled.images.count).split(tracing.batch_limit(bundle)):
+
+    def peaks(rows: Tensor) -> Tensor:
         runs = (tracing.record(bundle, side[rows]).maps for side in (fooled.images.clean, fooled.images.adversarial))
-        peaks.append(torch.stack([_peaks(maps, places) for maps in runs]))
-    clean, adversarial = torch.cat(peaks, dim=1)
+        return torch.stack([_peaks(maps, places) for maps in runs])
+
+    clean, adversarial = tracing.batched(bundle, fooled.images.count, peaks, dim=1)
     changed = clean != adversarial
     silenced = ((adversarial <= clean / 2) & changed).sum(0).tolist()
     roused = ((adversarial >= 2 * clean) & changed).sum(0).tolist()
@@ -154,11 +155,13 @@ def _largest_change(pairs: Exchanges, picked: Tensor) -> Control:
 
 def changes(fooled: FooledGroup) -> Tensor:
     """Return (images, all maps): the relative change of each map from the clean to the adversarial run, 0 to 2."""
-    found = []
-    for rows in torch.arange(fooled.images.count).split(tracing.batch_limit(fooled.bundle)):
-        runs = (tracing.record(fooled.bundle, side[rows]) for side in (fooled.images.clean, fooled.images.adversarial))
-        found.append(tracing.join(examinations.changes(*runs)))
-    return torch.cat(found)
+    bundle, images = fooled.bundle, fooled.images
+
+    def change(rows: Tensor) -> tracing.PerMap:
+        runs = (tracing.record(bundle, side[rows]) for side in (images.clean, images.adversarial))
+        return examinations.changes(*runs)
+
+    return tracing.join(tracing.batched_maps(bundle, images.count, change))
 
 
 def _third_class(pairs: Exchanges, picked: Tensor) -> Control:
@@ -172,11 +175,12 @@ def third_flow(fooled: FooledGroup, direction: Direction, third: Tensor) -> trac
     """Return the flow (images, channels) per site of the receiving run's evidence for a third class."""
     sides = fooled.images.adversarial, fooled.images.clean
     receiving, other = sides if direction == "restore" else sides[::-1]
-    found = []
-    for rows in torch.arange(len(third), device=third.device).split(tracing.batch_limit(fooled.bundle)):
-        question = Question(receiving[rows], third[rows], torch.full_like(third[rows], -1))
-        found.append(scores.conductance(fooled.bundle, question, other[rows]).scores)
-    return tuple(torch.cat(site) for site in zip(*found, strict=True))
+    question = Question(receiving, third, torch.full_like(third, -1))
+
+    def flow(rows: Tensor) -> scores.Contributions:
+        return scores.conductance(fooled.bundle, question.rows(rows), other[rows])
+
+    return scores.batched(fooled.bundle, len(third), flow).scores
 
 
 def thirds(fooled: FooledGroup) -> Tensor:

@@ -89,14 +89,13 @@ class _Trial:
 
     @torch.no_grad()
     def _accuracy(self, pictures: Tensor, truth: Tensor) -> Accuracy:
-        before, after = [], []
-        for part, labels in zip(
-            *(side.split(tracing.batch_limit(self.bundle)) for side in (pictures, truth)), strict=True
-        ):
-            before.append(self.bundle.logits(part).argmax(1) == labels)
-            after.append(torch.stack([self._labels(part, choice) == labels for choice in self.choices]))
-        hits = torch.cat(after, dim=1).cpu()
-        return _accuracy(torch.cat(before).cpu().numpy(), hits[0].numpy(), hits[1:])
+        def hits(rows: Tensor) -> Tensor:
+            part = pictures[rows]
+            labels = [self.bundle.logits(part).argmax(1), *(self._labels(part, choice) for choice in self.choices)]
+            return torch.stack(labels) == truth[rows]
+
+        before, after, *random = tracing.batched(self.bundle, len(pictures), hits, dim=1).cpu()
+        return _accuracy(before.numpy(), after.numpy(), torch.stack(random))
 
     def _labels(self, pictures: Tensor, chosen: Tensor) -> Tensor:
         with interventions.replacing(self.bundle, tracing.split(chosen[None], self.bundle), self.means.maps):
@@ -110,14 +109,10 @@ def _accuracy(before: np.ndarray, after: np.ndarray, random: Tensor) -> Accuracy
         after=statistics.proportion(after),
         change=_paired(after, before),
         random=exchanges.share(random),
-        beyond_random=_mean(after - random.double().mean(dim=0).numpy()),
+        beyond_random=statistics.mean_of_several(after - random.double().mean(dim=0).numpy()),
     )
 
 
 def _paired(first: np.ndarray, second: np.ndarray) -> Estimate:
     counts = [int(np.sum((first == a) & (second == b))) for a, b in ((1, 1), (1, 0), (0, 1), (0, 0))]
     return statistics.paired_difference(*counts)
-
-
-def _mean(values: np.ndarray) -> Estimate | None:
-    return statistics.mean(values) if len(values) > 1 else None

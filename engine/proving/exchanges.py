@@ -132,8 +132,7 @@ def exchange(fooled: FooledGroup, direction: Direction) -> Exchange:
     sides = fooled.images.clean, fooled.images.adversarial
     giver, receiver = sides if direction == "restore" else sides[::-1]
     bundle, giving = fooled.bundle, recorded(fooled.bundle, giver)
-    with torch.no_grad():
-        own = torch.cat([bundle.logits(part) for part in receiver.split(tracing.batch_limit(bundle))])
+    own = tracing.logits(bundle, receiver)
     start = tracing.margins(own, fooled.true, fooled.into)
     whole = tracing.margins(giving.logits, fooled.true, fooled.into) - start
     if bool((whole.abs() < SMALLEST_LOSS).any()):

@@ -16,7 +16,6 @@ from engine.proving import exchanges, flows, search
 from engine.proving import fooled as fooled_images
 from engine.proving.exchanges import Exchange, Exchanges
 from engine.records.restoration import FooledRequest, SharedSet, SmallestSet, SmallestSets
-from engine.statistics import Estimate
 from engine.store.dataset import Dataset
 from engine.tracing import PerMap
 
@@ -46,26 +45,26 @@ def find(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: 
     hits = (random.labels == fooled.true).float().mean(dim=0)
     images = tuple(
         SmallestSet(
-            sample,
-            exchanges.map_set(bundle, chosen[k]),
-            int(prefix[k]),
-            bool(is_restored[k]),
-            float(tried.recovered[0, k]),
-            float(hits[k]),
+            sample=sample,
+            chosen=exchanges.map_set(bundle, chosen[k]),
+            prefix=int(prefix[k]),
+            is_restored=bool(is_restored[k]),
+            recovery=float(tried.recovered[0, k]),
+            random=float(hits[k]),
         )
         for k, sample in enumerate(fooled.images.samples)
     )
     report(2, 3, "Searching one set for all images")
-    shared = for_all(pairs, flow, WANTED)
+    restored = [one for one in images if one.is_restored]
     return SmallestSets(
-        fooled_images.group(fooled, len(request.samples)),
-        images,
-        _mean(np.array([one.chosen.count for one in images if one.is_restored])),
-        _mean(np.array([one.prefix for one in images if one.is_restored])),
-        tried.effect(fooled.true),
-        random.effect(fooled.true),
-        DRAWS,
-        shared,
+        group=fooled_images.group(fooled, len(request.samples)),
+        images=images,
+        sizes=statistics.mean_of_several(np.array([one.chosen.count for one in restored])),
+        prefixes=statistics.mean_of_several(np.array([one.prefix for one in restored])),
+        effect=tried.effect(fooled.true),
+        random=random.effect(fooled.true),
+        draws=DRAWS,
+        shared=for_all(pairs, flow, WANTED),
     )
 
 
@@ -102,7 +101,3 @@ def _of_block(block: Exchange, ranks: Tensor) -> tuple[Tensor, Tensor]:
 
     prefix = search.smallest_prefix(ranks, int(choosing.claimable(block.fooled.bundle).sum()), suffices)
     return prefix, search.pruned(ranks < prefix[:, None], ranks, suffices)
-
-
-def _mean(values: np.ndarray) -> Estimate | None:
-    return statistics.mean(values) if len(values) > 1 else None
