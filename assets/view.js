@@ -83,7 +83,7 @@
     const arrival = context.triggered_id === 'arrival' && inputs[0];
     if (!view || arrival) {
       const next = parse(window.location.search);
-      if (same(next, view)) { return unchanged(); }
+      if (same(next, view)) { looking.want({ view }); return unchanged(); }
       look(next, inputs);
       looking.want({ view: next });
       return next;
@@ -197,7 +197,11 @@
 
   on('river', () => drawn());
   document.addEventListener('click', (event) => { if (event.target.closest?.('#retry')) { looking.again(); } });
-  window.addEventListener('popstate', () => set('arrival', { data: { t: Date.now() } }));
+  window.addEventListener('popstate', () => {
+    // An answer on the view that was left must not be written over the address that was gone back to.
+    looking.forget();
+    set('arrival', { data: { t: Date.now() } });
+  });
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.view = { reduce };
 })();
