@@ -23,7 +23,7 @@
   /* A share in per cent, as `percent` of dashboard/wording.py writes it. */
   function percent(share) {
     const size = Math.abs(share);
-    const digits = () => (size >= 0.0995 ? (100 * size).toFixed(0) : String(Number(Number((100 * size).toFixed(2)).toPrecision(2))));
+    const digits = () => (size >= 0.0995 ? (100 * size).toFixed(0) : String(Number(size >= 0.001 ? (100 * size).toPrecision(2) : (100 * size).toFixed(2))));
     const text = size > 0 && size < 0.0001 ? '<0.01' : size >= 0.995 && size < 1 ? '>99' : digits();
     return `${share < 0 ? '−' : ''}${text} %`;
   }

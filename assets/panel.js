@@ -20,6 +20,7 @@
   function send(own) {
     window.clearTimeout(own.timer);
     set(`${own.name}-ask`, { data: own.wanted && { ...own.wanted, t: Date.now() } });
+    if (own.lost && own.wanted) { later(own, own.lost); }
   }
 
   function later(own, milliseconds) {
@@ -49,6 +50,7 @@
     const own = facts && panels[facts.panel];
     if (!own || !isWanted(own, facts.asked)) { return; }
     const { wanted } = own;
+    window.clearTimeout(own.timer);
     own.draw(facts, wanted);
     if (facts.after !== null && wanted && own.wanted === wanted) { later(own, facts.after); }
   }
@@ -61,10 +63,11 @@
 
   /* `draw` puts an answer on the page. `of` makes the wish of a panel that follows the view, `level` says when it is asked:
      1 with the river, 2 and 3 once the river of another examination is drawn. `clear` empties the panel where nothing is
-     wished for. `wait`: milliseconds that a wish must last before it is asked. `by`: the fields in which answer and wish
+     wished for. `wait`: milliseconds that a wish must last before it is asked. `lost`: after as many without an
+     answer it is asked again. `by`: the fields in which answer and wish
      must agree, by default all of them. */
-  function panel(name, { draw, of = null, level = 1, clear = null, wait = 0, by = null }) {
-    const own = { name, draw, of, level, clear, wait, by, wanted: null, timer: null };
+  function panel(name, { draw, of = null, level = 1, clear = null, wait = 0, lost = 0, by = null }) {
+    const own = { name, draw, of, level, clear, wait, lost, by, wanted: null, timer: null };
     panels[name] = own;
     return {
       get wanted() { return own.wanted; },

@@ -12,8 +12,7 @@
     model: ['channel', 'folded'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
     layer: ['channel'],
   };
-  const LOST_AFTER = 15000;
-  const { byId, emit, isBelow, on, say, set, want, wishes } = window.faultline;
+  const { byId, emit, isBelow, on, panel, say, set, want, wishes } = window.faultline;
   const unchanged = () => window.dash_clientside.no_update;
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
@@ -34,7 +33,9 @@
     return window.location.pathname + '?' + query.toString().replaceAll('%2F', '/');
   }
 
-  const isCurrent = (work, view) => Boolean(work && work.view && same(work.asked, view));
+  /* The last answer on the work, and whether it is to what is shown now. */
+  let work = null;
+  const isCurrent = (view) => Boolean(work && work.view && same(work.asked.view, view));
 
   const read = (field, value) => (field === 'theme' ? (value ? 'dark' : 'light') : value);
 
@@ -77,16 +78,17 @@
   }
 
   function reduce(...inputs) {
-    const [view, work] = inputs.slice(-2);
+    const view = inputs[inputs.length - 1];
     const context = window.dash_clientside.callback_context;
     const arrival = context.triggered_id === 'arrival' && inputs[0];
     if (!view || arrival) {
       const next = parse(window.location.search);
-      if (same(next, view)) { return unchanged(); }
+      if (same(next, view)) { looking.want({ view }); return unchanged(); }
       look(next, inputs);
+      looking.want({ view: next });
       return next;
     }
-    const base = isCurrent(work, view) ? work.view : view;
+    const base = isCurrent(view) ? work.view : view;
     const isPick = context.triggered.some(({ prop_id }) => prop_id.startsWith('pick.'));
     const changes = isPick ? picked(inputs[1], base) : changesOf(context.triggered, base);
     if (!Object.keys(changes).length) { return unchanged(); }
@@ -94,20 +96,9 @@
     const isStep = 'page' in changes || 'layer' in changes || 'channel' in changes || ('sample' in changes && !inputs[1].isFilter);
     window.history[isStep ? 'pushState' : 'replaceState'](null, '', address(next));
     look(next, inputs);
-    ahead(work, next);
+    ahead(next);
+    looking.want({ view: next });
     return next;
-  }
-
-  function tick(_intervals, _retries, work, current) {
-    const now = Date.now();
-    const last = current || { count: 0, at: now };
-    const isRetry = window.dash_clientside.callback_context.triggered_id === 'retry';
-    const isWorking = work && work.progress.is_working;
-    const isAnswered = work && work.tick === last.count;
-    if (isRetry || (isWorking && (isAnswered || now - last.at > LOST_AFTER))) {
-      return { count: last.count + 1, at: now };
-    }
-    return unchanged();
   }
 
   /* What was last asked of each panel; one is asked again only for something else. */
@@ -132,7 +123,7 @@
     ask(next);
   }
 
-  function split(work) {
+  function split() {
     const next = wishes(work, work.view);
     const isOther = next.network && (!asked.network || asked.network.key !== next.network.key);
     if (!isOther) {
@@ -147,7 +138,7 @@
   }
 
   /* A step within the examination that is shown needs no look at the work first: the levels are asked at once. */
-  function ahead(work, next) {
+  function ahead(next) {
     if (!work || !work.key || !work.view) { return; }
     if (EXAMINED.some((name) => next[name] !== work.view[name]) || !next.layer) { return; }
     const wanted = wishes(work, next);
@@ -157,9 +148,9 @@
     ask(wanted);
   }
 
-  const known = { isResting: null, theme: null };
+  const known = { theme: null };
 
-  function status(work) {
+  function status() {
     const { text, done, total, is_working: isWorking, can_retry: canRetry } = work.progress;
     const share = total ? 100 * done / total : 100;
     const bar = byId('progress');
@@ -170,27 +161,27 @@
     bar.style.setProperty('--share', `${share}%`);
     bar.setAttribute('aria-valuenow', Math.round(share));
     byId('retry').hidden = !canRetry;
-    // The clock rests with the work: an idle page costs nothing.
-    if (known.isResting !== !isWorking) { set('clock', { disabled: !isWorking }); }
-    known.isResting = !isWorking;
   }
 
   /* One answer on the work: everything on the page that follows from it. */
-  function follow(work, view) {
-    if (!work) { return; }
-    status(work);
+  function follow(answer) {
+    work = answer;
+    status();
     emit('work', work);
-    if (!isCurrent(work, view)) { return; }
+    if (!work.view) { return; }
     window.history.replaceState(null, '', address(work.view));
-    split(work);
+    split();
     if (work.menus.model) { emit('menus', work.menus); }
   }
+
+  /* The work is looked at again while it goes on; a look that is lost is taken again. */
+  const looking = panel('work', { draw: follow, lost: 15000 });
 
   /* What the view itself sets, where a control does not say it already. */
   function look(view, inputs) {
     const chosen = view.theme === 'dark' ? 'dark' : 'light';
     const detail = view.detail === 'sites' ? 'sites' : 'blocks';
-    const [shownDetail, isDark] = inputs.slice(-4, -2);
+    const [shownDetail, isDark] = inputs.slice(-3, -1);
     if (known.theme !== chosen) { set('mantine', { forceColorScheme: chosen }); }
     if (Boolean(isDark) !== (chosen === 'dark')) { set('theme-switch', { checked: chosen === 'dark' }); }
     if (shownDetail !== detail) { set('detail-select', { value: detail }); }
@@ -205,7 +196,12 @@
   }
 
   on('river', () => drawn());
-  window.addEventListener('popstate', () => set('arrival', { data: { t: Date.now() } }));
+  document.addEventListener('click', (event) => { if (event.target.closest?.('#retry')) { looking.again(); } });
+  window.addEventListener('popstate', () => {
+    // An answer on the view that was left must not be written over the address that was gone back to.
+    looking.forget();
+    set('arrival', { data: { t: Date.now() } });
+  });
   window.dash_clientside = window.dash_clientside || {};
-  window.dash_clientside.view = { reduce, tick, follow };
+  window.dash_clientside.view = { reduce };
 })();

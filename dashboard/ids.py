@@ -4,13 +4,10 @@ from __future__ import annotations
 
 VIEW = "view"
 PICK = "pick"
-WORK = "work"
-TICK = "tick"
 ARRIVAL = "arrival"
 
 PROVIDER = "mantine"
 MAIN = "main"
-CLOCK = "clock"
 COUNTS = "counts"
 STATUS = "status"
 PROGRESS = "progress"

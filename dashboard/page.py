@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, html
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard import ids, progress, protocol, theme
 from dashboard.auditor import Auditor
@@ -20,7 +20,7 @@ from dashboard.panels.registry import view as registry_view
 
 PANELS: Final = tuple(
     panel
-    for view in (network_view, layer_view, channel_view, patching_view, audits_view, registry_view)
+    for view in (progress, network_view, layer_view, channel_view, patching_view, audits_view, registry_view)
     for panel in view.PANELS
 )
 """Everything on the page that asks the server something of its own."""
@@ -55,20 +55,22 @@ def layout(_auditor: Auditor) -> dmc.MantineProvider:
         tabIndex=-1,
     )
     skip = html.A("Skip the filters", href=f"#{ids.MAIN}", className="skip")
-    page = html.Div([skip, progress.stores(), protocol.stores(PANELS), header(), main], className="page")
+    page = html.Div([skip, _stores(), protocol.stores(PANELS), header(), main], className="page")
     return dmc.MantineProvider(page, id=ids.PROVIDER, theme=theme.PROVIDER, forceColorScheme="light")
 
 
 def register(app: Dash, auditor: Auditor) -> None:
     """Register every callback of the page on `app`."""
     _reduce(app)
-    progress.register(app, auditor)
-    register_header(app)
     network_view.register(app, auditor)
     layer_view.register(app, auditor)
     channel_view.register(app, auditor)
     for panel in PANELS:
         protocol.connect(app, auditor, panel)
+
+
+def _stores() -> html.Div:
+    return html.Div([dcc.Store(id=name) for name in (ids.VIEW, ids.PICK, ids.ARRIVAL)])
 
 
 def _reduce(app: Dash) -> None:
@@ -81,26 +83,12 @@ def _reduce(app: Dash) -> None:
         Input(ids.DETAIL, "value"),
         Input(ids.THEME, "checked"),
         State(ids.VIEW, "data"),
-        State(ids.WORK, "data"),
     )
 
 
 def header() -> html.Header:
     """Return the header."""
     return html.Header([_brand(), _filters(), _status(), html.Div(id=ids.NOTICES, className="notices", role="note")])
-
-
-def register_header(app: Dash) -> None:
-    """Let every answer on the work set what differs: menus, status line, clock, and what the three levels are asked.
-
-    One callback without outputs: each output of a callback costs the browser milliseconds, also one that stays as it is.
-    """
-    app.clientside_callback(
-        ClientsideFunction("view", "follow"),
-        Input(ids.WORK, "data"),
-        State(ids.VIEW, "data"),
-        prevent_initial_call=True,
-    )
 
 
 def _brand() -> html.Div:

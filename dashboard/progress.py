@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
-
-from dashboard import ids, links
+from dashboard import links, protocol
 from dashboard.auditor import Auditor
 from dashboard.links import GROUP, GROUP_SIZE, SHARES, Resolved, ViewState, epsilon_setting
 from dashboard.wording import percent
@@ -39,8 +37,8 @@ ALWAYS_COUNTED = ("clean_wrong", "fooled", "resisted")
 Option = dict[str, object]
 Stage = str
 """`setup`, `roster`, `empty`, `examination`, `certificates`, `gallery`, `done` or `failed`."""
-POLL_MILLISECONDS = 600
-"""Between looks at the clock in the browser; the server is asked only while work goes on and no answer is awaited."""
+AGAIN = 600
+"""Milliseconds between two looks while work goes on."""
 logger = logging.getLogger(__name__)
 
 
@@ -269,29 +267,10 @@ def default_channel(examination: Examination, layer: str) -> int:
     return strongest.index(max(strongest))
 
 
-def stores() -> html.Div:
-    """Return the stores of the page and the clock that drives asking again."""
-    names = (ids.VIEW, ids.PICK, ids.WORK, ids.TICK, ids.ARRIVAL)
-    return html.Div([*(dcc.Store(id=name) for name in names), dcc.Interval(id=ids.CLOCK, interval=POLL_MILLISECONDS)])
-
-
-def register(app: Dash, auditor: Auditor) -> None:
-    """Connect the view to the work; what follows from it is the header's (menus, status) and the browser's (asks)."""
-
-    @app.callback(Output(ids.WORK, "data"), Input(ids.VIEW, "data"), Input(ids.TICK, "data"), prevent_initial_call=True)
-    def watch(stored: dict[str, Any] | None, tick: dict[str, Any] | None) -> dict[str, Any]:
-        answer = asdict(look(stored, auditor))
-        return {**answer, "asked": stored, "tick": (tick or {}).get("count", 0)}
-
-    app.clientside_callback(
-        ClientsideFunction("view", "tick"),
-        Output(ids.TICK, "data"),
-        Input(ids.CLOCK, "n_intervals"),
-        Input(ids.RETRY, "n_clicks"),
-        State(ids.WORK, "data"),
-        State(ids.TICK, "data"),
-        prevent_initial_call=True,
-    )
+def answer(auditor: Auditor, ask: protocol.Ask) -> protocol.Facts:
+    """Return how far the work for the view that is asked about is, as plain values."""
+    found = look(ask.get("view"), auditor)
+    return {**asdict(found), "again": found.progress.is_working}
 
 
 def look(stored: object, auditor: Auditor) -> Work:
@@ -377,3 +356,6 @@ def _focused(view: ViewState, examination: Examination) -> ViewState:
         layer = default_layer(examination, compare(examination, view.share).parts_at)
     channel = default_channel(examination, layer) if view.channel is None else view.channel
     return replace(view, layer=layer, channel=channel)
+
+
+PANELS: Final = (protocol.plain("work", answer, again=AGAIN),)

@@ -6,8 +6,8 @@ from typing import Any
 
 from engine import Answer
 
-SMALLEST, WHOLE, LARGEST = 0.0001, 0.0995, 0.995
-"""Shares below the first are not written in digits, from the second on in whole per cent, from the third on as above 99."""
+SMALLEST, FINE, WHOLE, LARGEST = 0.0001, 0.001, 0.0995, 0.995
+"""Shares below the first are not written in digits, below the second with two decimals, from the third on in whole per cent."""
 
 
 def number(value: float) -> str:
@@ -28,10 +28,12 @@ def percent(share: float) -> str:
     size = abs(share)
     if 0 < size < SMALLEST:
         text = f"<{100 * SMALLEST:g}"
-    elif LARGEST <= size < 1:
-        text = ">99"
+    elif size < FINE:
+        text = f"{round(100 * size, 2):g}"
+    elif size < WHOLE:
+        text = f"{100 * size:.2g}"
     else:
-        text = f"{100 * size:.0f}" if size >= WHOLE else f"{round(100 * size, 2):.2g}"
+        text = ">99" if LARGEST <= size < 1 else f"{100 * size:.0f}"
     return f"{'−' if share < 0 else ''}{text} %"
 
 

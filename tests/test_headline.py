@@ -121,6 +121,7 @@ def test_a_group_counts_its_images():
         (0.001, "0.1 %"),
         (0.046, "4.6 %"),
         (0.00041, "0.04 %"),
+        (0.03154, "3.2 %"),
         (0.5, "50 %"),
         (0.999, ">99 %"),
         (1.0, "100 %"),
@@ -160,7 +161,26 @@ def test_the_scripts_write_a_share_as_the_server_does():
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node to run the script with")
-    shares = [0, 1e-5, 1e-4, 0.00041, 0.0041, 0.01, 0.046, 0.0994, 0.0996, 0.5, 0.98, 0.994, 0.996, 1, 2.5, -0.046]
+    shares = [
+        0,
+        1e-5,
+        1e-4,
+        0.00041,
+        0.00099,
+        0.0041,
+        0.01,
+        0.03154,
+        0.046,
+        0.0994,
+        0.0996,
+        0.5,
+        0.98,
+        0.994,
+        0.996,
+        1,
+        2.5,
+        -0.046,
+    ]
     script = (Path(__file__).resolve().parents[1] / "assets" / "dom.js").read_text()
     program = f"globalThis.window = {{}};{script};console.log(JSON.stringify({shares}.map(window.faultline.percent)))"
     written = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout

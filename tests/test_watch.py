@@ -6,9 +6,8 @@ import json
 from dataclasses import asdict
 
 import pytest
-from dash import Dash, html
 
-from dashboard import ids, progress
+from dashboard import progress
 from engine import Answer, Certificates, UnknownName
 from engine.jobs import queue
 from tests.fakes import FakeAuditor
@@ -168,24 +167,10 @@ def test_an_answer_is_plain_json(stored):
     json.dumps(asdict(progress.look(stored, FakeAuditor())))
 
 
-def test_the_callback_echoes_what_was_asked_so_that_a_late_answer_is_known_as_late():
-    app = Dash("test_watch")
-    app.layout = html.Div([progress.stores(), html.Button(id=ids.RETRY)])
-    progress.register(app, FakeAuditor())
-    answer = app.server.test_client().post(
-        "/_dash-update-component",
-        json={
-            "output": f"{ids.WORK}.data",
-            "outputs": {"id": ids.WORK, "property": "data"},
-            "inputs": [
-                {"id": ids.VIEW, "property": "data", "value": {"label": "2"}},
-                {"id": ids.TICK, "property": "data", "value": {"count": 4, "at": 0}},
-            ],
-            "changedPropIds": [f"{ids.VIEW}.data"],
-        },
-    )
-    data = answer.get_json()["response"][ids.WORK]["data"]
-    assert (data["asked"], data["tick"], data["view"]["label"]) == ({"label": "2"}, 4, "2")
+def test_the_page_is_told_how_far_the_work_is_and_looks_again_while_it_goes_on():
+    facts = progress.answer(FakeAuditor(), {"view": {"label": "2"}})
+    assert facts["view"]["label"] == "2"
+    assert facts["again"] is facts["progress"]["is_working"] is True
 
 
 def test_another_strength_is_drawn_beside_once_it_has_been_examined():

@@ -120,7 +120,7 @@ def test_a_click_on_a_tile_is_answered_without_waiting_for_a_look_at_the_work(wa
     held = []
 
     def hold_the_first(route) -> None:
-        if not held and '"output":"work.data"' in route.request.post_data:
+        if not held and '"output":"work-facts.data"' in route.request.post_data:
             held.append(route)
         else:
             route.continue_()
