@@ -6,66 +6,96 @@ import os
 # (measured: one pair 70 s instead of 3 s). Read when torch is loaded, so it is set here, before anything can load it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from engine.attacks.catalogue import AttackCard, attack, attack_at
-from engine.attacks.spec import Attack
-from engine.audit.forecast import Forecast, forecast_text
-from engine.audit.plan_file import WrongPlan
+from engine.attribution.comparison import compare, kept_by
+from engine.audit.plan import WrongPlan
+from engine.audit.report import (
+    ON_SURVIVORS,
+    Forecast,
+    RunCard,
+    RunView,
+    condition_name,
+    duration,
+    forecast_text,
+    left_out,
+    run_verdict,
+    status_counts,
+)
 from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
-from engine.audit.watching import RunCard, RunView
-from engine.audit.wording import ON_SURVIVORS, condition_name, duration, left_out, run_verdict, status_counts
-from engine.auditor import Auditor
 from engine.class_names import LACKING
 from engine.class_names import handles as class_handles
 from engine.class_names import matched as class_places
 from engine.class_names import plain as plain_name
-from engine.comparison import compare
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
-from engine.membership import kept_by
-from engine.methods import METHODS, Method, method
-from engine.records import (
+from engine.hashing import VERSION
+from engine.parameters import SettingCard, read_fraction
+from engine.parameters import written as attack_written
+from engine.serialization import flatten, rebuild
+from engine.service.auditor import Auditor
+from engine.specs.catalogue import AttackCard, attack, attack_at
+from engine.specs.methods import METHODS, Method, method
+from engine.specs.threat_model import Attack
+from engine.statistics import Estimate
+from engine.types.checks import (
+    CHECKS,
+    DOUBTS,
+    INTAKE_CHECKS,
+    LIMITS,
+    Credibility,
+    Doubt,
+    IntakeReport,
+    Responses,
+    Suspicion,
+    Synthesis,
+)
+from engine.types.core import (
     SIDES,
     Answer,
-    Certificate,
-    Certificates,
-    ClassDatapaths,
-    Comparison,
     Connection,
-    Cross,
     Datapath,
     DatasetCard,
     Examination,
     ExaminationRequest,
     Gallery,
-    GroupDatapath,
-    Groups,
-    HeldOut,
-    Kinship,
     Link,
     ModelCard,
     Outcome,
     Prediction,
-    Restoration,
     Roster,
     RosterRequest,
     Side,
     Site,
+)
+from engine.types.faithfulness import (
+    Certificate,
+    Certificates,
+    ClassDatapaths,
+    Comparison,
+    Cross,
+    GroupDatapath,
+    Groups,
+    HeldOut,
+    Kinship,
+    Restoration,
     SiteComparison,
     SiteSpan,
 )
-from engine.records.credibility import CHECKS, LIMITS, Credibility
-from engine.records.feature import DOUBTS, Doubt, Responses, Synthesis
-from engine.records.imports import DataOrder, Entry, ModelOrder, Taken
-from engine.records.intake import INTAKE_CHECKS, IntakeReport, Suspicion
-from engine.records.proof import COMPARED, CONTROLS, Control, Direction, Effect, MapResponse, MapSet, Proof
-from engine.records.restoration import (
+from engine.types.patching import (
     CHOICES,
+    COMPARED,
+    CONTROLS,
     CURVES,
     Accuracy,
+    Control,
     CurveLine,
     Defence,
+    Direction,
+    Effect,
     FooledRequest,
     Group,
+    MapResponse,
+    MapSet,
+    Proof,
     RestorationCurve,
     SharedSet,
     SiteEffect,
@@ -73,11 +103,7 @@ from engine.records.restoration import (
     SmallestSet,
     SmallestSets,
 )
-from engine.serial import flatten, rebuild
-from engine.settings import SettingCard, read_fraction
-from engine.settings import written as attack_written
-from engine.statistics import Estimate
-from engine.version import VERSION
+from engine.types.requests import DataOrder, Entry, ModelOrder, Taken
 
 __version__ = VERSION
 

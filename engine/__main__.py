@@ -1,4 +1,4 @@
-"""The command line: `python -m engine COMMAND --help` explains each. Exit codes stand in `engine.commands.told`."""
+"""The command line: `python -m engine COMMAND --help` explains each. Exit codes stand in `engine.cli.command`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine import methods, streams
-from engine.commands import audit_options, intake_options, prove_options
-from engine.commands.told import BAD_INPUT, INTERRUPTED, Told
+from engine import streams
+from engine.cli import command
+from engine.cli.command import BAD_INPUT, INTERRUPTED, Told
 from engine.errors import BadInput, EngineError, printable
-from engine.records import ExaminationRequest, ModelCard
+from engine.specs import methods
+from engine.types.core import ExaminationRequest, ModelCard
 
 Command = Callable[[argparse.Namespace], Told]
 LONGEST_COUNT = 9
@@ -55,31 +56,32 @@ def _demo(options: argparse.Namespace) -> Told:
 
 
 def _model_add(options: argparse.Namespace) -> Told:
-    from engine.commands import intake
+    from engine.cli import register
 
-    return intake.add_model(options)
+    return register.add_model(options)
 
 
 def _model_check(options: argparse.Namespace) -> Told:
-    from engine.commands import intake
+    from engine.cli import register
 
-    return intake.check_model(options)
+    return register.check_model(options)
 
 
 def _architectures(options: argparse.Namespace) -> Told:
-    from engine.commands import intake
+    from engine.cli import register
 
-    return intake.architectures(options)
+    return register.architectures(options)
 
 
 def _data_add(options: argparse.Namespace) -> Told:
-    from engine.commands import intake
+    from engine.cli import register
 
-    return intake.add_data(options)
+    return register.add_data(options)
 
 
 def _examine(options: argparse.Namespace) -> Told:
-    from engine.commands import at_once, examine
+    from engine.cli import study as examine
+    from engine.service import answers as at_once
     from engine.store.store import Store
 
     answers = at_once.answers(Store(options.store, create=False), _told_to_nobody)
@@ -88,9 +90,9 @@ def _examine(options: argparse.Namespace) -> Told:
 
 
 def _evaluate(options: argparse.Namespace) -> Told:
-    from engine.attacks import catalogue
-    from engine.commands import evaluate
-    from engine.evaluation import walk
+    from engine.cli import study as evaluate
+    from engine.patching import evaluate as walk
+    from engine.specs import catalogue
     from engine.store.store import Store
 
     names = [part.strip() for part in options.methods.split(",")] if options.methods else list(methods.METHODS)
@@ -102,9 +104,10 @@ def _evaluate(options: argparse.Namespace) -> Told:
 
 
 def _prove(options: argparse.Namespace) -> Told:
-    from engine.attacks import catalogue
-    from engine.commands import at_once, prove
-    from engine.proving import table
+    from engine import benchmark
+    from engine.cli import study as prove
+    from engine.service import answers as at_once
+    from engine.specs import catalogue
     from engine.store.store import Store
 
     attack = catalogue.attack(options.attack)
@@ -113,23 +116,23 @@ def _prove(options: argparse.Namespace) -> Told:
     study = prove.Study(options.model, options.data, attack, images, options.maps, names, options.sites, options.seed)
     answers = at_once.answers(Store(options.store, create=False), _told_on_stderr)
     found = prove.prove(answers, study, options.out)
-    return Told(table.text(found), found)
+    return Told(benchmark.text(found), found)
 
 
 def _audit(options: argparse.Namespace) -> Told:
-    from engine.commands import audit
+    from engine.cli import audit
 
     return audit.audit(options)
 
 
 def _verify(options: argparse.Namespace) -> Told:
-    from engine.commands import audit
+    from engine.cli import audit
 
     return audit.verify(options)
 
 
 def _export(options: argparse.Namespace) -> Told:
-    from engine.commands import audit
+    from engine.cli import audit
 
     return audit.export(options)
 
@@ -144,12 +147,12 @@ def _told_on_stderr(done: int, total: int, message: str) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> Told:
-    from engine.benchmark import table
+    from engine import benchmark
     from engine.store.store import Store
 
-    found = table.run(Store(options.store, create=False), options.model, options.data)
+    found = benchmark.run(Store(options.store, create=False), options.model, options.data)
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return Told(table.text(found), found)
+    return Told(benchmark.text(found), found)
 
 
 def _maps(card: ModelCard) -> int:
@@ -157,7 +160,7 @@ def _maps(card: ModelCard) -> int:
 
 
 def _request(options: argparse.Namespace) -> ExaminationRequest:
-    from engine.attacks import catalogue
+    from engine.specs import catalogue
 
     attack, method = catalogue.attack(options.attack), methods.method(options.method)
     return ExaminationRequest(options.model, options.data, attack, tuple(options.sample), method, options.seed)
@@ -178,21 +181,19 @@ def _parser() -> argparse.ArgumentParser:
     model = commands.add_parser("model", help="Add and check models.").add_subparsers(
         required=True, metavar="add|check"
     )
-    intake_options.add_model(_command(model, "add", _model_add, "Add the weights of a registered architecture."))
-    intake_options.add_check(_command(model, "check", _model_check, "Check a stored model: the intake report."))
+    command.add_model(_command(model, "add", _model_add, "Add the weights of a registered architecture."))
+    command.add_check(_command(model, "check", _model_check, "Check a stored model: the intake report."))
     survey = "Torchvision's classifiers: how many sites and maps each has, or why it is refused."
-    intake_options.add_architectures(_command(commands, "architectures", _architectures, survey))
+    command.add_architectures(_command(commands, "architectures", _architectures, survey))
     data = commands.add_parser("data", help="Add a data set.").add_subparsers(required=True, metavar="add")
-    intake_options.add_data(_command(data, "add", _data_add, "Add labelled images."))
+    command.add_data(_command(data, "add", _data_add, "Add labelled images."))
     _examine_options(_command(commands, "examine", _examine, "Examine one pair: JSON, arrays and certificate."))
     _evaluate_options(_command(commands, "evaluate", _evaluate, "Faithfulness table of all methods, with intervals."))
-    prove_options.add(
-        _command(commands, "prove", _prove, "Put clean maps back in a group of fooled images: every study.")
-    )
+    command.add(_command(commands, "prove", _prove, "Put clean maps back in a group of fooled images: every study."))
     _benchmark_options(_command(commands, "benchmark", _benchmark, "Speed and memory table, ratios in one run."))
-    audit_options.add_audit(_command(commands, "audit", _audit, "Run or resume the audit of a plan."))
-    audit_options.add_verify(_command(commands, "verify", _verify, "Check a run's files and compute a sample again."))
-    audit_options.add_export(_command(commands, "export", _export, "Write the tables of a run as CSV."))
+    command.add_audit(_command(commands, "audit", _audit, "Run or resume the audit of a plan."))
+    command.add_verify(_command(commands, "verify", _verify, "Check a run's files and compute a sample again."))
+    command.add_export(_command(commands, "export", _export, "Write the tables of a run as CSV."))
     return parser
 
 

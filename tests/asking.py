@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engine import keys
+from engine import hashing
 from engine.jobs import Jobs, queue
 
 
 def key_of(name: str) -> str:
-    return keys.content_key(name)
+    return hashing.content_key(name)
 
 
 def ask(jobs: Jobs, do: str, name: str, priority: queue.Priority = "interactive") -> str:

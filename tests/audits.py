@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from engine import demo, work
-from engine.answering import driving
+from engine import demo
+from engine.audit import compute, plan
 from engine.audit import manifest as manifests
-from engine.audit import plan, plan_file
-from engine.audit.manifest import Manifest
-from engine.audit.places import Place
+from engine.audit.manifest import Manifest, Place
 from engine.audit.runs import Run, State
-from engine.blocks import shard
-from engine.data import catalogue
-from engine.data.intake import Images
-from engine.demo import digits
+from engine.data import register
+from engine.data.sources import Images
 from engine.errors import EngineError
 from engine.jobs.queue import Progress
-from engine.models import load
-from engine.models.bundle import ModelBundle
+from engine.models import register as load
+from engine.models.network import ModelBundle
+from engine.service import driver, worker
 from engine.store import Store
 
 PLAN = """
@@ -49,13 +46,13 @@ def fill(root: Path) -> Store:
     store = Store(root)
     for name in demo.MODELS:
         load.add(store, load.Submission(name, demo.ARCHITECTURE, demo.weights(name), demo.CLASSES))
-    catalogue.add(store, "digits", some_digits(), source="test")
+    register.add(store, "digits", some_digits(), source="test")
     return store
 
 
 def some_digits() -> Images:
     """Four held-out digits of each class."""
-    every = digits.held_out()
+    every = demo.held_out()
     chosen = np.sort(np.concatenate([np.flatnonzero(every.y == label)[:PER_CLASS] for label in range(10)]))
     return Images(every.x[chosen], every.y[chosen], every.classes, tuple(every.names[k] for k in chosen))
 
@@ -72,7 +69,7 @@ def bundle(root: Path, name: str) -> ModelBundle:
 
 def planned(store: Store, text: str = PLAN) -> Manifest:
     """Return the manifest of a plan's text."""
-    return manifests.build(plan.understood(plan_file.parse(text, "plan.toml"), store), store)
+    return manifests.build(plan.understood(plan.parse(text, "plan.toml"), store), store)
 
 
 class Inline:
@@ -86,7 +83,7 @@ class Inline:
 
     def submit(self, task: dict[str, Any], *, priority: str, doing: str) -> bool:
         if task["kind"] != "shard":
-            work.perform(task, str(self.root))
+            worker.perform(task, str(self.root))
             return True
         self.submitted.append(task)
         try:
@@ -99,7 +96,7 @@ class Inline:
     def _make(self, request: dict[str, Any]) -> None:
         store = Store(self.root, create=False)
         wanted = request["run"], request["condition"], request["block"]
-        shard.make(store, lambda name: bundle(self.root, name), wanted, lambda *_: None)
+        compute.make(store, lambda name: bundle(self.root, name), wanted, lambda *_: None)
 
     def progress(self, key: str) -> Progress:
         return Progress("failed", message=self.failures[key]) if key in self.failures else Progress("unknown")
@@ -117,7 +114,7 @@ class Inline:
 def drive(store: Store, manifest: Manifest, before: Any = None) -> tuple[Run, State, Inline]:
     """Drive a run to its end, one piece after another."""
     run, workers = Run(store, manifest), Inline(store.root, before)
-    return run, run.drive(workers, driving.shard_task, lambda _state: None), workers
+    return run, run.drive(workers, driver.shard_task, lambda _state: None), workers
 
 
 def tables(place: Place) -> dict[str, bytes]:

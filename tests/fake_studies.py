@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import engine
-from engine.records.proof import Effect, MapSet
-from engine.records.restoration import (
+from engine.statistics import Estimate
+from engine.types.patching import (
     CURVES,
     Accuracy,
     CurveLine,
     Defence,
+    Effect,
     FooledRequest,
     Group,
+    MapSet,
     RestorationCurve,
     SharedSet,
     SiteEffect,
@@ -18,7 +20,6 @@ from engine.records.restoration import (
     SmallestSet,
     SmallestSets,
 )
-from engine.statistics import Estimate
 
 REQUEST = FooledRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00000", "00004", "00008"))
 GROUP = Group(3, ("00000", "00004"), 156, ("stem",))

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from engine import work
 from engine.errors import Unsupported
 from engine.jobs import Report
-from engine.loaded import Bundles
-from engine.records import Certificate, Certificates, Examination, ExaminationRequest, Gallery, Roster, RosterRequest
-from engine.records.requests import CertificatePart, Nothing, Place
+from engine.service import worker
+from engine.service.tasks import EXAMINATION, Task
+from engine.service.worker import Bench, Bundles, Kept
 from engine.store import Store
-from engine.tasks import EXAMINATION, Task
-from engine.work import Bench, Kept
+from engine.types.core import Examination, ExaminationRequest, Gallery, Roster, RosterRequest
+from engine.types.faithfulness import Certificate, Certificates
+from engine.types.requests import CertificatePart, Nothing, Place
 from tests import fakes
 
 
@@ -30,7 +30,7 @@ LOADED = Bundles(bundle)
 
 def perform(ordered: dict[str, Any], store_root: str, *, report: Report | None = None) -> str:
     """Do a task with made-up computations; each is marked in the store's folder."""
-    return work.perform(ordered, store_root, report=report, compute=compute)
+    return worker.perform(ordered, store_root, report=report, compute=compute)
 
 
 def compute(task: Task[Any, Any], bench: Bench, request: Any) -> Any:

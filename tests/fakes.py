@@ -11,28 +11,24 @@ import numpy as np
 
 import engine
 from engine import CONTROLS, AttackCard, Control, Direction, Effect, MapSet, Proof, SettingCard
-from engine.records import (
+from engine.types.checks import Responses, Synthesis
+from engine.types.core import (
     Answer,
-    Certificate,
-    Certificates,
-    ClassDatapaths,
     Connection,
     Datapath,
     DatasetCard,
     Examination,
     ExaminationRequest,
     Gallery,
-    Kinship,
     Link,
     ModelCard,
     Outcome,
     Prediction,
-    Restoration,
     Roster,
     RosterRequest,
-    Site,
-)  # fmt: skip
-from engine.records.feature import Responses, Synthesis
+    Site,  # fmt: skip
+)
+from engine.types.faithfulness import Certificate, Certificates, ClassDatapaths, Kinship, Restoration
 
 ABSENT: Answer[Any] = Answer("failed", message="The fake makes none of these.")
 CLASSES = tuple("0123456789")
@@ -199,7 +195,7 @@ class BareDesk:
 
 
 class FakeAuditor:
-    """Answers like `engine.auditor.Auditor`, at once and from nothing."""
+    """Answers like `engine.service.auditor.Auditor`, at once and from nothing."""
 
     def models(self) -> tuple[ModelCard, ...]:
         return MODELS

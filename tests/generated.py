@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from hypothesis import strategies
 from torch import Tensor, nn
 
+from engine.checks import proofs
 from engine.errors import EngineError
-from engine.intake import proofs
-from engine.models import bundle as bundles
-from engine.models import same_function
-from engine.models.bundle import Identity, ModelBundle, Preprocessing
+from engine.models import network as bundles
+from engine.models import register
+from engine.models.network import Identity, ModelBundle, Preprocessing
 from tests.operations import ANSWERS, CONVOLUTIONS, HEADS, INPUTS, PREAMBLE, STEPS, Maps, Operation
 
 CLASSES = ("ant", "bee", "cat")
@@ -300,7 +300,7 @@ def _outcome(made: Written, weighted: Callable[[Written], nn.Module]) -> Outcome
 def prove(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
     """Claim all that must hold of a bundle; whatever else can be proved of one belongs here. Raises AssertionError."""
     prove_logits(network, bundle, images)
-    same_function.require(network, bundle, same_function.pictures(bundle, FEW))
+    register.require(network, bundle, register.pictures_to_compare(bundle, FEW))
     edges, inexact = proofs.of_edges(bundle, images)
     if edges.sentence.endswith("no connection could be tried."):
         raise SaidSo(edges.sentence)

@@ -21,7 +21,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from engine.audit import manifest as manifests
-from engine.audit import places, results
+from engine.audit import manifest as places
+from engine.audit import results
 from tests import audits
 from tests.test_audit_processes import Cluster, place, processes_of, start, worker_of
 

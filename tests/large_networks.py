@@ -22,16 +22,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import engine
-from engine import examination, tracing
-from engine.datapaths import cases
-from engine.models import bundle as bundles
-from engine.models import load
-from engine.models.bundle import Identity, ModelBundle, Preprocessing
-from engine.proving import certificates
-from engine.records import ExaminationRequest
-from engine.records.certificate_parts import PARTS
-from engine.store.dataset import Dataset
-from engine.store.store import Store
+from engine.attribution import baselines, explain
+from engine.models import hooks, register
+from engine.models import network as bundles
+from engine.models.network import Identity, ModelBundle, Preprocessing
+from engine.patching import faithfulness
+from engine.store.store import Dataset, Store
+from engine.types.core import ExaminationRequest
+from engine.types.faithfulness import PARTS
 from tests.browser import scenes
 
 ATTACK = "pgd-linf:eps=4/255,steps=10"
@@ -46,22 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         scenes.fill_imagenet(Path(folder) / "store")
         store = Store(Path(folder) / "store")
-        dataset, bundle = store.dataset("pandas"), load.bundle(store, "mobilenet")
+        dataset, bundle = store.dataset("pandas"), register.bundle(store, "mobilenet")
         if options.network == "resnet50":
             bundle = resnet50(bundle, dataset)
         samples = answered(bundle, dataset)[: options.pairs]
         request = ExaminationRequest(options.network, "pandas", engine.attack(ATTACK), samples)
-        sys.stdout.write(f"{options.network}, {len(samples)} pairs, batches of {tracing.batch_limit(bundle)}\n")
+        sys.stdout.write(f"{options.network}, {len(samples)} pairs, batches of {hooks.batch_limit(bundle)}\n")
         with timed("attack, both datapaths, flow, connections"):
-            found, _ = examination.examine(bundle, dataset, request, lambda *_: None)
+            found, _ = explain.examine(bundle, dataset, request, lambda *_: None)
         if options.arithmetic:
-            sys.stdout.write(arithmetic(lambda: examination.examine(bundle, dataset, request, lambda *_: None)))
+            sys.stdout.write(arithmetic(lambda: explain.examine(bundle, dataset, request, lambda *_: None)))
         fooled = sum(outcome.status == "fooled" for outcome in found.outcomes)
         sys.stdout.write(f"{fooled} fooled, {found.passes} image-passes\n")
         if options.certificates:
             with timed("certificates, all parts"):
                 for part in PARTS:
-                    certificates.part(part, bundle, dataset, found, lambda *_: None)
+                    faithfulness.part(part, bundle, dataset, found, lambda *_: None)
     return 0
 
 
@@ -70,8 +68,8 @@ def resnet50(other: ModelBundle, dataset: Dataset) -> ModelBundle:
     torch.manual_seed(0)
     network = torchvision.models.resnet50(weights=None)
     preprocessing = Preprocessing(3, other.size, MEAN, STD, other.resize)
-    labels = torch.as_tensor(cases.labels(other, dataset))
-    pictures = (cases.load(other, dataset, dataset.keys) - other.mean) / other.std
+    labels = torch.as_tensor(baselines.labels(other, dataset))
+    pictures = (baselines.load(other, dataset, dataset.keys) - other.mean) / other.std
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
@@ -96,12 +94,12 @@ def _fitted(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Ten
 
 def answered(bundle: ModelBundle, dataset: Dataset) -> tuple[str, ...]:
     """Return the keys of the pictures that the network answers right, giant pandas first."""
-    labels = cases.labels(bundle, dataset)
+    labels = baselines.labels(bundle, dataset)
     right = []
     with torch.no_grad():
         for key in dataset.keys:
             label = int(labels[dataset.row(key)])
-            if int(bundle.logits(cases.load(bundle, dataset, (key,))).argmax()) == label:
+            if int(bundle.logits(baselines.load(bundle, dataset, (key,))).argmax()) == label:
                 right.append((label != scenes.PANDA, key))
     return tuple(key for _, key in sorted(right))
 

@@ -19,9 +19,9 @@ from torch import nn
 from torchvision import models
 
 from engine.errors import EngineError
-from engine.models import architectures, survey
-from engine.models import bundle as bundles
-from engine.models.bundle import Identity, Preprocessing
+from engine.models import architectures
+from engine.models import network as bundles
+from engine.models.network import Identity, Preprocessing
 
 CLASSES = 1000
 SMALL = (
@@ -86,7 +86,7 @@ def row(subject: Subject, seconds: float) -> Row:
 
 def _tried(subject: Subject, seconds: float, device: str) -> Row:
     try:
-        with limited(seconds), survey.weightless(), torch.device(device):
+        with limited(seconds), architectures.weightless(), torch.device(device):
             return Row(subject, "read", attempt(subject.build().eval(), subject.size))
     except EngineError as error:
         return Row(subject, "refused", str(error))

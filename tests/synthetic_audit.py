@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.audit import cube
-from engine.audit.cube import Cube, Part
+from engine.audit import shards
+from engine.audit.shards import Cube, Part
 
 BLOCK = 96
 QUESTIONS = 300
@@ -42,7 +42,7 @@ def ask(folder: Path) -> dict[str, float]:
     generator = np.random.default_rng(1)
     seconds, processor = [], []
     for _ in range(QUESTIONS):
-        condition, group = int(generator.integers(6)), cube.GROUPS[int(generator.integers(2))]
+        condition, group = int(generator.integers(6)), shards.GROUPS[int(generator.integers(2))]
         count = int(generator.integers(0, opened.classes + 1))
         labels = generator.permutation(opened.classes)[:count].tolist() if count else None
         started, begun = time.perf_counter(), time.process_time()
@@ -75,7 +75,7 @@ def main() -> None:
         options.out.mkdir(parents=True)
         shape = (options.conditions, options.classes, options.maps)
         found = parts(options.images, options.conditions, options.maps, options.classes)
-        cube.merge(options.out, "candidate", shape, found)
+        shards.merge(options.out, "candidate", shape, found)
         command = [sys.executable, "-m", "tests.synthetic_audit", "--out", str(options.out), "--ask"]
         sys.exit(subprocess.run(command, check=False).returncode)
     sys.stdout.write(json.dumps({name: round(value, 3) for name, value in ask(options.out).items()}) + "\n")

@@ -13,11 +13,13 @@ import scipy.stats
 import torch
 
 import engine
-from engine import methods, statistics, tracing
-from engine.datapaths import choosing
-from engine.evaluation import pairing, rankings, trials
-from engine.evaluation.pairing import FooledPairs
-from engine.models import load
+from engine import statistics
+from engine.attribution import scorers
+from engine.models import hooks, register
+from engine.patching import subjects as pairing
+from engine.patching import trials
+from engine.patching.subjects import FooledPairs
+from engine.specs import methods
 from tests import shared_data
 from tests.shared_data import NEEDS_SHARED
 
@@ -35,7 +37,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundle(store):
-    return load.bundle(store, "resnet20")
+    return register.bundle(store, "resnet20")
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +55,15 @@ def pairs(store, bundle, subjects):
 @pytest.fixture(scope="module")
 def carrying(bundle, subjects):
     """The two-run columns of the table: maps copied into the run of another class's image."""
-    ask = rankings.asked(subjects)
-    own, _ = rankings.score(bundle, methods.TWO_RUN, ask, seed=0)
-    aimed, _ = rankings.score(bundle, methods.TWO_RUN, replace(ask, targets=subjects.thirds), seed=0)
+    ask = trials.asked(subjects)
+    own, _ = trials.score(bundle, methods.TWO_RUN, ask, seed=0)
+    aimed, _ = trials.score(bundle, methods.TWO_RUN, replace(ask, targets=subjects.thirds), seed=0)
     return trials.transplant(bundle, subjects, own, aimed, MAPS)
 
 
 @pytest.fixture(scope="module")
 def flows(bundle, pairs):
-    return rankings.for_restore(bundle, methods.TWO_RUN, pairs, seed=0)
+    return trials.for_restore(bundle, methods.TWO_RUN, pairs, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def restored(bundle, pairs, flows):
 
 @pytest.fixture(scope="module")
 def random(bundle, subjects):
-    return rankings.score(bundle, methods.RANDOM, rankings.asked(subjects), seed=0)[0]
+    return trials.score(bundle, methods.RANDOM, trials.asked(subjects), seed=0)[0]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def hundred(bundle, subjects):
 
 @pytest.fixture(scope="module")
 def mask(bundle, hundred):
-    return rankings.score(bundle, methods.method("mask"), rankings.asked(hundred), seed=0)[0]
+    return trials.score(bundle, methods.method("mask"), trials.asked(hundred), seed=0)[0]
 
 
 def values(estimates):
@@ -91,7 +93,7 @@ def values(estimates):
 
 def share_moved(bundle, into, out_of, scores, count, labels):
     """Share of images of `into` that are given `labels` by the `count` best maps of `out_of`."""
-    moved = trials.moved_labels(bundle, into, out_of, [choosing.largest(bundle, scores, count)])[0]
+    moved = trials.moved_labels(bundle, into, out_of, [scorers.largest(bundle, scores, count)])[0]
     return float((moved == labels).float().mean())
 
 
@@ -143,9 +145,9 @@ def test_restoring_takes_half_of_the_maps_that_the_difference_of_two_trained_dat
     bundle, pairs, flows, mask
 ):
     few = first(pairs, 100)
-    ask = rankings.Ask(few.images.adversarial, few.images.after, few.images.clean, few.images.before)
-    adversarial, _ = rankings.score(bundle, methods.method("mask"), ask, seed=0)
-    sides = zip(rankings.by_site(mask), rankings.by_site(adversarial), strict=True)
+    ask = trials.Ask(few.images.adversarial, few.images.after, few.images.clean, few.images.before)
+    adversarial, _ = trials.score(bundle, methods.method("mask"), ask, seed=0)
+    sides = zip(trials.by_site(mask), trials.by_site(adversarial), strict=True)
     difference = tuple((a - b).abs() for a, b in sides)
     own = trials.fewest_maps(bundle, few, tuple(site[:100] for site in flows[0]))
     # Of one-pass gradient scores the difference takes 1.3 to 1.5 times as many as the flow: no half there.
@@ -153,10 +155,10 @@ def test_restoring_takes_half_of_the_maps_that_the_difference_of_two_trained_dat
 
 
 def test_resnet56_restores_with_as_many_of_its_2032_maps(store):
-    deep, dataset = load.bundle(store, "resnet56"), store.dataset("cifar10")
+    deep, dataset = register.bundle(store, "resnet56"), store.dataset("cifar10")
     subjects = pairing.choose(deep, dataset, 100, first=FIRST, seed=0)
     pairs = pairing.fooled(deep, dataset, subjects, engine.attack(shared_data.ATTACK), 0)
-    flow = rankings.flow(deep, rankings.wanted(pairs)[0])
+    flow = trials.flow(deep, trials.wanted(pairs)[0])
     for count, least in zip(MAPS, (0.50, 0.74, 0.93), strict=True):
         assert (
             share_moved(deep, pairs.images.adversarial, pairs.images.clean, flow, count, pairs.images.before) >= least
@@ -184,7 +186,7 @@ def test_the_same_mask_gives_its_answer_to_images_of_other_classes(kept):
 
 def test_one_site_at_a_time_the_answer_depends_on_the_image_again(bundle, hundred, monkeypatch):
     monkeypatch.setattr(trials, "KEPT", (0.3,))
-    own, passes = rankings.score(bundle, methods.method("gradient"), rankings.asked(hundred), seed=0)
+    own, passes = trials.score(bundle, methods.method("gradient"), trials.asked(hundred), seed=0)
     found = trials.one_site(bundle, hundred, own)
     assert passes == len(hundred.samples)
     assert found.keep[0].value >= 0.80
@@ -194,13 +196,13 @@ def test_one_site_at_a_time_the_answer_depends_on_the_image_again(bundle, hundre
 
 def agreement(bundle, pairs, flow):
     """Per image the Spearman correlation, over blocks, of summed flow and the margin that patching the branch wins back."""
-    donor, start = (tracing.record(bundle, side) for side in (pairs.images.clean, pairs.images.adversarial))
-    lost = tracing.margins(start.logits, pairs.images.before, pairs.images.after)
+    donor, start = (hooks.record(bundle, side) for side in (pairs.images.clean, pairs.images.adversarial))
+    lost = hooks.margins(start.logits, pairs.images.before, pairs.images.after)
     real, claimed = [], []
     for branch in (k for k, site in enumerate(bundle.sites) if site.role == "inner"):
         chosen = tuple(torch.full((len(lost), site.channels), k == branch) for k, site in enumerate(bundle.sites))
-        patched = tracing.transplanted(bundle, pairs.images.adversarial, chosen, donor.maps)
-        real.append(tracing.margins(patched, pairs.images.before, pairs.images.after) - lost)
+        patched = hooks.transplanted(bundle, pairs.images.adversarial, chosen, donor.maps)
+        real.append(hooks.margins(patched, pairs.images.before, pairs.images.after) - lost)
         claimed.append(flow[branch].sum(1))
     both = zip(torch.stack(real, dim=1), torch.stack(claimed, dim=1), strict=True)
     return statistics.mean(np.array([scipy.stats.spearmanr(a, b).statistic for a, b in both]))
@@ -215,4 +217,4 @@ def test_it_does_for_a_weak_attack_too(store, bundle, hundred):
     weak = shared_data.ATTACK.replace("8/255", "2/255")
     pairs = pairing.fooled(bundle, store.dataset("cifar10"), hundred, engine.attack(weak), 0)
     assert len(pairs.images.before) >= 90
-    assert agreement(bundle, pairs, rankings.flow(bundle, rankings.wanted(pairs)[0])).low >= 0.9
+    assert agreement(bundle, pairs, trials.flow(bundle, trials.wanted(pairs)[0])).low >= 0.9

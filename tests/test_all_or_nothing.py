@@ -11,13 +11,13 @@ from PIL import Image
 
 from engine import __main__ as command_line
 from engine import demo
-from engine.data import catalogue, intake
+from engine.data import register, sources
 from engine.errors import BadInput, EngineError
-from engine.intake import taking
-from engine.intake.inbox import Inbox
-from engine.records.imports import DataOrder
-from engine.store import Store, durable, envelope
-from engine.store import dataset as datasets
+from engine.service import computations
+from engine.service.registry import Inbox
+from engine.store import Store, files
+from engine.store import store as datasets
+from engine.types.requests import DataOrder
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 8, 6, 3), dtype=np.uint8)
 SOURCES = ("npz", "folder", "csv", "torchvision")
@@ -68,7 +68,7 @@ def contents(root):
     return {
         str(one.relative_to(root)): (one.stat().st_mtime_ns, one.read_bytes() if one.is_file() else None)
         for one in sorted(root.rglob("*"))
-        if one.is_file() or not one.name.startswith(durable.PREFIX)
+        if one.is_file() or not one.name.startswith(files.PREFIX)
     }
 
 
@@ -107,19 +107,19 @@ def test_no_store_is_made_before_all_is_known_of_a_set(handed_in, tmp_path, monk
     def broken(*_arguments):
         raise BadInput("spoilt")
 
-    monkeypatch.setattr(catalogue, stage, broken)
+    monkeypatch.setattr(register, stage, broken)
     assert add(kind, handed_in, tmp_path / "store") == 2
     assert not (tmp_path / "store").exists()
 
 
 STAGES = {
-    "reading": (intake, "labelled"),
-    "hashing": (catalogue, "image_hash"),
-    "describing": (catalogue, "_duplicates"),
+    "reading": (sources, "labelled"),
+    "hashing": (register, "image_hash"),
+    "describing": (register, "_duplicates"),
     "guarding": (datasets, "image_hash"),
-    "sealing": (envelope, "pack"),
-    "making sure": (durable, "_sync"),
-    "putting in place": (durable, "_rename_new"),
+    "sealing": (files, "pack"),
+    "making sure": (files, "_sync"),
+    "putting in place": (files, "_rename_new"),
 }
 
 
@@ -147,13 +147,13 @@ def test_whatever_breaks_at_whatever_stage_leaves_a_store_as_it_was(
     after = contents(store.root)
     assert {name: value[1] for name, value in after.items()} == {name: value[1] for name, value in before.items()}
     assert [card.name for card in Store(store.root).datasets()] == ["old"]
-    assert list(store.root.rglob(f"{durable.PREFIX}*")) == []
+    assert list(store.root.rglob(f"{files.PREFIX}*")) == []
 
 
 @pytest.mark.parametrize("number", range(1, 10))
 def test_a_disk_that_fails_at_any_file_leaves_nothing(handed_in, tmp_path, monkeypatch, number):
     store = Store(tmp_path / "store")
-    before, sync, calls = contents(store.root), durable._sync, []
+    before, sync, calls = contents(store.root), files._sync, []
 
     def fails_once(path):
         calls.append(path)
@@ -161,7 +161,7 @@ def test_a_disk_that_fails_at_any_file_leaves_nothing(handed_in, tmp_path, monke
             raise OSError(errno.EIO, "Input/output error")
         sync(path)
 
-    monkeypatch.setattr(durable, "_sync", fails_once)
+    monkeypatch.setattr(files, "_sync", fails_once)
     code = add("npz", handed_in, store.root)
     # images, labels, hashes, names, card, their folder, the folder above: seven times the disk is asked.
     assert code == (2 if number <= 7 else 0) and len(calls) == min(number, 7)
@@ -205,7 +205,7 @@ def test_what_fails_from_the_inbox_leaves_no_trace(handed_in, tmp_path, kind, fa
     if fault == "changed":
         spoil(kind, handed_in)
     with pytest.raises(EngineError) as refused:
-        taking.data(store, task)
+        computations.data(store, task)
     assert "\n" not in str(refused.value)
     assert contents(store.root) == before
 
@@ -213,6 +213,6 @@ def test_what_fails_from_the_inbox_leaves_no_trace(handed_in, tmp_path, kind, fa
 def test_remarks_of_a_folder_reach_whoever_adds_it_from_the_inbox(handed_in, tmp_path):
     (handed_in / "pets" / ".DS_Store").write_bytes(b"x")
     inbox, store = Inbox(handed_in), Store(tmp_path / "store")
-    notes = taking.data(store, inbox.data(order(inbox, "folder"))).notes
+    notes = computations.data(store, inbox.data(order(inbox, "folder"))).notes
     assert notes[0] == "Hidden, or left by other programs, and so left out: 1 entry (.DS_Store)."
     assert json.loads(json.dumps(notes)) == list(store.data_card("new").warnings) and demo.CLASSES

@@ -11,10 +11,10 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.attacks import forms, run
-from engine.attacks.catalogue import Fgsm
-from engine.credibility import checking
+from engine.attacks import guards, runner
+from engine.checks import attacks
 from engine.errors import BadInput
+from engine.specs.catalogue import Fgsm
 from tests import toys
 from tests.test_credibility import Wrapped, batch, demo
 
@@ -70,7 +70,7 @@ def answering(made: Made, name: str = "standard") -> Made:
 
 def found(answer: Made, pictures: Tensor) -> str:
     with torch.no_grad():
-        return forms.form_of(answer, pictures, answer(pictures))
+        return guards.form_of(answer, pictures, answer(pictures))
 
 
 @pytest.mark.parametrize("name", ["standard", "robust"])
@@ -124,7 +124,7 @@ def test_a_network_that_refuses_pictures_outside_their_range_is_judged_by_its_an
 
 
 def test_answers_that_are_not_finite_have_no_form():
-    assert forms.form(torch.full((5, 3), float("nan"))) == ""
+    assert guards.form(torch.full((5, 3), float("nan"))) == ""
 
 
 @pytest.mark.parametrize("form", ["sigmoid", "percent", "clamped", "one-hot"])
@@ -134,6 +134,6 @@ def test_attacks_and_checks_refuse_them(form):
     with pytest.raises(
         BadInput, match=r"The network's answers .* attacks need the logits before a softmax or sigmoid\."
     ):
-        run.run(model, given.pictures, given.labels, Fgsm(Fraction(8, 255)), torch.arange(8), samples=given.samples)
-    look = checking.look_at(model, given.pictures, given.labels)
+        runner.run(model, given.pictures, given.labels, Fgsm(Fraction(8, 255)), torch.arange(8), samples=given.samples)
+    look = attacks.look_at(model, given.pictures, given.labels)
     assert look.form

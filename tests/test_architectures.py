@@ -17,7 +17,7 @@ from torch import nn
 from engine import __main__ as command_line
 from engine import demo
 from engine.errors import BadInput, UnknownName, Unsupported
-from engine.models import architectures, hub, load, plugins
+from engine.models import architectures, plugins, register
 from engine.store.store import Store
 from tests import toys
 
@@ -49,27 +49,29 @@ def weights(tmp_path):
 
 
 def submission(weights, name="m"):
-    return load.Submission(name, "plugin/own", weights, toys.CLASSES)
+    return register.Submission(name, "plugin/own", weights, toys.CLASSES)
 
 
 def test_a_plugin_builds_networks_and_its_hash_is_part_of_what_a_model_is(tmp_path, folder, weights):
     store = Store(tmp_path / "store")
-    card = load.add(store, submission(weights)).card
+    card = register.add(store, submission(weights)).card
     assert card.plugin == plugins.source_hash("plugin/own") and card.size == (8, 8) and card.mean == (0.5,) * 3
-    assert load.stored_hash(store, "m") == card.content_hash
+    assert register.stored_hash(store, "m") == card.content_hash
     images = toys.pictures(3)
-    assert torch.equal(load.bundle(store, "m").logits(images), toys.bundle(toys.seeded(toys.Chain())).logits(images))
+    assert torch.equal(
+        register.bundle(store, "m").logits(images), toys.bundle(toys.seeded(toys.Chain())).logits(images)
+    )
     (folder / "own.py").write_text(SOURCE + "# another one\n")
-    other = load.add(Store(tmp_path / "other"), submission(weights)).card
+    other = register.add(Store(tmp_path / "other"), submission(weights)).card
     assert other.plugin != card.plugin and other.content_hash != card.content_hash
 
 
 def test_a_plugin_that_changed_since_is_not_run(tmp_path, folder, weights):
     store = Store(tmp_path / "store")
-    load.add(store, submission(weights))
+    register.add(store, submission(weights))
     (folder / "own.py").write_text("raise SystemExit('run')\n")
     with pytest.raises(BadInput, match="The source of 'plugin/own' changed since 'm' was added"):
-        load.bundle(store, "m")
+        register.bundle(store, "m")
 
 
 def test_a_compiled_copy_is_never_run_in_place_of_the_source(folder):
@@ -131,7 +133,7 @@ def test_whatever_a_plugin_does_wrong_is_told_in_one_line_and_nothing_is_stored(
     (folder / "own.py").write_text(source)
     store = Store(tmp_path / "store")
     with pytest.raises(BadInput, match=FAILING[source]) as refused:
-        load.add(store, submission(weights))
+        register.add(store, submission(weights))
     assert "\n" not in str(refused.value) and store.models() == ()
 
 
@@ -248,7 +250,7 @@ def test_the_hub_says_what_it_fetches_and_checks_its_hash(monkeypatch):
         Path(file).touch()
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with hub.fetched("resnet50", told.append) as file:
+    with architectures.fetched("resnet50", told.append) as file:
         assert file.name == "resnet50-0676ba61.pth" and file.exists()
     address = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
     # It was told before anything was fetched.
@@ -275,7 +277,7 @@ def test_where_the_network_does_not_allow_it_the_hub_says_what_to_do(tmp_path, m
 def test_only_what_torchvision_published_is_on_the_hub():
     with (
         pytest.raises(BadInput, match="Only torchvision's classifiers have weights on the hub"),
-        hub.fetched("small_cnn", print),
+        architectures.fetched("small_cnn", print),
     ):
         pass
 

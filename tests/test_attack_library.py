@@ -9,11 +9,12 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from engine import images
-from engine.attacks import catalogue, corruption, gradient, library, run
-from engine.attacks.catalogue import ApgdCe, ApgdDlr, ApgdT, Square
-from engine.attacks.corruption_specs import CORRUPTIONS
-from engine.attacks.subjects import Subjects
+from engine.attacks import autoattack, gradient, runner
+from engine.attacks import noise as corruption
+from engine.attacks.attacked import Subjects
 from engine.errors import BadInput
+from engine.specs import catalogue
+from engine.specs.catalogue import CORRUPTIONS, ApgdCe, ApgdDlr, ApgdT, Square
 from tests import toys
 
 COUNT = 24
@@ -40,7 +41,7 @@ def labels(bundle, pictures) -> Tensor:
 
 
 def attacked(bundle, pictures, labels, identifier: str):
-    return run.run(bundle, pictures, labels, catalogue.attack(identifier), SEEDS, samples=SAMPLES)
+    return runner.run(bundle, pictures, labels, catalogue.attack(identifier), SEEDS, samples=SAMPLES)
 
 
 def fooled(result) -> np.ndarray:
@@ -137,19 +138,19 @@ def test_given_the_same_start_apgd_takes_the_librarys_steps(bundle, pictures, la
         noise = draw(given.shape)
         return (given + epsilon * noise / noise.abs().amax(dim=(1, 2, 3), keepdim=True)).clamp(0, 1)
 
-    monkeypatch.setattr(library, "_start", their_start)
+    monkeypatch.setattr(autoattack, "_start", their_start)
     spec = ApgdCe(steps=20)
     subjects = Subjects(pictures, images.to_bytes(pictures.numpy()), labels, SEEDS)
     seen = {}
 
-    class Kept(library.Strongest):
+    class Kept(autoattack.Strongest):
         def offer(self, rows: Tensor, points: Tensor) -> None:
             seen.setdefault("points", points)
             super().offer(rows, points)
 
-    monkeypatch.setattr(library, "Strongest", Kept)
+    monkeypatch.setattr(autoattack, "Strongest", Kept)
     with torch.random.fork_rng():
-        library.attack(bundle, subjects, spec)
+        autoattack.attack(bundle, subjects, spec)
         attack = APGDAttack(bundle.logits, norm="Linf", eps=8 / 255, n_iter=20, seed=0, loss="ce", device="cpu")
         attack.init_hyperparam(pictures)
         torch.manual_seed(0)
@@ -173,10 +174,10 @@ def test_of_the_points_offered_the_one_that_fools_is_kept_and_then_the_one_of_th
     weak = attacked(bundle, pictures, labels, "noise-sign:eps=1/255")
     broken, held = int(np.flatnonzero(fooled(strong))[0]), int(np.flatnonzero(~fooled(weak))[0])
     subjects = Subjects(pictures, images.to_bytes(pictures.numpy()), labels, SEEDS)
-    strongest = library.Strongest.of(bundle, subjects, catalogue.attack_at("apgd-ce", STRONG))
+    strongest = autoattack.Strongest.of(bundle, subjects, catalogue.attack_at("apgd-ce", STRONG))
     row = torch.tensor([broken])
     points = {
-        name: run.unit(result.stored, bundle.device)[row] for name, result in (("strong", strong), ("weak", weak))
+        name: runner.unit(result.stored, bundle.device)[row] for name, result in (("strong", strong), ("weak", weak))
     }
     for name in ("weak", "strong", "weak"):
         strongest.offer(row, points[name])
@@ -209,8 +210,8 @@ def test_where_rounding_undoes_a_point_of_the_library_another_one_is_tried(
 ):
     """APGD: the last point that fooled. FAB: the same change at the whole budget."""
     strong = attacked(bundle, pictures, labels, f"pgd-linf:eps={STRONG}")
-    change = run.unit(strong.stored, bundle.device) - pictures
-    monkeypatch.setattr(library, attack_class, Scripted(pictures + 0.4 / 32 * change, pictures + change))
+    change = runner.unit(strong.stored, bundle.device) - pictures
+    monkeypatch.setattr(autoattack, attack_class, Scripted(pictures + 0.4 / 32 * change, pictures + change))
     found = attacked(bundle, pictures, labels, f"{name}:eps={STRONG},steps=1")
     assert fooled(strong).sum() > 3
     full = np.abs(strong.stored.astype(int) - images.to_bytes(pictures.numpy())).max(axis=(1, 2, 3)) == 32
@@ -219,7 +220,7 @@ def test_where_rounding_undoes_a_point_of_the_library_another_one_is_tried(
 
 def test_a_point_that_is_not_finite_gives_its_image_up(bundle, pictures, labels):
     subjects = Subjects(pictures, images.to_bytes(pictures.numpy()), labels, SEEDS)
-    strongest = library.Strongest.of(bundle, subjects, Square())
+    strongest = autoattack.Strongest.of(bundle, subjects, Square())
     spoiled = pictures.clone()
     spoiled[2, 0, 0, 0] = torch.nan
     strongest.offer(torch.arange(COUNT), spoiled)

@@ -15,14 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine import images, keys, statistics
-from engine.attacks import catalogue, gradient, run
-from engine.attacks.batch import Batch
-from engine.attacks.isolation import isolated
-from engine.credibility import checking
+from engine import hashing, images, statistics
+from engine.attacks import gradient, runner
+from engine.attacks.attacked import Batch
+from engine.attacks.guards import isolated
+from engine.checks import attacks
 from engine.models import architectures
-from engine.models import bundle as bundles
-from engine.models.bundle import Identity, Preprocessing
+from engine.models import network as bundles
+from engine.models.network import Identity, Preprocessing
+from engine.specs import catalogue
 from tests.shared_data import CIFAR, CLASSES, NEEDS_SHARED
 
 LOG = logging.getLogger(__name__)
@@ -57,10 +58,10 @@ def resisted(bundle, identifier: str, count: int = COUNT) -> np.ndarray:
     found = []
     for start in range(0, count, BLOCK):
         samples = tuple(f"{k:05d}" for k in range(start, start + BLOCK))
-        seeds = torch.tensor([int(keys.content_key((identifier, one))[:15], 16) for one in samples])
+        seeds = torch.tensor([int(hashing.content_key((identifier, one))[:15], 16) for one in samples])
         block = slice(start, start + BLOCK)
         spec = catalogue.attack(identifier)
-        found += run.run(bundle, pictures[block], labels[block], spec, seeds, samples=samples).outcomes
+        found += runner.run(bundle, pictures[block], labels[block], spec, seeds, samples=samples).outcomes
     return np.array([outcome.status in ("resisted", "unperturbed") for outcome in found])
 
 
@@ -131,7 +132,7 @@ def test_an_attack_takes_hardly_longer_than_its_forward_and_backward_passes(iden
         gradient.ascend(bundle, task, ascent, gradient.accept_none)
 
     def whole() -> None:
-        run.run(bundle, pictures, labels, spec, seeds, samples=tuple(map(str, range(len(right)))))
+        runner.run(bundle, pictures, labels, spec, seeds, samples=tuple(map(str, range(len(right)))))
 
     with isolated(bundle.network):
         judged = int(ascent.steps > 1)
@@ -164,11 +165,11 @@ def test_credibility_checks_expose_masked_gradients_on_cifar(case):
     }
     count = 48
     pictures, labels = first(count)
-    reference = checking.Reference("other", robust if case == "standard" else plain)
-    found = checking.check(
+    reference = attacks.Reference("other", robust if case == "standard" else plain)
+    found = attacks.check(
         models[case],
         Batch(pictures, labels, tuple(map(str, range(count)))),
-        checking.Setup(case, Fraction(8, 255)),
+        attacks.Setup(case, Fraction(8, 255)),
         reference,
     )
     LOG.info(f"{case}: {found.verdict}, failing {found.with_outcome('fail')}, n = {count}")

@@ -14,10 +14,11 @@ import torchattack
 from torch import Tensor, nn
 
 from engine import images
-from engine.attacks import catalogue, corruption, gradient, isolation, library, noise, rounding, run
-from engine.attacks.catalogue import ATTACKS, Fgsm, MiFgsm, NoiseGaussian, PgdLinf
+from engine.attacks import autoattack, gradient, guards, noise, runner
 from engine.errors import BadInput
-from engine.models.prediction import predictions
+from engine.models.network import predictions
+from engine.specs import catalogue, threat_model
+from engine.specs.catalogue import ATTACKS, Fgsm, MiFgsm, NoiseGaussian, PgdLinf
 
 CLASSES = tuple("abcd")
 COUNT = 32
@@ -49,12 +50,12 @@ class Model:
 def test_every_attack_has_a_runner_and_its_familys_tables_know_it():
     tables = {
         "ascent": gradient.CLIMBERS,
-        "library": library.PROPOSERS,
-        "matched noise": run.MATCHED,
-        "corruption": corruption.CORRUPTERS,
+        "library": autoattack.PROPOSERS,
+        "matched noise": runner.MATCHED,
+        "corruption": noise.CORRUPTERS,
     }
     for spec in ATTACKS.values():
-        assert spec.family in run.RUNNERS
+        assert spec.family in runner.RUNNERS
         assert spec in tables.get(spec.family, {spec: None})
     assert sum(map(len, tables.values())) == sum(spec.family in tables for spec in ATTACKS.values())
 
@@ -62,7 +63,7 @@ def test_every_attack_has_a_runner_and_its_familys_tables_know_it():
 @pytest.mark.parametrize("name", ATTACKS)
 def test_only_an_attack_with_a_budget_has_a_limit(name):
     spec = ATTACKS[name]()
-    assert (spec.limit(64) is None) == (spec.epsilon is None) == (spec.norm is rounding.NO_NORM)
+    assert (spec.limit(64) is None) == (spec.epsilon is None) == (spec.norm is threat_model.NO_NORM)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ SAMPLES = tuple(f"{index:05d}" for index in range(COUNT))
 
 
 def attacked(model, pictures, labels, spec, seeds=SEEDS):
-    return run.run(model, pictures, labels, spec, seeds[: len(pictures)], samples=SAMPLES[: len(pictures)])
+    return runner.run(model, pictures, labels, spec, seeds[: len(pictures)], samples=SAMPLES[: len(pictures)])
 
 
 def changes(result, pictures) -> np.ndarray:
@@ -165,7 +166,7 @@ def test_an_image_does_not_depend_on_its_batch_mates(name, model, pictures, labe
     together = attacked(model, pictures, labels, quick(name))
     for k in (0, 13):
         row = slice(k, k + 1)
-        alone = run.run(model, pictures[row], labels[row], quick(name), SEEDS[row], samples=SAMPLES[row])
+        alone = runner.run(model, pictures[row], labels[row], quick(name), SEEDS[row], samples=SAMPLES[row])
         assert np.array_equal(alone.stored[0], together.stored[k])
 
 
@@ -174,7 +175,7 @@ def test_norms_and_answers_are_those_of_the_stored_image(name, model, pictures, 
     result = attacked(model, pictures, labels, quick(name))
     change = changes(result, pictures) / 255
     with torch.no_grad():
-        again = predictions(model.logits(run.unit(result.stored, model.device)))
+        again = predictions(model.logits(runner.unit(result.stored, model.device)))
     for k, outcome in enumerate(result.outcomes):
         assert outcome.after == again[k]
         assert outcome.linf == pytest.approx(np.abs(change[k]).max(), abs=1e-12)
@@ -227,7 +228,7 @@ def test_the_ascents_are_bit_identical_to_an_independent_implementation(spec, in
     try:
         plain = _Float32(network)
         task = gradient.Task(pictures, labels, torch.zeros_like(pictures))
-        with isolation.isolated(network):
+        with guards.isolated(network):
             ours = gradient.ascend(plain, task, gradient.ascent_of(spec), never).last
         theirs = independent(network)(pictures, labels).detach()
     finally:
@@ -447,12 +448,12 @@ def test_sign_noise_moves_every_pixel_by_the_whole_budget():
 def test_rounding_goes_to_the_nearest_value_inside_the_box():
     clean = np.full((1, 1, 1, 4), 100, dtype=np.uint8)
     wanted = np.array([[[[108.4, 108.6, 91.5, 100.4]]]], dtype=np.float32) / 255
-    assert rounding.within_linf(clean, wanted, 8).ravel().tolist() == [108, 108, 92, 100]
+    assert threat_model.within_linf(clean, wanted, 8).ravel().tolist() == [108, 108, 92, 100]
 
 
 def test_a_budget_below_one_step_allows_no_change():
-    assert rounding.linf_reach(Fraction(1, 2) / 255) == 0
-    assert rounding.linf_reach(Fraction(8, 255)) == 8
+    assert threat_model.linf_reach(Fraction(1, 2) / 255) == 0
+    assert threat_model.linf_reach(Fraction(8, 255)) == 8
 
 
 def test_rounding_into_a_ball_moves_as_few_pixels_as_will_do():
@@ -461,7 +462,7 @@ def test_rounding_into_a_ball_moves_as_few_pixels_as_will_do():
     change = generator.normal(size=clean.shape)
     change *= 30.0 / np.sqrt((change**2).sum(axis=(1, 2, 3), keepdims=True))
     wanted = ((clean + change) / 255).astype(np.float32)
-    stored = rounding.within_l2(clean, wanted, np.full(20, 900)).astype(int) - clean
+    stored = threat_model.within_l2(clean, wanted, np.full(20, 900)).astype(int) - clean
     squares = (stored**2).sum(axis=(1, 2, 3))
     assert squares.max() <= 900
     assert squares.min() > 900 - 2 * np.abs(stored).max()
@@ -500,7 +501,7 @@ def snapshot(network: nn.Module) -> list[object]:
 def test_a_network_comes_back_as_it_was(pictures):
     network = Lived()
     before = snapshot(network)
-    with isolation.isolated(network):
+    with guards.isolated(network):
         assert not any(module.training for module in network.modules())
         assert not any(parameter.requires_grad for parameter in network.parameters())
         network.train()
@@ -514,7 +515,7 @@ def test_a_network_comes_back_as_it_was(pictures):
 def test_a_network_comes_back_as_it_was_after_an_exception(pictures):
     network = Lived()
     before = snapshot(network)
-    with pytest.raises(KeyError), isolation.isolated(network):
+    with pytest.raises(KeyError), guards.isolated(network):
         network.train()
         network(pictures)
         raise KeyError
@@ -526,7 +527,7 @@ def test_a_run_leaves_the_network_and_the_generator_alone(name, pictures):
     network = Lived().double()
     model = Model(network)
     before = snapshot(network)
-    with isolation.isolated(network), torch.no_grad():
+    with guards.isolated(network), torch.no_grad():
         own = model.logits(pictures).argmax(dim=1)
     with torch.no_grad():
         attacked(model, pictures, own, quick(name))
@@ -548,7 +549,7 @@ def test_a_run_that_ends_in_an_exception_leaves_the_network_and_the_generator_al
 
     asked: list[Tensor] = []
     before = snapshot(network)
-    with isolation.isolated(network), torch.no_grad():
+    with guards.isolated(network), torch.no_grad():
         own = Model(network).logits(pictures).argmax(dim=1)
     with pytest.raises(KeyError):
         attacked(Dying(network), pictures, own, quick(name))
@@ -604,9 +605,9 @@ def test_labels_that_are_no_classes_are_refused(spoil, message, model, pictures,
 
 def test_every_image_needs_a_seed_and_a_key(model, pictures, labels):
     with pytest.raises(BadInput, match="Seeds must be"):
-        run.run(model, pictures, labels, Fgsm(), SEEDS[:3], samples=SAMPLES)
+        runner.run(model, pictures, labels, Fgsm(), SEEDS[:3], samples=SAMPLES)
     with pytest.raises(BadInput, match="one sample key per image, got 3 for 32"):
-        run.run(model, pictures, labels, Fgsm(), SEEDS, samples=SAMPLES[:3])
+        runner.run(model, pictures, labels, Fgsm(), SEEDS, samples=SAMPLES[:3])
 
 
 @pytest.mark.parametrize(
@@ -646,7 +647,9 @@ def test_a_confident_prediction_still_orders_its_runners_up():
 
 @pytest.mark.cluster
 def test_importing_the_engine_imports_no_torch():
-    code = "import sys, engine, engine.images, engine.data.intake, engine.demo.digits; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, engine, engine.images, engine.data.sources, engine.demo.digits; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from engine import __main__ as command_line
-from engine.audit import places
-from engine.commands import audit, told
+from engine.audit import manifest
+from engine.cli import audit, command
 from engine.errors import WorkFailed
 from engine.store import Store
 from tests import audits, stores
@@ -42,10 +42,10 @@ def run(folder, *options: str) -> int:
 
 
 def test_the_json_has_the_shape_that_was_agreed(folder, capsys):
-    assert run(folder, "--json") == told.DONE
+    assert run(folder, "--json") == command.DONE
     found = json.loads(capsys.readouterr().out)
     assert found["status"] == "finished"
-    assert found["run"] == places.listed(folder / "store")[0]
+    assert found["run"] == manifest.listed(folder / "store")[0]
     assert set(found["clean"]) >= {"n", "accuracy", "low", "high"}
     (attack,) = found["conditions"]
     assert attack.startswith("fgsm-linf:eps=24/255")
@@ -58,10 +58,10 @@ def test_the_json_has_the_shape_that_was_agreed(folder, capsys):
 
 def test_the_cost_is_told_before_a_run_and_not_again_when_it_is_taken_up(folder, capsys):
     STOP["before"] = lambda _task: False
-    assert run(folder) == told.INTERRUPTED
+    assert run(folder) == command.INTERRUPTED
     assert capsys.readouterr().err.startswith("custom: 6 images, ")
     STOP.clear()
-    assert run(folder) == told.DONE
+    assert run(folder) == command.DONE
     assert "passes per image" not in capsys.readouterr().err
 
 
@@ -70,7 +70,7 @@ def test_a_pace_that_cannot_be_measured_does_not_stop_the_run(folder, capsys, mo
         raise WorkFailed("The worker died.")
 
     monkeypatch.setattr(audit, "_forecast", refuse)
-    assert run(folder) == told.DONE
+    assert run(folder) == command.DONE
     assert "What the run will cost cannot be told: The worker died." in capsys.readouterr().err
 
 
@@ -78,23 +78,23 @@ def test_only_where_every_threshold_is_passed_is_the_exit_code_0(folder, capsys)
     text = '[[thresholds]]\nname = "{0}"\ncondition = "worst-case"\nat_least = {1}\n'
     plan = folder / "plan.toml"
     plan.write_text(audits.PLAN.replace("24/255", "64/255") + text.format("failed", 0.99))
-    assert run(folder) == told.FAILED
+    assert run(folder) == command.FAILED
     printed = capsys.readouterr().out
     assert "Threshold 'failed': FAIL: accuracy under worst-case at least 99 %" in printed
     assert "Threshold 'clean': PASS" in printed
     assert "Clopper-Pearson" in printed
     assert "Verdict: FAIL" in printed
     plan.write_text(audits.PLAN.replace("at_least = 0.5", "at_least = 0.9"))
-    assert run(folder) == told.FAILED
+    assert run(folder) == command.FAILED
     printed = capsys.readouterr().out
     assert "Threshold 'clean': INCONCLUSIVE" in printed
     assert "more images are needed.\nVerdict: INCONCLUSIVE" in printed
     assert "PASS" not in printed
     plan.write_text(audits.PLAN)
-    assert run(folder) == told.DONE
+    assert run(folder) == command.DONE
     assert "Verdict: PASS" in capsys.readouterr().out
     plan.write_text(audits.PLAN[: audits.PLAN.index("[[thresholds]]")])
-    assert run(folder) == told.DONE
+    assert run(folder) == command.DONE
     printed = capsys.readouterr().out
     assert "Verdict: none: no thresholds were agreed" in printed
     assert "PASS" not in printed
@@ -103,29 +103,29 @@ def test_only_where_every_threshold_is_passed_is_the_exit_code_0(folder, capsys)
 def test_an_interrupted_run_is_exit_code_3_and_its_figures_are_marked(folder, capsys):
     done = []
     STOP["before"] = lambda task: bool(done.append(task)) or len(done) <= 3
-    assert run(folder) == told.INTERRUPTED
+    assert run(folder) == command.INTERRUPTED
     printed = capsys.readouterr()
     assert "PASS" not in printed.out
     assert "INTERIM: 3 of 6 shards. Blocks hold few classes each, so these figures will change." in printed.out
     assert "3/6 shards" in printed.err
     STOP.clear()
-    assert run(folder) == told.DONE
+    assert run(folder) == command.DONE
     assert "INTERIM" not in capsys.readouterr().out
 
 
 def test_a_run_is_verified_by_its_folder_or_the_beginning_of_its_id(folder, capsys):
     run(folder)
     store = Store(folder / "store")
-    (name,) = places.listed(store.root)
-    assert command_line.main(["verify", str(store.root / "runs" / name), "--images", "2"]) == told.DONE
+    (name,) = manifest.listed(store.root)
+    assert command_line.main(["verify", str(store.root / "runs" / name), "--images", "2"]) == command.DONE
     assert "The run is sound." in capsys.readouterr().out
     options = ["--store", str(store.root), "--images", "1", "--json"]
-    assert command_line.main(["verify", name[:6], *options]) == told.DONE
+    assert command_line.main(["verify", name[:6], *options]) == command.DONE
     assert json.loads(capsys.readouterr().out)["run"] == name
-    assert command_line.main(["verify", name, "--store", str(store.root), "--images", "0"]) == told.FAILED
+    assert command_line.main(["verify", name, "--store", str(store.root), "--images", "0"]) == command.FAILED
     assert "no image was computed again, so the run was NOT verified" in capsys.readouterr().out
-    shutil.rmtree(places.place(store.root, name).shard("00-candidate-clean", 0))
-    assert command_line.main(["verify", name, *options]) == told.FAILED
+    shutil.rmtree(manifest.place(store.root, name).shard("00-candidate-clean", 0))
+    assert command_line.main(["verify", name, *options]) == command.FAILED
     assert json.loads(capsys.readouterr().out)["damaged"] == ["block 0 of 00-candidate-clean: _receipt.json is missing"]
 
 
@@ -141,7 +141,7 @@ def test_a_run_is_verified_by_its_folder_or_the_beginning_of_its_id(folder, caps
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(folder, capsys, arguments, message):
     known = {"store": str(folder / "store"), "plan": str(folder / "plan.toml")}
-    assert command_line.main([one.format(**known) for one in arguments]) == told.BAD_INPUT
+    assert command_line.main([one.format(**known) for one in arguments]) == command.BAD_INPUT
     noise = capsys.readouterr().err
     assert noise.count("\n") == 1
     assert message in noise

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.audit import places
+from engine.audit import manifest
 from tests import audits, stores
 
 CHECKOUT = Path(__file__).parent.parent
@@ -78,8 +78,8 @@ def ended(folder: Path, name: str) -> Ended:
 
 
 def tables(root: Path) -> dict[str, bytes]:
-    (run,) = places.listed(root)
-    return audits.tables(places.place(root, run))
+    (run,) = manifest.listed(root)
+    return audits.tables(manifest.place(root, run))
 
 
 def kib(folder: Path) -> int:

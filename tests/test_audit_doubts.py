@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from engine.audit import report, results, summary, verify, wording
+from engine.audit import report, results, summary, verify
 from engine.audit.plan import Premade, Threshold
 from engine.audit.runs import State
-from engine.store import envelope
+from engine.store import files
 from tests import audits, stores
 from tests.test_audit_summary import FGSM, PGD, STRONG, WEAK, manifest, summarised, table
 
@@ -178,7 +178,7 @@ def test_a_run_that_goes_on_decides_nothing():
     made = manifest(("clean", "clean"), thresholds=(asked("clean"),))
     found = summary.summarise(made, {"candidate-clean": table(RIGHT)}, is_interim=True)
     assert told(found.thresholds[0]) == ("inconclusive", "The run is not finished, so nothing is decided yet.")
-    assert wording.run_verdict(found) == "not decided yet: the run is not finished."
+    assert report.run_verdict(found) == "not decided yet: the run is not finished."
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_run_passes_only_where_every_threshold_does(outcomes, verdict):
     decisions = tuple(summary.Decision(asked("clean"), one, 10, 1.0, 0.7, 1.0) for one in outcomes)
     found = summary.Summary(False, (), decisions, ())
     assert summary.verdict(found) == verdict
-    assert ("PASS" in wording.run_verdict(found)) is (verdict == "pass")
+    assert ("PASS" in report.run_verdict(found)) is (verdict == "pass")
 
 
 SAME = audits.PLAN + (
@@ -242,9 +242,9 @@ def test_a_summary_that_older_rules_made_is_not_believed(same):
             del one["doubts"]
     new = results.read_summary(run.place, run.manifest)
     path.write_text(json.dumps(older))
-    sealed = envelope.unpack(kept[1], results.Seal.SCHEMA)
-    hashes = {**sealed.files, results.SUMMARY: envelope.file_hash(path)}
-    seal.write_bytes(envelope.pack(envelope.Envelope(results.Seal.SCHEMA, sealed.value, files=hashes)))
+    sealed = files.unpack(kept[1], results.Seal.SCHEMA)
+    hashes = {**sealed.files, results.SUMMARY: files.file_hash(path)}
+    seal.write_bytes(files.pack(files.Envelope(results.Seal.SCHEMA, sealed.value, files=hashes)))
     try:
         assert results.read_summary(run.place, run.manifest) == new
         assert verify.verify(store, run.id, images=1, seed=0).damaged == ()

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from engine.audit import examples, results
+from engine.audit import report, results
 from engine.audit.manifest import CANDIDATE
 from tests import audits, stores
 
@@ -31,7 +31,7 @@ def rows(run, condition: str) -> list[tuple[str, str, str, str]]:
 
 
 def test_an_attack_is_stood_for_by_an_image_of_its_most_frequent_confusion(run):
-    found = examples.of_run(run.place, run.manifest)[CANDIDATE, STRONG]
+    found = report.of_run(run.place, run.manifest)[CANDIDATE, STRONG]
     fooled = [row for row in rows(run, STRONG) if row[3] == "fooled"]
     flows = Counter((label, after) for _, label, after, _ in fooled)
     (own,) = [row for row in fooled if row[0] == found.sample]
@@ -40,16 +40,16 @@ def test_an_attack_is_stood_for_by_an_image_of_its_most_frequent_confusion(run):
 
 
 def test_an_attack_that_fooled_nothing_is_stood_for_by_an_image_that_resisted(run):
-    found = examples.of_run(run.place, run.manifest)[CANDIDATE, WEAK]
+    found = report.of_run(run.place, run.manifest)[CANDIDATE, WEAK]
     assert "fooled" not in {status for *_, status in rows(run, WEAK)}
     assert (found.outcome, found.sample) == ("resisted", rows(run, WEAK)[0][0])
 
 
 def test_what_was_not_attacked_has_no_example(run):
-    assert (CANDIDATE, "clean") not in examples.of_run(run.place, run.manifest)
+    assert (CANDIDATE, "clean") not in report.of_run(run.place, run.manifest)
 
 
 def test_a_run_that_goes_on_has_the_examples_of_what_it_has(run):
     found = results.gathered(run.place, run.manifest)
-    assert examples.of_rows(found, run.manifest) == examples.of_run(run.place, run.manifest)
-    assert examples.of_rows({}, run.manifest) == {}
+    assert report.of_rows(found, run.manifest) == report.of_run(run.place, run.manifest)
+    assert report.of_rows({}, run.manifest) == {}

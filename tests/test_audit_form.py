@@ -9,10 +9,10 @@ import pytest
 from dashboard.panels.audits import model as audits_model
 from dashboard.panels.audits import view as audits_view
 from engine import Answer
-from engine.answering import driving
-from engine.answering.answers import Answers
-from engine.attacks import catalogue
-from engine.audit import manifest, plan, plan_file
+from engine.audit import manifest, plan
+from engine.service import driver
+from engine.service.answers import Answers
+from engine.specs import catalogue
 from tests import audits, stores
 
 VALUES = {
@@ -47,7 +47,7 @@ class Auditor:
 
     def __init__(self, store) -> None:
         self.store = store
-        self.audits = driving.Runs(Answers(store, audits.Inline(store.root)))
+        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
 
     def models(self):
         return self.store.models()
@@ -77,15 +77,15 @@ def changed(**values):
 
 
 def test_a_filled_form_is_the_same_run_as_the_file_that_says_the_same(store):
-    filled = driving.planned(store, audits_model.plan(VALUES))
-    read = manifest.build(plan.understood(plan_file.parse(SAME, "plan.toml"), store), store)
+    filled = driver.planned(store, audits_model.plan(VALUES))
+    read = manifest.build(plan.understood(plan.parse(SAME, "plan.toml"), store), store)
     assert manifest.text(filled) == manifest.text(read)
 
 
 def test_as_it_is_offered_the_form_is_a_plan_of_the_standard_tier(auditor, store):
     offered = audits_view.offered(auditor, {})
     values = {field["name"]: field["value"] for group in offered["groups"] for field in group["fields"]}
-    found = driving.planned(store, audits_model.plan({**values, "controls": values["controls"] == "yes"})).plan
+    found = driver.planned(store, audits_model.plan({**values, "controls": values["controls"] == "yes"})).plan
     assert (found.tier, found.images.count, found.method.name, len(found.controls)) == ("standard", 40, "two-run", 3)
     assert found.survivors
 
@@ -94,7 +94,7 @@ def test_every_attack_can_be_added_with_its_declared_settings_at_their_defaults(
     offered = audits_view.offered(auditor, {})["attacks"]
     assert [one["name"] for one in offered] == [name for name, spec in catalogue.ATTACKS.items() if not spec.is_control]
     rows = [{"name": one["name"], "settings": {f["name"]: f["value"] for f in one["fields"]}} for one in offered]
-    found = driving.planned(store, audits_model.plan({**VALUES, "attacks": rows})).plan
+    found = driver.planned(store, audits_model.plan({**VALUES, "attacks": rows})).plan
     assert found.attacks == tuple(catalogue.attack(one["name"]) for one in offered)
 
 

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from engine import __main__ as command_line
-from engine import demo, keys
-from engine.attacks import catalogue as attack_catalogue
-from engine.audit import manifest as manifests
-from engine.audit import plan, plan_file, tiers
-from engine.data import catalogue
+from engine import demo, hashing
+from engine.audit import manifest, plan, tiers
+from engine.data import register
 from engine.errors import BadInput, StoreError
+from engine.specs import catalogue
 from engine.store import Store
 from tests import audits, stores
 
@@ -66,7 +65,7 @@ def store(small_demo_store, tmp_path_factory):
 
 
 def read(text, store):
-    return plan.understood(plan_file.parse(text, "plan.toml"), store)
+    return plan.understood(plan.parse(text, "plan.toml"), store)
 
 
 def test_a_plan_is_read_whole(store):
@@ -87,7 +86,7 @@ def test_a_tier_brings_its_attacks_at_the_plans_strength(store, tier):
     text = WHOLE.replace('pgd-linf:eps=24/255"', 'fgsm-linf:eps=9/255"')
     found = read(head + text.replace(text[text.index("attacks") : text.index("\n\n[images]")], own), store)
     wanted = tiers.contents(tier, Fraction(8, 255), 32)
-    assert found.attacks == (*wanted.everywhere, attack_catalogue.attack("fgsm-linf:eps=9/255"))
+    assert found.attacks == (*wanted.everywhere, catalogue.attack("fgsm-linf:eps=9/255"))
     assert found.survivors == wanted.survivors
     assert set(wanted.controls) != set(found.controls), "the controls follow the strongest attack"
 
@@ -184,7 +183,7 @@ def test_a_threshold_on_the_worst_case_needs_an_attack(store):
 
 def test_lines_are_right_in_inline_tables_dotted_keys_and_long_texts():
     text = 'a = """\nlong\n"""\nimages.count = 3\nb = { c = 1, d = [1,\n 2] }\n[x.y]\nz = 1\n[[l]]\n[[l]]\nk = 0\n'
-    table = plan_file.parse(text, "t")
+    table = plan.parse(text, "t")
     wanted = {("a",): 1, ("images", "count"): 4, ("b", "d"): 5, ("b", "d", 1): 6, ("x", "y", "z"): 8, ("l", 1, "k"): 11}
     assert {place: table.lines[place] for place in wanted} == wanted
 
@@ -199,56 +198,56 @@ def test_a_wrong_plan_is_one_line_and_exit_code_2(store, tmp_path, capsys):
 def test_the_example_is_a_plan(demo_store, tmp_path):
     store = stores.copied(demo_store, tmp_path / "store")
     example = Path(demo.__file__).parent / "plan.toml"
-    found = manifests.build(plan.read(example, store), store)
+    found = manifest.build(plan.read(example, store), store)
     assert found.conditions[0].folder == "00-candidate-clean"
     assert len({one.folder for one in found.conditions}) == len(found.conditions) == 16
 
 
 def test_the_same_plan_is_the_same_run_and_any_change_is_another(store):
-    base = manifests.run_id(manifests.text(audits.planned(store)))
-    assert base == manifests.run_id(manifests.text(audits.planned(store, audits.PLAN.replace("\n\n", "\n# note\n"))))
+    base = manifest.run_id(manifest.text(audits.planned(store)))
+    assert base == manifest.run_id(manifest.text(audits.planned(store, audits.PLAN.replace("\n\n", "\n# note\n"))))
     changes = [
         ("at_least = 0.5", "at_least = 0.6"),
         ("count = 6", "count = 7"),
         ("24/255", "25/255"),
         ("threads = 1", ""),
     ]
-    changed = {manifests.run_id(manifests.text(audits.planned(store, audits.PLAN.replace(*one)))) for one in changes}
+    changed = {manifest.run_id(manifest.text(audits.planned(store, audits.PLAN.replace(*one)))) for one in changes}
     assert len(changed | {base}) == 5
 
 
 def test_the_manifest_is_what_the_design_lists(store):
-    found = json.loads(manifests.text(audits.planned(store)))
+    found = json.loads(manifest.text(audits.planned(store)))
     assert {name for name, _ in found["versions"]} >= {"faultline", "python", "torch", "numpy"}
     model = found["models"][0]
     assert len(model["content_hash"]) == len(model["weights_hash"]) == 32
     assert sum(channels for _, channels in model["sites"]) == 348
     dataset = store.dataset("digits")
-    expected = [keys.bytes_hash(dataset.images([one])[0].tobytes()) for one in found["images"]["samples"]]
+    expected = [hashing.bytes_hash(dataset.images([one])[0].tobytes()) for one in found["images"]["samples"]]
     assert found["images"]["hashes"] == expected
     assert found["plan"]["attacks"] == [one for one in found["plan"]["attacks"] if "eps=24/255" in one]
     assert found["dtype"] == "float32"
 
 
 def test_a_manifest_that_was_edited_is_refused(store):
-    content = manifests.text(audits.planned(store))
-    run = manifests.run_id(content)
-    assert manifests.parse(content, run) == audits.planned(store)
+    content = manifest.text(audits.planned(store))
+    run = manifest.run_id(content)
+    assert manifest.parse(content, run) == audits.planned(store)
     with pytest.raises(StoreError, match="differs from what the run was started with"):
-        manifests.parse(content.replace(b'"at_least":0.5', b'"at_least":0.1'), run)
+        manifest.parse(content.replace(b'"at_least":0.5', b'"at_least":0.1'), run)
 
 
 def test_images_are_drawn_from_every_class_in_proportion_by_the_seed(store):
     counts = np.array([50, 30, 20, 1])
-    assert manifests._quotas(counts, 10).tolist() == [5, 3, 2, 0]
-    assert manifests._quotas(counts, 101).tolist() == [50, 30, 20, 1]
+    assert manifest._quotas(counts, 10).tolist() == [5, 3, 2, 0]
+    assert manifest._quotas(counts, 101).tolist() == [50, 30, 20, 1]
     labels = np.repeat(np.arange(4), counts)
     images = plan.Images(30, seed=1)
-    rows = manifests._chosen(labels, np.ones(101, dtype=bool), images)
+    rows = manifest._chosen(labels, np.ones(101, dtype=bool), images)
     assert np.bincount(labels[rows], minlength=4).tolist() == [15, 9, 6, 0]
     assert (np.diff(labels[rows]) >= 0).all()
-    again = manifests._chosen(labels, np.ones(101, dtype=bool), images)
-    other = manifests._chosen(labels, np.ones(101, dtype=bool), dataclasses.replace(images, seed=2))
+    again = manifest._chosen(labels, np.ones(101, dtype=bool), images)
+    other = manifest._chosen(labels, np.ones(101, dtype=bool), dataclasses.replace(images, seed=2))
     assert rows.tolist() == again.tolist() != other.tolist()
 
 
@@ -262,7 +261,7 @@ def test_a_pre_made_set_that_cannot_be_paired_is_refused(store, tmp_path):
         ((own.names[0],) * 40, own.y, "names an image twice"),
     ):
         given = dataclasses.replace(own, names=names, y=labels)
-        catalogue.add(store, "red", given, source="test")
+        register.add(store, "red", given, source="test")
         with pytest.raises(BadInput, match=re.escape(message)):
             audits.planned(store, text)
         shutil.rmtree(store.root / "data" / "red")

@@ -15,8 +15,8 @@ from typing import IO
 
 import pytest
 
-from engine.audit import places
-from engine.audit.places import Place
+from engine.audit import manifest
+from engine.audit.manifest import Place
 from tests import audits, stores
 from tests.asking import until
 from tests.test_cluster import processes_of
@@ -71,8 +71,8 @@ def start(folder: Path, *options: str, noise: IO[str] | int = subprocess.PIPE) -
 
 def place(folder: Path) -> Place:
     root = folder / "store"
-    (run,) = places.listed(root)
-    return places.place(root, run)
+    (run,) = manifest.listed(root)
+    return manifest.place(root, run)
 
 
 def shards(folder: Path) -> int:

@@ -15,23 +15,22 @@ import pytest
 import torch
 
 import engine
-from engine import examination, serial
-from engine.answering import driving
-from engine.attacks.batch import Batch
-from engine.audit import log as audit_log
+from engine import serialization
+from engine.attacks.attacked import Batch
+from engine.attribution import explain
+from engine.audit import compute, results, runs, shards, verify
 from engine.audit import manifest as manifests
-from engine.audit import places, results, rows, runs, shards, verify
-from engine.audit.log import AuditLog
-from engine.audit.runs import Run
-from engine.blocks import walk
-from engine.data import catalogue as data_catalogue
-from engine.data.intake import Images
+from engine.audit import manifest as places
+from engine.audit.runs import AuditLog, Run
+from engine.data import register
+from engine.data.sources import Images
 from engine.errors import BadInput, StoreError, UnknownName
+from engine.hashing import VERSION
 from engine.jobs.queue import Progress
-from engine.records import ExaminationRequest
-from engine.store import Store, durable, envelope
-from engine.store.dataset import image_hash
-from engine.version import VERSION
+from engine.service import driver
+from engine.store import Store, files
+from engine.store.store import image_hash
+from engine.types.core import ExaminationRequest
 from tests import audits, stores
 
 
@@ -64,7 +63,7 @@ def test_a_run_is_named_by_the_hash_of_its_manifest_and_holds_everything(undistu
         "00-candidate-clean": 6,
         "01-candidate-fgsm-linf": 6,
     }
-    held = rows.read(run.place.shard("01-candidate-fgsm-linf", 0) / shards.ROWS)
+    held = shards.read(run.place.shard("01-candidate-fgsm-linf", 0) / shards.ROWS)
     pictures = shards.images(run.place, "01-candidate-fgsm-linf", 0)
     assert pictures.shape == (2, 32, 32, 1)
     assert [image_hash(np.ascontiguousarray(picture)) for picture in pictures] == list(held.image_hashes)
@@ -77,19 +76,19 @@ def test_a_run_is_named_by_the_hash_of_its_manifest_and_holds_everything(undistu
 def test_a_row_opens_as_the_examination_of_its_image(undisturbed):
     store, run, _ = undisturbed
     condition, block = run.manifest.conditions[1], 0
-    held = rows.read(run.place.shard(condition.folder, block) / shards.ROWS)
+    held = shards.read(run.place.shard(condition.folder, block) / shards.ROWS)
     place = list(held.status).index("fooled")
     plan = run.manifest.plan
     request = ExaminationRequest(
         plan.model, plan.data, engine.attack(condition.name), (held.samples[place],), plan.method, plan.seed
     )
     bundle = audits.bundle(store.root, plan.model)
-    found, _ = examination.examine(bundle, store.dataset(plan.data), request, lambda *_: None)
+    found, _ = explain.examine(bundle, store.dataset(plan.data), request, lambda *_: None)
     picture = shards.images(run.place, condition.folder, block)[place]
     assert np.array_equal(found.images["adversarial"][0], picture)
     assert (found.outcomes[0].status, found.outcomes[0].after.label) == ("fooled", held.after[place])
     for stored, shown in ((held.scores, found.adversarial.scores), (held.flow, found.flow)):
-        expected, _ = rows.scaled([site[:1] for site in shown])
+        expected, _ = shards.scaled([site[:1] for site in shown])
         for own, other in zip(stored, expected, strict=True):
             assert np.allclose(own[place].astype(float), other[0].astype(float), atol=2e-2, rtol=1e-2)
 
@@ -133,7 +132,7 @@ def test_a_run_goes_on_from_what_its_files_say_and_sweeps_up(store, undisturbed)
 
     run, state, _ = audits.drive(store, audits.planned(store), stop_after_three)
     assert (state.state, state.done) == ("interrupted", 3)
-    (run.place.shards / "condition=00-candidate-clean" / f"{durable.PREFIX}{durable.HOST}-999999999-aa").mkdir()
+    (run.place.shards / "condition=00-candidate-clean" / f"{files.PREFIX}{files.HOST}-999999999-aa").mkdir()
     _, state, workers = audits.drive(store, audits.planned(store))
     assert (state.state, len(workers.submitted)) == ("finished", 3)
     assert audits.tables(run.place) == undisturbed[2]
@@ -169,7 +168,7 @@ def test_two_shards_exchanged_are_both_refused(store, undisturbed):
     [(errno.ENOSPC, "no space is left on the device"), (errno.EROFS, "the file system is read-only")],
 )
 def test_a_disk_that_refuses_is_named_and_nothing_is_lost(store, undisturbed, monkeypatch, number, reason):
-    monkeypatch.setattr(durable, "_rename_new", lambda *_: (_ for _ in ()).throw(OSError(number, "refused")))
+    monkeypatch.setattr(files, "_rename_new", lambda *_: (_ for _ in ()).throw(OSError(number, "refused")))
     run, state, _ = audits.drive(store, audits.planned(store))
     assert state.state == "interrupted"
     assert reason in state.message
@@ -217,7 +216,7 @@ def test_a_clock_that_jumps_changes_nothing(store, undisturbed, monkeypatch):
     jumps = iter(range(10**6))
     monkeypatch.setattr(time, "time", lambda: 1e9 - 1e5 * next(jumps))
     jumping = SimpleNamespace(now=lambda zone: datetime.datetime.fromtimestamp(1e9 - 1e5 * next(jumps), zone))
-    monkeypatch.setattr(audit_log, "datetime", SimpleNamespace(UTC=datetime.UTC, datetime=jumping))
+    monkeypatch.setattr(runs, "datetime", SimpleNamespace(UTC=datetime.UTC, datetime=jumping))
     run, state, _ = audits.drive(store, audits.planned(store))
     assert state.state == "finished"
     assert audits.tables(run.place) == undisturbed[2]
@@ -258,7 +257,7 @@ class Busy(audits.Inline):
 
 def test_a_stopped_run_does_not_wait_for_the_work_of_others(store):
     run = Run(store, audits.planned(store))
-    state = run.drive(Busy(store.root), driving.shard_task, lambda _state: None)
+    state = run.drive(Busy(store.root), driver.shard_task, lambda _state: None)
     assert (state.state, state.done) == ("cancelled", 0)
     assert audits.drive(store, audits.planned(store))[1].state == "finished"
 
@@ -306,7 +305,7 @@ def test_a_second_driver_watches_and_finds_the_run_finished(store):
 
     first.begin()
     assert first._lock.claim()
-    state = second.drive(audits.Inline(store.root), driving.shard_task, look_on)
+    state = second.drive(audits.Inline(store.root), driver.shard_task, look_on)
     assert state.state == "finished"
     assert len(told) >= 2
 
@@ -360,7 +359,7 @@ def test_verify_names_what_was_changed(undisturbed, tmp_path, what):
     run = Run.open(store, undisturbed[1].id)
     shard = run.place.shard("00-candidate-clean", 1)
     if what == "log":
-        written = store.root / audit_log.FILE
+        written = store.root / runs.FILE
         written.write_text(written.read_text().replace("0 of 6 shards", "6 of 6 shards", 1))
     elif what == "missing shard":
         shutil.rmtree(shard)
@@ -386,9 +385,11 @@ def test_verify_sees_a_result_that_was_sealed_again_around_another_summary(undis
     summary = run.place.result / results.SUMMARY
     summary.write_text(summary.read_text().replace('"fooled": ', '"fooled": 1'))
     _, hashes = results.read_seal(run.place)
-    hashes[results.SUMMARY] = envelope.file_hash(summary)
-    seal = envelope.Envelope(results.Seal.SCHEMA, serial.flatten(results.read_seal(run.place)[0]).value, files=hashes)
-    (run.place.result / results.SEAL).write_bytes(envelope.pack(seal))
+    hashes[results.SUMMARY] = files.file_hash(summary)
+    seal = files.Envelope(
+        results.Seal.SCHEMA, serialization.flatten(results.read_seal(run.place)[0]).value, files=hashes
+    )
+    (run.place.result / results.SEAL).write_bytes(files.pack(seal))
     found = verify.verify(store, run.id, images=0, seed=0)
     assert found.damaged == ("summary.json is not what the shards add up to",)
 
@@ -399,7 +400,7 @@ def test_pre_made_images_are_paired_by_name_and_measured(store):
     changed[:, 4:8] ^= 255
     order = np.argsort(own.names)[::-1][:20]
     given = Images(changed[order], own.y[order], own.classes, tuple(own.names[k] for k in order))
-    data_catalogue.add(store, "red-team", given, source="test")
+    register.add(store, "red-team", given, source="test")
     text = audits.PLAN.replace('"fgsm-linf:eps=24/255"', "") + (
         '[[premade]]\nname = "red"\ndata = "red-team"\nepsilon = "8/255"\n'
     )
@@ -425,16 +426,16 @@ def test_answers_that_are_not_finite_are_never_right_where_nobody_attacks():
 
     dark, bright = torch.zeros(2, 3, 4, 4), torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 4, 4)
     labels = torch.zeros(2, dtype=torch.int64)
-    found = walk.judged(Breaking(), Batch(dark, labels, ("a", "b")), bright)
+    found = compute.judged(Breaking(), Batch(dark, labels, ("a", "b")), bright)
     assert [one.status for one in found] == ["unperturbed", "failed"]
     assert all(np.isfinite(one.after.confidence) for one in found)
     with pytest.raises(BadInput, match="not finite"):
-        walk.judged(Breaking(), Batch(bright, labels, ("a", "b")), bright)
+        compute.judged(Breaking(), Batch(bright, labels, ("a", "b")), bright)
 
 
 def test_the_cube_answers_as_the_shards_do(undisturbed):
     _, run, _ = undisturbed
-    held = [rows.read(run.place.shard("01-candidate-fgsm-linf", block) / shards.ROWS) for block in range(3)]
+    held = [shards.read(run.place.shard("01-candidate-fgsm-linf", block) / shards.ROWS) for block in range(3)]
     values = np.concatenate([np.concatenate(one.scores, axis=1) for one in held]).astype(np.float64)
     labels = np.concatenate([one.labels for one in held])
     fooled = np.array([status == "fooled" for one in held for status in one.status])

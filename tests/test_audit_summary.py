@@ -9,11 +9,11 @@ import pandas
 import pyarrow.parquet
 import pytest
 
-from engine import serial, statistics
-from engine.audit import cube, rows, summary
+from engine import serialization, statistics
+from engine.audit import shards, summary
 from engine.audit.manifest import AuditedModel, Chosen, Condition, Manifest
 from engine.audit.plan import AuditPlan, Images, Threshold
-from engine.audit.rows import Rows
+from engine.audit.shards import Rows
 
 CLASSES = ("ant", "bee", "cat")
 FGSM, PGD = "fgsm-linf:eps=8/255", "pgd-linf:eps=8/255,steps=10"
@@ -33,7 +33,7 @@ def table(answers: str, truth: str = "aaaabbbbcc", before: str | None = None, **
     zeros, samples = np.zeros(count), tuple(f"{k:05d}" for k in range(count))
     made = Rows(
         samples, samples, labels, first, zeros, after, zeros, status, zeros, zeros, np.ones(count, dtype=bool),
-        np.full(count, rows.NO_TARGET), samples, np.zeros(count, dtype=bool), zeros, zeros, (), (),
+        np.full(count, shards.NO_TARGET), samples, np.zeros(count, dtype=bool), zeros, zeros, (), (),
     )  # fmt: skip
     return dataclasses.replace(made, **changes)
 
@@ -164,12 +164,12 @@ def test_models_are_compared_on_the_same_images():
 def test_a_summary_is_read_back_as_it_was():
     made = manifest(("clean", "clean"), ("attack", FGSM), baseline="two")
     found = summarised(made, *[table("aaaabbbbcb")] * 4)
-    assert serial.rebuild(summary.Summary, serial.flatten(found).value) == found
+    assert serialization.rebuild(summary.Summary, serialization.flatten(found).value) == found
 
 
 def scored(count: int = 4) -> Rows:
     generator = np.random.default_rng(0)
-    scores, total = rows.scaled([generator.normal(size=(count, width)) for width in (3, 5)])
+    scores, total = shards.scaled([generator.normal(size=(count, width)) for width in (3, 5)])
     labels = np.arange(count, dtype=np.int32) % 2
     made = table("abab"[:count], "abab"[:count])
     return dataclasses.replace(
@@ -179,21 +179,21 @@ def scored(count: int = 4) -> Rows:
 
 def test_scaled_scores_can_be_turned_back(tmp_path):
     values = [np.random.default_rng(0).normal(size=(4, width)) * 1e-5 for width in (3, 5)]
-    found, total = rows.scaled(values)
+    found, total = shards.scaled(values)
     for own, original in zip(found, values, strict=True):
         assert np.allclose(own.astype(float) * total[:, None] / 8, original, rtol=1e-3)
     assert np.mean([np.abs(site.astype(float)).sum(axis=1) for site in found], axis=1).sum() == pytest.approx(
         8, rel=1e-3
     )
-    empty, nothing = rows.scaled([np.zeros((2, 3))])
+    empty, nothing = shards.scaled([np.zeros((2, 3))])
     assert not empty[0].any()
     assert not nothing.any()
 
 
 def test_rows_come_back_as_they_were_and_other_readers_understand_them(tmp_path):
     made, path = scored(), tmp_path / "rows.parquet"
-    rows.write(path, made, ["stem", "layer1.0"], {"run": "r"})
-    back = rows.read(path)
+    shards.write_rows(path, made, ["stem", "layer1.0"], {"run": "r"})
+    back = shards.read(path)
     for field in dataclasses.fields(Rows):
         assert np.array_equal(
             np.concatenate([np.ravel(one) for one in getattr(back, field.name)])
@@ -203,7 +203,7 @@ def test_rows_come_back_as_they_were_and_other_readers_understand_them(tmp_path)
             if field.name in ("scores", "flow")
             else getattr(made, field.name),
         ), field.name
-    assert rows.from_plain([rows.read_plain(path)]).scores == ()
+    assert shards.from_plain([shards.read_plain(path)]).scores == ()
     frame = pandas.read_parquet(path)
     assert list(frame["score_001"][2]) == list(made.scores[1][2])
     metadata = pyarrow.parquet.ParquetFile(path)
@@ -215,12 +215,12 @@ def test_rows_come_back_as_they_were_and_other_readers_understand_them(tmp_path)
 
 def test_parts_added_in_one_order_give_one_cube_whatever_the_blocks(tmp_path):
     whole = scored()
-    halves = [rows.picked(whole, chosen) for chosen in ([0, 1], [2, 3])]
+    halves = [shards.picked(whole, chosen) for chosen in ([0, 1], [2, 3])]
     for name, parts in (("whole", [whole]), ("halves", halves)):
         (tmp_path / name).mkdir()
-        cube.merge(tmp_path / name, "candidate", (1, 2, 8), [(0, cube.part(one)) for one in parts])
-    first, second = (cube.Cube(tmp_path / name, "candidate") for name in ("whole", "halves"))
-    for measure in cube.MEASURES:
+        shards.merge(tmp_path / name, "candidate", (1, 2, 8), [(0, shards.cube_part(one)) for one in parts])
+    first, second = (shards.Cube(tmp_path / name, "candidate") for name in ("whole", "halves"))
+    for measure in shards.MEASURES:
         for labels in (None, [0], [0, 1]):
             a, b = (one.statistics(0, "kept", measure, labels) for one in (first, second))
             assert a.n == b.n == (4 if labels != [0] else 2)

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import engine
-from engine.audit import manifest as manifests
-from engine.audit import report, results, rows, shards, survivors, verify
+from engine.audit import manifest, report, results, shards, verify
 from engine.audit.manifest import Manifest
-from engine.audit.rows import Rows
+from engine.audit.shards import Rows
 from engine.errors import StoreError
 from engine.store import Store
 from tests import audits, stores
@@ -37,7 +36,7 @@ def planned(store: Store, attacks: tuple[str, ...], left: tuple[str, ...], block
     """A plan whose later attacks run on what the earlier ones leave."""
     text = audits.PLAN.replace('"fgsm-linf:eps=24/255"', "").replace("attacks = []", f"attacks = {list(attacks)}")
     plan = audits.planned(store, text.replace("count = 6", f"count = {COUNT}").replace("block = 2", f"block = {block}"))
-    return manifests.build(dataclasses.replace(plan.plan, survivors=tuple(map(engine.attack, left))), store)
+    return manifest.build(dataclasses.replace(plan.plan, survivors=tuple(map(engine.attack, left))), store)
 
 
 @pytest.fixture(scope="module")
@@ -157,16 +156,16 @@ def test_a_missing_or_damaged_shard_before_it_is_never_taken_for_nothing_broken(
     store = Store(shutil.copytree(cascade[0].root, tmp_path / "store"))
     run = type(cascade[1]).open(store, cascade[1].id)
     condition = run.manifest.conditions[2]
-    assert survivors.broken(run.place, condition, range(run.manifest.blocks)) == fooled(gathered(run)[FOLDERS[0]])
+    assert shards.broken(run.place, condition, range(run.manifest.blocks)) == fooled(gathered(run)[FOLDERS[0]])
     file = run.place.shard(FOLDERS[0], 1) / shards.ROWS
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(StoreError, match="Block 1 of 01-candidate-fgsm-linf is missing or damaged"):
-        survivors.broken(run.place, condition, [1])
+        shards.broken(run.place, condition, [1])
     shutil.rmtree(run.place.shard(FOLDERS[0], 1))
     with pytest.raises(StoreError, match="missing or damaged"):
-        survivors.broken(run.place, condition, [1])
+        shards.broken(run.place, condition, [1])
 
 
 def test_verify_computes_survivors_again(cascade):
@@ -183,5 +182,5 @@ def test_a_targeted_attack_says_what_it_aimed_at(store):
     found = gathered(run)
     aimed = found["02-candidate-mifgsm-linf"]
     right = aimed.before == aimed.labels
-    assert set(found["01-candidate-mifgsm-linf"].targets) == {rows.NO_TARGET}
+    assert set(found["01-candidate-mifgsm-linf"].targets) == {shards.NO_TARGET}
     assert np.array_equal(aimed.targets[right], (aimed.labels[right] + 1) % 10)

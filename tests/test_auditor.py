@@ -17,28 +17,19 @@ import numpy as np
 import pytest
 
 import engine
-from engine import keys, loaded, serial, tasks
-from engine.answering.answers import A_MOMENT, MEMORY
-from engine.answering.recent import Recent
-from engine.auditor import Auditor
+from engine import hashing, serialization
 from engine.errors import BadInput, BadSetting, EngineError, UnknownName
-from engine.jobs import Jobs, Notes, Progress, errand
-from engine.records import (
-    Answer,
-    Certificate,
-    Certificates,
-    Examination,
-    ExaminationRequest,
-    Kinship,
-    Restoration,
-    Roster,
-    RosterRequest,
-    certificate_parts,
-)
-from engine.records.certificate_parts import PARTS
-from engine.records.requests import CertificatePart
+from engine.jobs import Jobs, Notes, Progress
+from engine.jobs import worker as errand
+from engine.service import tasks, worker
+from engine.service.answers import A_MOMENT, MEMORY, Recent
+from engine.service.auditor import Auditor
 from engine.store import Store
-from engine.store.shelf import NotStored
+from engine.store.records import NotStored
+from engine.types import faithfulness
+from engine.types.core import Answer, Examination, ExaminationRequest, Roster, RosterRequest
+from engine.types.faithfulness import PARTS, Certificate, Certificates, Kinship, Restoration
+from engine.types.requests import CertificatePart
 from tests import fake_work, fakes
 
 PAIR = ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=10"), ("00003",))
@@ -129,7 +120,7 @@ def test_it_has_exactly_what_the_made_up_auditor_has():
 @pytest.mark.cluster
 def test_importing_the_engine_loads_neither_torch_nor_dask():
     program = (
-        "import sys, engine, engine.work, engine.jobs, engine.store;"
+        "import sys, engine, engine.service.worker, engine.jobs, engine.store;"
         "print([n for n in ('torch', 'distributed', 'dask', 'dash', 'plotly') if n in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -310,7 +301,7 @@ def test_a_model_or_data_set_replaced_under_its_name_has_other_results(store, tm
 def test_results_of_another_version_are_not_mixed_in(auditor, jobs, monkeypatch):
     auditor.examination(PAIR)
     jobs.work()
-    monkeypatch.setattr(keys, "FORMAT", 99)
+    monkeypatch.setattr(hashing, "FORMAT", 99)
     assert auditor.examination(PAIR).state == "working"
 
 
@@ -373,7 +364,7 @@ def test_parts_merge_field_by_field():
         ),
         Certificates(kinship=kinship, failed=("no",)),
     ]
-    merged = certificate_parts.merge(partials)
+    merged = faithfulness.merge(partials)
     assert merged == Certificates(
         Certificate(carries_at=4, swap=0.0, seed_jaccard=0.5),
         Certificate(seed_jaccard=0.25),
@@ -382,7 +373,7 @@ def test_parts_merge_field_by_field():
         ("clean", "restoration", "stability"),
         ("no",),
     )
-    assert certificate_parts.merge([]) == Certificates()
+    assert faithfulness.merge([]) == Certificates()
 
 
 def test_a_gallery_is_built_once_per_model_and_data_set(auditor, jobs, store):
@@ -429,7 +420,7 @@ def test_a_half_added_demo_is_gone_on_with(tmp_path):
     jobs = Jobs(root, fake_work.perform)
     auditor = Auditor(store, jobs)
     assert auditor.install_demo().state == "ready", "a model somebody added is no half-added demo"
-    key = keys.content_key("demo", keys.FORMAT)
+    key = hashing.content_key("demo", hashing.FORMAT)
     notes = Notes(root)
     notes.write(key, replace(errand.Note("working"), starts=1))
     assert auditor.install_demo().state == "working"
@@ -472,7 +463,7 @@ def test_open_makes_a_store_and_refuses_an_unsafe_scheduler(tmp_path):
     Auditor.open(tmp_path / "store", scheduler="tcp://127.0.0.1:8786", allow_plain=True).close()
 
 
-GOOD = tasks.order(tasks.ROSTER, keys.content_key("k"), CLASS)
+GOOD = tasks.order(tasks.ROSTER, hashing.content_key("k"), CLASS)
 MALFORMED = [
     {},
     {**GOOD, "kind": "shell"},
@@ -484,10 +475,10 @@ MALFORMED = [
     {**GOOD, "request": None},
     {**GOOD, "request": {}},
     {
-        **tasks.order(tasks.CERTIFICATE, keys.content_key("k"), CertificatePart("0" * 32, "clean")),
+        **tasks.order(tasks.CERTIFICATE, hashing.content_key("k"), CertificatePart("0" * 32, "clean")),
         "request": {"part": "x"},
     },
-    tasks.order(tasks.CERTIFICATE, keys.content_key("k"), CertificatePart("0" * 32, "everything")),
+    tasks.order(tasks.CERTIFICATE, hashing.content_key("k"), CertificatePart("0" * 32, "everything")),
 ]
 
 
@@ -502,7 +493,7 @@ def test_a_task_is_plain_json():
     import json
 
     assert json.loads(json.dumps(GOOD)) == GOOD
-    assert serial.rebuild(RosterRequest, GOOD["request"]) == CLASS
+    assert serialization.rebuild(RosterRequest, GOOD["request"]) == CLASS
 
 
 def test_a_worker_that_does_not_see_the_store_says_so(tmp_path):
@@ -511,11 +502,11 @@ def test_a_worker_that_does_not_see_the_store_says_so(tmp_path):
 
 
 def test_a_worker_keeps_the_networks_it_used_last(store):
-    names = [f"model-{k}" for k in range(loaded.MOST + 1)]
+    names = [f"model-{k}" for k in range(worker.MOST + 1)]
     for name in names:
         store.add_model(replace(fakes.MODELS[0], name=name), b"w")
     for step, name in enumerate([*names[:4], names[0], names[4], names[0], names[1]]):
-        task = tasks.order(tasks.ROSTER, keys.content_key(step), replace(CLASS, model=name))
+        task = tasks.order(tasks.ROSTER, hashing.content_key(step), replace(CLASS, model=name))
         fake_work.perform(task, str(store.root))
     found = [call.removeprefix("bundle ") for call in calls(store) if call.startswith("bundle")]
     assert found == [*names, names[1]], "the one not used for longest had to go"
@@ -525,13 +516,13 @@ def test_loading_is_reported_only_when_it_happens(store, monkeypatch):
     heard = []
     monkeypatch.setattr(Notes, "reporter", lambda *_: lambda done, total, message: heard.append(message))
     for step in range(2):
-        fake_work.perform(tasks.order(tasks.ROSTER, keys.content_key(step), CLASS), str(store.root))
+        fake_work.perform(tasks.order(tasks.ROSTER, hashing.content_key(step), CLASS), str(store.root))
     assert heard == ["Loading 'digits-standard'", "Attacking", "Attacking"]
 
 
 def test_records_read_lately_are_kept_within_a_budget():
     records = [fakes.examination(replace(PAIR, samples=(f"{k:05d}",))) for k in range(4)]
-    size = serial.size(records[0])
+    size = serialization.size(records[0])
     recent = Recent(int(2.5 * size))
     for k, record in enumerate(records[:3]):
         recent.put("examination", str(k), record)

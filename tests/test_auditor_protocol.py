@@ -8,15 +8,15 @@ import pytest
 
 import engine
 from dashboard import auditor
-from engine.answering import desk, driving
+from engine.service import driver, registry
 from tests import fakes
 
 ANSWERERS = [
     (auditor.Auditor, engine.Auditor),
     (auditor.Auditor, fakes.FakeAuditor),
-    (auditor.Registry, desk.Desk),
+    (auditor.Registry, registry.Desk),
     (auditor.Registry, fakes.BareDesk),
-    (auditor.Runs, driving.Runs),
+    (auditor.Runs, driver.Runs),
     (auditor.Runs, fakes.NoRuns),
 ]
 

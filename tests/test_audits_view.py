@@ -12,11 +12,11 @@ from dashboard import markup
 from dashboard.panels.audits import model as audits_model
 from dashboard.panels.audits import view as audits_view
 from engine import CHECKS, Answer, Credibility, RunCard
-from engine.answering import driving
-from engine.answering.answers import Answers
-from engine.audit import watching
+from engine.audit import report
 from engine.audit.runs import State
-from engine.records.credibility import CheckResult, Conditions
+from engine.service import driver
+from engine.service.answers import Answers
+from engine.types.checks import CheckResult, Conditions
 from tests import audits, fakes, stores
 
 PLAN = (
@@ -35,7 +35,7 @@ class Watched(fakes.FakeAuditor):
 
     def __init__(self, store) -> None:
         self.store = store
-        self.audits = driving.Runs(Answers(store, audits.Inline(store.root)))
+        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
 
     def credibility(self, run):
         return Answer("working", None, 0, 0, "Checking")
@@ -350,7 +350,7 @@ def test_checks_that_are_not_there_read_as_not_run(state):
 
 
 def test_the_checks_of_a_run_are_made_on_its_own_images_at_its_largest_budget(store, finished):
-    found = watching.checked(store, finished.id)
+    found = report.checked(store, finished.id)
     assert set(found.samples) <= set(finished.manifest.images.samples)
     assert (found.model, found.reference, found.epsilon) == ("digits-standard", "digits-robust", "8/85")
 

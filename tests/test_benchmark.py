@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 
-from engine.benchmark import measures, passes, peers, table, transplants
-from engine.benchmark.measures import Scale
-from engine.datapaths import scores
-from engine.models import load
+from engine import benchmark
+from engine.attribution import scorers
+from engine.benchmark import Scale
+from engine.models import register
 from tests import stores, toys
 
 TINY = Scale(rows=4, repeats=1, exchange_images=1, peer_images=1, peer_steps=2, agreement_steps=2)
@@ -25,12 +25,12 @@ def store(demo_store, tmp_path_factory):
 def ask(bundle, count=3):
     images = toys.pictures(count)
     targets = bundle.logits(images).argmax(1)
-    return scores.Question(images, targets, torch.full_like(targets, -1))
+    return scorers.Question(images, targets, torch.full_like(targets, -1))
 
 
 def test_every_part_is_measured_beside_a_plain_pass(store):
-    bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
-    rows = passes.measure(bundle, dataset, TINY)
+    bundle, dataset = register.bundle(store, "digits-standard"), store.dataset("digits")
+    rows = benchmark.measure_passes(bundle, dataset, TINY)
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
         assert math.isfinite(row.value)
@@ -39,25 +39,25 @@ def test_every_part_is_measured_beside_a_plain_pass(store):
 
 
 def test_random_controls_are_counted_on_the_images_asked_for(store):
-    bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
-    controls, transplant = transplants.measure(bundle, dataset, TINY)
+    bundle, dataset = register.bundle(store, "digits-standard"), store.dataset("digits")
+    controls, transplant = benchmark.measure_transplants(bundle, dataset, TINY)
     assert controls.name == "20 random sets of 5 sizes put back in 1 images"
-    assert (controls.unit, controls.reference) == ("s", transplants.TARGET)
+    assert (controls.unit, controls.reference) == ("s", benchmark.TARGET)
     assert (transplant.unit, transplant.value > 0) == ("ms", True)
 
 
 def test_the_table_shows_every_row_and_is_plain_json(store, monkeypatch):
-    monkeypatch.setattr(table, "_pair", lambda *_: [measures.row("new pair", 1.0, "s", 2.0)])
-    monkeypatch.setattr(table.gallery, "build", lambda *_: None)
-    monkeypatch.setattr(passes, "measure", lambda *_: [])
-    monkeypatch.setattr(transplants, "measure", lambda *_: [])
-    monkeypatch.setattr(peers, "is_there", lambda: False)
-    found = table.run(store, "digits-standard", "digits", TINY)
+    monkeypatch.setattr(benchmark, "_pair", lambda *_: [benchmark.measured("new pair", 1.0, "s", 2.0)])
+    monkeypatch.setattr(benchmark.gallery, "build", lambda *_: None)
+    monkeypatch.setattr(benchmark, "measure_passes", lambda *_: [])
+    monkeypatch.setattr(benchmark, "measure_transplants", lambda *_: [])
+    monkeypatch.setattr(benchmark, "is_there", lambda: False)
+    found = benchmark.run(store, "digits-standard", "digits", TINY)
     assert json.loads(json.dumps(found["rows"][1])) == {
         "name": "new pair", "value": 1.0, "unit": "s", "reference": 2.0, "ratio": 0.5, "note": "",
     }  # fmt: skip
-    text = table.text(found)
-    assert "0.50x" in text and peers.MISSING in text
+    text = benchmark.text(found)
+    assert "0.50x" in text and benchmark.MISSING in text
     assert all(row["name"] in text for row in found["rows"])
 
 
@@ -70,13 +70,13 @@ def test_peak_memory_counts_what_lives_at_once():
         for _ in range(4):
             torch.ones(2**18)
 
-    row = measures.memory("ones", together, in_turn)
+    row = benchmark.memory("ones", together, in_turn)
     assert row.reference == pytest.approx(1.0, abs=0.1) and row.ratio == pytest.approx(4.0, abs=0.5)
 
 
 def test_paired_times_compare_the_two_in_turn():
     calls = []
-    row = measures.paired("order", lambda: calls.append("own"), lambda: calls.append("other"), repeats=2, count=1)
+    row = benchmark.paired("order", lambda: calls.append("own"), lambda: calls.append("other"), repeats=2, count=1)
     # The first call of each turn is not counted.
     assert calls == ["own", "own", "other", "other"] * 2
     assert row.reference is not None and row.unit == "ms"
@@ -86,16 +86,16 @@ def test_captums_conductance_is_ours_at_many_steps():
     pytest.importorskip("captum", reason="captum is not installed (requirements-dev.txt)")
     bundle = toys.bundle(toys.seeded(toys.Residual()))
     asked = ask(bundle)
-    own = scores.conductance(bundle, asked, torch.zeros_like(asked.images), steps=100).scores
-    assert peers.correlation(own, peers.layer_conductance(bundle, asked, 100)) >= 0.999
-    assert peers.correlation(own, tuple(site.flip(1) for site in own)) < 0.9
+    own = scorers.conductance(bundle, asked, torch.zeros_like(asked.images), steps=100).scores
+    assert benchmark.correlation(own, benchmark.layer_conductance(bundle, asked, 100)) >= 0.999
+    assert benchmark.correlation(own, tuple(site.flip(1) for site in own)) < 0.9
 
 
 def test_captums_gradient_times_activation_is_ours():
     pytest.importorskip("captum", reason="captum is not installed (requirements-dev.txt)")
     bundle = toys.bundle(toys.seeded(toys.Residual()))
     asked = ask(bundle)
-    own = scores.at_once(bundle, asked).scores
-    for site, peer in zip(own, peers.gradient_times_activation(bundle, asked), strict=True):
+    own = scorers.at_once(bundle, asked).scores
+    for site, peer in zip(own, benchmark.gradient_times_activation(bundle, asked), strict=True):
         assert torch.allclose(site, peer, rtol=1e-4, atol=1e-5)
     assert all(tap.visit is None and not tap._forward_hooks for tap in bundle.taps)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import engine
-from engine import examination, tracing
+from engine.attribution import explain
 from engine.errors import BadInput, UnknownName
-from engine.models import load
-from engine.proving import causal, evidence
-from engine.records import ExaminationRequest
-from engine.records.proof import COMPARED, CONTROLS, MapSet
+from engine.models import hooks, register
+from engine.patching import causal, subjects
+from engine.types.core import ExaminationRequest
+from engine.types.patching import COMPARED, CONTROLS, MapSet
 from tests import stores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def digits(demo_store, tmp_path_factory):
     store = stores.copied(demo_store, tmp_path_factory.mktemp("causal") / "store")
-    return load.bundle(store, "digits-standard"), store.dataset("digits")
+    return register.bundle(store, "digits-standard"), store.dataset("digits")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def found(digits):
     request = ExaminationRequest(
         "digits-standard", "digits", engine.attack("pgd-linf:eps=24/255,steps=5"), samples, engine.method("gradient")
     )
-    made = examination.examine(*digits, request, lambda *_: None)[0]
+    made = explain.examine(*digits, request, lambda *_: None)[0]
     assert all(one.status == "fooled" for one in made.outcomes)
     return made
 
@@ -70,13 +70,13 @@ def test_recovery_is_what_a_loop_over_images_finds(digits, found, direction):
     bundle, dataset = digits
     chosen = MapSet(("layer2.0",), ((1, 5, 7),))
     proof = causal.prove(bundle, dataset, found, chosen, direction)
-    known = evidence.gather(bundle, dataset, found)
+    known = subjects.gather_evidence(bundle, dataset, found)
     site = [one.name for one in bundle.sites].index("layer2.0")
     giver, receiver = (known.clean, known.adversarial) if direction == "restore" else (known.adversarial, known.clean)
     for k in range(len(found.outcomes)):
         true, fooled = int(known.clean.targets[k]), int(known.adversarial.targets[k])
-        give = tracing.record(bundle, giver.images[k : k + 1])
-        own = tracing.record(bundle, receiver.images[k : k + 1])
+        give = hooks.record(bundle, giver.images[k : k + 1])
+        own = hooks.record(bundle, receiver.images[k : k + 1])
 
         def put(number, tensor, give=give):
             if number == site:
@@ -131,7 +131,7 @@ def test_a_map_that_nothing_reads_changes_nothing(digits, found):
     with torch.no_grad():
         reader.weight[:, 2] = 0
     try:
-        made = examination.examine(bundle, dataset, found.request, lambda *_: None)[0]
+        made = explain.examine(bundle, dataset, found.request, lambda *_: None)[0]
         proof = causal.prove(bundle, dataset, made, chosen, "restore")
     finally:
         with torch.no_grad():
@@ -147,7 +147,7 @@ def test_more_than_half_of_a_layer_has_no_control_in_the_same_layer_and_says_so(
 
 def test_a_single_image_has_no_interval_of_its_recovery(digits, found):
     request = dataclasses.replace(found.request, samples=found.request.samples[:1])
-    alone = examination.examine(*digits, request, lambda *_: None)[0]
+    alone = explain.examine(*digits, request, lambda *_: None)[0]
     effect = causal.prove(*digits, alone, strongest(digits[0], alone, 16), "restore").effect
     assert (effect.recovery_low, effect.recovery_high, effect.n) == (None, None, 1)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 import engine
-from engine.evaluation import pairing
-from engine.models import load
-from engine.proving import curves, defence, smallest
-from engine.records.restoration import FooledRequest
+from engine.models import register
+from engine.patching import causal, minimal, subjects
+from engine.types.patching import FooledRequest
 from tests import shared_data
 from tests.shared_data import NEEDS_SHARED
 
@@ -18,7 +17,7 @@ pytestmark = [*NEEDS_SHARED, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     store = shared_data.filled(tmp_path_factory.mktemp("causal"), "resnet20")
-    return load.bundle(store, "resnet20"), store.dataset("cifar10")
+    return register.bundle(store, "resnet20"), store.dataset("cifar10")
 
 
 def quiet(*_told: object) -> None:
@@ -27,15 +26,15 @@ def quiet(*_told: object) -> None:
 
 def group(world, images: int, attack: str = shared_data.ATTACK, seed: int = 0) -> FooledRequest:
     """Correctly classified images from index 128 on."""
-    samples = pairing.choose(*world, images, first=128, seed=0).samples
+    samples = subjects.choose(*world, images, first=128, seed=0).samples
     return FooledRequest("resnet20", "cifar10", engine.attack(attack), samples, seed)
 
 
 def at_32(world, request, monkeypatch):
     """The restoration curve at 32 maps alone."""
-    monkeypatch.setattr(curves, "COUNTS", (32,))
-    monkeypatch.setattr(curves, "DRAWS", 2)
-    found = curves.curve(*world, request, quiet)
+    monkeypatch.setattr(causal, "COUNTS", (32,))
+    monkeypatch.setattr(causal, "DRAWS", 2)
+    found = causal.curve(*world, request, quiet)
     return len(found.group.samples), {line.name: line for line in found.lines}
 
 
@@ -58,8 +57,8 @@ def test_32_maps_restore_the_label_and_no_control_does(world, monkeypatch, attac
 
 
 def test_the_smallest_sets_take_17_maps_at_most_in_the_mean(world, monkeypatch):
-    monkeypatch.setattr(smallest, "DRAWS", 2)
-    found = smallest.find(*world, group(world, 40), quiet)
+    monkeypatch.setattr(minimal, "DRAWS", 2)
+    found = minimal.find(*world, group(world, 40), quiet)
     assert all(one.is_restored for one in found.images)
     assert found.sizes.value <= found.prefixes.value <= 17
     assert found.shared.is_reached
@@ -68,8 +67,8 @@ def test_the_smallest_sets_take_17_maps_at_most_in_the_mean(world, monkeypatch):
 
 def test_fixing_the_restoring_maps_to_their_means_is_no_defence(world, monkeypatch):
     """Guards a finding: with their own clean values they restore held-out images, with mean values they cost accuracy."""
-    monkeypatch.setattr(defence, "DRAWS", 2)
-    hint = defence.hint(*world, group(world, 60), quiet)
+    monkeypatch.setattr(minimal, "DRAWS", 2)
+    hint = minimal.hint(*world, group(world, 60), quiet)
     assert hint.own_values.flipped >= 0.6
     assert hint.own_values_random.flipped <= 0.06
     assert hint.adversarial.after.value <= 0.5

@@ -10,13 +10,16 @@ import pytest
 import torch
 
 import engine
-from engine import examination, selection, serial, tracing
-from engine.commands import at_once, examine
-from engine.datapaths import extraction
+from engine import serialization, statistics
+from engine.attribution import datapaths, explain
+from engine.cli import study
 from engine.errors import BadInput
-from engine.models import load, shuffled
-from engine.proving import certificates, evidence, kinship
-from engine.records import Certificate, Certificates, ExaminationRequest, certificate_parts
+from engine.models import hooks, register
+from engine.patching import faithfulness, subjects
+from engine.service import answers as at_once
+from engine.types import faithfulness as certificate_parts
+from engine.types.core import ExaminationRequest
+from engine.types.faithfulness import Certificate, Certificates
 from tests import stores, test_methods, test_scores, toys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,7 +35,7 @@ def store(demo_store, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits(store):
-    return load.bundle(store, "digits-standard"), store.dataset("digits")
+    return register.bundle(store, "digits-standard"), store.dataset("digits")
 
 
 def asked(dataset, count, method="gradient"):
@@ -48,14 +51,14 @@ def quiet(done, total, message):
 
 @pytest.fixture(scope="module")
 def group(digits):
-    return examination.examine(*digits, asked(digits[1], 6), quiet)[0]
+    return explain.examine(*digits, asked(digits[1], 6), quiet)[0]
 
 
 @pytest.mark.parametrize(("method", "is_aimed"), [("activation", False), ("random", False), ("gradient", True)])
 def test_the_wrong_class_check_is_not_applicable_to_a_method_without_aim(digits, method, is_aimed):
-    found = examination.examine(*digits, asked(digits[1], 1, method), quiet)[0]
+    found = explain.examine(*digits, asked(digits[1], 1, method), quiet)[0]
     for side in ("clean", "adversarial"):
-        known = getattr(certificates.part(side, *digits, found, quiet), side)
+        known = getattr(faithfulness.part(side, *digits, found, quiet), side)
         assert (known.wrong_class is not None) is is_aimed
         assert ("wrong_class" in known.not_applicable) is not is_aimed
         # A noisy copy fills maps of another run; kept maps have none to be filled from.
@@ -65,9 +68,9 @@ def test_the_wrong_class_check_is_not_applicable_to_a_method_without_aim(digits,
 
 def test_nothing_is_restored_where_nothing_was_taken(digits):
     kept = replace(asked(digits[1], 2), attack=engine.attack("pgd-linf:eps=0,steps=2"))
-    found = examination.examine(*digits, kept, quiet)[0]
+    found = explain.examine(*digits, kept, quiet)[0]
     assert {one.status for one in found.outcomes} == {"unperturbed"}
-    known = certificates.part("restoration", *digits, found, quiet)
+    known = faithfulness.part("restoration", *digits, found, quiet)
     assert known.restoration is None
     assert known.unavailable == ("Restoration: the attack left the class as it was, so there is nothing to restore.",)
 
@@ -80,13 +83,13 @@ def test_not_applicable_survives_the_merging_of_parts_whatever_their_order():
 
 
 def test_kept_controls_rank_by_size_whatever_the_sign(digits, group):
-    gathered = evidence.gather(*digits, group)
+    gathered = subjects.gather_evidence(*digits, group)
     case, datapath = gathered.side("clean")
     per_map = gathered.scores(datapath)
     signs = [torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], site.shape)).to(site) for site in per_map]
     turned = tuple(site * sign for site, sign in zip(per_map, signs, strict=True))
-    assert certificates._kept_controls(gathered, case, per_map) == certificates._kept_controls(gathered, case, turned)
-    assert certificates.one_site_gap(gathered, case, per_map) == certificates.one_site_gap(gathered, case, turned)
+    assert faithfulness._kept_controls(gathered, case, per_map) == faithfulness._kept_controls(gathered, case, turned)
+    assert faithfulness.one_site_gap(gathered, case, per_map) == faithfulness.one_site_gap(gathered, case, turned)
 
 
 @pytest.mark.parametrize("method", DETERMINISTIC)
@@ -95,8 +98,8 @@ def test_copied_maps_are_reported_unstable_though_their_scores_are_the_same(meth
     for name, bundle in (("copied", test_methods.copied()), ("plain", toys.bundle(toys.seeded(toys.Chain(width=16))))):
         case, known = test_methods.answered(bundle), test_methods.references(bundle)
         found = test_methods.score(bundle, case, method)
-        path = extraction.datapath(bundle, case, known, found, method=engine.method(method))
-        similar[name] = np.mean([kinship.similarity(path, found, seed) for seed in range(10)])
+        path = datapaths.datapath(bundle, case, known, found, method=engine.method(method))
+        similar[name] = np.mean([faithfulness.similarity(path, found, seed) for seed in range(10)])
     assert similar["copied"] <= 0.45
     assert similar["plain"] >= 0.9
 
@@ -105,51 +108,53 @@ def test_copied_maps_are_reported_unstable_though_their_scores_are_the_same(meth
 def test_a_planted_datapath_is_exactly_the_planted_maps(method):
     bundle = test_scores.planted()
     case = test_methods.answered(bundle)
-    strength = selection.strength([site.numpy() for site in test_methods.score(bundle, case, method)])
-    kept = selection.per_site(strength, 3 / 16)
+    strength = statistics.strength([site.numpy() for site in test_methods.score(bundle, case, method)])
+    kept = statistics.per_site(strength, 3 / 16)
     assert [site.tolist() for site in kept] == [list(test_scores.PLANTED)] * len(bundle.sites)
 
 
 def test_shuffled_weights_collapse_the_similarity_to_chance(digits, group):
     """Chance: the datapath of the trained network beside maps drawn at random; the network itself comes back unharmed."""
-    gathered = evidence.gather(*digits, group)
-    before = tracing.record(digits[0], gathered.clean.images).logits
-    found = certificates.random_weights(gathered).clean.random_weights_jaccard
+    gathered = subjects.gather_evidence(*digits, group)
+    before = hooks.record(digits[0], gathered.clean.images).logits
+    found = faithfulness.random_weights(gathered).clean.random_weights_jaccard
     rng = np.random.default_rng(0)
     drawn = [
-        kinship.similarity(
+        faithfulness.similarity(
             group.clean, tuple(torch.from_numpy(rng.random(site.shape)) for site in group.clean.scores), k
         )
         for k in range(200)
     ]
-    itself = kinship.similarity(group.clean, gathered.scores(group.clean), 0)
+    itself = faithfulness.similarity(group.clean, gathered.scores(group.clean), 0)
     chance = np.mean(drawn)
     assert itself >= 0.9
     assert found - chance <= 0.2 * (itself - chance)
-    assert torch.equal(tracing.record(digits[0], gathered.clean.images).logits, before)
-    with shuffled.weights(digits[0], 0):
-        assert not torch.allclose(tracing.record(digits[0], gathered.clean.images).logits, before, atol=0.1)
+    assert torch.equal(hooks.record(digits[0], gathered.clean.images).logits, before)
+    with hooks.weights(digits[0], 0):
+        assert not torch.allclose(hooks.record(digits[0], gathered.clean.images).logits, before, atol=0.1)
 
 
 def test_the_2_x_2_design_has_all_six_pairs_and_equal_questions_are_equal(digits, group):
-    gathered = evidence.gather(*digits, group)
-    cross = kinship.crossed(gathered)
+    gathered = subjects.gather_evidence(*digits, group)
+    cross = faithfulness.crossed(gathered)
     pairs = [getattr(cross, name) for name in cross.__slots__]
     assert [len(pair) for pair in pairs] == [len(digits[0].sites)] * 6
-    same = kinship.crossed(replace(gathered, attacked=replace(gathered.attacked, after=gathered.attacked.before)))
+    same = faithfulness.crossed(replace(gathered, attacked=replace(gathered.attacked, after=gathered.attacked.before)))
     assert set(same.same_input_clean) == {1.0}
     assert set(cross.same_input_clean) != {1.0}
 
 
 def test_kinship_tells_of_clean_adversarial_and_noise_beside_both_classes(digits, group):
-    known = certificates.part("kinship", *digits, group, quiet)
+    known = faithfulness.part("kinship", *digits, group, quiet)
     told, sites = known.kinship, len(digits[0].sites)
     for name in ("true_class", "fooled_into", "clean_true", "clean_fooled", "noise_true", "noise_fooled", "classes"):
         assert len(getattr(told, name)) == sites
-    true, fooled = (selection.per_site(side, kinship.SHARE) for side in (known.classes.true, known.classes.fooled))
-    noise = selection.per_site(group.noise.strength, kinship.SHARE)
-    assert told.noise_fooled == tuple(selection.jaccard(a, b) for a, b in zip(noise, fooled, strict=True))
-    assert told.classes == tuple(selection.jaccard(a, b) for a, b in zip(true, fooled, strict=True))
+    true, fooled = (
+        statistics.per_site(side, faithfulness.SHARE) for side in (known.classes.true, known.classes.fooled)
+    )
+    noise = statistics.per_site(group.noise.strength, faithfulness.SHARE)
+    assert told.noise_fooled == tuple(statistics.jaccard(a, b) for a, b in zip(noise, fooled, strict=True))
+    assert told.classes == tuple(statistics.jaccard(a, b) for a, b in zip(true, fooled, strict=True))
     # Clean images resemble their own class more than the one the attack led to; the attacked ones end the other way round.
     assert told.clean_true[-1] > told.clean_fooled[-1]
     assert told.fooled_into[-1] > told.clean_fooled[-1]
@@ -157,14 +162,14 @@ def test_kinship_tells_of_clean_adversarial_and_noise_beside_both_classes(digits
 
 
 def test_of_a_single_pair_there_are_no_groups(digits):
-    found = examination.examine(*digits, asked(digits[1], 1), quiet)[0]
-    assert certificates.part("groups", *digits, found, quiet).groups.groups == ()
+    found = explain.examine(*digits, asked(digits[1], 1), quiet)[0]
+    assert faithfulness.part("groups", *digits, found, quiet).groups.groups == ()
 
 
 @pytest.mark.slow
 def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp_path):
     answers = at_once.answers(store, quiet)
-    found = examine.examine(answers, asked(digits[1], 4), tmp_path / "group", certify=True)
+    found = study.examine(answers, asked(digits[1], 4), tmp_path / "group", certify=True)
     assert found == json.loads((tmp_path / "group" / "examination.json").read_text())
     assert [(one["name"], one["images"], one["held_out"]["images"]) for one in found["groups"]] == [
         ("clean", 2, 2),
@@ -195,14 +200,14 @@ def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp
 
 
 def test_a_data_set_without_another_image_of_a_class_says_what_is_unknown(digits, group, monkeypatch):
-    gathered = evidence.gather(*digits, group)
-    monkeypatch.setattr(kinship.cases, "labels", lambda _bundle, dataset: np.full(len(dataset.keys), 3))
+    gathered = subjects.gather_evidence(*digits, group)
+    monkeypatch.setattr(faithfulness.cases, "labels", lambda _bundle, dataset: np.full(len(dataset.keys), 3))
     with pytest.raises(
         BadInput, match="no other correctly classified image of class '7', so likeness to it is unknown"
     ):
-        kinship._of_class(gathered, 7)
-    monkeypatch.setattr(evidence, "gather", lambda *_: gathered)
-    told = certificates.part("kinship", *digits, group, lambda *_: None)
+        faithfulness._of_class(gathered, 7)
+    monkeypatch.setattr(subjects, "gather_evidence", lambda *_: gathered)
+    told = faithfulness.part("kinship", *digits, group, lambda *_: None)
     assert told.done == ("kinship",)
     assert told.kinship is None
     (reason,) = told.unavailable
@@ -211,26 +216,26 @@ def test_a_data_set_without_another_image_of_a_class_says_what_is_unknown(digits
 
 
 def test_all_parts_gather_an_examination_once_however_they_come_to_it(digits, group, monkeypatch):
-    taken, gather = [], evidence.gather
-    monkeypatch.setattr(evidence, "gather", lambda *of: taken.append(of) or gather(*of))
-    monkeypatch.setattr(evidence, "shared", evidence.Shared())
+    taken, gather = [], subjects.gather_evidence
+    monkeypatch.setattr(subjects, "gather_evidence", lambda *of: taken.append(of) or gather(*of))
+    monkeypatch.setattr(subjects, "shared", subjects.Shared())
     stored = replace(group, key="known")
     for name in certificate_parts.PARTS:
         # A worker reads the examination from the store anew for every part.
-        assert certificates.part(name, *digits, replace(stored), quiet).done == (name,)
+        assert faithfulness.part(name, *digits, replace(stored), quiet).done == (name,)
     assert len(taken) == 1
-    certificates.part("cross", *digits, replace(stored, key="another"), quiet)
-    certificates.part("cross", *digits, group, quiet)
-    certificates.part("cross", *digits, replace(group), quiet)
+    faithfulness.part("cross", *digits, replace(stored, key="another"), quiet)
+    faithfulness.part("cross", *digits, group, quiet)
+    faithfulness.part("cross", *digits, replace(group), quiet)
     assert len(taken) == 4, "an examination without a key is known by itself alone"
 
 
 def test_a_part_of_shared_evidence_is_that_of_evidence_of_its_own(digits, group, monkeypatch):
-    monkeypatch.setattr(evidence, "shared", evidence.Shared())
+    monkeypatch.setattr(subjects, "shared", subjects.Shared())
     names = certificate_parts.PARTS
-    together = {name: serial.flatten(certificates.part(name, *digits, group, quiet)) for name in names}
+    together = {name: serialization.flatten(faithfulness.part(name, *digits, group, quiet)) for name in names}
     for name in reversed(names):
-        monkeypatch.setattr(evidence, "shared", evidence.Shared())
-        alone = serial.flatten(certificates.part(name, *digits, group, quiet))
+        monkeypatch.setattr(subjects, "shared", subjects.Shared())
+        alone = serialization.flatten(faithfulness.part(name, *digits, group, quiet))
         assert alone.value == together[name].value
         assert all(np.array_equal(alone.arrays[path], array) for path, array in together[name].arrays.items())

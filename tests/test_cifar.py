@@ -11,9 +11,8 @@ import torch
 
 import engine
 from engine import __main__ as command_line
-from engine import examination, tracing
-from engine.datapaths import cases, choosing, scores, trials
-from engine.models import load
+from engine.attribution import baselines, datapaths, explain, scorers
+from engine.models import hooks, register
 from tests.shared_data import ATTACK, CIFAR, CLASSES, NEEDS_SHARED, filled
 
 FOOLED = 100
@@ -28,7 +27,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundle(store):
-    return load.bundle(store, "resnet20")
+    return register.bundle(store, "resnet20")
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,20 @@ def pairs(store, bundle):
     """PGD-10 at 8/255 on correctly classified images from index 128 on, until 100 were attacked."""
     dataset = store.dataset("cifar10")
     keys = dataset.keys[128 : 128 + 125]
-    right = tracing.record(bundle, cases.load(bundle, dataset, keys)).logits.argmax(1).cpu().numpy()
-    correct = [key for key, ok in zip(keys, right == cases.labels(bundle, dataset)[128 : 128 + 125], strict=True) if ok]
-    return examination.attacked(bundle, dataset, engine.attack(ATTACK), tuple(correct[:FOOLED]), 0)
+    right = hooks.record(bundle, baselines.load(bundle, dataset, keys)).logits.argmax(1).cpu().numpy()
+    correct = [
+        key for key, ok in zip(keys, right == baselines.labels(bundle, dataset)[128 : 128 + 125], strict=True) if ok
+    ]
+    return explain.attacked(bundle, dataset, engine.attack(ATTACK), tuple(correct[:FOOLED]), 0)
 
 
 def test_clean_accuracy_is_91_5_percent_on_the_1000_images(store, bundle):
     dataset = store.dataset("cifar10")
-    labels = torch.as_tensor(cases.labels(bundle, dataset))
+    labels = torch.as_tensor(baselines.labels(bundle, dataset))
     with torch.no_grad():
         found = torch.cat(
             [
-                bundle.logits(cases.load(bundle, dataset, dataset.keys[k : k + 100])).cpu().argmax(1)
+                bundle.logits(baselines.load(bundle, dataset, dataset.keys[k : k + 100])).cpu().argmax(1)
                 for k in range(0, 1000, 100)
             ]
         )
@@ -60,26 +61,26 @@ def test_pgd_10_at_8_255_leaves_nothing(pairs):
 
 
 def test_32_clean_maps_restore_the_label_and_32_random_ones_do_not(bundle, pairs):
-    before, noise = pairs.before, examination.noise_copies(pairs, 1)
-    flow, _ = examination.flows(bundle, pairs, noise)
-    donor, rows = tracing.record(bundle, pairs.clean), torch.arange(FOOLED)
+    before, noise = pairs.before, explain.noise_copies(pairs, 1)
+    flow, _ = explain.flows(bundle, pairs, noise)
+    donor, rows = hooks.record(bundle, pairs.clean), torch.arange(FOOLED)
 
     def restored(chosen):
-        labels = trials.transplant_labels(bundle, pairs.adversarial, donor, (rows, rows), chosen)
+        labels = datapaths.transplant_labels(bundle, pairs.adversarial, donor, (rows, rows), chosen)
         return float((labels == before).float().mean())
 
     generator = torch.Generator().manual_seed(0)
-    draws = [restored(choosing.at_random(bundle, FOOLED, 32, generator)) for _ in range(5)]
-    assert restored(choosing.largest(bundle, flow.scores, 32)) >= 0.90
+    draws = [restored(scorers.at_random(bundle, FOOLED, 32, generator)) for _ in range(5)]
+    assert restored(scorers.largest(bundle, flow.scores, 32)) >= 0.90
     assert np.mean(draws) <= 0.10
 
 
 def test_scores_agree_with_captums_definition_of_gradient_times_activation(bundle, pairs):
     """An independent slow version: one backward pass per site by plain hooks on a network without taps in use."""
     images, targets = pairs.clean[:4], pairs.before[:4]
-    fast = scores.at_once(bundle, scores.Question(images, targets, torch.full_like(targets, -1))).scores
+    fast = scorers.at_once(bundle, scorers.Question(images, targets, torch.full_like(targets, -1))).scores
     for number in (0, 5, 18):
-        recorder = tracing.Recorder(frozenset({number}))
+        recorder = hooks.Recorder(frozenset({number}))
         with bundle.visiting(recorder):
             logit = bundle.logits(images.clone().requires_grad_()).gather(1, targets[:, None]).sum()
         (gradient,) = torch.autograd.grad(logit, recorder.seen[number])

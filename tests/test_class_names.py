@@ -15,13 +15,12 @@ from dashboard.links import ViewState
 from dashboard.panels.registry import model as registry
 from engine import __main__ as command_line
 from engine import class_names, demo
-from engine.audit import doubts, plan, plan_file, summary
-from engine.audit import manifest as manifests
-from engine.data import catalogue, intake, manifest
-from engine.data.intake import Images
-from engine.data.manifest import Columns
+from engine.audit import doubts, manifest, plan, summary
+from engine.data import csv_table, register, sources
+from engine.data.csv_table import Columns
+from engine.data.sources import Images
 from engine.errors import BadInput
-from engine.models import load
+from engine.models import register as load
 from engine.store import Store
 from tests import audits
 
@@ -69,7 +68,7 @@ def test_what_classes_are_called_is_never_called_twice_and_leads_back():
 )
 def test_names_of_which_nothing_or_not_all_can_be_seen_are_refused(name):
     with pytest.raises(BadInput, match="Class 2 in a list must be"):
-        intake.checked_names("a list", ["dog", name])
+        sources.checked_names("a list", ["dog", name])
 
 
 def test_names_that_stand_twice_or_look_alike_are_told():
@@ -99,46 +98,46 @@ def put(path, folders):
 def test_folders_lists_tables_and_archives_take_names_in_one_form(tmp_path):
     folder = put(tmp_path / "set", [f"{DECOMPOSED}/{DECOMPOSED}.png", "dog/b.png"])
     (tmp_path / "names.txt").write_text(f"dog\n{DECOMPOSED}\n", encoding="utf-8")
-    names = intake.read_classes(tmp_path / "names.txt")
+    names = sources.read_classes(tmp_path / "names.txt")
     assert names == ("dog", COMPOSED)
-    found = intake.read_folder(folder, names)
+    found = sources.read_folder(folder, names)
     assert (found.y.tolist(), found.names) == ([1, 0], (COMPOSED, "b"))
-    assert intake.read_folder(folder).classes == (COMPOSED, "dog")
+    assert sources.read_folder(folder).classes == (COMPOSED, "dog")
     np.savez(tmp_path / "set.npz", x=PIXELS, y=np.zeros(6, int), classes=np.array([DECOMPOSED, " dog"]))
-    assert intake.read_npz(tmp_path / "set.npz").classes == (COMPOSED, "dog")
+    assert sources.read_npz(tmp_path / "set.npz").classes == (COMPOSED, "dog")
     table = tmp_path / "table.csv"
     table.write_text(f"file,label\n{COMPOSED}.png,{DECOMPOSED}\n", encoding="utf-8")
-    read = manifest.read(table, folder / DECOMPOSED, Columns(), None)
+    read = csv_table.read(table, folder / DECOMPOSED, Columns(), None)
     assert (read.classes, read.names) == ((COMPOSED,), (COMPOSED,))
-    assert manifest.read(table, folder / DECOMPOSED, Columns(), names).y.tolist() == [1]
+    assert csv_table.read(table, folder / DECOMPOSED, Columns(), names).y.tolist() == [1]
 
 
 def test_a_table_takes_the_file_that_is_written_just_so_where_two_differ_in_nothing_but_their_form(tmp_path):
     folder = put(tmp_path / "set", [f"{COMPOSED}.png", f"{DECOMPOSED}.png"])
     for name, picture in ((COMPOSED, PIXELS[0]), (DECOMPOSED, PIXELS[1])):
         (tmp_path / "table.csv").write_text(f"file,label\n{name},0\n", encoding="utf-8")
-        assert np.array_equal(manifest.read(tmp_path / "table.csv", folder, Columns(), None).x[0], picture)
+        assert np.array_equal(csv_table.read(tmp_path / "table.csv", folder, Columns(), None).x[0], picture)
     (tmp_path / "table.csv").write_text(f"file,label\n{COMPOSED},0\n{DECOMPOSED},1\n", encoding="utf-8")
     with pytest.raises(BadInput, match=r"2 pictures are called .* differ only in how letters are composed"):
-        manifest.read(tmp_path / "table.csv", folder, Columns(), None)
+        csv_table.read(tmp_path / "table.csv", folder, Columns(), None)
 
 
 @pytest.mark.parametrize("other", [DECOMPOSED, f"{COMPOSED} "])
 def test_two_folders_of_one_class_are_refused(tmp_path, other):
     with pytest.raises(BadInput, match="2 folders of set are called 'café' and differ only in white space or"):
-        intake.read_folder(put(tmp_path / "set", [f"{COMPOSED}/a.png", f"{other}/b.png"]))
+        sources.read_folder(put(tmp_path / "set", [f"{COMPOSED}/a.png", f"{other}/b.png"]))
 
 
 def test_a_label_that_is_the_number_of_one_class_and_the_name_of_another_is_refused(tmp_path):
     folder = put(tmp_path / "set", ["a.png", "b.png"])
     (tmp_path / "table.csv").write_text("file,label\na,0\nb,1\n")
-    assert manifest.read(tmp_path / "table.csv", folder, Columns(), ("0", "1")).y.tolist() == [0, 1]
+    assert csv_table.read(tmp_path / "table.csv", folder, Columns(), ("0", "1")).y.tolist() == [0, 1]
     with pytest.raises(
         BadInput, match=r"Line 2 of table\.csv has the label '0', which is the number of one class and the name"
     ):
-        manifest.read(tmp_path / "table.csv", folder, Columns(), ("1", "0"))
+        csv_table.read(tmp_path / "table.csv", folder, Columns(), ("1", "0"))
     (tmp_path / "table.csv").write_text("file,label\na,1\nb,2\n")
-    assert manifest.read(tmp_path / "table.csv", folder, Columns(first_label=1), ("1", "2")).y.tolist() == [0, 1]
+    assert csv_table.read(tmp_path / "table.csv", folder, Columns(first_label=1), ("1", "2")).y.tolist() == [0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -148,11 +147,11 @@ def store(tmp_path_factory):
     names = ("zero", "one", DECOMPOSED, "three", "crane", "five", "crane", "seven", "8", "nine")
     load.add(made, load.Submission("net", demo.ARCHITECTURE, demo.weights(demo.MODELS[0]), names))
     found = audits.some_digits()
-    catalogue.add(made, "digits", replace(found, classes=names), source="npz", epsilon="24/255")
+    register.add(made, "digits", replace(found, classes=names), source="npz", epsilon="24/255")
     few = Images(found.x[:2], np.array([0, 1]), ("seven", "crane"), ("a", "b"))
-    catalogue.add(made, "single", few, source="npz")
+    register.add(made, "single", few, source="npz")
     composed = replace(found, classes=(*names[:2], COMPOSED, *names[3:]))
-    catalogue.add(made, "composed", composed, source="npz")
+    register.add(made, "composed", composed, source="npz")
     return made
 
 
@@ -178,8 +177,8 @@ def test_a_stored_data_set_and_model_agree_whatever_form_their_names_were_stored
     ],
 )
 def test_prove_takes_a_class_that_is_one_and_no_other(store, tmp_path, capsys, monkeypatch, label, reason):
-    monkeypatch.setattr("engine.commands.prove._study", lambda *_: {})
-    monkeypatch.setattr("engine.proving.table.text", lambda found: "")
+    monkeypatch.setattr("engine.cli.study._study", lambda *_: {})
+    monkeypatch.setattr("engine.patching.tables.text", lambda found: "")
     place = ["--store", str(store.root), "--model", "net", "--data", "digits", "--out", str(tmp_path / "p.json")]
     code = command_line.main(["prove", *place, "--attack", "pgd-linf:eps=24/255", "--class", label, "--images", "2"])
     told = capsys.readouterr().err
@@ -208,10 +207,10 @@ class = "{label}"
     ("label", "kept"), [("6", "crane@6"), ("crane@4", "crane@4"), (COMPOSED, DECOMPOSED), ("five", "five"), ("8", "8")]
 )
 def test_a_threshold_takes_a_class_that_is_one_and_no_other(store, label, kept):
-    understood = plan.understood(plan_file.parse(PLAN.format(label=label), "plan.toml"), store)
+    understood = plan.understood(plan.parse(PLAN.format(label=label), "plan.toml"), store)
     assert understood.thresholds[0].label == kept
     with pytest.raises(BadInput, match=r"plan\.toml line 11: .*'crane' stands twice"):
-        plan.understood(plan_file.parse(PLAN.format(label="crane"), "plan.toml"), store)
+        plan.understood(plan.parse(PLAN.format(label="crane"), "plan.toml"), store)
 
 
 @pytest.mark.cluster
@@ -248,9 +247,9 @@ def test_images_of_a_premade_set_are_paired_whatever_form_their_names_have(store
     load.add(other, load.Submission("net", demo.ARCHITECTURE, demo.weights(demo.MODELS[0]), demo.CLASSES))
     for name, form in zip(("composed", "red"), forms, strict=True):
         names = tuple(unicodedata.normalize(form, f"é{k}") for k in range(len(found.x)))
-        catalogue.add(other, name, replace(found, names=names), source="npz")
+        register.add(other, name, replace(found, names=names), source="npz")
     text = 'model = "net"\ndata = "composed"\n[images]\ncount = 5\n[[premade]]\nname = "a"\ndata = "red"\nepsilon = "8/255"\n'
-    assert len(manifests.build(plan.understood(plan_file.parse(text, "p"), other), other).premade[0].samples) == 5
+    assert len(manifest.build(plan.understood(plan.parse(text, "p"), other), other).premade[0].samples) == 5
 
 
 class Auditor:

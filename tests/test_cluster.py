@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs import Jobs, contact
+from engine.jobs import Jobs, connection
 from engine.jobs.connection import Connection
 from engine.store import Store
 from tests import errands
@@ -47,7 +47,7 @@ def test_closing_ends_every_process_and_the_next_one_takes_over(fresh_root):
 
 
 def test_the_lock_is_free_after_its_holder_and_held_before(fresh_root):
-    first, second = contact.ownership(fresh_root), contact.ownership(fresh_root)
+    first, second = connection.ownership(fresh_root), connection.ownership(fresh_root)
     assert first.claim()
     assert first.claim()
     assert not second.claim()
@@ -57,7 +57,7 @@ def test_the_lock_is_free_after_its_holder_and_held_before(fresh_root):
 
 
 def test_a_contact_left_by_a_dead_owner_is_not_believed(fresh_root):
-    contact.publish(fresh_root, contact.Contact("tls://127.0.0.1:9", "no certificate", "no key"))
+    connection.publish(fresh_root, connection.Contact("tls://127.0.0.1:9", "no certificate", "no key"))
     own = Connection(fresh_root)
     assert own.client().status == "running"
     own.close()

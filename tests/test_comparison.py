@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import engine
-from engine import comparison, selection
-from engine.records import ClassDatapaths, ExaminationRequest, SiteSpan
+from engine import statistics
+from engine.attribution import comparison
+from engine.types.core import ExaminationRequest
+from engine.types.faithfulness import ClassDatapaths, SiteSpan
 from tests import fakes
 
 
@@ -200,13 +202,13 @@ def test_the_permutation_test_agrees_with_scipys():
 
 def test_of_equal_maps_some_are_drawn_and_of_others_none():
     clear, tied = np.arange(20.0), np.array([5.0, 5 * (1 + 1e-6), 5, 5, 5, 9, 1, 0])
-    first, second = (selection.per_site_drawn([clear, tied], 0.5, seed) for seed in (0, 1))
+    first, second = (statistics.per_site_drawn([clear, tied], 0.5, seed) for seed in (0, 1))
     assert first[0].tolist() == second[0].tolist() == list(range(10, 20))
-    draws = {tuple(selection.per_site_drawn([clear, tied], 0.5, seed)[1].tolist()) for seed in range(40)}
+    draws = {tuple(statistics.per_site_drawn([clear, tied], 0.5, seed)[1].tolist()) for seed in range(40)}
     assert len(draws) > 5
     assert all(5 in kept and len(kept) == 4 and set(kept) <= {0, 1, 2, 3, 4, 5} for kept in draws)
 
 
 def test_jaccard_of_nothing_with_nothing_is_one():
-    assert selection.jaccard(np.array([]), np.array([])) == 1.0
-    assert selection.jaccard(np.array([1, 2]), np.array([2, 3])) == pytest.approx(1 / 3)
+    assert statistics.jaccard(np.array([]), np.array([])) == 1.0
+    assert statistics.jaccard(np.array([1, 2]), np.array([2, 3])) == pytest.approx(1 / 3)

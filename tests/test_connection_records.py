@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.records import SIDES, Connection
+from engine.types.core import SIDES, Connection
 
 TARGETS, SOURCES = 24, 32
 

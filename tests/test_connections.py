@@ -10,12 +10,13 @@ import torchvision
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
-from engine import connections, tracing
-from engine.benchmark import measures
-from engine.datapaths import scores
-from engine.models import architectures, cifar, precision
-from engine.models import bundle as bundles
-from engine.models.bundle import ModelBundle
+from engine import benchmark
+from engine.attribution import edges as connections
+from engine.attribution import scorers
+from engine.models import architectures, hooks, zoo
+from engine.models import network as bundles
+from engine.models import network as precision
+from engine.models.network import ModelBundle
 from tests import toys
 from tests.shared_data import CIFAR, SKIPPED_WITHOUT
 from tests.test_sites import (
@@ -33,8 +34,8 @@ from tests.test_sites import (
 
 def explained(bundle, side, count=3):
     images, starts = toys.pictures(count, side), toys.pictures(count, side, seed=9)
-    question = scores.Question(images, torch.zeros(count, dtype=torch.int64), torch.ones(count, dtype=torch.int64))
-    found = scores.between_runs(bundle, question, tracing.record(bundle, starts), taps=connections.taps(bundle))
+    question = scorers.Question(images, torch.zeros(count, dtype=torch.int64), torch.ones(count, dtype=torch.int64))
+    found = scorers.between_runs(bundle, question, hooks.record(bundle, starts), taps=connections.taps(bundle))
     return images, starts, found.gradients
 
 
@@ -42,7 +43,7 @@ def changes(bundle, images, starts):
     """At every tap the change from one run to the other, each run alone."""
     runs = []
     for batch in (images, starts):
-        recorder = tracing.Recorder(frozenset(range(len(bundle.taps))))
+        recorder = hooks.Recorder(frozenset(range(len(bundle.taps))))
         with torch.no_grad(), bundle.visiting(recorder):
             bundle.logits(batch)
         runs.append(recorder.seen)
@@ -52,7 +53,7 @@ def changes(bundle, images, starts):
 BLOCKS = [CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 1)]
 NETWORKS = {
     "toy": lambda: (toys.bundle(toys.seeded(toys.Residual())), 8),
-    "resnet20": lambda: (toys.bundle(toys.seeded(cifar.CifarResNet(3, 10)), 32), 32),
+    "resnet20": lambda: (toys.bundle(toys.seeded(zoo.CifarResNet(3, 10)), 32), 32),
     "mobilenet": lambda: (toys.bundle(torchvision.models.mobilenet_v2(weights=None).eval(), 32), 32),
     "squeezenet": lambda: (toys.bundle(torchvision.models.squeezenet1_1(weights=None).eval(), 48), 48),
     "gated": lambda: (toys.bundle(toys.seeded(Gated())), 8),
@@ -132,7 +133,7 @@ def test_a_planted_edge_is_the_only_one():
 def test_the_head_adds_up_to_the_difference_of_the_logits():
     bundle = toys.bundle(toys.seeded(toys.Residual()))
     images, starts = toys.pictures(3), toys.pictures(3, seed=9)
-    runs = tracing.record(bundle, images), tracing.record(bundle, starts)
+    runs = hooks.record(bundle, images), hooks.record(bundle, starts)
     found = connections.head(bundle, *runs, torch.tensor([0, 2]))
     total = sum(matrix.sum(1) for matrix in found.matrices.values())
     assert torch.allclose(total, (runs[0].logits - runs[1].logits)[:, [0, 2]].sum(0), atol=1e-4)
@@ -144,8 +145,8 @@ def test_each_distinct_image_runs_once_however_often_it_stands_in_a_batch(monkey
     bundle, sizes, logits = toys.bundle(toys.seeded(toys.Residual())), [], ModelBundle.logits
     images = toys.pictures(6 // repeats).repeat_interleave(repeats, 0)
     starts = toys.pictures(3 if repeats > 1 else 6, seed=9).repeat(2 if repeats > 1 else 1, 1, 1, 1)
-    asked = scores.Question(images, torch.zeros(6, dtype=torch.int64), torch.ones(6, dtype=torch.int64))
-    found = scores.between_runs(bundle, asked, tracing.record(bundle, starts), taps=connections.taps(bundle))
+    asked = scorers.Question(images, torch.zeros(6, dtype=torch.int64), torch.ones(6, dtype=torch.int64))
+    found = scorers.between_runs(bundle, asked, hooks.record(bundle, starts), taps=connections.taps(bundle))
     with monkeypatch.context() as patched:
         patched.setattr(ModelBundle, "logits", lambda self, batch: (sizes.append(len(batch)), logits(self, batch))[1])
         together = connections.between(bundle, images, starts, found.gradients)
@@ -169,8 +170,8 @@ def test_connections_keep_neither_run_in_memory():
         leaf = images.clone().requires_grad_()
         torch.autograd.grad(bundle.logits(leaf).sum(), leaf)
 
-    own = measures.peak(lambda: connections.between(bundle, images, starts, gradients))
-    assert own <= measures.peak(plain)
+    own = benchmark.peak(lambda: connections.between(bundle, images, starts, gradients))
+    assert own <= benchmark.peak(plain)
 
 
 def test_a_gradient_is_kept_once_for_taps_on_one_tensor_but_never_beyond_a_site():
@@ -213,13 +214,13 @@ def effects(bundle, question, reference, removed):
         return changed
 
     parts = question.images, question.targets, question.rivals
-    repeated = scores.Question(*(part.expand(count, *part.shape[1:]) for part in parts))
+    repeated = scorers.Question(*(part.expand(count, *part.shape[1:]) for part in parts))
     maps, total = tuple(site.expand(count, -1, -1, -1) for site in reference.maps), torch.zeros(count)
-    for step in range(scores.STEPS):
-        gating = tracing.Gates(tracing.uniform_gates(bundle, count, (step + 0.5) / scores.STEPS), maps)
+    for step in range(scorers.STEPS):
+        gating = hooks.Gates(hooks.uniform_gates(bundle, count, (step + 0.5) / scorers.STEPS), maps)
         with torch.no_grad(), bundle.visiting(lambda k, t, gating=gating: gating(k, without(k, t))):
-            total += tracing.margins(bundle.logits(repeated.images), repeated.targets, repeated.rivals)
-    return (total[-1] - total[:-1]) / scores.STEPS
+            total += hooks.margins(bundle.logits(repeated.images), repeated.targets, repeated.rivals)
+    return (total[-1] - total[:-1]) / scorers.STEPS
 
 
 @pytest.mark.shared_data
@@ -237,9 +238,9 @@ def test_edges_predict_what_taking_one_edge_out_really_does():
     correlations = []
     for k in range(8):
         image, start, rival = images[k : k + 1], images[k + 8 : k + 9], labels[k + 8 : k + 9]
-        asked = scores.Question(image, labels[k : k + 1], torch.where(rival == labels[k], -1, rival))
-        reference = tracing.record(bundle, start)
-        found = scores.between_runs(bundle, asked, reference, taps=connections.taps(bundle))
+        asked = scorers.Question(image, labels[k : k + 1], torch.where(rival == labels[k], -1, rival))
+        reference = hooks.record(bundle, start)
+        found = scorers.between_runs(bundle, asked, reference, taps=connections.taps(bundle))
         change = changes(bundle, image, start)
         claimed, removed = ablated_edges(bundle, change, found.gradients, generator)
         real = effects(bundle, asked, reference, removed)

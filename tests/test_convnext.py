@@ -12,12 +12,13 @@ from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 import engine
-from engine import connections, demo, tracing
-from engine.datapaths import scores
-from engine.demo import digits, train
-from engine.evaluation import walk
-from engine.models import bundle as bundles
-from engine.models.digits_resnet import MEAN, STD
+from engine import demo
+from engine.attribution import edges, scorers
+from engine.demo import train
+from engine.models import hooks
+from engine.models import network as bundles
+from engine.models.zoo import DIGITS_MEAN, DIGITS_STD
+from engine.patching import evaluate
 from tests import stores
 from tests.test_connections import ablated_edges, changes, effects
 
@@ -38,7 +39,7 @@ def small_convnext() -> nn.Module:
 @pytest.fixture(scope="module")
 def bundle():
     network = train.train("standard", EPOCHS, 0, make=small_convnext)
-    declared = bundles.Preprocessing(1, (32, 32), MEAN, STD)
+    declared = bundles.Preprocessing(1, (32, 32), DIGITS_MEAN, DIGITS_STD)
     return bundles.bundle(network, declared, bundles.Identity(demo.CLASSES, "convnext", "0"))
 
 
@@ -47,14 +48,14 @@ def rows(bundle, demo_store, tmp_path_factory):
     """What the datapaths and random maps do, by method."""
     store = stores.copied(demo_store, tmp_path_factory.mktemp("convnext") / "store")
     compared = (engine.method("two-run"), engine.method("random"))
-    request = walk.EvaluationRequest(engine.attack(ATTACK), IMAGES, compared, maps=(MAPS,))
-    found = walk.run(bundle, store.dataset(demo.DATA), request, lambda *_: None)
+    request = evaluate.EvaluationRequest(engine.attack(ATTACK), IMAGES, compared, maps=(MAPS,))
+    found = evaluate.run(bundle, store.dataset(demo.DATA), request, lambda *_: None)
     assert found.fooled >= IMAGES // 2
     return {row.method.name: row for row in found.rows}
 
 
 def test_it_learned_the_digits(bundle):
-    images, labels = train.tensors(digits.held_out())
+    images, labels = train.tensors(demo.held_out())
     with torch.no_grad():
         assert float((bundle.logits(images).argmax(1) == labels).float().mean()) >= 0.9
 
@@ -68,14 +69,14 @@ def test_a_few_maps_of_the_datapath_do_what_as_many_random_ones_do_not(rows, wha
 
 
 def test_edges_predict_what_taking_one_edge_out_really_does(bundle):
-    images, _ = train.tensors(digits.held_out())
+    images, _ = train.tensors(demo.held_out())
     generator, correlations = torch.Generator().manual_seed(0), []
     for k in range(6):
         image, start = images[k : k + 1], images[k + 100 : k + 101]
         own, rival = bundle.logits(image).argmax(1), bundle.logits(start).argmax(1)
-        asked = scores.Question(image, own, torch.where(rival == own, -1, rival))
-        reference = tracing.record(bundle, start)
-        found = scores.between_runs(bundle, asked, reference, taps=connections.taps(bundle))
+        asked = scorers.Question(image, own, torch.where(rival == own, -1, rival))
+        reference = hooks.record(bundle, start)
+        found = scorers.between_runs(bundle, asked, reference, taps=edges.taps(bundle))
         claimed, removed = ablated_edges(bundle, changes(bundle, image, start), found.gradients, generator)
         real = effects(bundle, asked, reference, removed)
         correlations.append(float(torch.corrcoef(torch.stack([claimed, real]))[0, 1]))

@@ -12,16 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine import demo as digits
 from engine import images
-from engine.attacks.batch import Batch
-from engine.credibility import checking
-from engine.credibility import verdicts as verdicts
-from engine.credibility.checking import Reference, Setup
-from engine.credibility.verdicts import Attacks, Fared, Look, Transfer
-from engine.demo import digits
+from engine.attacks.attacked import Batch
+from engine.checks import attacks as checking
+from engine.checks import attacks as verdicts
+from engine.checks.attacks import Attacks, Fared, Look, Reference, Transfer
 from engine.errors import BadInput
-from engine.records import credibility
-from engine.records.credibility import CHECKS, Credibility
+from engine.types import checks
+from engine.types.checks import CHECKS, Credibility, Setup
 from tests.test_demo import shipped
 
 NAMES = [f"G{number}" for number in range(1, 17)]
@@ -254,7 +253,7 @@ def test_attacks_that_break_down_did_not_move():
 
 
 def test_no_checks_at_all_pass_nothing():
-    assert credibility.verdict(()) == "incomplete"
+    assert checks.verdict(()) == "incomplete"
 
 
 def test_two_in_a_hundred_are_within_tolerance_and_one_percent_where_there_are_many():

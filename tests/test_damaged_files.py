@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from engine import images
-from engine.data import intake, manifest
+from engine.data import csv_table, sources
 from engine.errors import BadInput
-from engine.models import weights
+from engine.models import checkpoints
 
 ROOM = 256 * 2**20
 """Bytes that reading a damaged file of a few kilobytes may take beyond what the process holds."""
@@ -83,7 +83,7 @@ def told_in_one_line(read, path):
 
 
 def opened(path):
-    with weights.opened(path):
+    with checkpoints.opened(path):
         pass
 
 
@@ -106,7 +106,7 @@ def picture(kind):
 
 FILES = {
     "safetensors": (safetensors_file, opened),
-    "npz": (npz_file, intake.read_npz),
+    "npz": (npz_file, sources.read_npz),
     "png": (lambda: picture("PNG"), images.decode),
     "jpeg": (lambda: picture("JPEG"), images.decode),
     "webp": (lambda: picture("WEBP"), images.decode),
@@ -202,7 +202,7 @@ def bomb():
 
 def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path):
     (tmp_path / "set.npz").write_bytes(bomb())
-    assert told_in_one_line(intake.read_npz, tmp_path / "set.npz") == 1
+    assert told_in_one_line(sources.read_npz, tmp_path / "set.npz") == 1
 
 
 def npy(header: bytes, values: bytes = b"", version: int = 1) -> bytes:
@@ -245,7 +245,7 @@ MEMBERS = {
 def test_archives_damaged_by_design_are_refused_in_one_line(tmp_path, kind):
     path = tmp_path / "set.npz"
     path.write_bytes(MEMBERS[kind])
-    assert told_in_one_line(intake.read_npz, path) == 1
+    assert told_in_one_line(sources.read_npz, path) == 1
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_archives_damaged_by_design_are_refused_in_one_line(tmp_path, kind):
 def test_the_reason_why_an_array_is_refused_is_the_true_one(tmp_path, kind, reason):
     (tmp_path / "set.npz").write_bytes(MEMBERS[kind])
     with pytest.raises(BadInput, match=reason):
-        intake.read_npz(tmp_path / "set.npz")
+        sources.read_npz(tmp_path / "set.npz")
 
 
 def test_a_header_without_an_end_is_not_read_to_its_end(tmp_path):
@@ -271,7 +271,7 @@ def test_a_header_without_an_end_is_not_read_to_its_end(tmp_path):
         file.write(npy(b"", version=2)[:8] + struct.pack("<I", 200 * 2**20))
         for _ in range(200):
             file.write(b" " * 2**20)
-    assert told_in_one_line(intake.read_npz, tmp_path / "set.npz") == 1
+    assert told_in_one_line(sources.read_npz, tmp_path / "set.npz") == 1
 
 
 def test_class_names_of_no_character_or_without_end_are_refused(tmp_path):
@@ -283,7 +283,7 @@ def test_class_names_of_no_character_or_without_end_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "many.npz", "a") as archive:
         archive.writestr("classes.npy", npy(empty))
     for name in ("beyond", "many"):
-        assert told_in_one_line(intake.read_npz, tmp_path / f"{name}.npz") == 1
+        assert told_in_one_line(sources.read_npz, tmp_path / f"{name}.npz") == 1
 
 
 def test_an_array_written_by_python_2_is_read_without_a_warning(tmp_path):
@@ -292,13 +292,13 @@ def test_an_array_written_by_python_2_is_read_without_a_warning(tmp_path):
         archive.writestr("y.npy", npy(PLAIN.replace(b"(2, 2, 2, 3)", b"(2L,)"), bytes(2)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert intake.read_npz(tmp_path / "set.npz").x.shape == (2, 2, 2, 1)
+        assert sources.read_npz(tmp_path / "set.npz").x.shape == (2, 2, 2, 1)
 
 
 def test_a_directory_that_lies_about_the_compressed_size_helps_no_bomb(tmp_path):
     (tmp_path / "set.npz").write_bytes(directory(bomb(), 20, struct.pack("<I", 2**30)))
     with pytest.raises(BadInput, match="unpacks to over 200 times its size"):
-        intake.read_npz(tmp_path / "set.npz")
+        sources.read_npz(tmp_path / "set.npz")
 
 
 def sparse(path, size=3 * 2**30):
@@ -309,26 +309,26 @@ def sparse(path, size=3 * 2**30):
 
 
 def test_files_of_gigabytes_are_refused_unread(tmp_path):
-    assert told_in_one_line(intake.read_classes, sparse(tmp_path / "names.txt")) == 1
+    assert told_in_one_line(sources.read_classes, sparse(tmp_path / "names.txt")) == 1
     sparse(tmp_path / "one.png")
     (tmp_path / "table.csv").write_text("file,label,sha256\none,0,00\n")
     with pytest.raises(BadInput, match=r"one\.png has 3,221,225,472 bytes; at most 67,108,864 are read"):
-        manifest.read(tmp_path / "table.csv", tmp_path, manifest.Columns(), None)
+        csv_table.read(tmp_path / "table.csv", tmp_path, csv_table.Columns(), None)
 
 
 def test_a_narrow_picture_takes_no_memory_when_it_is_fitted(tmp_path):
     (tmp_path / "set" / "a").mkdir(parents=True)
     Image.new("L", (1, 20_000)).save(tmp_path / "set" / "a" / "thin.png")
     with pytest.raises(BadInput, match=r"^thin\.png: 1 x 20000 pixels would be resized to 224 x 4480000"):
-        intake.read_folder(tmp_path / "set", size=(224, 224))
+        sources.read_folder(tmp_path / "set", size=(224, 224))
 
 
 READERS = {
     "picture": images.decode,
-    "npz": intake.read_npz,
-    "classes": intake.read_classes,
-    "csv": lambda path: manifest.read(path, path.parent, manifest.Columns(), None),
-    "folder": lambda path: intake.read_folder(path.parent.parent),
+    "npz": sources.read_npz,
+    "classes": sources.read_classes,
+    "csv": lambda path: csv_table.read(path, path.parent, csv_table.Columns(), None),
+    "folder": lambda path: sources.read_folder(path.parent.parent),
 }
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from engine import __main__ as command_line
-from engine.data import catalogue, intake, manifest
-from engine.data.manifest import Columns
+from engine.data import csv_table, register, sources
+from engine.data.csv_table import Columns
 from engine.errors import BadInput, UnknownName
 from engine.store.store import Store
 
@@ -39,28 +39,28 @@ def table(tmp_path, text):
 
 def test_the_layout_of_the_competition_is_read_with_labels_from_one(tmp_path, folder):
     path = table(tmp_path, "ImageId,URL,TrueLabel,TargetClass\none,x,2,3\nthree,x,1,1\n")
-    found = manifest.read(path, folder, Columns(first_label=1), CLASSES)
+    found = csv_table.read(path, folder, Columns(first_label=1), CLASSES)
     assert found.y.tolist() == [1, 0] and found.names == ("one", "three") and found.classes == CLASSES
     assert np.array_equal(found.x, PIXELS[[0, 2]])
 
 
 def test_names_of_classes_serve_as_labels_and_columns_may_be_named(tmp_path, folder):
     path = table(tmp_path, 'what,who\ncat,deep/four.png\n"ant",one.png\n')
-    found = manifest.read(path, folder, Columns("who", "what"), None)
+    found = csv_table.read(path, folder, Columns("who", "what"), None)
     assert (found.y.tolist(), found.classes) == ([1, 0], ("ant", "cat"))
-    assert manifest.read(path, folder, Columns("who", "what"), CLASSES).y.tolist() == [2, 0]
+    assert csv_table.read(path, folder, Columns("who", "what"), CLASSES).y.tolist() == [2, 0]
 
 
 def test_pictures_are_fitted_to_one_size(tmp_path, folder):
-    found = manifest.read(table(tmp_path, "file,label\none,0\n"), folder, Columns(), None, size=(4, 4))
+    found = csv_table.read(table(tmp_path, "file,label\none,0\n"), folder, Columns(), None, size=(4, 4))
     assert found.x.shape == (1, 4, 4, 3) and found.classes == ("0",)
 
 
 def test_the_hash_of_a_picture_is_checked(tmp_path, folder):
     wanted = hashlib.sha256((folder / "one.png").read_bytes()).hexdigest()
-    assert len(manifest.read(table(tmp_path, f"file,label,sha256\none,0,{wanted}\n"), folder, Columns(), None).y) == 1
+    assert len(csv_table.read(table(tmp_path, f"file,label,sha256\none,0,{wanted}\n"), folder, Columns(), None).y) == 1
     with pytest.raises(BadInput, match=r"two\.png is not the picture whose sha256 stands in line 2 of table\.csv"):
-        manifest.read(table(tmp_path, f"file,label,sha256\ntwo,0,{wanted}\n"), folder, Columns(), None)
+        csv_table.read(table(tmp_path, f"file,label,sha256\ntwo,0,{wanted}\n"), folder, Columns(), None)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_tables_that_cannot_be_meant_are_refused_in_one_line(tmp_path, folder, t
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (folder / "loop.png").symlink_to("loop.png")
     with pytest.raises(BadInput) as refused:
-        manifest.read(table(tmp_path, text), folder, Columns(), CLASSES)
+        csv_table.read(table(tmp_path, text), folder, Columns(), CLASSES)
     assert reason in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_names_that_look_like_numbers_may_be_labels_where_a_list_has_them(tmp_path, folder):
     path = table(tmp_path, "file,label\none,7.5\ntwo,bee\n")
-    assert manifest.read(path, folder, Columns(), ("bee", "7.5")).y.tolist() == [1, 0]
+    assert csv_table.read(path, folder, Columns(), ("bee", "7.5")).y.tolist() == [1, 0]
 
 
 @pytest.fixture
@@ -133,8 +133,8 @@ def test_many_class_names_take_no_longer_each(tmp_path, folder):
     names = [f"c{index}" for index in range(60_000)]
     path = table(tmp_path, "file,label\n" + "".join(f"gone,{name}\n" for name in names))
     with pytest.raises(BadInput, match="holds no picture of that name"):
-        manifest.read(path, folder, Columns(), None)
-    assert intake.indices(names, names)["c59999"] == 59_999
+        csv_table.read(path, folder, Columns(), None)
+    assert sources.indices(names, names)["c59999"] == 59_999
     images = np.zeros((30_000, 1, 1, 1), np.uint8)
     added(tmp_path, images, np.arange(30_000), names[:30_000])
     labels = Store(tmp_path / "store").dataset("set").labels_for_classes(tuple(reversed(names)))
@@ -143,21 +143,21 @@ def test_many_class_names_take_no_longer_each(tmp_path, folder):
 
 def test_labels_below_the_declared_first_one_are_refused(tmp_path, folder):
     with pytest.raises(BadInput, match=r"table\.csv has the label 0, but counts classes from 1"):
-        manifest.read(table(tmp_path, "file,label\none,0\n"), folder, Columns(first_label=1), None)
+        csv_table.read(table(tmp_path, "file,label\none,0\n"), folder, Columns(first_label=1), None)
 
 
 def test_labels_of_an_npz_may_count_from_one(tmp_path):
     np.savez(tmp_path / "set.npz", x=PIXELS, y=np.array([1, 2, 3, 1]))
-    found = intake.read_npz(tmp_path / "set.npz", first_label=1)
+    found = sources.read_npz(tmp_path / "set.npz", first_label=1)
     assert found.y.tolist() == [0, 1, 2, 0] and found.classes == ("0", "1", "2")
     np.savez(tmp_path / "set.npz", x=PIXELS, y=np.array([1, 2, 0, 1]))
     with pytest.raises(BadInput, match=r"Labels in set\.npz must lie between 1 and 100000, got 0"):
-        intake.read_npz(tmp_path / "set.npz", first_label=1)
+        sources.read_npz(tmp_path / "set.npz", first_label=1)
 
 
 def added(tmp_path, x, y, classes):
-    found = intake.labelled("a test", x, np.asarray(y), classes, tuple(f"n{k}" for k in range(len(y))))
-    return catalogue.add(Store(tmp_path / "store"), "set", found, source="npz")
+    found = sources.labelled("a test", x, np.asarray(y), classes, tuple(f"n{k}" for k in range(len(y))))
+    return register.add(Store(tmp_path / "store"), "set", found, source="npz")
 
 
 def test_images_that_stand_twice_are_told(tmp_path):
@@ -314,4 +314,4 @@ def test_what_is_refused_at_the_command_leaves_no_store(tmp_path, capsys, option
 
 def test_unknown_columns_are_named(tmp_path, folder):
     with pytest.raises(UnknownName, match=r"No column of table\.csv is called 'lable'\. Did you mean 'label'"):
-        manifest.read(table(tmp_path, "file,label\none,0\n"), folder, Columns(label="lable"), None)
+        csv_table.read(table(tmp_path, "file,label\none,0\n"), folder, Columns(label="lable"), None)

@@ -10,10 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from engine import Auditor, BadInput, DataOrder, ModelOrder, StoreError, UnknownName, demo
-from engine.answering.answers import Answers
-from engine.answering.desk import Desk
-from engine.intake import taking
-from engine.intake.inbox import Inbox
+from engine.service import computations
+from engine.service.answers import Answers
+from engine.service.registry import Desk, Inbox
 from engine.store import Store
 from tests import audits, stores
 
@@ -204,7 +203,7 @@ def test_what_was_put_in_an_entrys_place_before_the_worker_came_is_not_added(des
     (inbox / name).rename(inbox.parent / name)
     (inbox / name).symlink_to(inbox.parent / name)
     with pytest.raises(BadInput, match=f"^{name} changed since it was chosen; choose it again"):
-        taking.model(Store(inbox.parent / "store"), task)
+        computations.model(Store(inbox.parent / "store"), task)
     assert desk.models() == ()
 
 
@@ -215,7 +214,7 @@ def test_a_table_or_its_pictures_that_changed_before_the_worker_came_are_not_add
     (inbox / name).rename(inbox.parent / name)
     (inbox / name).symlink_to(inbox.parent / name)
     with pytest.raises(BadInput, match=f"^{name} changed since it was chosen; choose it again"):
-        taking.data(Store(inbox.parent / "store"), task)
+        computations.data(Store(inbox.parent / "store"), task)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,7 @@ from engine import (
     Taken,
     UnknownName,
 )
-from engine.records.credibility import CheckResult
-from engine.records.intake import InexactLink
+from engine.types.checks import CheckResult, InexactLink
 from tests import fakes
 
 ENTRIES = (

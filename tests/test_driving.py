@@ -9,11 +9,10 @@ import time
 import pytest
 
 from dashboard.panels.audits import view as audits_view
-from engine import Answer, BadInput, UnknownName, work
-from engine.answering import driving
-from engine.answering.answers import Answers
-from engine.audit import manifest as manifests
-from engine.audit import plan_file, watching
+from engine import Answer, BadInput, UnknownName
+from engine.audit import manifest, plan, report
+from engine.service import driver, worker
+from engine.service.answers import Answers
 from engine.store import Store
 from tests import audits, stores
 from tests.asking import until
@@ -37,11 +36,11 @@ def store(filled, tmp_path):
     return Store(shutil.copytree(filled, tmp_path / "store"))
 
 
-def runs(store, before=None) -> driving.Runs:
-    return driving.Runs(Answers(store, audits.Inline(store.root, before)))
+def runs(store, before=None) -> driver.Runs:
+    return driver.Runs(Answers(store, audits.Inline(store.root, before)))
 
 
-def state(own: driving.Runs, run: str) -> str:
+def state(own: driver.Runs, run: str) -> str:
     return own.view(run).card.state.state
 
 
@@ -70,7 +69,7 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(store):
 def test_a_cancelled_run_stops_and_can_be_taken_up(store):
     own = runs(store)
     own._jobs.before = lambda _task: own.cancel(run) or True
-    run = driving.Run(store, driving.planned(store, VALUES)).id
+    run = driver.Run(store, driver.planned(store, VALUES)).id
     own.start(VALUES)
     own.close()
     assert state(own, run) == "cancelled"
@@ -86,7 +85,7 @@ def test_a_run_goes_on_from_the_moment_it_is_taken_up(store, monkeypatch):
     own.close()
     assert state(own, run) == "interrupted"
     may_go_on = threading.Event()
-    monkeypatch.setattr(driving.Run, "drive", lambda *_: may_go_on.wait(20))
+    monkeypatch.setattr(driver.Run, "drive", lambda *_: may_go_on.wait(20))
     own.resume(run)
     assert (state(own, run), [card.state.state for card in own.cards()]) == ("running", ["running"])
     may_go_on.set()
@@ -114,7 +113,7 @@ def test_an_unknown_run_is_refused(store, run):
 
 
 def test_a_wrong_plan_names_the_place_of_what_is_wrong(store):
-    with pytest.raises(plan_file.WrongPlan) as caught:
+    with pytest.raises(plan.WrongPlan) as caught:
         runs(store).forecast({**VALUES, "images": {"count": 0}})
     assert caught.value.place == ("images", "count")
     with pytest.raises(BadInput, match="only 40 are there"):
@@ -125,7 +124,7 @@ def test_a_wrong_plan_names_the_place_of_what_is_wrong(store):
 def test_a_pace_is_measured_once_and_its_failure_is_told(store, monkeypatch):
     own = runs(store)
     assert own.forecast(VALUES).state == "ready"
-    monkeypatch.setattr(work, "perform", lambda *_: pytest.fail("it is known"))
+    monkeypatch.setattr(worker, "perform", lambda *_: pytest.fail("it is known"))
     assert own.forecast(VALUES).state == "ready"
 
     class Dead(audits.Inline):
@@ -133,7 +132,7 @@ def test_a_pace_is_measured_once_and_its_failure_is_told(store, monkeypatch):
             self.failures[task["key"]] = "The worker died."
             return True
 
-    other = driving.Runs(Answers(store, Dead(store.root)))
+    other = driver.Runs(Answers(store, Dead(store.root)))
     assert other.forecast({**VALUES, "method": "gradient"}) == Answer("failed", message="The worker died.")
 
 
@@ -143,7 +142,7 @@ class Counted:
     def __init__(self, store, monkeypatch) -> None:
         self.store, self.audits, self.counts = store, runs(store), {"parse": 0, "text": 0}
         for name in self.counts:
-            monkeypatch.setattr(manifests, name, self.counting(name, getattr(manifests, name)))
+            monkeypatch.setattr(manifest, name, self.counting(name, getattr(manifest, name)))
 
     def counting(self, name, function):
         def counted(*arguments):
@@ -156,13 +155,13 @@ class Counted:
         return ()
 
     def credibility(self, run):
-        watching.checked(self.store, run)
+        report.checked(self.store, run)
         return Answer("working")
 
 
 def test_a_manifest_is_read_and_hashed_once_however_often_the_page_looks(store, monkeypatch):
-    run, _, _ = audits.drive(store, driving.planned(store, VALUES))
-    manifests._read.cache_clear()
+    run, _, _ = audits.drive(store, driver.planned(store, VALUES))
+    manifest._read.cache_clear()
     auditor = Counted(store, monkeypatch)
     for _ in range(3):
         audits_view.answer(auditor, {"run": run.id})
@@ -171,7 +170,7 @@ def test_a_manifest_is_read_and_hashed_once_however_often_the_page_looks(store, 
 
 def test_the_list_of_hundreds_of_runs_is_read_once(store, monkeypatch):
     for seed in range(12):
-        driving.Run(store, driving.planned(store, {**VALUES, "seed": seed})).begin()
+        driver.Run(store, driver.planned(store, {**VALUES, "seed": seed})).begin()
     auditor = Counted(store, monkeypatch)
     for _ in range(3):
         assert len(auditor.audits.cards()) == 12

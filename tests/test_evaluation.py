@@ -10,12 +10,14 @@ import torch
 
 import engine
 from engine import __main__ as command_line
-from engine import methods, tracing
 from engine.attacks.attacked import AttackedImages
-from engine.datapaths import choosing
+from engine.attribution import scorers
 from engine.errors import BadInput, BadSetting
-from engine.evaluation import pairing, rankings, stability, table, trials, walk
-from engine.evaluation.pairing import FooledPairs
+from engine.models import hooks
+from engine.patching import evaluate, tables, trials
+from engine.patching import subjects as pairing
+from engine.patching.subjects import FooledPairs
+from engine.specs import methods
 from tests import stores, test_scores, toys
 
 PLANTED = test_scores.PLANTED
@@ -28,7 +30,7 @@ def bundle():
     """Only maps 0, 3 and 7 of 16 reach the logits; the head is made so that all three classes are answered."""
     made = test_scores.planted()
     with torch.no_grad():
-        features = tracing.record(made, toys.pictures(80)).maps[-1].mean((2, 3))[:, list(PLANTED)]
+        features = hooks.record(made, toys.pictures(80)).maps[-1].mean((2, 3))[:, list(PLANTED)]
         weight = torch.zeros(3, 16)
         weight[:, list(PLANTED)] = torch.eye(3) / features.std(0)
         made.network.linear.weight.copy_(weight)
@@ -127,10 +129,10 @@ def test_the_fewest_maps_are_those_of_a_slow_search(bundle, pairs):
     generator = torch.Generator().manual_seed(5)
     own = tuple(torch.rand(COUNT, 16, generator=generator) for _ in bundle.sites)
     fast = trials.fewest_maps(bundle, pairs, own)
-    donor = tracing.record(bundle, pairs.images.clean).maps
+    donor = hooks.record(bundle, pairs.images.clean).maps
     restored = torch.stack(
         [
-            tracing.transplanted(bundle, pairs.images.adversarial, choosing.largest(bundle, own, k), donor).argmax(1)
+            hooks.transplanted(bundle, pairs.images.adversarial, scorers.largest(bundle, own, k), donor).argmax(1)
             == pairs.images.before
             for k in range(33)
         ]
@@ -144,14 +146,14 @@ def test_the_fewest_maps_are_those_of_a_slow_search(bundle, pairs):
 
 
 def test_moved_labels_are_those_of_one_image_at_a_time(bundle, subjects, pairs, monkeypatch):
-    monkeypatch.setattr(tracing, "batch_limit", lambda _: 5)
-    choices = [choosing.at_random(bundle, COUNT, k, torch.Generator().manual_seed(k)) for k in (4, 12)]
+    monkeypatch.setattr(hooks, "batch_limit", lambda _: 5)
+    choices = [scorers.at_random(bundle, COUNT, k, torch.Generator().manual_seed(k)) for k in (4, 12)]
     fast = trials.moved_labels(bundle, pairs.images.adversarial, pairs.images.clean, choices)
     for labels, chosen in zip(fast, choices, strict=True):
         for k in range(COUNT):
-            donor = tracing.record(bundle, pairs.images.clean[k : k + 1]).maps
+            donor = hooks.record(bundle, pairs.images.clean[k : k + 1]).maps
             alone = tuple(site[k : k + 1] for site in chosen)
-            slow = tracing.transplanted(bundle, pairs.images.adversarial[k : k + 1], alone, donor).argmax(1)
+            slow = hooks.transplanted(bundle, pairs.images.adversarial[k : k + 1], alone, donor).argmax(1)
             assert int(slow) == int(labels[k])
 
 
@@ -168,11 +170,11 @@ def test_sufficient_counts_what_one_image_at_a_time_gives(bundle, subjects):
         ]
         image, other = subjects.images[k : k + 1], subjects.images[subjects.partners[k]][None]
         full = bundle.logits(image).softmax(1)
-        masked = tracing.gated(bundle, image, masks[0]).softmax(1)
+        masked = hooks.gated(bundle, image, masks[0]).softmax(1)
         agreed += int(masked.argmax() == full.argmax())
         divergence += float((full * (full.log() - masked.log())).sum())
-        swapped += int(tracing.gated(bundle, other, masks[0]).argmax() == subjects.labels[k])
-        wrong += int(tracing.gated(bundle, image, masks[1]).argmax() == subjects.thirds[k])
+        swapped += int(hooks.gated(bundle, other, masks[0]).argmax() == subjects.labels[k])
+        wrong += int(hooks.gated(bundle, image, masks[1]).argmax() == subjects.thirds[k])
     got = [column[share].value for column in (found.agreement, found.swap, found.wrong_class, found.kl)]
     assert got == pytest.approx([agreed / COUNT, swapped / COUNT, wrong / COUNT, divergence / COUNT], abs=1e-5)
     assert 0 < swapped < agreed < COUNT
@@ -191,26 +193,26 @@ def test_one_site_at_a_time_leaves_the_others_whole(bundle, subjects):
 def test_class_jaccard_is_one_within_and_zero_between_disjoint_datapaths():
     labels = torch.tensor([0, 0, 1, 1, 2])
     kept = (torch.eye(3, dtype=torch.bool).repeat_interleave(2, dim=1)[labels],)
-    found = stability.between_classes(kept, labels)
+    found = evaluate.between_classes(kept, labels)
     assert (found.within.value, found.within.n) == (1.0, 4)
     assert (found.between.value, found.between.n) == (0.0, 5)
-    assert stability.between_classes(kept, torch.arange(5)).within is None
+    assert evaluate.between_classes(kept, torch.arange(5)).within is None
 
 
 def test_dead_maps_do_not_read_as_agreement():
     dead = (torch.zeros(200, 40),)
-    alike = stability._alike(stability._kept(dead, 0), stability._kept(dead, 1))
+    alike = evaluate._alike(evaluate._kept(dead, 0), evaluate._kept(dead, 1))
     assert alike.high < 0.2
     alive = (torch.rand(200, 40, generator=torch.Generator().manual_seed(0)),)
-    assert stability._alike(stability._kept(alive, 0), stability._kept(alive, 1)).value == 1.0
+    assert evaluate._alike(evaluate._kept(alive, 0), evaluate._kept(alive, 1)).value == 1.0
 
 
 def test_random_scores_are_alike_by_chance_alone_and_activation_wholly(bundle, subjects):
-    ask = rankings.asked(subjects)
+    ask = trials.asked(subjects)
     found = {}
     for name in (methods.RANDOM, methods.ACTIVATION):
-        own, _ = rankings.score(bundle, name, ask, seed=0)
-        found[name.name] = stability.stability(bundle, name, subjects, own, seed=0)
+        own, _ = trials.score(bundle, name, ask, seed=0)
+        found[name.name] = evaluate.stability(bundle, name, subjects, own, seed=0)
     # Two draws of 3 of 16: 0.10 to 0.13 expected.
     for one in ("seed_jaccard", "noise_jaccard", "random_weights_jaccard"):
         assert getattr(found["random"], one).value == pytest.approx(0.12, abs=0.06)
@@ -224,11 +226,11 @@ CHEAP = ("two-run", "random")
 @pytest.fixture(scope="module")
 def whole(bundle, subjects, pairs):
     """The table of all methods on the planted network, as JSON."""
-    made = walk.Walk(bundle, subjects, pairs, 0, COUNTS)
-    rows = [walk.row(made, one, walk.Steps(lambda *_: None, 0, 1, one.name)) for one in methods.DECLARED]
-    request = walk.EvaluationRequest(engine.attack("pgd-linf"), COUNT, methods.DECLARED)
-    found = walk.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, ("relu",), COUNTS, tuple(rows), 1.0)
-    return json.loads(json.dumps(table.as_json(found)))
+    made = evaluate.Walk(bundle, subjects, pairs, 0, COUNTS)
+    rows = [evaluate.row(made, one, evaluate.Steps(lambda *_: None, 0, 1, one.name)) for one in methods.DECLARED]
+    request = evaluate.EvaluationRequest(engine.attack("pgd-linf"), COUNT, methods.DECLARED)
+    found = evaluate.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, ("relu",), COUNTS, tuple(rows), 1.0)
+    return json.loads(json.dumps(tables.evaluation_json(found)))
 
 
 LENGTHS = {"sufficient": "kept", "one_site": "kept", "transplant": "maps", "restore": "maps"}
@@ -245,7 +247,7 @@ def test_every_method_has_every_column_with_its_interval(whole, number):
     row = whole["methods"][number]
     assert row["name"] == list(methods.METHODS)[number]
     for group, key in LENGTHS.items():
-        head = table.HEADLINES.get(group)
+        head = tables.HEADLINES.get(group)
         for name in COLUMNS[group]:
             low, high = ("low", "high") if name == head else (f"{name}_low", f"{name}_high")
             at, between, to = (torch.tensor(row[group][part]) for part in (low, name, high))
@@ -265,7 +267,7 @@ def test_two_runs_cost_five_passes_and_also_restore_by_their_joint_gradients(who
 
 
 def test_the_table_is_one_screen_with_every_method_under_every_question(whole):
-    lines = table.text(whole).splitlines()
+    lines = tables.evaluation_text(whole).splitlines()
     assert sum(line.startswith("two-run ") for line in lines) == 5
     for name in set(methods.METHODS) - {"two-run"}:
         assert sum(line.startswith(f"{name} ") for line in lines) == 4
@@ -275,7 +277,7 @@ def test_the_table_is_one_screen_with_every_method_under_every_question(whole):
 
 
 def test_the_table_shows_the_figures_of_the_json(whole):
-    row, lines = whole["methods"][0], table.text(whole).splitlines()
+    row, lines = whole["methods"][0], tables.evaluation_text(whole).splitlines()
     own = [line for line in lines if line.startswith("two-run  ")]
     cells = [re.findall(r"(\d+) \[(\d+), (\d+)\]", line) for line in own]
     for shown, (group, name) in zip(cells, (("sufficient", "agreement"), ("transplant", "carried")), strict=False):
@@ -346,4 +348,4 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(written, tmp_path, capsys,
 
 def test_a_request_is_checked_before_anything_runs():
     with pytest.raises(BadSetting):
-        walk.EvaluationRequest(engine.attack("pgd-linf"), 1, methods.DECLARED)
+        evaluate.EvaluationRequest(engine.attack("pgd-linf"), 1, methods.DECLARED)

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 import engine
-from engine import demo, keys, tasks, work
-from engine.auditor import Auditor
-from engine.data import catalogue
-from engine.data.intake import Images
-from engine.demo import digits
+from engine import demo, hashing
+from engine.data import register
+from engine.data.sources import Images
 from engine.errors import UnknownName
-from engine.jobs import Jobs, errand
-from engine.models import load
-from engine.records import ExaminationRequest
-from engine.records.feature import Responses, Synthesis
-from engine.records.requests import FeatureRequest
+from engine.jobs import Jobs
+from engine.jobs import worker as errand
+from engine.models import register as load
+from engine.service import tasks, worker
+from engine.service.auditor import Auditor
 from engine.store import Store
+from engine.types.checks import Responses, Synthesis
+from engine.types.core import ExaminationRequest
+from engine.types.requests import FeatureRequest
 from tests import dying_work, fake_work, fakes
 from tests.asking import until
 from tests.test_auditor import PatientJobs
@@ -36,7 +37,7 @@ class WorkingJobs(PatientJobs):
     def work(self, most: int = 100) -> None:
         """Do what waits, at most so many pieces."""
         for key in list(self.waiting)[:most]:
-            errand.run(work.perform, self.waiting[key], str(self.root))
+            errand.run(worker.perform, self.waiting[key], str(self.root))
             del self.waiting[key]
 
 
@@ -46,9 +47,9 @@ def store(tmp_path_factory) -> Store:
     made = Store(tmp_path_factory.mktemp("features") / "store")
     for name in (MODEL, UNSEEN):
         load.add(made, load.Submission(name, demo.ARCHITECTURE, demo.weights(MODEL), demo.CLASSES))
-    whole = digits.held_out()
+    whole = demo.held_out()
     some = Images(whole.x[::10], whole.y[::10], whole.classes, whole.names[::10])
-    catalogue.add(made, DATA, some, source="embedded demo", epsilon="8/255")
+    register.add(made, DATA, some, source="embedded demo", epsilon="8/255")
     jobs = WorkingJobs(made.root)
     auditor = Auditor(made, jobs)
     auditor.gallery(MODEL, DATA)
@@ -173,7 +174,7 @@ def test_noise_maps_are_stored_with_the_examination(auditor, key):
 )
 def test_a_worker_trusts_no_place(store, kind, request_):
     with pytest.raises(UnknownName):
-        work.perform(tasks.order(tasks.TASKS[kind], keys.content_key(kind), request_), str(store.root))
+        worker.perform(tasks.order(tasks.TASKS[kind], hashing.content_key(kind), request_), str(store.root))
 
 
 @pytest.mark.cluster

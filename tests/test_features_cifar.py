@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from engine import statistics
-from engine.features import gallery, painting, synthesis
-from engine.models import load
+from engine.features import gallery, visualization
+from engine.models import register
 from tests import shared_data
 from tests.shared_data import NEEDS_SHARED
 
@@ -23,17 +23,20 @@ pytestmark = [*NEEDS_SHARED, pytest.mark.slow]
 def judged(tmp_path_factory):
     """Maps of every site of ResNet-20, drawn by seed, each judged twice: (own patches, another map's patches)."""
     store = shared_data.filled(tmp_path_factory.mktemp("features"), "resnet20")
-    bundle, dataset = load.bundle(store, "resnet20"), store.dataset("cifar10")
+    bundle, dataset = register.bundle(store, "resnet20"), store.dataset("cifar10")
     patches = gallery.build(bundle, dataset, lambda *_: None)
     found = []
     for k, site in enumerate(bundle.sites):
         foreign = _another_maps(patches, k, site.channels // 3)
         for channel in np.random.default_rng(k).choice(site.channels, PER_SITE, replace=False):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(painting, "paint", _once(painting.paint))
+                patch.setattr(visualization, "paint", _once(visualization.paint))
                 place = k, int(channel)
                 found.append(
-                    [synthesis.synthesise(bundle, dataset, one, place, lambda *_: None) for one in (patches, foreign)]
+                    [
+                        visualization.synthesise(bundle, dataset, one, place, lambda *_: None)
+                        for one in (patches, foreign)
+                    ]
                 )
     return found
 

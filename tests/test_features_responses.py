@@ -9,11 +9,13 @@ import pytest
 import torch
 
 import engine
-from engine import examination, serial, tracing
+from engine import serialization
+from engine.attribution import explain
 from engine.errors import Unsupported
-from engine.features import responses
-from engine.records import DatasetCard, ExaminationRequest
+from engine.features import dose_response
+from engine.models import hooks
 from engine.store import Store
+from engine.types.core import DatasetCard, ExaminationRequest
 from tests import toys
 
 ATTACK = "pgd-linf:eps=16/255,steps=3"
@@ -51,7 +53,7 @@ def examine(bundle, dataset):
     def examined(count: int = 1, attack: str = ATTACK):
         label = int(np.bincount(dataset.labels).argmax())
         request = ExaminationRequest("toy", "toys", engine.attack(attack), dataset.keys_of(label)[:count])
-        found, maps = examination.examine(bundle, dataset, request, silent)
+        found, maps = explain.examine(bundle, dataset, request, silent)
         return replace(found, key="0" * 32), maps
 
     return examined
@@ -64,12 +66,12 @@ def pair(examine):
 
 @pytest.fixture(scope="module")
 def found(bundle, dataset, pair):
-    return responses.respond(bundle, dataset, pair, silent)
+    return dose_response.respond(bundle, dataset, pair, silent)
 
 
 def answers(bundle, stored: np.ndarray):
     """The slow way: every image alone."""
-    traces = [tracing.record(bundle, torch.from_numpy(one / np.float32(255)).permute(2, 0, 1)[None]) for one in stored]
+    traces = [hooks.record(bundle, torch.from_numpy(one / np.float32(255)).permute(2, 0, 1)[None]) for one in stored]
     means = [np.mean([t.maps[k].mean((2, 3))[0].numpy() for t in traces], axis=0) for k in range(len(bundle.sites))]
     peaks = [np.mean([t.maps[k].amax((2, 3))[0].numpy() for t in traces], axis=0) for k in range(len(bundle.sites))]
     return means, peaks, [int(t.logits.argmax()) for t in traces]
@@ -122,14 +124,14 @@ def test_whether_each_strength_fools_is_told_by_the_true_class(found, pair):
 def test_an_image_that_was_wrong_before_is_never_fooled(bundle, dataset, pair):
     (outcome,) = pair.outcomes
     mislabelled = replace(pair, outcomes=(replace(outcome, label=(outcome.label + 1) % 3),))
-    found = responses.respond(bundle, dataset, mislabelled, silent)
+    found = dose_response.respond(bundle, dataset, mislabelled, silent)
     assert not found.fooled.any()
     assert not found.noise_fooled.any()
 
 
 def test_a_group_is_the_mean_of_its_images(bundle, dataset, examine):
     group, _ = examine(3)
-    found = responses.respond(bundle, dataset, group, silent)
+    found = dose_response.respond(bundle, dataset, group, silent)
     assert found.labels.shape == found.lengths.shape == (7, 3)
     assert found.noise_labels.shape == (7, 6)
     wanted = answers(bundle, group.images["adversarial"])
@@ -139,22 +141,22 @@ def test_a_group_is_the_mean_of_its_images(bundle, dataset, examine):
 def test_they_have_as_many_noise_copies_as_the_examination_was_made_with(bundle, dataset, examine):
     pair = examine(2)[0]
     more = replace(pair, images={**pair.images, "noise": np.repeat(pair.images["noise"], 2, axis=0)})
-    found = responses.respond(bundle, dataset, more, silent)
+    found = dose_response.respond(bundle, dataset, more, silent)
     assert found.noise_labels.shape == (len(found.strengths), len(more.images["noise"]))
 
 
 def test_they_are_the_same_again_and_survive_the_store(bundle, dataset, pair, found):
-    first, again = (serial.flatten(one) for one in (found, responses.respond(bundle, dataset, pair, silent)))
+    first, again = (serialization.flatten(one) for one in (found, dose_response.respond(bundle, dataset, pair, silent)))
     assert first.value == again.value
     assert all(np.array_equal(first.arrays[name], again.arrays[name]) for name in first.arrays)
     assert all(site.dtype == np.float32 for site in (*found.mean, *found.peak, *found.noise_mean, *found.noise_peak))
-    back = serial.rebuild(responses.Responses, first.value, first.arrays)
+    back = serialization.rebuild(dose_response.Responses, first.value, first.arrays)
     assert back.strengths == found.strengths
 
 
 def test_strengths_beyond_what_the_attack_allows_are_left_out(bundle, dataset, examine):
     strong, _ = examine(attack="fgsm-linf:eps=0.5")
-    found = responses.respond(bundle, dataset, strong, silent)
+    found = dose_response.respond(bundle, dataset, strong, silent)
     assert found.strengths[-1] == "1"
     assert len(found.labels) == len(found.mean[0]) == 6
 
@@ -162,7 +164,7 @@ def test_strengths_beyond_what_the_attack_allows_are_left_out(bundle, dataset, e
 def test_a_corruption_has_no_strength_to_vary(bundle, dataset, examine):
     damaged, _ = examine(attack="corruption-gaussian-noise")
     with pytest.raises(Unsupported, match="no epsilon"):
-        responses.respond(bundle, dataset, damaged, silent)
+        dose_response.respond(bundle, dataset, damaged, silent)
 
 
 def test_the_first_noise_copys_maps_lie_beside_the_clean_and_adversarial_ones(bundle, examine):
@@ -171,7 +173,7 @@ def test_the_first_noise_copys_maps_lie_beside_the_clean_and_adversarial_ones(bu
     assert {name.partition("/")[2] for name in maps} == {"clean", "adversarial", "noise"}
     for k in range(len(bundle.sites)):
         slow = np.mean(
-            [tracing.record(bundle, torch.from_numpy(one / np.float32(255)).permute(2, 0, 1)[None]).maps[k][0].numpy()
+            [hooks.record(bundle, torch.from_numpy(one / np.float32(255)).permute(2, 0, 1)[None]).maps[k][0].numpy()
              for one in copies], axis=0
         )  # fmt: skip
         assert np.allclose(maps[f"{k:03d}/noise"], slow, rtol=1e-3, atol=1e-3)

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import serial
-from engine.datapaths import cases
-from engine.features import arrivals, gallery, painting, synthesis
-from engine.records import DatasetCard, feature
+from engine import serialization
+from engine.attribution import baselines
+from engine.features import gallery, visualization
 from engine.store import Store
+from engine.types import checks
+from engine.types.core import DatasetCard
 from tests import toys
 from tests.test_sites import Shuffled
 
@@ -112,7 +113,7 @@ def make(bundle, dataset, patches):
 
     def picture(channel: int, site: int = 0):
         if (site, channel) not in made:
-            made[site, channel] = synthesis.synthesise(bundle, dataset, patches, (site, channel), silent)
+            made[site, channel] = visualization.synthesise(bundle, dataset, patches, (site, channel), silent)
         return made[site, channel]
 
     return picture
@@ -143,7 +144,7 @@ def test_no_picture_drives_a_planted_edge_much_further(make, bundle, channel):
 def test_a_unit_that_is_switched_off_still_shows_what_it_would_look_for(make, bundle, dataset):
     found = make(DEAD)
     with torch.no_grad():
-        logits = arrivals.arrival(bundle, cases.load(bundle, dataset, dataset.keys), 0)
+        logits = gallery.arrival(bundle, baselines.load(bundle, dataset, dataset.keys), 0)
     assert (logits[:, DEAD] < 0).all(), "the planted unit never fires"
     assert found.is_before_activation
     assert correlation(found, best_picture(math.pi)) > 0.95
@@ -165,7 +166,7 @@ def test_the_strengths_are_those_of_the_stored_picture_and_the_real_patches(make
     stored = torch.from_numpy(found.picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
     slow = F.conv2d((stored - 0.5) / 0.25, bundle.network.edges.weight, padding=KERNEL // 2)[0, 3, 12, 12]
     assert found.achieved == pytest.approx(float(slow), rel=1e-5)
-    images = cases.load(bundle, dataset, tuple(patches.samples[k] for k in patches.activation[0][3]))
+    images = baselines.load(bundle, dataset, tuple(patches.samples[k] for k in patches.activation[0][3]))
     every = F.conv2d((images - 0.5) / 0.25, bundle.network.edges.weight, padding=KERNEL // 2)[:, 3]
     assert np.allclose(found.real, every.amax((1, 2)).numpy(), rtol=1e-5)
     assert list(found.real) == sorted(found.real, reverse=True)
@@ -173,9 +174,9 @@ def test_the_strengths_are_those_of_the_stored_picture_and_the_real_patches(make
 
 def test_the_same_map_gives_the_same_picture_and_the_generator_is_left_alone(make, bundle, dataset, patches):
     before = torch.get_rng_state()
-    again = synthesis.synthesise(bundle, dataset, patches, (1, 4), silent)
+    again = visualization.synthesise(bundle, dataset, patches, (1, 4), silent)
     assert torch.equal(torch.get_rng_state(), before)
-    first, second = serial.flatten(make(4, 1)), serial.flatten(again)
+    first, second = serialization.flatten(make(4, 1)), serialization.flatten(again)
     assert first.value == second.value
     assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
     assert not np.array_equal(make(4, 1).picture, make(5, 1).picture)
@@ -189,7 +190,7 @@ def test_nothing_is_left_on_in_the_network(make, bundle):
 
 def test_grey_data_give_grey_pictures_and_coloured_ones_coloured(tmp_path, bundle, make):
     grey = dataset_of(tmp_path, 1)
-    found = synthesis.synthesise(bundle, grey, gallery.build(bundle, grey, silent), (1, 4), silent)
+    found = visualization.synthesise(bundle, grey, gallery.build(bundle, grey, silent), (1, 4), silent)
     assert found.picture.shape == (SIDE, SIDE, 3)
     assert np.ptp(found.picture.astype(int), axis=2).max() == 0
     assert np.ptp(found.picture[..., 0].astype(int)) > 50, "and it is a picture"
@@ -204,7 +205,7 @@ def test_nothing_speaks_against_the_pictures_of_honest_edges(make):
 def test_a_map_that_hides_a_pattern_no_image_has_is_told_by_its_strength(dataset):
     """On the images it is the edge it claims to be; in truth it prefers a checkerboard (Geirhos et al. 2024)."""
     hiding = toys.bundle(Edges(checkered=20.0), SIDE)
-    found = synthesis.synthesise(hiding, dataset, gallery.build(hiding, dataset, silent), (0, CHECKERED), silent)
+    found = visualization.synthesise(hiding, dataset, gallery.build(hiding, dataset, silent), (0, CHECKERED), silent)
     assert correlation(found, checkerboard()) > 0.8
     assert abs(correlation(found, best_picture(math.pi / 2))) < 0.5
     assert "beyond" in found.doubts
@@ -218,22 +219,22 @@ def test_patches_of_another_map_are_not_taken_for_its_own(bundle, dataset, patch
     swapped = replace(
         patches, activation=turned(patches.activation), activation_positions=turned(patches.activation_positions)
     )
-    found = synthesis.synthesise(bundle, dataset, swapped, (0, channel), silent)
+    found = visualization.synthesise(bundle, dataset, swapped, (0, channel), silent)
     assert "foreign" in found.doubts
-    assert found.recognition < feature.RECOGNISED
+    assert found.recognition < checks.RECOGNISED
 
 
 def test_a_picture_weaker_than_the_patches_is_no_answer(make):
     found = make(3)
     assert replace(found, achieved=float(found.real.max()) - 1e-3).doubts == ("weak",)
     assert replace(found, achieved=found.usual + 5.01 * (float(found.real.max()) - found.usual)).doubts == ("beyond",)
-    assert set(feature.DOUBTS) == {"silent", "weak", "beyond", "foreign"}
+    assert set(checks.DOUBTS) == {"silent", "weak", "beyond", "foreign"}
 
 
 def test_few_maps_are_too_few_to_recognise_by(tmp_path):
     small = toys.bundle(toys.seeded(toys.Residual()), SIDE)
     data = dataset_of(tmp_path, 3)
-    found = synthesis.synthesise(small, data, gallery.build(small, data, silent), (0, 1), silent)
+    found = visualization.synthesise(small, data, gallery.build(small, data, silent), (0, 1), silent)
     assert found.recognition is None
     assert "foreign" not in found.doubts
 
@@ -251,9 +252,9 @@ class Wide(nn.Module):
 
 def test_a_picture_for_a_large_network_is_reduced_where_its_layers_allow(bundle):
     wide, blank = toys.bundle(Wide(), 190), torch.full((1, 3, 190, 190), 0.5)
-    assert painting.canvas(wide, blank, 0).size == (128, 128)
-    assert painting.canvas(wide, blank, 1).size == (190, 190)
-    assert painting.canvas(bundle, blank, 0).size == (SIDE, SIDE)
+    assert visualization.canvas(wide, blank, 0).size == (128, 128)
+    assert visualization.canvas(wide, blank, 1).size == (190, 190)
+    assert visualization.canvas(bundle, blank, 0).size == (SIDE, SIDE)
 
 
 class Stretched(Shuffled):
@@ -269,9 +270,11 @@ class Stretched(Shuffled):
 def test_where_maps_have_sizes_of_their_own_pictures_are_whole(network, sides):
     """Behind the maps that are moved about by their sizes, a picture of another size does not fit."""
     found, blank = toys.bundle(toys.seeded(network()), 160), torch.full((1, 3, 160, 160), 0.5)
-    assert [painting.canvas(found, blank, k).size for k in range(len(found.sites))] == [(side, side) for side in sides]
-    ground = painting.canvas(found, blank, len(sides) - 1)
-    picture, is_excited = painting.paint(found, ground, len(sides) - 1, 0, silent)
+    assert [visualization.canvas(found, blank, k).size for k in range(len(found.sites))] == [
+        (side, side) for side in sides
+    ]
+    ground = visualization.canvas(found, blank, len(sides) - 1)
+    picture, is_excited = visualization.paint(found, ground, len(sides) - 1, 0, silent)
     assert picture.shape == (1, 3, 160, 160)
     assert is_excited
 
@@ -281,7 +284,7 @@ def test_colours_are_mixed_as_in_the_data():
     generator = torch.Generator().manual_seed(0)
     wanted = torch.tensor([[1.0, 0.8, 0.1], [0.8, 1.0, 0.3], [0.1, 0.3, 0.5]])
     drawn = torch.randn(5000, 3, generator=generator) @ torch.linalg.cholesky(wanted).T
-    mixing = painting._mixing(0.5 + 0.01 * drawn)
+    mixing = visualization._mixing(0.5 + 0.01 * drawn)
     mixed = mixing @ mixing.T
     assert torch.allclose(mixed / mixed[0, 0], wanted, atol=0.05)
     assert mixing.norm(dim=0).max() == pytest.approx(1.0)

@@ -8,12 +8,10 @@ import json
 import pytest
 
 from engine import __main__ as command_line
-from engine import methods
-from engine.attacks import catalogue
-from engine.attacks.spec import Attack
-from engine.audit import forecast, manifest, tiers, wording
-from engine.audit.paces import Pace
-from engine.blocks import pacing
+from engine.audit import compute, manifest, report, tiers
+from engine.specs import catalogue, methods
+from engine.specs.threat_model import Attack
+from engine.types.requests import Pace
 from tests import audits, stores
 
 PLAN = audits.PLAN.replace('attacks = ["fgsm-linf:eps=24/255"]', 'tier = "standard"\nepsilon = "24/255"')
@@ -36,7 +34,7 @@ def seconds(attack: Attack) -> float:
 
 
 def test_an_estimate_is_the_sum_over_attacks_from_few_survivors_to_many(planned):
-    found = forecast.forecast(planned, {"candidate": PACE})
+    found = report.forecast(planned, {"candidate": PACE})
     plan = planned.plan
     every = PACE.forward_seconds + sum(seconds(one) for one in plan.attacks)
     after, explained = sum(seconds(one) for one in plan.survivors), PACE.explain_seconds
@@ -54,16 +52,16 @@ def test_a_baseline_costs_its_own_pace_and_a_curve_is_not_explained(store):
     text = audits.PLAN.replace('data = "digits"', 'baseline = "digits-robust"\ndata = "digits"')
     alone, both = (audits.planned(store, one) for one in (audits.PLAN, text))
     slow = dataclasses.replace(PACE, pass_seconds=0.02, forward_seconds=0.008, explain_seconds=0.2)
-    one = forecast.forecast(alone, {"candidate": PACE}).seconds_low
-    assert forecast.forecast(both, {"candidate": PACE, "baseline": slow}).seconds_low == pytest.approx(3 * one)
+    one = report.forecast(alone, {"candidate": PACE}).seconds_low
+    assert report.forecast(both, {"candidate": PACE, "baseline": slow}).seconds_low == pytest.approx(3 * one)
     curve = audits.planned(store, audits.PLAN + '[curve]\nattack = "fgsm-linf"\nepsilons = ["2/255"]\n')
-    more = forecast.forecast(curve, {"candidate": PACE}).seconds_low - one
+    more = report.forecast(curve, {"candidate": PACE}).seconds_low - one
     assert more == pytest.approx(6 * seconds(catalogue.attack("fgsm-linf:eps=2/255")))
 
 
 def test_without_a_method_only_attacks_cost(store):
     text = PLAN.replace('method = "gradient"', 'method = "none"')
-    found = forecast.forecast(audits.planned(store, text), {"candidate": PACE})
+    found = report.forecast(audits.planned(store, text), {"candidate": PACE})
     assert found.seconds_low == pytest.approx(6 * found.passes_low * PACE.pass_seconds)
 
 
@@ -71,7 +69,7 @@ def test_without_a_method_only_attacks_cost(store):
     ("length", "words"), [(3.4, "3 s"), (119, "119 s"), (130, "2 min"), (725, "12 min"), (7300, "2 h 2 min")]
 )
 def test_a_length_of_time_is_told_as_exactly_as_it_is_known(length, words):
-    assert wording.about(length) == words
+    assert report.about(length) == words
 
 
 @pytest.mark.parametrize(
@@ -84,15 +82,15 @@ def test_a_length_of_time_is_told_as_exactly_as_it_is_known(length, words):
     ],
 )
 def test_an_estimate_is_one_line(low, high, words):
-    found = forecast.Forecast(1000, 51.2, 93.4, low, high, 30)
+    found = report.Forecast(1000, 51.2, 93.4, low, high, 30)
     line = f"standard: 1,000 images, 51 to 93 passes per image, about {words} on one worker; its page's checks take another 30 s"
-    assert forecast.forecast_text("standard", found) == line
+    assert report.forecast_text("standard", found) == line
 
 
 def test_the_measured_pace_explains_only_where_a_method_does(store):
     bundle, dataset = audits.bundle(store.root, "digits-standard"), store.dataset("digits")
-    plain = pacing.measure(bundle, dataset, methods.NO_METHOD, 1)
-    scored = pacing.measure(bundle, dataset, methods.method("gradient"), 1)
+    plain = compute.measure_pace(bundle, dataset, methods.NO_METHOD, 1)
+    scored = compute.measure_pace(bundle, dataset, methods.method("gradient"), 1)
     assert 0 < plain.forward_seconds < plain.pass_seconds < 1
     assert (plain.explain_seconds, scored.explain_seconds > 0) == (0, True)
 

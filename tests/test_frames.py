@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from engine import __main__ as command_line
-from engine import frames
-from engine.audit import results
+from engine.audit import frames, results
 from engine.audit.runs import Run
 from engine.errors import BadInput, UnknownName
 from tests import audits
@@ -87,7 +86,7 @@ def test_an_unfinished_run_has_tables_of_what_is_done(tmp_path):
         frames.images(store, run.id)
 
 
-@pytest.mark.parametrize("package", ["engine", "dashboard", "engine.__main__", "engine.auditor"])
+@pytest.mark.parametrize("package", ["engine", "dashboard", "engine.__main__", "engine.service.auditor"])
 def test_only_who_asks_for_tables_loads_pandas(package):
     program = f"import sys, {package}; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

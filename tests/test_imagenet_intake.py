@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from engine import __main__ as command_line
-from engine.datapaths import cases
-from engine.intake import mistakes
-from engine.models import load
+from engine.attribution import baselines
+from engine.checks import model as mistakes
+from engine.models import register
 from engine.store.store import Store
 from tests.shared_data import NEEDS_SHARED, SHARED
 
@@ -50,17 +50,19 @@ def store(tmp_path_factory):
 @pytest.mark.parametrize("data", ["sample300", "classes", "nips2017"])
 @pytest.mark.parametrize("model", RECORDED)
 def test_accuracies_lie_within_a_point_of_the_record(store, model, data):
-    bundle, dataset = load.bundle(store, model), store.dataset(data)
+    bundle, dataset = register.bundle(store, model), store.dataset(data)
     right = [
-        mistakes.predictions(bundle, cases.load(bundle, dataset, dataset.keys[start : start + 24])).cpu().numpy()
-        == cases.labels(bundle, dataset)[start : start + 24]
+        mistakes.predict(bundle, baselines.load(bundle, dataset, dataset.keys[start : start + 24])).cpu().numpy()
+        == baselines.labels(bundle, dataset)[start : start + 24]
         for start in range(0, dataset.card.count, 24)
     ]
     assert abs(100 * np.concatenate(right).mean() - RECORDED[model][data]) <= 1.0
 
 
 def test_swapped_channels_of_a_real_network_are_noticed(store):
-    bundle, dataset = load.bundle(store, "squeezenet1_1"), store.dataset("nips2017")
-    labels = torch.as_tensor(cases.labels(bundle, dataset), device=bundle.device)
-    found = mistakes.suspicions(replace(bundle, order="bgr"), cases.load(bundle, dataset, dataset.keys), labels)
+    bundle, dataset = register.bundle(store, "squeezenet1_1"), store.dataset("nips2017")
+    labels = torch.as_tensor(baselines.labels(bundle, dataset), device=bundle.device)
+    found = mistakes.find_suspicions(
+        replace(bundle, order="bgr"), baselines.load(bundle, dataset, dataset.keys), labels
+    )
     assert found[0].remedy == "--channels rgb" and found[0].gain.low > 0

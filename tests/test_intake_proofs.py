@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.checks import proofs
 from engine.errors import Unsupported
-from engine.intake import exact_edges, proofs, seen_pixels
-from engine.models import behaviour, cifar, fields, graph, paths, same_function
-from engine.models import bundle as bundles
+from engine.models import behaviour, graph, hook_points, paths, register, zoo
+from engine.models import network as bundles
 from tests import toys
 
 aten = torch.ops.aten
@@ -41,7 +41,7 @@ def network():
 
 
 def pictures(bundle):
-    return same_function.pictures(bundle, same_function.LEAST)
+    return register.pictures_to_compare(bundle, register.LEAST)
 
 
 def edited(change):
@@ -83,7 +83,7 @@ def test_another_function_is_found_and_never_stored(network, change, monkeypatch
     found = proofs.of_function(network, bundle, pictures(bundle))
     assert found.outcome == "fail"
     with pytest.raises(Unsupported, match="is not the one handed in: logits differ by"):
-        same_function.require(network, bundle, pictures(bundle))
+        register.require(network, bundle, pictures(bundle))
 
 
 def test_a_network_that_is_read_as_it_is_passes_all_three_proofs(network):
@@ -126,19 +126,19 @@ def test_a_link_that_is_left_out_is_found(network, monkeypatch):
 
     monkeypatch.setattr(paths, "plan", without_a_shortcut)
     bundle = toys.bundle(network, side=SIDE)
-    found = exact_edges.measure(bundle, pictures(bundle)[2:4])
+    found = proofs.measure_edges(bundle, pictures(bundle)[2:4])
     assert found.added_up > 1e-3
     assert proofs.of_edges(bundle, pictures(bundle))[0].outcome == "fail"
 
 
 def test_swapped_axes_of_a_receptive_field_are_found(network, monkeypatch):
-    right = fields._of_convolution
+    right = hook_points._of_convolution
 
     def swapped(module, before, after):
         rows, columns = right(module, before, after)
         return columns, rows
 
-    monkeypatch.setattr(fields, "_of_convolution", swapped)
+    monkeypatch.setattr(hook_points, "_of_convolution", swapped)
     found = proofs.of_fields(toys.bundle(network, side=SIDE))
     assert found.outcome == "fail"
     assert "a position depends on 2 pixels beyond its receptive field" in found.sentence
@@ -160,7 +160,7 @@ def test_a_field_along_the_width_is_not_that_along_the_height(network):
     bundle = toys.bundle(network, side=SIDE)
     assert bundle.sites[1].receptive_field(0)[0] == 3
     assert bundle.sites[1].receptive_field(1)[0] == 7
-    assert seen_pixels.measure(bundle).holds
+    assert proofs.measure_fields(bundle).holds
 
 
 class OfTheBatch(Mixed):
@@ -200,7 +200,7 @@ def test_a_picture_that_is_answered_otherwise_beside_others_is_found():
     network = toys.seeded(OfTheBatch())
     bundle = toys.bundle(network, side=SIDE)
     with pytest.raises(Unsupported, match="its answers depend on the batch"):
-        same_function.require(network, bundle, pictures(bundle))
+        register.require(network, bundle, pictures(bundle))
 
 
 def test_what_a_gate_read_of_other_maps_is_said_to_be_not_exact():
@@ -235,11 +235,11 @@ def test_answers_that_are_not_finite_are_proved_to_be_the_same_and_nothing_more(
 
 
 def test_rounding_is_told_from_another_function_in_double_precision():
-    network = toys.seeded(cifar.CifarResNet(3, 10))
+    network = toys.seeded(zoo.CifarResNet(3, 10))
     with torch.no_grad():
         network.linear.bias += 3e6
     bundle = toys.bundle(network, side=32, classes=tuple("0123456789"))
-    assert same_function.compare(network, bundle, pictures(bundle)).holds
+    assert register.compare(network, bundle, pictures(bundle)).holds
 
 
 class Permuted(Mixed):
@@ -260,9 +260,9 @@ def test_a_network_that_is_another_one_each_time_it_is_built_is_refused():
     first, second = (toys.seeded(Permuted()) for _ in range(2))
     second.order = first.order.roll(1)
     bundle = toys.bundle(first, side=SIDE)
-    same_function.require_same_twice(first, first, bundle, pictures(bundle)[-4:])
+    register.require_same_twice(first, first, bundle, pictures(bundle)[-4:])
     with pytest.raises(Unsupported, match="answers otherwise each time it is built"):
-        same_function.require_same_twice(first, second, bundle, pictures(bundle)[-4:])
+        register.require_same_twice(first, second, bundle, pictures(bundle)[-4:])
 
 
 class OfSomeBatches(Mixed):
@@ -284,7 +284,7 @@ def test_what_some_batches_alone_show_is_no_rounding(kind):
     network = toys.seeded(kind())
     bundle = toys.bundle(network, side=SIDE)
     with pytest.raises(Unsupported):
-        same_function.require(network, bundle, pictures(bundle))
+        register.require(network, bundle, pictures(bundle))
 
 
 class PictureInTheHead(Mixed):
@@ -305,9 +305,9 @@ def test_where_two_pictures_are_the_same_nothing_was_tried(network):
 
 def test_an_error_at_the_logits_is_no_matter_of_several_layers_where_there_is_one(network, monkeypatch):
     bundle = toys.bundle(network, side=SIDE)
-    found = exact_edges.measure(bundle, pictures(bundle)[2:4])
+    found = proofs.measure_edges(bundle, pictures(bundle)[2:4])
     assert found.is_head_linear
-    monkeypatch.setattr(exact_edges, "measure", lambda *_: dataclasses.replace(found, head=0.5))
+    monkeypatch.setattr(proofs, "measure_edges", lambda *_: dataclasses.replace(found, head=0.5))
     edges, inexact = proofs.of_edges(bundle, pictures(bundle))
     assert (edges.outcome, [link.reason for link in inexact]) == ("fail", [""])
 

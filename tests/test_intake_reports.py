@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine import tasks, work
-from engine.answering.answers import Answers
-from engine.answering.desk import Desk
-from engine.credibility import verdicts
-from engine.credibility.verdicts import Look
-from engine.intake.inbox import Inbox
+from engine.checks import attacks
+from engine.checks.attacks import Look
 from engine.models import architectures
-from engine.records.requests import Place
+from engine.service import tasks, worker
+from engine.service.answers import Answers
+from engine.service.registry import Desk, Inbox
+from engine.types.requests import Place
 from tests import audits, stores
 
 
@@ -32,7 +31,7 @@ def store(small_demo_store, tmp_path):
 @pytest.mark.parametrize(("useless", "outcome"), [(0, "pass"), (2, "fail")])
 def test_on_noise_no_image_is_called_right(useless, outcome):
     look = Look(10, np.ones(6, dtype=bool), np.arange(6) < useless, 0.0, 0, True, False, False)
-    found = verdicts.without_attacks(look)[-1]
+    found = attacks.without_attacks(look)[-1]
     assert found.outcome == outcome
     assert found.sentence == f"On {useless} of 6 images the gradient of the answer is zero everywhere or not finite."
 
@@ -41,7 +40,7 @@ def test_reports_that_were_made_are_read_and_none_is_made_for_it(store):
     desk = Desk(Answers(store, audits.Inline(store.root)), Inbox(None))
     assert desk.reports("digits-robust", ["digits"]) == ()
     place = Place("digits-robust", "digits")
-    work.perform(tasks.order(tasks.INTAKE, tasks.INTAKE.key(store, place), place), str(store.root))
+    worker.perform(tasks.order(tasks.INTAKE, tasks.INTAKE.key(store, place), place), str(store.root))
     (report,) = desk.reports("digits-robust", ["digits"])
     assert (report.model, report.data) == ("digits-robust", "digits")
     assert desk.reports("digits-robust", []) == ()

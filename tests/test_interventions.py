@@ -13,24 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import engine
-from engine import connections, tracing
-from engine.datapaths import choosing
-from engine.models import load, precision
-from engine.models.bundle import ModelBundle
-from engine.proving import causal, curves, defence, exchanges, fooled, interventions, smallest
-from engine.records.proof import MapSet
-from engine.records.restoration import FooledRequest, GroupProofRequest
+from engine.attribution import edges, scorers
+from engine.models import hooks, register
+from engine.models import network as precision
+from engine.models.network import ModelBundle
+from engine.patching import causal, minimal, subjects
+from engine.patching import patch as exchanges
 from engine.store import Dataset
+from engine.types.patching import FooledRequest, GroupProofRequest, MapSet
 from tests import stores, toys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STUDIES = {
     "group-proof": causal.prove_group,
-    "smallest": smallest.find,
-    "curve": curves.curve,
-    "profile": curves.profile,
-    "defence": defence.hint,
+    "smallest": minimal.find,
+    "curve": causal.curve,
+    "profile": causal.profile,
+    "defence": minimal.hint,
 }
 
 
@@ -77,7 +77,7 @@ def direct(bundle, images: Tensor, changed: Tensor, source: tuple[int, int], end
 
     Goldowsky-Dill, MacLeod, Sato, Arora, Localizing model behavior with path patching (2023).
     """
-    own, arrived = tracing.record(bundle, images).maps, []
+    own, arrived = hooks.record(bundle, images).maps, []
 
     def visit(number: int, tensor: Tensor) -> Tensor:
         if number == end:
@@ -118,10 +118,10 @@ def linear_everywhere(network: nn.Module) -> nn.Module:
 
 def gradients_of(bundle, images: Tensor, targets: Tensor, rivals: Tensor) -> dict[int, Tensor]:
     """The plain gradients of the margin that connections need; on a linear network they are the same everywhere."""
-    network, found = precision.folded(bundle), tracing.GradientMean(connections.taps(bundle), 1)
+    network, found = precision.folded(bundle), hooks.GradientMean(edges.taps(bundle), 1)
     leaf = images.clone().requires_grad_()
     with network.visiting(found):
-        margin = tracing.margins(network.logits(leaf), targets, rivals).sum()
+        margin = hooks.margins(network.logits(leaf), targets, rivals).sum()
     torch.autograd.grad(margin, leaf)
     return found.means
 
@@ -131,18 +131,18 @@ def test_on_a_linear_network_patching_a_connection_changes_the_margin_by_its_con
     bundle = toys.bundle(linear_everywhere(toys.seeded(make())))
     images, starts = toys.pictures(1, seed=1), toys.pictures(1, seed=2)
     target, rival = torch.tensor([0]), torch.tensor([1])
-    giving, own = tracing.record(bundle, images), tracing.record(bundle, starts)
+    giving, own = hooks.record(bundle, images), hooks.record(bundle, starts)
     assert min(float(site.min()) for site in (*giving.maps, *own.maps)) > 0, "some activation is cut"
-    before = tracing.margins(own.logits, target, rival)
+    before = hooks.margins(own.logits, target, rival)
     # Margins are differences of logits, each rounded to float32.
     rounding = 2e-6 * float(own.logits.abs().max())
-    found = connections.between(bundle, images, starts, gradients_of(bundle, images, target, rival))
+    found = edges.between(bundle, images, starts, gradients_of(bundle, images, target, rival))
     for (source, end), matrix in found.matrices.items():
         for reader, channel in ((0, 0), (1, 2), (matrix.shape[0] - 1, matrix.shape[1] - 1)):
             arrived = direct(bundle, starts, giving.maps[source][:, channel], (source, channel), end)[:, reader]
             with torch.no_grad(), bundle.visiting(one_map(end, reader, arrived)):
                 logits = bundle.logits(starts)
-            change = tracing.margins(logits, target, rival) - before
+            change = hooks.margins(logits, target, rival) - before
             assert float(change) == pytest.approx(float(matrix[reader, channel]), abs=rounding, rel=1e-3)
     assert max(float(matrix.abs().max()) for matrix in found.matrices.values()) > 100 * rounding
 
@@ -155,8 +155,8 @@ def picked(bundle, *maps: tuple[int, int]) -> tuple[Tensor, ...]:
 
 
 def test_a_replaced_map_holds_the_other_runs_values(sums):
-    giving = tracing.record(sums, coloured(*GIVING))
-    with torch.no_grad(), interventions.replacing(sums, picked(sums, (1, 0)), giving.maps):
+    giving = hooks.record(sums, coloured(*GIVING))
+    with torch.no_grad(), minimal.replacing(sums, picked(sums, (1, 0)), giving.maps):
         logits = sums.logits(coloured(*RECEIVING))
     assert logits[0].tolist() == pytest.approx([6.0, 2.0, 0.0], abs=1e-5), "b = (4, 2)"
 
@@ -164,17 +164,17 @@ def test_a_replaced_map_holds_the_other_runs_values(sums):
 @pytest.fixture(scope="module")
 def digits(demo_store, tmp_path_factory):
     store = stores.copied(demo_store, tmp_path_factory.mktemp("interventions") / "store")
-    return load.bundle(store, "digits-standard"), store.dataset("digits")
+    return register.bundle(store, "digits-standard"), store.dataset("digits")
 
 
 def test_means_are_those_of_a_loop_over_images(digits, monkeypatch):
     bundle, dataset = digits
-    monkeypatch.setattr(interventions, "MEAN_IMAGES", 7)
+    monkeypatch.setattr(minimal, "MEAN_IMAGES", 7)
     rows = np.linspace(0, dataset.card.count - 1, 7).astype(int)
-    by_position, by_channel = (interventions.means(bundle, dataset, kind) for kind in ("position", "channel"))
+    by_position, by_channel = (minimal.clean_means(bundle, dataset, kind) for kind in ("position", "channel"))
     assert by_position.images == 7
     runs = [
-        tracing.record(bundle, torch.from_numpy(dataset.images((dataset.keys[k],)) / 255).float().permute(0, 3, 1, 2))
+        hooks.record(bundle, torch.from_numpy(dataset.images((dataset.keys[k],)) / 255).float().permute(0, 3, 1, 2))
         for k in rows
     ]
     for k in (0, 3):
@@ -206,11 +206,11 @@ class Scene:
     bundle: ModelBundle
     dataset: Dataset
     request: FooledRequest
-    group: fooled.FooledGroup
+    group: subjects.FooledGroup
     images: Tensor
-    giving: tracing.Trace
-    chosen: tracing.PerMap
-    means: interventions.Means
+    giving: hooks.Trace
+    chosen: hooks.PerMap
+    means: minimal.Means
 
 
 @pytest.fixture(scope="module")
@@ -219,9 +219,11 @@ def scene(digits):
     samples = dataset.keys_of(3)[:2] + dataset.keys_of(5)[:2]
     request = FooledRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=24/255,steps=2"), samples)
     images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    chosen = choosing.at_random(bundle, 2, 8, torch.Generator().manual_seed(0))
-    giving, means = tracing.record(bundle, images.flip(0)), interventions.means(bundle, dataset, "position")
-    return Scene(bundle, dataset, request, fooled.gather(bundle, dataset, request), images, giving, chosen, means)
+    chosen = scorers.at_random(bundle, 2, 8, torch.Generator().manual_seed(0))
+    giving, means = hooks.record(bundle, images.flip(0)), minimal.clean_means(bundle, dataset, "position")
+    return Scene(
+        bundle, dataset, request, subjects.gather_group(bundle, dataset, request), images, giving, chosen, means
+    )
 
 
 def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
@@ -237,9 +239,9 @@ def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
     asked = dict.fromkeys(STUDIES, scene.request)
     asked["group-proof"] = GroupProofRequest(scene.request, MapSet((bundle.sites[2].name,), ((1, 2),)), "restore")
     made = {
-        "another run": lambda: inside(interventions.replacing(bundle, chosen, giving.maps)),
-        "mean": lambda: inside(interventions.replacing(bundle, chosen, scene.means.maps)),
-        "means": lambda: interventions.means(bundle, scene.dataset, "channel"),
+        "another run": lambda: inside(minimal.replacing(bundle, chosen, giving.maps)),
+        "mean": lambda: inside(minimal.replacing(bundle, chosen, scene.means.maps)),
+        "means": lambda: minimal.clean_means(bundle, scene.dataset, "channel"),
         "exchange": lambda: exchanges.exchanges(scene.group, "inject").tried(choices),
     }
     for kind, answer in STUDIES.items():
@@ -253,11 +255,11 @@ REPORTED = ("another run", "mean", *STUDIES)
 
 @pytest.fixture
 def small(monkeypatch):
-    for module in (curves, defence, smallest, causal):
+    for module in (causal, minimal, minimal, causal):
         monkeypatch.setattr(module, "DRAWS", 2)
-    monkeypatch.setattr(defence, "CLEAN_IMAGES", 4)
-    monkeypatch.setattr(interventions, "MEAN_IMAGES", 4)
-    monkeypatch.setattr(curves, "COUNTS", (2, 8))
+    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 4)
+    monkeypatch.setattr(minimal, "MEAN_IMAGES", 4)
+    monkeypatch.setattr(causal, "COUNTS", (2, 8))
 
 
 def quiet(*_told: object) -> None:

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from engine.errors import BadInput, WorkFailed
-from engine.jobs import Jobs, Notes, contact, notes, queue
+from engine.jobs import Jobs, Notes, connection, queue
+from engine.jobs import worker as notes
 from engine.store import Store
 from tests import errands
 from tests.asking import ask, askers, finish, key_of, starts, until
@@ -203,7 +204,7 @@ def test_work_that_kills_its_worker_is_given_up_and_the_work_behind_it_is_not(fr
 
 def test_the_cluster_listens_on_loopback_and_its_contact_is_private(jobs, root):
     finish(jobs, ask(jobs, "finish", "contact"))
-    found = contact.read(root)
+    found = connection.read(root)
     assert found.address.startswith("tls://127.0.0.1:")
     assert (root / "cluster.json").stat().st_mode & 0o777 == 0o600
     addresses = jobs._connection.client().run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.workers))
@@ -226,7 +227,7 @@ def test_a_foreign_certificate_is_refused(jobs, root):
 
     finish(jobs, ask(jobs, "finish", "certificate"))
     with pytest.raises(OSError):
-        Client(contact.read(root).address, security=Security.temporary(), timeout="1s", set_as_default=False)
+        Client(connection.read(root).address, security=Security.temporary(), timeout="1s", set_as_default=False)
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786", "http://x", "inproc://x", "", "TLS//x"])

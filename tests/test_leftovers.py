@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from engine import images
-from engine.data import catalogue, intake, leftovers, manifest, torchvision_sets
-from engine.data.manifest import Columns
+from engine.data import csv_table, register, sources, torchvision_sets
+from engine.data.csv_table import Columns
 from engine.errors import BadInput
-from engine.intake.inbox import Inbox
+from engine.service.registry import Inbox
 from engine.store import Store
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 6, 3), dtype=np.uint8)
@@ -42,7 +42,7 @@ def left(place, name):
 @pytest.mark.parametrize("name", [*FOLDERS, *FILES])
 def test_what_other_programs_leave_is_left_out_and_told_wherever_it_lies(folder, place, name):
     left(folder / place, name)
-    found = intake.read_folder(folder)
+    found = sources.read_folder(folder)
     assert (found.classes, found.names, found.y.tolist()) == (("cat", "dog"), ("1", "2", "3"), [0, 0, 1])
     (told,) = found.remarks
     shown = name.replace("\r", r"\r")
@@ -53,7 +53,7 @@ def test_what_other_programs_leave_is_left_out_and_told_wherever_it_lies(folder,
 def test_everything_left_out_is_counted_in_one_sentence_that_the_store_keeps(folder, tmp_path):
     for name in (*FOLDERS, *FILES):
         left(folder, name)
-    card = catalogue.add(Store(tmp_path / "store"), "pets", intake.read_folder(folder), source="folder")
+    card = register.add(Store(tmp_path / "store"), "pets", sources.read_folder(folder), source="folder")
     assert card.warnings[0].startswith(
         f"Hidden, or left by other programs, and so left out: {len(FOLDERS + FILES)} entries ("
     )
@@ -62,7 +62,7 @@ def test_everything_left_out_is_counted_in_one_sentence_that_the_store_keeps(fol
 
 def test_a_hidden_link_is_not_followed_and_does_not_matter(folder, tmp_path):
     (folder / ".link").symlink_to(tmp_path)
-    assert intake.read_folder(folder).classes == ("cat", "dog")
+    assert sources.read_folder(folder).classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize("classes", [None, ("ant", "cat", "dog")])
@@ -70,7 +70,7 @@ def test_class_folders_without_a_picture_are_left_out_and_told(folder, classes):
     (folder / "ant").mkdir()
     (folder / "bee").mkdir()
     left(folder / "bee", ".DS_Store")
-    found = intake.read_folder(folder, classes)
+    found = sources.read_folder(folder, classes)
     assert found.classes == (classes or ("cat", "dog"))
     assert found.remarks[-1] == "2 class folders without a picture left out: ant, bee."
     assert [found.classes[label] for label in found.y] == ["cat", "cat", "dog"]
@@ -80,17 +80,17 @@ def test_a_folder_of_nothing_but_leftovers_is_refused(tmp_path):
     (tmp_path / "set" / "cat").mkdir(parents=True)
     left(tmp_path / "set" / "cat", ".DS_Store")
     with pytest.raises(BadInput, match="set holds no class folder with a picture in it"):
-        intake.read_folder(tmp_path / "set")
+        sources.read_folder(tmp_path / "set")
     (tmp_path / "set" / "cat" / ".DS_Store").unlink()
     (tmp_path / "set" / "cat").rmdir()
     left(tmp_path / "set", "__MACOSX")
     with pytest.raises(BadInput, match="holds no class folders"):
-        intake.read_folder(tmp_path / "set")
+        sources.read_folder(tmp_path / "set")
 
 
 @pytest.mark.parametrize("name", ["cats", "db", "recycle", "found", "a.DS_Store"])
 def test_names_that_only_remind_of_it_are_not_left_out(name):
-    assert not leftovers.is_left_over(name)
+    assert not sources.is_left_over(name)
 
 
 def test_the_inbox_offers_nothing_that_was_left_there_and_knows_a_folder_by_its_pictures(folder):
@@ -138,19 +138,19 @@ def test_a_damaged_note_is_no_reason_to_refuse_a_picture(tmp_path, suffix, note)
 
 
 def test_turned_pictures_are_counted_in_one_sentence(folder, tmp_path):
-    assert intake.read_folder(folder).remarks == ()
+    assert sources.read_folder(folder).remarks == ()
     noted(folder / "dog" / "4.jpg", 6)
-    (told,) = intake.read_folder(folder).remarks
+    (told,) = sources.read_folder(folder).remarks
     assert told.startswith(
         "1 picture has a camera's note to turn it (EXIF orientation; first: dog/4.jpg); it is taken as"
     )
     noted(folder / "dog" / "5.jpg", 3)
-    (told,) = intake.read_folder(folder).remarks
+    (told,) = sources.read_folder(folder).remarks
     assert told.startswith(
         "2 pictures have a camera's note to turn them (EXIF orientation; first: dog/4.jpg); they are taken as"
     )
     (tmp_path / "table.csv").write_text("file,label\n4,0\n5,0\n3,0\n")
-    assert manifest.read(tmp_path / "table.csv", folder / "dog", Columns(), None).remarks == (told,)
+    assert csv_table.read(tmp_path / "table.csv", folder / "dog", Columns(), None).remarks == (told,)
 
 
 def test_turned_pictures_and_leftovers_of_torchvisions_sets_are_seen_too(tmp_path):

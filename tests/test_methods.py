@@ -9,11 +9,13 @@ import pytest
 import torch
 from scipy import optimize
 
-from engine import methods, selection, tracing
-from engine.datapaths import draws, extraction, masks, published, scores
-from engine.datapaths.cases import Case, References
+from engine import statistics
+from engine.attribution import datapaths, scorers
+from engine.attribution.baselines import Case, References
 from engine.errors import UnknownName
-from engine.models.bundle import ModelBundle
+from engine.models import hooks
+from engine.models.network import ModelBundle
+from engine.specs import methods
 from tests import test_scores, toys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,12 +39,12 @@ def answered(bundle, count=5):
 
 def references(bundle, count=2):
     images = toys.pictures(count, seed=9)
-    trace = tracing.record(bundle, images)
+    trace = hooks.record(bundle, images)
     return References(images, (trace.logits.argmax(1) + 1) % 3, trace, (), "references")
 
 
 def score(bundle, case, method, seed=0):
-    return extraction.score(bundle, case, references(bundle), method=methods.method(method), seed=seed)[0]
+    return datapaths.score(bundle, case, references(bundle), method=methods.method(method), seed=seed)[0]
 
 
 def rows(case, index):
@@ -50,7 +52,7 @@ def rows(case, index):
 
 
 def test_every_method_of_the_menu_is_computed():
-    assert all(callable(extraction.scorer(one)) for one in methods.DECLARED)
+    assert all(callable(datapaths.scorer(one)) for one in methods.DECLARED)
     assert list(methods.METHODS) == [one.name for one in methods.DECLARED], "no name stands twice"
 
 
@@ -69,24 +71,24 @@ def test_scores_are_finite_and_of_every_map(bundle, method):
 
 @pytest.mark.parametrize("method", methods.DECLARED, ids=str)
 def test_scores_have_signs_as_the_methods_entry_says(bundle, method):
-    found = tracing.join(score(bundle, answered(bundle), method.name))
+    found = hooks.join(score(bundle, answered(bundle), method.name))
     assert bool((found < 0).any()) is method.is_signed
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_the_same_question_gives_the_same_scores(bundle, method):
-    first, second = (tracing.join(score(bundle, answered(bundle), method)) for _ in range(2))
+    first, second = (hooks.join(score(bundle, answered(bundle), method)) for _ in range(2))
     assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_scores_depend_on_neither_batch_mates_nor_batch_size(bundle, method, monkeypatch):
     case = answered(bundle)
-    together = tracing.join(score(bundle, case, method))
-    alone = tracing.join(score(bundle, rows(case, torch.tensor([3])), method))
-    turned = tracing.join(score(bundle, rows(case, torch.arange(4, -1, -1)), method)).flip(0)
-    monkeypatch.setattr(tracing, "batch_limit", lambda _: 2)
-    small = tracing.join(score(bundle, case, method))
+    together = hooks.join(score(bundle, case, method))
+    alone = hooks.join(score(bundle, rows(case, torch.tensor([3])), method))
+    turned = hooks.join(score(bundle, rows(case, torch.arange(4, -1, -1)), method)).flip(0)
+    monkeypatch.setattr(hooks, "batch_limit", lambda _: 2)
+    small = hooks.join(score(bundle, case, method))
     for other in (turned, small):
         assert torch.allclose(together, other, atol=1e-4, rtol=1e-3)
     assert torch.allclose(together[3:4], alone, atol=1e-4, rtol=1e-3)
@@ -95,11 +97,11 @@ def test_scores_depend_on_neither_batch_mates_nor_batch_size(bundle, method, mon
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_no_more_than_the_limit_goes_through_the_network_at_once(bundle, method, monkeypatch):
     case, known, sizes, logits = answered(bundle), references(bundle), [], ModelBundle.logits
-    monkeypatch.setattr(tracing, "batch_limit", lambda _: 2)
+    monkeypatch.setattr(hooks, "batch_limit", lambda _: 2)
     monkeypatch.setattr(
         ModelBundle, "logits", lambda self, images: (sizes.append(len(images)), logits(self, images))[1]
     )
-    extraction.score(bundle, case, known, method=methods.method(method), seed=0)
+    datapaths.score(bundle, case, known, method=methods.method(method), seed=0)
     assert max(sizes, default=2) == 2
 
 
@@ -118,7 +120,7 @@ def test_no_more_than_the_limit_goes_through_the_network_at_once(bundle, method,
     ],
 )
 def test_passes_are_counted_per_image(bundle, method, passes):
-    found = extraction.score(bundle, answered(bundle), references(bundle), method=methods.method(method), seed=0)
+    found = datapaths.score(bundle, answered(bundle), references(bundle), method=methods.method(method), seed=0)
     assert found[1] == 5 * passes
 
 
@@ -126,7 +128,7 @@ def test_passes_are_counted_per_image(bundle, method, passes):
 def test_a_method_takes_aim_as_its_entry_says(bundle, method):
     case = answered(bundle)
     aimed = replace(case, targets=(case.targets + 1) % 3)
-    found, other = (tracing.join(score(bundle, one, method)) for one in (case, aimed))
+    found, other = (hooks.join(score(bundle, one, method)) for one in (case, aimed))
     assert torch.equal(found, other) is not methods.METHODS[method].takes_aim
 
 
@@ -163,8 +165,8 @@ def jaccard(first, second):
     """Mean over images and sites of the similarity of the kept fifths."""
     found = []
     for row in range(len(first[0])):
-        kept = [selection.per_site([site[row].abs().numpy() for site in side], 0.2) for side in (first, second)]
-        found += [selection.jaccard(a, b) for a, b in zip(*kept, strict=True)]
+        kept = [statistics.per_site([site[row].abs().numpy() for site in side], 0.2) for side in (first, second)]
+        found += [statistics.jaccard(a, b) for a, b in zip(*kept, strict=True)]
     return float(np.mean(found))
 
 
@@ -183,23 +185,23 @@ def test_copied_maps_are_reported_unstable_by_seed_and_by_noise(method):
 
 
 def test_equal_scores_share_their_rank_and_the_others_are_spread_evenly():
-    ranks = masks._rank(torch.tensor([[0.0, 0.0, 5.0, 5.0 * (1 + 1e-6), 9.0]]))
+    ranks = scorers._rank(torch.tensor([[0.0, 0.0, 5.0, 5.0 * (1 + 1e-6), 9.0]]))
     assert torch.allclose(ranks, torch.tensor([[-0.75, -0.75, 0.25, 0.25, 1.0]]))
 
 
 def test_an_images_draws_are_its_own():
     images = toys.pictures(3)
-    drawn = draws.uniform(images, 50, seed=0)
-    assert torch.equal(drawn[[2]], draws.uniform(images[[2]], 50, seed=0))
+    drawn = scorers.uniform(images, 50, seed=0)
+    assert torch.equal(drawn[[2]], scorers.uniform(images[[2]], 50, seed=0))
     assert len(drawn.flatten().unique()) > 140
-    assert not torch.equal(drawn, draws.uniform(images, 50, seed=1))
+    assert not torch.equal(drawn, scorers.uniform(images, 50, seed=1))
     assert float(drawn.min()) >= 0 and float(drawn.max()) < 1
 
 
 def test_a_mask_is_to_keep_the_answer_or_to_reach_its_aim(bundle):
     case = answered(bundle, 2)
     aimed = replace(case, targets=torch.stack([case.targets[0], (case.targets[1] + 1) % 3]))
-    found = masks.wanted(bundle, aimed)
+    found = scorers.wanted(bundle, aimed)
     assert torch.equal(found[0], bundle.logits(case.images).softmax(1)[0])
     assert found[1].tolist() == [float(k == aimed.targets[1]) for k in range(3)]
 
@@ -207,33 +209,33 @@ def test_a_mask_is_to_keep_the_answer_or_to_reach_its_aim(bundle):
 def test_a_heavier_penalty_makes_smaller_sigmoid_masks(bundle, monkeypatch):
     sizes = []
     for penalty in (0.0, 5.0, 50.0):
-        monkeypatch.setattr(published, "SIGMOID_PENALTY", penalty)
-        sizes.append(float(tracing.join(published.sigmoid(bundle, answered(bundle), seed=0).scores).mean()))
+        monkeypatch.setattr(scorers, "SIGMOID_PENALTY", penalty)
+        sizes.append(float(hooks.join(scorers.sigmoid(bundle, answered(bundle), seed=0).scores).mean()))
     assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_gates_keep_the_answer_within_their_range_at_a_smaller_sum(bundle):
     case = answered(bundle)
-    found = published.gates(bundle, case).scores
-    assert torch.equal(tracing.gated(bundle, case.images, found).argmax(1), case.targets)
-    flat = tracing.join(found)
-    assert float(flat.min()) >= 0 and float(flat.max()) <= published.GATE_HIGHEST
+    found = scorers.gates(bundle, case).scores
+    assert torch.equal(hooks.gated(bundle, case.images, found).argmax(1), case.targets)
+    flat = hooks.join(found)
+    assert float(flat.min()) >= 0 and float(flat.max()) <= scorers.GATE_HIGHEST
     assert bool((flat.sum(1) < flat.shape[1]).all())
 
 
 def test_of_each_image_the_gates_that_kept_its_answer_are_returned_not_those_of_least_loss(bundle, monkeypatch):
-    monkeypatch.setattr(published, "GATE_PENALTY", 5.0)
+    monkeypatch.setattr(scorers, "GATE_PENALTY", 5.0)
     case = answered(bundle, 8)
-    closed = tracing.gated(bundle, case.images, tracing.uniform_gates(bundle, 8, 0.0)).argmax(1)
+    closed = hooks.gated(bundle, case.images, hooks.uniform_gates(bundle, 8, 0.0)).argmax(1)
     assert bool((closed != case.targets).any())
-    assert torch.equal(tracing.gated(bundle, case.images, published.gates(bundle, case).scores).argmax(1), case.targets)
+    assert torch.equal(hooks.gated(bundle, case.images, scorers.gates(bundle, case).scores).argmax(1), case.targets)
 
 
 def test_frank_wolfe_comes_near_what_a_general_solver_finds(monkeypatch):
-    monkeypatch.setattr(published, "QUADRATIC_STEPS", 500)
+    monkeypatch.setattr(scorers, "QUADRATIC_STEPS", 500)
     # Ten classes and eight maps: the loss cannot be zero, where every choice would do.
     contributions = torch.randn(4, 10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = published.frank_wolfe(contributions, 3)
+    found = scorers.frank_wolfe(contributions, 3)
     assert torch.allclose(found.sum(1), torch.full((4,), 3.0, dtype=torch.float64))
     assert float(found.min()) >= -1e-12 and float(found.max()) <= 1 + 1e-12
     for image, kept in zip(contributions.numpy(), found.numpy(), strict=True):
@@ -248,22 +250,22 @@ def test_frank_wolfe_comes_near_what_a_general_solver_finds(monkeypatch):
 
 def test_masks_trained_in_small_batches_are_the_same(bundle, monkeypatch):
     case, sizes, logits = answered(bundle), [], ModelBundle.logits
-    together = masks.train(bundle, case, seed=0)
-    monkeypatch.setattr(tracing, "batch_limit", lambda _: 2)
+    together = scorers.train(bundle, case, seed=0)
+    monkeypatch.setattr(hooks, "batch_limit", lambda _: 2)
     monkeypatch.setattr(
         ModelBundle, "logits", lambda self, images: (sizes.append(len(images)), logits(self, images))[1]
     )
-    assert torch.allclose(tracing.join(masks.train(bundle, case, seed=0)), tracing.join(together), atol=1e-4)
+    assert torch.allclose(hooks.join(scorers.train(bundle, case, seed=0)), hooks.join(together), atol=1e-4)
     assert max(sizes) == 2
 
 
 def test_probability_contributions_are_those_of_one_class_and_site_at_a_time(bundle):
     images = toys.pictures(2)
-    found = published._probability_contributions(bundle, images)
+    found = scorers._probability_contributions(bundle, images)
     likeliest = bundle.logits(images).argsort(1, descending=True)
     for k in range(len(bundle.sites)):
         for place in range(3):
-            recorder = tracing.Recorder(frozenset({k}))
+            recorder = hooks.Recorder(frozenset({k}))
             with bundle.visiting(recorder):
                 chances = bundle.logits(images.clone().requires_grad_()).softmax(1)
             chosen = chances.gather(1, likeliest[:, [place]]).sum()
@@ -274,9 +276,9 @@ def test_probability_contributions_are_those_of_one_class_and_site_at_a_time(bun
 
 def test_conductance_is_complete_at_every_cut_site(bundle):
     case = answered(bundle)
-    question = scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
+    question = scorers.Question(case.images, case.targets, torch.full_like(case.targets, -1))
     starts = torch.full_like(case.images, 0.5)
-    found = scores.conductance(bundle, question, starts, steps=400)
+    found = scorers.conductance(bundle, question, starts, steps=400)
     own, from_starts = (test_scores.margin(bundle, question, images) for images in (case.images, starts))
     for k, site in enumerate(bundle.sites):
         if site.is_cut:
@@ -286,9 +288,9 @@ def test_conductance_is_complete_at_every_cut_site(bundle):
 def test_conductance_is_captums_layer_by_layer(bundle):
     attr = pytest.importorskip("captum.attr")
     case = answered(bundle)
-    question = scores.Question(case.images, case.targets, torch.full_like(case.targets, -1))
+    question = scorers.Question(case.images, case.targets, torch.full_like(case.targets, -1))
     starts = torch.full_like(case.images, 0.5)
-    found = scores.conductance(bundle, question, starts, steps=100).scores
+    found = scorers.conductance(bundle, question, starts, steps=100).scores
     taps = {tap.number: tap for tap in bundle.taps}
     for k in range(len(bundle.sites)):
         peer = attr.LayerConductance(bundle.logits, taps[k])

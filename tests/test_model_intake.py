@@ -16,14 +16,13 @@ from torch import nn
 
 from engine import __main__ as command_line
 from engine import demo
-from engine.data import catalogue, intake
-from engine.datapaths import cases
-from engine.demo import digits
+from engine.attribution import baselines
+from engine.checks import model
+from engine.data import register, sources
 from engine.errors import BadInput, Unsupported
-from engine.intake import checks, mistakes
-from engine.models import load
-from engine.records.intake import INTAKE_CHECKS
+from engine.models import register as load
 from engine.store.store import Store
+from engine.types.checks import INTAKE_CHECKS
 from tests import stores, toys
 
 
@@ -42,7 +41,7 @@ def outcomes(report):
 
 def test_a_sound_model_passes_every_check_on_labelled_images(store):
     bundle = load.bundle(store, "digits-standard")
-    report = checks.check(checks.stored(store, bundle), store.dataset("digits"), silent)
+    report = model.check(model.stored(store, bundle), store.dataset("digits"), silent)
     assert [result.check for result in report.results] == [check.name for check in INTAKE_CHECKS]
     assert report.verdict == "pass" and report.suspicions == () and report.images == 500
     accuracy = next(result for result in report.results if result.check == "accuracy")
@@ -50,7 +49,7 @@ def test_a_sound_model_passes_every_check_on_labelled_images(store):
 
 
 def test_without_labelled_images_the_rest_is_checked_and_the_report_is_incomplete(store):
-    report = checks.check(checks.stored(store, load.bundle(store, "digits-robust")), None, silent)
+    report = model.check(model.stored(store, load.bundle(store, "digits-robust")), None, silent)
     assert report.verdict == "incomplete" and report.with_outcome("fail") == ()
     assert report.with_outcome("not run") == ("accuracy", "preprocessing")
 
@@ -59,7 +58,7 @@ def test_an_accuracy_below_what_was_declared_fails(store):
     weights = demo.weights("digits-standard")
     declared = load.Declared(accuracy=1.0, mean=(0.0,), std=(0.1,))
     load.add(store, load.Submission("boasting", demo.ARCHITECTURE, weights, demo.CLASSES, declared))
-    report = checks.check(checks.stored(store, load.bundle(store, "boasting")), store.dataset("digits"), silent)
+    report = model.check(model.stored(store, load.bundle(store, "boasting")), store.dataset("digits"), silent)
     assert "declared were 100.0%" in next(one.sentence for one in report.results if one.check == "accuracy")
     assert {"accuracy", "preprocessing"} <= set(report.with_outcome("fail"))
 
@@ -96,7 +95,7 @@ class Broken(nn.Module):
 )
 def test_each_fault_of_a_network_fails_its_check(fault):
     bundle = toys.bundle(toys.seeded(Broken(fault)))
-    found = {one.check: one.outcome for one in checks._of_answers(bundle, None)}
+    found = {one.check: one.outcome for one in model._of_answers(bundle, None)}
     failed = {name for name, outcome in found.items() if outcome == "fail"}
     wanted = {"logarithms": {"logits"}, "none": set()}.get(fault, {fault})
     # Answers that are drawn or not finite fail what compares answers, too.
@@ -130,12 +129,12 @@ class Detached(toys.Chain):
 
 def test_a_gradient_that_a_network_stops_is_there_when_it_is_read():
     bundle = toys.bundle(toys.seeded(Detached()))
-    assert {one.outcome for one in checks._of_answers(bundle, None)} == {"pass"}
+    assert {one.outcome for one in model._of_answers(bundle, None)} == {"pass"}
 
 
 def test_weights_that_changed_in_the_store_are_noticed(store, monkeypatch):
     monkeypatch.setattr(load, "stored_hash", lambda store, name: "0" * 32)
-    report = checks.check(checks.stored(store, load.bundle(store, "digits-robust")), None, silent)
+    report = model.check(model.stored(store, load.bundle(store, "digits-robust")), None, silent)
     assert outcomes(report)["hash"] == "fail"
 
 
@@ -177,8 +176,8 @@ def right():
 
 
 def test_where_nothing_is_wrong_nothing_is_suspected(right):
-    assert (mistakes.predictions(right, painted()[0]) == painted()[1]).all()
-    assert mistakes.suspicions(right, *painted()) == ()
+    assert (model.predict(right, painted()[0]) == painted()[1]).all()
+    assert model.find_suspicions(right, *painted()) == ()
 
 
 def like(bundle, mean, std):
@@ -198,7 +197,7 @@ MISTAKES = {
 def test_an_obvious_mistake_is_named_with_its_remedy(right, name):
     make, shift, remedy = MISTAKES[name]
     images, labels = painted()
-    found = mistakes.suspicions(make(right), images, labels + shift)
+    found = model.find_suspicions(make(right), images, labels + shift)
     assert remedy in found[0].remedy
     assert found[0].after.value > 0.95 and found[0].after.n == 120
     assert 0 < found[0].gain.low <= found[0].gain.value <= found[0].gain.high
@@ -207,7 +206,7 @@ def test_an_obvious_mistake_is_named_with_its_remedy(right, name):
 
 def test_two_mistakes_made_together_are_found_together(right):
     images, labels = painted()
-    found = mistakes.suspicions(replace(like(right, 0.9, 0.2), order="bgr"), images, labels)
+    found = model.find_suspicions(replace(like(right, 0.9, 0.2), order="bgr"), images, labels)
     assert found[0].remedy == "--mean 0,0,0 --std 1,1,1 together with --channels rgb"
     assert found[0].after.value > found[1].after.value
 
@@ -279,8 +278,8 @@ def handed_in(folder, weights=None):
 def some_data(store, name, *, classes=demo.CLASSES, channels=1):
     """A data set of noise."""
     x = np.random.default_rng(0).integers(0, 256, size=(20, 32, 32, channels), dtype=np.uint8)
-    found = intake.labelled(name, x, np.arange(20) % len(classes), classes, tuple(map(str, range(20))))
-    catalogue.add(store, name, found, source="npz")
+    found = sources.labelled(name, x, np.arange(20) % len(classes), classes, tuple(map(str, range(20))))
+    register.add(store, name, found, source="npz")
 
 
 @pytest.mark.parametrize(
@@ -345,10 +344,10 @@ def test_names_that_no_encoding_holds_do_not_end_a_command_whose_work_is_done(tm
 
 
 def test_no_more_images_are_held_at_once_than_mistakes_are_tried_on(store, monkeypatch):
-    drawn, load_images = [], cases.load
-    monkeypatch.setattr(cases, "load", lambda *place: drawn.append(len(place[2])) or load_images(*place))
-    found = checks._drawn(load.bundle(store, "digits-standard"), store.dataset("digits"))
-    assert drawn == [checks.TRIED_ON] * 5 and len(found.images) == checks.TRIED_ON
+    drawn, load_images = [], baselines.load
+    monkeypatch.setattr(baselines, "load", lambda *place: drawn.append(len(place[2])) or load_images(*place))
+    found = model._drawn(load.bundle(store, "digits-standard"), store.dataset("digits"))
+    assert drawn == [model.TRIED_ON] * 5 and len(found.images) == model.TRIED_ON
     assert len(found.labels) == len(found.predictions) == 500
 
 
@@ -394,4 +393,4 @@ def test_each_architecture_of_torchvision_declares_how_it_is_evaluated():
     assert {name: (one.size[0], one.resize) for name, one in found.items()} == {
         "resnet50": (224, 256), "inception_v3": (299, 342), "efficientnet_b7": (600, 600), "squeezenet1_1": (224, 256),
     }  # fmt: skip
-    assert found["inception_v3"].mean == (0.5,) * 3 and digits.SIDE == 32
+    assert found["inception_v3"].mean == (0.5,) * 3 and demo.SIDE == 32

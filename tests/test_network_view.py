@@ -30,8 +30,8 @@ from engine import (
     SettingCard,
     WorkFailed,
     compare,
-    selection,
-)  # fmt: skip
+    statistics,  # fmt: skip
+)
 from tests import fakes
 from tests.fakes import FakeAuditor
 
@@ -289,9 +289,9 @@ def test_a_group_is_drawn_beside_in_the_clean_runs_place(versus):
     shown = network_view.read({**ASK, "versus": versus}, FakeAuditor())
     rival = shown.rival
     strengths = {"class": shown.certificates.classes.fooled, "noise": None}[versus]
-    kept = selection.per_site(rival.examination.clean.strength, 0.3)
+    kept = statistics.per_site(rival.examination.clean.strength, 0.3)
     if strengths is not None:
-        assert all(np.array_equal(a, b) for a, b in zip(kept, selection.per_site(strengths, 0.3), strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(kept, statistics.per_site(strengths, 0.3), strict=True))
     for site, sets in zip(kept, rival.comparison.sites, strict=True):
         assert set(site) == set(sets.clean_only) | set(sets.shared)
     own = [set(sets.adversarial_only) | set(sets.shared) for sets in shown.comparison.sites]

@@ -13,11 +13,12 @@ from dashboard import protocol
 from dashboard.panels.channel import model as channel_model
 from dashboard.panels.layer import model as layer
 from dashboard.panels.network import model as network
-from engine import compare, examination
-from engine.data import catalogue
-from engine.data.intake import Images
-from engine.records import ExaminationRequest
+from engine import compare
+from engine.attribution import explain
+from engine.data import register
+from engine.data.sources import Images
 from engine.store import Store
+from engine.types.core import ExaminationRequest
 from tests import toys
 
 WIDTH, SIDE, EACH = 6, 8, 6
@@ -64,10 +65,10 @@ def pictures() -> Images:
 def found(tmp_path_factory):
     """The first ant under PGD at 8/255."""
     store = Store(tmp_path_factory.mktemp("planted") / "store")
-    catalogue.add(store, "colours", pictures(), source="test")
+    register.add(store, "colours", pictures(), source="test")
     bundle, dataset = toys.bundle(Planted().eval(), SIDE), store.dataset("colours")
     request = ExaminationRequest("toy", "colours", engine.attack("pgd-linf:eps=8/255,steps=10"), ("00000",))
-    made = examination.examine(bundle, dataset, request, lambda *_: None)[0]
+    made = explain.examine(bundle, dataset, request, lambda *_: None)[0]
     assert (made.outcomes[0].before.label, made.outcomes[0].after.label) == (0, 2)
     return made
 

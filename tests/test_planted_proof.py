@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 import engine
 from dashboard.panels.patching import model as patching
-from engine import examination
-from engine.data import catalogue
-from engine.data.intake import Images
-from engine.proving import causal, fooled, smallest
-from engine.records import ExaminationRequest
-from engine.records.proof import CONTROLS, MapSet
-from engine.records.restoration import FooledRequest, GroupProofRequest
+from engine.attribution import explain
+from engine.data import register
+from engine.data.sources import Images
+from engine.patching import causal, minimal, subjects
 from engine.store import Store
+from engine.types.core import ExaminationRequest
+from engine.types.patching import CONTROLS, FooledRequest, GroupProofRequest, MapSet
 from tests import toys
 
 WIDTH, SIDE, EACH, PLANTED = 12, 16, 6, 4
@@ -70,7 +69,7 @@ def pictures() -> Images:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("planted") / "store")
-    catalogue.add(store, "colours", pictures(), source="test")
+    register.add(store, "colours", pictures(), source="test")
     return toys.bundle(Fragile().eval(), SIDE), store.dataset("colours")
 
 
@@ -78,7 +77,7 @@ def world(tmp_path_factory):
 def ants(world):
     """All ants; the attack fools every one of them."""
     request = FooledRequest("toy", "colours", engine.attack(ATTACK), world[1].keys[:EACH])
-    assert fooled.gather(*world, request).images.samples == request.samples
+    assert subjects.gather_group(*world, request).images.samples == request.samples
     return request
 
 
@@ -92,7 +91,7 @@ def proof(world, ants, site: int, channel: int):
 
 
 def test_the_search_finds_the_planted_map_alone(world, ants):
-    found = smallest.find(*world, ants, quiet)
+    found = minimal.find(*world, ants, quiet)
     planted = [MapSet((site.name,), ((PLANTED,),)) for site in world[0].sites[1:]]
     assert all(one.chosen in planted and one.is_restored for one in found.images)
     assert found.shared.chosen in planted
@@ -110,7 +109,7 @@ def test_the_planted_map_is_proved_and_every_control_was_run(world, ants):
 
 def test_the_claim_names_the_planted_map_and_what_the_attack_did_to_it(world, ants):
     asked = ExaminationRequest(ants.model, ants.data, ants.attack, ants.samples)
-    examined, _ = examination.examine(*world, asked, quiet)
+    examined, _ = explain.examine(*world, asked, quiet)
     site = world[0].sites[1].name
     sentence = patching.claim(proof(world, ants, 1, PLANTED), examined)
     name = f"feature map {PLANTED} of {site}"

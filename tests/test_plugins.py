@@ -16,11 +16,11 @@ import safetensors.torch
 import torch
 
 from engine import __main__ as command_line
-from engine import tasks, work
 from engine.errors import BadInput
-from engine.models import architectures, load, plugins
-from engine.records.requests import Nothing, Place
+from engine.models import architectures, plugins, register
+from engine.service import tasks, worker
 from engine.store import Store
+from engine.types.requests import Nothing, Place
 from tests import toys
 
 PLAIN = """
@@ -270,9 +270,9 @@ def test_what_a_plugin_prints_never_gets_among_what_a_command_says(tmp_path, fol
 def test_what_a_plugin_prints_at_work_in_a_worker_goes_to_stderr(tmp_path, folder, weights, capsys):
     store = Store(tmp_path / "store")
     source = TALKING.replace("atexit.register(print, 'goodbye')", "").replace("os.system('echo from a shell')", "")
-    load.add(store, load.Submission("m", written(folder, source), weights, toys.CLASSES))
+    register.add(store, register.Submission("m", written(folder, source), weights, toys.CLASSES))
     place = Place("m", "")
-    work.perform(tasks.order(tasks.INTAKE, tasks.INTAKE.key(store, place), place), str(store.root))
+    worker.perform(tasks.order(tasks.INTAKE, tasks.INTAKE.key(store, place), place), str(store.root))
     told = capsys.readouterr()
     assert told.out == "" and all(word in told.err for word in ("imported", "built", "forward"))
 
@@ -280,14 +280,14 @@ def test_what_a_plugin_prints_at_work_in_a_worker_goes_to_stderr(tmp_path, folde
 def test_what_any_work_prints_goes_to_stderr(tmp_path, capsys):
     store = Store(tmp_path / "store")
     order = tasks.order(tasks.DEMO, "0" * 32, Nothing())
-    work.perform(order, str(store.root), compute=lambda *_: print("at work"))  # noqa: T201 (what is tested)
+    worker.perform(order, str(store.root), compute=lambda *_: print("at work"))  # noqa: T201 (what is tested)
     assert capsys.readouterr() == ("", "at work\n")
 
 
 def test_streams_are_as_before_after_work_that_fails(monkeypatch):
     before = sys.stdin, sys.stdout
     with pytest.raises(BadInput):
-        work.perform({}, "nowhere")
+        worker.perform({}, "nowhere")
     with pytest.raises(BadInput), plugins.guarded("plugin/own"):
         raise BadInput("x")
     assert (sys.stdin, sys.stdout) == before

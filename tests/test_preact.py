@@ -7,19 +7,22 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from engine import images, tasks, work
-from engine.data import catalogue
-from engine.data.intake import Images
-from engine.demo import CLASSES, digits
+from engine import demo, images
+from engine.checks import proofs
+from engine.data import register
+from engine.data.sources import Images
+from engine.demo import CLASSES
 from engine.errors import BadInput
-from engine.intake import proofs
-from engine.models import architectures, load, preact, same_function
-from engine.models import bundle as bundles
+from engine.models import architectures, zoo
+from engine.models import network as bundles
+from engine.models import register as load
+from engine.models import register as same_function
 from engine.models.architectures import Architecture
-from engine.models.preact import PreActResNet
-from engine.records.intake import IntakeReport
-from engine.records.requests import Place
+from engine.models.zoo import PreActResNet
+from engine.service import tasks, worker
 from engine.store import Store
+from engine.types.checks import IntakeReport
+from engine.types.requests import Place
 from tests import toys
 
 SIDE, WIDTH, EPOCHS = 16, 8, 6
@@ -111,7 +114,7 @@ def narrow(*, has_last_norm, is_raw):
 def trained(request):
     """A network of 8 and 16 maps trained on digits of 16 pixels for a second, and what kind it is."""
     has_last_norm, is_raw = request.param
-    x, y = inputs(digits.training())
+    x, y = inputs(demo.training())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -135,13 +138,13 @@ def trained(request):
 @pytest.mark.slow
 def test_a_small_one_learns_and_is_taken_whole(trained, tmp_path, monkeypatch):
     network, (_, is_raw) = trained
-    x, y = inputs(digits.held_out())
+    x, y = inputs(demo.held_out())
     with torch.no_grad():
         answers = network(x)
     assert (answers.argmax(1) == y).float().mean() >= 0.9
 
     usual = Architecture(
-        lambda tensors, _: narrow(has_last_norm=preact.has_last_norm(tensors), is_raw=is_raw),
+        lambda tensors, _: narrow(has_last_norm=zoo.has_last_norm(tensors), is_raw=is_raw),
         (SIDE, SIDE),
         (0.5,),
         (0.5,),
@@ -155,11 +158,11 @@ def test_a_small_one_learns_and_is_taken_whole(trained, tmp_path, monkeypatch):
     with torch.no_grad():
         assert torch.allclose(bundle.logits((x + 1) / 2).cpu(), answers, atol=1e-4)
 
-    part = digits.held_out()
-    catalogue.add(store, "digits", Images(pixels(part), part.y, CLASSES, part.names), source="npz")
+    part = demo.held_out()
+    register.add(store, "digits", Images(pixels(part), part.y, CLASSES, part.names), source="npz")
     place = Place("small", "digits")
     key = tasks.INTAKE.key(store, place)
-    work.perform(tasks.order(tasks.INTAKE, key, place), str(store.root))
+    worker.perform(tasks.order(tasks.INTAKE, key, place), str(store.root))
     report = store.records.read("intake", key, IntakeReport)
     assert report.with_outcome("fail") == () and "accuracy" in report.with_outcome("pass")
 
@@ -168,7 +171,7 @@ def test_only_answers_tell_which_shortcut_weights_were_trained_with(trained):
     network, (has_last_norm, is_raw) = trained
     other = narrow(has_last_norm=has_last_norm, is_raw=not is_raw)
     other.load_state_dict(network.state_dict())
-    x, y = inputs(digits.held_out())
+    x, y = inputs(demo.held_out())
     with torch.no_grad():
         right, wrong = ((one(x).argmax(1) == y).float().mean() for one in (network, other.eval()))
     assert wrong < right - 0.1
@@ -176,12 +179,12 @@ def test_only_answers_tell_which_shortcut_weights_were_trained_with(trained):
 
 def test_every_connection_of_a_trained_one_is_exact(trained):
     network, _ = trained
-    side = inputs(digits.held_out())[0].shape[2:]
+    side = inputs(demo.held_out())[0].shape[2:]
     preprocessing = bundles.Preprocessing(1, tuple(side), (0.0,), (1.0,))
     bundle = bundles.bundle(network, preprocessing, bundles.Identity(tuple("0123456789"), "small"))
     # The stem's maps run along the shortcut past the first activation: they are feature maps of their own.
     assert [site.name for site in bundle.sites[:2]] == ["conv1", "layer1.0.relu"]
-    pictures = same_function.pictures(bundle, same_function.LEAST)
+    pictures = same_function.pictures_to_compare(bundle, same_function.LEAST)
     edges, inexact = proofs.of_edges(bundle, pictures)
     assert (edges.outcome, inexact) == ("pass", ())
     assert proofs.of_function(network, bundle, pictures).outcome == "pass"

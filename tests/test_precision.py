@@ -12,15 +12,14 @@ import torchvision
 from torch import nn
 
 import engine
-from engine import tracing
-from engine.datapaths import reduced, scores
-from engine.models import cifar, precision, shuffled
+from engine.attribution import scorers
+from engine.models import hooks, network, zoo
 from tests import toys
 
 NETWORKS = {
     "toy": lambda: toys.bundle(toys.seeded(toys.Residual())),
     "chain": lambda: toys.bundle(toys.seeded(toys.Chain())),
-    "resnet20": lambda: toys.bundle(cifar.CifarResNet(3, 3).eval(), 32),
+    "resnet20": lambda: toys.bundle(zoo.CifarResNet(3, 3).eval(), 32),
     "densenet": lambda: toys.bundle(torchvision.models.DenseNet(8, (2, 2), 8).eval(), 32),
     "mobilenet": lambda: toys.bundle(torchvision.models.mobilenet_v2(weights=None, num_classes=3).eval(), 32),
 }
@@ -63,7 +62,7 @@ def pictures(bundle, count=4, seed=1):
 def asked(bundle, count=4):
     images = pictures(bundle, count)
     targets = bundle.logits(images).argmax(1)
-    return scores.Question(images, targets, (targets + 1) % 3)
+    return scorers.Question(images, targets, (targets + 1) % 3)
 
 
 def close(first, second, share):
@@ -72,16 +71,16 @@ def close(first, second, share):
 
 
 def test_folding_changes_no_logit_and_no_site(bundle):
-    twin, images = precision.folded(bundle), pictures(bundle)
+    twin, images = network.folded(bundle), pictures(bundle)
     assert close(twin.logits(images), bundle.logits(images), 1e-5)
-    for own, other in zip(tracing.record(twin, images).maps, tracing.record(bundle, images).maps, strict=True):
+    for own, other in zip(hooks.record(twin, images).maps, hooks.record(bundle, images).maps, strict=True):
         assert close(own, other, 1e-5)
 
 
 def test_every_norm_behind_a_convolution_is_folded(toy):
     assert batch_norms(toy) == 1
-    assert batch_norms(precision.folded(toy)) == 0
-    assert batch_norms(precision.folded(NETWORKS["resnet20"]())) == 0
+    assert batch_norms(network.folded(toy)) == 0
+    assert batch_norms(network.folded(NETWORKS["resnet20"]())) == 0
 
 
 def test_a_norm_that_another_layer_reads_around_stays():
@@ -95,17 +94,17 @@ def test_a_norm_that_another_layer_reads_around_stays():
             return self.linear(torch.relu(self.c(torch.relu(self.norm(out) + out))).mean((2, 3)))
 
     bundle = toys.bundle(toys.seeded(Forked()))
-    assert precision.folded(bundle) is bundle
+    assert network.folded(bundle) is bundle
 
 
 def test_what_needs_no_folding_is_its_own_twin():
     bundle = NETWORKS["chain"]()
-    assert precision.folded(bundle) is bundle
+    assert network.folded(bundle) is bundle
 
 
 def test_the_bundle_itself_is_left_alone(toy):
     before = {key: tensor.clone() for key, tensor in toy.network.state_dict().items()}
-    precision.folded(toy), precision.reduced(toy)
+    network.folded(toy), network.reduced(toy)
     after = toy.network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
@@ -113,55 +112,55 @@ def test_the_bundle_itself_is_left_alone(toy):
 
 
 def test_a_twin_is_kept_until_the_weights_change(toy):
-    first, images = precision.folded(toy), toys.pictures(2)
-    assert precision.folded(toy) is first
-    with shuffled.weights(toy, seed=0):
-        inside = precision.folded(toy)
+    first, images = network.folded(toy), toys.pictures(2)
+    assert network.folded(toy) is first
+    with hooks.weights(toy, seed=0):
+        inside = network.folded(toy)
         assert inside is not first
         assert torch.allclose(inside.logits(images), toy.logits(images), rtol=1e-4, atol=1e-4)
-    assert torch.allclose(precision.folded(toy).logits(images), toy.logits(images), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(network.folded(toy).logits(images), toy.logits(images), rtol=1e-4, atol=1e-4)
 
 
 def test_reduced_logits_and_sites_are_within_bfloat16(bundle):
-    twin, images = precision.reduced(bundle), pictures(bundle)
-    found = tracing.record(twin, images)
+    twin, images = network.reduced(bundle), pictures(bundle)
+    found = hooks.record(twin, images)
     assert found.logits.dtype == torch.float32
     assert {site.dtype for site in found.maps} == {torch.bfloat16}
     assert close(found.logits, bundle.logits(images), 0.05)
 
 
-@pytest.mark.parametrize("twin_of", [precision.folded, precision.reduced])
+@pytest.mark.parametrize("twin_of", [network.folded, network.reduced])
 def test_twins_score_as_the_bundle_does(bundle, twin_of, monkeypatch):
     question, starts = asked(bundle), pictures(bundle, seed=9)
     twin = twin_of(bundle)
-    monkeypatch.setattr(precision, "folded", lambda same: same)
-    own = scores.between_runs(twin, question, tracing.record(twin, starts)).scores
-    whole = scores.between_runs(bundle, question, tracing.record(bundle, starts)).scores
+    monkeypatch.setattr(network, "folded", lambda same: same)
+    own = scorers.between_runs(twin, question, hooks.record(twin, starts)).scores
+    whole = scorers.between_runs(bundle, question, hooks.record(bundle, starts)).scores
     assert {site.dtype for site in own} == {torch.float32}
-    if twin_of is precision.folded:
+    if twin_of is network.folded:
         assert all(close(a, b, 1e-4) for a, b in zip(own, whole, strict=True))
     else:
-        joined = torch.stack([tracing.join(own).flatten(), tracing.join(whole).flatten()])
+        joined = torch.stack([hooks.join(own).flatten(), hooks.join(whole).flatten()])
         assert torch.corrcoef(joined)[0, 1] >= 0.95
 
 
 def test_the_decision_is_measured_and_followed(toy):
-    decision = reduced.decide(toy, asked(toy), pictures(toy, seed=9), references=2)
+    decision = scorers.decide(toy, asked(toy), pictures(toy, seed=9), references=2)
     assert 0.9 <= decision.rank_correlation <= 1.0 and decision.speed > 0
     slow, rough, good = (
         replace(decision, rank_correlation=correlation, speed=speed)
         for correlation, speed in ((0.99, 0.9), (0.97, 3.0), (0.99, 1.1))
     )
     assert not slow.is_reduced and not rough.is_reduced and good.is_reduced
-    assert reduced.scorer(toy, slow) is toy
+    assert scorers.scorer(toy, slow) is toy
     images = pictures(toy)
-    assert tracing.record(reduced.scorer(toy, good), images).maps[0].dtype == torch.bfloat16
+    assert hooks.record(scorers.scorer(toy, good), images).maps[0].dtype == torch.bfloat16
 
 
 def test_ranks_count_and_not_sizes_or_signs():
     first = torch.tensor([[1.0, -2.0, 3.0], [1.0, 2.0, 3.0]])
-    assert reduced.rank_correlation(first, torch.tensor([[10.0, 20.0, -300.0], [0.1, 0.2, 0.3]])) == pytest.approx(1.0)
-    assert reduced.rank_correlation(first, torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])) == pytest.approx(0.0)
+    assert scorers.rank_correlation(first, torch.tensor([[10.0, 20.0, -300.0], [0.1, 0.2, 0.3]])) == pytest.approx(1.0)
+    assert scorers.rank_correlation(first, torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])) == pytest.approx(0.0)
 
 
 CREATORS = ("zeros", "ones", "full", "eye", "empty", "rand", "randn", "randint", "randperm", "tensor")

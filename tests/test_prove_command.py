@@ -7,8 +7,8 @@ import json
 import pytest
 
 from engine import __main__ as command_line
-from engine.commands import prove_options
-from engine.proving import causal, curves, defence, interventions, smallest
+from engine.cli import command
+from engine.patching import causal, minimal
 from tests import stores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,11 +21,11 @@ def store(demo_store, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    for module in (causal, curves, defence, smallest):
+    for module in (causal, causal, minimal, minimal):
         monkeypatch.setattr(module, "DRAWS", 2)
-    monkeypatch.setattr(defence, "CLEAN_IMAGES", 20)
-    monkeypatch.setattr(interventions, "MEAN_IMAGES", 20)
-    monkeypatch.setattr(curves, "COUNTS", (4, 16))
+    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 20)
+    monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "COUNTS", (4, 16))
 
 
 def prove(store, out, *more: str) -> int:
@@ -36,7 +36,7 @@ def prove(store, out, *more: str) -> int:
 def test_all_studies_of_a_class_stand_in_the_file_and_in_the_table(store, tmp_path, capsys):
     assert prove(store, tmp_path / "p.json", "--class", "3", "--images", "4", "--maps", "16") == 0
     table, found = capsys.readouterr().out, json.loads((tmp_path / "p.json").read_text())
-    assert set(prove_options.STUDIES) < set(found)
+    assert set(command.STUDIES) < set(found)
     assert found["attempted"] == list(store.dataset("digits").keys_of(3)[:4])
     assert sum(len(one) for one in found["proof"]["chosen"]["channels"]) == 16
     assert found["proof"]["effect"]["n"] == len(found["proof"]["samples"]) == len(found["smallest"]["images"])
@@ -50,7 +50,7 @@ def test_chosen_samples_and_one_study(store, tmp_path, capsys):
     assert prove(store, tmp_path / "p.json", "--sample", *samples, "--studies", "smallest", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["attempted"] == list(samples)
-    assert set(prove_options.STUDIES) & set(found) == {"smallest"}
+    assert set(command.STUDIES) & set(found) == {"smallest"}
 
 
 @pytest.mark.parametrize(

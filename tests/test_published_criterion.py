@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from engine import demo
-from engine.datapaths import choosing, masks, trials
-from engine.datapaths.cases import Case
-from engine.demo import digits, train
-from engine.models import bundle as bundles
-from engine.models import weights
-from engine.models.digits_resnet import MEAN, STD, DigitsResNet
-from engine.tracing import PerMap
+from engine.attribution import datapaths, scorers
+from engine.attribution.baselines import Case
+from engine.demo import train
+from engine.models import checkpoints
+from engine.models import network as bundles
+from engine.models.hooks import PerMap
+from engine.models.zoo import DIGITS_MEAN, DIGITS_STD, DigitsResNet
 
 IMAGES = 60
 
@@ -41,7 +41,7 @@ class PlainNetwork(nn.Sequential):
 
 def residual() -> nn.Module:
     network = DigitsResNet()
-    network.load_state_dict(weights.read(demo.weights("digits-standard")))
+    network.load_state_dict(checkpoints.read(demo.weights("digits-standard")))
     return network.eval()
 
 
@@ -51,23 +51,23 @@ def plain() -> nn.Module:
 
 @pytest.fixture(scope="module", params=[residual, plain], ids=["residual", "plain"])
 def trained(request):
-    declared = bundles.Preprocessing(1, (32, 32), MEAN, STD)
+    declared = bundles.Preprocessing(1, (32, 32), DIGITS_MEAN, DIGITS_STD)
     bundle = bundles.bundle(request.param(), declared, bundles.Identity(demo.CLASSES))
-    images, labels = train.tensors(digits.held_out())
+    images, labels = train.tensors(demo.held_out())
     with torch.no_grad():
         right = (torch.cat([bundle.logits(part) for part in images.split(100)]).argmax(1) == labels).nonzero()[:, 0]
     assert len(right) >= 0.95 * len(labels)
     case = Case(images[right][:IMAGES], labels[right][:IMAGES])
-    return bundle, case, masks.train(bundle, case, seed=0)
+    return bundle, case, scorers.train(bundle, case, seed=0)
 
 
 def kept_and_swapped(bundle, case: Case, per_map: PerMap, share: float) -> tuple[float, float]:
     """Share of images that keep their class under their own mask, and of other-class images given it too."""
-    chosen = choosing.share_of_each_site(per_map, share)
-    keep = trials.survives(bundle, case, chosen)
+    chosen = scorers.share_of_each_site(per_map, share)
+    keep = datapaths.survives(bundle, case, chosen)
     others = _of_another_class(case.targets)
     gates = tuple(site.float() for site in chosen)
-    swap = trials.gate_labels(bundle, case.images, others, gates) == case.targets
+    swap = datapaths.gate_labels(bundle, case.images, others, gates) == case.targets
     return float(keep.float().mean()), float(swap.float().mean())
 
 

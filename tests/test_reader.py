@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import connections, tracing
-from engine.intake import seen_pixels
-from engine.models import precision
-from engine.models.bundle import ModelBundle
+from engine.attribution import edges as connections
+from engine.checks import proofs
+from engine.models import hooks
+from engine.models import network as precision
+from engine.models.network import ModelBundle
 from tests import toys
 from tests.test_connections import explained
 
@@ -269,7 +270,7 @@ def test_a_bundle_answers_like_the_network_however_it_is_written(network):
         assert torch.allclose(bundle_of(network).logits(images), original((images - 0.5) / 0.25), atol=1e-5)
 
 
-def arriving(bundle: ModelBundle, images: Tensor, maps: tracing.Maps) -> dict[int, Tensor]:
+def arriving(bundle: ModelBundle, images: Tensor, maps: hooks.Maps) -> dict[int, Tensor]:
     """What arrives, by tap, in the run of `images` with the maps of every site held at `maps`."""
     found: dict[int, Tensor] = {}
 
@@ -294,7 +295,7 @@ def test_edges_are_what_really_changes_when_one_map_is_replaced(network):
     images, starts, gradients = explained(bundle, SIDE)
     edges = connections.between(bundle, images, starts, gradients)
     bundle = precision.folded(bundle)
-    runs = tracing.record(bundle, images).maps, tracing.record(bundle, starts).maps
+    runs = hooks.record(bundle, images).maps, hooks.record(bundle, starts).maps
     whole = arriving(bundle, images, runs[0])
     targets = sorted({target for _, target in edges.matrices})
     largest = {
@@ -397,4 +398,4 @@ def test_where_rows_become_columns_a_position_is_not_said_to_be_where_it_stands(
     bundle = toys.bundle(toys.seeded(TurnedAcross()), SIDE)
     (top, _), (left, _) = bundle.sites[1].sees(2, 9)
     assert top > left
-    assert seen_pixels.measure(bundle).missing == 0
+    assert proofs.measure_fields(bundle).missing == 0

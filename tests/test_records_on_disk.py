@@ -10,32 +10,19 @@ import numpy as np
 import pytest
 
 import engine
-from engine import keys, serial
-from engine.audit.paces import Pace
+from engine import hashing, serialization
 from engine.errors import StoreError
-from engine.records import (
-    Certificate,
-    Certificates,
-    Datapath,
-    ExaminationRequest,
-    Kinship,
-    Outcome,
-    Restoration,
-    Roster,
-    RosterRequest,
-)
-from engine.records.credibility import CheckResult, Conditions, Credibility, Figure
-from engine.records.imports import Taken
-from engine.records.intake import IntakeReport, Suspicion
-from engine.records.proof import MapSet
-from engine.records.requests import Nothing
-from engine.records.restoration import CorrectImages
+from engine.service.tasks import TASKS
 from engine.statistics import Estimate
 from engine.store import NotStored, Store
-from engine.tasks import TASKS
+from engine.types.checks import CheckResult, Conditions, Credibility, Figure, IntakeReport, Suspicion
+from engine.types.core import Datapath, ExaminationRequest, Outcome, Roster, RosterRequest
+from engine.types.faithfulness import Certificate, Certificates, Kinship, Restoration
+from engine.types.patching import CorrectImages, MapSet
+from engine.types.requests import Nothing, Pace, Taken
 from tests import fake_studies, fakes
 
-KEY = keys.content_key("one")
+KEY = hashing.content_key("one")
 KINDS = {task.shelf: task.record for task in TASKS.values() if task.record is not Nothing}
 AUDITOR = fakes.FakeAuditor()
 REQUEST = ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00000", "00004"))
@@ -80,7 +67,7 @@ def store(tmp_path):
 
 def same(first: object, second: object) -> bool:
     """The slow comparison: plain values equal, arrays equal in bytes, type and shape."""
-    one, two = serial.flatten(first), serial.flatten(second)
+    one, two = serialization.flatten(first), serialization.flatten(second)
     pairs = [(one.arrays[name], two.arrays[name]) for name in one.arrays]
     are_equal = all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
     return one.value == two.value and set(one.arrays) == set(two.arrays) and are_equal
@@ -129,9 +116,9 @@ def test_arrays_that_come_back_cannot_be_changed(store):
 
 
 def test_a_rebuilt_record_freezes_the_arrays_it_is_given():
-    flat = serial.flatten(RECORDS["gallery"])
+    flat = serialization.flatten(RECORDS["gallery"])
     arrays = {name: array.copy() for name, array in flat.arrays.items()}
-    assert not serial.rebuild(KINDS["gallery"], flat.value, arrays).labels.flags.writeable
+    assert not serialization.rebuild(KINDS["gallery"], flat.value, arrays).labels.flags.writeable
 
 
 def test_stored_results_are_readable_without_faultline(store):
@@ -179,7 +166,7 @@ def test_a_flipped_byte_in_the_values_of_an_array_is_never_read(store):
 
 def test_swapped_archives_are_found(store):
     other = fakes.examination(replace(REQUEST, samples=("00001", "00005")))
-    second = keys.content_key("two")
+    second = hashing.content_key("two")
     store.records.write("examination", KEY, RECORDS["examination"])
     store.records.write("examination", second, other)
     here, there = (store.root / "records" / "examination" / key[:2] / key / "arrays.npz" for key in (KEY, second))
@@ -219,7 +206,7 @@ def test_extra_archives_are_read_member_by_member(store):
 def test_nothing_in_the_store_can_hold_an_object():
     smuggled = Datapath(engine.method("mask"), 0, "zero", (np.array([object()]),), (), (), None, True)
     with pytest.raises(StoreError, match="scores/000"):
-        serial.flatten(smuggled)
+        serialization.flatten(smuggled)
 
 
 def test_a_pickled_array_in_an_archive_is_not_opened(store):
@@ -240,13 +227,13 @@ def test_a_number_that_is_not_finite_is_named_and_not_stored(store, value):
 
 
 def test_a_field_added_later_takes_its_default_and_an_unknown_one_is_named():
-    value = serial.flatten(RosterRequest("m", "d", engine.attack("fgsm-linf"), 1, seed=7)).value
+    value = serialization.flatten(RosterRequest("m", "d", engine.attack("fgsm-linf"), 1, seed=7)).value
     del value["seed"]
-    assert serial.rebuild(RosterRequest, value).seed == 0
+    assert serialization.rebuild(RosterRequest, value).seed == 0
     with pytest.raises(StoreError, match="lacks the field 'label'"):
-        serial.rebuild(RosterRequest, {"model": "m", "data": "d", "attack": "fgsm-linf"})
+        serialization.rebuild(RosterRequest, {"model": "m", "data": "d", "attack": "fgsm-linf"})
     with pytest.raises(StoreError, match="no field called 'path'"):
-        serial.rebuild(RosterRequest, {**value, "path": "/etc/passwd"})
+        serialization.rebuild(RosterRequest, {**value, "path": "/etc/passwd"})
 
 
 WRONG = [("label", "1"), ("label", True), ("label", 1.5), ("model", 3), ("model", None), ("seed", [1])]
@@ -255,16 +242,16 @@ WRONG += [("attack", "pgdd"), ("attack", "pgd-linf:eps=9"), ("attack", 8)]
 
 @pytest.mark.parametrize(("name", "wrong"), WRONG)
 def test_a_value_of_the_wrong_type_is_refused(name, wrong):
-    value = serial.flatten(RosterRequest("m", "d", engine.attack("fgsm-linf"), 1)).value
+    value = serialization.flatten(RosterRequest("m", "d", engine.attack("fgsm-linf"), 1)).value
     with pytest.raises(StoreError, match=name):
-        serial.rebuild(RosterRequest, {**value, name: wrong})
+        serialization.rebuild(RosterRequest, {**value, name: wrong})
 
 
 def test_a_literal_outside_its_list_is_refused():
-    value = serial.flatten(RECORDS["roster"].outcomes[0]).value
-    assert serial.rebuild(Outcome, value) == RECORDS["roster"].outcomes[0]
+    value = serialization.flatten(RECORDS["roster"].outcomes[0]).value
+    assert serialization.rebuild(Outcome, value) == RECORDS["roster"].outcomes[0]
     with pytest.raises(StoreError, match="status"):
-        serial.rebuild(Outcome, {**value, "status": "great"})
+        serialization.rebuild(Outcome, {**value, "status": "great"})
 
 
 def test_the_bytes_of_a_record_are_those_of_its_arrays():
@@ -272,4 +259,4 @@ def test_the_bytes_of_a_record_are_those_of_its_arrays():
     arrays = [gallery.labels] + [
         one for f in fields(gallery) if f.name not in ("samples", "labels") for one in getattr(gallery, f.name)
     ]
-    assert serial.size(gallery) == sum(array.nbytes for array in arrays)
+    assert serialization.size(gallery) == sum(array.nbytes for array in arrays)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UnknownName
-from engine.jobs import errand, resting
+from engine.jobs import worker
 from engine.store import Store
 
 SOON = 0.02
@@ -19,8 +19,8 @@ SOON = 0.02
 def given(monkeypatch) -> threading.Event:
     """Set when memory is given back."""
     event = threading.Event()
-    monkeypatch.setattr(resting, "AFTER", SOON)
-    monkeypatch.setattr(resting, "give_back", event.set)
+    monkeypatch.setattr(worker, "AFTER", SOON)
+    monkeypatch.setattr(worker, "give_back", event.set)
     return event
 
 
@@ -35,18 +35,18 @@ def test_what_was_freed_in_the_middle_of_the_heap_goes_back_to_the_system():
     keep = blocks[::100]
     full = resident()
     del blocks
-    assert resting.give_back()
+    assert worker.give_back()
     assert resident() < full - 100
     assert len(keep) == 20
 
 
 def test_memory_is_given_back_once_there_was_no_work_for_a_while(given):
-    resting.Resting().begin()
+    worker.Resting().begin()
     assert given.wait(5)
 
 
 def test_work_that_follows_at_once_finds_its_memory_where_it_was(given):
-    rest = resting.Resting()
+    rest = worker.Resting()
     rest.begin()
     rest.end()
     assert not given.wait(10 * SOON)
@@ -63,7 +63,7 @@ def test_a_worker_rests_after_its_work_however_that_ended(tmp_path, given, failu
         return "done"
 
     root = Store(tmp_path / "store").root
-    errand.rest.begin()
-    errand.run(perform, {"key": "0" * 32, "kind": "test"}, str(root))
+    worker.rest.begin()
+    worker.run(perform, {"key": "0" * 32, "kind": "test"}, str(root))
     assert while_working == [False]
     assert given.wait(5)

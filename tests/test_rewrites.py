@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.errors import EngineError
-from engine.models.bundle import ModelBundle
+from engine.models.network import ModelBundle
 from tests import rewrites, toys
 
 FAMILIES = [

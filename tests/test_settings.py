@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import settings
-from engine.attacks import catalogue
-from engine.attacks.catalogue import ATTACKS, MiFgsm, PgdL2, PgdLinf
+from engine import parameters
 from engine.errors import BadSetting, UnknownName
+from engine.specs import catalogue
+from engine.specs.catalogue import ATTACKS, MiFgsm, PgdL2, PgdLinf
 
 BUDGETED = sorted(name for name in ATTACKS if ATTACKS[name].epsilon is not None)
 TARGETED = ("fgsm-linf", "pgd-linf", "pgd-l2", "mifgsm-linf")
@@ -58,8 +58,8 @@ def test_a_choice_reads_back_and_is_left_out_of_the_id_at_its_default(name, rule
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_a_form_writes_of_every_setting_reads_back(name):
     spec = ATTACKS[name]()
-    texts = {one.name: settings.value_text(spec, one.name) for one in fields(spec)}
-    assert catalogue.attack(settings.written(name, texts)) == spec
+    texts = {one.name: parameters.value_text(spec, one.name) for one in fields(spec)}
+    assert catalogue.attack(parameters.written(name, texts)) == spec
 
 
 @pytest.mark.parametrize("name", BUDGETED)
@@ -204,10 +204,10 @@ def test_a_card_shows_every_setting_with_a_default_that_its_form_accepts(card):
 
 @pytest.mark.cluster
 def test_the_catalogue_loads_without_torch():
-    code = "import sys, engine.attacks.catalogue, engine.settings; sys.exit('torch' in sys.modules)"
+    code = "import sys, engine.specs.catalogue, engine.parameters; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_read_fraction_names_the_setting():
     with pytest.raises(BadSetting, match=r"^strength must be a number"):
-        settings.read_fraction("strength", "much")
+        parameters.read_fraction("strength", "much")

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from engine.datapaths import choosing
+from engine.attribution import scorers
 from engine.errors import Unsupported
-from engine.models import architectures, cifar
-from engine.models import bundle as bundles
+from engine.models import architectures, zoo
+from engine.models import network as bundles
 from tests import toys
 
 
@@ -31,17 +31,17 @@ def test_every_activation_and_concatenation_is_one_site_with_a_unique_name():
 
 
 def test_recorded_maps_are_not_overwritten_by_in_place_activations():
-    from engine import tracing
+    from engine.models import hooks
 
     found = toys.bundle(toys.seeded(toys.Residual()))
-    maps = tracing.record(found, toys.pictures(2)).maps
+    maps = hooks.record(found, toys.pictures(2)).maps
     before = [site.clone() for site in maps]
     found.logits(toys.pictures(2, seed=5))
     assert all(torch.equal(a, b) for a, b in zip(maps, before, strict=True))
 
 
 def test_resnet20_has_19_sites_688_maps_in_four_stages():
-    found = toys.bundle(cifar.CifarResNet(3, 10).eval(), side=32, classes=tuple("0123456789"))
+    found = toys.bundle(zoo.CifarResNet(3, 10).eval(), side=32, classes=tuple("0123456789"))
     assert len(found.sites) == 19
     assert sum(site.channels for site in found.sites) == 688
     assert list(dict.fromkeys(site.stage for site in found.sites)) == ["stem", "layer1", "layer2", "layer3"]
@@ -50,7 +50,7 @@ def test_resnet20_has_19_sites_688_maps_in_four_stages():
 
 
 def test_block_outputs_are_cut_sites_and_branches_are_not():
-    found = toys.bundle(cifar.CifarResNet(1, 10).eval(), side=32)
+    found = toys.bundle(zoo.CifarResNet(1, 10).eval(), side=32)
     assert {site.role: site.is_cut for site in found.sites} == {"stem": True, "inner": False, "block": True}
 
 
@@ -72,9 +72,9 @@ def test_maps_that_are_the_classes_themselves_are_left_out_of_claims(width, role
     found = toys.bundle(toys.seeded(Pooled(width)))
     assert [site.role for site in found.sites] == ["stem", "block", role]
     scores = tuple(torch.full((2, site.channels), 1.0 + k) for k, site in enumerate(found.sites))
-    chosen = [site.any().item() for site in choosing.largest(found, scores, 3)]
+    chosen = [site.any().item() for site in scorers.largest(found, scores, 3)]
     assert chosen == [False, width == 3, width != 3]
-    drawn = choosing.at_random(found, 50, 3, torch.Generator().manual_seed(0))
+    drawn = scorers.at_random(found, 50, 3, torch.Generator().manual_seed(0))
     assert [site.any().item() for site in drawn] == [False, True, width != 3]
 
 
@@ -349,12 +349,12 @@ def test_what_cannot_be_followed_from_map_to_map_is_refused_by_name(network, rea
 
 
 def test_the_receptive_field_holds_every_pixel_that_a_position_depends_on():
-    from engine import tracing
+    from engine.models import hooks
 
     found = toys.bundle(toys.seeded(toys.Chain()), side=16)
     number, row, column = 2, 9, 6
     images = toys.pictures(1, side=16).requires_grad_()
-    recorder = tracing.Recorder(frozenset({number}))
+    recorder = hooks.Recorder(frozenset({number}))
     with found.visiting(recorder):
         found.logits(images)
     (gradient,) = torch.autograd.grad(recorder.seen[number][0, :, row, column].sum(), images)
@@ -369,7 +369,7 @@ def test_the_receptive_field_holds_every_pixel_that_a_position_depends_on():
 def test_weights_that_do_not_fit_are_named():
     from engine.errors import BadInput
 
-    weights = dict(cifar.CifarResNet(3, 10).state_dict())
+    weights = dict(zoo.CifarResNet(3, 10).state_dict())
     weights["linear.weight"] = torch.zeros(7, 64)
     del weights["conv1.weight"]
     weights["extra"] = torch.zeros(1)

@@ -11,7 +11,7 @@ import engine
 from dashboard import links
 from dashboard.links import SHARES, ViewState
 from engine import INTAKE_CHECKS, Answer, IntakeReport, Roster, RosterRequest
-from engine.records.credibility import CheckResult
+from engine.types.checks import CheckResult
 from tests import fakes
 from tests.fakes import FakeAuditor
 

@@ -16,20 +16,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import keys
+from engine import hashing
 from engine.errors import BadInput, EngineError, StoreError, UnknownName
-from engine.records import Certificates, DatasetCard, ModelCard
-from engine.store import Dataset, NotStored, Store, durable
-from engine.store import names as store_names
+from engine.store import Dataset, NotStored, Store, files
+from engine.types.core import DatasetCard, ModelCard
+from engine.types.faithfulness import Certificates
 from tests import fakes
 
 CLASSES = ("cat", "dog", "owl")
 MODEL = replace(fakes.MODELS[0], name="one", classes=CLASSES)
-KEY = keys.content_key("one")
+KEY = hashing.content_key("one")
 LABELS = np.array([2, 0, 0, 1, 2], dtype=np.int64)
 IMAGES = np.random.default_rng(0).integers(0, 255, size=(5, 4, 6, 3), dtype=np.uint8)
 NAMES = ("e.png", "d.png", "ü.png", "b.png", "a.png")
-CARD = DatasetCard("pets", keys.array_hash(IMAGES), 5, CLASSES, (2, 1, 2), 3, (4, 6), "npz", "2026-11-22")
+CARD = DatasetCard("pets", hashing.array_hash(IMAGES), 5, CLASSES, (2, 1, 2), 3, (4, 6), "npz", "2026-11-22")
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_no_name_reaches_outside_the_store(filled, name):
     ):
         with pytest.raises(EngineError):
             attempt()
-    if not store_names.is_name(name):
+    if not files.is_name(name):
         with pytest.raises(EngineError):
             filled.add_model(replace(MODEL, name=name), b"w")
     assert entries(filled.root.parent) - {f"store/{one}" for one in entries(filled.root)} == beside
@@ -295,7 +295,7 @@ def test_no_name_reaches_outside_the_store(filled, name):
 
 @given(st.text(max_size=70))
 def test_a_name_is_one_plain_part_of_a_path(name):
-    if store_names.is_name(name):
+    if files.is_name(name):
         assert Path(name).name == name
         assert name.isascii()
 
@@ -372,7 +372,7 @@ def test_many_writers_of_one_result_agree(filled):
     for thread in threads:
         thread.join()
     assert filled.records.read("certificate", KEY, Certificates).done == ("clean",)
-    assert not [name for name in entries(filled.root) if durable.PREFIX in name]
+    assert not [name for name in entries(filled.root) if files.PREFIX in name]
 
 
 def test_what_is_not_stored_is_said_so(filled):
@@ -386,21 +386,21 @@ def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_are_not(
     dead.wait()
     parent = filled.root / "models"
     for process in (dead.pid, os.getpid()):
-        (parent / f"{durable.PREFIX}{durable.HOST}-{process}-abcd").mkdir()
-    elsewhere, ancient = parent / f"{durable.PREFIX}elsewhere-1-abcd", parent / f"{durable.PREFIX}elsewhere-2-abcd"
+        (parent / f"{files.PREFIX}{files.HOST}-{process}-abcd").mkdir()
+    elsewhere, ancient = parent / f"{files.PREFIX}elsewhere-1-abcd", parent / f"{files.PREFIX}elsewhere-2-abcd"
     elsewhere.mkdir()
     ancient.mkdir()
-    long_ago = time.time() - durable.STRAY_AFTER - 5
+    long_ago = time.time() - files.STRAY_AFTER - 5
     os.utime(ancient, (long_ago, long_ago))
     filled.sweep()
-    left = {path.name for path in parent.glob(f"{durable.PREFIX}*")}
-    assert left == {f"{durable.PREFIX}{durable.HOST}-{os.getpid()}-abcd", elsewhere.name}
+    left = {path.name for path in parent.glob(f"{files.PREFIX}*")}
+    assert left == {f"{files.PREFIX}{files.HOST}-{os.getpid()}-abcd", elsewhere.name}
     assert [card.name for card in filled.models()] == ["one"]
 
 
 WRITER = """
 import sys
-from engine.records import Certificates
+from engine.types.faithfulness import Certificates
 from engine.store import Store
 from engine import keys
 store = Store(sys.argv[1])
@@ -425,7 +425,7 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_results(tmp_path):
         assert len(written) >= 20 * (attempt + 1)
         for key in written:
             assert len(store.records.read("certificate", key, Certificates).done) == 500
-        assert not [name for name in entries(root) if durable.PREFIX in name]
+        assert not [name for name in entries(root) if files.PREFIX in name]
 
 
 def test_cards_are_read_again_when_another_process_changed_them(filled):

@@ -10,19 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from engine import keys
+from engine import hashing
 from engine.__main__ import main
 from engine.audit import results
-from engine.audit.log import AuditLog
-from engine.audit.runs import Run
-from engine.auditor import Auditor
+from engine.audit.runs import AuditLog, Run
 from engine.errors import StoreError
-from engine.records import Examination, ExaminationRequest, ModelCard, RosterRequest
-from engine.records.proof import MapSet
-from engine.records.restoration import FooledRequest
-from engine.schemas import Schema
-from engine.store import NotStored, Store, envelope
-from engine.store.envelope import Envelope
+from engine.hashing import Schema
+from engine.service.auditor import Auditor
+from engine.store import NotStored, Store, files
+from engine.store.files import Envelope
+from engine.types.core import Examination, ExaminationRequest, ModelCard, RosterRequest
+from engine.types.patching import FooledRequest, MapSet
 
 WRITTEN = Path(__file__).parent / "fixtures" / "store-0.1.tar.xz"
 FINISHED, UNFINISHED = "1d3c347e2a9f4e27a825d29eca39a219", "4f3a82f2f62e25ebd02ab076f9bdff54"
@@ -178,8 +176,8 @@ def test_the_unfinished_run_is_taken_up_and_keeps_what_was_done(own):
 
 def _newer(path: Path, kind: type) -> None:
     """Put another schema in the place of a stored file's."""
-    sealed = envelope.unpack(path.read_bytes(), kind.SCHEMA)
-    text = envelope.pack(Envelope(Schema("written-later/7"), sealed.value, sealed.files, sealed.archives))
+    sealed = files.unpack(path.read_bytes(), kind.SCHEMA)
+    text = files.pack(Envelope(Schema("written-later/7"), sealed.value, sealed.files, sealed.archives))
     path.write_bytes(text)
 
 
@@ -229,5 +227,5 @@ def test_a_seal_of_a_newer_version_is_told_and_kept(own):
 
 def test_a_key_that_needs_no_class_name_is_the_one_of_before(auditor, pair):
     """Fixed by hand: these are the names of folders in stores of version 0.1."""
-    assert keys.FORMAT == 3
+    assert hashing.FORMAT == 3
     assert auditor.examination(pair).value.key == EXPLAINED

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 import engine
-from engine import examination, keys, serial
-from engine.attacks.catalogue import ATTACKS
+from engine import hashing, serialization
+from engine.attribution import explain
 from engine.audit.plan import AuditPlan, Images, Premade, Threshold
-from engine.methods import NO_METHOD
-from engine.records import ExaminationRequest, RosterRequest
-from engine.records.proof import MapSet
-from engine.records.requests import PaceRequest
-from engine.records.restoration import FooledRequest, GroupProofRequest
+from engine.specs.catalogue import ATTACKS
+from engine.specs.methods import NO_METHOD
+from engine.types.core import ExaminationRequest, RosterRequest
+from engine.types.patching import FooledRequest, GroupProofRequest, MapSet
+from engine.types.requests import PaceRequest
 
 PGD = "pgd-linf:eps=8/255,steps=10"
 TARGETED = "mifgsm-linf:eps=12.75/255,steps=10,decay=1,target=random"
@@ -117,9 +117,9 @@ IDS = (
 
 @pytest.mark.parametrize(("record", "key", "value"), STORED)
 def test_a_record_keeps_the_key_and_the_json_it_was_stored_under(record, key, value):
-    assert keys.content_key(record) == key
-    assert serial.flatten(record).value == value
-    assert serial.rebuild(type(record), value) == record
+    assert hashing.content_key(record) == key
+    assert serialization.flatten(record).value == value
+    assert serialization.rebuild(type(record), value) == record
 
 
 def test_every_attack_keeps_its_id():
@@ -127,4 +127,4 @@ def test_every_attack_keeps_its_id():
 
 
 def test_an_image_keeps_its_seed_under_an_attack():
-    assert examination.image_seed(engine.attack(PGD), "h", "00001", 0) == 199911444596219708
+    assert explain.image_seed(engine.attack(PGD), "h", "00001", 0) == 199911444596219708

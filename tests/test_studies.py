@@ -10,16 +10,15 @@ import pytest
 import torch
 
 import engine
-from engine import tasks, work
-from engine.auditor import Auditor
-from engine.datapaths import choosing
+from engine.attribution import scorers
 from engine.errors import BadInput, UnknownName
 from engine.jobs import Progress
-from engine.models import load
-from engine.proving import causal, curves, defence, exchanges, flows, fooled, interventions, search, smallest
-from engine.records.proof import MapSet
-from engine.records.restoration import CURVES, FooledRequest, GroupProofRequest
-from engine.tasks import MOST_FOOLED
+from engine.models import register
+from engine.patching import causal, minimal, patch, subjects, trials
+from engine.service import tasks, worker
+from engine.service.auditor import Auditor
+from engine.service.tasks import MOST_FOOLED
+from engine.types.patching import CURVES, FooledRequest, GroupProofRequest, MapSet
 from tests import stores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,7 +38,7 @@ def store(demo_store, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits(store):
-    return load.bundle(store, "digits-standard"), store.dataset("digits")
+    return register.bundle(store, "digits-standard"), store.dataset("digits")
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +50,17 @@ def request_(digits):
 
 @pytest.fixture(scope="module")
 def group(digits, request_):
-    return fooled.gather(*digits, request_)
+    return subjects.gather_group(*digits, request_)
 
 
 @pytest.fixture(scope="module")
 def pairs(group):
-    return exchanges.exchanges(group, "restore")
+    return patch.exchanges(group, "restore")
 
 
 @pytest.fixture(scope="module")
 def found(digits, request_):
-    return smallest.find(*digits, request_, quiet)
+    return minimal.find(*digits, request_, quiet)
 
 
 def restored(bundle, group, row: int, chosen: torch.Tensor) -> bool:
@@ -88,7 +87,7 @@ def restored(bundle, group, row: int, chosen: torch.Tensor) -> bool:
 
 def test_each_smallest_set_restores_its_image_and_no_map_of_it_can_be_left_out(digits, group, found):
     for row, one in enumerate(found.images):
-        chosen = exchanges.mask(digits[0], one.chosen)
+        chosen = patch.mask(digits[0], one.chosen)
         assert one.is_restored
         assert restored(digits[0], group, row, chosen)
         assert 1 <= one.chosen.count <= one.prefix
@@ -99,14 +98,14 @@ def test_each_smallest_set_restores_its_image_and_no_map_of_it_can_be_left_out(d
 
 
 def test_the_prefix_before_restores_and_the_one_below_it_does_not(digits, group, found):
-    ranks = choosing.ranks(digits[0], flows.attack_flow(group))
+    ranks = scorers.ranks(digits[0], trials.attack_flow(group))
     for row, one in enumerate(found.images):
         assert restored(digits[0], group, row, ranks[row] < one.prefix)
         assert not restored(digits[0], group, row, ranks[row] < one.prefix - 1)
 
 
 def test_the_set_for_all_restores_its_share_and_random_ones_restore_less(digits, group, found):
-    chosen = exchanges.mask(digits[0], found.shared.chosen)
+    chosen = patch.mask(digits[0], found.shared.chosen)
     share = sum(restored(digits[0], group, row, chosen) for row in range(len(group.images.samples))) / len(
         group.images.samples
     )
@@ -123,9 +122,9 @@ def test_a_search_that_cannot_succeed_ends_with_all_maps_and_says_so():
     def never(choices, _problems):
         return torch.zeros(len(choices), dtype=torch.bool)
 
-    assert search.smallest_prefix(ranks, 10, never).tolist() == [10, 10]
+    assert minimal.smallest_prefix(ranks, 10, never).tolist() == [10, 10]
     every = torch.ones(2, 10, dtype=torch.bool)
-    assert search.pruned(every, ranks, never).equal(every)
+    assert minimal.pruned(every, ranks, never).equal(every)
 
 
 def test_the_search_finds_a_planted_pair_among_many():
@@ -139,20 +138,20 @@ def test_the_search_finds_a_planted_pair_among_many():
         return (choices | ~needed[problems]).all(dim=1)
 
     ranks = torch.arange(40).expand(2, -1)
-    prefix = search.smallest_prefix(ranks, 40, suffices)
+    prefix = minimal.smallest_prefix(ranks, 40, suffices)
     assert prefix.tolist() == [18, 6]
-    assert search.pruned(ranks < prefix[:, None], ranks, suffices).equal(needed)
+    assert minimal.pruned(ranks < prefix[:, None], ranks, suffices).equal(needed)
     assert sum(asked) <= 2 * (6 + 6) + 18 + 6 + 2 + 2 + 2, "doubling, bisection, one round, and one more to be sure"
 
 
 def test_pairs_that_do_not_fit_into_memory_at_once_give_the_same(group, pairs, monkeypatch):
     bundle = group.bundle
-    chosen = choosing.at_random(bundle, len(group.images.samples), 40, torch.Generator().manual_seed(1))
+    chosen = scorers.at_random(bundle, len(group.images.samples), 40, torch.Generator().manual_seed(1))
     choices = torch.cat(chosen, dim=1)[None]
     whole = pairs.tried(choices)
     per_image = 4 * sum(site.channels * site.height * site.width for site in bundle.sites)
-    monkeypatch.setattr(exchanges, "HELD", 2 * per_image)
-    parts = exchanges.exchanges(group, "restore")
+    monkeypatch.setattr(patch, "HELD", 2 * per_image)
+    parts = patch.exchanges(group, "restore")
     assert parts.only is None
     assert len(list(parts.blocks())) == -(-len(group.images.samples) // 2)
     tried = parts.tried(choices)
@@ -161,10 +160,10 @@ def test_pairs_that_do_not_fit_into_memory_at_once_give_the_same(group, pairs, m
 
 
 def test_the_curve_ends_at_all_labels_and_its_lines_are_told(digits, request_, monkeypatch):
-    total = int(choosing.claimable(digits[0]).sum())
-    monkeypatch.setattr(curves, "COUNTS", (1, 16, total, total + 1))
-    monkeypatch.setattr(curves, "DRAWS", 3)
-    curve = curves.curve(*digits, request_, quiet)
+    total = int(scorers.claimable(digits[0]).sum())
+    monkeypatch.setattr(causal, "COUNTS", (1, 16, total, total + 1))
+    monkeypatch.setattr(causal, "DRAWS", 3)
+    curve = causal.curve(*digits, request_, quiet)
     assert curve.counts == (1, 16, total)
     assert {line.name for line in curve.lines} | {one.partition(":")[0] for one in curve.missing} == set(CURVES)
     by_name = {line.name: line for line in curve.lines}
@@ -179,8 +178,8 @@ def test_the_curve_ends_at_all_labels_and_its_lines_are_told(digits, request_, m
 
 
 def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs, monkeypatch):
-    monkeypatch.setattr(curves, "DRAWS", 2)
-    profile = curves.profile(*digits, request_, quiet)
+    monkeypatch.setattr(causal, "DRAWS", 2)
+    profile = causal.profile(*digits, request_, quiet)
     named = {one.site for one in profile.sites}
     for site in digits[0].sites:
         assert (site.name in named) is (site.is_claimable and not site.is_cut)
@@ -196,10 +195,10 @@ def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs,
 
 
 def test_a_defence_is_tried_on_images_it_was_not_found_on(digits, request_, monkeypatch):
-    monkeypatch.setattr(defence, "DRAWS", 2)
-    monkeypatch.setattr(defence, "CLEAN_IMAGES", 40)
-    monkeypatch.setattr(interventions, "MEAN_IMAGES", 20)
-    hint = defence.hint(*digits, request_, quiet)
+    monkeypatch.setattr(minimal, "DRAWS", 2)
+    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 40)
+    monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
+    hint = minimal.hint(*digits, request_, quiet)
     assert set(hint.searched.samples).isdisjoint(hint.held_out.samples)
     assert set(hint.searched.samples) | set(hint.held_out.samples) <= set(request_.samples)
     assert hint.clean.before.n == 40
@@ -213,29 +212,29 @@ def test_draws_of_one_image_do_not_pass_for_independent_trials():
     """Two of ten images are always hit: twenty draws of each tell no more than one."""
     hits = torch.zeros(20, 10, dtype=torch.bool)
     hits[:, :2] = True
-    many, alone = exchanges.share(hits), exchanges.share(hits[:1])
+    many, alone = patch.share(hits), patch.share(hits[:1])
     assert many.value == alone.value == 0.2
     assert many.high - many.low > 0.4
-    assert exchanges.share(torch.zeros(20, 10, dtype=torch.bool)).high > 0.01, "none of 200 is not none ever"
+    assert patch.share(torch.zeros(20, 10, dtype=torch.bool)).high > 0.01, "none of 200 is not none ever"
 
 
 def test_images_that_resist_are_left_out_and_counted(digits):
     samples = digits[1].keys_of(3)[:4]
     weak = FooledRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=3"), samples)
-    attacked = fooled.attack(*digits, weak)
+    attacked = subjects.attack(*digits, weak)
     assert 0 < int((attacked.before != attacked.after).sum()) < len(samples)
-    left = fooled.of_attacked(*digits, weak, attacked)
-    assert fooled.group(left, len(samples)).attempted == len(samples)
+    left = subjects.of_attacked(*digits, weak, attacked)
+    assert subjects.group(left, len(samples)).attempted == len(samples)
     assert len(left.images.samples) == int((attacked.before != attacked.after).sum())
     none = dataclasses.replace(weak, attack=engine.attack("pgd-linf:eps=0,steps=1"))
     with pytest.raises(BadInput, match="fools none of the 4 images"):
-        fooled.gather(*digits, none)
+        subjects.gather_group(*digits, none)
 
 
 def test_the_other_images_are_of_neither_class(group):
     others = group.others
     labels = others.labels[others.rows]
-    assert others.rows.shape == (len(group.images.samples), fooled.OTHERS)
+    assert others.rows.shape == (len(group.images.samples), subjects.OTHERS)
     assert not bool((labels == group.true[:, None]).any() | (labels == group.into[:, None]).any())
     assert all(len(set(row)) == len(row) for row in others.rows.tolist())
 
@@ -248,16 +247,16 @@ def test_a_third_class_is_neither_of_the_two(group):
 
 @pytest.mark.parametrize("kind", STUDIES)
 def test_a_worker_answers_each_study_with_its_record(store, request_, monkeypatch, kind):
-    for module in (curves, defence, smallest):
+    for module in (causal, minimal, minimal):
         monkeypatch.setattr(module, "DRAWS", 2)
-    monkeypatch.setattr(defence, "CLEAN_IMAGES", 20)
-    monkeypatch.setattr(interventions, "MEAN_IMAGES", 20)
-    monkeypatch.setattr(curves, "COUNTS", (2, 8))
+    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 20)
+    monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "COUNTS", (2, 8))
     few = dataclasses.replace(request_, samples=request_.samples[:4])
     asked = GroupProofRequest(few, MapSet(("layer2.0",), ((1, 5),)), "restore") if kind == "group-proof" else few
     key = f"{list(STUDIES).index(kind):032x}"
     task = tasks.TASKS[kind]
-    work.perform(tasks.order(task, key, asked), str(store.root))
+    worker.perform(tasks.order(task, key, asked), str(store.root))
     assert type(store.records.read(kind, key, task.record)) is task.record
 
 
@@ -293,15 +292,15 @@ class Waiting:
 
 
 def test_the_facade_hands_a_study_in_once_and_finds_it_again(store, request_, monkeypatch):
-    monkeypatch.setattr(smallest, "DRAWS", 2)
+    monkeypatch.setattr(minimal, "DRAWS", 2)
     jobs = Waiting()
     auditor = Auditor(store, jobs)
     few = dataclasses.replace(request_, samples=request_.samples[1:3], attack=engine.attack("pgd-linf"))
     spelled = dataclasses.replace(few, attack=engine.attack_at("pgd-linf", "8/255"))
-    monkeypatch.setattr(fooled, "attack", functools.partial(stronger, fooled.attack))
+    monkeypatch.setattr(subjects, "attack", functools.partial(stronger, subjects.attack))
     assert auditor.smallest_sets(few).state == auditor.smallest_sets(spelled).state == "working"
     (task,) = jobs.tasks.values()
-    work.perform(task, str(store.root))
+    worker.perform(task, str(store.root))
     answer = auditor.smallest_sets(spelled)
     assert (answer.state, answer.value.group.samples) == ("ready", few.samples)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from engine import demo, schemas, tasks, work
+from engine import demo, hashing
 from engine.audit.manifest import Manifest
 from engine.audit.results import Seal
 from engine.audit.shards import Receipt
-from engine.commands import at_once
 from engine.errors import UnknownName
-from engine.records import DatasetCard, ExaminationRequest, ModelCard
+from engine.service import answers, tasks, worker
+from engine.service.tasks import TASKS
 from engine.store import Store
-from engine.tasks import TASKS
+from engine.types.core import DatasetCard, ExaminationRequest, ModelCard
 
 PAIR = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=3", ("00003",))
 FROZEN = {
@@ -51,7 +51,7 @@ STORED = {task.record for task in TASKS.values()} | {ModelCard, DatasetCard, Sea
 
 
 def test_every_stored_or_keyed_class_has_a_schema_and_names_are_fixed():
-    found = [schemas.schema(kind) for kind in KEYED | STORED]
+    found = [hashing.schema(kind) for kind in KEYED | STORED]
     assert {schema.name for schema in found} == FROZEN
     assert len({schema.key_name for schema in found}) == len(found)
     assert dataclasses.is_dataclass(Manifest)
@@ -61,7 +61,7 @@ def test_every_stored_or_keyed_class_has_a_schema_and_names_are_fixed():
 def test_the_function_of_a_task_is_there_and_takes_its_request(kind):
     module, _, name = TASKS[kind].run.partition(":")
     function = getattr(importlib.import_module(module), name)
-    hints = typing.get_type_hints(function, {**vars(work), **vars(importlib.import_module(module))})
+    hints = typing.get_type_hints(function, {**vars(worker), **vars(importlib.import_module(module))})
     assert hints["request"] is TASKS[kind].request
     returned = hints["return"]
     assert TASKS[kind].record in (returned, *typing.get_args(returned))
@@ -81,7 +81,7 @@ def store(tmp_path):
 
 
 def test_what_a_command_computes_is_kept_and_not_computed_again(store):
-    first = at_once.result(at_once.answers(store, quiet), tasks.EXAMINATION, PAIR)
+    first = answers.result(answers.answers(store, quiet), tasks.EXAMINATION, PAIR)
     assert first.key == tasks.EXAMINATION.key(store, tasks.EXAMINATION.settled(store, PAIR))
     assert store.records.has("examination", first.key)
     assert not list((store.root / "work").iterdir())
@@ -90,14 +90,14 @@ def test_what_a_command_computes_is_kept_and_not_computed_again(store):
         raise AssertionError("computed again")
 
     bare = dataclasses.replace(PAIR, attack="pgd-linf:steps=3,eps=24/255")
-    again = at_once.answers(store, quiet)
+    again = answers.answers(store, quiet)
     again.jobs.submit = never
-    assert at_once.result(again, tasks.EXAMINATION, bare).key == first.key
+    assert answers.result(again, tasks.EXAMINATION, bare).key == first.key
 
 
 def test_a_command_fails_with_the_reason_of_the_work(store):
     with pytest.raises(UnknownName, match="No sample is called 'nobody'"):
-        at_once.result(at_once.answers(store, quiet), tasks.EXAMINATION, dataclasses.replace(PAIR, samples=("nobody",)))
+        answers.result(answers.answers(store, quiet), tasks.EXAMINATION, dataclasses.replace(PAIR, samples=("nobody",)))
     assert not Path(store.root / "records" / "examination").exists()
 
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.attacks import batch, catalogue, pace, run
-from engine.attacks.catalogue import ATTACKS
-from engine.audit import tiers
-from engine.credibility import checking
+from engine.attacks import attacked, runner
+from engine.audit import compute, tiers
+from engine.checks import attacks
 from engine.errors import UnknownName
-from engine.records.credibility import Setup
+from engine.specs import catalogue
+from engine.specs.catalogue import ATTACKS
+from engine.types.checks import Setup
 from tests import toys
 
 COUNT = 6
@@ -65,7 +66,7 @@ def test_an_attack_costs_what_was_stated(name, counted, pictures):
         own = counted.logits(pictures).argmax(dim=1)
     counted.forwards = 0
     spec = short(name)
-    found = run.run(counted, pictures, own, spec, torch.arange(COUNT), samples=SAMPLES)
+    found = runner.run(counted, pictures, own, spec, torch.arange(COUNT), samples=SAMPLES)
     assert {outcome.status for outcome in found.outcomes} <= {"resisted", "unperturbed"}  # FAB finds no crossing here
     stated = tiers.cost(spec, len(CLASSES))
     assert counted.passes == stated.passes * COUNT
@@ -77,7 +78,7 @@ def test_the_checks_cost_what_was_stated(counted, pictures):
         own = counted.logits(pictures).argmax(dim=1)
     counted.forwards = 0
     setup = Setup("toy", EPSILON, steps=5, queries=20)
-    checking.check(counted, batch.Batch(pictures, own, SAMPLES), setup, checking.Reference("same", counted))
+    attacks.check(counted, attacked.Batch(pictures, own, SAMPLES), setup, attacks.Reference("same", counted))
     every, left = tiers.check_cost(setup, len(CLASSES))
     assert counted.passes == every.passes * COUNT
     assert 0 <= (every.forwards + left.forwards) * COUNT - counted.forwards <= 12 * COUNT
@@ -141,11 +142,11 @@ def test_an_unknown_tier_is_refused_with_the_nearest():
 
 def test_the_pace_is_that_of_one_image_and_a_forward_is_the_shorter(pictures):
     bundle = toys.bundle(toys.seeded(toys.Residual(6), 3), classes=CLASSES)
-    found = pace.measure(bundle, pictures, torch.zeros(COUNT, dtype=torch.int64))
+    found = compute.measure_attack(bundle, pictures, torch.zeros(COUNT, dtype=torch.int64))
     assert 0 < found.forward_seconds < found.pass_seconds < 1
 
 
 @pytest.mark.cluster
 def test_tiers_and_checks_load_without_torch():
-    code = "import sys, engine.audit.tiers, engine.records.credibility; sys.exit('torch' in sys.modules)"
+    code = "import sys, engine.audit.tiers, engine.types.checks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

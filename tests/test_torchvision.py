@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from engine.errors import Unsupported
-from engine.models import architectures, graph, survey
+from engine.models import architectures, graph
 
-EVERY = survey.names()
-TABLE = Path(survey.__file__).with_name("ARCHITECTURES.md")
+EVERY = architectures.surveyed_names()
+TABLE = Path(architectures.__file__).with_name("ARCHITECTURES.md")
 REFUSED = {
     "maxvit": r"^The operation 'blocks.0.layers.0.layers.window_attention\.\S+' .* no exact share of one map in the next",
     "swin": r"^The operation 'features.1.0.attn\.\S+' .* lets every position or map weigh every other",
@@ -43,17 +43,19 @@ def test_a_classifier_yields_its_sites_or_is_refused_in_one_sentence_as_the_tabl
     refusals = [reason for beginning, reason in REFUSED.items() if name.startswith(beginning)]
     if refusals:
         with pytest.raises(Unsupported, match=refusals[0]) as refused:
-            survey.taken_apart(name)
+            architectures.taken_apart(name)
         reason = str(refused.value).removesuffix(graph.FOLLOWED)
-        assert told()[name] == survey.Row(name, side, reason=reason).line()
+        assert told()[name] == architectures.Row(name, side, reason=reason).line()
         assert str(refused.value).endswith(".") and "\n" not in str(refused.value)
         return
-    described, found = survey.taken_apart(name)
+    described, found = architectures.taken_apart(name)
     assert len({site.name for site in described}) == len(described) >= 5
     # Whatever a site shows comes from the site before it: none is left hanging.
     assert {path.target for path in found} == set(range(1, len(described)))
     assert {path.source for path in found} == set(range(len(described) - 1))
-    assert told()[name] == survey.Row(name, side, len(described), sum(site.channels for site in described)).line()
+    assert (
+        told()[name] == architectures.Row(name, side, len(described), sum(site.channels for site in described)).line()
+    )
 
 
 def test_the_smallest_stand_for_every_family():
@@ -65,12 +67,12 @@ def test_the_smallest_stand_for_every_family():
 
 def test_the_table_names_every_classifier_once_and_in_order():
     assert tuple(told()) == EVERY
-    assert TABLE.read_text(encoding="utf-8").startswith(survey.HEAD)
+    assert TABLE.read_text(encoding="utf-8").startswith(architectures.HEAD)
 
 
 def test_surveying_leaves_torchvision_and_the_default_device_as_they_were():
-    before = survey.regnet.BlockParams.__dict__["from_init_params"]
-    with survey.weightless():
+    before = architectures.regnet.BlockParams.__dict__["from_init_params"]
+    with architectures.weightless():
         assert torch.zeros(1).is_meta
-    assert survey.regnet.BlockParams.__dict__["from_init_params"] is before
+    assert architectures.regnet.BlockParams.__dict__["from_init_params"] is before
     assert not torch.zeros(1).is_meta

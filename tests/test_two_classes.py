@@ -10,15 +10,16 @@ import pytest
 import engine
 from dashboard.panels import faithfulness
 from engine import __main__ as command_line
-from engine import examination
+from engine.attribution import explain
 from engine.audit import report, results
 from engine.audit.runs import State
-from engine.data import catalogue
+from engine.data import register
 from engine.errors import BadInput
-from engine.evaluation import pairing
-from engine.models import load
-from engine.proving import causal, certificates, curves, defence, interventions, smallest
-from engine.records import ExaminationRequest, certificate_parts
+from engine.models import register as load
+from engine.patching import causal, minimal, subjects
+from engine.patching import faithfulness as certificates
+from engine.types import faithfulness as certificate_parts
+from engine.types.core import ExaminationRequest
 from tests import audits, stores, two_classes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,11 +40,11 @@ def world(store):
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    for module in (causal, curves, defence, smallest):
+    for module in (causal, causal, minimal, minimal):
         monkeypatch.setattr(module, "DRAWS", 2)
-    monkeypatch.setattr(defence, "CLEAN_IMAGES", 20)
-    monkeypatch.setattr(interventions, "MEAN_IMAGES", 20)
-    monkeypatch.setattr(curves, "COUNTS", (4, 16))
+    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 20)
+    monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "COUNTS", (4, 16))
 
 
 def command(store, name: str, out, *more: str) -> int:
@@ -89,14 +90,14 @@ def test_the_evaluation_is_made_and_says_what_it_lacks(store, tmp_path, capsys):
 def test_with_three_classes_nothing_is_missing(small_demo_store, tmp_path_factory):
     store = stores.copied(small_demo_store, tmp_path_factory.mktemp("ten") / "store")
     bundle, dataset = load.bundle(store, "digits-standard"), store.dataset("digits")
-    found = pairing.choose(bundle, dataset, 12, first=0, seed=0)
+    found = subjects.choose(bundle, dataset, 12, first=0, seed=0)
     assert found.strangers is not None
     assert found.thirds is not None
 
 
 def test_images_of_one_class_alone_cannot_be_evaluated_and_the_message_counts_rightly(store, tmp_path, capsys):
     alone = two_classes.some((3,))
-    catalogue.add(store, "threes", alone, source="test")
+    register.add(store, "threes", alone, source="test")
     place = ["--store", str(store.root), "--model", two_classes.MODEL, "--data", "threes", "--attack", ATTACK]
     more = ["--images", "6", "--first", "0", "--methods", "random", "--out", str(tmp_path / "e.json")]
     assert command_line.main(["evaluate", *place, *more]) == 2
@@ -113,7 +114,7 @@ def examined(world):
     found, _ = next(
         pair
         for pair in (
-            examination.examine(
+            explain.examine(
                 bundle,
                 dataset,
                 ExaminationRequest(two_classes.MODEL, two_classes.DATA, engine.attack(ATTACK), (key,)),

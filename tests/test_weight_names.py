@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from engine.errors import BadInput
-from engine.models import architectures, load, weights
+from engine.models import architectures, checkpoints, register
 from engine.models.architectures import Architecture
 from engine.store import Store
 from tests import toys
@@ -62,9 +62,9 @@ def added(tmp_path, content, architecture="chain"):
     else:
         torch.save(content, tmp_path / "w.pt")
     store = Store(tmp_path / "store")
-    found = load.add(store, load.Submission("m", architecture, tmp_path / "w.pt", toys.CLASSES))
-    assert load.stored_hash(store, "m") == found.card.content_hash
-    return load.bundle(store, "m"), found.notes
+    found = register.add(store, register.Submission("m", architecture, tmp_path / "w.pt", toys.CLASSES))
+    assert register.stored_hash(store, "m") == found.card.content_hash
+    return register.bundle(store, "m"), found.notes
 
 
 def refused(tmp_path, content, architecture="chain"):
@@ -193,7 +193,7 @@ def test_a_model_stored_before_a_wrapper_was_known_still_fits(tmp_path):
 def test_names_that_would_become_one_stay_as_they_are(tmp_path):
     content = {"a.weight": torch.ones(2), "a._orig_mod.weight": torch.zeros(2)}
     safetensors.torch.save_file(content, tmp_path / "w.safetensors")
-    with weights.opened(tmp_path / "w.safetensors") as found:
+    with checkpoints.opened(tmp_path / "w.safetensors") as found:
         assert found.tensors.keys() == content.keys()
 
 

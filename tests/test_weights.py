@@ -18,9 +18,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from engine.data import intake
+from engine.data import sources as intake
 from engine.errors import BadInput
-from engine.models import architectures, formats, unpickling, weights
+from engine.models import architectures, checkpoints, unpickling
 
 
 class Trap:
@@ -54,7 +54,7 @@ def network():
 
 def refusal(path):
     """The one line with which a file is refused."""
-    with pytest.raises(BadInput) as refused, weights.opened(path):
+    with pytest.raises(BadInput) as refused, checkpoints.opened(path):
         pass
     text = str(refused.value)
     assert "\n" not in text and text.endswith(".") and text.startswith(path.name)
@@ -158,7 +158,7 @@ def test_a_pickle_in_a_data_set_leaves_no_side_effect(tmp_path, marker):
 )  # fmt: skip
 def test_were_the_unpickler_to_fail_its_process_would_end_before_it_acts(tmp_path, act):
     (tmp_path / "kept").write_text("")
-    folder = str(Path(formats.__file__).parent)
+    folder = str(Path(checkpoints.__file__).parent)
     program = f"""
 import os, socket, subprocess, sys
 sys.path.insert(0, {folder!r})
@@ -178,7 +178,7 @@ except BaseException:
 def test_a_checkpoint_is_unpacked_unwrapped_and_said_to_be(tmp_path, network):
     wrapped = {f"module._orig_mod.{key}": tensor for key, tensor in network.state_dict().items()}
     torch.save({"state_dict": wrapped, "optimizer": {"state": {}}, "epoch": 3}, tmp_path / "last.pth")
-    with weights.opened(tmp_path / "last.pth") as found:
+    with checkpoints.opened(tmp_path / "last.pth") as found:
         assert found.format == "state_dict"
         assert "lay under 'state_dict'; left out: epoch, optimizer" in found.notes[1]
         assert "began with 'module._orig_mod.'" in found.notes[2]
@@ -191,7 +191,7 @@ def test_a_checkpoint_is_unpacked_unwrapped_and_said_to_be(tmp_path, network):
 def test_a_safetensors_file_is_taken_as_it_is_and_half_precision_is_widened(tmp_path):
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"a": torch.ones(2, dtype=torch.bfloat16), "n": torch.tensor(3)}, path)
-    with weights.opened(path) as found:
+    with checkpoints.opened(path) as found:
         assert found.file == path and found.notes == ()
         assert found.tensors["a"].dtype == torch.float32 and found.tensors["n"].dtype == torch.int64
 
@@ -208,7 +208,7 @@ def test_a_safetensors_file_is_taken_as_it_is_and_half_precision_is_widened(tmp_
     ],
 )
 def test_only_wrappers_that_stand_before_every_name_are_taken_off(names, before):
-    assert weights.wrapper(dict.fromkeys(names)) == before
+    assert checkpoints.wrapper(dict.fromkeys(names)) == before
 
 
 def test_a_network_that_really_has_a_part_called_model_gets_its_names_back(monkeypatch, network):
@@ -265,23 +265,23 @@ def test_a_value_that_stands_for_gigabytes_is_not_spread_out(tmp_path):
 def test_tensors_that_share_their_values_are_taken(tmp_path):
     tied = torch.arange(6.0).reshape(2, 3)
     torch.save({"a": tied, "b": tied.t()}, tmp_path / "w.pt")
-    with weights.opened(tmp_path / "w.pt") as found:
+    with checkpoints.opened(tmp_path / "w.pt") as found:
         assert torch.equal(found.tensors["a"], tied) and torch.equal(found.tensors["b"], tied.t())
 
 
 @pytest.mark.cluster
 def test_the_ending_of_a_name_decides_nothing(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "w.safetensors")
-    with weights.opened(tmp_path / "w.safetensors") as found:
+    with checkpoints.opened(tmp_path / "w.safetensors") as found:
         assert found.format == "state_dict" and torch.equal(found.tensors["a"], torch.ones(2))
 
 
 def test_more_values_than_memory_is_there_for_are_refused_before_they_are_read(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"a": torch.ones(2, 3), "b": torch.ones(2)}, path)
-    monkeypatch.setattr(weights, "MOST_VALUES", 8)
-    assert weights.read(path).keys() == {"a", "b"}
-    monkeypatch.setattr(weights, "MOST_VALUES", 7)
+    monkeypatch.setattr(checkpoints, "MOST_VALUES", 8)
+    assert checkpoints.read(path).keys() == {"a", "b"}
+    monkeypatch.setattr(checkpoints, "MOST_VALUES", 7)
     monkeypatch.setattr(safetensors.torch, "load_file", None)
     assert "holds 8 values; networks of at most 7 are taken" in refusal(path)
 
@@ -302,17 +302,17 @@ def test_numbers_that_nothing_can_be_computed_with_are_refused(tmp_path, tensor,
 @pytest.mark.cluster
 def test_names_from_a_checkpoint_reach_nobodys_terminal(tmp_path):
     torch.save({"state_dict": {"a": torch.ones(1)}, "\nforged\x1b[31m": 1, "\ud800": 2}, tmp_path / "w.pt")
-    with weights.opened(tmp_path / "w.pt") as found:
+    with checkpoints.opened(tmp_path / "w.pt") as found:
         assert found.notes[1] == r"The weights lay under 'state_dict'; left out: \nforged\x1b[31m, \ud800."
 
 
 @pytest.mark.cluster
 def test_a_process_over_its_limits_is_refused(tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pt")
-    monkeypatch.setattr(weights, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
     assert "could not be opened within" in refusal(tmp_path / "w.pt")
-    monkeypatch.setattr(weights, "SECONDS", 60)
-    monkeypatch.setattr(weights, "BASE_MEMORY", 2**26)
+    monkeypatch.setattr(checkpoints, "SECONDS", 60)
+    monkeypatch.setattr(checkpoints, "BASE_MEMORY", 2**26)
     assert "within its limits" in refusal(tmp_path / "w.pt")
 
 
@@ -320,7 +320,7 @@ UNSAFE = re.compile(r"weights_only\s*=\s*False|\bpickle\.loads?\b|\bjoblib\b|\by
 
 
 def test_nothing_in_the_source_opens_a_file_without_restriction():
-    root = Path(formats.__file__).parents[2]
+    root = Path(checkpoints.__file__).parents[2]
     sources = [path for package in ("engine", "dashboard") for path in (root / package).rglob("*.py")]
     assert [path.name for path in sources if UNSAFE.search(path.read_text(encoding="utf-8"))] == []
     assert UNSAFE.search("torch.load(file, weights_only=False)") and not UNSAFE.search("network.eval()")

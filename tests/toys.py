@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.models import bundle as bundles
-from engine.models.bundle import Identity, ModelBundle, Preprocessing
+from engine.models import network as bundles
+from engine.models.network import Identity, ModelBundle, Preprocessing
 
 CLASSES = ("ant", "bee", "cat")
 

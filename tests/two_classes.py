@@ -8,10 +8,9 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from engine import demo
-from engine.data import catalogue
-from engine.data.intake import Images
-from engine.demo import digits
-from engine.models import load
+from engine.data import register
+from engine.data.sources import Images
+from engine.models import register as load
 from engine.store import Store
 
 LABELS = (3, 5)
@@ -29,13 +28,13 @@ def fill(root: Path, labels: tuple[int, ...] = LABELS) -> Store:
     save_file(tensors, file)
     images = some(labels)
     load.add(store, load.Submission(MODEL, demo.ARCHITECTURE, file, images.classes))
-    catalogue.add(store, DATA, images, source="test")
+    register.add(store, DATA, images, source="test")
     return store
 
 
 def some(labels: tuple[int, ...]) -> Images:
     """The held-out digits of some classes, labelled in their order."""
-    every = digits.held_out()
+    every = demo.held_out()
     rows = np.flatnonzero(np.isin(every.y, labels))
     known = np.array([labels.index(int(label)) for label in every.y[rows]])
     names = tuple(CLASSES[LABELS.index(label)] for label in labels)

@@ -1,4 +1,4 @@
-"""Images before and after an attack: the one type that everything after an attack works on, and the one judge of them."""
+"""Images before and after an attack, judged: the one type and the one rule that all parts share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,63 @@ from torch import Tensor
 
 from engine import images
 from engine.attacks import noise
-from engine.attacks.subjects import unit
-from engine.models.prediction import predictions
-from engine.records import Outcome, Prediction, Status
+from engine.attacks.gradient import Classifier
+from engine.models.network import predictions
+from engine.specs.threat_model import Attack
+from engine.types.core import Outcome, Prediction, Status
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Batch:
+    """Images to attack: (batch, channels, height, width) float32 in [0, 1], (batch,) int64 labels, a key for each."""
+
+    pictures: Tensor
+    labels: Tensor
+    samples: tuple[str, ...]
+
+    def at(self, rows: Sequence[int]) -> Batch:
+        """Return some of them."""
+        chosen = torch.tensor(list(rows), dtype=torch.int64)
+        places = chosen.to(self.labels.device)
+        samples = tuple(self.samples[row] for row in rows)
+        return Batch(self.pictures[chosen.to(self.pictures.device)], self.labels[places], samples)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Subjects:
+    """The correctly classified images of a batch."""
+
+    images: Tensor
+    """(batch, channels, height, width) float32 in [0, 1]."""
+    clean: np.ndarray
+    """The same as uint8."""
+    labels: Tensor
+    seeds: Tensor
+    targets: Tensor | None = None
+    """(batch,) class each image is to be mistaken for; None for any wrong one."""
+
+    def at(self, rows: Tensor) -> Subjects:
+        """Return some of them, by (rows,) indices."""
+        targets = None if self.targets is None else self.targets[rows]
+        places = rows.cpu()
+        return Subjects(self.images[rows], self.clean[places.numpy()], self.labels[rows], self.seeds[places], targets)
+
+
+def unit(pictures: np.ndarray, device: torch.device) -> Tensor:
+    """Return uint8 images as float32 in [0, 1] on a device."""
+    return torch.from_numpy(images.to_float(pictures)).to(device)
+
+
+def answers(bundle: Classifier, pictures: Tensor) -> Tensor:
+    """Return (batch, classes) logits, without gradients."""
+    with torch.no_grad():
+        return bundle.logits(pictures)
+
+
+def rounded(clean: np.ndarray, points: Tensor, spec: Attack) -> np.ndarray:
+    """Return points as they are stored: nearest 8-bit values within the budget of `spec`."""
+    return spec.stored(clean, points.detach().cpu().numpy())
+
 
 NOWHERE = -1
 """Target of an image that the attack aims at no class."""

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.attacks.catalogue import LEAST_LIKELY, NEXT, Fgsm, GradientAttack, MiFgsm, PgdL2, PgdLinf
-from engine.attacks.seeding import Purpose, drawn
-from engine.attacks.spec import NO_TARGET
+from engine.attacks.noise import Purpose, drawn
+from engine.specs.catalogue import LEAST_LIKELY, NEXT, Fgsm, GradientAttack, MiFgsm, PgdL2, PgdLinf
+from engine.specs.threat_model import NO_TARGET
 
 TINIEST = torch.finfo(torch.float32).tiny
 """Guards divisions by a gradient's size: without it one zero gradient makes MI-FGSM's momentum NaN for good."""

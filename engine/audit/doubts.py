@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from engine import class_names, settings, statistics
-from engine.attacks.spec import Attack
-from engine.audit import rows
+from engine import class_names, parameters, statistics
+from engine.audit import shards
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.plan import CLEAN, Threshold
-from engine.audit.rows import Rows
+from engine.audit.shards import Rows
+from engine.specs.threat_model import Attack
 from engine.statistics import Outcome
 
 FEWEST: Final = 2
@@ -83,11 +83,11 @@ def treated(name: str, kind: str, budgets: tuple[Budget, ...], own: Rows, attack
         budgets=budgets,
         samples=np.array(own.samples),
         labels=own.labels,
-        is_judged=rows.judged(own),
+        is_judged=shards.judged(own),
         was_right=own.before == own.labels,
-        is_right=rows.right(own),
+        is_right=shards.right(own),
         is_changed=np.isin(status, ("fooled", "resisted", "broken_before")),
-        is_fooled=(status == "fooled") & rows.judged(own),
+        is_fooled=(status == "fooled") & shards.judged(own),
         linf=own.linf,
         l2=own.l2,
         attack=attack,
@@ -98,7 +98,7 @@ def budgets(manifest: Manifest, condition: Condition) -> tuple[Budget, ...]:
     """Return the budget of a condition's attack, none where it has none."""
     if condition.kind == PREMADE:
         own = [one for one in manifest.plan.premade if one.name == condition.name]
-        return tuple(Budget(one.norm, float(settings.read_fraction("epsilon", one.epsilon))) for one in own)
+        return tuple(Budget(one.norm, float(parameters.read_fraction("epsilon", one.epsilon))) for one in own)
     if condition.kind in (CLEAN, CONTROL):
         return ()
     spec = condition.attack

@@ -1,23 +1,114 @@
-"""The manifest: everything a run's results depend on, as canonical JSON whose hash is the run's id."""
+"""The manifest: everything a run's results depend on, as canonical JSON whose hash is the run's id, and where files lie."""
 
 from __future__ import annotations
 
 import functools
 import json
+import platform
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
-from engine import class_names, keys, serial
-from engine.attacks import catalogue
-from engine.attacks.spec import Attack
-from engine.audit import places, versions
-from engine.audit.places import Place
+from engine import class_names, hashing, serialization
 from engine.audit.plan import CLEAN, AuditPlan, Images
 from engine.errors import BadInput, StoreError, UnknownName
-from engine.methods import NO_METHOD
-from engine.store import Dataset, Store, durable
+from engine.hashing import VERSION
+from engine.specs import catalogue
+from engine.specs.methods import NO_METHOD
+from engine.specs.threat_model import Attack
+from engine.store import Dataset, Store, files
+
+LIBRARIES: Final = ("torch", "torchvision", "numpy", "pyautoattack")
+
+
+def installed() -> tuple[tuple[str, str], ...]:
+    """Return (name, version) pairs; a library that is not installed has an empty version. Imports none of them."""
+    found = [("faultline", VERSION), ("python", platform.python_version())]
+    return (*found, *((name, _version(name)) for name in LIBRARIES))
+
+
+def difference(planned: tuple[tuple[str, str], ...], here: tuple[tuple[str, str], ...]) -> str:
+    """Return in words what differs between two sets of versions, empty where nothing does."""
+    other = dict(here)
+    return ", ".join(
+        f"{name} {version or 'absent'} was planned and {other.get(name) or 'none'} is installed"
+        for name, version in planned
+        if other.get(name, "") != version
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The folder of one run."""
+
+    folder: Path
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        return self.folder.name
+
+    @property
+    def manifest(self) -> Path:
+        """Canonical JSON; its hash is the run's id."""
+        return self.folder / "manifest.json"
+
+    @property
+    def state(self) -> Path:
+        """How far the run is, rewritten while it goes on."""
+        return self.folder / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that drives the run."""
+        return self.folder / "run.lock"
+
+    @property
+    def cancel(self) -> Path:
+        """There while the run is to stop."""
+        return self.folder / "cancel"
+
+    @property
+    def result(self) -> Path:
+        """The folder of what a finished run says: there whole, or not at all."""
+        return self.folder / "result"
+
+    @property
+    def shards(self) -> Path:
+        """One folder per condition in it, one per block in that: the names are read as columns by Parquet readers."""
+        return self.folder / "shards"
+
+    def shard(self, condition: str, block: int) -> Path:
+        """Return the folder of one shard."""
+        return self.shards / f"condition={condition}" / f"block={block:05d}"
+
+
+def place(root: Path, run: str) -> Place:
+    """Return the place of a run; raises UnknownName for what is not an id."""
+    if not files.is_key(run):
+        raise UnknownName("run", run, listed(root))
+    return Place(root / RUNS / run)
+
+
+def listed(root: Path) -> list[str]:
+    """Return the ids of all runs of a store."""
+    folder = root / RUNS
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(one.name for one in found if files.is_key(one.name) and Place(one).manifest.is_file())
+
 
 Role = Literal["candidate", "baseline"]
 Kind = Literal["clean", "attack", "control", "curve", "premade"]
@@ -167,8 +258,8 @@ def build(plan: AuditPlan, store: Store) -> Manifest:
     images = _images(dataset, classes, rows)
     return Manifest(
         format=FORMAT,
-        meaning=keys.FORMAT,
-        versions=versions.installed(),
+        meaning=hashing.FORMAT,
+        versions=installed(),
         plan=plan,
         models=models,
         classes=classes,
@@ -182,27 +273,27 @@ def build(plan: AuditPlan, store: Store) -> Manifest:
 
 def text(manifest: Manifest) -> bytes:
     """Return the canonical JSON of a manifest."""
-    value = serial.flatten(manifest).value
+    value = serialization.flatten(manifest).value
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
 def run_id(content: bytes) -> str:
     """Return the id of the run whose manifest has this text: 32 hex digits, as `b2sum -l 128 manifest.json` prints."""
-    return keys.bytes_hash(content)
+    return hashing.bytes_hash(content)
 
 
 def parse(content: bytes, run: str) -> Manifest:
     """Return the manifest of a run. Raises StoreError where the text is not the one the run is named after."""
     if run_id(content) != run:
         raise StoreError(f"The manifest of run {run[:12]} differs from what the run was started with.")
-    return serial.rebuild(Manifest, json.loads(content))
+    return serialization.rebuild(Manifest, json.loads(content))
 
 
 def read(place: Place) -> Manifest:
     """Return the manifest of a run, checked against the run's id. Raises UnknownName, StoreError."""
     if not place.manifest.is_file():
-        raise UnknownName("run", place.run, places.listed(place.folder.parent.parent))
-    with durable.disk_errors("reading a run"):
+        raise UnknownName("run", place.run, listed(place.folder.parent.parent))
+    with files.disk_errors("reading a run"):
         status = place.manifest.stat()
         return _read(place, status.st_mtime_ns, status.st_size)
 

@@ -1,14 +1,172 @@
-"""A run in words for people and in JSON for programs (shape: DESIGN section 11; fields are added, never renamed)."""
+"""A run in words and figures: forecast, report, progress, what the page watches, images to look at."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final, Literal
 
-from engine import serial
-from engine.audit import summary, tiers, wording
-from engine.audit.manifest import CANDIDATE
-from engine.audit.runs import Run, State
-from engine.audit.summary import ConditionResult, Decision, ModelResult, Pairing, Rate, Summary, of_clean
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine import class_names, serialization
+from engine.audit import manifest as manifests
+from engine.audit import manifest as places
+from engine.audit import results, shards, summary, tiers
+from engine.audit.manifest import CANDIDATE, Condition, Manifest, Place, Role
+from engine.audit.runs import Run, State, state_of
+from engine.audit.shards import Rows
+from engine.audit.summary import ConditionResult, Decision, ModelResult, Pairing, Rate, Summary, Verdict, of_clean
+from engine.audit.tiers import CHECKED_IMAGES
+from engine.errors import EngineError
+from engine.specs import threat_model
+from engine.specs.threat_model import Cost
+from engine.store import Store, files
+from engine.types.checks import Setup
+from engine.types.core import Status
+from engine.types.requests import Pace
+
+HOUR, MINUTE = 3600, 60
+ORDER: Final[tuple[Status, ...]] = ("clean_wrong", "fooled", "resisted", "unperturbed", "failed", "broken_before")
+STATUS: Final[dict[Status, str]] = {
+    "clean_wrong": "clean wrong",
+    "fooled": "fooled",
+    "resisted": "resisted",
+    "unperturbed": "unperturbed",
+    "failed": "failed",
+    "broken_before": "not attacked: broken already",
+}
+UNATTACKED: Final[dict[Status, str]] = {**STATUS, "unperturbed": "right", "clean_wrong": "wrong"}
+"""The same without an attack."""
+
+VERDICTS: Final[dict[Verdict, str]] = {
+    "pass": "PASS: every threshold is met.",
+    "fail": "FAIL: not every threshold is met.",
+    "inconclusive": "INCONCLUSIVE: not every threshold could be told; why stands beside it.",
+    "nothing to decide": "none: no thresholds were agreed before this run, so it decides nothing.",
+}
+ON_SURVIVORS: Final = (
+    "On survivors: only what the attacks before left unbroken was attacked; what those broke counts as not right."
+)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the two largest units."""
+    whole = round(seconds)
+    if whole >= HOUR:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+    return f"{whole // MINUTE} min {whole % MINUTE} s" if whole >= MINUTE else f"{whole} s"
+
+
+def about(seconds: float) -> str:
+    """Return a length of time as exactly as an estimate deserves: whole seconds below two minutes, then whole minutes."""
+    return (
+        f"{seconds:.0f} s" if seconds < 2 * MINUTE else duration(MINUTE * round(seconds / MINUTE)).removesuffix(" 0 s")
+    )
+
+
+def run_verdict(found: Summary) -> str:
+    """Return what the thresholds of a run say together, in one line."""
+    if found.is_interim:
+        return "not decided yet: the run is not finished."
+    return VERDICTS[summary.verdict(found)]
+
+
+def left_out(tier: str, classes: int) -> str:
+    """Return which attacks of a tier do not apply to a model of so many classes, and why; empty where all do."""
+    found = tiers.left_out(tier, classes)
+    return f"Left out of the tier '{tier}': {' '.join(found)}" if found else ""
+
+
+def status_counts(found: ConditionResult) -> str:
+    """Return how the images of a condition ended, for example `85 clean wrong, 915 fooled`."""
+    words = UNATTACKED if found.kind == "clean" else STATUS
+    told = [f"{found.statuses[name]} {words[name]}" for name in ORDER if found.statuses.get(name)]
+    if found.outside_budget:
+        told.append(f"{found.outside_budget} outside their budget, left out")
+    return ", ".join(told)
+
+
+def condition_name(found: ConditionResult) -> str:
+    """Return a condition's name, and that it ran on survivors where it did."""
+    return f"{found.name} (on survivors)" if found.is_cumulative else found.name
+
+
+SURVIVORS: Final = (0.02, 0.5)
+"""Shares of images that the attacks on every image leave, between which the estimate runs: an ordinary network, a robust one."""
+SOME_BUDGET: Final = Fraction(8, 255)
+"""What the checks cost does not depend on their budget."""
+JUDGED: Final[dict[str, Cost]] = {"clean": Cost(0, 1), "premade": Cost(0, 2)}
+"""What images cost that are not attacked here, by kind of condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run costs: from few survivors to many. Attacks that stop early make it less."""
+
+    images: int
+    passes_low: float
+    """Per image and over all models, in units of one forward with backward; scoring feature maps is not in it."""
+    passes_high: float
+    seconds_low: float
+    """In all, on one worker, with the scoring of feature maps."""
+    seconds_high: float
+    checks_seconds: float
+    """Of the credibility checks, which are made once somebody opens the run's page; at most."""
+
+
+def forecast(manifest: Manifest, paces: Mapping[Role, Pace]) -> Forecast:
+    """Return what a run costs at the measured pace of each of its models."""
+    costs = [list(_costs(manifest, paces, share)) for share in SURVIVORS]
+    passes = [sum(one[0] for one in own) for own in costs]
+    images = len(manifest.images.samples)
+    seconds = [images * sum(one[1] for one in own) for own in costs]
+    return Forecast(images, passes[0], passes[1], seconds[0], seconds[1], _checks(manifest, paces[CANDIDATE]))
+
+
+def forecast_text(name: str, found: Forecast) -> str:
+    """Return an estimate in one line, for example `standard: 51 to 93 passes per image, 12 to 25 min on one worker`."""
+    passes = _between(f"{found.passes_low:.0f}", f"{found.passes_high:.0f}")
+    time = _between(about(found.seconds_low), about(found.seconds_high))
+    checks = f"its page's checks take another {about(found.checks_seconds)}"
+    return f"{name}: {found.images:,} images, {passes} passes per image, about {time} on one worker; {checks}"
+
+
+def _costs(manifest: Manifest, paces: Mapping[Role, Pace], share: float) -> Iterator[tuple[float, float]]:
+    """Yield passes and seconds per image of every condition if a share of the images survives what comes before."""
+    for condition in manifest.conditions:
+        pace, cost = paces[condition.role], _cost(condition, len(manifest.classes))
+        weight = share if condition.after else 1.0
+        seconds = _seconds(cost, pace)
+        explained = pace.explain_seconds if manifest.scores(condition) else 0.0
+        yield weight * seconds / pace.pass_seconds, weight * (seconds + explained)
+
+
+def _cost(condition: Condition, classes: int) -> Cost:
+    return JUDGED.get(condition.kind) or tiers.cost(condition.attack, classes)
+
+
+def _checks(manifest: Manifest, pace: Pace) -> float:
+    every, left = tiers.check_cost(Setup("", SOME_BUDGET), len(manifest.classes))
+    images = min(len(manifest.images.samples), tiers.CHECKED_IMAGES)
+    return images * (_seconds(every, pace) + SURVIVORS[1] * _seconds(left, pace))
+
+
+def _seconds(cost: Cost, pace: Pace) -> float:
+    """Per image."""
+    return cost.passes * pace.pass_seconds + cost.forwards * pace.forward_seconds
+
+
+def _between(low: str, high: str) -> str:
+    """Return a range; a unit that both ends share is written once."""
+    if low == high:
+        return low
+    number, _, unit = low.partition(" ")
+    is_shared = unit and high.count(" ") == 1 and high.endswith(f" {unit}")
+    return f"{number if is_shared else low} to {high}"
+
 
 SHOWN = 3
 """Largest confusions told of each condition."""
@@ -51,13 +209,13 @@ def text(run: Run, state: State, found: Summary) -> str:
         for one in (*model.conditions, *([model.worst_case] if model.worst_case else [])):
             lines += [_line(one), *(f"    ? {doubt}" for doubt in one.doubts)]
         if any(one.is_cumulative for one in model.conditions):
-            lines.append(f"  {wording.ON_SURVIVORS}")
+            lines.append(f"  {ON_SURVIVORS}")
         if not model.is_monotone:
             lines.append("  Accuracy rises with an attack's strength beyond its intervals: gradients may be masked.")
     lines += [_pairing_line(one) for one in found.pairings]
-    lines += [wording.left_out(run.manifest.plan.tier, len(run.manifest.classes))]
+    lines += [left_out(run.manifest.plan.tier, len(run.manifest.classes))]
     lines += [_threshold_line(one) for one in found.thresholds]
-    lines.append(f"Verdict: {wording.run_verdict(found)}")
+    lines.append(f"Verdict: {run_verdict(found)}")
     return "\n".join(filter(None, lines))
 
 
@@ -67,7 +225,7 @@ def progress_line(state: State) -> str:
     if state.rate:
         parts.append(f"{state.rate:.1f} images/s")
     if state.seconds_left is not None and state.state == "running":
-        parts.append(f"{wording.duration(state.seconds_left)} left")
+        parts.append(f"{duration(state.seconds_left)} left")
     if state.state != "running":
         parts.append(state.state)
     return ", ".join(parts) + (f": {state.message}" if state.message else "")
@@ -129,19 +287,19 @@ def _accuracy(rate: Rate, name: str) -> dict[str, Any]:
 
 
 def _threshold(one: Decision) -> dict[str, Any]:
-    asked = serial.flatten(one.threshold).value
+    asked = serialization.flatten(one.threshold).value
     asked["class"] = asked.pop("label")
     rate = {"n": one.n, "value": one.value, "low": one.low, "high": one.high}
     return {**asked, "outcome": one.outcome, "reason": one.reason, **rate}
 
 
 def _pairing(one: Pairing) -> dict[str, Any]:
-    return serial.flatten(one).value
+    return serialization.flatten(one).value
 
 
 def _line(one: ConditionResult) -> str:
     flows = ", ".join(f"{flow.true} -> {flow.into} {flow.images}" for flow in one.confusion[:SHOWN])
-    name, counts = wording.condition_name(one), wording.status_counts(one)
+    name, counts = condition_name(one), status_counts(one)
     return f"  {name:<42} {_rate(one.accuracy)}  ({counts}){f'  {flows}' if flows else ''}"
 
 
@@ -170,3 +328,178 @@ def _rate(rate: Rate) -> str:
     if rate.value is None or rate.low is None or rate.high is None:
         return "no images"
     return f"{100 * rate.value:5.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}], n = {rate.n}"
+
+
+COLUMNS: Final = ("role", "condition", "sample", "label", "after", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An image of a condition: of the most frequent confusion where any was fooled, else the first that resisted."""
+
+    sample: str
+    label: str
+    """Name of its class, or `name@index` where the name stands twice."""
+    outcome: Literal["fooled", "resisted"]
+
+
+Examples = dict[tuple[str, str], Example]
+"""By role and condition; one under which no image was fooled or resisted has none."""
+
+
+def of_run(place: Place, manifest: Manifest) -> Examples:
+    """Return the examples of a finished run; raises StoreError."""
+    table = results.read_table(place, COLUMNS)
+    handles = class_names.handles(manifest.classes)
+    is_own = {
+        (one.role, one.name): pc.and_(pc.equal(table["role"], one.role), pc.equal(table["condition"], one.name))
+        for one in manifest.conditions
+    }
+    return _examples({where: table.filter(mask) for where, mask in is_own.items()}, handles)
+
+
+def of_rows(found: Mapping[str, Rows], manifest: Manifest) -> Examples:
+    """Return the examples of what a run has so far, its rows by condition folder."""
+    tables: dict[tuple[str, str], pa.Table] = {
+        (one.role, one.name): shards.plain_table(found[one.folder])
+        for one in manifest.conditions
+        if one.folder in found
+    }
+    return _examples(tables, class_names.handles(manifest.classes))
+
+
+def _examples(tables: Mapping[tuple[str, str], pa.Table], classes: Sequence[str]) -> Examples:
+    found = {where: _fooled(table, classes) or _resisted(table, classes) for where, table in tables.items()}
+    return {where: one for where, one in found.items() if one is not None}
+
+
+def _fooled(table: pa.Table, classes: Sequence[str]) -> Example | None:
+    fooled = table.filter(pc.equal(table["status"], "fooled"))
+    if not len(fooled):
+        return None
+    flows = fooled.group_by(["label", "after"]).aggregate([([], "count_all")]).to_pylist()
+    largest = min(flows, key=lambda flow: (-flow["count_all"], flow["label"], flow["after"]))
+    is_in = pc.and_(pc.equal(fooled["label"], largest["label"]), pc.equal(fooled["after"], largest["after"]))
+    return Example(fooled.filter(is_in)["sample"][0].as_py(), classes[largest["label"]], "fooled")
+
+
+def _resisted(table: pa.Table, classes: Sequence[str]) -> Example | None:
+    resisted = table.filter(pc.equal(table["status"], "resisted"))
+    if not len(resisted):
+        return None
+    return Example(resisted["sample"][0].as_py(), classes[resisted["label"][0].as_py()], "resisted")
+
+
+USUAL = Fraction(8, 255)
+"""Budget of the checks where a run has no attack on pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCard:
+    """One run in a list."""
+
+    run: str
+    name: str
+    model: str
+    data: str
+    images: int
+    state: State
+    problem: str = ""
+    """Why the run cannot be read, when that is so; its other fields are then empty."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RunView:
+    """One run as far as it has come."""
+
+    card: RunCard
+    manifest: Manifest
+    summary: Summary
+    """Interim until the run is finished."""
+    examples: Mapping[tuple[str, str], Example] = field(default_factory=dict)
+    """By role and condition: an image that stands for how it ended; none where no image was fooled or resisted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the credibility checks of a run are made on."""
+
+    model: str
+    data: str
+    samples: tuple[str, ...]
+    epsilon: str
+    reference: str
+    """The baseline, or empty."""
+
+
+def checked(store: Store, run: str) -> Checked:
+    """Return the candidate, evenly spread images of a run, and its largest pixel budget; raises UnknownName, StoreError."""
+    manifest = Run.open(store, run).manifest
+    samples = manifest.images.samples
+    step = max(1, len(samples) // CHECKED_IMAGES)
+    specs = (*manifest.plan.attacks, *manifest.plan.survivors, *manifest.plan.curve)
+    budgets = [spec.epsilon for spec in specs if spec.epsilon is not None and spec.norm is threat_model.LINF]
+    return Checked(
+        manifest.model(CANDIDATE).name,
+        manifest.images.data,
+        samples[::step][:CHECKED_IMAGES],
+        str(max(budgets, default=USUAL)),
+        manifest.plan.baseline,
+    )
+
+
+def listed(store: Store) -> tuple[RunCard, ...]:
+    """Return the cards of all runs: those that go on first, then by name. One that cannot be read says why."""
+    cards = [_card_or_problem(store, run) for run in places.listed(store.root)]
+    return tuple(sorted(cards, key=lambda card: (card.state.state != "running", card.name, card.run)))
+
+
+def card(opened: Run) -> RunCard:
+    """Return the card of a run as it is now."""
+    return _about(opened.manifest).card(opened.state())
+
+
+def view(opened: Run, now: RunCard) -> RunView:
+    """Return a run with what its finished shards add up to; raises StoreError."""
+    place, manifest = opened.place, opened.manifest
+    if now.state.state == "finished":
+        return RunView(now, manifest, results.read_summary(place, manifest), of_run(place, manifest))
+    found = results.gathered(place, manifest)
+    return RunView(now, manifest, summary.summarise(manifest, found, is_interim=True), of_rows(found, manifest))
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What never changes on a run's card."""
+
+    name: str
+    model: str
+    data: str
+    images: int
+    shards: int
+
+    def card(self, state: State) -> RunCard:
+        return RunCard(state.run, self.name, self.model, self.data, self.images, state)
+
+
+def _about(manifest: Manifest) -> _About:
+    count = len(manifest.images.samples)
+    return _About(manifest.plan.name, manifest.model(CANDIDATE).name, manifest.images.data, count, manifest.shards)
+
+
+@functools.lru_cache(maxsize=4096)
+def _about_stored(place: Place, changed: int, size: int) -> _About:
+    """Keep the little that a list shows: the manifest of 50,000 images takes megabytes, and a store may hold hundreds."""
+    del changed, size
+    return _about(manifests.read(place))
+
+
+def _card_or_problem(store: Store, run: str) -> RunCard:
+    try:
+        place = places.place(store.root, run)
+        with files.disk_errors("reading a run"):
+            status = place.manifest.stat()
+        about = _about_stored(place, status.st_mtime_ns, status.st_size)
+        return about.card(state_of(place, about.shards))
+    except EngineError as error:
+        return RunCard(run, run[:12], "", "", 0, State(run, "interrupted", 0, 0), str(error))

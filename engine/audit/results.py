@@ -14,19 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine import keys, serial
-from engine.audit import cube, rows, shards, summary
-from engine.audit.cube import Cube, Part
-from engine.audit.manifest import Condition, Manifest, Role
-from engine.audit.places import Place
-from engine.audit.rows import Rows
-from engine.audit.shards import NoShard
+from engine import hashing, serialization
+from engine.audit import shards, summary
+from engine.audit.manifest import Condition, Manifest, Place, Role
+from engine.audit.shards import Cube, NoShard, Part, Rows
 from engine.audit.summary import Summary
 from engine.errors import StoreError
-from engine.schemas import Schema
-from engine.store import durable, envelope
-from engine.store.archive import Corrupt
-from engine.store.envelope import Envelope
+from engine.hashing import Schema
+from engine.store import files
+from engine.store.files import Corrupt, Envelope
 
 SEAL: Final = "seal.json"
 TABLE: Final = "rows.parquet"
@@ -55,32 +51,32 @@ def is_finished(place: Place) -> bool:
 def seal(place: Place, manifest: Manifest) -> None:
     """Write the result of a run whose every shard is there; one that is there already stays. Raises StoreError."""
     receipts = [_receipt(place, condition, block) for condition, block in _every(manifest)]
-    with durable.disk_errors("writing a result"), durable.new_folder(place.result) as new:
+    with files.disk_errors("writing a result"), files.new_folder(place.result) as new:
         _write(new, place, manifest, from_rows=False)
         made = Seal(
             place.run,
             len(receipts),
-            keys.content_key(tuple(one.rows_hash for one in receipts)),
+            hashing.content_key(tuple(one.rows_hash for one in receipts)),
             sum(one.receipt.seconds for one in receipts),
         )
-        hashes = {file.name: envelope.file_hash(file) for file in sorted(new.iterdir())}
-        (new / SEAL).write_bytes(envelope.pack(Envelope(Seal.SCHEMA, serial.flatten(made).value, files=hashes)))
+        hashes = {file.name: files.file_hash(file) for file in sorted(new.iterdir())}
+        (new / SEAL).write_bytes(files.pack(Envelope(Seal.SCHEMA, serialization.flatten(made).value, files=hashes)))
 
 
 def read_seal(place: Place) -> tuple[Seal, dict[str, str]]:
     """Return the seal of a finished run and the hashes of its files. Raises StoreError where it was changed."""
     try:
-        with durable.disk_errors("reading a result"):
-            sealed = envelope.unpack((place.result / SEAL).read_bytes(), Seal.SCHEMA)
+        with files.disk_errors("reading a result"):
+            sealed = files.unpack((place.result / SEAL).read_bytes(), Seal.SCHEMA)
     except Corrupt as error:
         raise StoreError(f"The seal of run {place.run[:12]} was changed after it was written.") from error
-    return serial.rebuild(Seal, sealed.value), sealed.files
+    return serialization.rebuild(Seal, sealed.value), sealed.files
 
 
 def seal_hash(place: Place) -> str:
     """Return the hash of a finished run's seal."""
-    with durable.disk_errors("reading a result"):
-        return envelope.file_hash(place.result / SEAL)
+    with files.disk_errors("reading a result"):
+        return files.file_hash(place.result / SEAL)
 
 
 def read_summary(place: Place, manifest: Manifest) -> Summary:
@@ -89,7 +85,7 @@ def read_summary(place: Place, manifest: Manifest) -> Summary:
     One that older rules made is not believed: it is made anew from the run's rows.
     """
     _, hashes = read_seal(place)
-    found = serial.rebuild(Summary, json.loads(_sealed(place, SUMMARY, "summary", hashes)))
+    found = serialization.rebuild(Summary, json.loads(_sealed(place, SUMMARY, "summary", hashes)))
     return found if found.rules == summary.RULES else _made_anew(place, manifest, hashes)
 
 
@@ -98,22 +94,22 @@ def _made_anew(place: Place, manifest: Manifest, hashes: dict[str, str]) -> Summ
     found = {}
     for one in manifest.conditions:
         own = pc.and_(pc.equal(table["role"], one.role), pc.equal(table["condition"], one.name))
-        found[one.folder] = rows.from_plain([table.filter(own).select([name for name, _ in rows.PLAIN])])
+        found[one.folder] = shards.from_plain([table.filter(own).select([name for name, _ in shards.PLAIN])])
     return summary.summarise(manifest, found, is_interim=False)
 
 
 def _sealed(place: Place, name: str, what: str, hashes: dict[str, str]) -> bytes:
     """Return a file of the result. Raises StoreError where it is not the one that was sealed."""
-    with durable.disk_errors("reading a result"):
+    with files.disk_errors("reading a result"):
         content = (place.result / name).read_bytes()
-    if keys.bytes_hash(content) != hashes.get(name):
+    if hashing.bytes_hash(content) != hashes.get(name):
         raise StoreError(f"The {what} of run {place.run[:12]} was changed after it was written.")
     return content
 
 
 def read_table(place: Place, columns: Sequence[str]) -> pa.Table:
     """Return columns of the rows of a finished run, all conditions behind one another; raises StoreError."""
-    with durable.disk_errors("reading a result"):
+    with files.disk_errors("reading a result"):
         return pq.read_table(place.result / TABLE, columns=list(columns))
 
 
@@ -137,14 +133,14 @@ def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
             continue
         part = _plain(place.shard(condition.folder, block) / shards.ROWS, receipt.rows_hash)
         found.setdefault(condition.folder, []).append(part)
-    return {folder: rows.from_plain(parts) for folder, parts in found.items()}
+    return {folder: shards.from_plain(parts) for folder, parts in found.items()}
 
 
 @functools.lru_cache(maxsize=4096)
 def _plain(path: Path, rows_hash: str) -> pa.Table:
     """A shard never changes: interim results are asked for again and again, each time of a few more shards."""
     del rows_hash
-    return rows.read_plain(path)
+    return shards.read_plain(path)
 
 
 def contradictions(place: Place, manifest: Manifest) -> list[str]:
@@ -159,7 +155,7 @@ def contradictions(place: Place, manifest: Manifest) -> list[str]:
         return [
             f"{file.name} is not what the shards add up to"
             for file in sorted(made.iterdir())
-            if envelope.file_hash(file) != envelope.file_hash(place.result / file.name)
+            if files.file_hash(file) != files.file_hash(place.result / file.name)
             and not (file.name == SUMMARY and _is_outdated(place))
         ]
 
@@ -174,9 +170,9 @@ def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -
     _write_table(folder / TABLE, manifest, found)
     for model in manifest.models if manifest.is_scored else ():
         parts = _parts(place, manifest, model.role, from_rows=from_rows)
-        cube.merge(folder, model.role, _shape(manifest, model.role), parts)
+        shards.merge(folder, model.role, _shape(manifest, model.role), parts)
     told = summary.summarise(manifest, found, is_interim=False)
-    (folder / SUMMARY).write_text(json.dumps(serial.flatten(told).value, indent=1), encoding="utf-8")
+    (folder / SUMMARY).write_text(json.dumps(serialization.flatten(told).value, indent=1), encoding="utf-8")
 
 
 def _every(manifest: Manifest) -> Iterator[tuple[Condition, int]]:
@@ -202,7 +198,7 @@ def _parts(place: Place, manifest: Manifest, role: Role, *, from_rows: bool) -> 
     for index, condition in scored:
         for block in range(manifest.blocks):
             if from_rows:
-                yield index, cube.part(rows.read(place.shard(condition.folder, block) / shards.ROWS))
+                yield index, shards.cube_part(shards.read(place.shard(condition.folder, block) / shards.ROWS))
             else:
                 yield index, shards.part(place, condition.folder, block)
 
@@ -210,7 +206,7 @@ def _parts(place: Place, manifest: Manifest, role: Role, *, from_rows: bool) -> 
 def _write_table(path: Path, manifest: Manifest, found: dict[str, Rows]) -> None:
     tables = []
     for one in manifest.conditions:
-        table = rows.plain_table(found[one.folder])
+        table = shards.plain_table(found[one.folder])
         for name in ("kind", "condition", "role"):
             value = {"kind": one.kind, "condition": one.name, "role": one.role}[name]
             table = table.add_column(0, name, pa.array([value] * len(table), type=pa.string()))

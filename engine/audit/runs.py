@@ -1,29 +1,158 @@
-"""Driving a run: hand out what is undone, note what is done, and end as finished only when nothing is undone."""
+"""Runs driven to their end whatever happens, and the log whose every line vouches for the one before."""
 
 from __future__ import annotations
 
+import datetime
+import fcntl
 import itertools
 import json
 import logging
+import os
+import sqlite3
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
 import numpy as np
 
-from engine import keys
+from engine import hashing
 from engine.audit import manifest as manifests
-from engine.audit import places, results, shards
-from engine.audit.log import AuditLog
-from engine.audit.manifest import Condition, Manifest
-from engine.audit.places import Place
+from engine.audit import manifest as places
+from engine.audit import results, shards
+from engine.audit.manifest import Condition, Manifest, Place
 from engine.audit.shards import NoShard
-from engine.errors import BadInput, EngineError
+from engine.errors import BadInput, EngineError, StoreError
 from engine.jobs import Progress, Workers
-from engine.store import Store, durable
-from engine.store.lock import Lock
+from engine.store import Store, files
+from engine.store.files import Lock
+
+FILE: Final = "log.jsonl"
+OLD_FILE: Final = "catalogue.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the log."""
+
+    number: int
+    at: str
+    """UTC, ISO 8601, by the clock of the machine; the order is that of `number`."""
+    run: str
+    event: str
+    detail: str
+    hash: str
+    """Of this line and the hash of the one before."""
+
+
+@final
+class AuditLog:
+    """The log of a store; nothing is held open between two calls, so any thread and process may write."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / FILE
+        self._old = root / OLD_FILE
+
+    def append(self, run: str, event: str, detail: str = "") -> None:
+        """Append a line, durably. Raises StoreError where the last line is none, or the disk refuses.
+
+        Whether earlier lines were changed, `events` tells: a run goes on whatever was done to the log.
+        """
+        with self._locked() as descriptor:
+            lines = _whole_lines(descriptor)
+            line = (len(lines) + 1, _now(), run, event, detail)
+            added = Event(*line, _chained(_read(lines[-1], len(lines)).hash if lines else "", line))
+            os.lseek(descriptor, 0, os.SEEK_END)
+            os.write(descriptor, _written((added,)))
+            os.fsync(descriptor)
+
+    def events(self) -> tuple[Event, ...]:
+        """Return the whole log, the oldest line first. Raises StoreError naming the first line that was tampered with."""
+        if not self._path.exists() and not self._old.exists():
+            return ()
+        with self._locked() as descriptor:
+            return _chain(_whole_lines(descriptor))
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The file, open for one process at a time, with the lines of an older store in it."""
+        with files.disk_errors("writing the audit log"):
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.fstat(descriptor).st_size == 0 and self._old.exists():
+                    os.write(descriptor, _written(self._taken_over()))
+                    os.fsync(descriptor)
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def _taken_over(self) -> tuple[Event, ...]:
+        try:
+            database = sqlite3.connect(self._old)
+            try:
+                rows = database.execute("select number, at, run, event, detail, hash from log order by number")
+                return tuple(Event(*row) for row in rows.fetchall())
+            finally:
+                database.close()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"The log of version 0.1, {OLD_FILE}, cannot be read ({error}). Nothing that was stored is lost; move the file "
+                f"away, and the log begins anew in {FILE}."
+            ) from error
+
+
+def _whole_lines(descriptor: int) -> list[bytes]:
+    """The lines of the file; what a process that died left without its end was never promised, and is cut off."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(descriptor), "rb") as stream:
+        content = stream.read()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.ftruncate(descriptor, len(whole))
+    return whole.splitlines()
+
+
+def _chain(lines: list[bytes]) -> tuple[Event, ...]:
+    found: list[Event] = []
+    for expected, line in enumerate(lines, start=1):
+        event = _read(line, expected)
+        if event.number != expected or event.hash != _chained(found[-1].hash if found else "", astuple(event)[:5]):
+            raise _changed(expected)
+        found.append(event)
+    return tuple(found)
+
+
+def _read(line: bytes, number: int) -> Event:
+    try:
+        return Event(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise _changed(number) from error
+
+
+def _changed(number: int) -> StoreError:
+    return StoreError(
+        f"Line {number} of the audit log was changed or taken out after it was written. Nothing else that is stored is lost; to "
+        f"begin a new log, move {FILE} away and keep it."
+    )
+
+
+def _written(events: tuple[Event, ...]) -> bytes:
+    names = ("number", "at", "run", "event", "detail", "hash")
+    return "".join(
+        json.dumps(dict(zip(names, astuple(event), strict=True)), ensure_ascii=False) + "\n" for event in events
+    ).encode()
+
+
+def _chained(previous: str, line: tuple[object, ...]) -> str:
+    return hashing.bytes_hash(json.dumps([previous, *line], ensure_ascii=False).encode())
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
 
 Ending = Literal["running", "finished", "interrupted", "cancelled"]
 WINDOW: Final = 64
@@ -91,7 +220,7 @@ class Run:
         """All shards, block by block in an order that spreads the classes, so that interim results speak of all."""
         order = np.random.default_rng(self.manifest.plan.images.seed).permutation(self.manifest.blocks)
         return [
-            Piece(condition, int(block), keys.content_key("shard", self.id, condition.folder, int(block)))
+            Piece(condition, int(block), hashing.content_key("shard", self.id, condition.folder, int(block)))
             for block in order
             for condition in self.manifest.conditions
         ]
@@ -104,7 +233,7 @@ class Run:
         """Ask whoever drives the run to stop; workers notice between two batches. Raises BadInput, StoreError."""
         if not self.place.manifest.is_file():
             raise BadInput("This plan has no run that could be cancelled.")
-        with durable.disk_errors("cancelling a run"):
+        with files.disk_errors("cancelling a run"):
             self.place.cancel.touch()
 
     def drive(self, workers: Workers, task: Task, tell: Tell) -> State:
@@ -128,11 +257,11 @@ class Run:
 
     def begin(self) -> None:
         """Write down what the run is; from here on other processes see it. Raises StoreError."""
-        with durable.disk_errors("beginning a run"):
+        with files.disk_errors("beginning a run"):
             self.place.folder.parent.mkdir(mode=0o700, exist_ok=True)
             self.place.folder.mkdir(mode=0o700, exist_ok=True)
             if not self.place.manifest.exists():
-                durable.write_file(self.place.manifest, manifests.text(self.manifest))
+                files.write_file(self.place.manifest, manifests.text(self.manifest))
 
 
 def state_of(place: Place, total: int) -> State:
@@ -217,7 +346,7 @@ class _Driver:
     def _sweep(self) -> None:
         """Remove what workers that died while writing left behind."""
         for folder in (self.place.folder, *self.place.shards.glob("*")):
-            durable.sweep(folder)
+            files.sweep(folder)
 
     def _may_go_on(self) -> bool:
         return len(self.failures) < FAILURES and not self.place.cancel.exists()
@@ -305,7 +434,7 @@ class _Driver:
         return State(self.run.id, state, self.done, len(self.pieces), rate, left, message)
 
     def _write(self, state: State) -> None:
-        with durable.disk_errors("noting how far a run is"):
-            temporary = self.place.folder / f"{durable.PREFIX}{durable.HOST}-state"
+        with files.disk_errors("noting how far a run is"):
+            temporary = self.place.folder / f"{files.PREFIX}{files.HOST}-state"
             temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
             temporary.replace(self.place.state)

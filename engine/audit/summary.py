@@ -10,13 +10,13 @@ from typing import Final, Literal
 import numpy as np
 
 from engine import class_names, statistics
-from engine.audit import doubts, rows
+from engine.attribution.comparison import holm
+from engine.audit import doubts, shards
 from engine.audit.doubts import Treated
 from engine.audit.manifest import BASELINE, CANDIDATE, Condition, Manifest, Role
 from engine.audit.plan import CLEAN, WORST_CASE, Threshold
-from engine.audit.rows import Rows
-from engine.comparison import holm
-from engine.records import STATUSES
+from engine.audit.shards import Rows
+from engine.types.core import STATUSES
 
 FEW: Final = 30
 """Images below which a class is greyed and never ranked."""
@@ -215,8 +215,8 @@ def _condition(manifest: Manifest, condition: Condition, own: Rows) -> Condition
 
 
 def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionResult:
-    judged = rows.judged(own)
-    right, was_right = rows.right(own), own.before == own.labels
+    judged = shards.judged(own)
+    right, was_right = shards.right(own), own.before == own.labels
     fooled = [k for k, status in enumerate(own.status) if status == "fooled" and judged[k]]
     flows = Counter((int(own.labels[k]), int(own.after[k])) for k in fooled)
     ranked = sorted(flows.items(), key=lambda item: (-item[1], item[0]))
@@ -236,7 +236,7 @@ def _result(manifest: Manifest, named: tuple[str, str], own: Rows) -> ConditionR
 
 def _class(manifest: Manifest, own: Rows, label: int) -> ClassResult:
     of_class = own.labels == label
-    accuracy = Rate.of(rows.right(own)[of_class & rows.judged(own)])
+    accuracy = Rate.of(shards.right(own)[of_class & shards.judged(own)])
     name = class_names.handles(manifest.classes)[label]
     return ClassResult(name, accuracy, _statuses(own, of_class), accuracy.n < FEW)
 
@@ -281,8 +281,8 @@ def _worst_rows(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Ro
     if not names or not all(name in found for name in names):
         return None
     shared = set.intersection(*(set(found[name].samples) for name in names))
-    every = rows.joined([found[name] for name in names])
-    judged = rows.judged(every)
+    every = shards.joined([found[name] for name in names])
+    judged = shards.judged(every)
     worst: dict[str, tuple[int, int]] = {}
     for place, sample in enumerate(every.samples):
         badness = _badness(every.status[place], bool(judged[place]))
@@ -291,7 +291,7 @@ def _worst_rows(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Ro
     chosen = sorted(
         (place for _, place in worst.values()), key=lambda place: (every.labels[place], every.samples[place])
     )
-    return rows.picked(every, chosen)
+    return shards.picked(every, chosen)
 
 
 def _badness(status: str, is_judged: bool) -> int:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from engine.attacks import catalogue
-from engine.attacks.catalogue import (
+from engine.errors import UnknownName
+from engine.specs import catalogue
+from engine.specs.catalogue import (
     ApgdCe,
     ApgdDlr,
     Fgsm,
@@ -19,9 +20,8 @@ from engine.attacks.catalogue import (
     PgdLinf,
     Square,
 )
-from engine.attacks.spec import Attack, Cost
-from engine.errors import UnknownName
-from engine.records.credibility import CHECKS, CURVE, Setup
+from engine.specs.threat_model import Attack, Cost
+from engine.types.checks import CHECKS, CURVE, Setup
 
 TierName = Literal["fast", "standard", "thorough"]
 CHECKED_IMAGES = 64

@@ -7,17 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine import serial
+from engine import serialization
+from engine.audit import compute, results, shards
 from engine.audit import manifest as manifests
-from engine.audit import places, results, rows, shards, survivors
-from engine.audit.log import AuditLog
-from engine.audit.manifest import Condition, Manifest
-from engine.audit.places import Place
-from engine.audit.rows import Rows
-from engine.audit.shards import NoShard
-from engine.blocks import walk as blocks
+from engine.audit import manifest as places
+from engine.audit.manifest import Condition, Manifest, Place
+from engine.audit.runs import AuditLog
+from engine.audit.shards import NoShard, Rows
 from engine.errors import BadInput, EngineError
-from engine.store import Store, envelope
+from engine.store import Store, files
 
 LEAST_AGREEMENT: Final = 0.98
 """Share of recomputed images whose answer must be the stored one: other devices and batch sizes may move single pixels."""
@@ -94,7 +92,7 @@ def _verdict(found: Verification) -> str:
 
 def as_json(found: Verification) -> dict[str, Any]:
     """Return what `verify --json` prints."""
-    return serial.flatten(found).value
+    return serialization.flatten(found).value
 
 
 def _damaged_shards(place: Place, manifest: Manifest) -> tuple[list[str], int]:
@@ -121,7 +119,7 @@ def _damaged_result(place: Place, manifest: Manifest, *, is_comparable: bool) ->
     wrong = [
         f"{name} differs from what was sealed"
         for name, expected in hashes.items()
-        if not (place.result / name).is_file() or envelope.file_hash(place.result / name) != expected
+        if not (place.result / name).is_file() or files.file_hash(place.result / name) != expected
     ]
     return wrong or (results.contradictions(place, manifest) if is_comparable else [])
 
@@ -136,20 +134,20 @@ def _damaged_log(store: Store) -> list[str]:
 
 def _replicated(store: Store, run: tuple[Place, Manifest], images: int, seed: int) -> tuple[Replicated, ...]:
     """Compute a random sample of every condition again, without its batch mates, and compare."""
-    from engine.models import load
+    from engine.models import register
 
     place, manifest = run
     chosen = np.sort(np.random.default_rng(seed).permutation(len(manifest.images.samples))[:images])
     if not len(chosen):
         return ()
-    bundles = {one.role: load.bundle(store, one.name) for one in manifest.models}
+    bundles = {one.role: register.bundle(store, one.name) for one in manifest.models}
     found = []
     for condition in manifest.conditions:
         bundle = bundles[condition.role]
-        blocks.require_fit(manifest, condition, bundle)
-        broken = survivors.broken(place, condition, [int(one) for one in np.unique(chosen // manifest.block)])
-        subject = blocks.Subject(bundle, store.dataset(manifest.images.data), manifest, condition, broken)
-        again = blocks.compute(subject, store, [int(k) for k in chosen], lambda _done: None).rows
+        compute.require_fit(manifest, condition, bundle)
+        broken = shards.broken(place, condition, [int(one) for one in np.unique(chosen // manifest.block)])
+        subject = compute.Subject(bundle, store.dataset(manifest.images.data), manifest, condition, broken)
+        again = compute.compute(subject, store, [int(k) for k in chosen], lambda _done: None).rows
         found.append(_compared(condition, _stored(place, manifest, condition, chosen), again))
     return tuple(found)
 
@@ -157,10 +155,10 @@ def _replicated(store: Store, run: tuple[Place, Manifest], images: int, seed: in
 def _stored(place: Place, manifest: Manifest, condition: Condition, chosen: np.ndarray) -> Rows:
     parts = []
     for block in np.unique(chosen // manifest.block):
-        held = rows.read(place.shard(condition.folder, int(block)) / shards.ROWS)
+        held = shards.read(place.shard(condition.folder, int(block)) / shards.ROWS)
         own = chosen[chosen // manifest.block == block] - block * manifest.block
-        parts.append(rows.picked(held, [int(k) for k in own]))
-    return rows.joined(parts)
+        parts.append(shards.picked(held, [int(k) for k in own]))
+    return shards.joined(parts)
 
 
 def _compared(condition: Condition, stored: Rows, again: Rows) -> Replicated:

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from torchvision import datasets
 
-from engine import files, images
-from engine.data import intake, leftovers, npz
-from engine.data.intake import Images
+from engine import images
+from engine.data import sources
+from engine.data.sources import Images
 from engine.errors import BadInput, UnknownName
 
 BY_TRAIN: Final = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS")
@@ -34,15 +34,15 @@ def read(name: str, root: Path, split: str = "test", *, size: tuple[int, int] | 
     found = _opened(name, root, split)
     pixels, labels, remarks = _decoded(found, name, size)
     classes = tuple(map(str, getattr(found, "classes", range(int(labels.max()) + 1))))
-    named = intake.checked_names(name, classes)
+    named = sources.checked_names(name, classes)
     _check_folders(name, named)
     samples = tuple(f"{split}-{index:05d}" for index in range(len(labels)))
-    return replace(intake.labelled(name, pixels, labels, named, samples), remarks=remarks)
+    return replace(sources.labelled(name, pixels, labels, named, samples), remarks=remarks)
 
 
 def _check_folders(name: str, classes: tuple[str, ...]) -> None:
     """Refuse what torchvision took for a class because it lay among the class folders; raises BadInput."""
-    left = next((one for one in classes if leftovers.is_left_over(one)), None)
+    left = next((one for one in classes if sources.is_left_over(one)), None)
     if left is not None:
         raise BadInput(f"Among the class folders of {name} lies '{left}', left by another program; remove it.")
 
@@ -57,19 +57,19 @@ def _opened(name: str, root: Path, split: str) -> Any:
         return getattr(datasets, name)(str(root), download=False, **options)
     except Exception as error:
         raise BadInput(
-            f"{root.name} does not hold all of {name}'s {split} images ({files.reason(error)}); fetch it there first."
+            f"{root.name} does not hold all of {name}'s {split} images ({images.reason(error)}); fetch it there first."
         ) from error
 
 
 def _decoded(found: Any, name: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return (images, height, width, 3) uint8, (images,) int64 labels, and what is to be said of them."""
     count = len(found)
-    if not 1 <= count <= intake.MOST_IMAGES:
-        raise BadInput(f"{name} has {count:,} images; 1 to {intake.MOST_IMAGES:,} are read.")
+    if not 1 <= count <= sources.MOST_IMAGES:
+        raise BadInput(f"{name} has {count:,} images; 1 to {sources.MOST_IMAGES:,} are read.")
     first = _sample(found, name, 0, size).pixels
-    if first.nbytes * count > npz.MOST_BYTES:
+    if first.nbytes * count > sources.MOST_BYTES:
         raise BadInput(
-            f"{count:,} pictures of {first.nbytes:,} bytes are more than the {npz.MOST_BYTES:,} that are read."
+            f"{count:,} pictures of {first.nbytes:,} bytes are more than the {sources.MOST_BYTES:,} that are read."
         )
     pixels, labels = np.empty((count, *first.shape), dtype=np.uint8), np.empty(count, dtype=np.int64)
     noted = []
@@ -81,7 +81,7 @@ def _decoded(found: Any, name: str, size: tuple[int, int] | None) -> tuple[np.nd
         if picture.shape != first.shape:
             raise BadInput(f"The pictures of {name} have several sizes; name one size to fit all of them to it.")
         pixels[index] = picture
-    return pixels, labels, intake.turned(len(noted), noted[0] if noted else "")
+    return pixels, labels, sources.turned(len(noted), noted[0] if noted else "")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,7 +96,7 @@ class Sample:
 
 def _sample(found: Any, name: str, index: int, size: tuple[int, int] | None) -> Sample:
     what = f"Image {index} of {name}"
-    with files.told(what, "a picture with a label"):
+    with images.told(what, "a picture with a label"):
         picture, label = found[index]
         decoded, number, is_turned = np.asarray(picture.convert("RGB")), int(label), images.is_turned(picture)
-    return Sample(intake.fitted(what, decoded, size), number, is_turned)
+    return Sample(sources.fitted(what, decoded, size), number, is_turned)

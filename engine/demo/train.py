@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine import images
-from engine.attacks import catalogue, run
-from engine.data.intake import Images
-from engine.demo import ARCHITECTURE, CLASSES, EPSILON, LICENCE, digits
-from engine.models import bundle
-from engine.models.digits_resnet import MEAN, STD, DigitsResNet
+from engine import demo, images
+from engine.attacks import runner
+from engine.data.sources import Images
+from engine.demo import ARCHITECTURE, CLASSES, EPSILON, LICENCE
+from engine.models import network as bundle
+from engine.models.zoo import DIGITS_MEAN, DIGITS_STD, DigitsResNet
+from engine.specs import catalogue
 
 Kind = Literal["standard", "robust"]
 EPOCHS: dict[Kind, int] = {"standard": 12, "robust": 20}
@@ -47,7 +48,7 @@ def train(kind: Kind, epochs: int, seed: int, *, make: Callable[[], nn.Module] =
 
     make: builds the untrained network for (batch, 1, 32, 32) images and ten classes.
     """
-    x, y = tensors(digits.training())
+    x, y = tensors(demo.training())
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
         network = make()
@@ -66,11 +67,11 @@ def train(kind: Kind, epochs: int, seed: int, *, make: Callable[[], nn.Module] =
 
 def measure(network: nn.Module) -> Figures:
     """Return how a network does on the held-out images, clean and under PGD-10 at the demo's epsilon."""
-    x, y = tensors(digits.held_out())
-    preprocessing = bundle.Preprocessing(channels=1, size=(digits.SIDE, digits.SIDE), mean=MEAN, std=STD)
+    x, y = tensors(demo.held_out())
+    preprocessing = bundle.Preprocessing(channels=1, size=(demo.SIDE, demo.SIDE), mean=DIGITS_MEAN, std=DIGITS_STD)
     subject = bundle.bundle(network, preprocessing, bundle.Identity(CLASSES))
     keys = tuple(f"{index:05d}" for index in range(len(y)))
-    attacked = run.run(subject, x, y, catalogue.PgdLinf(EPSILON), torch.arange(len(y)), samples=keys)
+    attacked = runner.run(subject, x, y, catalogue.PgdLinf(EPSILON), torch.arange(len(y)), samples=keys)
     statuses = [outcome.status for outcome in attacked.outcomes]
     wrong, resisted = statuses.count("clean_wrong"), statuses.count("resisted")
     return Figures(len(y), 1 - wrong / len(y), resisted / len(y))
@@ -81,8 +82,8 @@ def save(network: nn.Module, figures: Figures, file: Path) -> None:
     metadata = {
         "architecture": ARCHITECTURE,
         "classes": ",".join(CLASSES),
-        "mean": ",".join(map(str, MEAN)),
-        "std": ",".join(map(str, STD)),
+        "mean": ",".join(map(str, DIGITS_MEAN)),
+        "std": ",".join(map(str, DIGITS_STD)),
         "data": "scikit-learn digits (UCI optical recognition of handwritten digits), 8x8 enlarged to 32x32",
         "data_licence": LICENCE,
         "held_out_images": str(figures.images),
@@ -125,7 +126,7 @@ def _step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, l
 
 
 def _normalised(batch: Tensor) -> Tensor:
-    return (batch - MEAN[0]) / STD[0]
+    return (batch - DIGITS_MEAN[0]) / DIGITS_STD[0]
 
 
 def _shifted(batch: Tensor) -> Tensor:

@@ -1,23 +1,81 @@
-"""The way to a Dask cluster: the store's own one on this machine, or an existing one by its address."""
+"""The cluster: started here or found, with what tells a live scheduler from a dead one."""
 
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from engine.errors import BadInput, WorkFailed
-from engine.jobs import contact
-from engine.jobs.contact import Contact, NoContact
+from engine.store import files
+from engine.store.files import Lock
+
+if TYPE_CHECKING:
+    from distributed.security import Security
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
     from distributed.security import Security
+
+
+class NoContact(Exception):
+    """No process has said yet where its cluster can be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Address and temporary TLS material of a local cluster. Whoever can read this may run code: file mode 0600."""
+
+    address: str
+    certificate: str
+    """PEM text; it is its own authority."""
+    private_key: str
+
+    def security(self) -> Security:
+        """Return what a Dask client needs to connect."""
+        from distributed.security import Security
+
+        return Security(
+            require_encryption=True,
+            tls_ca_file=self.certificate,
+            tls_client_cert=self.certificate,
+            tls_client_key=self.private_key,
+        )
+
+
+def read(store_root: Path) -> Contact:
+    """Return where the store's cluster can be reached; raises NoContact."""
+    try:
+        return Contact(**json.loads(_path(store_root).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        raise NoContact from error
+
+
+def publish(store_root: Path, contact: Contact) -> None:
+    """Tell other processes of this user where the cluster can be reached."""
+    with files.disk_errors("starting the worker"):
+        files.write_file(_path(store_root), json.dumps(asdict(contact)).encode(), mode=0o600)
+
+
+def withdraw(store_root: Path) -> None:
+    """Take the contact away; only the lock's holder does this."""
+    _path(store_root).unlink(missing_ok=True)
+
+
+def ownership(store_root: Path) -> Lock:
+    """Return the lock of the store's cluster, not yet claimed."""
+    return Lock(store_root / "cluster.lock", "claiming the worker")
+
+
+def _path(store_root: Path) -> Path:
+    return store_root / "cluster.json"
+
 
 DEATHS_ALLOWED: Final = 2
 """A piece of work that was running when its worker died is begun again so often; the next death fails it."""
@@ -65,7 +123,7 @@ class Connection:
         self._root = store_root
         self._scheduler = scheduler
         self._tls = tls
-        self._ownership = contact.ownership(store_root)
+        self._ownership = ownership(store_root)
         self._client: Client | None = None
         self._cluster: LocalCluster | None = None
         self._refused_until = 0.0
@@ -90,7 +148,7 @@ class Connection:
             if self._client is not None:
                 _disconnect(self._client)
             if self._cluster is not None:
-                contact.withdraw(self._root)
+                withdraw(self._root)
                 _end(self._cluster)
         except (OSError, TimeoutError) as error:
             log.warning("The connection to the workers did not end cleanly: %r", error)
@@ -109,7 +167,7 @@ class Connection:
             if self._ownership.claim():
                 return self._started()
             try:
-                found = contact.read(self._root)
+                found = read(self._root)
                 return _connected(found.address, found.security())
             except (NoContact, OSError, TimeoutError) as error:
                 # The holder is still starting, or it just died and the lock is free in a moment.
@@ -120,13 +178,13 @@ class Connection:
     def _started(self) -> Client:
         from distributed.security import Security
 
-        contact.withdraw(self._root)
+        withdraw(self._root)
         security = Security.temporary()
         try:
             self._cluster = _local_cluster(self._root, security)
             client = _connected(self._cluster.scheduler_address, security)
             public = (security.tls_client_cert, security.tls_client_key)
-            contact.publish(self._root, Contact(self._cluster.scheduler_address, *public))
+            publish(self._root, Contact(self._cluster.scheduler_address, *public))
         except Exception as error:
             log.exception("The worker could not be started")
             self.close()

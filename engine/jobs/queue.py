@@ -1,4 +1,4 @@
-"""Handing work to a cluster and knowing how far it is, without ever making a caller wait for a connection."""
+"""Handing work to a cluster, or doing it here, and knowing how far it is without making a caller wait."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, final
 
 from engine.errors import EngineError, StoreError, WorkFailed
-from engine.jobs import errand
+from engine.jobs import worker
 from engine.jobs.connection import Connection, TlsFiles
-from engine.jobs.notes import NoNote, Note, Notes
+from engine.jobs.worker import NoNote, Note, Notes
 
 if TYPE_CHECKING:
     from distributed import Future
+
 
 RETRY_AFTER: Final = 60.0
 """Seconds for which a failure stands before asking again starts the work again."""
@@ -83,7 +85,7 @@ class Jobs:
     def __init__(
         self,
         store_root: Path,
-        perform: errand.Perform,
+        perform: worker.Perform,
         *,
         scheduler: str | None = None,
         allow_plain: bool = False,
@@ -178,7 +180,7 @@ class Jobs:
         try:
             client = self._connection.client()
             future = client.submit(
-                errand.run,
+                worker.run,
                 self._perform,
                 ticket.task,
                 str(self._root),
@@ -280,3 +282,37 @@ class Jobs:
             if self._tickets.get(ticket.key) is ticket:
                 del self._tickets[ticket.key]
         ticket.settled.set()
+
+
+Perform = Callable[[dict[str, Any], str], str]
+
+
+@final
+class Here:
+    """Takes what `Jobs` takes. Work ends before `submit` returns, and whatever error it ends with is raised there."""
+
+    def __init__(self, store_root: Path, perform: Perform) -> None:
+        self._root = str(store_root)
+        self._perform = perform
+
+    def submit(self, task: dict[str, Any], *, priority: Priority, doing: str) -> bool:  # noqa: ARG002 (as `Jobs`)
+        """Do a piece of work."""
+        self._perform(task, self._root)
+        return True
+
+    def progress(self, key: str) -> Progress:  # noqa: ARG002
+        """Nothing is ever under way."""
+        return Progress("unknown")
+
+    def wait(self, key: str, seconds: float) -> None:
+        """Nothing is ever waited for."""
+
+    def is_unfinished(self, key: str) -> bool:  # noqa: ARG002
+        """Nothing is ever left unfinished."""
+        return False
+
+    def forgive(self, key: str) -> None:
+        """Failures are raised, not kept."""
+
+    def close(self) -> None:
+        """Nothing was opened."""

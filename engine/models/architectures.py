@@ -1,16 +1,92 @@
-"""The registered architectures: a name and weights give a network; nothing else is ever loaded as code."""
+"""The registry of architectures: the project's, torchvision's and timm's, hub weights, and which can be audited."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import math
+import urllib.error
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import regnet
 
-from engine.errors import BadInput, UnknownName
-from engine.models import cifar, digits_resnet, naming, plugins, preact, timm_models, weights
+from engine.errors import BadInput, UnknownName, Unsupported
+from engine.models import checkpoints, graph, paths, plugins, zoo
+from engine.models import network as bundles
+from engine.models.network import Identity, Preprocessing
+from engine.types.core import Site
+
+PREFIX: Final = "timm/"
+
+
+def build_timm(name: str, classes: int) -> nn.Module:
+    """Return a network with random weights. Raises UnknownName, BadInput."""
+    library = _library(name)
+    # Without fused attention or scripted layers the network can be traced.
+    return library.create_model(name.removeprefix(PREFIX), pretrained=False, num_classes=classes, exportable=True)
+
+
+def preprocessing(name: str) -> Mapping[str, Any]:
+    """Return `size` (height, width), `resize`, `mean` and `std` as timm declares them. Raises UnknownName, BadInput."""
+    declared = _library(name).get_pretrained_cfg(name.removeprefix(PREFIX)).to_dict()
+    _, height, width = declared["input_size"]
+    resize = math.floor(min(height, width) / declared.get("crop_pct", 1.0))
+    return {"size": (height, width), "resize": resize, "mean": tuple(declared["mean"]), "std": tuple(declared["std"])}
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        library = importlib.import_module("timm")
+    except ImportError as error:
+        raise BadInput(f"'{name}' needs timm, which is not installed here: pip install timm.") from error
+    known = library.list_models()
+    if name.removeprefix(PREFIX) not in known:
+        raise UnknownName("architecture of timm", name, [f"{PREFIX}{one}" for one in known])
+    return library
+
+
+WORD: Final = "hub"
+
+
+@contextmanager
+def fetched(architecture: str, tell: Callable[[str], None]) -> Iterator[Path]:
+    """Yield a file with the first weights that torchvision published of an architecture; it goes when the block ends.
+
+    `tell` is told the address before anything is fetched. The file's name holds the beginning of its hash, which is checked;
+    it is opened as any other submitted file. Raises BadInput where there are none, or where the network does not allow it.
+    """
+    if architecture not in models.list_models(module=models):
+        raise BadInput(f"Only torchvision's classifiers have weights on the hub; for {architecture} name a file.")
+    address = next(iter(models.get_model_weights(architecture))).url
+    name = Path(urlsplit(address).path).name
+    with TemporaryDirectory(prefix="faultline-") as folder:
+        tell(f"Fetching {address}")
+        file = Path(folder) / name
+        try:
+            torch.hub.download_url_to_file(address, str(file), hash_prefix=_hash(name), progress=False)
+        except (OSError, urllib.error.URLError, RuntimeError) as error:
+            reason = str(getattr(error, "reason", error)).splitlines()[0][:120]
+            raise BadInput(
+                f"{name} could not be fetched ({reason}). Fetch {address} where the network allows it, and name the file: "
+                f"--weights {name}."
+            ) from error
+        yield file
+
+
+def _hash(name: str) -> str | None:
+    """The beginning of the SHA-256 in a name such as `resnet50-0676ba61.pth`."""
+    stem = Path(name).stem.rpartition("-")[2]
+    return stem if len(stem) >= 8 and all(one in "0123456789abcdef" for one in stem) else None
+
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Tensors = Mapping[str, Tensor]
@@ -35,12 +111,12 @@ class Architecture:
 
 
 def _cifar_resnet(blocks: int) -> Architecture:
-    return Architecture(lambda _, classes: cifar.CifarResNet(blocks, classes), (32, 32), IMAGENET_MEAN, IMAGENET_STD)
+    return Architecture(lambda _, classes: zoo.CifarResNet(blocks, classes), (32, 32), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _robust_resnet(stem: int, width: int, stages: int) -> Architecture:
     mean, std = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
-    return Architecture(lambda _, classes: cifar.RobustResNet(stem, width, stages, classes), (32, 32), mean, std)
+    return Architecture(lambda _, classes: zoo.RobustResNet(stem, width, stages, classes), (32, 32), mean, std)
 
 
 def _small_cnn(tensors: Tensors, classes: int) -> nn.Module:
@@ -54,7 +130,7 @@ def _small_cnn(tensors: Tensors, classes: int) -> nn.Module:
             f"{' and '.join('nothing' if one is None else _shape(one) for one in (first, linear))}."
         )
     # 800 inputs to the first linear layer mean 28-pixel images without padding (5 x 5 x 32).
-    return cifar.small_cnn(first.shape[1], classes, padding=0 if linear.shape[1] == 800 else 1, flat=linear.shape[1])
+    return zoo.small_cnn(first.shape[1], classes, padding=0 if linear.shape[1] == 800 else 1, flat=linear.shape[1])
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -65,10 +141,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet2b": _robust_resnet(8, 16, 1),
     "resnet4b": _robust_resnet(16, 32, 2),
     "small_cnn": Architecture(_small_cnn, (32, 32), (0.485, 0.456, 0.406), (0.225, 0.225, 0.225)),
-    "preact_resnet18": Architecture(preact.preact_resnet18, (32, 32), preact.MEAN, preact.STD),
-    "preact_resnet18_raw": Architecture(preact.preact_resnet18_raw, (32, 32), preact.MEAN, preact.STD),
+    "preact_resnet18": Architecture(zoo.preact_resnet18, (32, 32), zoo.PREACT_MEAN, zoo.PREACT_STD),
+    "preact_resnet18_raw": Architecture(zoo.preact_resnet18_raw, (32, 32), zoo.PREACT_MEAN, zoo.PREACT_STD),
     "digits_resnet": Architecture(
-        lambda _, classes: digits_resnet.DigitsResNet(classes), (32, 32), digits_resnet.MEAN, digits_resnet.STD
+        lambda _, classes: zoo.DigitsResNet(classes), (32, 32), zoo.DIGITS_MEAN, zoo.DIGITS_STD
     ),
 }
 
@@ -89,8 +165,8 @@ def architecture(name: str) -> Architecture:
     if name.startswith(plugins.PREFIX):
         own = plugins.plugin(name)
         return Architecture(own.build, own.size, own.mean, own.std, own.resize, own.source_hash)
-    if name.startswith(timm_models.PREFIX):
-        return Architecture(lambda _, classes: timm_models.build(name, classes), **timm_models.preprocessing(name))
+    if name.startswith(PREFIX):
+        return Architecture(lambda _, classes: build_timm(name, classes), **preprocessing(name))
     if name not in models.list_models(module=models):
         raise UnknownName("architecture", name, names())
     return _torchvision(name)
@@ -131,7 +207,7 @@ def build(name: str, tensors: Tensors, classes: int) -> nn.Module:
         if not isinstance(network, nn.Module):
             raise BadInput(f"'{name}' builds a {type(network).__name__}, not a torch.nn.Module.")
         wanted = network.state_dict()
-        got = naming.placed(wanted, tensors)
+        got = checkpoints.placed(wanted, tensors)
         _check_fit(name, wanted, got, classes)
         # Older files lack the batch counters of batch norm, which evaluation never reads; every other key was checked above.
         network.load_state_dict(got, strict=False)
@@ -140,19 +216,19 @@ def build(name: str, tensors: Tensors, classes: int) -> nn.Module:
 
 def _looked_at(name: str, tensors: Tensors) -> Tensors:
     """The weights as a registered architecture looks for them: what stands before every name is of no network of ours."""
-    before = "" if name.startswith(plugins.PREFIX) else weights.common(tensors)
+    before = "" if name.startswith(plugins.PREFIX) else checkpoints.common(tensors)
     return {key.removeprefix(before): tensor for key, tensor in tensors.items()}
 
 
 def _check_fit(name: str, wanted: Tensors, got: Tensors, classes: int) -> None:
-    missing = sorted(key for key in wanted.keys() - got.keys() if not key.endswith(naming.COUNTER))
+    missing = sorted(key for key in wanted.keys() - got.keys() if not key.endswith(checkpoints.COUNTER))
     unexpected = sorted(got.keys() - wanted.keys())
     both = sorted(wanted.keys() & got.keys())
     misshapen = [key for key in both if wanted[key].shape != got[key].shape]
     retyped = [
         key
         for key in both
-        if wanted[key].is_floating_point() != got[key].is_floating_point() and not key.endswith(naming.COUNTER)
+        if wanted[key].is_floating_point() != got[key].is_floating_point() and not key.endswith(checkpoints.COUNTER)
     ]
     faults = [
         _fault("missing", [f"{key} {_shape(wanted[key])}" for key in missing]),
@@ -163,7 +239,7 @@ def _check_fit(name: str, wanted: Tensors, got: Tensors, classes: int) -> None:
     told = "; ".join(fault for fault in faults if fault)
     if told:
         is_named = not (missing or unexpected)
-        way_out = _way_out(wanted, got, misshapen, classes) if is_named else naming.hint(name, wanted, got)
+        way_out = _way_out(wanted, got, misshapen, classes) if is_named else checkpoints.hint(name, wanted, got)
         raise BadInput(f"The weights do not fit {name}: {told}.{way_out}")
 
 
@@ -190,3 +266,79 @@ def _shape(tensor: Tensor) -> str:
 
 def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One architecture of the table."""
+
+    name: str
+    side: int
+    """Of its input, in pixels."""
+    sites: int = 0
+    maps: int = 0
+    reason: str = ""
+    """Why it is refused; empty where it is not."""
+
+    def line(self) -> str:
+        """Return the row in Markdown."""
+        found = f"{self.sites} | {self.maps:,}" if not self.reason else f"refused | {self.reason}"
+        return f"| `{self.name}` | {self.side} | {found} |"
+
+
+HEAD = """# Torchvision's classifiers
+
+Made by `python -m engine architectures`. *Sites* are the places whose feature maps are read, scored and put back; a
+refused network holds something between them through which no exact share of one map in the next can be named.
+
+| name | pixels | sites | feature maps, or reason |
+|---|---|---|---|"""
+
+
+def surveyed_names() -> tuple[str, ...]:
+    """Return the names of torchvision's classifiers."""
+    return tuple(models.list_models(module=models))
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Return the table in Markdown."""
+    return "\n".join((HEAD, *(row.line() for row in rows)))
+
+
+def row(name: str) -> Row:
+    """Return what becomes of one architecture. Shapes alone are computed, no weights are drawn."""
+    side = architecture(name).size[0]
+    try:
+        sites, _ = taken_apart(name)
+    except Unsupported as error:
+        return Row(name, side, reason=str(error).partition(graph.FOLLOWED)[0])
+    return Row(name, side, len(sites), sum(site.channels for site in sites))
+
+
+def taken_apart(name: str) -> tuple[tuple[Site, ...], tuple[paths.Path, ...]]:
+    """Return the sites of an architecture and the paths between them. Raises Unsupported."""
+    usual = architecture(name)
+    with weightless():
+        network = usual.build({}, CLASSES).eval()
+        return bundles.taken_apart(network, Preprocessing(3, usual.size, usual.mean, usual.std), Identity((), name))
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Networks of shapes alone: nothing is drawn, allocated or computed."""
+    original = regnet.BlockParams.__dict__["from_init_params"]
+
+    def with_numbers(kind: type, *arguments: Any, **options: Any) -> Any:
+        # RegNet reads its widths out of a tensor, which must hold numbers.
+        with torch.device("cpu"):
+            return original.__func__(kind, *arguments, **options)
+
+    regnet.BlockParams.from_init_params = classmethod(with_numbers)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        regnet.BlockParams.from_init_params = original

@@ -13,9 +13,9 @@ import torch
 from torch import fx, nn
 
 from engine.errors import Unsupported
-from engine.models import behaviour, canonical, capture, channels_first
+from engine.models import behaviour, capture, rewriting
 from engine.models.behaviour import Behaviour, Bench, Channels, is_map
-from engine.models.channels_first import ChannelNorm
+from engine.models.rewriting import ChannelNorm
 
 aten = torch.ops.aten
 PRODUCTS = (aten.mul.Tensor, aten.div.Tensor)
@@ -25,7 +25,7 @@ SHIFTS = (aten.add.Tensor, aten.sub.Tensor)
 def symbolic(network: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     """Return an evaluated network as a graph in canonical form. Raises Unsupported naming what cannot be captured."""
     traced = capture.captured(network, shape)
-    canonical.rewrite(traced)
+    rewriting.to_canonical(traced)
     _make_convolutions(traced)
     capture.without_unused(traced).graph.lint()
     return traced
@@ -38,10 +38,10 @@ def _make_convolutions(traced: fx.GraphModule) -> None:
     for node in list(traced.graph.nodes):
         if not is_map(node) or node.op != "call_function" or walker.counts_as_it_was(node):
             continue
-        if walker.behaviour(node).keeps_channels or canonical.made_convolution(traced, walker.bench, node):
+        if walker.behaviour(node).keeps_channels or rewriting.made_convolution(traced, walker.bench, node):
             continue
         # Axes that are moved are not what is wrong: what is done with them then is.
-        if node in followed and channels_first.order_of(node) is None:
+        if node in followed and rewriting.order_of(node) is None:
             walker.require_channels(node)
 
 
@@ -283,7 +283,7 @@ def mixing(node: fx.Node) -> str:
     while pending:
         reader = pending.pop()
         # What axes are moved of is no feature map yet, whatever its shape.
-        is_moved = channels_first.order_of(reader) is not None
+        is_moved = rewriting.order_of(reader) is not None
         for source in reader.all_input_nodes:
             is_end = source.op == "placeholder" or (is_map(source) and not is_moved)
             if source not in seen and source.meta.get("live") and not is_end:

@@ -9,7 +9,7 @@ from torch import fx
 
 from engine.models import graph
 from engine.models.behaviour import NONE, Channels
-from engine.records import Link
+from engine.types.core import Link
 
 PICTURE = -1
 """In place of a site: the picture itself."""

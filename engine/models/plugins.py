@@ -26,9 +26,9 @@ from typing import Any, Final, final
 
 from torch import Tensor, nn
 
-from engine import keys, streams
+from engine import hashing, streams
 from engine.errors import BadInput, EngineError, UnknownName
-from engine.store import names as plain
+from engine.store import files as plain
 
 VARIABLE: Final = "FAULTLINE_PLUGINS"
 PREFIX: Final = "plugin/"
@@ -60,7 +60,7 @@ def names() -> tuple[str, ...]:
 
 def source_hash(name: str) -> str:
     """Return the hash of a plug-in's source, without running it. Raises UnknownName, BadInput."""
-    return keys.bytes_hash(_source(name))
+    return hashing.bytes_hash(_source(name))
 
 
 def plugin(name: str) -> Plugin:
@@ -84,7 +84,7 @@ def _declared(name: str, source: bytes, module: ModuleType) -> Plugin:
         raise BadInput(f"The plug-in '{name}' must declare MEAN and STD as tuples of numbers, both of one length.")
     if not (_are_whole(size) and len(size) == 2 and (resize is None or _are_whole((resize,)))):
         raise BadInput(f"The plug-in '{name}' must declare SIZE as (height, width) and RESIZE as a number, in pixels.")
-    return Plugin(name, keys.bytes_hash(source), build, (size[0], size[1]), tuple(mean), tuple(std), resize)
+    return Plugin(name, hashing.bytes_hash(source), build, (size[0], size[1]), tuple(mean), tuple(std), resize)
 
 
 @contextmanager
@@ -196,7 +196,9 @@ class _Loader(importlib.abc.ExecutionLoader):
 
 def _imported(file: Path, source: bytes) -> ModuleType:
     """Return the module of a source as an import would: run once, and found under its name as long as the process lasts."""
-    name = f"faultline_plugin_{re.sub(r'[^A-Za-z0-9]', '_', file.stem)}_{keys.bytes_hash(str(file).encode() + source)}"
+    name = (
+        f"faultline_plugin_{re.sub(r'[^A-Za-z0-9]', '_', file.stem)}_{hashing.bytes_hash(str(file).encode() + source)}"
+    )
     with IMPORTING:
         _remember(file, source)
         if name not in sys.modules:

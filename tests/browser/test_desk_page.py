@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from engine import demo
-from engine.demo import digits
 from tests.browser.conftest import Watched, choose, logged_in, require, start, stop, until, watching
 
 pytestmark = pytest.mark.browser
@@ -24,7 +23,7 @@ def desk(chromium, tmp_path_factory):
     inbox.mkdir()
     shutil.copyfile(demo.weights(demo.MODELS[1]), inbox / "net.safetensors")
     (inbox / "names.txt").write_text("\n".join(demo.CLASSES) + "\n")
-    found = digits.held_out()
+    found = demo.held_out()
     np.savez(inbox / "few.npz", x=found.x[:60], y=found.y[:60])
     running = start(folder / "store", "--inbox", str(inbox))
     yield running

@@ -1,0 +1,256 @@
+"""The straight walk for one pair, a small group or a class: attack, score, choose, connect, compare."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine import class_names, hashing
+from engine.attacks import attacked as attacks
+from engine.attacks import runner
+from engine.attacks.attacked import AttackedImages
+from engine.attribution import baselines, datapaths, edges, scorers
+from engine.attribution.baselines import Case, References
+from engine.attribution.datapaths import Extracted
+from engine.models import hooks
+from engine.models.network import ModelBundle
+from engine.specs.threat_model import Attack
+from engine.store.store import Dataset
+from engine.types.core import Connection, Examination, ExaminationRequest, Outcome, Roster, RosterRequest
+
+Report = Callable[[int, int, str], None]
+"""Called with (done, total, message)."""
+
+OVERVIEW = 32
+"""Largest side of a stored feature map: larger ones are max-pooled."""
+STAGES = ("Attacking", "Choosing references", "Clean datapath", "Adversarial datapath", "Noise control", "Attack flow")
+
+
+def examine(
+    bundle: ModelBundle, dataset: Dataset, request: ExaminationRequest, report: Report
+) -> tuple[Examination, dict[str, np.ndarray]]:
+    """Return the examination of a request and the feature maps to store beside it.
+
+    The maps are named `003/clean`, `003/adversarial` and `003/noise` (each image's first noise copy), (channels, height,
+    width) float16, mean over the images, sides above `OVERVIEW` max-pooled. Raises UnknownName and BadSetting.
+    """
+    started = time.perf_counter()
+    step = _Steps(report)
+    step.next()
+    pairs = attacked(bundle, dataset, request.attack, request.samples, request.seed)
+    noise = noise_copies(pairs, noise_draws(pairs.count))
+    step.next()
+    clean, adversarial = sides(pairs)
+    noisy = Case(noise, hooks.logits(bundle, noise).argmax(1))
+    references = baselines.references(bundle, dataset, clean, avoid=attacks.played(pairs.outcomes), seed=request.seed)
+    step.next()
+    of_clean = datapaths.with_edges(bundle, clean, references, method=request.method, seed=request.seed)
+    step.next()
+    of_adversarial = datapaths.with_edges(bundle, adversarial, references, method=request.method, seed=request.seed)
+    step.next()
+    of_noise, passes = datapaths.score(bundle, noisy, references, method=request.method, seed=request.seed)
+    step.next()
+    flow, noise_flow = flows(bundle, pairs, noise)
+    change, overviews = _maps(bundle, pairs, noise)
+    found = Examination(
+        key="",
+        request=request,
+        sites=bundle.sites,
+        links=bundle.links,
+        classes=class_names.handles(bundle.classes),
+        outcomes=pairs.outcomes,
+        clean=datapaths.datapath(bundle, clean, references, of_clean.scores, method=request.method),
+        adversarial=datapaths.datapath(bundle, adversarial, references, of_adversarial.scores, method=request.method),
+        noise=datapaths.floor(noisy, references, of_noise, method=request.method),
+        flow=_arrays(flow.scores),
+        noise_flow=_arrays(noise_flow.scores),
+        change=_arrays(change),
+        connections=_connections(bundle, references, (clean, adversarial), (of_clean, of_adversarial)),
+        images=_pictures(clean=pairs.clean, adversarial=pairs.adversarial, noise=noise),
+        references=references.samples,
+        passes=of_clean.passes + of_adversarial.passes + passes + flow.passes + noise_flow.passes,
+        seconds=time.perf_counter() - started,
+    )
+    return found, overviews
+
+
+def _pictures(**sides: Tensor) -> dict[str, np.ndarray]:
+    return {name: attacks.pixels(images) for name, images in sides.items()}
+
+
+def attacked(
+    bundle: ModelBundle, dataset: Dataset, attack: Attack, samples: tuple[str, ...], seed: int
+) -> AttackedImages:
+    """Return some samples under an attack; the seed of each image is its own."""
+    labels = baselines.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
+    clean = baselines.load(bundle, dataset, samples)
+    seeds = image_seeds(attack, dataset.card.content_hash, samples, seed)
+    return runner.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), attack, seeds, samples=samples)
+
+
+def noise_copies(pairs: AttackedImages, draws: int) -> Tensor:
+    """Return the 8-bit same-norm noise copies (images * draws, channels, height, width), image-major."""
+    return attacks.eight_bit(pairs.noisy(pairs.clean, draws))
+
+
+def noise_draws(images: int) -> int:
+    """Return the noise copies per image: one pair's floor is their range, a group's a mean that its images share.
+
+    Four of a single pair, else two each, or one each from eight images on.
+    """
+    if images == 1:
+        return 4
+    return 2 if images < 8 else 1
+
+
+def image_seed(attack: Attack | str, data: str, sample: str, seed: int) -> int:
+    """Return the seed of one image under one attack: it depends on nothing else, so neither does the result.
+
+    attack: or the name of a condition in which nothing is attacked.
+    """
+    return int(hashing.content_key((attack, data, sample, seed))[:15], 16)
+
+
+def image_seeds(attack: Attack | str, data: str, samples: tuple[str, ...], seed: int) -> Tensor:
+    """Return (images,) int64 the seeds of some images under one attack."""
+    return torch.tensor([image_seed(attack, data, sample, seed) for sample in samples])
+
+
+def flows(
+    bundle: ModelBundle, pairs: AttackedImages, noise: Tensor
+) -> tuple[scorers.Contributions, scorers.Contributions]:
+    """Return the attack flow of the adversarial images and, as its control, of their noise copies."""
+    count, draws = pairs.count, len(noise) // pairs.count
+    rivals = torch.tensor([attacks.rival(outcome) for outcome in pairs.outcomes], device=bundle.device)
+    # One row of runs: an adversarial image alone would go through at half the speed.
+    rows = torch.cat([torch.arange(count), torch.arange(count).repeat_interleave(draws)])
+    question = scorers.Question(pairs.clean[rows], pairs.before[rows], rivals[rows])
+    starts = torch.cat([pairs.adversarial, noise])
+    both = scorers.batched(
+        bundle, len(rows), lambda part: scorers.conductance(bundle, question.rows(part), starts[part])
+    )
+    share = both.passes // len(rows)
+    return (
+        scorers.Contributions(tuple(site[:count] for site in both.scores), {}, share * count),
+        scorers.Contributions(tuple(site[count:] for site in both.scores), {}, share * (len(rows) - count)),
+    )
+
+
+def sides(pairs: AttackedImages) -> tuple[Case, Case]:
+    """Return the clean images and the adversarial ones, each with what the network says of it."""
+    return Case(pairs.clean, pairs.before), Case(pairs.adversarial, pairs.after)
+
+
+def changes(clean: hooks.Trace, adversarial: hooks.Trace) -> hooks.PerMap:
+    """Return per site (images, channels): L2 distance of each map over the mean of the two norms, 0 to 2."""
+    found = []
+    for a, b in zip(clean.maps, adversarial.maps, strict=True):
+        distance, first, second = ((t.flatten(2).norm(dim=2)) for t in (a - b, a, b))
+        found.append(2 * distance / (first + second).clamp(min=1e-6))
+    return tuple(found)
+
+
+def _connections(
+    bundle: ModelBundle, references: References, sides: tuple[Case, Case], found: tuple[Extracted, Extracted]
+) -> tuple[Connection, ...]:
+    last = len(bundle.sites)
+    heads = [_head(bundle, case, references, sides) for case in sides]
+    result = []
+    for link in bundle.links:
+        if link.target == last:
+            matrices = [head.matrices[link.source] for head in heads]
+            error = max(head.completeness for head in heads)
+        else:
+            matrices = [side.matrices[link.source, link.target] for side in found]
+            error = max(side.completeness[link.target] for side in found)
+        clean, adversarial = _arrays(matrices)
+        result.append(Connection.of((link.source, link.target), clean, adversarial, error))
+    return tuple(result)
+
+
+def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[Case, Case]) -> edges.Head:
+    """Mean over all pairs of an image and a reference."""
+    classes = torch.stack([side.targets.mode().values for side in sides])
+    rows, refs = case.pairs(references)
+    parts = []
+    for part in torch.arange(len(rows)).split(hooks.batch_limit(bundle)):
+        distinct, inverse = torch.unique(rows[part], return_inverse=True)
+        run = hooks.record(bundle, case.images[distinct]).rows(inverse)
+        parts.append(edges.head(bundle, run, references.trace.rows(refs[part]), classes))
+    total = functools.reduce(operator.add, parts)
+    means = {site: matrix / len(rows) for site, matrix in total.matrices.items()}
+    return edges.Head(means, total.arriving / len(rows), total.rounding / len(rows))
+
+
+def _maps(bundle: ModelBundle, pairs: AttackedImages, noise: Tensor) -> tuple[list[Tensor], dict[str, np.ndarray]]:
+    """Relative changes, per site (channels,) mean over images, and the maps to store; few images' maps are kept at a time."""
+    count = pairs.count
+    inputs = {"clean": pairs.clean, "adversarial": pairs.adversarial, "noise": noise[:: len(noise) // count]}
+    change = [torch.zeros(site.channels, device=bundle.device) for site in bundle.sites]
+    means: dict[str, Tensor] = {}
+    for rows in torch.arange(count).split(hooks.batch_limit(bundle)):
+        runs = {name: hooks.record(bundle, pictures[rows]) for name, pictures in inputs.items()}
+        for k, site in enumerate(changes(runs["clean"], runs["adversarial"])):
+            change[k] += site.sum(dim=0) / count
+        for name, run in runs.items():
+            for k, site in enumerate(run.maps):
+                means[f"{k:03d}/{name}"] = means.get(f"{k:03d}/{name}", 0) + site.sum(dim=0) / count
+    return change, {name: _overview(mean) for name, mean in means.items()}
+
+
+def _overview(mean: Tensor) -> np.ndarray:
+    side = max(mean.shape[1:])
+    if side > OVERVIEW:
+        mean = F.adaptive_max_pool2d(mean, tuple(-(-s * OVERVIEW // side) for s in mean.shape[1:]))
+    # Activations beyond float16 (65,504) would turn into infinities on the screen.
+    return mean.clamp(-65504, 65504).half().cpu().numpy()
+
+
+def _arrays(tensors: tuple[Tensor, ...] | list[Tensor]) -> tuple[np.ndarray, ...]:
+    found = tuple(np.ascontiguousarray(tensor.float().cpu().numpy()) for tensor in tensors)
+    for array in found:
+        array.setflags(write=False)
+    return found
+
+
+class _Steps:
+    """Counts the stages of one examination for whoever waits."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.done = 0
+
+    def next(self) -> None:
+        self.report(self.done, len(STAGES), STAGES[self.done])
+        self.done += 1
+
+
+MOST = 100
+"""Images of a class that are attacked; a larger class is sampled evenly."""
+
+
+def attack_class(bundle: ModelBundle, dataset: Dataset, request: RosterRequest, report: Report) -> Roster:
+    """Return the outcome of every image of the class (at most `MOST`, evenly spread), in data-set order."""
+    every = np.flatnonzero(baselines.labels(bundle, dataset) == request.label)
+    if len(every) > MOST:
+        every = every[np.linspace(0, len(every) - 1, MOST).astype(int)]
+    outcomes: list[Outcome] = []
+    for start in range(0, len(every), hooks.batch_limit(bundle)):
+        report(
+            start,
+            len(every),
+            f"Attacking {len(every)} images of '{class_names.handles(bundle.classes)[request.label]}'",
+        )
+        samples = tuple(dataset.keys[k] for k in every[start : start + hooks.batch_limit(bundle)])
+        seeds = [image_seed(request.attack, dataset.card.content_hash, s, request.seed) for s in samples]
+        labels = torch.full((len(samples),), request.label, device=bundle.device)
+        pictures = baselines.load(bundle, dataset, samples)
+        outcomes += runner.run(bundle, pictures, labels, request.attack, torch.tensor(seeds), samples=samples).outcomes
+    return Roster(request, tuple(outcomes))

@@ -1,0 +1,153 @@
+"""Results of runs and evaluations as pandas tables, for notebooks and for CSV. Only who asks for them loads pandas.
+
+from engine import frames
+from engine.store import Store
+frames.conditions(Store("faultline-store"), RUN).query("kind == 'attack'")[["role", "name", "accuracy"]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from engine import class_names
+from engine.audit import results
+from engine.audit.manifest import Condition, Manifest
+from engine.audit.runs import Run
+from engine.audit.shards import NO_TARGET, Rows
+from engine.audit.summary import ConditionResult, ModelResult, Rate, Summary
+from engine.errors import BadInput
+from engine.store import Store, files
+
+QUESTIONS: Final = ("sufficient", "transplant", "restore", "joint_restore")
+
+
+def images(store: Store, run: str) -> pd.DataFrame:
+    """Return one row per image and condition of a run, finished or not: answers, confidences, status and norms.
+
+    `linf` and `l2` are of the change in [0, 1] units; classes stand by name. Raises UnknownName, StoreError.
+    """
+    opened = Run.open(store, run)
+    found = results.gathered(opened.place, opened.manifest)
+    parts = [
+        _images(opened.manifest, condition, found[condition.folder])
+        for condition in opened.manifest.conditions
+        if condition.folder in found
+    ]
+    if not parts:
+        raise BadInput(f"Run {run[:12]} has no finished shard yet.")
+    return pd.concat(parts, ignore_index=True)
+
+
+def conditions(store: Store, run: str) -> pd.DataFrame:
+    """Return one row per model and condition: statuses, robust accuracy with Wilson intervals, and what is doubted."""
+    found = _summary(store, run)
+    rows = [_condition(model, one) for model in found.models for one in _every(model)]
+    return pd.DataFrame(rows)
+
+
+def thresholds(store: Store, run: str) -> pd.DataFrame:
+    """Return one row per agreed threshold: what it asks, what was found (Clopper-Pearson), and what that decides."""
+    rows = [
+        {
+            "name": one.threshold.name, "condition": one.threshold.condition, "metric": one.threshold.metric,
+            "at_least": one.threshold.at_least, "confidence": one.threshold.confidence, "outcome": one.outcome,
+            "n": one.n, "value": one.value, "low": one.low, "high": one.high, "reason": one.reason,
+        }
+        for one in _summary(store, run).thresholds
+    ]  # fmt: skip
+    columns = [
+        "name",
+        "condition",
+        "metric",
+        "at_least",
+        "confidence",
+        "outcome",
+        "n",
+        "value",
+        "low",
+        "high",
+        "reason",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def evaluation(found: dict[str, Any]) -> pd.DataFrame:
+    """Return the JSON of `evaluate` as one row per method, question and size.
+
+    size: the share of each layer kept for `sufficient`, else the number of feature maps moved. A control that the classes do not
+    allow is absent.
+    """
+    rows = []
+    for method in found["methods"]:
+        for question in (name for name in QUESTIONS if name in method):
+            sizes = found["kept"] if question == "sufficient" else found["maps"]
+            columns = {name: values for name, values in method[question].items() if isinstance(values, list)}
+            for k, size in enumerate(sizes):
+                row = {name: values[k] for name, values in columns.items()}
+                rows.append({"method": method["name"], "question": question, "size": size, **row})
+    return pd.DataFrame(rows)
+
+
+TABLES: Final[dict[str, Callable[[Store, str], pd.DataFrame]]] = {
+    "images": images,
+    "conditions": conditions,
+    "thresholds": thresholds,
+}
+"""What `export` writes, one CSV file each."""
+
+
+def export(store: Store, run: str, out: Path) -> dict[str, int]:
+    """Write every table of a run to `out` as CSV and return the rows of each. Raises BadInput for files that exist."""
+    taken = [name for name in TABLES if (out / f"{name}.csv").exists()]
+    if taken:
+        raise BadInput(f"{taken[0]}.csv exists already in {out.name}; choose another folder.")
+    tables = {name: table(store, run) for name, table in TABLES.items()}
+    with files.disk_errors("writing tables"):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            files.write_file(out / f"{name}.csv", table.to_csv(index=False).encode())
+    return {name: len(table) for name, table in tables.items()}
+
+
+def _images(manifest: Manifest, condition: Condition, rows: Rows) -> pd.DataFrame:
+    model = manifest.model(condition.role)
+    named = [*class_names.handles(manifest.classes), None]
+
+    def classes(places: Iterable[int]) -> list[str | None]:
+        return [named[place] if 0 <= place < len(named) else None for place in places]
+
+    return pd.DataFrame({
+        "role": condition.role, "model": model.name, "condition": condition.name, "sample": rows.samples,
+        "name": rows.names, "true_class": classes(rows.labels), "before": classes(rows.before),
+        "before_confidence": rows.before_confidence, "after": classes(rows.after),
+        "after_confidence": rows.after_confidence, "status": rows.status, "linf": rows.linf, "l2": rows.l2,
+        "in_budget": rows.in_budget, "target": classes(-1 if one == NO_TARGET else one for one in rows.targets),
+        "image_hash": rows.image_hashes,
+    })  # fmt: skip
+
+
+def _summary(store: Store, run: str) -> Summary:
+    opened = Run.open(store, run)
+    if results.is_finished(opened.place):
+        return results.read_summary(opened.place, opened.manifest)
+    return results.interim(opened.place, opened.manifest)
+
+
+def _every(model: ModelResult) -> tuple[ConditionResult, ...]:
+    return (*model.conditions, *([model.worst_case] if model.worst_case else []))
+
+
+def _condition(model: ModelResult, one: ConditionResult) -> dict[str, Any]:
+    return {
+        "role": model.role, "model": model.model, "name": one.name, "kind": one.kind, "attempted": one.attempted,
+        **one.statuses, "outside_budget": one.outside_budget, **_rate("accuracy", one.accuracy),
+        **_rate("resistance", one.resistance), "is_cumulative": one.is_cumulative, "doubts": " ".join(one.doubts),
+    }  # fmt: skip
+
+
+def _rate(name: str, rate: Rate) -> dict[str, Any]:
+    return {f"{name}_n": rate.n, name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}

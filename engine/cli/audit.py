@@ -1,0 +1,174 @@
+"""The subcommands `audit` and `verify`: options in, one line per step to people, JSON to programs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, final
+
+from engine.audit import manifest as manifests
+from engine.audit import manifest as places
+from engine.audit import plan, report, results, summary
+from engine.audit.report import Forecast
+from engine.audit.runs import Run, State
+from engine.cli.command import DONE, FAILED, INTERRUPTED, TLS_VARIABLES, Told
+from engine.errors import BadInput, EngineError, StoreError, WorkFailed
+from engine.jobs import Jobs
+from engine.jobs.connection import TlsFiles
+from engine.service import driver, worker
+from engine.service.answers import Answers
+from engine.store import Store
+
+TOLD_EVERY: Final = 2.0
+PAUSE: Final = 0.2
+INTERIM_EVERY: Final = 20.0
+"""Seconds between two interim results: each reads the rows of all finished shards."""
+
+
+def audit(options: argparse.Namespace) -> Told:
+    """Run or resume the audit of a plan."""
+    store = Store(options.store, create=False)
+    run = Run(store, manifests.build(plan.read(options.plan, store), store))
+    started = time.monotonic()
+    if options.cancel:
+        run.cancel()
+        return Told(f"Run {run.id} is told to stop.", {"run": run.id, "status": "cancelled"})
+    jobs = Jobs(
+        store.root, worker.perform, scheduler=options.scheduler, allow_plain=options.allow_plain, tls=_tls(options)
+    )
+    answers = Answers(store, jobs)
+    try:
+        with _terminable():
+            if options.estimate:
+                return _costing(run, _forecast(answers, run))
+            if not run.place.manifest.exists():
+                sys.stderr.write(f"{_cost(answers, run)}\n")
+            state = run.drive(jobs, driver.shard_task, _Teller(run).tell)
+    finally:
+        jobs.close()
+    return _told(run, state, time.monotonic() - started)
+
+
+def verify(options: argparse.Namespace) -> Told:
+    """Check that a run's files are what was written, and compute a sample of it again."""
+    from engine.audit import verify as verification
+
+    root, run = _located(options)
+    found = verification.verify(Store(root, create=False), run, images=options.images, seed=options.seed)
+    return Told(verification.text(found), verification.as_json(found), DONE if found.is_sound else FAILED)
+
+
+def export(options: argparse.Namespace) -> Told:
+    """Write the tables of a run, finished or not, as CSV."""
+    from engine.audit import frames
+
+    root, run = _located(options)
+    written = frames.export(Store(root, create=False), run, options.out)
+    listed = ", ".join(f"{name}.csv ({count} rows)" for name, count in written.items())
+    return Told(f"Wrote {listed}.", {"run": run, "rows": written})
+
+
+def _forecast(answers: Answers, run: Run) -> Forecast:
+    """Return what a run will cost; raises WorkFailed where its pace cannot be measured."""
+    found = driver.forecast_of(answers, run.manifest, PAUSE)
+    while found.state == "working":
+        found = driver.forecast_of(answers, run.manifest, PAUSE)
+    if found.value is None:
+        raise WorkFailed(found.message)
+    return found.value
+
+
+def _cost(answers: Answers, run: Run) -> str:
+    try:
+        return report.forecast_text(run.manifest.plan.tier, _forecast(answers, run))
+    except EngineError as error:
+        return f"What the run will cost cannot be told: {error}"
+
+
+def _costing(run: Run, found: Forecast) -> Told:
+    told = {"run": run.id, "plan": run.manifest.plan.name, "tier": run.manifest.plan.tier}
+    return Told(report.forecast_text(run.manifest.plan.tier, found), {**told, **dataclasses.asdict(found)})
+
+
+def _told(run: Run, state: State, seconds: float) -> Told:
+    manifest = run.manifest
+    is_finished = state.state == "finished"
+    found = results.read_summary(run.place, manifest) if is_finished else results.interim(run.place, manifest)
+    told = report.as_json(run, state, found, seconds)
+    is_passed = summary.verdict(found) in ("pass", "nothing to decide")
+    code = (DONE if is_passed else FAILED) if is_finished else INTERRUPTED
+    return Told(report.text(run, state, found), told, code)
+
+
+def _tls(options: argparse.Namespace) -> TlsFiles | None:
+    given = [getattr(options, name) or os.environ.get(variable) for name, variable in TLS_VARIABLES.items()]
+    if not any(given):
+        return None
+    if not all(given):
+        raise BadInput("A TLS connection needs all of --tls-ca, --tls-cert and --tls-key.")
+    return TlsFiles(*(Path(str(one)) for one in given))
+
+
+def _located(options: argparse.Namespace) -> tuple[Path, str]:
+    """Return the store's folder and the id of the run that RUN stands for."""
+    if options.store is None:
+        folder = Path(options.run).resolve()
+        if folder.parent.name != places.RUNS:
+            raise BadInput("RUN must be the folder of a run, STORE/runs/ID, or an id together with --store.")
+        return folder.parent.parent, folder.name
+    fitting = [one for one in places.listed(options.store) if one.startswith(options.run)]
+    if len(fitting) > 1:
+        raise BadInput(f"{len(fitting)} runs begin with '{options.run}'; give more of the id.")
+    return options.store, fitting[0] if fitting else options.run
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let a polite request to end the process be handled as Ctrl-C is."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@final
+class _Teller:
+    """Tells how far a run is, on one line of a terminal or on a new line every few seconds."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._is_terminal = sys.stderr.isatty()
+        self._told = self._summed = -INTERIM_EVERY
+        self._interim = ""
+
+    def tell(self, state: State) -> None:
+        """Tell a state, seldom enough to be read."""
+        now = time.monotonic()
+        if now - self._told < TOLD_EVERY and state.state == "running":
+            return
+        self._told = now
+        if now - self._summed >= INTERIM_EVERY and state.state == "running":
+            self._summed, self._interim = now, self._summary()
+        line = report.progress_line(state) + self._interim
+        sys.stderr.write(f"\r\x1b[2K{line}" if self._is_terminal else f"{line}\n")
+        if self._is_terminal and state.state != "running":
+            sys.stderr.write("\n")
+        sys.stderr.flush()
+
+    def _summary(self) -> str:
+        try:
+            return report.interim_line(results.interim(self._run.place, self._run.manifest))
+        except StoreError:
+            return ""

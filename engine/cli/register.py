@@ -1,0 +1,161 @@
+"""The subcommands `model add`, `model check` and `data add`: files in, cards and an intake report out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import serialization
+from engine.cli.command import DONE, FAILED, Told
+from engine.errors import BadInput
+from engine.service import answers as at_once
+from engine.service import tasks
+from engine.store import Store
+from engine.types import checks as intake_records
+from engine.types.checks import PROOFS, IntakeReport
+from engine.types.core import ModelCard
+from engine.types.requests import Place
+
+if TYPE_CHECKING:
+    from engine.data.sources import Images
+
+
+def add_model(options: argparse.Namespace) -> Told:
+    """Add a model and make its intake report; a model that fails a check is stored, and said to fail (exit code 1).
+
+    Nothing is stored, and no store made, before everything that was handed in was checked and the network proved to be the
+    one handed in.
+    """
+    from engine.checks import model
+    from engine.data import sources
+    from engine.models import register
+
+    dataset = Store(options.store, create=False).dataset(options.data) if options.data else None
+    classes, declared = sources.read_classes(options.classes), register.declared(options)
+    with (
+        _weights(options) as file,
+        register.checked(register.Submission(options.name, options.architecture, file, classes, declared)) as found,
+    ):
+        if dataset is not None:
+            register.require_fit(found.card, dataset)
+        proof = register.agreement(found, None if dataset is None else model.some(found.bundle, dataset))
+        subject = model.Subject(found.card, found.bundle, found.network, found.card.content_hash, proof)
+        report = model.check(subject, dataset, silent)
+        store = Store(options.store)
+        added = register.put(store, found, proof)
+    _keep(store, report, options.data)
+    text = "\n".join((_sentence(added.card), *added.notes, *intake_records.lines(report)))
+    told = dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)}
+    return Told(text, told, _code(report))
+
+
+def silent(_done: int, _total: int, _message: str) -> None:
+    """Report progress to nobody."""
+
+
+def _keep(store: Store, report: IntakeReport, data: str) -> None:
+    key = tasks.INTAKE.key(store, Place(report.model, data or ""))
+    store.records.write(tasks.INTAKE.shelf, key, report)
+
+
+def _weights(options: argparse.Namespace) -> AbstractContextManager[Path]:
+    """The weights file, fetched first where the word `hub` stands in its place."""
+    from engine.models import architectures as hub
+
+    if str(options.weights) != hub.WORD:
+        return nullcontext(options.weights)
+    return hub.fetched(options.architecture, _tell)
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def architectures(options: argparse.Namespace) -> Told:
+    """Survey torchvision's classifiers."""
+    from engine.models import architectures as survey
+
+    rows = [survey.row(name) for name in options.only or survey.surveyed_names()]
+    return Told(survey.markdown(rows), {"architectures": [dataclasses.asdict(row) for row in rows]})
+
+
+def check_model(options: argparse.Namespace) -> Told:
+    """Make the intake report of a stored model, or tell the stored one."""
+    answers = at_once.answers(Store(options.store, create=False), silent)
+    report = at_once.result(answers, tasks.INTAKE, Place(options.name, options.data or ""))
+    text = "\n".join((f"{report.model}: {report.verdict}", *intake_records.lines(report)))
+    return Told(text, _as_json(report), _code(report))
+
+
+def add_data(options: argparse.Namespace) -> Told:
+    """Add a data set."""
+    from engine.data import register as catalogue
+    from engine.data import sources
+    from engine.specs import catalogue as attacks
+    from engine.store import files
+
+    files.require_name("data set", options.name)
+    if options.epsilon:
+        attacks.attack_at("pgd-linf", options.epsilon)
+    classes = sources.read_classes(options.classes) if options.classes else None
+    found, source = _images(options, classes)
+    # No store is made before everything that was handed in is known to be usable.
+    described = catalogue.card(options.name, found, source=source, epsilon=options.epsilon)
+    card = catalogue.put(Store(options.store), described, found)
+    per_class = f"{len(card.classes)} classes, {min(card.class_counts)} to {max(card.class_counts)} images each"
+    text = f"Added {card.name}: {card.count} images of {card.size[0]} x {card.size[1]} pixels, {per_class}."
+    return Told("\n".join((text, *card.warnings)), dataclasses.asdict(card))
+
+
+def _images(options: argparse.Namespace, classes: tuple[str, ...] | None) -> tuple[Images, str]:
+    """The labelled images that the options name, and what kind of source they come from."""
+    from engine.data import csv_table, sources
+    from engine.models import register
+
+    size = register.size(options.size)
+    kind = next((kind for kind in ("csv", "folder", "npz") if getattr(options, kind)), "torchvision")
+    sources.check_options(kind, size, options.first_label)
+    if kind == "csv":
+        image, label = options.columns
+        columns = csv_table.Columns(image, label, options.first_label)
+        return csv_table.read(options.csv, _needed("--images", options.images), columns, classes, size=size), kind
+    if kind == "folder":
+        return sources.read_folder(options.folder, classes, size=size), kind
+    if kind == "npz":
+        return sources.read_npz(options.npz, classes, first_label=options.first_label), kind
+    from engine.data import torchvision_sets
+
+    root = _needed("--root", options.root)
+    found = torchvision_sets.read(options.torchvision, root, options.split, size=size)
+    source = f"torchvision {options.torchvision} {options.split}"
+    return (found if classes is None else sources.with_classes(found, classes)), source
+
+
+def _needed(option: str, folder: Path | None) -> Path:
+    if folder is None or not folder.is_dir():
+        raise BadInput(f"{option} must name a folder, got {folder.name if folder else 'nothing'}.")
+    return folder
+
+
+def _code(report: IntakeReport) -> int:
+    """A report whose proofs were not all made fails: nothing is claimed of a network on trust."""
+    unproved = any(result.check in PROOFS and result.outcome != "pass" for result in report.results)
+    return FAILED if report.verdict == "fail" or unproved else DONE
+
+
+def _as_json(report: IntakeReport) -> dict[str, Any]:
+    return serialization.flatten(report).value | {"verdict": report.verdict}
+
+
+def _sentence(card: ModelCard) -> str:
+    maps = sum(site.channels for site in card.sites)
+    size = f"{card.parameters:,} parameters, {len(card.sites)} sites, {maps} feature maps"
+    cut = "x".join(map(str, card.size))
+    resized = "" if card.resize is None else f"shortest side {card.resize}, "
+    taken = f"{resized}centre {cut}, {card.order.upper() if card.channels == 3 else 'grey'}"
+    return f"Added {card.name}: {card.architecture}, {size}; takes {taken}."

@@ -1,0 +1,1 @@
+"""Activation patching: causal tests of datapaths, beside their controls."""

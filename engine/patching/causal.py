@@ -1,0 +1,377 @@
+"""Activation patching beside its controls: chosen channels, growing numbers of them, layer by layer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engine.attribution import explain, scorers
+from engine.attribution.explain import Report
+from engine.attribution.scorers import Question
+from engine.errors import BadInput
+from engine.models import hooks
+from engine.models.hooks import PerMap
+from engine.models.network import ModelBundle
+from engine.patching import controls, patch, subjects, trials
+from engine.patching.patch import Exchange, Exchanges, Tried
+from engine.patching.subjects import FooledGroup
+from engine.store.store import Dataset
+from engine.types.core import Examination
+from engine.types.patching import (
+    CURVES,
+    Control,
+    ControlName,
+    CurveLine,
+    CurveName,
+    Direction,
+    FooledRequest,
+    GroupProofRequest,
+    MapResponse,
+    MapSet,
+    Proof,
+    RestorationCurve,
+    SiteEffect,
+    SiteProfile,
+)
+
+DRAWS = 20
+"""Random sets per image."""
+NAMED = 8
+"""Chosen maps whose answers are told one by one, at most."""
+NOISES = 2
+"""Noisy copies per image."""
+
+
+def prove(
+    bundle: ModelBundle, dataset: Dataset, examination: Examination, chosen: MapSet, direction: Direction
+) -> Proof:
+    """Return what putting the chosen maps in does to the images of an examination, with all controls.
+
+    Raises UnknownName for sites and maps that are not there, BadInput for an empty choice and where the attack took nothing.
+    """
+    picked = patch.mask(bundle, chosen)
+    fooled = subjects.of_examination(subjects.shared(bundle, dataset, examination))
+    return _proof(examination.key, fooled, picked, direction)
+
+
+def prove_group(bundle: ModelBundle, dataset: Dataset, request: GroupProofRequest, report: explain.Report) -> Proof:
+    """Return the same for all images of a group that the attack fools, of however many classes; raises as `prove`."""
+    picked = patch.mask(bundle, request.chosen)
+    report(0, 2, "Attacking")
+    fooled = subjects.gather_group(bundle, dataset, request.group)
+    report(1, 2, "Putting maps back, with controls")
+    return _proof("", fooled, picked, request.direction)
+
+
+def _proof(examination: str, fooled: FooledGroup, picked: Tensor, direction: Direction) -> Proof:
+    bundle, pairs = fooled.bundle, patch.exchanges(fooled, direction)
+    tried = pairs.tried(_for_each(picked, fooled)[None])
+    compared, missing = _controls(pairs, picked)
+    chosen = patch.map_set(bundle, picked)
+    return Proof(
+        examination=examination,
+        direction=direction,
+        chosen=chosen,
+        effect=tried.effect(_aim(pairs)),
+        recoveries=tuple(tried.recovered[0].tolist()),
+        labels=tuple(tried.labels[0].tolist()),
+        confidences=tuple(tried.confidences[0].tolist()),
+        controls=tuple(compared),
+        missing=tuple(missing),
+        trivial=tuple(site.name for site in bundle.sites if site.name in chosen.sites and not site.is_claimable),
+        samples=fooled.images.samples,
+        responses=responses(fooled, chosen) if chosen.count <= NAMED else (),
+    )
+
+
+def responses(fooled: FooledGroup, chosen: MapSet) -> tuple[MapResponse, ...]:
+    """Return how each chosen map answers to the attacked images beside the clean ones."""
+    bundle, names = fooled.bundle, [site.name for site in fooled.bundle.sites]
+    places = [
+        (names.index(name), channel)
+        for name, channels in zip(chosen.sites, chosen.channels, strict=True)
+        for channel in channels
+    ]
+
+    def peaks(rows: Tensor) -> Tensor:
+        runs = (hooks.record(bundle, side[rows]).maps for side in (fooled.images.clean, fooled.images.adversarial))
+        return torch.stack([_peaks(maps, places) for maps in runs])
+
+    clean, adversarial = hooks.batched(bundle, fooled.images.count, peaks, dim=1)
+    changed = clean != adversarial
+    silenced = ((adversarial <= clean / 2) & changed).sum(0).tolist()
+    roused = ((adversarial >= 2 * clean) & changed).sum(0).tolist()
+    return tuple(
+        MapResponse(names[site], channel, *counts)
+        for (site, channel), counts in zip(places, zip(silenced, roused, strict=True), strict=True)
+    )
+
+
+def _peaks(maps: hooks.Maps, places: list[tuple[int, int]]) -> Tensor:
+    """Return (images, places): the largest absolute value of each map."""
+    return torch.stack([maps[site][:, channel].abs().amax(dim=(1, 2)) for site, channel in places], dim=1)
+
+
+def _aim(pairs: Exchanges) -> Tensor:
+    return pairs.fooled.true if pairs.direction == "restore" else pairs.fooled.into
+
+
+def _for_each(picked: Tensor, fooled: FooledGroup) -> Tensor:
+    return picked.expand(fooled.images.count, -1)
+
+
+def _controls(pairs: Exchanges, picked: Tensor) -> tuple[list[Control], list[str]]:
+    makers: dict[ControlName, Callable[[Exchanges, Tensor], Control]] = {
+        "random": _random,
+        "same layers": _same_layers,
+        "largest change": _largest_change,
+        "third class": _third_class,
+        "noisy copy": _noisy_copy,
+        "another image": _another_image,
+    }
+    found, missing = [], []
+    for name, make in makers.items():
+        try:
+            found.append(make(pairs, picked))
+        except BadInput as error:
+            missing.append(f"{name}: {error}")
+    return found, missing
+
+
+def _random(pairs: Exchanges, picked: Tensor) -> Control:
+    bundle, count = pairs.fooled.bundle, int(picked.sum())
+    available = int(scorers.claimable(bundle).sum())
+    if count > available:
+        raise BadInput(f"{count} maps were chosen, and claims may use only {available}.")
+    drawn = controls.random_ranks(bundle, DRAWS, pairs.fooled.images.count, pairs.fooled.seed) < count
+    return Control("random", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
+
+
+def _same_layers(pairs: Exchanges, picked: Tensor) -> Control:
+    fooled = pairs.fooled
+    drawn = controls.same_layers(fooled.bundle, picked, (DRAWS, fooled.images.count), fooled.seed)
+    return Control("same layers", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
+
+
+def _largest_change(pairs: Exchanges, picked: Tensor) -> Control:
+    """The maps whose change is largest in the mean over all images."""
+    fooled = pairs.fooled
+    mean = changes(fooled).mean(dim=0, keepdim=True)
+    chosen = scorers.ranks(fooled.bundle, hooks.split(mean, fooled.bundle)) < int(picked.sum())
+    return Control("largest change", pairs.tried(_for_each(chosen[0], fooled)[None]).effect(_aim(pairs)), 1)
+
+
+def changes(fooled: FooledGroup) -> Tensor:
+    """Return (images, all maps): the relative change of each map from the clean to the adversarial run, 0 to 2."""
+    bundle, images = fooled.bundle, fooled.images
+
+    def change(rows: Tensor) -> hooks.PerMap:
+        runs = (hooks.record(bundle, side[rows]) for side in (images.clean, images.adversarial))
+        return explain.changes(*runs)
+
+    return hooks.join(hooks.batched_maps(bundle, images.count, change))
+
+
+def _third_class(pairs: Exchanges, picked: Tensor) -> Control:
+    """The maps that flow most towards a third class: counted is how often that class comes out."""
+    third = thirds(pairs.fooled)
+    chosen = scorers.ranks(pairs.fooled.bundle, third_flow(pairs.fooled, pairs.direction, third)) < int(picked.sum())
+    return Control("third class", pairs.tried(chosen[None]).effect(third), 1)
+
+
+def third_flow(fooled: FooledGroup, direction: Direction, third: Tensor) -> hooks.PerMap:
+    """Return the flow (images, channels) per site of the receiving run's evidence for a third class."""
+    sides = fooled.images.adversarial, fooled.images.clean
+    receiving, other = sides if direction == "restore" else sides[::-1]
+    question = Question(receiving, third, torch.full_like(third, -1))
+
+    def flow(rows: Tensor) -> scorers.Contributions:
+        return scorers.conductance(fooled.bundle, question.rows(rows), other[rows])
+
+    return scorers.batched(fooled.bundle, len(third), flow).scores
+
+
+def thirds(fooled: FooledGroup) -> Tensor:
+    """Return (images,) a class for each image that is neither the true nor the fooled-into one, drawn by seed.
+
+    Raises BadInput for a network of two classes.
+    """
+    classes = len(fooled.bundle.classes)
+    if classes < 3:
+        raise BadInput(f"a third class is needed, and the network has {classes}.")
+    generator = torch.Generator().manual_seed(fooled.seed)
+    barred = torch.stack([fooled.true, fooled.into], dim=1)
+    return controls.drawn(torch.arange(classes, device=barred.device), barred, generator, draws=1)[:, 0]
+
+
+def _noisy_copy(pairs: Exchanges, picked: Tensor) -> Control:
+    """The same maps from copies of the receiving image under noise of the attack's length."""
+    tried = noisy_copies(pairs, _for_each(picked, pairs.fooled)[None])
+    return Control("noisy copy", patch.stacked(tried).effect(_aim(pairs)), len(tried))
+
+
+def noisy_copies(pairs: Exchanges, choices: Tensor) -> list[Tried]:
+    """Return, per noisy copy, what the values of that copy do in each of some choices (draws, images, all maps)."""
+
+    def work(k: int, block: Exchange, rows: Tensor) -> Tried:
+        copies = block.fooled.images.noisy(block.receiving, NOISES)[k::NOISES]
+        return block.giving_runs_of(copies).tried(choices[:, rows])
+
+    return [pairs.each(functools.partial(work, k)) for k in range(NOISES)]
+
+
+def _another_image(pairs: Exchanges, picked: Tensor) -> Control:
+    """The same maps from clean images of other classes."""
+    found = other_images(pairs, _for_each(picked, pairs.fooled)[None])
+    own = torch.cat([tried.labels[0] == labels for tried, labels in found])
+    tried = patch.stacked([tried for tried, _ in found])
+    return Control("another image", tried.effect(_aim(pairs)), len(found), float(own.float().mean()))
+
+
+def other_images(pairs: Exchanges, choices: Tensor) -> list[tuple[Tried, Tensor]]:
+    """Return the same with clean images of other classes as the giving ones, each with those images' classes (images,).
+
+    Raises BadInput where an image has none.
+    """
+    others = pairs.fooled.others
+    if not others.rows.shape[1]:
+        raise BadInput("the data set has no correctly classified image of a class that plays no part.")
+
+    def work(k: int, block: Exchange, rows: Tensor) -> Tried:
+        return block.giving_runs_of(others.images[others.rows[rows, k]]).tried(choices[:, rows])
+
+    labels = others.labels[others.rows]
+    return [(pairs.each(functools.partial(work, k)), labels[:, k]) for k in range(others.rows.shape[1])]
+
+
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
+SITE_MAPS = 4
+"""Maps of one site put back at a time: a quarter of the narrowest sites of a CIFAR ResNet."""
+
+
+def curve(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: Report) -> RestorationCurve:
+    """Return the restoration curve of the images of a request that the attack fools; raises BadInput for none."""
+    report(0, len(CURVES), "Attacking")
+    fooled = subjects.gather_group(bundle, dataset, request)
+    drawing = _Drawing(patch.exchanges(fooled, "restore"), _counts(bundle))
+    return drawing.curve(len(request.samples), report)
+
+
+def profile(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: Report) -> SiteProfile:
+    """Return what a few maps of each site alone win back, beside random ones of the site; raises BadInput for none."""
+    tried = [k for k, site in enumerate(bundle.sites) if site.is_claimable and not site.is_cut]
+    report(0, len(tried), "Attacking")
+    fooled = subjects.gather_group(bundle, dataset, request)
+    pairs, flow = patch.exchanges(fooled, "restore"), trials.shared(trials.attack_flow(fooled))
+    found = []
+    for done, k in enumerate(tried):
+        report(done, len(tried), f"Putting maps of {bundle.sites[k].name} back")
+        found.append(_of_site(pairs, flow, k))
+    return SiteProfile(
+        subjects.group(fooled, len(request.samples)),
+        tuple(found),
+        tuple(site.name for k, site in enumerate(bundle.sites) if k not in tried),
+        DRAWS,
+    )
+
+
+def _counts(bundle: ModelBundle) -> tuple[int, ...]:
+    most = int(scorers.claimable(bundle).sum())
+    return tuple(count for count in COUNTS if count <= most)
+
+
+class _Drawing:
+    """The lines of one curve; all of them with the same pairs and numbers of maps."""
+
+    def __init__(self, pairs: Exchanges, counts: tuple[int, ...]) -> None:
+        self.pairs, self.counts, self.fooled = pairs, counts, pairs.fooled
+        self.flow = trials.attack_flow(pairs.fooled)
+
+    def curve(self, attempted: int, report: Report) -> RestorationCurve:
+        makers: dict[CurveName, Callable[[], CurveLine]] = {
+            "attack flow": lambda: self._line("attack flow", scorers.ranks(self.fooled.bundle, self.flow)),
+            "one set for all": lambda: self._line("one set for all", trials.shared_ranks(self.fooled, self.flow)),
+            "datapath difference": self._datapath_difference,
+            "largest change": self._largest_change,
+            "random": self._random,
+            "third class": self._third_class,
+            "noisy copy": self._noisy_copy,
+            "another image": self._another_image,
+        }
+        lines, missing = [], []
+        for done, (name, make) in enumerate(makers.items()):
+            report(done, len(makers), f"Restoration curve: {name}")
+            try:
+                lines.append(make())
+            except BadInput as error:
+                missing.append(f"{name}: {error}")
+        group = subjects.group(self.fooled, attempted)
+        return RestorationCurve(group, self.counts, tuple(lines), tuple(missing), DRAWS)
+
+    def _choices(self, ranks: Tensor) -> Tensor:
+        """Return (counts, images, all maps): the first-ranked of each image."""
+        counts = torch.tensor(self.counts, device=ranks.device)
+        return ranks.expand(self.fooled.images.count, -1) < counts[:, None, None]
+
+    def _line(self, name: CurveName, ranks: Tensor, aim: Tensor | None = None) -> CurveLine:
+        tried = self.pairs.tried(self._choices(ranks))
+        return self._told(name, [tried], self.fooled.true if aim is None else aim)
+
+    def _told(self, name: CurveName, draws: list[Tried], aim: Tensor) -> CurveLine:
+        """Return a line from draws that hold one row per number of maps."""
+        recovered, labels = (
+            torch.stack([getattr(one, what) for one in draws], dim=1) for what in ("recovered", "labels")
+        )
+        return CurveLine(name, tuple(patch.effect(recovered[k], labels[k] == aim) for k in range(len(self.counts))))
+
+    def _datapath_difference(self) -> CurveLine:
+        difference = trials.datapath_difference(self.fooled)
+        return self._line("datapath difference", scorers.ranks(self.fooled.bundle, difference))
+
+    def _largest_change(self) -> CurveLine:
+        change = trials.largest_change(self.fooled)
+        return self._line("largest change", scorers.ranks(self.fooled.bundle, change))
+
+    def _random(self) -> CurveLine:
+        ranks = controls.random_ranks(self.fooled.bundle, DRAWS, self.fooled.images.count, self.fooled.seed)
+        tried = [self.pairs.tried(self._choices(one)) for one in ranks]
+        return self._told("random", tried, self.fooled.true)
+
+    def _third_class(self) -> CurveLine:
+        third = thirds(self.fooled)
+        flow = third_flow(self.fooled, "restore", third)
+        return self._line("third class", scorers.ranks(self.fooled.bundle, flow), third)
+
+    def _noisy_copy(self) -> CurveLine:
+        choices = self._choices(scorers.ranks(self.fooled.bundle, self.flow))
+        return self._told("noisy copy", noisy_copies(self.pairs, choices), self.fooled.true)
+
+    def _another_image(self) -> CurveLine:
+        choices = self._choices(scorers.ranks(self.fooled.bundle, self.flow))
+        found = other_images(self.pairs, choices)
+        line = self._told("another image", [tried for tried, _ in found], self.fooled.true)
+        hits = torch.stack([tried.labels == labels for tried, labels in found], dim=1)
+        return CurveLine(line.name, line.effects, tuple(patch.share(hits[k]) for k in range(len(self.counts))))
+
+
+def _of_site(pairs: Exchanges, flow: PerMap, number: int) -> SiteEffect:
+    fooled, site = pairs.fooled, pairs.fooled.bundle.sites[number]
+    count = min(SITE_MAPS, site.channels // 2)
+    strongest = flow[number].argsort(dim=1, descending=True, stable=True).argsort(dim=1) < count
+    shape = DRAWS, fooled.images.count
+    drawn = controls.one_layer(site.channels, count, shape, fooled.seed).to(strongest.device)
+    own = pairs.tried(_alone(fooled, number, strongest.expand(1, fooled.images.count, -1)))
+    others = pairs.tried(_alone(fooled, number, drawn))
+    return SiteEffect(site.name, count, own.effect(fooled.true), others.effect(fooled.true))
+
+
+def _alone(fooled: FooledGroup, number: int, of_site: Tensor) -> Tensor:
+    """Return choices (draws, images, all maps) that hold maps of one site alone."""
+    sites = fooled.bundle.sites
+    parts = [
+        of_site if k == number else of_site.new_zeros(*of_site.shape[:2], site.channels) for k, site in enumerate(sites)
+    ]
+    return torch.cat(parts, dim=2)

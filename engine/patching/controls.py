@@ -1,0 +1,88 @@
+"""What controls are made of: maps, classes and images that are drawn without looking at the claim they are to test.
+
+Every draw takes its own generator or seed, so a control is the same wherever it is counted.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from engine.attacks import noise
+from engine.attribution import scorers
+from engine.errors import BadInput
+from engine.models import hooks
+from engine.models.network import ModelBundle
+
+SHAKE = 0.01
+"""Standard deviation of the input noise whose datapath should stay the same, pixels in [0, 1]."""
+
+
+def random_ranks(bundle: ModelBundle, draws: int, images: int, seed: int) -> Tensor:
+    """Return places (draws, images, all maps) drawn by seed; the maps that claims may use come first."""
+    generator = Generator().manual_seed(seed)
+    total = sum(site.channels for site in bundle.sites)
+    drawn = torch.rand(draws * images, total, generator=generator).to(bundle.device)
+    return scorers.ranks(bundle, hooks.split(drawn, bundle)).view(draws, images, total)
+
+
+def same_layers(bundle: ModelBundle, picked: Tensor, shape: tuple[int, int], seed: int) -> Tensor:
+    """Return (draws, images, all maps) bool: in every layer as many maps as were picked there, none of those.
+
+    picked: (all maps,) bool; shape: (draws, images). Raises BadInput where a layer has too few others.
+    """
+    generator, drawn = Generator().manual_seed(seed), []
+    for site in hooks.split(picked[None], bundle):
+        count = int(site.sum())
+        if 2 * count > site.shape[1]:
+            raise BadInput("more than half of a layer's maps were chosen, so equally many others do not exist.")
+        order = torch.rand(*shape, site.shape[1], generator=generator).to(site.device)
+        order = order.masked_fill(site, -1.0).argsort(dim=2, descending=True)[..., :count]
+        none = torch.zeros(*shape, site.shape[1], dtype=torch.bool, device=site.device)
+        drawn.append(none.scatter_(2, order, True))
+    return torch.cat(drawn, dim=2)
+
+
+def one_layer(channels: int, count: int, shape: tuple[int, int], seed: int) -> Tensor:
+    """Return (draws, images, channels) bool: `count` of all maps of one layer; shape: (draws, images)."""
+    generator = Generator().manual_seed(seed)
+    return torch.rand(*shape, channels, generator=generator).argsort(dim=2).argsort(dim=2) < count
+
+
+def allowed(candidates: Tensor, barred: Tensor) -> Tensor:
+    """Return (rows, candidates) bool: the candidate's class, (candidates,), is none of that row of `barred`, (rows, n)."""
+    return (candidates[None, :, None] != barred[:, None, :]).all(dim=2)
+
+
+def all_have_one(candidates: Tensor, barred: Tensor) -> bool:
+    """Return whether every row of `barred` leaves some candidate."""
+    return bool(allowed(candidates, barred).any(dim=1).all())
+
+
+def drawn(candidates: Tensor, barred: Tensor, generator: Generator, draws: int) -> Tensor:
+    """Return (rows, draws) indices into the candidates, of classes not barred in that row and no candidate twice.
+
+    Classes as candidates make the third class of a wrong-target control, images' classes another image. Every row must
+    have as many allowed candidates.
+    """
+    open_ = allowed(candidates, barred)
+    order = torch.rand(open_.shape, generator=generator).to(open_.device).masked_fill(~open_, -1.0)
+    return order.argsort(dim=1, descending=True, stable=True)[:, :draws]
+
+
+def likeliest_class(logits: Tensor, barred: Tensor) -> Tensor:
+    """Return (images,) the likeliest class of (images, classes) logits that is not among (n,) barred ones."""
+    return logits.index_fill(1, barred, -torch.inf).argmax(1)
+
+
+def noisy(pictures: Tensor, length: Tensor, seeds: Tensor) -> Tensor:
+    """Return pictures under noise of one L2 length, such as that of an attack on other images."""
+    shape = pictures.new_zeros(pictures.shape)
+    return noise.same_norm_noise(pictures, shape + length / shape[0].numel() ** 0.5, seeds, draws=1)
+
+
+def shaken(pictures: Tensor, seed: int) -> Tensor:
+    """Return pictures in [0, 1] with a little Gaussian noise, which no datapath should notice."""
+    generator = Generator().manual_seed(seed)
+    moved = pictures + SHAKE * torch.randn(pictures.shape, generator=generator).to(pictures.device)
+    return moved.clamp(0, 1)

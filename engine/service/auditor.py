@@ -1,0 +1,279 @@
+"""The facade: answers from the store at once, hands what is missing to a worker, and says how far that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar, final
+
+import numpy as np
+
+from engine.audit import report
+from engine.errors import UnknownName
+from engine.jobs import Jobs, Workers
+from engine.service import tasks, worker
+from engine.service.answers import Answers
+from engine.service.driver import Runs
+from engine.service.registry import Desk, Inbox
+from engine.service.tasks import Task
+from engine.specs import catalogue, methods
+from engine.specs.catalogue import AttackCard
+from engine.store import NotStored, Store
+from engine.types import faithfulness
+from engine.types.checks import Credibility, IntakeReport, Responses, Synthesis
+from engine.types.core import (
+    Answer,
+    DatasetCard,
+    Examination,
+    ExaminationRequest,
+    Gallery,
+    ModelCard,
+    Roster,
+    RosterRequest,
+)
+from engine.types.faithfulness import PARTS, Certificates
+from engine.types.patching import (
+    Defence,
+    Direction,
+    FooledRequest,
+    GroupProofRequest,
+    MapSet,
+    Proof,
+    RestorationCurve,
+    SiteProfile,
+    SmallestSets,
+)
+from engine.types.requests import (
+    CertificatePart,
+    CredibilityRequest,
+    FeatureRequest,
+    Nothing,
+    Place,
+    ProofRequest,
+    ResponsesRequest,
+)
+
+Request = TypeVar("Request")
+Record = TypeVar("Record")
+
+
+@final
+class Auditor:
+    """Everything the screen may ask. Thread-safe; several processes may open one store."""
+
+    def __init__(self, store: Store, jobs: Workers, inbox: Inbox | None = None) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._answers = Answers(store, jobs)
+        self.desk = Desk(self._answers, inbox or Inbox(None))
+        """Where models and data sets come in and are retired."""
+        self.audits = Runs(self._answers)
+        """The audit runs of the store."""
+
+    @classmethod
+    def open(
+        cls, root: str | Path, *, scheduler: str | None = None, allow_plain: bool = False, inbox: Path | None = None
+    ) -> Auditor:
+        """Open a store, or make one of an empty folder; no worker starts before the first piece of work.
+
+        inbox: folder that models and data sets may be added from. scheduler: address of an existing Dask cluster that
+        sees the same folder; by default a worker on this machine.
+        Raises StoreError for a folder that cannot be used and BadInput for an unsafe address.
+        """
+        store = Store(root)
+        store.sweep()
+        jobs = Jobs(store.root, worker.perform, scheduler=scheduler, allow_plain=allow_plain)
+        return cls(store, jobs, Inbox(inbox))
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """Return the cards of all models that are in use, in the order they were added."""
+        return self.desk.models()
+
+    def datasets(self) -> tuple[DatasetCard, ...]:
+        """Return the cards of all data sets that are in use, in the order they were added."""
+        return self.desk.datasets()
+
+    def attacks(self) -> tuple[AttackCard, ...]:
+        """Return the cards of all attacks and noise controls."""
+        return catalogue.cards()
+
+    def methods(self) -> tuple[str, ...]:
+        """Return the names of the ways to score feature maps, the default first."""
+        return tuple(methods.METHODS)
+
+    def ask(self, task: Task[Request, Record], request: Request) -> Answer[Record]:
+        """Return the result of a task from the store, or how far the work is that makes it.
+
+        Raises BadInput for a request that cannot be computed, and UnknownName for what it names and is not there.
+        """
+        return self._answers.ask(task, request)
+
+    def intake(self, model: str, data: str = "") -> Answer[IntakeReport]:
+        """Return what was checked of a model when it was handed in, on labelled images if named; raises UnknownName."""
+        return self.ask(tasks.INTAKE, Place(model, data))
+
+    def roster(self, request: RosterRequest) -> Answer[Roster]:
+        """Return how every image of a class fares under one attack; raises BadInput."""
+        return self.ask(tasks.ROSTER, request)
+
+    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
+        """Return the examination of a pair or a small group; raises BadInput."""
+        return self.ask(tasks.EXAMINATION, request)
+
+    def certificates(self, request: ExaminationRequest) -> Answer[Certificates]:
+        """Return what is known so far of how far an examination can be trusted; raises BadInput.
+
+        Asked for only once the examination is there. A part that failed is listed in `failed` with its reason.
+        """
+        examined = self.examination(request)
+        if examined.value is None:
+            return Answer(examined.state, None, examined.done, examined.total, examined.message)
+        answers = [self._part(examined.value.key, part) for part in PARTS]
+        failed = Certificates(failed=tuple(one.message for one in answers if one.state == "failed"))
+        merged = faithfulness.merge([*(one.value for one in answers if one.value is not None), failed])
+        working = [one for one in answers if one.state == "working"]
+        done, total = len(answers) - len(working), len(answers)
+        if not working:
+            return Answer("ready", merged, done, total)
+        return Answer("working", merged, done, total, max(working, key=lambda one: one.total).message)
+
+    def gallery(self, model: str, data: str) -> Answer[Gallery]:
+        """Return the top patches of every feature map of a model over a data set; raises BadInput."""
+        return self.ask(tasks.GALLERY, Place(model, data))
+
+    def synthesis(self, model: str, data: str, layer: str, channel: int) -> Answer[Synthesis]:
+        """Return the picture made to excite one feature map, judged by its top patches; raises BadInput.
+
+        Made only once the gallery is there; until then the answer says how far that is.
+        """
+        place = Place(model, data)
+        request = FeatureRequest(model, data, layer, channel, tasks.GALLERY.key(self._store, place))
+        tasks.SYNTHESIS.settled(self._store, request)
+        gallery = self.ask(tasks.GALLERY, place)
+        if gallery.value is None:
+            return Answer(gallery.state, None, gallery.done, gallery.total, gallery.message)
+        return self.ask(tasks.SYNTHESIS, request)
+
+    def responses(self, examination: str) -> Answer[Responses]:
+        """Return how every feature map answers to a stored examination's attack at other strengths.
+
+        examination: its key; raises UnknownName. An attack without epsilon fails with its reason.
+        """
+        return self.ask(tasks.RESPONSES, ResponsesRequest(self.examined(examination).key))
+
+    def examined(self, key: str) -> Examination:
+        """Return a stored examination by its key; raises UnknownName."""
+        try:
+            return self._answers.stored(tasks.EXAMINATION, key)
+        except NotStored as error:
+            raise UnknownName("examination", key, []) from error
+
+    def maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clean and adversarial activations at a site, (channels, height, width) float32, mean over images.
+
+        Sides longer than 32 are max-pooled down to at most 32. Raises UnknownName for a key or site that is not stored.
+        """
+        clean, adversarial = self._maps(key, site, ("clean", "adversarial"))
+        return clean, adversarial
+
+    def noise_maps(self, key: str, site: int) -> np.ndarray:
+        """Return the activations of each image's first same-norm noise copy at a site, as `maps` returns the others.
+
+        Raises UnknownName for a key or site that is not stored, and for an examination made before these were kept.
+        """
+        (noise,) = self._maps(key, site, ("noise",))
+        return noise
+
+    def pictures(self, data: str, samples: tuple[str, ...]) -> np.ndarray:
+        """Return the images of some samples, (images, height, width, channels) uint8; raises UnknownName."""
+        return self._store.dataset(data).images(samples)
+
+    def install_demo(self) -> Answer[tuple[ModelCard, ...]]:
+        """Add the embedded demo to an empty store, and go on with it where it was interrupted.
+
+        Ready, with the models, once the store holds something that is not a half-added demo.
+        """
+        key = tasks.DEMO.key(self._store, Nothing())
+        progress = self._jobs.progress(key)
+        is_wanted = self._jobs.is_unfinished(key) or not (self._store.models() or self._store.datasets())
+        if progress.state == "unknown" and is_wanted:
+            order = tasks.order(tasks.DEMO, key, Nothing())
+            self._jobs.submit(order, priority=tasks.DEMO.priority, doing=tasks.DEMO.title)
+            progress = self._jobs.progress(key)
+        if progress.state == "unknown":
+            return Answer("ready", self.models())
+        return Answer(progress.state, None, progress.done, progress.total, progress.message)
+
+    def retry(self, request: RosterRequest | ExaminationRequest) -> None:
+        """Let work that failed be asked again at once, an examination with all parts of its certificate."""
+        if isinstance(request, RosterRequest):
+            self._answers.retry(tasks.ROSTER, request)
+            return
+        key = self._answers.retry(tasks.EXAMINATION, request)
+        self._answers.retry(tasks.RESPONSES, ResponsesRequest(key))
+        for part in PARTS:
+            self._answers.retry(tasks.CERTIFICATE, CertificatePart(key, part))
+
+    def proof(self, examination: str, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+        """Return what putting the chosen maps of one run into the other does, with its controls.
+
+        examination: key of a stored one; raises UnknownName. Maps that are not there, and an attack that took nothing, fail
+        with their reason.
+        """
+        return self.ask(tasks.PROOF, ProofRequest(self.examined(examination).key, chosen, direction))
+
+    def group_proof(self, group: FooledRequest, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+        """Return the same for all images of a group that the attack fools, of one class or several; raises BadInput."""
+        return self.ask(tasks.GROUP_PROOF, GroupProofRequest(group, chosen, direction))
+
+    def smallest_sets(self, group: FooledRequest) -> Answer[SmallestSets]:
+        """Return the smallest sets of maps found that restore the label, per image and for the group; raises BadInput."""
+        return self.ask(tasks.SMALLEST, group)
+
+    def restoration_curve(self, group: FooledRequest) -> Answer[RestorationCurve]:
+        """Return the share of labels restored against the number of maps, with controls; raises BadInput."""
+        return self.ask(tasks.CURVE, group)
+
+    def site_profile(self, group: FooledRequest) -> Answer[SiteProfile]:
+        """Return what a few maps of each site alone win back; raises BadInput."""
+        return self.ask(tasks.PROFILE, group)
+
+    def defence(self, group: FooledRequest) -> Answer[Defence]:
+        """Return whether maps found on half of a group help the other half, and what fixing them costs; raises BadInput."""
+        return self.ask(tasks.DEFENCE, group)
+
+    def credibility(self, run: str) -> Answer[Credibility]:
+        """Return the credibility checks of a run's candidate, on some of the run's images at its largest pixel budget.
+
+        The baseline's adversarial images are those that are transferred. Raises UnknownName, StoreError.
+        """
+        found = report.checked(self._store, run)
+        reference = self._store.model_card(found.reference) if found.reference else None
+        key = tasks.model_key(reference) if reference else ""
+        request = CredibilityRequest(found.model, found.data, found.samples, found.epsilon, found.reference, key)
+        return self.ask(tasks.CREDIBILITY, request)
+
+    def close(self) -> None:
+        """End the worker, if this process started it. What was in flight can be asked for again."""
+        self._jobs.close()
+        self.audits.close()
+
+    def _maps(self, key: str, site: int, sides: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+        sites = self.examined(key).sites
+        if not 0 <= site < len(sites):
+            raise UnknownName("site", site, [f"0 to {len(sites) - 1}"])
+        members = tuple(f"{site:03d}/{side}" for side in sides)
+        try:
+            found = self._store.records.read_extra(tasks.EXAMINATION.shelf, key, "maps", members, Examination)
+        except NotStored as error:
+            raise UnknownName("examination", key, []) from error
+        return tuple(_read_only(maps) for maps in found)
+
+    def _part(self, examination: str, part: str) -> Answer[Certificates]:
+        doing = f"checking the {part} part of the certificate"
+        return self._answers.ask(tasks.CERTIFICATE, CertificatePart(examination, part), patience=0, doing=doing)
+
+
+def _read_only(maps: np.ndarray) -> np.ndarray:
+    found = maps.astype(np.float32)
+    found.setflags(write=False)
+    return found

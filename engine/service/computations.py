@@ -1,0 +1,223 @@
+"""What computes each task: from a request to its record. Loaded in workers and commands only, for it loads torch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from engine import demo as demo_store
+from engine.attribution import explain
+from engine.audit import compute
+from engine.checks import attacks
+from engine.checks import model as checks
+from engine.checks.attacks import Reference
+from engine.data import csv_table, register, sources
+from engine.features import dose_response, visualization
+from engine.features import gallery as galleries
+from engine.models import register as load
+from engine.models import register as written
+from engine.patching import causal, faithfulness, minimal, subjects, trials
+from engine.service import registry
+from engine.service.tasks import EXAMINATION, GALLERY
+from engine.service.worker import Bench, Kept
+from engine.specs import catalogue
+from engine.store import Store
+from engine.types.checks import Credibility, IntakeReport, Responses, Synthesis
+from engine.types.core import Examination, ExaminationRequest, Gallery, Roster, RosterRequest
+from engine.types.faithfulness import Certificates
+from engine.types.patching import (
+    CorrectImages,
+    CorrectRequest,
+    Defence,
+    FooledRequest,
+    GroupProofRequest,
+    MapSet,
+    Proof,
+    RestorationCurve,
+    SiteProfile,
+    SmallestSets,
+    StrongestRequest,
+)
+from engine.types.requests import (
+    CertificatePart,
+    CredibilityRequest,
+    DataTask,
+    FeatureRequest,
+    ModelTask,
+    Nothing,
+    Pace,
+    PaceRequest,
+    Place,
+    ProofRequest,
+    ResponsesRequest,
+    ShardRequest,
+    Taken,
+)
+
+
+def model(store: Store, task: ModelTask) -> Taken:
+    """Add a model; raises BadInput, UnknownName and Unsupported, and then nothing is stored."""
+    order = task.order
+    weights = registry.unchanged(task.weights, order.entry)
+    classes = _classes(store, order.classes, task.classes)
+    declared = written.declared(order)
+    added = load.add(store, load.Submission(order.name, order.architecture, weights, classes, declared))
+    return Taken(added.card.name, added.notes)
+
+
+def data(store: Store, task: DataTask) -> Taken:
+    """Add a data set; raises BadInput, and then nothing is stored."""
+    order = task.order
+    if order.epsilon:
+        catalogue.attack_at("pgd-linf", order.epsilon)
+    classes = _classes(store, order.classes, task.classes) if order.classes else None
+    found = _images(task, classes)
+    card = register.add(store, order.name, found, source=task.kind, epsilon=order.epsilon)
+    return Taken(card.name, card.warnings)
+
+
+def _images(task: DataTask, classes: tuple[str, ...] | None) -> sources.Images:
+    order = task.order
+    source, size = registry.unchanged(task.source, order.entry), written.size(order.size)
+    sources.check_options(task.kind, size, order.first_label)
+    if task.kind == "npz":
+        return sources.read_npz(source, classes, first_label=order.first_label)
+    if task.images is not None:
+        columns = csv_table.Columns(first_label=order.first_label)
+        return csv_table.read(source, registry.unchanged(task.images, order.images or ""), columns, classes, size=size)
+    return sources.read_folder(source, classes, size=size)
+
+
+def _classes(store: Store, named: str, path: str | None) -> tuple[str, ...]:
+    """Return the class names of a text file, or of a stored data set named as `data:NAME`."""
+    if path is not None:
+        return sources.read_classes(registry.unchanged(path, named))
+    return store.data_card(named.removeprefix("data:")).classes
+
+
+def roster(bench: Bench, request: RosterRequest) -> Roster:
+    """Attack every image of a class."""
+    return explain.attack_class(*bench.both(request), request, bench.report)
+
+
+def examination(bench: Bench, request: ExaminationRequest) -> Kept[Examination]:
+    """Explain a pair or a small group; its feature maps are kept beside it in half precision, for the screen."""
+    found, maps = explain.examine(*bench.both(request), request, bench.report)
+    kept = {name: np.asarray(one, dtype=np.float16) for name, one in maps.items()}
+    return Kept(dataclasses.replace(found, key=bench.key), {"maps": kept})
+
+
+def certificate(bench: Bench, request: CertificatePart) -> Certificates:
+    """Check one part of how far an explanation can be trusted."""
+    examined = bench.stored(EXAMINATION, request.examination)
+    found = faithfulness.part(request.part, *bench.both(examined.request), examined, bench.report)
+    return dataclasses.replace(found, done=(request.part,))
+
+
+def gallery(bench: Bench, request: Place) -> Gallery:
+    """Collect the crops of a data set that each feature map contributes most on."""
+    return galleries.build(*bench.both(request), bench.report)
+
+
+def synthesis(bench: Bench, request: FeatureRequest) -> Synthesis:
+    """Make the picture that excites a feature map."""
+    bundle, dataset = bench.both(request)
+    place = [site.name for site in bundle.sites].index(request.layer), request.channel
+    return visualization.synthesise(bundle, dataset, bench.stored(GALLERY, request.gallery), place, bench.report)
+
+
+def responses(bench: Bench, request: ResponsesRequest) -> Responses:
+    """Attack the images of an explanation at other strengths."""
+    examined = bench.stored(EXAMINATION, request.examination)
+    return dose_response.respond(*bench.both(examined.request), examined, bench.report)
+
+
+def proof(bench: Bench, request: ProofRequest) -> Proof:
+    """Put chosen maps of an explanation's one run into the other, with every control."""
+    examined = bench.stored(EXAMINATION, request.examination)
+    bundle, dataset = bench.both(examined.request)
+    bench.report(0, 0, "Putting maps back, with controls")
+    return causal.prove(bundle, dataset, examined, request.chosen, request.direction)
+
+
+def group_proof(bench: Bench, request: GroupProofRequest) -> Proof:
+    """Put chosen maps back in every image of a group that the attack fools."""
+    return causal.prove_group(*bench.both(request), request, bench.report)
+
+
+def smallest(bench: Bench, request: FooledRequest) -> SmallestSets:
+    """Search the smallest sets of maps that restore the label."""
+    return minimal.find(*bench.both(request), request, bench.report)
+
+
+def curve(bench: Bench, request: FooledRequest) -> RestorationCurve:
+    """Put growing numbers of maps back."""
+    return causal.curve(*bench.both(request), request, bench.report)
+
+
+def profile(bench: Bench, request: FooledRequest) -> SiteProfile:
+    """Put a few maps of each layer back alone."""
+    return causal.profile(*bench.both(request), request, bench.report)
+
+
+def strongest(bench: Bench, request: StrongestRequest) -> MapSet:
+    """Find the maps with the most attack flow over a group; raises BadSetting for more than the network has."""
+    return trials.strongest(subjects.gather_group(*bench.both(request), request.group), request.count)
+
+
+def correct(bench: Bench, request: CorrectRequest) -> CorrectImages:
+    """Find correctly classified images."""
+    return CorrectImages(subjects.right(*bench.both(request), request.count, first=request.first).samples)
+
+
+def defence(bench: Bench, request: FooledRequest) -> Defence:
+    """Try maps found on half of a group on the other half."""
+    return minimal.hint(*bench.both(request), request, bench.report)
+
+
+def credibility(bench: Bench, request: CredibilityRequest) -> Credibility:
+    """Check whether attacks on a model can be believed."""
+    bundle, dataset = bench.both(request)
+    name = request.reference
+    reference = Reference(name, bench.bundle(name)) if name else None
+    return attacks.check_samples(bundle, dataset, request.samples, request.epsilon, reference, bench.report)
+
+
+def pace(bench: Bench, request: PaceRequest) -> Pace:
+    """Measure how fast this machine attacks and scores."""
+    bundle, dataset = bench.both(request)
+    bench.report(0, 0, "Measuring how fast this machine is")
+    return compute.measure_pace(bundle, dataset, request.method, request.threads)
+
+
+def intake(bench: Bench, request: Place) -> IntakeReport:
+    """Check a stored model."""
+    dataset = bench.store.dataset(request.data) if request.data else None
+    subject = checks.stored(bench.store, bench.bundle(request.model))
+    return checks.check(subject, dataset, bench.report)
+
+
+def take_model(bench: Bench, request: ModelTask) -> Taken:
+    """Add a model from the inbox."""
+    bench.report(0, 0, "Adding a model")
+    return model(bench.store, request)
+
+
+def take_data(bench: Bench, request: DataTask) -> Taken:
+    """Add a data set from the inbox."""
+    bench.report(0, 0, "Adding a data set")
+    return data(bench.store, request)
+
+
+def demo(bench: Bench, request: Nothing) -> Nothing:
+    """Add the demo's models and images."""
+    bench.report(0, 0, "Adding the demo's models and images")
+    demo_store.install(bench.store)
+    return request
+
+
+def shard(bench: Bench, request: ShardRequest) -> Nothing:
+    """Make one block of images of a run under one condition."""
+    compute.make(bench.store, bench.bundle, (request.run, request.condition, request.block), bench.report)
+    return Nothing()

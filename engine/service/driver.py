@@ -1,0 +1,136 @@
+"""Runs that a server drives: planned on the page, told what they will cost, begun, and taken up again."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+from engine.audit import manifest as manifests
+from engine.audit import plan, report
+from engine.audit.manifest import AuditedModel, Manifest
+from engine.audit.report import Forecast, RunCard, RunView
+from engine.audit.runs import Piece, Run
+from engine.errors import EngineError
+from engine.service import tasks
+from engine.service.answers import Answers
+from engine.store import Store
+from engine.types.core import Answer
+from engine.types.requests import PaceRequest, ShardRequest
+
+PATIENCE: Final = 10.0
+"""Seconds in which a run notes that it was interrupted when the server ends."""
+SEEN: Final = 8
+"""Runs whose figures are kept at hand: those of 50,000 images take megabytes."""
+log = logging.getLogger(__name__)
+
+
+def shard_task(run: str, piece: Piece) -> dict[str, Any]:
+    """Return what a worker is handed for a piece of a run."""
+    return tasks.order(tasks.SHARD, piece.key, ShardRequest(run, piece.condition.folder, piece.block))
+
+
+def forecast_of(answers: Answers, manifest: Manifest, patience: float) -> Answer[Forecast]:
+    """Return what a run will cost, measuring the pace of its models where that is not known yet.
+
+    patience: seconds to wait for a measurement.
+    """
+    paces = {}
+    for model in manifest.models:
+        answer = answers.ask(tasks.PACE, _pace_request(manifest, model), patience=patience)
+        if answer.value is None:
+            return Answer(answer.state, None, answer.done, answer.total, answer.message)
+        paces[model.role] = answer.value
+    return Answer("ready", report.forecast(manifest, paces))
+
+
+def planned(store: Store, values: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of a plan whose values are those of a plan's file; raises WrongPlan, BadInput."""
+    return manifests.build(plan.understood(plan.Table("plan", {}, (), values), store), store)
+
+
+@final
+class Runs:
+    """The audit runs of a store, as the screen asks for them. Thread-safe; several processes may open one store."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._store = answers.store
+        self._jobs = answers.jobs
+        self._seen: dict[str, tuple[tuple[bool, int], RunView]] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        self._lock = threading.Lock()
+
+    def cards(self) -> tuple[RunCard, ...]:
+        """Return the cards of all audit runs, those that go on first. One that cannot be read says why."""
+        return tuple(map(self._as_driven, report.listed(self._store)))
+
+    def view(self, run: str) -> RunView:
+        """Return a run with what its finished shards add up to; raises UnknownName, StoreError.
+
+        Interim results are added up anew only when another shard has been finished.
+        """
+        opened = Run.open(self._store, run)
+        card = self._as_driven(report.card(opened))
+        mark = (card.state.state == "finished", card.state.done)
+        held = self._seen.get(run)
+        if held is None or held[0] != mark:
+            held = (mark, report.view(opened, card))
+            self._seen[run] = held
+            for oldest in list(self._seen)[:-SEEN]:
+                self._seen.pop(oldest, None)
+        return dataclasses.replace(held[1], card=card)
+
+    def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
+        """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""
+        return forecast_of(self._answers, planned(self._store, values), 0.0)
+
+    def start(self, values: Mapping[str, Any]) -> str:
+        """Begin the run of a plan, or take it up, and return its id; raises WrongPlan, BadInput, StoreError."""
+        run = Run(self._store, planned(self._store, values))
+        run.begin()
+        self._drive(run)
+        return run.id
+
+    def resume(self, run: str) -> None:
+        """Take up a run that was interrupted or cancelled; raises UnknownName, StoreError."""
+        self._drive(Run.open(self._store, run))
+
+    def cancel(self, run: str) -> None:
+        """Ask whoever drives a run to stop between two batches; raises UnknownName, BadInput, StoreError."""
+        Run.open(self._store, run).cancel()
+
+    def close(self) -> None:
+        """Wait until the runs that are driven here have noted that they were interrupted, once the workers are gone."""
+        for thread in self._threads.values():
+            thread.join(PATIENCE)
+
+    def _as_driven(self, card: RunCard) -> RunCard:
+        """Return a run's card as going on from the moment it is taken up here, before its driver has noted so."""
+        thread = self._threads.get(card.run)
+        if card.state.state in ("running", "finished") or thread is None or not thread.is_alive():
+            return card
+        return dataclasses.replace(
+            card, state=dataclasses.replace(card.state, state="running", message="Being taken up.")
+        )
+
+    def _drive(self, run: Run) -> None:
+        """Drive a run in a thread of its own, which watches where another process drives it already."""
+        with self._lock:
+            known = self._threads.get(run.id)
+            if known is None or not known.is_alive():
+                made = threading.Thread(target=self._driven, args=(run,), name=f"run-{run.id[:8]}", daemon=True)
+                self._threads[run.id] = made
+                made.start()
+
+    def _driven(self, run: Run) -> None:
+        try:
+            run.drive(self._jobs, shard_task, lambda _state: None)
+        except EngineError as error:
+            log.warning("Run %s could not be driven: %s", run.id[:12], error)
+
+
+def _pace_request(manifest: Manifest, model: AuditedModel) -> PaceRequest:
+    return PaceRequest(model.name, manifest.images.data, manifest.plan.method, manifest.plan.threads)

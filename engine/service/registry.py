@@ -1,0 +1,222 @@
+"""The registry: models and data sets come in from a folder on the server, and leave the menus when they are retired."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal, final
+
+from engine import hashing
+from engine.data import sources
+from engine.errors import BadInput, StoreError, UnknownName, printable
+from engine.service import tasks
+from engine.service.answers import Answers
+from engine.types.checks import IntakeReport
+from engine.types.core import Answer, DatasetCard, ModelCard
+from engine.types.requests import DataOrder, DataTask, Entry, EntryKind, ModelOrder, ModelTask, Place, Taken
+
+SUFFIXES: Final[dict[str, EntryKind]] = {
+    ".safetensors": "weights",
+    ".pt": "weights",
+    ".pth": "weights",
+    ".bin": "weights",
+    ".npz": "npz",
+    ".csv": "csv",
+    ".txt": "classes",
+}
+"""What a file is offered as; what it really is, its content decides when it is added."""
+MOST: Final = 500
+"""Entries that are listed."""
+MOST_BELOW: Final = 100_000
+"""Files of a folder by which it is known; measured, 50,000 take 0.2 s."""
+KEY_WIDTH: Final = 16
+
+
+@final
+class Inbox:
+    """The files and folders of one folder; hidden ones, what other programs left, links and names that cannot be shown are not."""
+
+    def __init__(self, root: Path | None) -> None:
+        """root: the folder, or None where the administrator has not set one; raises StoreError for one that is not there."""
+        if root is not None and not root.is_dir():
+            raise StoreError("The inbox is not a folder; make it, or start without one.")
+        self._root = root.resolve() if root else None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the administrator has set an inbox."""
+        return self._root is not None
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return what can be added, by name; raises StoreError where the folder cannot be read."""
+        return tuple(sorted((entry for entry, _ in self._found()), key=lambda one: one.name.casefold()))[:MOST]
+
+    def left_out(self) -> str:
+        """Return one sentence on what is hidden there or was left by other programs, empty for nothing; raises StoreError."""
+        names = sorted(path.name for path in self._paths() if sources.is_left_over(path.name))
+        return printable(sources.sentence(names)) if names else ""
+
+    def path(self, key: str, kinds: tuple[EntryKind, ...]) -> tuple[Path, EntryKind]:
+        """Return where an entry lies and what it is; raises UnknownName, BadInput for another kind."""
+        for entry, path in self._found():
+            if entry.key == key:
+                if entry.kind not in kinds:
+                    raise BadInput(f"'{entry.name[:80]}' is {entry.kind}; what is needed is {' or '.join(kinds)}.")
+                return path, entry.kind
+        raise UnknownName("entry of the inbox", key, [entry.name for entry, _ in self._found()])
+
+    def model(self, order: ModelOrder) -> ModelTask:
+        """Return an order with its files; raises UnknownName, BadInput."""
+        weights, _ = self.path(order.entry, ("weights",))
+        return ModelTask(order, str(weights), self._classes(order.classes))
+
+    def data(self, order: DataOrder) -> DataTask:
+        """Return an order with its files; raises UnknownName, BadInput."""
+        source, kind = self.path(order.entry, ("npz", "folder", "csv"))
+        if kind == "csv" and not order.images:
+            raise BadInput("A table of pictures needs the folder in which they lie.")
+        images = str(self.path(order.images, ("folder",))[0]) if order.images and kind == "csv" else None
+        return DataTask(order, kind, str(source), self._classes(order.classes) if order.classes else None, images)
+
+    def _classes(self, named: str) -> str | None:
+        return None if named.startswith("data:") else str(self.path(named, ("classes",))[0])
+
+    def _found(self) -> Iterator[tuple[Entry, Path]]:
+        for path in self._paths():
+            entry = None if sources.is_left_over(path.name) else _entry(path)
+            if entry is not None:
+                yield entry, path
+
+    def _paths(self) -> list[Path]:
+        try:
+            return list(self._root.iterdir()) if self._root else []
+        except OSError as error:
+            raise StoreError(f"The inbox cannot be read: {error.strerror}.") from error
+
+
+def unchanged(path: str, key: str) -> Path:
+    """Return where an entry lies that is still what was ordered; raises BadInput where it changed since."""
+    found = _entry(Path(path))
+    if found is None or found.key != key:
+        raise BadInput(f"{Path(path).name[:80]} changed since it was chosen; choose it again.")
+    return Path(path)
+
+
+def _entry(path: Path) -> Entry | None:
+    """Return what lies there; None for a link, a device, something that vanished, or a file of another kind."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    is_folder = stat.S_ISDIR(status.st_mode)
+    kind: EntryKind | None = "folder" if is_folder else SUFFIXES.get(path.suffix.lower())
+    if kind is None or not (is_folder or stat.S_ISREG(status.st_mode)) or not path.name.isprintable():
+        return None
+    size, below = (0, _below(path)) if is_folder else (status.st_size, "")
+    key = hashing.content_key("inbox", path.name, size, _changed(status), below)[:KEY_WIDTH]
+    return Entry(key, path.name, kind, size)
+
+
+def _changed(status: os.stat_result) -> int:
+    """When a file changed; a folder is known by what lies in it, since its own time tells of leftovers too."""
+    return 0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
+
+
+def _below(folder: Path) -> str:
+    """Return a hash of the names, sizes and times of what lies below a folder; links are not followed."""
+    digest = hashing.running_hash()
+    for path, status in islice(_walk(str(folder)), MOST_BELOW):
+        size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+        digest.update(f"{path}\0{size}\0{_changed(status)}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    waiting = [folder]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found:
+                # A Mac or Windows that only looks into a folder leaves its own files there: the pictures are the same.
+                kept = (entry for entry in found if not sources.is_left_over(entry.name))
+                entries = sorted(kept, key=lambda entry: entry.name)
+            told = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries]
+        except OSError:
+            # What cannot be read is refused, with its name, when the folder is added.
+            continue
+        yield from told
+        waiting += [path for path, status in told if stat.S_ISDIR(status.st_mode)]
+
+
+SURVEY: Final = Path(__file__).parents[1] / "models" / "ARCHITECTURES.md"
+ROW: Final = re.compile(r"\| `(\w+)` \|")
+OWN: Final = (
+    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet", "preact_resnet18",
+    "preact_resnet18_raw", "resnet2b", "resnet4b", "small_cnn",
+)  # fmt: skip
+"""Architectures that are not torchvision's; to ask the registry itself would load torch."""
+
+
+@final
+class Desk:
+    """What a store holds and what could be added to it."""
+
+    def __init__(self, answers: Answers, inbox: Inbox) -> None:
+        self._answers = answers
+        self._store = answers.store
+        self._inbox = inbox
+
+    def models(self, *, retired: bool = False) -> tuple[ModelCard, ...]:
+        """Return the cards of all models that are in use, or of those that are retired."""
+        return tuple(card for card in self._store.models() if self._store.is_retired("models", card.name) is retired)
+
+    def datasets(self, *, retired: bool = False) -> tuple[DatasetCard, ...]:
+        """Return the cards of all data sets that are in use, or of those that are retired."""
+        return tuple(card for card in self._store.datasets() if self._store.is_retired("data", card.name) is retired)
+
+    def retire(self, shelf: Literal["models", "data"], name: str, *, retired: bool = True) -> None:
+        """Take a model or data set out of the menus, or back into them; nothing is deleted. Raises UnknownName, StoreError."""
+        self._store.retire(shelf, name, retired=retired)
+
+    def reports(self, model: str, datasets: Iterable[str]) -> tuple[IntakeReport, ...]:
+        """Return the intake reports of a model that are made already, on noise and on these data sets; raises UnknownName."""
+        places = [Place(model, name) for name in ("", *datasets)]
+        made = [place for place in places if self._answers.is_stored(tasks.INTAKE, place)]
+        return tuple(self._answers.stored(tasks.INTAKE, tasks.INTAKE.key(self._store, place)) for place in made)
+
+    def architectures(self) -> tuple[str, ...]:
+        """Return the names of the architectures that weights can be loaded into, those of plug-ins and timm left out."""
+        rows = SURVEY.read_text(encoding="utf-8").splitlines()
+        found = [ROW.match(row) for row in rows if "| refused |" not in row]
+        return tuple(sorted((*OWN, *(one[1] for one in found if one))))
+
+    @property
+    def has_inbox(self) -> bool:
+        """Whether the administrator has set a folder to add from."""
+        return self._inbox.is_set
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return what lies in the inbox; nothing where none is set. Raises StoreError."""
+        return self._inbox.entries()
+
+    def left_out(self) -> str:
+        """Return one sentence on what lies hidden in the inbox or was left there by other programs. Raises StoreError."""
+        return self._inbox.left_out()
+
+    def take_model(self, order: ModelOrder) -> Answer[Taken]:
+        """Add a model; raises UnknownName and BadInput for files that are not there. The rest fails with its reason."""
+        return self._answers.ask(tasks.TAKE_MODEL, self._inbox.model(order))
+
+    def take_data(self, order: DataOrder) -> Answer[Taken]:
+        """Add a data set; raises and fails as `take_model`."""
+        return self._answers.ask(tasks.TAKE_DATA, self._inbox.data(order))
+
+    def forget(self, order: ModelOrder | DataOrder) -> None:
+        """Let an order that failed be tried again."""
+        if isinstance(order, ModelOrder):
+            self._answers.retry(tasks.TAKE_MODEL, self._inbox.model(order))
+        else:
+            self._answers.retry(tasks.TAKE_DATA, self._inbox.data(order))

@@ -1,0 +1,329 @@
+"""The task table: everything that can be asked of a worker, with what it takes, what it leaves and what tells it apart.
+
+A new kind of work is one line of `TASKS` and one function in `engine.service.computations`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from engine import hashing, serialization
+from engine.errors import BadInput, BadSetting, StoreError, UnknownName
+from engine.jobs import Priority
+from engine.store import Store
+from engine.types.checks import INTAKE_CHECKS, Credibility, IntakeReport, Responses, Synthesis
+from engine.types.core import DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, Roster, RosterRequest
+from engine.types.faithfulness import PARTS, Certificates
+from engine.types.patching import (
+    CorrectImages,
+    CorrectRequest,
+    Defence,
+    FooledRequest,
+    GroupProofRequest,
+    MapSet,
+    Proof,
+    RestorationCurve,
+    SiteProfile,
+    SmallestSets,
+    StrongestRequest,
+)
+from engine.types.requests import (
+    CertificatePart,
+    CredibilityRequest,
+    DataTask,
+    FeatureRequest,
+    ModelTask,
+    Nothing,
+    Pace,
+    PaceRequest,
+    Place,
+    ProofRequest,
+    ResponsesRequest,
+    ShardRequest,
+    Taken,
+)
+
+Request = TypeVar("Request")
+Record = TypeVar("Record")
+MOST_SAMPLES: Final = 16
+MOST_FOOLED: Final = 2000
+"""Attacked images of a group that maps are put back in."""
+LARGEST_SEED: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[Request, Record]):
+    """One kind of work."""
+
+    kind: str
+    """Part of keys, and the folder of its records, for ever."""
+    request: type[Request]
+    record: type[Record]
+    """What it leaves in the store; `Nothing` where it leaves no record."""
+    run: str
+    """`module:function` of what computes it, imported in a worker only."""
+    title: str
+    """What whoever waits is told, for example `attacking a class`."""
+    priority: Priority = "interactive"
+    key: Callable[[Store, Any], str] = dataclasses.field(default=lambda _store, _request: "")
+    """From the store and a request to the key of all that the result depends on. Raises UnknownName."""
+    settled: Callable[[Store, Any], Any] = dataclasses.field(default=lambda _store, request: request)
+    """From a request as it comes to the one that is computed. Raises BadInput for one that cannot be."""
+    folder: str = ""
+    """Of its records, where that is not the kind."""
+
+    @property
+    def shelf(self) -> str:
+        """Folder of its records."""
+        return self.folder or self.kind
+
+
+class OfModel(Protocol):
+    """A request that names a model and a data set."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+
+
+def order(task: Task[Request, Any], key: str, request: Request) -> dict[str, Any]:
+    """Return a piece of work as the plain JSON that a worker takes."""
+    return {"format": hashing.FORMAT, "kind": task.kind, "key": key, "request": serialization.flatten(request).value}
+
+
+def understood(ordered: dict[str, Any]) -> tuple[Task[Any, Any], str, Any]:
+    """Return the task, the key and the request of what `order` made; raises BadInput."""
+    if not isinstance(ordered, dict) or set(ordered) != {"format", "kind", "key", "request"}:
+        raise BadInput("A task consists of format, kind, key and request.")
+    if ordered["format"] != hashing.FORMAT:
+        raise BadInput(
+            f"The task has format {str(ordered['format'])[:20]}, this worker knows {hashing.FORMAT}; "
+            "run the same version of Faultline everywhere."
+        )
+    kind = ordered["kind"]
+    if kind not in TASKS:
+        raise BadInput(f"A worker knows no task called '{str(kind)[:80]}'. Known: {', '.join(sorted(TASKS))}.")
+    try:
+        return TASKS[kind], ordered["key"], serialization.rebuild(TASKS[kind].request, ordered["request"])
+    except StoreError as error:
+        raise BadInput(f"The request of a {kind} task is malformed: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def model_key(card: ModelCard) -> str:
+    """Return the key of all that a result depends on in a model: content, classes, preprocessing, sites and links."""
+    return hashing.content_key(dataclasses.replace(card, added=""))
+
+
+def data_key(card: DatasetCard) -> str:
+    """Return the key of all that a result depends on in a data set."""
+    return hashing.content_key(card.content_hash, card.classes, card.count, card.channels, card.size)
+
+
+def _of_model(kind: str) -> Callable[[Store, OfModel], str]:
+    def key(store: Store, request: OfModel) -> str:
+        model, data = model_key(store.model_card(request.model)), data_key(store.data_card(request.data))
+        return hashing.content_key(kind, request, model, data, hashing.FORMAT)
+
+    return key
+
+
+def _of_explanation(kind: str) -> Callable[[Store, Any], str]:
+    """The key of an explanation stands for model, data and attack."""
+    return lambda _store, request: hashing.content_key(kind, request, hashing.FORMAT)
+
+
+def _of_part(_store: Store, request: CertificatePart) -> str:
+    return hashing.content_key("certificate", request.examination, request.part, hashing.FORMAT)
+
+
+def _of_responses(_store: Store, request: ResponsesRequest) -> str:
+    return hashing.content_key("responses", request.examination, hashing.FORMAT)
+
+
+def _of_intake(store: Store, request: Place) -> str:
+    """Without a name there is no data set."""
+    data = data_key(store.data_card(request.data)) if request.data else ""
+    # A report that knows fewer checks is no answer: what it does not name would read as passed.
+    checks = tuple(check.name for check in INTAKE_CHECKS)
+    return hashing.content_key(
+        "intake", request, model_key(store.model_card(request.model)), data, checks, hashing.FORMAT
+    )
+
+
+def _of_import(_store: Store, request: ModelTask | DataTask) -> str:
+    return hashing.content_key("taken", request, hashing.FORMAT)
+
+
+def _of_demo(_store: Store, _request: Nothing) -> str:
+    return hashing.content_key("demo", hashing.FORMAT)
+
+
+def shard_key(run: str, condition: str, block: int) -> str:
+    """Return the key of one block of a run under the condition of a folder."""
+    return hashing.content_key("shard", run, condition, block)
+
+
+def _of_shard(_store: Store, request: ShardRequest) -> str:
+    return shard_key(request.run, request.condition, request.block)
+
+
+def _class_attack(store: Store, request: RosterRequest) -> RosterRequest:
+    _check_seed(request.seed)
+    model = store.model_card(request.model)
+    store.dataset(request.data).labels_for(model)
+    if type(request.label) is not int or not 0 <= request.label < len(model.classes):
+        raise BadSetting(f"A class index must lie in 0 to {len(model.classes) - 1}, got {str(request.label)[:20]}.")
+    return request
+
+
+def _one_class(store: Store, request: ExaminationRequest) -> ExaminationRequest:
+    _check_seed(request.seed)
+    dataset = store.dataset(request.data)
+    labels = dataset.labels_for(store.model_card(request.model))
+    if not 1 <= len(request.samples) <= MOST_SAMPLES or len(set(request.samples)) != len(request.samples):
+        raise BadInput(f"An examination takes 1 to {MOST_SAMPLES} different samples, got {len(request.samples)}.")
+    if len({int(labels[dataset.row(sample)]) for sample in request.samples}) > 1:
+        raise BadInput("The samples of an examination must be of one class.")
+    return request
+
+
+def _group(store: Store, group: FooledRequest) -> FooledRequest:
+    dataset = store.dataset(group.data)
+    dataset.labels_for(store.model_card(group.model))
+    for sample in group.samples:
+        dataset.row(sample)
+    if not 1 <= len(group.samples) <= MOST_FOOLED or len(set(group.samples)) != len(group.samples):
+        raise BadInput(f"A group takes 1 to {MOST_FOOLED} different samples, got {len(group.samples)}.")
+    _check_seed(group.seed)
+    return group
+
+
+def _group_count(store: Store, request: StrongestRequest) -> StrongestRequest:
+    _group(store, request.group)
+    return request
+
+
+def _group_maps(store: Store, request: GroupProofRequest) -> GroupProofRequest:
+    _group(store, request.group)
+    return request
+
+
+def _known_part(_store: Store, request: CertificatePart) -> CertificatePart:
+    if request.part not in PARTS:
+        raise BadInput(f"A certificate has no part called '{request.part[:80]}'. Known: {', '.join(PARTS)}.")
+    return request
+
+
+def _known_map(store: Store, request: FeatureRequest) -> FeatureRequest:
+    channels = {site.name: site.channels for site in store.model_card(request.model).sites}
+    if request.layer not in channels:
+        raise UnknownName("layer", request.layer, channels)
+    if type(request.channel) is not int or not 0 <= request.channel < channels[request.layer]:
+        raise UnknownName(f"feature map of {request.layer}", request.channel, [f"0 to {channels[request.layer] - 1}"])
+    return request
+
+
+def _check_seed(seed: int) -> None:
+    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+        raise BadSetting(f"A seed must be a whole number from 0 to {LARGEST_SEED}, got {str(seed)[:20]}.")
+
+
+_HOME: Final = "engine.service.computations"
+ROSTER: Final = Task(
+    kind="roster", request=RosterRequest, record=Roster, run=f"{_HOME}:roster", title="attacking a class",
+    priority="roster", key=_of_model("roster"), settled=_class_attack,
+)  # fmt: skip
+EXAMINATION: Final = Task(
+    kind="examination", request=ExaminationRequest, record=Examination, run=f"{_HOME}:examination",
+    title="examining the pair", key=_of_model("examination"), settled=_one_class,
+)  # fmt: skip
+CERTIFICATE: Final = Task(
+    kind="certificate", request=CertificatePart, record=Certificates, run=f"{_HOME}:certificate",
+    title="checking a part of the certificate", priority="certificate", key=_of_part, settled=_known_part,
+)  # fmt: skip
+GALLERY: Final = Task(
+    kind="gallery", request=Place, record=Gallery, run=f"{_HOME}:gallery", title="collecting the top patches",
+    priority="gallery", key=_of_model("gallery"),
+)  # fmt: skip
+SYNTHESIS: Final = Task(
+    kind="synthesis", request=FeatureRequest, record=Synthesis, run=f"{_HOME}:synthesis",
+    title="making the picture of a feature map", key=_of_model("synthesis"), settled=_known_map,
+)  # fmt: skip
+RESPONSES: Final = Task(
+    kind="responses", request=ResponsesRequest, record=Responses, run=f"{_HOME}:responses",
+    title="attacking at growing strength", key=_of_responses,
+)  # fmt: skip
+PROOF: Final = Task(
+    kind="proof", request=ProofRequest, record=Proof, run=f"{_HOME}:proof", title="putting maps back",
+    key=_of_explanation("proof"),
+)  # fmt: skip
+GROUP_PROOF: Final = Task(
+    kind="group-proof", request=GroupProofRequest, record=Proof, run=f"{_HOME}:group_proof",
+    title="putting maps back in a group", key=_of_model("group-proof"), settled=_group_maps,
+)  # fmt: skip
+SMALLEST: Final = Task(
+    kind="smallest", request=FooledRequest, record=SmallestSets, run=f"{_HOME}:smallest",
+    title="searching the smallest sets of maps", key=_of_model("smallest"), settled=_group,
+)  # fmt: skip
+CURVE: Final = Task(
+    kind="curve", request=FooledRequest, record=RestorationCurve, run=f"{_HOME}:curve",
+    title="putting growing numbers of maps back", key=_of_model("curve"), settled=_group,
+)  # fmt: skip
+PROFILE: Final = Task(
+    kind="profile", request=FooledRequest, record=SiteProfile, run=f"{_HOME}:profile",
+    title="putting maps back layer by layer", key=_of_model("profile"), settled=_group,
+)  # fmt: skip
+STRONGEST: Final = Task(
+    kind="strongest", request=StrongestRequest, record=MapSet, run=f"{_HOME}:strongest",
+    title="finding the maps with the most attack flow", key=_of_model("strongest"), settled=_group_count,
+)  # fmt: skip
+CORRECT: Final = Task(
+    kind="correct", request=CorrectRequest, record=CorrectImages, run=f"{_HOME}:correct",
+    title="finding correctly classified images", key=_of_model("correct"),
+)  # fmt: skip
+DEFENCE: Final = Task(
+    kind="defence", request=FooledRequest, record=Defence, run=f"{_HOME}:defence",
+    title="trying the maps on other images", key=_of_model("defence"), settled=_group,
+)  # fmt: skip
+CREDIBILITY: Final = Task(
+    kind="credibility", request=CredibilityRequest, record=Credibility, run=f"{_HOME}:credibility",
+    title="checking how far the attacks can be believed", priority="gallery", key=_of_model("credibility"),
+)  # fmt: skip
+PACE: Final = Task(
+    kind="pace", request=PaceRequest, record=Pace, run=f"{_HOME}:pace", title="measuring the pace",
+    key=_of_model("pace"),
+)  # fmt: skip
+INTAKE: Final = Task(
+    kind="intake", request=Place, record=IntakeReport, run=f"{_HOME}:intake", title="checking the model",
+    priority="gallery", key=_of_intake,
+)  # fmt: skip
+TAKE_MODEL: Final = Task(
+    kind="take-model", request=ModelTask, record=Taken, run=f"{_HOME}:take_model", title="adding a model",
+    key=_of_import, folder="taken",
+)  # fmt: skip
+TAKE_DATA: Final = Task(
+    kind="take-data", request=DataTask, record=Taken, run=f"{_HOME}:take_data", title="adding a data set",
+    key=_of_import, folder="taken",
+)  # fmt: skip
+DEMO: Final = Task(
+    kind="demo", request=Nothing, record=Nothing, run=f"{_HOME}:demo", title="adding the demo", key=_of_demo,
+)  # fmt: skip
+SHARD: Final = Task(
+    kind="shard", request=ShardRequest, record=Nothing, run=f"{_HOME}:shard", title="making a block of a run",
+    priority="shard", key=_of_shard,
+)  # fmt: skip
+
+TASKS: Final[dict[str, Task[Any, Any]]] = {
+    task.kind: task
+    for task in (
+        ROSTER, EXAMINATION, CERTIFICATE, GALLERY, SYNTHESIS, RESPONSES, PROOF, GROUP_PROOF, SMALLEST, CURVE, PROFILE,
+        STRONGEST, CORRECT, DEFENCE, CREDIBILITY, PACE, INTAKE, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
+    )
+}  # fmt: skip
+"""Every kind of work by its name."""

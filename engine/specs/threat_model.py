@@ -1,0 +1,204 @@
+"""What every attack states: norm and budget, 8-bit rounding within it, cost, where it applies. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import Field, dataclass, fields, replace
+from fractions import Fraction
+from typing import Any, ClassVar, Final, Literal, Self
+
+import numpy as np
+
+from engine import images, parameters
+from engine.errors import BadSetting
+from engine.parameters import TextValue
+
+
+def linf_reach(epsilon: Fraction) -> int:
+    """Return by how many of 255 steps a stored pixel may differ; below 1/255 none can."""
+    return math.floor(epsilon * 255)
+
+
+def l2_reach(epsilon: Fraction) -> int:
+    """Return the largest sum of squared differences, counted in 255 steps, that a budget allows."""
+    return math.floor((epsilon * 255) ** 2)
+
+
+def within_linf(clean: np.ndarray, wanted: np.ndarray, reach: int) -> np.ndarray:
+    """Return the uint8 image nearest to `wanted` (floats in [0, 1]) of which no pixel is over `reach` from `clean`."""
+    change = images.to_bytes(wanted).astype(np.int16) - clean
+    return (clean + np.clip(change, -reach, reach)).astype(np.uint8)
+
+
+def within_l2(clean: np.ndarray, wanted: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Return `wanted` (floats in [0, 1]) rounded, with a sum of squared differences from `clean` of at most `reach`.
+
+    clean, wanted: (batch, channels, height, width); reach: (batch,) int64. Where rounding to nearest leaves the ball,
+    the pixels that were rounded away from `clean` by most are rounded towards it instead, as few as will do.
+    """
+    shape = clean.shape
+    exact = (np.clip(wanted, 0.0, 1.0).astype(np.float64) * 255 - clean).reshape(len(clean), -1)
+    nearest = (images.to_bytes(wanted).astype(np.int64) - clean).reshape(len(clean), -1)
+    rows = [_shrunk(*row) for row in zip(exact, nearest, reach, strict=True)]
+    return (clean + np.stack(rows).reshape(shape)).astype(np.uint8)
+
+
+def _shrunk(exact: np.ndarray, nearest: np.ndarray, reach: int) -> np.ndarray:
+    """Return the integer change `nearest` with as few entries as possible moved one step towards zero."""
+    excess = int((nearest**2).sum()) - int(reach)
+    if excess <= 0:
+        return nearest
+    order = np.argsort(np.abs(exact) - np.abs(nearest), kind="stable")
+    order = order[np.abs(nearest[order]) > np.abs(exact[order])]
+    gained = np.cumsum(2 * np.abs(nearest[order]) - 1)
+    moved = order[: np.searchsorted(gained, excess) + 1]
+    shrunk = nearest.copy()
+    shrunk[moved] -= np.sign(nearest[moved])
+    return shrunk
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """How large a change is, and how points are stored within a budget of it."""
+
+    name: str
+    sizes: Callable[[np.ndarray], np.ndarray]
+    """From (batch, values) int64 changes, counted in 255 steps, to (batch,) sizes in [0, 1] units."""
+    nearest: Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]
+    """From clean uint8 images, points in [0, 1] near them, both (batch, channels, height, width), and a budget to uint8."""
+
+
+def _largest(change: np.ndarray) -> np.ndarray:
+    return np.abs(change).max(axis=1) / 255
+
+
+def _length(change: np.ndarray) -> np.ndarray:
+    return np.sqrt((change**2).sum(axis=1)) / 255
+
+
+def _nearest_linf(clean: np.ndarray, wanted: np.ndarray, epsilon: Fraction) -> np.ndarray:
+    return within_linf(clean, wanted, linf_reach(epsilon))
+
+
+def _nearest_l2(clean: np.ndarray, wanted: np.ndarray, epsilon: Fraction) -> np.ndarray:
+    return within_l2(clean, wanted, np.full(len(clean), l2_reach(epsilon)))
+
+
+def _nearest(_clean: np.ndarray, wanted: np.ndarray, _epsilon: Fraction) -> np.ndarray:
+    return images.to_bytes(wanted)
+
+
+LINF = Norm("linf", _largest, _nearest_linf)
+L2 = Norm("l2", _length, _nearest_l2)
+NO_NORM = Norm("none", _largest, _nearest)
+"""Of everyday damage, which has no budget."""
+
+
+Family = Literal["ascent", "library", "sign noise", "matched noise", "corruption"]
+"""Which runner of `engine.attacks.runner` runs it."""
+NO_TARGET: Final = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an attack costs per image it is run on, at most."""
+
+    passes: int
+    """Forward with backward."""
+    forwards: int
+    """Forward alone."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.passes + other.passes, self.forwards + other.forwards)
+
+    def times(self, count: int) -> Cost:
+        """Return the cost of doing it so many times."""
+        return Cost(self.passes * count, self.forwards * count)
+
+
+JUDGING: Final = Cost(0, 2)
+"""The clean image and the stored one."""
+
+
+def climb(steps: int) -> Cost:
+    """Return the cost of steps and, for more than one of them, the last point and the test of what is stored."""
+    return Cost(steps, 0 if steps == 1 else 2)
+
+
+class Attack(TextValue):
+    """One attack or control with all its settings: a frozen dataclass whose fields `settings` declares."""
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    name: ClassVar[str]
+    """What ids begin with."""
+    title: ClassVar[str]
+    family: ClassVar[Family]
+    norm: ClassVar[Norm]
+    """In which its budget is counted."""
+    is_control: ClassVar[bool]
+    fewest_classes: ClassVar[int] = 1
+    """Classes a model must have for it to apply."""
+    most_targets: ClassVar[int] = 1
+    """Target classes that it tries one after the other on an image, at most."""
+
+    epsilon: Fraction | None = None
+    """Its budget; None for an attack that has none."""
+    target: str = NO_TARGET
+    """Rule by which it chooses the class each image is to be mistaken for."""
+
+    def __post_init__(self) -> None:
+        parameters.check(self)
+
+    @property
+    def text(self) -> str:
+        """The full id, all settings included; `catalogue.attack` reads it back."""
+        return parameters.identifier(self)
+
+    @property
+    def without_epsilon(self) -> str:
+        """The id without the strength: what the points of one curve have in common."""
+        return parameters.identifier(self, but="epsilon")
+
+    @property
+    def epsilon_text(self) -> str:
+        """Its strength as ids write it, for example `8/255`; empty where it has none."""
+        return "" if self.epsilon is None else parameters.value_text(self, "epsilon")
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether every setting but its strength is at its default."""
+        return self.without_epsilon == type(self)().without_epsilon
+
+    @property
+    def budget(self) -> Fraction:
+        """Its epsilon, 0 of an attack that has none."""
+        return self.epsilon or Fraction(0)
+
+    def at(self, epsilon: Fraction) -> Self:
+        """Return the same attack at another strength; raises BadSetting where it has none or that is out of range."""
+        if self.epsilon is None:
+            raise BadSetting(
+                f"{self.name} has no epsilon; its settings are {', '.join(one.name for one in fields(self))}."
+            )
+        return replace(self, epsilon=epsilon)
+
+    @property
+    def running(self) -> Cost:
+        """What it costs per image, or per image and target class where it tries several; judging left out."""
+        return Cost(0, 0)
+
+    def cost(self, classes: int) -> Cost:
+        """Return what it costs per image of a model of so many classes, to which it applies."""
+        return JUDGING + self.running.times(max(1, min(self.most_targets, classes - 1)))
+
+    def limit(self, values: int) -> float | None:
+        """Return how large a change of an image of so many values may be in its norm; None for everyday damage."""
+        del values
+        return None if self.epsilon is None else float(self.epsilon)
+
+    def stored(self, clean: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Return `wanted` (batch, channels, height, width), floats, as uint8 within the budget around `clean`, uint8."""
+        return self.norm.nearest(clean, wanted, self.budget)

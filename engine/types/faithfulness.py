@@ -1,0 +1,260 @@
+"""How far an explanation can be trusted: the nouns, and how the parts that are computed apart merge."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from engine.hashing import Schema
+from engine.specs.methods import StoredMethod
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSpan:
+    """Where along the network something lies: the 95 % interval, by site, of a bootstrap over the images of a group."""
+
+    first: str
+    last: str | None
+    """None where more than 2.5 % of the resamples never get there."""
+    share: float
+    """Share of the resamples that get there at all, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteComparison:
+    """How the two datapaths relate at one site."""
+
+    site: str
+    clean_only: tuple[int, ...]
+    shared: tuple[int, ...]
+    adversarial_only: tuple[int, ...]
+    distance: float
+    """1 - Jaccard of the clean and the adversarial datapath of an image, mean over images."""
+    floor_low: float
+    floor_high: float
+    """The same distance to same-norm noisy copies: of one pair the range over the draws, else a 95 % interval."""
+    flow: float
+    """Attack flow of the site, share of the whole margin lost (signed)."""
+    flow_floor: float
+    """Largest |flow| of a noise draw, same unit."""
+    distance_low: float = 0.0
+    distance_high: float = 0.0
+    """95 % bootstrap interval over the images; both the distance itself for a single pair."""
+    p_value: float | None = None
+    """One-sided, that the distance exceeds the floor, Holm-adjusted over the sites; None for a single pair."""
+    target_only: tuple[int, ...] = ()
+    """Maps of the fooled-into class's datapath that neither image's has."""
+    noise_also: tuple[int, ...] = ()
+    """Those of `adversarial_only` that noise of the same size brings in too."""
+    is_claimable: bool = True
+    """False where a few maps carry any answer, so that nothing may be claimed of the site (`Site.is_claimable`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Where the clean and the adversarial datapath part."""
+
+    share: float
+    sites: tuple[SiteComparison, ...]
+    parts_at: str | None
+    """First claimable site whose distance exceeds the floor for two sites running, or None."""
+    images: int = 1
+    parts_span: SiteSpan | None = None
+    """Of `parts_at`, over the images; None for a single pair and where the datapaths hardly ever part."""
+    apart_from: str | None = None
+    """First claimable site from which on every one exceeds its floor: there they have parted for good; or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How far one datapath can be trusted. `None` reads "not run", never "passed"."""
+
+    carries_at: int | None = None
+    random_low: float | None = None
+    random_high: float | None = None
+    """Share of references carried by equally many random maps: 2.5 % and 97.5 % quantiles over the draws."""
+    wrong_class: float | None = None
+    """Share carried to a wrong third class when the score is aimed at it."""
+    swap: float | None = None
+    """Transplant: the same maps filled from another image give that image's class (high is right). Zero baseline: another
+    image under this mask is called this image's class (high means the mask carries the label, not the image)."""
+    noisy_copy: float | None = None
+    """Share of references carried by a noisy copy of the *reference* in place of the image (must be near 0)."""
+    one_site_gap: float | None = None
+    """Keep minus swap when one site at a time keeps its top 30 %, mean over sites."""
+    seed_jaccard: float | None = None
+    noise_jaccard: float | None = None
+    random_weights_jaccard: float | None = None
+    not_applicable: tuple[str, ...] = ()
+    """Names of fields that mean nothing for the method or the classes, whatever was run: `wrong_class` where it cannot be
+    aimed, or where there is no class to aim at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """Clean maps put back into the adversarial run, by attack flow and at random (the stem left out)."""
+
+    sizes: tuple[int, ...]
+    restored: tuple[float, ...]
+    """Share of images whose clean label came back."""
+    random: tuple[float, ...]
+    """The same with equally many random maps, mean over the draws."""
+    restores_at: int | None
+    """Smallest of `sizes` from which on at least 9 of 10 images are restored, each with maps of its own; or None."""
+    draws: int = 0
+    """Random sets per image behind `random`; 0 in results of versions that did not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kinship:
+    """Per site, how alike the adversarial datapath is to the true class's and to the fooled-into class's (Jaccard)."""
+
+    true_class: tuple[float, ...]
+    fooled_into: tuple[float, ...]
+    images: int
+    """Clean images behind each class's datapath."""
+    merges_at: str | None
+    """First site from which the fooled-into class stays the nearer one, or None."""
+    clean_true: tuple[float, ...] = ()
+    """The clean datapath and the true class's: how alike an image is to its own class before the attack."""
+    clean_fooled: tuple[float, ...] = ()
+    """The clean datapath and the fooled-into class's: what both classes share without any attack."""
+    noise_true: tuple[float, ...] = ()
+    """The datapath of same-norm noisy copies and the true class's."""
+    noise_fooled: tuple[float, ...] = ()
+    """The datapath of same-norm noisy copies and the fooled-into class's: what noise of the same size brings nearer."""
+    classes: tuple[float, ...] = ()
+    """The true class's datapath and the fooled-into class's."""
+    merges_span: SiteSpan | None = None
+    """Of `merges_at`, over the images with the class datapaths held fixed; None for a single pair."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ClassDatapaths:
+    """The datapaths of clean images of the true and of the fooled-into class, for sets of any size."""
+
+    true: tuple[Array, ...]
+    """Per site (channels,): strength of each map, mean over the class's images."""
+    fooled: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """The 2 x 2 design, per site as Jaccard similarities: what differs because of the answer, what because of the input.
+
+    Four datapaths: of the clean and of the adversarial image, each asked for the true and for the fooled-into class.
+    """
+
+    same_input_clean: tuple[float, ...]
+    """The clean image asked for the true and for the fooled-into class."""
+    same_input_adversarial: tuple[float, ...]
+    same_answer_true: tuple[float, ...]
+    """The clean and the adversarial image, both asked for the true class."""
+    same_answer_fooled: tuple[float, ...]
+    """Both asked for the class the attack led to."""
+    each_its_own: tuple[float, ...] = ()
+    """The clean image asked for the true class and the adversarial one for the fooled-into class: the two that are drawn."""
+    exchanged: tuple[float, ...] = ()
+    """The clean image asked for the fooled-into class and the adversarial one for the true class."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Whether a group's strongest maps, filled from a held-out image, carry that image's label into its references."""
+
+    images: int
+    """Held-out images, none of which had a part in the choice of maps."""
+    references: int
+    sizes: tuple[int, ...]
+    """Numbers of maps, all of them outside the stem."""
+    carried: tuple[float, ...]
+    """Per size the share of held-out images that reach at least 9 of 10 references."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    """95 % Wilson interval of `carried`."""
+    random: tuple[float, ...]
+    """The same with equally many random maps, mean over the draws."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GroupDatapath:
+    """What the images of a group have in common; arrays are read-only."""
+
+    name: str
+    """`clean`, `adversarial`, `fooled-into` (clean images of the classes the attack led to) or `noise`."""
+    method: StoredMethod
+    images: int
+    """Images behind `strength`; of noise, the noisy copies of them."""
+    strength: tuple[Array, ...]
+    """Per site (channels,): mean over images of |score|, each image scaled to sum to one over all sites."""
+    specific: tuple[Array, ...]
+    """Strength less the mean over classes: above zero where a map matters more here than for classes at large."""
+    held_out: HeldOut
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Groups:
+    """The groups of an attack, each made of half of its images and tried on the other half."""
+
+    groups: tuple[GroupDatapath, ...]
+    """Empty where there are too few images to hold one out."""
+    classes: tuple[int, ...]
+    """Classes behind the mean that `specific` is measured from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What is known so far of how far an examination can be trusted; parts arrive one by one."""
+
+    SCHEMA: ClassVar[Schema] = Schema("faithfulness/1", "Certificates")
+
+    clean: Certificate = Certificate()
+    adversarial: Certificate = Certificate()
+    restoration: Restoration | None = None
+    kinship: Kinship | None = None
+    done: tuple[str, ...] = ()
+    """Names of the parts that have arrived."""
+    failed: tuple[str, ...] = ()
+    """Messages of parts that ended without a result."""
+    unavailable: tuple[str, ...] = ()
+    """Why a part can say nothing of this data; it is done, and asked again it would say the same."""
+    classes: ClassDatapaths | None = None
+    cross: Cross | None = None
+    groups: Groups | None = None
+
+
+PARTS: Final = ("clean", "adversarial", "restoration", "stability", "kinship", "weights", "cross", "groups")
+"""In the order in which they are asked for."""
+
+
+def merge(partials: Sequence[Certificates]) -> Certificates:
+    """Return what several parts say together: of each field the value that is there, of `done` and `failed` all."""
+    return Certificates(
+        clean=_joined([one.clean for one in partials]),
+        adversarial=_joined([one.adversarial for one in partials]),
+        restoration=next((one.restoration for one in partials if one.restoration is not None), None),
+        kinship=next((one.kinship for one in partials if one.kinship is not None), None),
+        classes=next((one.classes for one in partials if one.classes is not None), None),
+        cross=next((one.cross for one in partials if one.cross is not None), None),
+        groups=next((one.groups for one in partials if one.groups is not None), None),
+        done=tuple(part for part in PARTS if any(part in one.done for one in partials)),
+        failed=tuple(message for one in partials for message in one.failed),
+        unavailable=tuple(message for one in partials for message in one.unavailable),
+    )
+
+
+def _joined(sides: Sequence[Certificate]) -> Certificate:
+    """One side's certificate; a field that no part has set stays None, which reads `not run`."""
+    known: dict[str, Any] = {}
+    for side in sides:
+        for one in dataclasses.fields(side):
+            value = getattr(side, one.name)
+            if value is not None and value != ():
+                known.setdefault(one.name, value)
+    return Certificate(**known)

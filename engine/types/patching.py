@@ -1,0 +1,389 @@
+"""The nouns of activation patching: which channels were put where, what it did, and what its controls did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from engine import hashing
+from engine.hashing import Schema
+from engine.specs.catalogue import StoredAttack
+from engine.statistics import Estimate
+
+Direction = Literal["restore", "inject"]
+"""`restore`: clean maps into the adversarial run; `inject`: adversarial maps into the clean run."""
+ControlName = Literal["random", "same layers", "largest change", "third class", "noisy copy", "another image"]
+CONTROLS: dict[ControlName, str] = {
+    "random": "As many maps, drawn from all layers that claims may use.",
+    "same layers": "As many maps of the same layers, drawn from those that were not chosen.",
+    "largest change": "The maps that the attack changed most, as many.",
+    "third class": "The maps with the most attack flow towards a class that plays no part; counted is that class.",
+    "noisy copy": "The same maps, from a copy of the receiving image under noise of the attack's length.",
+    "another image": "The same maps, from a clean image of another class.",
+}
+"""What each control puts in; each but `COMPARED` must do less than the chosen maps."""
+COMPARED: ControlName = "largest change"
+"""Another way to choose, not a control: that it restores too does not speak against the chosen maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapSet:
+    """Feature maps by site, both in the order of the network; no map twice."""
+
+    SCHEMA: ClassVar[Schema] = Schema("channel-set/1", "MapSet")
+
+    sites: tuple[str, ...]
+    channels: tuple[tuple[int, ...], ...]
+
+    @property
+    def count(self) -> int:
+        """Maps in all."""
+        return sum(len(one) for one in self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one intervention did to the images; `n` trials."""
+
+    n: int
+    recovery: float
+    """Share of the margin that the attack took (or, injecting, that is taken), mean over trials; 1 is all of it."""
+    recovery_low: float | None
+    recovery_high: float | None
+    """95 % bootstrap interval over images; None for a single one."""
+    flipped: float
+    """Share of trials that give the class aimed at."""
+    flipped_low: float
+    flipped_high: float
+    """95 % interval: Wilson over trials, or bootstrap over images where several trials of an image make that the wider one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What a control did; `their_own` is the share that gave the class of the values put in, where they have one."""
+
+    name: ControlName
+    effect: Effect
+    draws: int
+    """Interventions per image."""
+    their_own: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MapResponse:
+    """How one map answers to the images under attack, beside its answer to the clean ones."""
+
+    site: str
+    channel: int
+    silenced: int
+    """Images in which its largest absolute value falls to half or less."""
+    roused: int
+    """Images in which it at least doubles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One intervention on the images of an examination, beside its controls."""
+
+    SCHEMA: ClassVar[Schema] = Schema("patching-test/1", "Proof")
+
+    examination: str
+    direction: Direction
+    chosen: MapSet
+    effect: Effect
+    recoveries: tuple[float, ...]
+    """Per image."""
+    labels: tuple[int, ...]
+    """Per image, what the network says with the chosen maps put in."""
+    confidences: tuple[float, ...]
+    controls: tuple[Control, ...]
+    missing: tuple[str, ...]
+    """Controls that could not be run, each with its reason."""
+    trivial: tuple[str, ...]
+    """Chosen sites through which everything runs (stem, the classes' own evidence): they restore whatever is put there."""
+    samples: tuple[str, ...] = ()
+    """Keys of the images, in the order of `recoveries`."""
+    responses: tuple[MapResponse, ...] = ()
+    """Of the chosen maps, where they are few enough to be named in a sentence."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether every control that was run did less than the chosen maps, beyond both intervals, and random ones were run.
+
+        `COMPARED` has no say.
+        """
+        if self.trivial or "random" not in {one.name for one in self.controls}:
+            return False
+        refuting = [one for one in self.controls if one.name != COMPARED]
+        return all(one.effect.flipped_high < self.effect.flipped_low for one in refuting)
+
+
+CurveName = Literal[
+    "attack flow",
+    "one set for all",
+    "datapath difference",
+    "largest change",
+    "random",
+    "third class",
+    "noisy copy",
+    "another image",
+]
+CURVES: dict[CurveName, str] = {
+    "attack flow": "Each image's maps with the most attack flow.",
+    "one set for all": "The maps with the most attack flow over the group (each image's flow scaled to one), the same for all.",
+    "datapath difference": "Each image's maps in which the two-run datapaths of the clean and the adversarial image differ most.",
+    "largest change": "Each image's maps whose values the attack changed most, each layer's changes scaled to one.",
+    "random": "As many maps, drawn from all layers that claims may use.",
+    "third class": "Control: each image's maps with the most flow towards a class that plays no part; counted is that class.",
+    "noisy copy": "Control: the maps of the attack flow, from the adversarial image under noise of the attack's length.",
+    "another image": "Control: the maps of the attack flow, from a clean image of another class.",
+}
+"""Which maps each line puts back, and from where."""
+CHOICES: frozenset[CurveName] = frozenset({"attack flow", "one set for all", "datapath difference", "largest change"})
+"""Ways to choose maps; all other lines are controls."""
+SiteChoice = Literal["all", "blocks"]
+"""All sites of a network, or its stem and block outputs alone."""
+MeanKind = Literal["position", "channel"]
+"""What a map is set to: its mean at every position, or one mean for the whole map."""
+
+
+@dataclass(frozen=True, slots=True)
+class FooledRequest:
+    """Attacked images to look at, of one class or several; those that the attack does not fool are left out."""
+
+    SCHEMA: ClassVar[Schema] = Schema("attacked-group/1", "FooledRequest")
+
+    model: str
+    data: str
+    attack: StoredAttack
+    samples: tuple[str, ...]
+    seed: int = 0
+    sites: SiteChoice = field(default="all", metadata=hashing.GROWN)
+
+
+@dataclass(frozen=True, slots=True)
+class StrongestRequest:
+    """How many maps with the most attack flow over the images of a group that the attack fools."""
+
+    SCHEMA: ClassVar[Schema] = Schema("strongest-channels-request/1")
+
+    group: FooledRequest
+    count: int
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.group.model
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.group.data
+
+    @property
+    def sites(self) -> SiteChoice:
+        """Which sites the network is looked at by."""
+        return self.group.sites
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectRequest:
+    """The first correctly classified images of a data set from an index on."""
+
+    SCHEMA: ClassVar[Schema] = Schema("correct-images-request/1")
+
+    model: str
+    data: str
+    count: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectImages:
+    """Which images they are."""
+
+    SCHEMA: ClassVar[Schema] = Schema("correct-images/1")
+
+    samples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupProofRequest:
+    """Which maps to put where in the runs of all images of a group that the attack fools."""
+
+    SCHEMA: ClassVar[Schema] = Schema("group-patching-request/1", "GroupProofRequest")
+
+    group: FooledRequest
+    chosen: MapSet
+    direction: Direction
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.group.model
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.group.data
+
+    @property
+    def sites(self) -> SiteChoice:
+        """Which sites the network is looked at by."""
+        return self.group.sites
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Whom a result is about and which maps it could choose."""
+
+    attempted: int
+    samples: tuple[str, ...]
+    """The fooled ones, in the order of the request."""
+    total: int
+    """Maps that claims may use."""
+    excluded: tuple[str, ...]
+    """Sites that no map is chosen of: a few of them carry any answer trivially (stem, the classes' own evidence)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallestSet:
+    """The smallest set of maps found that restores one image's label, from which no single map can be left out."""
+
+    sample: str
+    chosen: MapSet
+    prefix: int
+    """Maps with the most attack flow that restore it, before those that are not needed were taken out."""
+    is_restored: bool
+    """By a real pass with exactly these maps; False where all maps together do not restore it."""
+    recovery: float
+    """Share of the margin, by the same pass."""
+    random: float
+    """Share of random sets of the same size that restore it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSet:
+    """The smallest set of maps found that restores a share of a group's images, the same maps for all of them."""
+
+    wanted: float
+    """Share of the images."""
+    is_reached: bool
+    chosen: MapSet
+    prefix: int
+    effect: Effect
+    random: Effect
+    """Random sets of the same size, drawn for each image."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallestSets:
+    """The smallest sets found, per image and for the group: by attack flow, then pruned; each verified by a real pass."""
+
+    SCHEMA: ClassVar[Schema] = Schema("minimal-sets/1", "SmallestSets")
+
+    group: Group
+    images: tuple[SmallestSet, ...]
+    sizes: Estimate | None
+    """Mean number of maps over images that were restored, with its bootstrap interval; None for fewer than two."""
+    prefixes: Estimate | None
+    """The same before pruning."""
+    effect: Effect
+    """Each image with its own set."""
+    random: Effect
+    """Random sets, as large as each image's own."""
+    draws: int
+    """Random sets per image."""
+    shared: SharedSet
+
+
+@dataclass(frozen=True, slots=True)
+class CurveLine:
+    """One way to choose maps, or one control; one entry per number of maps."""
+
+    name: CurveName
+    effects: tuple[Effect, ...]
+    their_own: tuple[Estimate, ...] = ()
+    """Where the values have a class of their own (another image): the share that gave it; high is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorationCurve:
+    """Clean maps put back into the adversarial runs of a group: share of labels restored against the number of maps."""
+
+    SCHEMA: ClassVar[Schema] = Schema("patching-curve/1", "RestorationCurve")
+
+    group: Group
+    counts: tuple[int, ...]
+    lines: tuple[CurveLine, ...]
+    missing: tuple[str, ...]
+    """Lines that could not be made, each with its reason."""
+    draws: int
+    """Random sets per image and number of maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteEffect:
+    """Some maps of one site alone put back."""
+
+    site: str
+    maps: int
+    effect: Effect
+    """Those with the most attack flow over the group."""
+    random: Effect
+    """As many random maps of the site."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteProfile:
+    """What equally many maps of each site alone win back, in the order of the network."""
+
+    SCHEMA: ClassVar[Schema] = Schema("layer-patching/1", "SiteProfile")
+
+    group: Group
+    sites: tuple[SiteEffect, ...]
+    excluded: tuple[str, ...]
+    """Sites left out because whatever is put there restores: the stem and those that every path runs through."""
+    draws: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How often the network is right on the same images before and after some of its maps were fixed."""
+
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    """After less before, paired on images (Newcombe)."""
+    random: Estimate | None
+    """After fixing as many random maps, with the wider of two intervals (`Effect.flipped`); n counts draws on images."""
+    beyond_random: Estimate | None
+    """After less `random`, paired on images (bootstrap)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """Whether the maps that restore one half of a group help the other half, and what fixing them would cost.
+
+    The attack does not know of it: an attack on the changed network is another question.
+    """
+
+    SCHEMA: ClassVar[Schema] = Schema("mean-ablation/1", "Defence")
+
+    searched: Group
+    """The half that the maps were found on."""
+    shared: SharedSet
+    held_out: Group
+    """The other half."""
+    own_values: Effect
+    """Held-out fooled images with their own clean values in the chosen maps."""
+    own_values_random: Effect
+    means: MeanKind
+    """What the maps are fixed to in `adversarial` and `clean`: mean values over clean images."""
+    mean_images: int
+    adversarial: Accuracy
+    """On all held-out attacked images that were right before the attack."""
+    clean: Accuracy
+    """On clean images of all classes that the maps were not found on."""
+    draws: int
+    """Random sets."""
