@@ -180,7 +180,9 @@ def test_a_disk_that_refuses_is_named_and_nothing_is_lost(store, undisturbed, mo
 
 def test_a_disk_that_fills_while_progress_is_noted_interrupts(store, monkeypatch):
     monkeypatch.setattr(runs, "NOTED_EVERY", 0.0)
-    full = SimpleNamespace(loads=json.loads, dumps=lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    full = SimpleNamespace(
+        loads=json.loads, dumps=lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
+    )
     monkeypatch.setattr(runs, "json", full)
     run, state, _ = audits.drive(store, audits.planned(store))
     assert state.state == "interrupted"
@@ -322,7 +324,7 @@ def test_a_driver_that_vanished_left_the_run_interrupted(store):
 
 def test_a_worker_of_another_version_is_refused(store, monkeypatch):
     manifest = audits.planned(store)
-    monkeypatch.setattr("engine.audit.versions.VERSION", "9.9.9")
+    monkeypatch.setattr("engine.audit.manifest.VERSION", "9.9.9")
     _, state, _ = audits.drive(store, manifest)
     assert state.state == "interrupted"
     assert f"faultline {VERSION} was planned and 9.9.9 is installed" in state.message

@@ -169,7 +169,7 @@ def test_of_a_single_pair_there_are_no_groups(digits):
 @pytest.mark.slow
 def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp_path):
     answers = at_once.answers(store, quiet)
-    found = study.examine(answers, asked(digits[1], 4), tmp_path / "group", certify=True)
+    found = study.examined(answers, asked(digits[1], 4), tmp_path / "group", certify=True)
     assert found == json.loads((tmp_path / "group" / "examination.json").read_text())
     assert [(one["name"], one["images"], one["held_out"]["images"]) for one in found["groups"]] == [
         ("clean", 2, 2),
@@ -201,7 +201,7 @@ def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp
 
 def test_a_data_set_without_another_image_of_a_class_says_what_is_unknown(digits, group, monkeypatch):
     gathered = subjects.gather_evidence(*digits, group)
-    monkeypatch.setattr(faithfulness.cases, "labels", lambda _bundle, dataset: np.full(len(dataset.keys), 3))
+    monkeypatch.setattr(faithfulness.baselines, "labels", lambda _bundle, dataset: np.full(len(dataset.keys), 3))
     with pytest.raises(
         BadInput, match="no other correctly classified image of class '7', so likeness to it is unknown"
     ):

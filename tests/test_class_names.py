@@ -177,8 +177,8 @@ def test_a_stored_data_set_and_model_agree_whatever_form_their_names_were_stored
     ],
 )
 def test_prove_takes_a_class_that_is_one_and_no_other(store, tmp_path, capsys, monkeypatch, label, reason):
-    monkeypatch.setattr("engine.cli.study._study", lambda *_: {})
-    monkeypatch.setattr("engine.patching.tables.text", lambda found: "")
+    monkeypatch.setattr("engine.cli.study._answered", lambda *_: {})
+    monkeypatch.setattr("engine.patching.tables.patching_text", lambda found: "")
     place = ["--store", str(store.root), "--model", "net", "--data", "digits", "--out", str(tmp_path / "p.json")]
     code = command_line.main(["prove", *place, "--attack", "pgd-linf:eps=24/255", "--class", label, "--images", "2"])
     told = capsys.readouterr().err

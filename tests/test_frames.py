@@ -86,6 +86,7 @@ def test_an_unfinished_run_has_tables_of_what_is_done(tmp_path):
         frames.images(store, run.id)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("package", ["engine", "dashboard", "engine.__main__", "engine.service.auditor"])
 def test_only_who_asks_for_tables_loads_pandas(package):
     program = f"import sys, {package}; sys.exit('pandas' in sys.modules)"

@@ -157,6 +157,7 @@ def test_a_groups_sites_carry_their_interval_and_a_pairs_do_not():
     assert "[" not in pair[1].text + pair[2].text
 
 
+@pytest.mark.cluster
 def test_the_scripts_write_a_share_as_the_server_does():
     node = shutil.which("node")
     if node is None:

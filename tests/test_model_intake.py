@@ -18,6 +18,7 @@ from engine import __main__ as command_line
 from engine import demo
 from engine.attribution import baselines
 from engine.checks import model
+from engine.cli import study
 from engine.data import register, sources
 from engine.errors import BadInput, Unsupported
 from engine.models import register as load
@@ -354,7 +355,7 @@ def test_no_more_images_are_held_at_once_than_mistakes_are_tried_on(store, monke
 @pytest.mark.parametrize("text", ["²", "1,x", "9" * 5000, ""])
 def test_numbers_of_maps_that_are_none_are_refused_in_one_line(text):
     with pytest.raises(BadInput, match="--maps must be whole numbers") as refused:
-        command_line._counts(text)
+        study._counts(text)
     assert len(str(refused.value)) < 200
 
 

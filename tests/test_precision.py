@@ -165,24 +165,20 @@ def test_ranks_count_and_not_sizes_or_signs():
 
 CREATORS = ("zeros", "ones", "full", "eye", "empty", "rand", "randn", "randint", "randperm", "tensor")
 ON_DEVICE = (
-    "tracing",
-    "connections",
-    "certificates",
-    "examination",
-    "rosters",
-    "datapaths/*",
-    "models/*",
+    "attribution/*",
     "features/*",
+    "models/*",
+    "patching/faithfulness",
 )
 ON_THE_HOST = {
-    ("bundle", "zeros"): "an example input, before the network has its device",
-    ("choosing", "full"): "flags, moved to the device as one",
-    ("draws", "empty"): "drawn on the host to be the same everywhere, then moved as a whole",
-    ("masks", "rand"): "a single number",
-    ("painting", "randn"): "drawn on the host to be the same everywhere, then moved as a whole",
-    ("painting", "rand"): "four numbers that are read on the host",
-    ("examination", "tensor"): "seeds, which generators read on the host",
-    ("rosters", "tensor"): "seeds, which generators read on the host",
+    ("baselines", "tensor"): "row numbers, which index arrays on the host",
+    ("network", "zeros"): "an example input, before the network has its device",
+    ("scorers", "full"): "flags, moved to the device as one",
+    ("scorers", "empty"): "drawn on the host to be the same everywhere, then moved as a whole",
+    ("scorers", "rand"): "a single number",
+    ("visualization", "randn"): "drawn on the host to be the same everywhere, then moved as a whole",
+    ("visualization", "rand"): "four numbers that are read on the host",
+    ("explain", "tensor"): "seeds, which generators read on the host",
 }
 
 

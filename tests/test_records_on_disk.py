@@ -18,7 +18,7 @@ from engine.store import NotStored, Store
 from engine.types.checks import CheckResult, Conditions, Credibility, Figure, IntakeReport, Suspicion
 from engine.types.core import Datapath, ExaminationRequest, Outcome, Roster, RosterRequest
 from engine.types.faithfulness import Certificate, Certificates, Kinship, Restoration
-from engine.types.patching import CorrectImages, MapSet
+from engine.types.patching import CorrectImages, Evaluation, EvaluationRequest, MapSet
 from engine.types.requests import Nothing, Pace, Taken
 from tests import fake_studies, fakes
 
@@ -46,6 +46,19 @@ RECORDS = {
     "proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "restore").value,
     "group-proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "inject").value,
     "strongest": MapSet(("layer2.0",), ((1, 3),)),
+    "evaluation": Evaluation(
+        EvaluationRequest(engine.attack("pgd-linf"), 8, (engine.method("two-run"),)),
+        "m",
+        "d",
+        8,
+        4,
+        13,
+        348,
+        (),
+        (8,),
+        (),
+        1.5,
+    ),
     "correct": CorrectImages(("00001",)),
     "smallest": fake_studies.smallest_sets(),
     "curve": fake_studies.restoration_curve(),
@@ -185,7 +198,7 @@ def test_a_missing_file_discards_the_record(store, file):
 
 
 def test_a_record_of_another_format_is_kept_and_the_message_says_what_to_do(store, monkeypatch):
-    monkeypatch.setattr("engine.store.envelope.FORMAT", 99)
+    monkeypatch.setattr("engine.store.files.FORMAT", 99)
     store.records.write("roster", KEY, RECORDS["roster"])
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"format 99.*open the store with the version that wrote it"):

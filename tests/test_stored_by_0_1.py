@@ -12,7 +12,7 @@ import pytest
 
 from engine import hashing
 from engine.__main__ import main
-from engine.audit import results
+from engine.audit import manifest, results
 from engine.audit.runs import AuditLog, Run
 from engine.errors import StoreError
 from engine.hashing import Schema
@@ -106,7 +106,7 @@ def test_an_explanation_of_a_group_by_another_method_is_there(auditor, samples):
     request = ExaminationRequest(
         model=MODEL, data=DATA, attack="fgsm-linf:eps=24/255", samples=samples[:3], method="gradient"
     )
-    assert auditor.examination(request).value.clean.method == "gradient"
+    assert auditor.examination(request).value.clean.method.name == "gradient"
 
 
 def test_every_study_is_there(auditor, pair, group):
@@ -150,16 +150,28 @@ def test_every_record_of_the_store_is_read_by_a_schema_that_fits(auditor, opened
     }  # fmt: skip
 
 
+def same_libraries(root: Path) -> bool:
+    """Whether numbers can be the same to the last bit: the fixture was made with certain versions of the libraries."""
+    planned = Run.open(Store(root), FINISHED).manifest.versions
+    return not manifest.difference(planned, manifest.installed())
+
+
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_the_finished_run_verifies(own, capsys):
+    if not same_libraries(own):
+        pytest.skip("made with other versions of torch, numpy or Python")
     assert main(["verify", FINISHED, "--store", str(own), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["damaged"] == []
     assert all(one["same_answer"] == one["same_pixels"] == one["images"] for one in told["replicated"])
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_the_unfinished_run_is_taken_up_and_keeps_what_was_done(own):
+    if not same_libraries(own):
+        pytest.skip("made with other versions of torch, numpy or Python")
     receipts = {path: path.read_bytes() for path in (own / "runs" / UNFINISHED).rglob("_receipt.json")}
     auditor = Auditor.open(own)
     try:

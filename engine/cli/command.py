@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import BadInput
+from engine.specs import methods
 from engine.store import files
 
 DONE: Final = 0
@@ -154,7 +155,7 @@ def _store(parser: argparse.ArgumentParser) -> None:
 STUDIES: Final = ("proof", "smallest", "curve", "profile", "defence")
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add_prove(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `prove`."""
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")
     parser.add_argument("--model", required=True, help="A model of the store.")
@@ -177,3 +178,56 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of random starts, controls and random sets.")
     parser.add_argument("--out", type=Path, required=True, metavar="F", help="JSON file to write; must not exist.")
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Declare the folder of the store."""
+    parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")
+
+
+def add_examine(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `examine`."""
+    add_store(parser)
+    parser.add_argument("--model", required=True, help="A model of the store.")
+    parser.add_argument("--data", required=True, help="A data set of the store.")
+    parser.add_argument(
+        "--sample", required=True, nargs="+", metavar="K", help="Key of a sample such as 00017; several make a group."
+    )
+    parser.add_argument(
+        "--attack", required=True, metavar="ID", help="For example pgd-linf or pgd-linf:eps=8/255,steps=20."
+    )
+    parser.add_argument("--method", default=methods.TWO_RUN.name, help=f"One of {', '.join(methods.METHODS)}.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of references and random starts.")
+    parser.add_argument("--quick", action="store_true", help="Leave the certificate out.")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="Folder for examination.json and arrays.npz."
+    )
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `evaluate`."""
+    add_store(parser)
+    parser.add_argument("--model", required=True, help="A model of the store.")
+    parser.add_argument("--data", required=True, help="A data set of the store.")
+    parser.add_argument("--attack", required=True, metavar="ID", help="For example pgd-linf:eps=8/255,steps=10.")
+    parser.add_argument(
+        "--images", type=int, default=100, metavar="N", help="Correctly classified images, 100 if not given."
+    )
+    parser.add_argument(
+        "--first", type=int, default=128, metavar="K", help="Index of the first image, 128 if not given."
+    )
+    parser.add_argument("--methods", metavar="A,B", help="Comma-separated names of methods; all if not given.")
+    parser.add_argument("--maps", default="8,16,32,64,128", metavar="K,L", help="Numbers of maps to move, rising.")
+    parser.add_argument(
+        "--sites", choices=("all", "blocks"), default="all", help="All sites (default), or the stem and block outputs."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of references, controls and random starts.")
+    parser.add_argument("--out", type=Path, required=True, metavar="F", help="JSON file to write; must not exist.")
+
+
+def add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `benchmark`."""
+    add_store(parser)
+    parser.add_argument("--model", default="digits-standard", help="A model of the store.")
+    parser.add_argument("--data", default="digits", help="A data set of the store.")
+    parser.add_argument("--out", type=Path, required=True, metavar="F", help="JSON file to write.")

@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from engine.data.sources import Images
 
 
+def demo(options: argparse.Namespace) -> Told:
+    """Put the embedded demo into a store."""
+    from engine import demo as embedded
+
+    store = Store(options.store)
+    embedded.install(store)
+    models = [f"{card.name} ({sum(site.channels for site in card.sites)} feature maps)" for card in store.models()]
+    found = {"models": [card.name for card in store.models()], "data": embedded.DATA}
+    return Told(f"The store holds {', '.join(models)} and the data set {embedded.DATA}.", found)
+
+
 def add_model(options: argparse.Namespace) -> Told:
     """Add a model and make its intake report; a model that fails a check is stored, and said to fail (exit code 1).
 

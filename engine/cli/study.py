@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +13,32 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine import class_names, serialization, statistics
+from engine import benchmark, class_names, serialization, statistics
 from engine.attribution import comparison
 from engine.cli import command
-from engine.cli.command import STUDIES
+from engine.cli.command import STUDIES, Told
 from engine.errors import BadInput, BadSetting, UnknownName
-from engine.models import register
-from engine.patching import evaluate as walk
+from engine.jobs.worker import Report
 from engine.patching import tables
-from engine.patching.evaluate import EvaluationRequest, Report
 from engine.service import answers as at_once
 from engine.service import tasks
 from engine.service.answers import Answers
+from engine.specs import catalogue, methods
 from engine.specs.threat_model import Attack
 from engine.store import files
 from engine.store.store import Store
 from engine.types import faithfulness
 from engine.types.core import SIDES, Datapath, Examination, ExaminationRequest, Outcome, Prediction
 from engine.types.faithfulness import Certificates, Comparison, GroupDatapath, Groups
-from engine.types.patching import CorrectRequest, FooledRequest, GroupProofRequest, SiteChoice, StrongestRequest
+from engine.types.patching import (
+    CorrectRequest,
+    EvaluateRequest,
+    EvaluationRequest,
+    FooledRequest,
+    GroupProofRequest,
+    SiteChoice,
+    StrongestRequest,
+)
 from engine.types.requests import CertificatePart
 
 SHARE = 0.2
@@ -61,7 +70,74 @@ MEANING = {
 """What stands under the names of an examination's JSON."""
 
 
-def examine(answers: Answers, request: ExaminationRequest, out: Path, *, certify: bool) -> dict[str, Any]:
+LONGEST_COUNT = 9
+"""Digits of a number of maps."""
+
+
+def examine(options: argparse.Namespace) -> Told:
+    """Examine one pair or a small group."""
+    attack, method = catalogue.attack(options.attack), methods.method(options.method)
+    samples = tuple(options.sample)
+    request = ExaminationRequest(options.model, options.data, attack, samples, method, options.seed)
+    found = examined(_answers(options, _told_to_nobody), request, options.out, certify=not options.quick)
+    return Told(sentence(found), found)
+
+
+def evaluate(options: argparse.Namespace) -> Told:
+    """Ask every method the same questions of the same images."""
+    names = [part.strip() for part in options.methods.split(",")] if options.methods else list(methods.METHODS)
+    attack, scored = catalogue.attack(options.attack), tuple(methods.method(name) for name in names)
+    settings = EvaluationRequest(attack, options.images, scored, options.first, options.seed, _counts(options.maps))
+    request = EvaluateRequest(options.model, options.data, options.sites, settings)
+    found = evaluated(_answers(options, _told_on_stderr), request, options.out)
+    return Told(tables.evaluation_text(found), found)
+
+
+def prove(options: argparse.Namespace) -> Told:
+    """Put clean maps back in a group: every study."""
+    images = Images(tuple(options.sample or ()), options.label, options.images, options.first)
+    study = Study(
+        model=options.model,
+        data=options.data,
+        attack=catalogue.attack(options.attack),
+        images=images,
+        maps=options.maps,
+        studies=tuple(part.strip() for part in options.studies.split(",")),
+        sites=options.sites,
+        seed=options.seed,
+    )
+    found = proved(_answers(options, _told_on_stderr), study, options.out)
+    return Told(tables.patching_text(found), found)
+
+
+def measure(options: argparse.Namespace) -> Told:
+    """Measure speed and memory."""
+    found = benchmark.run(Store(options.store, create=False), options.model, options.data)
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return Told(benchmark.text(found), found)
+
+
+def _answers(options: argparse.Namespace, report: Report) -> Answers:
+    return at_once.answers(Store(options.store, create=False), report)
+
+
+def _told_to_nobody(done: int, total: int, message: str) -> None:
+    """Progress of a command that ends in seconds is not shown."""
+
+
+def _told_on_stderr(done: int, total: int, message: str) -> None:
+    sys.stderr.write(f"{done}/{total} {message}\n")
+    sys.stderr.flush()
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) <= LONGEST_COUNT for part in parts):
+        raise BadInput(f"--maps must be whole numbers such as 8,16,32, got '{text[:80]}'.")
+    return tuple(int(part) for part in parts)
+
+
+def examined(answers: Answers, request: ExaminationRequest, out: Path, *, certify: bool) -> dict[str, Any]:
     """Examine a request with the models and data of a store, write `examination.json` and `arrays.npz`, return the JSON.
 
     What the store holds already, a page's examinations among it, is not computed again.
@@ -224,19 +300,11 @@ def _arrays(found: Examination, groups: Groups | None) -> bytes:
     return buffer.getvalue()
 
 
-text = tables.evaluation_text
-
-
-def evaluate(
-    store: Store, place: tuple[str, str, SiteChoice], request: EvaluationRequest, out: Path, report: Report
-) -> dict[str, Any]:
+def evaluated(answers: Answers, request: EvaluateRequest, out: Path) -> dict[str, Any]:
     """Run an evaluation, write its JSON and return it. Raises BadInput for a file that exists or cannot be there."""
     command.require_new(out)
-    model, data, sites = place
-    dataset = store.dataset(data)
-    bundle = (register.block_bundle if sites == "blocks" else register.bundle)(store, model)
-    found = tables.evaluation_json(walk.run(bundle, dataset, request, report))
-    found["site_choice"] = sites
+    found = tables.evaluation_json(at_once.result(answers, tasks.EVALUATION, request))
+    found["site_choice"] = request.sites
     command.write(out, found, "writing an evaluation")
     return found
 
@@ -283,7 +351,7 @@ class Study:
             raise BadSetting("--images and --maps must be at least 1, and --first not negative.")
 
 
-def prove(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
+def proved(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
     """Answer, write the JSON and return it. Raises BadInput for a file that exists or cannot be there."""
     started = time.perf_counter()
     command.require_new(out)

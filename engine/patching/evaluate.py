@@ -12,42 +12,19 @@ from torch import Tensor
 
 from engine import statistics
 from engine.attribution import scorers
-from engine.errors import BadSetting
 from engine.models import hooks
 from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
 from engine.patching import controls, trials
 from engine.patching import subjects as pairing
 from engine.patching.subjects import FooledPairs, MatchedImages
-from engine.patching.trials import Ask, OneSite, Restore, Sufficient, Transplant
+from engine.patching.trials import Ask
 from engine.specs.methods import RANDOM, TWO_RUN, Method
-from engine.specs.threat_model import Attack
 from engine.statistics import Estimate
 from engine.store.store import Dataset
+from engine.types.patching import ClassJaccard, Evaluation, EvaluationRequest, MethodRow, Restore, Stability
 
 SHARE = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class ClassJaccard:
-    """Similarity of datapaths of images of one class, and of images of two."""
-
-    within: Estimate | None
-    """None where fewer than two images have another one of their class."""
-    between: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Stability:
-    """Means over images of the Jaccard similarity of the kept fifths, itself a mean over sites. Chance is about 0.11."""
-
-    seed_jaccard: Estimate
-    """Another seed, which also draws other partners as reference runs."""
-    noise_jaccard: Estimate
-    """The same image with a little Gaussian noise."""
-    class_jaccard: ClassJaccard
-    random_weights_jaccard: Estimate
-    """The same network with shuffled weights: must fall to chance."""
 
 
 def stability(bundle: ModelBundle, method: Method, subjects: MatchedImages, own: PerMap, *, seed: int) -> Stability:
@@ -113,73 +90,10 @@ def _fresh(method: Method, seed: int, draw: int) -> int:
     return seed + draw if method == RANDOM else seed
 
 
-FIRST = 128
-"""Index of the first image by default: methods were chosen while looking at the ones before."""
 STEPS = ("scores", "sufficient", "transplant", "restore", "one site", "stability")
 
 Report = Callable[[int, int, str], None]
 """Called with (done, total, message)."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationRequest:
-    """What to evaluate on which images."""
-
-    attack: Attack
-    images: int
-    """Correctly classified images wanted."""
-    methods: tuple[Method, ...]
-    first: int = FIRST
-    seed: int = 0
-    maps: tuple[int, ...] = trials.MAPS
-    """Numbers of maps to move, smallest first; those that the network does not have are left out."""
-
-    def __post_init__(self) -> None:
-        if self.images < pairing.FEWEST:
-            raise BadSetting(f"--images must be at least {pairing.FEWEST}, got {self.images}.")
-        if self.first < 0:
-            raise BadSetting(f"--first must not be negative, got {self.first}.")
-        if not self.maps or self.maps[0] < 1 or list(self.maps) != sorted(set(self.maps)):
-            raise BadSetting(f"--maps must be rising numbers from 1 on, got {', '.join(map(str, self.maps))}.")
-
-
-@dataclass(frozen=True, slots=True)
-class MethodRow:
-    """One method's answers."""
-
-    method: Method
-    passes_per_image: float
-    """Image-passes of one score: one forward and backward of one image."""
-    seconds_per_image: float
-    sufficient: Sufficient
-    transplant: Transplant
-    restore: Restore
-    joint_restore: Restore | None
-    """Two-run alone: restoring by the joint mask gradients between the two runs instead of the attack flow."""
-    one_site: OneSite
-    stability: Stability
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The whole table."""
-
-    request: EvaluationRequest
-    model: str
-    data: str
-    images: int
-    """Correctly classified images looked at."""
-    fooled: int
-    """Those that the attack fools: the denominator of `restore`."""
-    sites: int
-    total_maps: int
-    left_out: tuple[str, ...]
-    """Sites whose maps no claim may choose (`Site.is_claimable`)."""
-    maps: tuple[int, ...]
-    rows: tuple[MethodRow, ...]
-    seconds: float
-    missing: tuple[str, ...] = ()
-    """Controls that the classes do not allow, each with its reason."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

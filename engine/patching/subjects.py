@@ -24,7 +24,7 @@ from engine.specs.methods import Method
 from engine.specs.threat_model import Attack
 from engine.store.store import Dataset
 from engine.types.core import Datapath, Examination
-from engine.types.patching import FooledRequest, Group
+from engine.types.patching import FEWEST, FooledRequest, Group
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -222,9 +222,6 @@ def _others(bundle: ModelBundle, dataset: Dataset, fooled: AttackedImages, seed:
     labels, barred = known.labels.to(bundle.device), torch.stack([fooled.before, fooled.after], dim=1)
     draws = min(OTHERS, int(controls.allowed(labels, barred).sum(1).min()))
     return Others(known.images, labels, controls.drawn(labels, barred, generator, draws))
-
-
-FEWEST = 2
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.patching import trials
-from engine.patching.evaluate import Evaluation, MethodRow
 from engine.patching.trials import Estimates
 from engine.statistics import Estimate
+from engine.types.patching import Evaluation, MethodRow
 
 HEADLINES = {"sufficient": "agreement", "transplant": "carried", "restore": "restored", "joint_restore": "restored"}
 """The column whose interval is called plain `low` and `high`; any other column's is `<column>_low`, `<column>_high`."""

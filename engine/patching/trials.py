@@ -21,70 +21,12 @@ from engine.models.network import ModelBundle
 from engine.patching import patch
 from engine.patching.subjects import FooledGroup, FooledPairs, MatchedImages
 from engine.specs.methods import ACTIVATION, TWO_RUN, Method
-from engine.statistics import Estimate
-from engine.types.patching import MapSet
+from engine.types.patching import MAPS, Estimates, MapSet, OneSite, Restore, Sufficient, Transplant
 
 KEPT = (0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of every site."""
-MAPS = (8, 16, 32, 64, 128)
-"""Numbers of maps over all claimable sites, unless others are asked for."""
 ONE_SITES = 7
 """Claimable sites, evenly spread, that are masked one at a time."""
-Estimates = tuple[Estimate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sufficient:
-    """The published criterion: a share of every site kept, all else zeroed. One entry per share."""
-
-    agreement: Estimates
-    """The answer stays."""
-    kl: Estimates
-    """Divergence of the masked from the full answer, in nats."""
-    wrong_class: Estimates | None
-    """A mask aimed at a wrong third class gets it; None of a network of two classes."""
-    swap: Estimates
-    """An image of another class under this image's mask is called this image's class: high means the mask says nothing
-    about the image."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transplant:
-    """The chosen maps copied into the run of another class's image, the rest recomputed. One entry per number of maps."""
-
-    carried: Estimates
-    """The label goes over."""
-    wrong_class: Estimates | None
-    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
-    swap: Estimates | None
-    """The same maps filled from a third image give that image's class: high is right. None without images of a third class."""
-    quota_carried: Estimates
-    """`carried` where a share of every site is copied; one entry per share."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Clean maps put back into the adversarial run. One entry per number of maps."""
-
-    restored: Estimates
-    """The clean label comes back."""
-    wrong_class: Estimates | None
-    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
-    noisy_copy: Estimates
-    """The same maps from a noisy copy of the adversarial image restore the clean label."""
-    swap: Estimates | None
-    """The same maps from another clean image give that image's class: high is right. None without images of a third class."""
-    mean_maps: Estimate
-    """Fewest maps that restore, by bisection of each image's ranking; more maps are taken to restore too."""
-
-
-@dataclass(frozen=True, slots=True)
-class OneSite:
-    """One site keeps a share of its maps, all others are whole; mean over the sites. One entry per share."""
-
-    keep: Estimates
-    swap: Estimates
-    """An image of another class there is called this image's class: low is right."""
 
 
 def map_counts(bundle: ModelBundle, wanted: tuple[int, ...] = MAPS) -> tuple[int, ...]:

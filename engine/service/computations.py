@@ -17,7 +17,7 @@ from engine.features import dose_response, visualization
 from engine.features import gallery as galleries
 from engine.models import register as load
 from engine.models import register as written
-from engine.patching import causal, faithfulness, minimal, subjects, trials
+from engine.patching import causal, evaluate, faithfulness, minimal, subjects, trials
 from engine.service import registry
 from engine.service.tasks import EXAMINATION, GALLERY
 from engine.service.worker import Bench, Kept
@@ -30,6 +30,8 @@ from engine.types.patching import (
     CorrectImages,
     CorrectRequest,
     Defence,
+    EvaluateRequest,
+    Evaluation,
     FooledRequest,
     GroupProofRequest,
     MapSet,
@@ -159,6 +161,11 @@ def curve(bench: Bench, request: FooledRequest) -> RestorationCurve:
 def profile(bench: Bench, request: FooledRequest) -> SiteProfile:
     """Put a few maps of each layer back alone."""
     return causal.profile(*bench.both(request), request, bench.report)
+
+
+def evaluation(bench: Bench, request: EvaluateRequest) -> Evaluation:
+    """Ask every method the same questions of the same images."""
+    return evaluate.run(*bench.both(request), request.settings, bench.report)
 
 
 def strongest(bench: Bench, request: StrongestRequest) -> MapSet:

@@ -22,6 +22,8 @@ from engine.types.patching import (
     CorrectImages,
     CorrectRequest,
     Defence,
+    EvaluateRequest,
+    Evaluation,
     FooledRequest,
     GroupProofRequest,
     MapSet,
@@ -279,6 +281,10 @@ PROFILE: Final = Task(
     kind="profile", request=FooledRequest, record=SiteProfile, run=f"{_HOME}:profile",
     title="putting maps back layer by layer", key=_of_model("profile"), settled=_group,
 )  # fmt: skip
+EVALUATION: Final = Task(
+    kind="evaluation", request=EvaluateRequest, record=Evaluation, run=f"{_HOME}:evaluation",
+    title="evaluating the methods", key=_of_model("evaluation"),
+)  # fmt: skip
 STRONGEST: Final = Task(
     kind="strongest", request=StrongestRequest, record=MapSet, run=f"{_HOME}:strongest",
     title="finding the maps with the most attack flow", key=_of_model("strongest"), settled=_group_count,
@@ -323,7 +329,7 @@ TASKS: Final[dict[str, Task[Any, Any]]] = {
     task.kind: task
     for task in (
         ROSTER, EXAMINATION, CERTIFICATE, GALLERY, SYNTHESIS, RESPONSES, PROOF, GROUP_PROOF, SMALLEST, CURVE, PROFILE,
-        STRONGEST, CORRECT, DEFENCE, CREDIBILITY, PACE, INTAKE, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
+        EVALUATION, STRONGEST, CORRECT, DEFENCE, CREDIBILITY, PACE, INTAKE, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
     )
 }  # fmt: skip
 """Every kind of work by its name."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from engine import hashing
+from engine.errors import BadSetting
 from engine.hashing import Schema
 from engine.specs.catalogue import StoredAttack
+from engine.specs.methods import StoredMethod
 from engine.statistics import Estimate
 
 Direction = Literal["restore", "inject"]
@@ -387,3 +389,165 @@ class Defence:
     """On clean images of all classes that the maps were not found on."""
     draws: int
     """Random sets."""
+
+
+FIRST = 128
+"""Index of the first image by default: methods were chosen while looking at the ones before."""
+MAPS = (8, 16, 32, 64, 128)
+"""Numbers of maps over all claimable sites, unless others are asked for."""
+FEWEST = 2
+"""Images, and classes among them, that an evaluation needs."""
+Estimates = tuple[Estimate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sufficient:
+    """The published criterion: a share of every site kept, all else zeroed. One entry per share."""
+
+    agreement: Estimates
+    """The answer stays."""
+    kl: Estimates
+    """Divergence of the masked from the full answer, in nats."""
+    wrong_class: Estimates | None
+    """A mask aimed at a wrong third class gets it; None of a network of two classes."""
+    swap: Estimates
+    """An image of another class under this image's mask is called this image's class: high means the mask says nothing
+    about the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transplant:
+    """The chosen maps copied into the run of another class's image, the rest recomputed. One entry per number of maps."""
+
+    carried: Estimates
+    """The label goes over."""
+    wrong_class: Estimates | None
+    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
+    swap: Estimates | None
+    """The same maps filled from a third image give that image's class: high is right. None without images of a third class."""
+    quota_carried: Estimates
+    """`carried` where a share of every site is copied; one entry per share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Clean maps put back into the adversarial run. One entry per number of maps."""
+
+    restored: Estimates
+    """The clean label comes back."""
+    wrong_class: Estimates | None
+    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
+    noisy_copy: Estimates
+    """The same maps from a noisy copy of the adversarial image restore the clean label."""
+    swap: Estimates | None
+    """The same maps from another clean image give that image's class: high is right. None without images of a third class."""
+    mean_maps: Estimate
+    """Fewest maps that restore, by bisection of each image's ranking; more maps are taken to restore too."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneSite:
+    """One site keeps a share of its maps, all others are whole; mean over the sites. One entry per share."""
+
+    keep: Estimates
+    swap: Estimates
+    """An image of another class there is called this image's class: low is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassJaccard:
+    """Similarity of datapaths of images of one class, and of images of two."""
+
+    within: Estimate | None
+    """None where fewer than two images have another one of their class."""
+    between: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """Means over images of the Jaccard similarity of the kept fifths, itself a mean over sites. Chance is about 0.11."""
+
+    seed_jaccard: Estimate
+    """Another seed, which also draws other partners as reference runs."""
+    noise_jaccard: Estimate
+    """The same image with a little Gaussian noise."""
+    class_jaccard: ClassJaccard
+    random_weights_jaccard: Estimate
+    """The same network with shuffled weights: must fall to chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """What to evaluate on which images."""
+
+    SCHEMA: ClassVar[Schema] = Schema("evaluation-settings/1")
+
+    attack: StoredAttack
+    images: int
+    """Correctly classified images wanted."""
+    methods: tuple[StoredMethod, ...]
+    first: int = FIRST
+    seed: int = 0
+    maps: tuple[int, ...] = MAPS
+    """Numbers of maps to move, smallest first; those that the network does not have are left out."""
+
+    def __post_init__(self) -> None:
+        if self.images < FEWEST:
+            raise BadSetting(f"--images must be at least {FEWEST}, got {self.images}.")
+        if self.first < 0:
+            raise BadSetting(f"--first must not be negative, got {self.first}.")
+        if not self.maps or self.maps[0] < 1 or list(self.maps) != sorted(set(self.maps)):
+            raise BadSetting(f"--maps must be rising numbers from 1 on, got {', '.join(map(str, self.maps))}.")
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRow:
+    """One method's answers."""
+
+    method: StoredMethod
+    passes_per_image: float
+    """Image-passes of one score: one forward and backward of one image."""
+    seconds_per_image: float
+    sufficient: Sufficient
+    transplant: Transplant
+    restore: Restore
+    joint_restore: Restore | None
+    """Two-run alone: restoring by the joint mask gradients between the two runs instead of the attack flow."""
+    one_site: OneSite
+    stability: Stability
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The whole table."""
+
+    SCHEMA: ClassVar[Schema] = Schema("evaluation/1")
+
+    request: EvaluationRequest
+    model: str
+    data: str
+    images: int
+    """Correctly classified images looked at."""
+    fooled: int
+    """Those that the attack fools: the denominator of `restore`."""
+    sites: int
+    total_maps: int
+    left_out: tuple[str, ...]
+    """Sites whose maps no claim may choose (`Site.is_claimable`)."""
+    maps: tuple[int, ...]
+    rows: tuple[MethodRow, ...]
+    seconds: float
+    missing: tuple[str, ...] = ()
+    """Controls that the classes do not allow, each with its reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """An evaluation of one model on one data set."""
+
+    SCHEMA: ClassVar[Schema] = Schema("evaluation-request/1")
+
+    model: str
+    data: str
+    sites: SiteChoice
+    settings: EvaluationRequest
