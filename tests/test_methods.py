@@ -296,3 +296,15 @@ def test_conductance_is_captums_layer_by_layer(bundle):
         peer = attr.LayerConductance(bundle.logits, taps[k])
         slow = peer.attribute(case.images, baselines=starts, target=case.targets, n_steps=100)
         assert np.corrcoef(found[k].flatten(), slow.detach().sum((2, 3)).flatten())[0, 1] >= 0.999
+
+
+def test_the_geometric_mean_is_the_root_of_the_product(bundle):
+    case = answered(bundle)
+    first, second = (methods.METHODS[name] for name in ("two-run", "gradient"))
+    both = replace(first, name="both", scorer="", parts=(first, second))
+    found = datapaths.scorer(both)(bundle, case, references(bundle), 0)
+    own = [datapaths.scorer(part)(bundle, case, references(bundle), 0) for part in both.parts]
+    for mean, *sites in zip(found.scores, *(one.scores for one in own), strict=True):
+        slow = np.sqrt(np.abs(sites[0].numpy() * sites[1].numpy()))
+        assert np.allclose(mean.numpy(), slow, rtol=1e-4, atol=1e-7)
+    assert found.passes == sum(one.passes for one in own)

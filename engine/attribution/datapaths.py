@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -241,12 +242,27 @@ def two_run(bundle: ModelBundle, case: Case, references: References, _seed: int)
     return Contributions(found.scores, {}, found.passes)
 
 
+def geometric_mean(
+    parts: tuple[Method, ...], bundle: ModelBundle, case: Case, references: References, seed: int
+) -> Contributions:
+    """Return the geometric mean of the |scores| of some methods: a map is strong where all of them say so.
+
+    A factor that a method's scores share changes no order, so nothing is scaled before.
+    """
+    found = [scorer(part)(bundle, case, references, seed) for part in parts]
+    logs = [sum(site.abs().log() for site in sites) for sites in zip(*(one.scores for one in found), strict=True)]
+    scores = tuple((site / len(parts)).exp() for site in logs)
+    return Contributions(scores, {}, sum(one.passes for one in found))
+
+
 Scorer = Callable[[ModelBundle, Case, References, int], Contributions]
 """From bundle, case, references and seed to scores per site (images, channels)."""
 
 
 def scorer(method: Method) -> Scorer:
     """Return what computes a method."""
+    if method.parts:
+        return functools.partial(geometric_mean, method.parts)
     module, _, name = method.scorer.partition(":")
     return getattr(importlib.import_module(module), name)
 

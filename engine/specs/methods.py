@@ -20,7 +20,7 @@ class Method(TextValue):
     doc: str
     baseline: Literal["references", "zero"]
     scorer: str
-    """`module:function`, called with bundle, case, references and seed; `datapaths.extraction.Scorer` says what it returns."""
+    """`module:function`, called with bundle, case, references and seed; `attribution.datapaths.Scorer` says what it returns."""
     is_signed: bool = False
     """Whether scores below zero speak against the class."""
     is_same_scale: bool = False
@@ -28,6 +28,8 @@ class Method(TextValue):
     by site."""
     takes_aim: bool = True
     """False where the scores are the same whatever class is asked about: a low wrong-class rate then proves nothing."""
+    parts: tuple[Method, ...] = ()
+    """Methods whose geometric mean it is, |score| by |score|; then `scorer` is empty."""
 
     @property
     def text(self) -> str:
