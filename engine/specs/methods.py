@@ -58,6 +58,14 @@ RANDOM: Final = Method(
     is_same_scale=True,
     takes_aim=False,
 )
+GRADIENT: Final = Method(
+    "gradient",
+    "|Gradient × activation|",
+    "Sum of |gradient x activation|",
+    "zero",
+    "engine.attribution.datapaths:gradient",
+    is_same_scale=True,
+)
 NO_METHOD: Final = Method("none", "No scores", "Feature maps are not scored", "zero", "")
 """What a plan names that asks for answers alone; not among `METHODS`."""
 
@@ -101,13 +109,15 @@ DECLARED: Final = (
         is_signed=True,
         is_same_scale=True,
     ),
+    GRADIENT,
     Method(
-        "gradient",
-        "|Gradient × activation|",
-        "Sum of |gradient x activation|",
-        "zero",
-        "engine.attribution.datapaths:gradient",
+        "geometric-mean",
+        "Two-run × gradient",
+        "Geometric mean of the two-run and the gradient scores",
+        "references",
+        "",
         is_same_scale=True,
+        parts=(TWO_RUN, GRADIENT),
     ),
     ACTIVATION,
     RANDOM,
