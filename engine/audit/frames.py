@@ -1,6 +1,6 @@
 """Results of runs and evaluations as pandas tables, for notebooks and for CSV. Only who asks for them loads pandas.
 
-from engine import frames
+from engine.audit import frames
 from engine.store import Store
 frames.conditions(Store("faultline-store"), RUN).query("kind == 'attack'")[["role", "name", "accuracy"]]
 """
