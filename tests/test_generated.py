@@ -14,6 +14,11 @@ from tests import generated
 from tests.generated import Outcome
 from tests.operations import STEPS, Operation
 
+pytestmark = [
+    # What somebody hands in may be written in an older way, and torch says so of it.
+    pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning"),
+]
 QUICK, ALL = 25, 200
 LEAST_READ = 0.4
 """Share of the random networks that must be read: a reader that refuses everything proves nothing."""
