@@ -28,7 +28,7 @@ from engine.class_names import matched as class_places
 from engine.class_names import plain as plain_name
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.hashing import VERSION
-from engine.parameters import SettingCard, read_fraction
+from engine.parameters import MEASURES, Measure, SettingCard, read_fraction
 from engine.parameters import written as attack_written
 from engine.serialization import flatten, rebuild
 from engine.service.auditor import Auditor
@@ -117,6 +117,7 @@ __all__ = [
     "INTAKE_CHECKS",
     "LACKING",
     "LIMITS",
+    "MEASURES",
     "METHODS",
     "ON_SURVIVORS",
     "SIDES",
@@ -164,6 +165,7 @@ __all__ = [
     "Link",
     "MapResponse",
     "MapSet",
+    "Measure",
     "Method",
     "ModelCard",
     "ModelOrder",

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine import images, parameters
 from engine.errors import BadSetting
-from engine.parameters import TextValue
+from engine.parameters import Measure, TextValue
 
 
 def linf_reach(epsilon: Fraction) -> int:
@@ -166,6 +166,16 @@ class Attack(TextValue):
     def epsilon_text(self) -> str:
         """Its strength as ids write it, for example `8/255`; empty where it has none."""
         return "" if self.epsilon is None else parameters.value_text(self, "epsilon")
+
+    @property
+    def measure(self) -> Measure:
+        """How people read its strength; of an attack that has none, as a plain number."""
+        return parameters.MEASURES[""] if self.epsilon is None else parameters.measure(self, "epsilon")
+
+    @property
+    def strength_text(self) -> str:
+        """Its strength as people read it, for example `8/255` or `5 % of the area`; empty where it has none."""
+        return "" if self.epsilon is None else self.measure.text(float(self.epsilon))
 
     @property
     def is_standard(self) -> bool:
