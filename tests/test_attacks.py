@@ -180,6 +180,7 @@ def test_norms_and_answers_are_those_of_the_stored_image(name, model, pictures, 
         assert outcome.after == again[k]
         assert outcome.linf == pytest.approx(np.abs(change[k]).max(), abs=1e-12)
         assert outcome.l2 == pytest.approx(np.linalg.norm(change[k].ravel()), abs=1e-12)
+        assert outcome.area == threat_model.AREA.sizes(change[k : k + 1])[0]
         assert outcome.sample == SAMPLES[k]
         assert (outcome.status == "fooled") == (outcome.after.label != outcome.label)
 
@@ -454,6 +455,21 @@ def test_rounding_goes_to_the_nearest_value_inside_the_box():
 def test_a_budget_below_one_step_allows_no_change():
     assert threat_model.linf_reach(Fraction(1, 2) / 255) == 0
     assert threat_model.linf_reach(Fraction(8, 255)) == 8
+
+
+def test_an_area_is_that_of_the_smallest_square_around_every_changed_pixel():
+    change = np.zeros((5, 3, 8, 10), dtype=np.int64)
+    change[1, 2, 7, 9] = -1
+    change[2, 0, 1, 2], change[2, 1, 3, 3] = 5, 5  # three rows high, two columns wide
+    change[3, :, :4, 2:6] = 9
+    change[4, 0, 0, 0] = change[4, 0, 7, 9] = 1
+    assert threat_model.AREA.sizes(change).tolist() == [0, 1 / 80, 9 / 80, 16 / 80, 1]
+    assert threat_model.AREA.sizes(change.swapaxes(2, 3)).tolist() == [0, 1 / 80, 9 / 80, 16 / 80, 1]
+
+
+@pytest.mark.parametrize(("share", "side"), [("0", 0), ("1/81", 0), ("1/80", 1), ("3/80", 1), ("1/4", 4), ("1", 8)])
+def test_the_largest_square_of_a_share_fits_into_it_and_into_the_picture(share, side):
+    assert threat_model.square_side(Fraction(share), 8, 10) == side
 
 
 def test_rounding_into_a_ball_moves_as_few_pixels_as_will_do():

@@ -207,7 +207,7 @@ def _verify(spec: Attack, outcomes: tuple[Outcome, ...], sides: tuple[np.ndarray
     limit = spec.limit(sides[0][0].size)
     if limit is None:
         return
-    sizes = spec.norm.sizes((sides[1].astype(np.int64) - sides[0]).reshape(len(outcomes), -1))
+    sizes = spec.norm.sizes(sides[1].astype(np.int64) - sides[0])
     for outcome, size in zip(outcomes, sizes.tolist(), strict=True):
         if size > limit + TOLERANCE:
             raise WorkFailed(f"{spec.name} left its budget on sample {outcome.sample}: {size:.6f} of {limit:.6f}.")

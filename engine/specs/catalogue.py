@@ -425,7 +425,7 @@ class AttackCard:
     name: str
     title: str
     norm: str
-    """`linf`, `l2` or, of everyday damage, `none`."""
+    """`linf`, `l2`, `area` or, of everyday damage, `none`."""
     is_control: bool
     settings: tuple[SettingCard, ...]
 
