@@ -271,6 +271,18 @@ def climbed(model, task, accept) -> tuple[gradient.Found, Tensor, Tensor]:
     return found, torch.stack([points for points, _ in seen[1:]]), torch.stack([losses for _, losses in seen[1:]])
 
 
+def test_an_ascent_that_is_confined_changes_nothing_elsewhere_and_climbs_inside(model, pictures, labels):
+    where = torch.zeros(COUNT, 1, 8, 8)
+    where[::2, :, 2:5, 2:5] = 1
+    task = gradient.Task(pictures, labels, torch.zeros_like(pictures), where=where)
+    found = gradient.ascend(model, task, gradient.SignAscent(1.0, 0.25, 10), never)
+    change = (found.points - pictures).abs()
+    assert not change[where == 0].any()
+    assert change[0].sum() > 1
+    with torch.no_grad():
+        assert (task.gains(torch.arange(COUNT), model.logits(found.points))[::2] > 0.5).all()
+
+
 @pytest.mark.parametrize("accepts", [False, True])
 def test_the_point_of_highest_loss_is_kept_whether_or_not_the_attack_succeeds(model, pictures, labels, accepts):
     task = gradient.Task(pictures, labels, torch.zeros_like(pictures))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class Subjects:
         targets = None if self.targets is None else self.targets[rows]
         places = rows.cpu()
         return Subjects(self.images[rows], self.clean[places.numpy()], self.labels[rows], self.seeds[places], targets)
+
+    def restarted(self, start: int) -> Subjects:
+        """Return the same images with other seeds, for their `start`-th start."""
+        return replace(self, seeds=noise.restarted(self.seeds, start))
 
 
 def unit(pictures: np.ndarray, device: torch.device) -> Tensor:

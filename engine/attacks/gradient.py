@@ -101,6 +101,8 @@ class Task:
     """Change of each image at the outset."""
     targets: Tensor | None = None
     """(batch,) class each image is to be mistaken for; None for any wrong one."""
+    where: Tensor | None = None
+    """(batch, 1, height, width): 1 at pixels that may change, 0 elsewhere; None for all."""
 
     def is_reached(self, rows: Tensor, answers: Tensor) -> Tensor:
         """Return (rows,) bool: answering these labels is what the attack wants of the images `rows`."""
@@ -113,6 +115,16 @@ class Task:
         if self.targets is None:
             return F.cross_entropy(logits, self.labels[rows], reduction="none")
         return -F.cross_entropy(logits, self.targets[rows], reduction="none")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Outset:
+    """Where an ascent starts."""
+
+    change: Tensor
+    """(batch, channels, height, width): from each image to its start."""
+    where: Tensor | None = None
+    """(batch, 1, height, width): 1 at pixels that may change, 0 elsewhere; None for all."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -244,13 +256,9 @@ def ascent_of(spec: GradientAttack) -> Ascent:
     return CLIMBERS[type(spec)].ascent(spec)
 
 
-def start_of(spec: GradientAttack, images: Tensor, seeds: Tensor) -> Tensor:
-    """Return the change each image starts from: none, or for PGD a random one within its budget."""
-    draw = CLIMBERS[type(spec)].start
-    if draw is None:
-        return torch.zeros_like(images)
-    start = drawn(seeds, Purpose.START, partial(draw, images.shape[1:]))
-    return _visible(images, float(spec.epsilon) * start.to(images.device))
+def outset_of(spec: GradientAttack, images: Tensor, seeds: Tensor) -> Outset:
+    """Return where each image starts from, and where it may change."""
+    return CLIMBERS[type(spec)].outset(spec, images, seeds)
 
 
 def targets_of(rule: str, labels: Tensor, logits: Tensor, seeds: Tensor) -> Tensor | None:
@@ -286,6 +294,8 @@ def _differentiate(bundle: Classifier, task: Task, rows: Tensor, points: Tensor)
     gains = task.gains(rows, logits)
     # The sum, not the mean: the gradient of an image must not depend on how many others there are.
     (gradient,) = torch.autograd.grad(gains.sum(), points)
+    if task.where is not None:
+        gradient = gradient * task.where[rows]
     return logits.detach(), gains.detach().double(), gradient
 
 
@@ -298,12 +308,29 @@ def _length(tensor: Tensor) -> Tensor:
     return tensor.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _in_box(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def _still(_spec: GradientAttack, images: Tensor, _seeds: Tensor) -> Outset:
+    return Outset(torch.zeros_like(images))
+
+
+def _in_box(spec: PgdLinf, images: Tensor, seeds: Tensor) -> Outset:
+    return _within(spec, images, drawn(seeds, Purpose.START, partial(_box, images.shape[1:])))
+
+
+def _in_ball(spec: PgdL2, images: Tensor, seeds: Tensor) -> Outset:
+    return _within(spec, images, drawn(seeds, Purpose.START, partial(_ball, images.shape[1:])))
+
+
+def _within(spec: PgdLinf | PgdL2, images: Tensor, start: Tensor) -> Outset:
+    """Start from a change that was drawn for a budget of 1."""
+    return Outset(_visible(images, float(spec.epsilon) * start.to(images.device)))
+
+
+def _box(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return one uniform draw from [-1, 1] per pixel."""
     return 2 * torch.rand(shape, generator=generator) - 1
 
 
-def _in_ball(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def _ball(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return one change of random direction and of a length uniform in [0, 1]."""
     direction = torch.randn(shape, generator=generator)
     return torch.rand((), generator=generator) * direction / direction.norm()
@@ -335,8 +362,8 @@ class Climber:
 
     ascent: Callable[[Any], Ascent]
     """Of its spec."""
-    start: Callable[[torch.Size, torch.Generator], Tensor] | None = None
-    """Draws the start of one image, for a budget of 1; None for the image itself."""
+    outset: Callable[[Any, Tensor, Tensor], Outset] = _still
+    """Of its spec, the images and their seeds."""
 
 
 CLIMBERS: dict[type[GradientAttack], Climber] = {

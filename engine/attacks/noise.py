@@ -33,6 +33,15 @@ def drawn(seeds: Tensor, purpose: Purpose, draw: Callable[[Generator], Tensor]) 
     return torch.stack([draw(Generator().manual_seed(int(seed) ^ purpose)) for seed in seeds.tolist()])
 
 
+RESTART = 0x1E3779B97F4A7C15
+"""Odd and without a pattern: its multiples leave no two seeds of a data set the same."""
+
+
+def restarted(seeds: Tensor, start: int) -> Tensor:
+    """Return seeds that are unrelated to these, for the `start`-th start of an attack; start 0 has these."""
+    return seeds ^ (start * RESTART & torch.iinfo(torch.int64).max)
+
+
 HALVINGS = 22
 LONGEST = 8.0
 """How much longer than wanted noise is drawn at most, to make up for what is cut off at black and white."""

@@ -137,6 +137,44 @@ def _painted(bundle: Classifier, subjects: Subjects, spec: Attack, points: Tenso
 
 
 def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _Made:
+    """Attack by gradient ascent from every start of the attack, and keep of each image what harms it most."""
+    made = _climbed_once(bundle, subjects, spec)
+    for start in range(1, spec.restarts):
+        other = _climbed_once(bundle, subjects.restarted(start), spec)
+        made = _stronger(bundle, _task(subjects, spec), (made, other))
+    return made
+
+
+def _stronger(bundle: Classifier, task: gradient.Task, sides: tuple[_Made, _Made]) -> _Made:
+    """Return of each image the side that does what the attack wants; of two that do, or do not, the one that gains more."""
+    one, other = (_judged(bundle, side) for side in sides)
+    rows = torch.arange(len(task.labels), device=task.labels.device)
+    reached, gains = [], []
+    for side in (one, other):
+        is_sound = side.logits.isfinite().all(dim=1) & ~torch.from_numpy(side.broken).to(rows.device)
+        reached.append(is_sound & task.is_reached(rows, side.logits.argmax(dim=1)))
+        gains.append(torch.where(is_sound, task.gains(rows, side.logits), -torch.inf))
+    is_other = (reached[1] & ~reached[0]) | ((reached[1] == reached[0]) & (gains[1] > gains[0]))
+    chosen = is_other.cpu().numpy()
+    return _Made(
+        stored=np.where(chosen[:, None, None, None], other.stored, one.stored),
+        broken=np.where(chosen, other.broken, one.broken),
+        logits=torch.where(is_other[:, None], other.logits, one.logits),
+        is_judged=one.is_judged,
+    )
+
+
+def _judged(bundle: Classifier, made: _Made) -> _Made:
+    """Predict the stored images that were not."""
+    rows = (~made.is_judged).nonzero()[:, 0]
+    if not len(rows):
+        return made
+    logits, is_judged = made.logits.clone(), torch.ones_like(made.is_judged)
+    logits[rows] = answers(bundle, unit(made.stored[rows.cpu().numpy()], bundle.device)).to(logits)
+    return _Made(made.stored, made.broken, logits, is_judged)
+
+
+def _climbed_once(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _Made:
     """Attack by gradient ascent; climb again, minding the rounding, where only rounding undid a success."""
     ascent, points_of = gradient.ascent_of(spec), partial(gradient.ascend, bundle)
     task = _task(subjects, spec)
@@ -155,8 +193,8 @@ def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _M
 
 
 def _task(subjects: Subjects, spec: GradientAttack) -> gradient.Task:
-    start = gradient.start_of(spec, subjects.images, subjects.seeds)
-    return gradient.Task(subjects.images, subjects.labels, start, subjects.targets)
+    outset = gradient.outset_of(spec, subjects.images, subjects.seeds)
+    return gradient.Task(subjects.images, subjects.labels, outset.change, subjects.targets, outset.where)
 
 
 def _accept(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> gradient.Accept:

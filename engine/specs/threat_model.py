@@ -180,6 +180,8 @@ class Attack(TextValue):
     """Its budget; None for an attack that has none."""
     target: str = NO_TARGET
     """Rule by which it chooses the class each image is to be mistaken for."""
+    restarts: int = 1
+    """How often an ascent starts anew on each image; what harms most is kept."""
 
     def __post_init__(self) -> None:
         parameters.check(self)
