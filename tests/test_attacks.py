@@ -138,6 +138,11 @@ def test_a_stored_image_stays_within_its_budget(name, epsilon, model, pictures, 
     change = changes(attacked(model, pictures, labels, spec), pictures) / 255
     if spec.norm.name == "linf":
         assert np.abs(change).max() <= float(spec.epsilon) + 1e-12
+    elif spec.norm.name == "area":
+        for one in change.any(axis=1):
+            rows, columns = np.nonzero(one)
+            sides = [line.max() - line.min() + 1 if len(line) else 0 for line in (rows, columns)]
+            assert max(sides) ** 2 <= float(spec.epsilon) * 64 + 1e-12
     else:
         limit = float(spec.epsilon) * (8 if isinstance(spec, NoiseGaussian) else 1)  # 8 = sqrt(64 pixels)
         assert np.sqrt((change**2).sum(axis=(1, 2, 3))).max() <= limit + 1e-12
@@ -453,6 +458,15 @@ def test_shuffling_keeps_every_value_of_the_perturbation():
 def test_sign_noise_moves_every_pixel_by_the_whole_budget():
     grey = torch.full((2, 1, 4, 4), 0.5)
     assert torch.allclose((noise.sign_noise(grey, 0.1, torch.tensor([1, 2])) - 0.5).abs(), torch.tensor(0.1))
+
+
+def test_a_noise_patch_fills_one_square_of_its_area_anywhere_on_the_picture():
+    grey = torch.full((200, 3, 8, 12), 0.5)
+    change = noise.patched(grey, Fraction(10, 96), torch.arange(200)) != 0.5
+    assert (change.flatten(2).sum(dim=2) == 9).all()
+    assert np.allclose(threat_model.AREA.sizes(change.numpy()), 9 / 96)
+    covered = change.any(dim=1).float().mean(dim=0)
+    assert (covered > 0).all(), "every pixel is reached, corners too"
 
 
 # Rounding

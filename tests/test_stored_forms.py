@@ -104,6 +104,7 @@ IDS = (
     "noise-sign:eps=8/255",
     "noise-gaussian:eps=8/255,steps=10",
     "noise-shuffled:eps=8/255,steps=10",
+    "noise-patch:eps=0.05",
     "corruption-gaussian-noise:strength=2",
     "corruption-shot-noise:strength=2",
     "corruption-impulse-noise:strength=2",

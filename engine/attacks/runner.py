@@ -23,6 +23,7 @@ from engine.specs.catalogue import (
     GradientAttack,
     LibraryAttack,
     NoiseGaussian,
+    NoisePatch,
     NoiseShuffled,
     NoiseSign,
     PgdLinf,
@@ -125,6 +126,10 @@ def _from_library(bundle: Classifier, subjects: Subjects, spec: LibraryAttack) -
 
 def _sign_noise(bundle: Classifier, subjects: Subjects, spec: NoiseSign) -> _Made:
     return _painted(bundle, subjects, spec, noise.sign_noise(subjects.images, float(spec.epsilon), subjects.seeds))
+
+
+def _noise_patch(bundle: Classifier, subjects: Subjects, spec: NoisePatch) -> _Made:
+    return _painted(bundle, subjects, spec, noise.patched(subjects.images, spec.epsilon, subjects.seeds))
 
 
 def _corrupted(bundle: Classifier, subjects: Subjects, spec: Corruption) -> _Made:
@@ -236,6 +241,7 @@ RUNNERS: dict[Family, Callable[[Classifier, Subjects, Any], _Made]] = {
     "library": _from_library,
     "sign noise": _sign_noise,
     "matched noise": _matched,
+    "noise patch": _noise_patch,
     "corruption": _corrupted,
 }
 

@@ -229,7 +229,7 @@ METRICS: Final = ("accuracy", "resistance")
 CUSTOM: Final = "custom"
 DEVICES: Final = ("cpu", "cuda")
 CLEAN, WORST_CASE = "clean", "worst-case"
-CONTROLS: Final = {"linf": ("noise-sign", "noise-gaussian", "noise-shuffled")}
+CONTROLS: Final = {"linf": ("noise-sign", "noise-gaussian", "noise-shuffled"), "area": ("noise-patch",)}
 """Of attacks in a norm, by its name."""
 LARGEST_SEED: Final = 2**31 - 1
 MOST_IMAGES: Final = 10_000_000

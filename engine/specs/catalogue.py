@@ -158,6 +158,16 @@ def _matched_epsilon() -> Any:
     return setting(Fraction(8, 255), 0.0, 0.5, "Largest change of any pixel by the PGD it is matched to.", unit="1/255")
 
 
+def _area() -> Any:
+    return setting(
+        Fraction(1, 20),
+        0.0,
+        0.5,
+        "Share of the picture's area that the square has, at most; for example 1/32.",
+        unit="area",
+    )
+
+
 def _steps(default: int, text: str = "Gradient steps.") -> Any:
     return setting(default, 1, MOST_STEPS, text)
 
@@ -397,6 +407,19 @@ class NoiseShuffled(Attack):
         return climb(self.steps)
 
 
+@dataclass(frozen=True, slots=True)
+class NoisePatch(Attack):
+    """A square of random pixels anywhere on the picture: a patch's area, spent without looking at the network."""
+
+    name: ClassVar[str] = "noise-patch"
+    title: ClassVar[str] = "Noise patch"
+    family: ClassVar[Family] = "noise patch"
+    norm: ClassVar[Norm] = threat_model.AREA
+    is_control: ClassVar[bool] = True
+
+    epsilon: Fraction = _area()
+
+
 GradientAttack = Fgsm | PgdLinf | PgdL2 | MiFgsm
 LibraryAttack = ApgdCe | ApgdDlr | ApgdT | FabT | Square
 
@@ -413,6 +436,7 @@ ATTACKS: dict[str, type[Attack]] = {
     NoiseSign.name: NoiseSign,
     NoiseGaussian.name: NoiseGaussian,
     NoiseShuffled.name: NoiseShuffled,
+    NoisePatch.name: NoisePatch,
     **CORRUPTIONS,
 }
 """By name. Stored requests and plans are read by it: none may be taken out, and no range or choice made narrower."""
