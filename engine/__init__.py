@@ -32,7 +32,7 @@ from engine.parameters import MEASURES, Measure, SettingCard, read_fraction
 from engine.parameters import written as attack_written
 from engine.serialization import flatten, rebuild
 from engine.service.auditor import Auditor
-from engine.specs.catalogue import AttackCard, attack, attack_at
+from engine.specs.catalogue import AttackCard, attack, attack_at, measure_of
 from engine.specs.methods import METHODS, Method, method
 from engine.specs.threat_model import Attack
 from engine.statistics import Estimate
@@ -213,6 +213,7 @@ __all__ = [
     "forecast_text",
     "kept_by",
     "left_out",
+    "measure_of",
     "method",
     "plain_name",
     "read_fraction",

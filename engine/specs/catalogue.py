@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from engine import parameters
 from engine.errors import BadInput, UnknownName
-from engine.parameters import ReadBy, SettingCard, choice, setting
+from engine.parameters import Measure, ReadBy, SettingCard, choice, setting
 from engine.specs import threat_model
 from engine.specs.threat_model import NO_TARGET, Attack, Cost, Family, Norm, climb
 
@@ -461,6 +461,14 @@ def attack(identifier: str) -> Attack:
 
 StoredAttack = Annotated[Attack, ReadBy(attack)]
 """Type of a field that holds an attack: stored records and keys hold its full id."""
+
+
+def measure_of(identifier: str) -> Measure:
+    """Return how people read the strength of a full id; as a plain number of one that only a later version knows."""
+    try:
+        return attack(identifier).measure
+    except BadInput:
+        return parameters.MEASURES[""]
 
 
 def attack_at(name: str, epsilon: str) -> Attack:

@@ -16,7 +16,17 @@ from dashboard.auditor import Auditor
 from dashboard.markup import aria, data
 from dashboard.panels.audits import model as audits
 from dashboard.panels.audits.model import Believed, Line, ModelPart, Panel, Row, Versus
-from engine import Answer, Credibility, EngineError, Forecast, ModelResult, RunView, WrongPlan, attack, forecast_text
+from engine import (
+    Answer,
+    Credibility,
+    EngineError,
+    Forecast,
+    ModelResult,
+    RunView,
+    WrongPlan,
+    forecast_text,
+    measure_of,
+)
 
 NONE = (
     "This store holds no audit yet. Start one above, or write a plan (an example is engine/demo/plan.toml) and run "
@@ -305,7 +315,7 @@ def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:
     for k, (model, family) in enumerate(lines):
         points = [point for point in model.curve if point.family == family and point.accuracy.value is not None]
         values = [100 * float(point.accuracy.value or 0) for point in points]
-        measures = [attack(point.attack).measure for point in points]
+        measures = [measure_of(point.attack) for point in points]
         colour = colours.adversarial if model.role == "candidate" else colours.clean
         figure.add_trace(
             go.Scatter(
@@ -330,7 +340,7 @@ def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:
 
 
 def _curve_layout(models: Sequence[ModelResult], theme: str) -> go.Layout:
-    axes = dict.fromkeys(attack(point.attack).measure.axis for model in models for point in model.curve)
+    axes = dict.fromkeys(measure_of(point.attack).axis for model in models for point in model.curve)
     strength = {**themes.titled(" · ".join(axes) or "strength ε"), "rangemode": "tozero"}
     accuracy = {**themes.titled("accuracy in %"), "range": [-3, 103]}
     return go.Layout(**themes.small_plot(theme, height=CURVE_HEIGHT, x=strength, y=accuracy), showlegend=True)
