@@ -203,14 +203,19 @@ def test_images_that_are_wrong_to_begin_with_are_left_alone(name, model, picture
 # What the attacks do
 
 
+CLEAR = {"linf": "24/255", "l2": "1", "area": "1/4"}
+"""Strengths at which attacks on this network succeed, by norm."""
+OF_NORM = {"linf": ("noise-sign", "noise-gaussian", "noise-shuffled"), "l2": (), "area": ("noise-patch",)}
+
+
 @pytest.mark.parametrize("name", REAL_ATTACKS)
 def test_an_attack_fools_where_its_controls_do_not(name, model, pictures, labels):
-    epsilon = "1" if name == "pgd-l2" else "24/255"
+    epsilon = CLEAR[ATTACKS[name].norm.name]
     fooled = {
         key: sum(
             outcome.status == "fooled" for outcome in attacked(model, pictures, labels, quick_at(key, epsilon)).outcomes
         )
-        for key in (name, *(("noise-sign", "noise-gaussian", "noise-shuffled") if name != "pgd-l2" else ()))
+        for key in (name, *OF_NORM[ATTACKS[name].norm.name])
     }
     assert fooled.pop(name) > COUNT // 2
     assert all(count < COUNT // 4 for count in fooled.values())
@@ -695,9 +700,16 @@ def test_importing_the_engine_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+GROWING = {
+    "linf": ("2/255", "8/255", "24/255", "64/255"),
+    "l2": ("0.25", "0.5", "1", "2"),
+    "area": ("1/64", "1/16", "9/64", "1/4"),
+}
+
+
 @pytest.mark.parametrize("name", REAL_ATTACKS)
 def test_more_budget_never_fools_fewer(name, model, pictures, labels):
-    budgets = ["0.25", "0.5", "1", "2"] if name == "pgd-l2" else ["2/255", "8/255", "24/255", "64/255"]
+    budgets = GROWING[ATTACKS[name].norm.name]
     specs = [quick_at(name, budget) for budget in budgets]
     counts = [
         sum(outcome.status == "fooled" for outcome in attacked(model, pictures, labels, spec).outcomes)

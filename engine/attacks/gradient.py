@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.attacks import noise
 from engine.attacks.noise import Purpose, drawn
-from engine.specs.catalogue import LEAST_LIKELY, NEXT, Fgsm, GradientAttack, MiFgsm, PgdL2, PgdLinf
+from engine.specs.catalogue import LEAST_LIKELY, NEXT, Fgsm, GradientAttack, MiFgsm, Patch, PgdL2, PgdLinf
 from engine.specs.threat_model import NO_TARGET
 
 TINIEST = torch.finfo(torch.float32).tiny
@@ -320,6 +321,11 @@ def _in_ball(spec: PgdL2, images: Tensor, seeds: Tensor) -> Outset:
     return _within(spec, images, drawn(seeds, Purpose.START, partial(_ball, images.shape[1:])))
 
 
+def _in_square(spec: Patch, images: Tensor, seeds: Tensor) -> Outset:
+    content, where = noise.squares(images, spec.epsilon, seeds)
+    return Outset((content - images) * where, where)
+
+
 def _within(spec: PgdLinf | PgdL2, images: Tensor, start: Tensor) -> Outset:
     """Start from a change that was drawn for a budget of 1."""
     return Outset(_visible(images, float(spec.epsilon) * start.to(images.device)))
@@ -352,6 +358,11 @@ def _lengths(spec: PgdL2) -> Ascent:
     return LengthAscent(float(spec.epsilon), float(STRIDE * spec.epsilon / spec.steps), spec.steps)
 
 
+def _contents(spec: Patch) -> Ascent:
+    """Within a patch, a pixel may take any value."""
+    return SignAscent(1.0, float(STRIDE / spec.steps), spec.steps)
+
+
 def _momentum(spec: MiFgsm) -> Ascent:
     return MomentumAscent(float(spec.epsilon), float(spec.epsilon / spec.steps), spec.steps, spec.decay)
 
@@ -371,4 +382,5 @@ CLIMBERS: dict[type[GradientAttack], Climber] = {
     MiFgsm: Climber(_momentum),
     PgdLinf: Climber(_signs, _in_box),
     PgdL2: Climber(_lengths, _in_ball),
+    Patch: Climber(_contents, _in_square),
 }

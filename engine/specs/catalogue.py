@@ -260,6 +260,30 @@ class MiFgsm(Attack):
 
 
 @dataclass(frozen=True, slots=True)
+class Patch(Attack):
+    """A square anywhere on the picture, whatever stands in it: an adversarial patch for this one image (Brown et al. 2017).
+
+    Every start has a place of its own by the image's seed, random content, and sign steps of 2.5 / steps on the content. The
+    patch is not turned or scaled as one to be printed would be.
+    """
+
+    name: ClassVar[str] = "patch"
+    title: ClassVar[str] = "Adversarial patch"
+    family: ClassVar[Family] = "ascent"
+    norm: ClassVar[Norm] = threat_model.AREA
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _area()
+    steps: int = _steps(10, "Gradient steps at each place.")
+    restarts: int = setting(16, 1, 100, "Places tried on each image; the most harmful patch is kept.")
+    target: str = _target()
+
+    @property
+    def running(self) -> Cost:
+        return climb(self.steps).times(self.restarts)
+
+
+@dataclass(frozen=True, slots=True)
 class ApgdCe(Attack):
     """Steps of self-adjusting size up the cross-entropy (Croce and Hein 2020)."""
 
@@ -420,7 +444,7 @@ class NoisePatch(Attack):
     epsilon: Fraction = _area()
 
 
-GradientAttack = Fgsm | PgdLinf | PgdL2 | MiFgsm
+GradientAttack = Fgsm | PgdLinf | PgdL2 | MiFgsm | Patch
 LibraryAttack = ApgdCe | ApgdDlr | ApgdT | FabT | Square
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -428,6 +452,7 @@ ATTACKS: dict[str, type[Attack]] = {
     PgdLinf.name: PgdLinf,
     PgdL2.name: PgdL2,
     MiFgsm.name: MiFgsm,
+    Patch.name: Patch,
     ApgdCe.name: ApgdCe,
     ApgdDlr.name: ApgdDlr,
     ApgdT.name: ApgdT,
