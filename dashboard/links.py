@@ -12,6 +12,7 @@ from dashboard.auditor import Auditor
 from engine import (
     INTAKE_CHECKS,
     LACKING,
+    MEASURES,
     Answer,
     Attack,
     AttackCard,
@@ -51,8 +52,9 @@ FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
 PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
 LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
-LARGEST_PIXEL_CHANGE = 1.0
-"""A strength that may exceed this is a Euclidean length, not a change of one pixel."""
+AREA_STRENGTHS = ("0.01", "0.02", "0.05", "0.1", "0.15", "0.2", "0.25")
+USUAL_STRENGTHS = {"pixel": PIXEL_STRENGTHS, "length": LENGTH_STRENGTHS, "area": AREA_STRENGTHS}
+"""By scale of the measure."""
 DOUBTFUL = {
     "function": "whatever is said of the module that was handed in, which answers otherwise than the network audited",
     "edges": "connections (bands between layers, a map's neighbours), which may not be what changing one map does",
@@ -312,8 +314,14 @@ def _epsilon(chosen: Resolved, card: AttackCard, notices: list[str]) -> str | No
 
 
 def scale(setting: SettingCard) -> str:
-    """Return whether a strength is a `pixel` change or a Euclidean `length`."""
-    return "pixel" if setting.high <= LARGEST_PIXEL_CHANGE else "length"
+    """Return whether a strength is a `pixel` change, a Euclidean `length` or a share of the `area`."""
+    return MEASURES[setting.unit].scale
+
+
+def strength_title(setting: SettingCard, text: str) -> str:
+    """Return what menus show of a strength: as it is written, or `5 % of the area`."""
+    value = strength(text)
+    return MEASURES["area"].text(value) if setting.unit == "area" and value is not None else text
 
 
 def strengths(chosen: Resolved) -> list[str]:
@@ -321,7 +329,7 @@ def strengths(chosen: Resolved) -> list[str]:
     setting = epsilon_setting(chosen.attack) if chosen.attack else None
     if setting is None:
         return []
-    usual = PIXEL_STRENGTHS if scale(setting) == "pixel" else LENGTH_STRENGTHS
+    usual = USUAL_STRENGTHS[scale(setting)]
     named = {text: strength(text) or 0.0 for text in (*usual, setting.default, chosen.view.epsilon or setting.default)}
     ordered = sorted(named, key=lambda text: named[text])
     return [text for text in ordered if setting.low <= named[text] <= setting.high]
@@ -430,11 +438,13 @@ def rivals(chosen: Resolved) -> dict[str, str]:
         return dict(GROUPS)
     setting = epsilon_setting(own)
     found = dict(GROUPS)
-    found |= {f"{own.name}@{text}": f"{own.title} {text}" for text in strengths(chosen) if text != view.epsilon}
+    for text in strengths(chosen):
+        if setting and text != view.epsilon:
+            found[f"{own.name}@{text}"] = f"{own.title} {strength_title(setting, text)}"
     for card in chosen.attacks:
         other = epsilon_setting(card)
         if card.name != own.name and setting and other and scale(other) == scale(setting):
-            found[f"{card.name}@{view.epsilon}"] = f"{card.title} {view.epsilon}"
+            found[f"{card.name}@{view.epsilon}"] = f"{card.title} {strength_title(setting, view.epsilon)}"
     return found
 
 

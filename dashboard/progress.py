@@ -58,7 +58,7 @@ def build(resolved: Resolved) -> dict[str, Menu]:
         "data": Menu(_plain(card.name for card in resolved.datasets), view.data),
         "label": Menu(_classes(resolved), view.label),
         "attack": Menu(_attacks(resolved.attacks), view.attack),
-        "epsilon": Menu(_plain(links.strengths(resolved)), view.epsilon),
+        "epsilon": Menu(_strengths(resolved), view.epsilon),
         "outcome": Menu(_outcomes(resolved), view.outcome),
         "sample": Menu(_samples(resolved), view.sample),
         "method": Menu(_methods(resolved.methods), view.method),
@@ -79,7 +79,7 @@ def counts(roster: Roster) -> str:
 
 
 def scales(attacks: Sequence[AttackCard]) -> dict[str, str]:
-    """Return per attack whether its strength is a `pixel` change or a `length`: a strength is kept only within one."""
+    """Return per attack the scale of its strength, `pixel`, `length` or `area`: a strength is kept only within one."""
     settings = {card.name: epsilon_setting(card) for card in attacks}
     return {name: links.scale(setting) for name, setting in settings.items() if setting}
 
@@ -90,6 +90,13 @@ def _option(value: str, label: str) -> Option:
 
 def _plain(names: Iterable[str]) -> tuple[Option, ...]:
     return tuple(_option(name, name) for name in names)
+
+
+def _strengths(resolved: Resolved) -> tuple[Option, ...]:
+    setting = epsilon_setting(resolved.attack) if resolved.attack else None
+    if setting is None:
+        return ()
+    return tuple(_option(text, links.strength_title(setting, text)) for text in links.strengths(resolved))
 
 
 def _classes(resolved: Resolved) -> tuple[Option, ...]:

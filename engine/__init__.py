@@ -28,11 +28,11 @@ from engine.class_names import matched as class_places
 from engine.class_names import plain as plain_name
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.hashing import VERSION
-from engine.parameters import SettingCard, read_fraction
+from engine.parameters import MEASURES, Measure, SettingCard, read_fraction
 from engine.parameters import written as attack_written
 from engine.serialization import flatten, rebuild
 from engine.service.auditor import Auditor
-from engine.specs.catalogue import AttackCard, attack, attack_at
+from engine.specs.catalogue import AttackCard, attack, attack_at, measure_of
 from engine.specs.methods import METHODS, Method, method
 from engine.specs.threat_model import Attack
 from engine.statistics import Estimate
@@ -117,6 +117,7 @@ __all__ = [
     "INTAKE_CHECKS",
     "LACKING",
     "LIMITS",
+    "MEASURES",
     "METHODS",
     "ON_SURVIVORS",
     "SIDES",
@@ -164,6 +165,7 @@ __all__ = [
     "Link",
     "MapResponse",
     "MapSet",
+    "Measure",
     "Method",
     "ModelCard",
     "ModelOrder",
@@ -211,6 +213,7 @@ __all__ = [
     "forecast_text",
     "kept_by",
     "left_out",
+    "measure_of",
     "method",
     "plain_name",
     "read_fraction",

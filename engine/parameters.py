@@ -35,13 +35,39 @@ class ReadBy:
     """Raises EngineError for a text that says no value."""
 
 
-Unit = Literal["", "1/255"]
+Unit = Literal["", "1/255", "area"]
 Value = Fraction | int | float | str
 SHORT = {"epsilon": "eps"}
 """Names that ids write shorter; all others stand in the id as they are."""
 LONGEST_ID = 200
 FINEST = 10**12
 """Largest denominator of a fraction: finer ones say nothing of a pixel and cannot be read back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How people read a strength."""
+
+    scale: str
+    """Strengths of one scale may be compared."""
+    axis: str
+    """What stands along an axis of strengths."""
+    factor: int
+    """What a strength is multiplied by there."""
+    sign: str
+    """What stands behind the product."""
+
+    def text(self, strength: float) -> str:
+        """Return a strength as people read it: `8/255`, `0.5` or `3.125 % of the area`."""
+        return f"{strength * self.factor:.4g}{self.sign}"
+
+
+MEASURES: dict[Unit, Measure] = {
+    "1/255": Measure("pixel", "strength ε in 1/255", 255, "/255"),
+    "": Measure("length", "strength ε (length)", 1, ""),
+    "area": Measure("area", "share of the area in %", 100, " % of the area"),
+}
+"""Of a strength, by what its setting is counted in."""
 NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 FRACTION = re.compile(rf"({NUMBER})(?:/({NUMBER}))?", re.ASCII)
 INTEGER = re.compile(r"\d{1,9}", re.ASCII)
@@ -69,6 +95,8 @@ class SettingCard:
     high: float
     help: str
     choices: tuple[str, ...] = ()
+    unit: Unit = ""
+    """What a fraction is counted in; `MEASURES` has what people read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +182,12 @@ def value_text(spec: Spec, name: str) -> str:
     return _text(getattr(spec, name), _declared(own).unit)
 
 
+def measure(spec: Spec, name: str) -> Measure:
+    """Return how people read a setting of `spec`."""
+    (own,) = [one for one in fields(spec) if one.name == name]
+    return MEASURES[_declared(own).unit]
+
+
 def read_fraction(name: str, text: str) -> Fraction:
     """Return the exact value of `8/255`, `0.05` or `0.5/255`; raises BadSetting, naming the setting."""
     match = FRACTION.fullmatch(text.strip())
@@ -168,9 +202,8 @@ def cards(cls: type[Spec]) -> tuple[SettingCard, ...]:
     for declared_field in fields(cls):
         declared = _declared(declared_field)
         default = _text(declared.default, declared.unit)
-        found.append(
-            SettingCard(declared_field.name, default, declared.low, declared.high, declared.help, declared.choices)
-        )
+        limits = declared.low, declared.high, declared.help, declared.choices, declared.unit
+        found.append(SettingCard(declared_field.name, default, *limits))
     return tuple(found)
 
 

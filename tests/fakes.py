@@ -62,7 +62,7 @@ MODELS = tuple(
     for name in ("digits-standard", "digits-robust")
 )
 DATA = (DatasetCard("digits", "abcd", 500, CLASSES, (50,) * 10, 1, (32, 32), "embedded demo", "2026-11-22"),)
-EPSILON = SettingCard("epsilon", "0.05", 0.0, 0.5, "Largest change of any pixel.")
+EPSILON = SettingCard("epsilon", "0.05", 0.0, 0.5, "Largest change of any pixel.", unit="1/255")
 STEPS = SettingCard("steps", "10", 1, 1000, "Gradient steps.")
 ATTACKS = (
     AttackCard("fgsm-linf", "FGSM", "linf", False, (EPSILON,)),

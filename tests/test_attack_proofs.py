@@ -128,7 +128,7 @@ def test_an_attack_takes_hardly_longer_than_its_forward_and_backward_passes(iden
             torch.autograd.grad(loss, points)
 
     def climb() -> None:
-        task = gradient.Task(pictures, labels, gradient.start_of(spec, pictures, seeds))
+        task = gradient.Task(pictures, labels, gradient.outset_of(spec, pictures, seeds).change)
         gradient.ascend(bundle, task, ascent, gradient.accept_none)
 
     def whole() -> None:

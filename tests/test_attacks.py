@@ -138,6 +138,11 @@ def test_a_stored_image_stays_within_its_budget(name, epsilon, model, pictures, 
     change = changes(attacked(model, pictures, labels, spec), pictures) / 255
     if spec.norm.name == "linf":
         assert np.abs(change).max() <= float(spec.epsilon) + 1e-12
+    elif spec.norm.name == "area":
+        for one in change.any(axis=1):
+            rows, columns = np.nonzero(one)
+            sides = [line.max() - line.min() + 1 if len(line) else 0 for line in (rows, columns)]
+            assert max(sides) ** 2 <= float(spec.epsilon) * 64 + 1e-12
     else:
         limit = float(spec.epsilon) * (8 if isinstance(spec, NoiseGaussian) else 1)  # 8 = sqrt(64 pixels)
         assert np.sqrt((change**2).sum(axis=(1, 2, 3))).max() <= limit + 1e-12
@@ -180,6 +185,7 @@ def test_norms_and_answers_are_those_of_the_stored_image(name, model, pictures, 
         assert outcome.after == again[k]
         assert outcome.linf == pytest.approx(np.abs(change[k]).max(), abs=1e-12)
         assert outcome.l2 == pytest.approx(np.linalg.norm(change[k].ravel()), abs=1e-12)
+        assert outcome.area == threat_model.AREA.sizes(change[k : k + 1])[0]
         assert outcome.sample == SAMPLES[k]
         assert (outcome.status == "fooled") == (outcome.after.label != outcome.label)
 
@@ -197,14 +203,19 @@ def test_images_that_are_wrong_to_begin_with_are_left_alone(name, model, picture
 # What the attacks do
 
 
+CLEAR = {"linf": "24/255", "l2": "1", "area": "1/4"}
+"""Strengths at which attacks on this network succeed, by norm."""
+OF_NORM = {"linf": ("noise-sign", "noise-gaussian", "noise-shuffled"), "l2": (), "area": ("noise-patch",)}
+
+
 @pytest.mark.parametrize("name", REAL_ATTACKS)
 def test_an_attack_fools_where_its_controls_do_not(name, model, pictures, labels):
-    epsilon = "1" if name == "pgd-l2" else "24/255"
+    epsilon = CLEAR[ATTACKS[name].norm.name]
     fooled = {
         key: sum(
             outcome.status == "fooled" for outcome in attacked(model, pictures, labels, quick_at(key, epsilon)).outcomes
         )
-        for key in (name, *(("noise-sign", "noise-gaussian", "noise-shuffled") if name != "pgd-l2" else ()))
+        for key in (name, *OF_NORM[ATTACKS[name].norm.name])
     }
     assert fooled.pop(name) > COUNT // 2
     assert all(count < COUNT // 4 for count in fooled.values())
@@ -268,6 +279,18 @@ def climbed(model, task, accept) -> tuple[gradient.Found, Tensor, Tensor]:
     # Steps as large as the budget jump from corner to corner, so the last point is often not the best.
     found = gradient.ascend(Watched(model.network), task, gradient.SignAscent(0.2, 0.4, 6), accept)
     return found, torch.stack([points for points, _ in seen[1:]]), torch.stack([losses for _, losses in seen[1:]])
+
+
+def test_an_ascent_that_is_confined_changes_nothing_elsewhere_and_climbs_inside(model, pictures, labels):
+    where = torch.zeros(COUNT, 1, 8, 8)
+    where[::2, :, 2:5, 2:5] = 1
+    task = gradient.Task(pictures, labels, torch.zeros_like(pictures), where=where)
+    found = gradient.ascend(model, task, gradient.SignAscent(1.0, 0.25, 10), never)
+    change = (found.points - pictures).abs()
+    assert not change[where == 0].any()
+    assert change[0].sum() > 1
+    with torch.no_grad():
+        assert (task.gains(torch.arange(COUNT), model.logits(found.points))[::2] > 0.5).all()
 
 
 @pytest.mark.parametrize("accepts", [False, True])
@@ -442,6 +465,15 @@ def test_sign_noise_moves_every_pixel_by_the_whole_budget():
     assert torch.allclose((noise.sign_noise(grey, 0.1, torch.tensor([1, 2])) - 0.5).abs(), torch.tensor(0.1))
 
 
+def test_a_noise_patch_fills_one_square_of_its_area_anywhere_on_the_picture():
+    grey = torch.full((200, 3, 8, 12), 0.5)
+    change = noise.patched(grey, Fraction(10, 96), torch.arange(200)) != 0.5
+    assert (change.flatten(2).sum(dim=2) == 9).all()
+    assert np.allclose(threat_model.AREA.sizes(change.numpy()), 9 / 96)
+    covered = change.any(dim=1).float().mean(dim=0)
+    assert (covered > 0).all(), "every pixel is reached, corners too"
+
+
 # Rounding
 
 
@@ -454,6 +486,21 @@ def test_rounding_goes_to_the_nearest_value_inside_the_box():
 def test_a_budget_below_one_step_allows_no_change():
     assert threat_model.linf_reach(Fraction(1, 2) / 255) == 0
     assert threat_model.linf_reach(Fraction(8, 255)) == 8
+
+
+def test_an_area_is_that_of_the_smallest_square_around_every_changed_pixel():
+    change = np.zeros((5, 3, 8, 10), dtype=np.int64)
+    change[1, 2, 7, 9] = -1
+    change[2, 0, 1, 2], change[2, 1, 3, 3] = 5, 5  # three rows high, two columns wide
+    change[3, :, :4, 2:6] = 9
+    change[4, 0, 0, 0] = change[4, 0, 7, 9] = 1
+    assert threat_model.AREA.sizes(change).tolist() == [0, 1 / 80, 9 / 80, 16 / 80, 1]
+    assert threat_model.AREA.sizes(change.swapaxes(2, 3)).tolist() == [0, 1 / 80, 9 / 80, 16 / 80, 1]
+
+
+@pytest.mark.parametrize(("share", "side"), [("0", 0), ("1/81", 0), ("1/80", 1), ("3/80", 1), ("1/4", 4), ("1", 8)])
+def test_the_largest_square_of_a_share_fits_into_it_and_into_the_picture(share, side):
+    assert threat_model.square_side(Fraction(share), 8, 10) == side
 
 
 def test_rounding_into_a_ball_moves_as_few_pixels_as_will_do():
@@ -653,9 +700,16 @@ def test_importing_the_engine_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+GROWING = {
+    "linf": ("2/255", "8/255", "24/255", "64/255"),
+    "l2": ("0.25", "0.5", "1", "2"),
+    "area": ("1/64", "1/16", "9/64", "1/4"),
+}
+
+
 @pytest.mark.parametrize("name", REAL_ATTACKS)
 def test_more_budget_never_fools_fewer(name, model, pictures, labels):
-    budgets = ["0.25", "0.5", "1", "2"] if name == "pgd-l2" else ["2/255", "8/255", "24/255", "64/255"]
+    budgets = GROWING[ATTACKS[name].norm.name]
     specs = [quick_at(name, budget) for budget in budgets]
     counts = [
         sum(outcome.status == "fooled" for outcome in attacked(model, pictures, labels, spec).outcomes)

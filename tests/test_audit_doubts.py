@@ -132,6 +132,21 @@ def test_the_larger_budget_of_a_pre_made_set_is_not_that_of_the_attacks():
     assert told(found) == ("pass", "")
 
 
+def test_a_share_of_the_area_is_compared_with_nothing_but_shares_of_the_area():
+    """A pixel's change of 0 is within every budget in Linf, and says nothing of how much of the picture it covers."""
+    made = manifest(("premade", "small"), ("premade", "large"), ("control", NOISE), thresholds=(asked("small"),))
+
+    def found(large: str, noise: str, *shares: str) -> str:
+        sets = (Premade(name, "d", "area", share) for name, share in zip(("small", "large"), shares, strict=True))
+        plan = dataclasses.replace(made.plan, premade=tuple(sets))
+        rows = table(RIGHT, **LARGE), table(large), table(noise)
+        return summarised(dataclasses.replace(made, plan=plan), *rows).thresholds[0].outcome
+
+    assert found(RIGHT, "bbbabbbbcc", "0.05", "0.1") == "pass", "noise everywhere is no patch"
+    assert found("bbbabbbbcc", RIGHT, "0.05", "0.1") == "pass", "a larger patch is none of its size"
+    assert found("bbbabbbbcc", RIGHT, "0.05", "0.05") == "inconclusive"
+
+
 def test_classes_without_images_and_images_that_were_never_right_pass_nothing():
     without = decided(asked(FGSM, label="cat"), ("attack", FGSM, table("aaaabbbb", truth="aaaabbbb")))
     assert told(without) == ("inconclusive", "The run holds no image of class 'cat'.")

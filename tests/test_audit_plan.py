@@ -72,11 +72,19 @@ def test_a_plan_is_read_whole(store):
     found = read(WHOLE, store)
     assert [one.budget * 255 for one in found.attacks] == [8, 24]
     assert [one.budget * 255 for one in found.curve] == [8, 16], "weakest first"
-    assert [one.name for one in found.controls] == list(plan.CONTROLS)
+    assert [one.name for one in found.controls] == list(plan.CONTROLS["linf"])
     assert {one.budget * 255 for one in found.controls} == {24}, "as strong as the strongest attack"
     assert found.thresholds[1].condition == found.attacks[1].text
     assert (found.thresholds[1].label, found.thresholds[1].confidence) == ("7", 0.99)
     assert (found.method.name, found.device, found.threads, found.tier) == ("two-run", "cpu", 2, "custom")
+
+
+def test_a_pre_made_set_may_be_held_to_a_share_of_the_area(store):
+    text = WHOLE[WHOLE.index("[[premade]]") : WHOLE.index("[[thresholds]]")]
+    other = text.replace('"8/255"', '"0.05"\nnorm = "area"')
+    assert [(one.norm, one.epsilon) for one in read(WHOLE.replace(text, other), store).premade] == [("area", "0.05")]
+    with pytest.raises(BadInput, match=r"0\.0005 can change no picture: one pixel is 1/1024 of the area"):
+        read(WHOLE.replace(text, other.replace("0.05", "0.0005")), store)
 
 
 @pytest.mark.parametrize("tier", ["fast", "standard", "thorough"])

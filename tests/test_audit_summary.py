@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from engine import serialization, statistics
-from engine.audit import shards, summary
+from engine.audit import report, shards, summary
 from engine.audit.manifest import AuditedModel, Chosen, Condition, Manifest
 from engine.audit.plan import AuditPlan, Images, Threshold
 from engine.audit.shards import Rows
@@ -53,6 +53,15 @@ def manifest(*names: tuple[str, str], thresholds: tuple[Threshold, ...] = (), ba
 def summarised(made: Manifest, *found: Rows) -> summary.Summary:
     folders = (one.folder for one in made.conditions)
     return summary.summarise(made, dict(zip(folders, found, strict=True)), is_interim=False)
+
+
+def test_a_share_of_the_area_is_told_as_such_in_text_and_json():
+    name, weaker = "noise-patch:eps=0.03125", "noise-patch:eps=0.01"
+    made = manifest(("attack", FGSM), ("curve", name), ("curve", weaker))
+    (model,) = summarised(made, table("aaaabbbbcc"), table("aaaabbbbcc"), table("aaaabbbbcc")).models
+    told = [report.condition_name(one) for one in model.conditions]
+    assert told == [FGSM, f"{name} (3.125 % of the area)", f"{weaker} (1 % of the area)"]
+    assert [point["strength"] for point in report._model(model)["curve"]] == ["1 % of the area", "3.125 % of the area"]
 
 
 def test_the_worst_case_is_per_image_and_not_the_worst_attack():

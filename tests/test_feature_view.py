@@ -12,7 +12,7 @@ from dashboard.panels.channel import figure as channel_figure
 from dashboard.panels.channel import model as channel_model
 from dashboard.panels.channel import view as channel_view
 from dashboard.panels.layer import model as layer
-from engine import DOUBTS, Answer
+from engine import DOUBTS, MEASURES, Answer
 from tests import fakes
 from tests.test_neuron_view import ASK, KEY
 
@@ -37,7 +37,7 @@ def test_a_picture_with_doubts_says_each_of_them_and_one_without_says_none():
 def test_the_response_is_the_maps_own_at_every_strength():
     found = fakes.FakeAuditor().responses(KEY).value
     site = layer.site_index(fakes.FakeAuditor().examined(KEY), LAYER)
-    shown = channel_model.response(found, site, CHANNEL, is_pixels=True)
+    shown = channel_model.response(found, site, CHANNEL, MEASURES["1/255"])
     assert np.array_equal(shown.attack, found.peak[site][:, CHANNEL])
     assert np.array_equal(shown.noise, found.noise_peak[site][:, CHANNEL])
     assert shown.epsilon[0] == 0
@@ -51,7 +51,7 @@ def test_a_strength_below_one_step_of_a_pixel_has_its_place_on_the_axis():
     """At 4/255 the weakest strength is an eighth of it, written `0.5/255`."""
     found = fakes.FakeAuditor().responses(KEY).value
     weak = dataclasses.replace(found, epsilons=("0/255", "0.5/255", *found.epsilons[2:]))
-    shown = channel_model.response(weak, 0, CHANNEL, is_pixels=True)
+    shown = channel_model.response(weak, 0, CHANNEL, MEASURES["1/255"])
     assert shown.epsilon[:2] == pytest.approx([0, 0.5])
     assert shown.written[1] == "0.5/255"
 

@@ -198,7 +198,7 @@ def test_strengths_stay_within_the_attack_and_hold_the_default_and_the_shown_one
     offered = [option["value"] for option in progress.build(found)["epsilon"].options]
     assert "0.05" in offered
     assert offered.index("2/255") < offered.index("3/255") < offered.index("4/255")
-    card = SettingCard("epsilon", "0.5", 0.0, 0.6, "")
+    card = SettingCard("epsilon", "0.5", 0.0, 0.6, "", unit="1/255")
     small = replace(found, attack=replace(found.attack, settings=(card,)))
     assert all(links.strength(option["value"]) <= 0.6 for option in progress.build(small)["epsilon"].options)
 
@@ -210,6 +210,18 @@ def test_a_length_is_offered_where_the_strength_is_a_length():
     assert progress.scales((attack,)) == {"pgd-linf": "length"}
     offered = progress.build(replace(found, attack=attack, view=replace(found.view, epsilon="0.5")))["epsilon"].options
     assert [option["value"] for option in offered] == list(links.LENGTH_STRENGTHS)
+
+
+def test_a_share_of_the_area_is_offered_and_read_as_such():
+    found = links.resolve(ViewState(), FakeAuditor())
+    card = SettingCard("epsilon", "0.05", 0.0, 0.5, "", unit="area")
+    attack = replace(found.attack, settings=(card,))
+    assert progress.scales((attack,)) == {"pgd-linf": "area"}
+    shown = replace(found, attack=attack, view=replace(found.view, epsilon="1/32"))
+    labels = {option["value"]: option["label"] for option in progress.build(shown)["epsilon"].options}
+    assert (labels["0.05"], labels["1/32"]) == ("5 % of the area", "3.125 % of the area")
+    assert links.rivals(shown)["pgd-linf@0.1"] == "PGD 10 % of the area"
+    assert not any(name.startswith("fgsm") for name in links.rivals(shown)), "the others' strength is that of a pixel"
 
 
 def test_every_menu_offers_the_value_it_shows():

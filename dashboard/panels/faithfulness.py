@@ -75,7 +75,7 @@ def beside_group(name: str, comparison: Comparison) -> str:
 def attack(examination: Examination) -> str:
     """Return the attack as a short name with its strength, for example `mifgsm-linf 8/255`."""
     own = examination.request.attack
-    return f"{own.name} {own.epsilon_text}".rstrip()
+    return f"{own.name} {own.strength_text}".rstrip()
 
 
 def _predictions(examination: Examination) -> str:

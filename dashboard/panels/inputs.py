@@ -9,7 +9,7 @@ from dash import html
 from dashboard import ids
 from dashboard.markup import aria
 from dashboard.wording import percent
-from engine import Examination, Outcome
+from engine import MEASURES, Examination, Outcome
 
 MOST_CLASSES = 5
 
@@ -68,10 +68,18 @@ def build(examination: Examination, amplification: int) -> Strip:
         amplification=amplification,
         clean_text=f"{classes[outcome.before.label]} · {percent(outcome.before.confidence)}",
         adversarial_text=f"{classes[outcome.after.label]} · {percent(outcome.after.confidence)}",
-        change=f"L∞ {outcome.linf * 255:.3g}/255 · L2 {outcome.l2:.3g}",
+        change=_change(examination),
         bars=_bars(outcome, classes),
         members=tuple(_member(examination, row) for row in range(len(examination.outcomes))) if is_group else (),
     )
+
+
+def _change(examination: Examination) -> str:
+    """Return the size of the first image's change: its share of the area where that is what the attack is held to."""
+    outcome = examination.outcomes[0]
+    if examination.request.attack.norm.name == "area":
+        return f"{MEASURES['area'].text(outcome.area)} · L2 {outcome.l2:.3g}"
+    return f"L∞ {outcome.linf * 255:.3g}/255 · L2 {outcome.l2:.3g}"
 
 
 def _bars(outcome: Outcome, classes: tuple[str, ...]) -> tuple[Bar, ...]:

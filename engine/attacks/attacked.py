@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from engine import images
 from engine.attacks import noise
 from engine.attacks.gradient import Classifier
 from engine.models.network import predictions
+from engine.specs import threat_model
 from engine.specs.threat_model import Attack
 from engine.types.core import Outcome, Prediction, Status
 
@@ -51,6 +52,10 @@ class Subjects:
         targets = None if self.targets is None else self.targets[rows]
         places = rows.cpu()
         return Subjects(self.images[rows], self.clean[places.numpy()], self.labels[rows], self.seeds[places], targets)
+
+    def restarted(self, start: int) -> Subjects:
+        """Return the same images with other seeds, for their `start`-th start."""
+        return replace(self, seeds=noise.restarted(self.seeds, start))
 
 
 def unit(pictures: np.ndarray, device: torch.device) -> Tensor:
@@ -148,9 +153,9 @@ class Shown:
 
 
 def judge(shown: Shown) -> tuple[Outcome, ...]:
-    """Return how each image fared: what the network says, the status, and both norms of the change."""
-    change = np.abs(shown.stored.astype(np.int64) - shown.clean).reshape(len(shown.samples), -1)
-    linf, l2 = change.max(axis=1) / 255, np.sqrt((change**2).sum(axis=1)) / 255
+    """Return how each image fared: what the network says, the status, and the size of the change in every norm."""
+    change = shown.stored.astype(np.int64) - shown.clean
+    sizes = {name: norm.sizes(change).tolist() for name, norm in threat_model.BUDGETED.items()}
     failed = torch.from_numpy(shown.failed).to(shown.after.device)
     before = predictions(shown.before)
     after = predictions(torch.where(failed[:, None], shown.before, shown.after))
@@ -158,12 +163,11 @@ def judge(shown: Shown) -> tuple[Outcome, ...]:
         Outcome(
             sample=sample,
             label=label,
-            status="failed" if shown.failed[k] else status(label, before[k], after[k], is_changed=bool(linf[k])),
+            status="failed" if shown.failed[k] else status(label, before[k], after[k], is_changed=sizes["linf"][k] > 0),
             before=before[k],
             after=after[k],
-            linf=float(linf[k]),
-            l2=float(l2[k]),
             target=None if shown.targets[k] == NOWHERE else int(shown.targets[k]),
+            **{name: sizes[name][k] for name in sizes},
         )
         for k, (sample, label) in enumerate(zip(shown.samples, shown.labels, strict=True))
     )

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.attacks import noise
 from engine.attacks.noise import Purpose, drawn
-from engine.specs.catalogue import LEAST_LIKELY, NEXT, Fgsm, GradientAttack, MiFgsm, PgdL2, PgdLinf
+from engine.specs.catalogue import LEAST_LIKELY, NEXT, Fgsm, GradientAttack, MiFgsm, Patch, PgdL2, PgdLinf
 from engine.specs.threat_model import NO_TARGET
 
 TINIEST = torch.finfo(torch.float32).tiny
@@ -101,6 +102,8 @@ class Task:
     """Change of each image at the outset."""
     targets: Tensor | None = None
     """(batch,) class each image is to be mistaken for; None for any wrong one."""
+    where: Tensor | None = None
+    """(batch, 1, height, width): 1 at pixels that may change, 0 elsewhere; None for all."""
 
     def is_reached(self, rows: Tensor, answers: Tensor) -> Tensor:
         """Return (rows,) bool: answering these labels is what the attack wants of the images `rows`."""
@@ -113,6 +116,16 @@ class Task:
         if self.targets is None:
             return F.cross_entropy(logits, self.labels[rows], reduction="none")
         return -F.cross_entropy(logits, self.targets[rows], reduction="none")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Outset:
+    """Where an ascent starts."""
+
+    change: Tensor
+    """(batch, channels, height, width): from each image to its start."""
+    where: Tensor | None = None
+    """(batch, 1, height, width): 1 at pixels that may change, 0 elsewhere; None for all."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -244,13 +257,9 @@ def ascent_of(spec: GradientAttack) -> Ascent:
     return CLIMBERS[type(spec)].ascent(spec)
 
 
-def start_of(spec: GradientAttack, images: Tensor, seeds: Tensor) -> Tensor:
-    """Return the change each image starts from: none, or for PGD a random one within its budget."""
-    draw = CLIMBERS[type(spec)].start
-    if draw is None:
-        return torch.zeros_like(images)
-    start = drawn(seeds, Purpose.START, partial(draw, images.shape[1:]))
-    return _visible(images, float(spec.epsilon) * start.to(images.device))
+def outset_of(spec: GradientAttack, images: Tensor, seeds: Tensor) -> Outset:
+    """Return where each image starts from, and where it may change."""
+    return CLIMBERS[type(spec)].outset(spec, images, seeds)
 
 
 def targets_of(rule: str, labels: Tensor, logits: Tensor, seeds: Tensor) -> Tensor | None:
@@ -286,6 +295,8 @@ def _differentiate(bundle: Classifier, task: Task, rows: Tensor, points: Tensor)
     gains = task.gains(rows, logits)
     # The sum, not the mean: the gradient of an image must not depend on how many others there are.
     (gradient,) = torch.autograd.grad(gains.sum(), points)
+    if task.where is not None:
+        gradient = gradient * task.where[rows]
     return logits.detach(), gains.detach().double(), gradient
 
 
@@ -298,12 +309,34 @@ def _length(tensor: Tensor) -> Tensor:
     return tensor.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _in_box(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def _still(_spec: GradientAttack, images: Tensor, _seeds: Tensor) -> Outset:
+    return Outset(torch.zeros_like(images))
+
+
+def _in_box(spec: PgdLinf, images: Tensor, seeds: Tensor) -> Outset:
+    return _within(spec, images, drawn(seeds, Purpose.START, partial(_box, images.shape[1:])))
+
+
+def _in_ball(spec: PgdL2, images: Tensor, seeds: Tensor) -> Outset:
+    return _within(spec, images, drawn(seeds, Purpose.START, partial(_ball, images.shape[1:])))
+
+
+def _in_square(spec: Patch, images: Tensor, seeds: Tensor) -> Outset:
+    content, where = noise.squares(images, spec.epsilon, seeds)
+    return Outset((content - images) * where, where)
+
+
+def _within(spec: PgdLinf | PgdL2, images: Tensor, start: Tensor) -> Outset:
+    """Start from a change that was drawn for a budget of 1."""
+    return Outset(_visible(images, float(spec.epsilon) * start.to(images.device)))
+
+
+def _box(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return one uniform draw from [-1, 1] per pixel."""
     return 2 * torch.rand(shape, generator=generator) - 1
 
 
-def _in_ball(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def _ball(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return one change of random direction and of a length uniform in [0, 1]."""
     direction = torch.randn(shape, generator=generator)
     return torch.rand((), generator=generator) * direction / direction.norm()
@@ -325,6 +358,11 @@ def _lengths(spec: PgdL2) -> Ascent:
     return LengthAscent(float(spec.epsilon), float(STRIDE * spec.epsilon / spec.steps), spec.steps)
 
 
+def _contents(spec: Patch) -> Ascent:
+    """Within a patch, a pixel may take any value."""
+    return SignAscent(1.0, float(STRIDE / spec.steps), spec.steps)
+
+
 def _momentum(spec: MiFgsm) -> Ascent:
     return MomentumAscent(float(spec.epsilon), float(spec.epsilon / spec.steps), spec.steps, spec.decay)
 
@@ -335,8 +373,8 @@ class Climber:
 
     ascent: Callable[[Any], Ascent]
     """Of its spec."""
-    start: Callable[[torch.Size, torch.Generator], Tensor] | None = None
-    """Draws the start of one image, for a budget of 1; None for the image itself."""
+    outset: Callable[[Any, Tensor, Tensor], Outset] = _still
+    """Of its spec, the images and their seeds."""
 
 
 CLIMBERS: dict[type[GradientAttack], Climber] = {
@@ -344,4 +382,5 @@ CLIMBERS: dict[type[GradientAttack], Climber] = {
     MiFgsm: Climber(_momentum),
     PgdLinf: Climber(_signs, _in_box),
     PgdL2: Climber(_lengths, _in_ball),
+    Patch: Climber(_contents, _in_square),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import IntEnum
+from fractions import Fraction
 from functools import partial
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from engine.specs import catalogue
+from engine.specs import catalogue, threat_model
 from engine.specs.catalogue import Corruption
 
 
@@ -26,11 +27,21 @@ class Purpose(IntEnum):
     TARGET = 0x5851F42D4C957F2D
     CORRUPTION = 0x14057B7EF767814F
     STRIPES = 0x27BB2EE687B0B0FD
+    SQUARE = 0x4C957F2D6A09E667
 
 
 def drawn(seeds: Tensor, purpose: Purpose, draw: Callable[[Generator], Tensor]) -> Tensor:
     """Return `draw` of each image's own generator, stacked: (batch, ...), on the CPU, the same on every device."""
     return torch.stack([draw(Generator().manual_seed(int(seed) ^ purpose)) for seed in seeds.tolist()])
+
+
+RESTART = 0x1E3779B97F4A7C15
+"""Odd and without a pattern: its multiples leave no two seeds of a data set the same."""
+
+
+def restarted(seeds: Tensor, start: int) -> Tensor:
+    """Return seeds that are unrelated to these, for the `start`-th start of an attack; start 0 has these."""
+    return seeds ^ (start * RESTART & torch.iinfo(torch.int64).max)
 
 
 HALVINGS = 22
@@ -70,6 +81,33 @@ def shuffled(images: Tensor, delta: Tensor, seeds: Tensor) -> Tensor:
     flat = delta.flatten(2)
     moved = flat.gather(2, orders[:, None].expand_as(flat)).view_as(delta)
     return (images + moved).clamp(0.0, 1.0)
+
+
+def squares(images: Tensor, share: Fraction, seeds: Tensor) -> tuple[Tensor, Tensor]:
+    """Return random content for one square of each image, anywhere on it, of at most a share of its area.
+
+    Content: (batch, channels, height, width), uniform in [0, 1], 0 outside of the square. Where the square is: (batch, 1,
+    height, width), 1 or 0; nowhere for a share below one pixel.
+    """
+    side = threat_model.square_side(share, *images.shape[2:])
+    both = drawn(seeds, Purpose.SQUARE, partial(_square, images.shape[1:], side)).to(images.device)
+    return both[:, :-1], both[:, -1:]
+
+
+def patched(images: Tensor, share: Fraction, seeds: Tensor) -> Tensor:
+    """Return images with `squares` of random content on them."""
+    content, where = squares(images, share, seeds)
+    return torch.where(where > 0, content, images)
+
+
+def _square(shape: torch.Size, side: int, generator: Generator) -> Tensor:
+    """Return (channels + 1, height, width): content, and at last where it is."""
+    channels, height, width = shape
+    row, column = (int(torch.randint(0, length - side + 1, (), generator=generator)) for length in (height, width))
+    found = torch.zeros(channels + 1, height, width)
+    found[:-1, row : row + side, column : column + side] = torch.rand(channels, side, side, generator=generator)
+    found[-1, row : row + side, column : column + side] = 1.0
+    return found
 
 
 def _signs(shape: torch.Size, generator: Generator) -> Tensor:

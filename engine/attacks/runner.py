@@ -23,6 +23,7 @@ from engine.specs.catalogue import (
     GradientAttack,
     LibraryAttack,
     NoiseGaussian,
+    NoisePatch,
     NoiseShuffled,
     NoiseSign,
     PgdLinf,
@@ -127,6 +128,10 @@ def _sign_noise(bundle: Classifier, subjects: Subjects, spec: NoiseSign) -> _Mad
     return _painted(bundle, subjects, spec, noise.sign_noise(subjects.images, float(spec.epsilon), subjects.seeds))
 
 
+def _noise_patch(bundle: Classifier, subjects: Subjects, spec: NoisePatch) -> _Made:
+    return _painted(bundle, subjects, spec, noise.patched(subjects.images, spec.epsilon, subjects.seeds))
+
+
 def _corrupted(bundle: Classifier, subjects: Subjects, spec: Corruption) -> _Made:
     return _painted(bundle, subjects, spec, noise.corrupted(spec, subjects.images, subjects.seeds))
 
@@ -137,6 +142,44 @@ def _painted(bundle: Classifier, subjects: Subjects, spec: Attack, points: Tenso
 
 
 def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _Made:
+    """Attack by gradient ascent from every start of the attack, and keep of each image what harms it most."""
+    made = _climbed_once(bundle, subjects, spec)
+    for start in range(1, spec.restarts):
+        other = _climbed_once(bundle, subjects.restarted(start), spec)
+        made = _stronger(bundle, _task(subjects, spec), (made, other))
+    return made
+
+
+def _stronger(bundle: Classifier, task: gradient.Task, sides: tuple[_Made, _Made]) -> _Made:
+    """Return of each image the side that does what the attack wants; of two that do, or do not, the one that gains more."""
+    one, other = (_judged(bundle, side) for side in sides)
+    rows = torch.arange(len(task.labels), device=task.labels.device)
+    reached, gains = [], []
+    for side in (one, other):
+        is_sound = side.logits.isfinite().all(dim=1) & ~torch.from_numpy(side.broken).to(rows.device)
+        reached.append(is_sound & task.is_reached(rows, side.logits.argmax(dim=1)))
+        gains.append(torch.where(is_sound, task.gains(rows, side.logits), -torch.inf))
+    is_other = (reached[1] & ~reached[0]) | ((reached[1] == reached[0]) & (gains[1] > gains[0]))
+    chosen = is_other.cpu().numpy()
+    return _Made(
+        stored=np.where(chosen[:, None, None, None], other.stored, one.stored),
+        broken=np.where(chosen, other.broken, one.broken),
+        logits=torch.where(is_other[:, None], other.logits, one.logits),
+        is_judged=one.is_judged,
+    )
+
+
+def _judged(bundle: Classifier, made: _Made) -> _Made:
+    """Predict the stored images that were not."""
+    rows = (~made.is_judged).nonzero()[:, 0]
+    if not len(rows):
+        return made
+    logits, is_judged = made.logits.clone(), torch.ones_like(made.is_judged)
+    logits[rows] = answers(bundle, unit(made.stored[rows.cpu().numpy()], bundle.device)).to(logits)
+    return _Made(made.stored, made.broken, logits, is_judged)
+
+
+def _climbed_once(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _Made:
     """Attack by gradient ascent; climb again, minding the rounding, where only rounding undid a success."""
     ascent, points_of = gradient.ascent_of(spec), partial(gradient.ascend, bundle)
     task = _task(subjects, spec)
@@ -155,8 +198,8 @@ def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _M
 
 
 def _task(subjects: Subjects, spec: GradientAttack) -> gradient.Task:
-    start = gradient.start_of(spec, subjects.images, subjects.seeds)
-    return gradient.Task(subjects.images, subjects.labels, start, subjects.targets)
+    outset = gradient.outset_of(spec, subjects.images, subjects.seeds)
+    return gradient.Task(subjects.images, subjects.labels, outset.change, subjects.targets, outset.where)
 
 
 def _accept(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> gradient.Accept:
@@ -198,6 +241,7 @@ RUNNERS: dict[Family, Callable[[Classifier, Subjects, Any], _Made]] = {
     "library": _from_library,
     "sign noise": _sign_noise,
     "matched noise": _matched,
+    "noise patch": _noise_patch,
     "corruption": _corrupted,
 }
 
@@ -207,7 +251,7 @@ def _verify(spec: Attack, outcomes: tuple[Outcome, ...], sides: tuple[np.ndarray
     limit = spec.limit(sides[0][0].size)
     if limit is None:
         return
-    sizes = spec.norm.sizes((sides[1].astype(np.int64) - sides[0]).reshape(len(outcomes), -1))
+    sizes = spec.norm.sizes(sides[1].astype(np.int64) - sides[0])
     for outcome, size in zip(outcomes, sizes.tolist(), strict=True):
         if size > limit + TOLERANCE:
             raise WorkFailed(f"{spec.name} left its budget on sample {outcome.sample}: {size:.6f} of {limit:.6f}.")

@@ -332,7 +332,7 @@ def _in_budget(subject: Subject, outcomes: tuple[Outcome, ...]) -> np.ndarray:
         return np.ones(len(outcomes), dtype=bool)
     (premade,) = [one for one in subject.manifest.plan.premade if one.name == subject.condition.name]
     limit = float(_budget(premade)) + runner.TOLERANCE
-    return np.array([(one.linf if premade.norm == "linf" else one.l2) <= limit for one in outcomes])
+    return np.array([one.size(premade.norm) <= limit for one in outcomes])
 
 
 def _budget(premade: Premade) -> Fraction:

@@ -238,9 +238,18 @@ def _fooled_by(own: Treated, other: Treated) -> np.ndarray:
     found = np.zeros(len(own.labels), dtype=bool)
     here, there = _paired(own, other)
     for budget in own.budgets:
-        size = other.linf if budget.norm == "linf" else other.l2
-        found[here] |= (other.is_fooled & (size <= budget.epsilon + TOLERANCE))[there]
+        found[here] |= (other.is_fooled & (_size(other, budget.norm) <= budget.epsilon + TOLERANCE))[there]
     return found
+
+
+def _size(treated: Treated, norm: str) -> np.ndarray:
+    """Return (images,) the size of each change in a norm, at most: areas are not stored, so what has no such budget has all."""
+    if norm == "area":
+        kept = [one.epsilon for one in treated.budgets if one.norm == norm]
+        if treated.attack is not None and treated.attack.norm.name == norm:
+            kept.append(float(treated.attack.budget))
+        return np.full(len(treated.labels), min(kept, default=1.0))
+    return treated.linf if norm == "linf" else treated.l2
 
 
 def _paired(own: Treated, other: Treated) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from engine.errors import BadInput, EngineError, UnknownName
 from engine.specs import catalogue, methods, threat_model
 from engine.specs.catalogue import StoredAttack
 from engine.specs.methods import Method, StoredMethodOrNone
-from engine.specs.threat_model import Attack
+from engine.specs.threat_model import Attack, Norm
 from engine.store import Store, files
 from engine.types.core import ModelCard
 
@@ -229,12 +229,11 @@ METRICS: Final = ("accuracy", "resistance")
 CUSTOM: Final = "custom"
 DEVICES: Final = ("cpu", "cuda")
 CLEAN, WORST_CASE = "clean", "worst-case"
-CONTROLS: Final = ("noise-sign", "noise-gaussian", "noise-shuffled")
+CONTROLS: Final = {"linf": ("noise-sign", "noise-gaussian", "noise-shuffled"), "area": ("noise-patch",)}
+"""Of attacks in a norm, by its name."""
 LARGEST_SEED: Final = 2**31 - 1
 MOST_IMAGES: Final = 10_000_000
 LARGEST_BLOCK: Final = 4096
-STEP: Final = Fraction(1, 255)
-"""Smallest change of a stored pixel, and so the smallest length of any change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +318,8 @@ def understood(table: Table, store: Store) -> AuditPlan:
     card = store.model_card(_model(table, "model", store))
     tier = table.choice("tier", (CUSTOM, *tiers.TIERS), CUSTOM)
     curve = _curve(table.table("curve"), len(card.classes))
-    attacks, survivors = _with_tier(table, tier, (_attacks(table, len(card.classes)), curve), card)
-    premade = tuple(_premade(one, store) for one in table.tables("premade"))
+    attacks, survivors = _with_tier(table, tier, (_attacks(table, card), curve), card)
+    premade = tuple(_premade(one, store, card) for one in table.tables("premade"))
     plan = AuditPlan(
         name=table.text("name", Path(table.file).stem or "audit"),
         model=card.name,
@@ -340,9 +339,7 @@ def understood(table: Table, store: Store) -> AuditPlan:
         threads=table.whole("threads", 1, 256, 2),
     )
     _require_sound(table, plan, store)
-    return replace(
-        plan, thresholds=tuple(_threshold(one, plan, card.classes) for one in _distinct(table, "thresholds"))
-    )
+    return replace(plan, thresholds=tuple(_threshold(one, plan, card) for one in _distinct(table, "thresholds")))
 
 
 def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
@@ -378,21 +375,21 @@ def _method(table: Table) -> Method:
     return table.checked(lambda: methods.method_or_none(name), "method")
 
 
-def _attacks(table: Table, classes: int) -> tuple[Attack, ...]:
+def _attacks(table: Table, card: ModelCard) -> tuple[Attack, ...]:
     found: list[Attack] = []
     for index, text in enumerate(table.texts("attacks")):
-        spec = table.checked(functools.partial(_effective, text, classes), "attacks", index)
+        spec = table.checked(functools.partial(_effective, text, card), "attacks", index)
         if spec in found:
             raise table.wrong(f"'{spec.text}' stands here twice", "attacks", index)
         found.append(spec)
     return tuple(found)
 
 
-def _effective(text: str, classes: int) -> Attack:
-    """Return an attack that applies to so many classes and can change a picture."""
-    spec = _applicable(text, classes)
+def _effective(text: str, card: ModelCard) -> Attack:
+    """Return an attack that applies to a model and can change a picture."""
+    spec = _applicable(text, len(card.classes))
     if not spec.is_control:
-        _require_a_step(spec.name, spec.budget)
+        _require_a_step(spec.name, (spec.norm, spec.budget), card)
     return spec
 
 
@@ -402,13 +399,20 @@ def _applicable(text: str, classes: int) -> Attack:
     return spec
 
 
-def _require_a_step(name: str, epsilon: Fraction) -> None:
-    """Raise BadInput where no picture of 8 bits can be changed within a budget, whatever its norm."""
-    if epsilon < STEP:
+def _require_a_step(name: str, budget: tuple[Norm, Fraction], card: ModelCard) -> None:
+    """Raise BadInput where no stored picture of the model's size can be changed within a budget."""
+    (norm, epsilon), pixels = budget, card.size[0] * card.size[1]
+    if epsilon >= norm.step(pixels):
+        return
+    if norm is threat_model.AREA:
         raise BadInput(
-            f"{name} with epsilon {parameters.fraction_text(epsilon, '1/255')} can change no picture: one step of 8 bits is "
-            "1/255. Was it divided by 255 twice? Give for example 8/255"
+            f"{name} with epsilon {parameters.fraction_text(epsilon, 'area')} can change no picture: one pixel is 1/{pixels} of "
+            "the area. Give for example 0.05"
         )
+    raise BadInput(
+        f"{name} with epsilon {parameters.fraction_text(epsilon, '1/255')} can change no picture: one step of 8 bits is "
+        "1/255. Was it divided by 255 twice? Give for example 8/255"
+    )
 
 
 def _with_tier(
@@ -427,7 +431,8 @@ def _with_tier(
         return attacks, ()
     epsilon = table.checked(functools.partial(parameters.read_fraction, "epsilon", table.text("epsilon")), "epsilon")
     found = table.checked(functools.partial(tiers.contents, tier, epsilon, min(card.size)), "epsilon")
-    table.checked(functools.partial(_require_a_step, f"the tier '{tier}'", epsilon), "epsilon")
+    budget = threat_model.LINF, epsilon
+    table.checked(functools.partial(_require_a_step, f"the tier '{tier}'", budget, card), "epsilon")
     classes = len(card.classes)
     every = [one for one in found.everywhere if not catalogue.obstacle(one, classes)]
     applicable = [one for one in found.survivors if not catalogue.obstacle(one, classes)]
@@ -437,12 +442,13 @@ def _with_tier(
 
 
 def _controls(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
-    """The noise controls at the strength of the strongest Linf attack of the plan."""
-    strengths = [spec.budget for spec in attacks if spec.norm is threat_model.LINF and not spec.is_control]
-    if not any(strengths):
-        return ()
-    controls = [catalogue.ATTACKS[name]().at(max(strengths)) for name in CONTROLS]
-    return tuple(one for one in controls if one not in attacks)
+    """The noise controls of every norm that has some, at the strength of the strongest attack in it."""
+    found: list[Attack] = []
+    for norm, names in CONTROLS.items():
+        strongest = max((spec.budget for spec in attacks if spec.norm.name == norm and not spec.is_control), default=0)
+        if strongest:
+            found += [catalogue.ATTACKS[name]().at(Fraction(strongest)) for name in names]
+    return tuple(one for one in found if one not in attacks)
 
 
 def _curve(table: Table, classes: int) -> tuple[Attack, ...]:
@@ -478,15 +484,17 @@ def _images(table: Table) -> Images:
     )
 
 
-def _premade(table: Table, store: Store) -> Premade:
+def _premade(table: Table, store: Store, card: ModelCard) -> Premade:
     table.only("name", "data", "norm", "epsilon")
     name, epsilon = table.text("name"), table.text("epsilon")
     table.checked(lambda: files.require_name("pre-made set", name), "name")
     if name in (CLEAN, WORST_CASE):
         raise table.wrong(f"'{name}' already means something else; choose another name", "name")
     budget = table.checked(lambda: parameters.read_fraction("epsilon", epsilon), "epsilon")
-    table.checked(lambda: _require_a_step(f"the pre-made set '{name}'", budget), "epsilon")
-    return Premade(name, _data(table, store), table.choice("norm", ("linf", "l2"), "linf"), epsilon)
+    norm = table.choice("norm", tuple(threat_model.BUDGETED), threat_model.LINF.name)
+    size = threat_model.BUDGETED[norm], budget
+    table.checked(lambda: _require_a_step(f"the pre-made set '{name}'", size, card), "epsilon")
+    return Premade(name, _data(table, store), norm, epsilon)
 
 
 def _distinct(table: Table, key: str) -> list[Table]:
@@ -500,10 +508,10 @@ def _distinct(table: Table, key: str) -> list[Table]:
     return table.tables(key)
 
 
-def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Threshold:
+def _threshold(table: Table, plan: AuditPlan, card: ModelCard) -> Threshold:
     table.only("name", "condition", "metric", "at_least", "confidence", "class")
     asked = table.text("class", "")
-    label = table.checked(lambda: _class(asked, classes), "class") if asked else ""
+    label = table.checked(lambda: _class(asked, card.classes), "class") if asked else ""
     condition = table.checked(lambda: _condition(table.text("condition"), plan), "condition")
     if condition == WORST_CASE and not (
         plan.premade or plan.survivors or not all(one.is_control for one in plan.attacks)
@@ -511,7 +519,7 @@ def _threshold(table: Table, plan: AuditPlan, classes: tuple[str, ...]) -> Thres
         raise table.wrong("the plan has no attack and no pre-made set, so it has no worst case", "condition")
     for spec in plan.curve:
         if condition == spec.text:
-            table.checked(functools.partial(_require_a_step, spec.name, spec.budget), "condition")
+            table.checked(functools.partial(_require_a_step, spec.name, (spec.norm, spec.budget), card), "condition")
     metric: Metric = "resistance" if table.choice("metric", METRICS, "accuracy") == "resistance" else "accuracy"
     if metric == "resistance" and condition == CLEAN:
         raise table.wrong("'resistance' compares with the images without attack; use 'accuracy' for those", "metric")

@@ -21,7 +21,7 @@ from engine.audit.shards import Rows
 from engine.audit.summary import ConditionResult, Decision, ModelResult, Pairing, Rate, Summary, Verdict, of_clean
 from engine.audit.tiers import CHECKED_IMAGES
 from engine.errors import EngineError
-from engine.specs import threat_model
+from engine.specs import catalogue, threat_model
 from engine.specs.threat_model import Cost
 from engine.store import Store, files
 from engine.types.checks import Setup
@@ -90,10 +90,18 @@ def status_counts(found: ConditionResult) -> str:
 
 
 def condition_name(found: ConditionResult) -> str:
-    """Return a condition's name, and that it ran on survivors where it did."""
-    return f"{found.name} (on survivors)" if found.is_cumulative else found.name
+    """Return a condition's name, the share of the area where its id holds one, and that it ran on survivors where it did."""
+    is_area = found.kind in ATTACKING and catalogue.measure_of(found.name).scale == "area"
+    notes = [
+        catalogue.attack(found.name).strength_text if is_area else "",
+        "on survivors" if found.is_cumulative else "",
+    ]
+    shown = ", ".join(filter(None, notes))
+    return f"{found.name} ({shown})" if shown else found.name
 
 
+ATTACKING: Final = ("attack", "control", "curve")
+"""Kinds of conditions whose name is the id of an attack."""
 SURVIVORS: Final = (0.02, 0.5)
 """Shares of images that the attacks on every image leave, between which the estimate runs: an ordinary network, a robust one."""
 SOME_BUDGET: Final = Fraction(8, 255)
@@ -248,7 +256,12 @@ def _model(model: ModelResult) -> dict[str, Any]:
         "conditions": {one.name: _attacked(one) for one in attacked},
         "worst_case": None if model.worst_case is None else _attacked(model.worst_case),
         "curve": [
-            {"attack": one.attack, "epsilon": one.epsilon, **_accuracy(one.accuracy, "robust_accuracy")}
+            {
+                "attack": one.attack,
+                "epsilon": one.epsilon,
+                "strength": catalogue.measure_of(one.attack).text(one.epsilon),
+                **_accuracy(one.accuracy, "robust_accuracy"),
+            }
             for one in model.curve
         ],
         "curve_is_monotone": model.is_monotone,

@@ -249,7 +249,7 @@ def _outcome(outcome: Outcome, found: Examination) -> dict[str, Any]:
         "status": outcome.status,
         "before": _prediction(outcome.before, found),
         "after": _prediction(outcome.after, found),
-        "norms": {"linf": outcome.linf, "l2": outcome.l2},
+        "norms": {"linf": outcome.linf, "l2": outcome.l2, "area": outcome.area},
     }
 
 

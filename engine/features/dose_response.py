@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import parameters
 from engine.attacks import attacked
 from engine.attribution import explain
 from engine.attribution.explain import Report
@@ -61,7 +60,7 @@ def respond(bundle: ModelBundle, dataset: Dataset, examined: Examination, report
     return Responses(
         examination=examined.key,
         strengths=tuple(str(row.strength) for row in rows),
-        epsilons=tuple(parameters.fraction_text(spec.budget * row.strength, "1/255") for row in rows),
+        epsilons=tuple(spec.at(spec.budget * row.strength).epsilon_text for row in rows),
         mean=_per_site([row.attacked.mean for row in rows]),
         peak=_per_site([row.attacked.peak for row in rows]),
         noise_mean=_per_site([row.noise.mean for row in rows]),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from engine import parameters
 from engine.errors import BadInput, UnknownName
-from engine.parameters import ReadBy, SettingCard, choice, setting
+from engine.parameters import Measure, ReadBy, SettingCard, choice, setting
 from engine.specs import threat_model
 from engine.specs.threat_model import NO_TARGET, Attack, Cost, Family, Norm, climb
 
@@ -158,6 +158,16 @@ def _matched_epsilon() -> Any:
     return setting(Fraction(8, 255), 0.0, 0.5, "Largest change of any pixel by the PGD it is matched to.", unit="1/255")
 
 
+def _area() -> Any:
+    return setting(
+        Fraction(1, 20),
+        0.0,
+        0.5,
+        "Share of the picture's area that the square has, at most; for example 1/32.",
+        unit="area",
+    )
+
+
 def _steps(default: int, text: str = "Gradient steps.") -> Any:
     return setting(default, 1, MOST_STEPS, text)
 
@@ -247,6 +257,30 @@ class MiFgsm(Attack):
     @property
     def running(self) -> Cost:
         return climb(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch(Attack):
+    """A square anywhere on the picture, whatever stands in it: an adversarial patch for this one image (Brown et al. 2017).
+
+    Every start has a place of its own by the image's seed, random content, and sign steps of 2.5 / steps on the content. The
+    patch is not turned or scaled as one to be printed would be.
+    """
+
+    name: ClassVar[str] = "patch"
+    title: ClassVar[str] = "Adversarial patch"
+    family: ClassVar[Family] = "ascent"
+    norm: ClassVar[Norm] = threat_model.AREA
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _area()
+    steps: int = _steps(10, "Gradient steps at each place.")
+    restarts: int = setting(16, 1, 100, "Places tried on each image; the most harmful patch is kept.")
+    target: str = _target()
+
+    @property
+    def running(self) -> Cost:
+        return climb(self.steps).times(self.restarts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +431,20 @@ class NoiseShuffled(Attack):
         return climb(self.steps)
 
 
-GradientAttack = Fgsm | PgdLinf | PgdL2 | MiFgsm
+@dataclass(frozen=True, slots=True)
+class NoisePatch(Attack):
+    """A square of random pixels anywhere on the picture: a patch's area, spent without looking at the network."""
+
+    name: ClassVar[str] = "noise-patch"
+    title: ClassVar[str] = "Noise patch"
+    family: ClassVar[Family] = "noise patch"
+    norm: ClassVar[Norm] = threat_model.AREA
+    is_control: ClassVar[bool] = True
+
+    epsilon: Fraction = _area()
+
+
+GradientAttack = Fgsm | PgdLinf | PgdL2 | MiFgsm | Patch
 LibraryAttack = ApgdCe | ApgdDlr | ApgdT | FabT | Square
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -405,6 +452,7 @@ ATTACKS: dict[str, type[Attack]] = {
     PgdLinf.name: PgdLinf,
     PgdL2.name: PgdL2,
     MiFgsm.name: MiFgsm,
+    Patch.name: Patch,
     ApgdCe.name: ApgdCe,
     ApgdDlr.name: ApgdDlr,
     ApgdT.name: ApgdT,
@@ -413,6 +461,7 @@ ATTACKS: dict[str, type[Attack]] = {
     NoiseSign.name: NoiseSign,
     NoiseGaussian.name: NoiseGaussian,
     NoiseShuffled.name: NoiseShuffled,
+    NoisePatch.name: NoisePatch,
     **CORRUPTIONS,
 }
 """By name. Stored requests and plans are read by it: none may be taken out, and no range or choice made narrower."""
@@ -425,7 +474,7 @@ class AttackCard:
     name: str
     title: str
     norm: str
-    """`linf`, `l2` or, of everyday damage, `none`."""
+    """`linf`, `l2`, `area` or, of everyday damage, `none`."""
     is_control: bool
     settings: tuple[SettingCard, ...]
 
@@ -437,6 +486,14 @@ def attack(identifier: str) -> Attack:
 
 StoredAttack = Annotated[Attack, ReadBy(attack)]
 """Type of a field that holds an attack: stored records and keys hold its full id."""
+
+
+def measure_of(identifier: str) -> Measure:
+    """Return how people read the strength of a full id; as a plain number of one that only a later version knows."""
+    try:
+        return attack(identifier).measure
+    except BadInput:
+        return parameters.MEASURES[""]
 
 
 def attack_at(name: str, epsilon: str) -> Attack:

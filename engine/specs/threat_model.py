@@ -12,7 +12,7 @@ import numpy as np
 
 from engine import images, parameters
 from engine.errors import BadSetting
-from engine.parameters import TextValue
+from engine.parameters import Measure, TextValue
 
 
 def linf_reach(epsilon: Fraction) -> int:
@@ -64,17 +64,37 @@ class Norm:
 
     name: str
     sizes: Callable[[np.ndarray], np.ndarray]
-    """From (batch, values) int64 changes, counted in 255 steps, to (batch,) sizes in [0, 1] units."""
+    """From (batch, channels, height, width) int64 changes, counted in 255 steps, to (batch,) sizes in [0, 1] units."""
     nearest: Callable[[np.ndarray, np.ndarray, Fraction], np.ndarray]
     """From clean uint8 images, points in [0, 1] near them, both (batch, channels, height, width), and a budget to uint8."""
+    step: Callable[[int], Fraction]
+    """The smallest size of any change of a stored picture of so many pixels; a budget below it allows none."""
 
 
 def _largest(change: np.ndarray) -> np.ndarray:
-    return np.abs(change).max(axis=1) / 255
+    return np.abs(change).max(axis=(1, 2, 3)) / 255
 
 
 def _length(change: np.ndarray) -> np.ndarray:
-    return np.sqrt((change**2).sum(axis=1)) / 255
+    return np.sqrt((change**2).sum(axis=(1, 2, 3))) / 255
+
+
+def _square(change: np.ndarray) -> np.ndarray:
+    """Return (batch,) the share of the picture that the smallest square around every changed pixel has; 1 at most."""
+    is_changed = (change != 0).any(axis=1)
+    sides = np.maximum(_extent(is_changed.any(axis=2)), _extent(is_changed.any(axis=1)))
+    return np.minimum(sides**2 / is_changed[0].size, 1.0)
+
+
+def _extent(is_changed: np.ndarray) -> np.ndarray:
+    """Return (batch,) how many entries lie from the first that is set to the last, both included; 0 without any."""
+    ends = is_changed.shape[1] - is_changed[:, ::-1].argmax(axis=1)
+    return np.where(is_changed.any(axis=1), ends - is_changed.argmax(axis=1), 0)
+
+
+def square_side(epsilon: Fraction, height: int, width: int) -> int:
+    """Return the side in pixels of the largest square of whole pixels within a picture and a share of its area."""
+    return min(math.isqrt(math.floor(epsilon * height * width)), height, width)
 
 
 def _nearest_linf(clean: np.ndarray, wanted: np.ndarray, epsilon: Fraction) -> np.ndarray:
@@ -89,13 +109,25 @@ def _nearest(_clean: np.ndarray, wanted: np.ndarray, _epsilon: Fraction) -> np.n
     return images.to_bytes(wanted)
 
 
-LINF = Norm("linf", _largest, _nearest_linf)
-L2 = Norm("l2", _length, _nearest_l2)
-NO_NORM = Norm("none", _largest, _nearest)
+def _one_step(_pixels: int) -> Fraction:
+    return Fraction(1, 255)
+
+
+def _one_pixel(pixels: int) -> Fraction:
+    return Fraction(1, pixels)
+
+
+LINF = Norm("linf", _largest, _nearest_linf, _one_step)
+L2 = Norm("l2", _length, _nearest_l2, _one_step)
+AREA = Norm("area", _square, _nearest, _one_pixel)
+"""Any change of pixels within one square: its size is the square's share of the picture."""
+NO_NORM = Norm("none", _largest, _nearest, _one_step)
 """Of everyday damage, which has no budget."""
+BUDGETED: Final = {one.name: one for one in (LINF, L2, AREA)}
+"""The norms in which a budget can be given, by name."""
 
 
-Family = Literal["ascent", "library", "sign noise", "matched noise", "corruption"]
+Family = Literal["ascent", "library", "sign noise", "matched noise", "noise patch", "corruption"]
 """Which runner of `engine.attacks.runner` runs it."""
 NO_TARGET: Final = "none"
 
@@ -148,6 +180,8 @@ class Attack(TextValue):
     """Its budget; None for an attack that has none."""
     target: str = NO_TARGET
     """Rule by which it chooses the class each image is to be mistaken for."""
+    restarts: int = 1
+    """How often an ascent starts anew on each image; what harms most is kept."""
 
     def __post_init__(self) -> None:
         parameters.check(self)
@@ -166,6 +200,16 @@ class Attack(TextValue):
     def epsilon_text(self) -> str:
         """Its strength as ids write it, for example `8/255`; empty where it has none."""
         return "" if self.epsilon is None else parameters.value_text(self, "epsilon")
+
+    @property
+    def measure(self) -> Measure:
+        """How people read its strength; of an attack that has none, as a plain number."""
+        return parameters.MEASURES[""] if self.epsilon is None else parameters.measure(self, "epsilon")
+
+    @property
+    def strength_text(self) -> str:
+        """Its strength as people read it, for example `8/255` or `5 % of the area`; empty where it has none."""
+        return "" if self.epsilon is None else self.measure.text(float(self.epsilon))
 
     @property
     def is_standard(self) -> bool:

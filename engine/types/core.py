@@ -169,6 +169,12 @@ class Outcome:
     """Largest pixel change in [0, 1] units."""
     l2: float
     target: int | None = None
+    area: float = 1.0
+    """Share of the picture that the smallest square around all changed pixels has; 1 where it was not measured."""
+
+    def size(self, norm: str) -> float:
+        """Return how large the change is in a norm, by its name."""
+        return {"linf": self.linf, "l2": self.l2, "area": self.area}[norm]
 
 
 @dataclass(frozen=True, slots=True)

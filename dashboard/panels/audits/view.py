@@ -16,7 +16,17 @@ from dashboard.auditor import Auditor
 from dashboard.markup import aria, data
 from dashboard.panels.audits import model as audits
 from dashboard.panels.audits.model import Believed, Line, ModelPart, Panel, Row, Versus
-from engine import Answer, Credibility, EngineError, Forecast, ModelResult, RunView, WrongPlan, forecast_text
+from engine import (
+    Answer,
+    Credibility,
+    EngineError,
+    Forecast,
+    ModelResult,
+    RunView,
+    WrongPlan,
+    forecast_text,
+    measure_of,
+)
 
 NONE = (
     "This store holds no audit yet. Start one above, or write a plan (an example is engine/demo/plan.toml) and run "
@@ -300,15 +310,16 @@ def _checked(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:
     """Return the curves of a run; every line has its own dash and symbol, every point its 95 % interval."""
     colours = themes.palette(theme)
-    figure = go.Figure(layout=_curve_layout(theme))
+    figure = go.Figure(layout=_curve_layout(models, theme))
     lines = [(model, family) for model in models for family in dict.fromkeys(point.family for point in model.curve)]
     for k, (model, family) in enumerate(lines):
         points = [point for point in model.curve if point.family == family and point.accuracy.value is not None]
         values = [100 * float(point.accuracy.value or 0) for point in points]
+        measures = [measure_of(point.attack) for point in points]
         colour = colours.adversarial if model.role == "candidate" else colours.clean
         figure.add_trace(
             go.Scatter(
-                x=[255 * point.epsilon for point in points],
+                x=[own.factor * point.epsilon for own, point in zip(measures, points, strict=True)],
                 y=values,
                 error_y={
                     "type": "data",
@@ -317,8 +328,8 @@ def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:
                     "arrayminus": [v - 100 * float(p.accuracy.low or 0) for p, v in zip(points, values, strict=True)],
                     "thickness": 1,
                 },
-                customdata=[point.accuracy.n for point in points],
-                hovertemplate=f"{model.model}, ε = %{{x:.3g}}/255: %{{y:.1f}} %, n = %{{customdata}}<extra></extra>",
+                customdata=[(own.text(p.epsilon), p.accuracy.n) for own, p in zip(measures, points, strict=True)],
+                hovertemplate=f"{model.model}, %{{customdata[0]}}: %{{y:.1f}} %, n = %{{customdata[1]}}<extra></extra>",
                 mode="lines+markers",
                 line={"color": colour, "width": 2, "dash": DASHES[k % len(DASHES)]},
                 marker={"symbol": SYMBOLS[k % len(SYMBOLS)], "size": 8},
@@ -328,8 +339,9 @@ def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:
     return figure
 
 
-def _curve_layout(theme: str) -> go.Layout:
-    strength = {**themes.titled("strength ε in 1/255"), "rangemode": "tozero"}
+def _curve_layout(models: Sequence[ModelResult], theme: str) -> go.Layout:
+    axes = dict.fromkeys(measure_of(point.attack).axis for model in models for point in model.curve)
+    strength = {**themes.titled(" · ".join(axes) or "strength ε"), "rangemode": "tozero"}
     accuracy = {**themes.titled("accuracy in %"), "range": [-3, 103]}
     return go.Layout(**themes.small_plot(theme, height=CURVE_HEIGHT, x=strength, y=accuracy), showlegend=True)
 

@@ -186,7 +186,7 @@ def _edge(ends: tuple[str, str], one: Neighbour, largest: float) -> Element:
 def response_curve(response: Response, theme: str) -> go.Figure:
     """Return two lines over the strength: the attack's with filled marks where most images are fooled, noise's dotted."""
     colours = themes.palette(theme)
-    figure = go.Figure(layout=_response_layout(theme, response.is_pixels))
+    figure = go.Figure(layout=_response_layout(theme, response.measure.axis))
     symbols = ["circle" if share > 0.5 else "circle-open" for share in response.fooled]
     told = np.column_stack([response.written, [f"{share:.0%}" for share in response.fooled]])
     figure.add_trace(
@@ -216,13 +216,12 @@ def response_curve(response: Response, theme: str) -> go.Figure:
 
 def empty_response(theme: str) -> go.Figure:
     """Return a figure with nothing in it."""
-    figure = go.Figure(layout=_response_layout(theme, is_pixels=True))
+    figure = go.Figure(layout=_response_layout(theme, "strength ε"))
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure
 
 
-def _response_layout(theme: str, is_pixels: bool) -> go.Layout:
-    unit = "strength ε in 1/255" if is_pixels else "strength ε (length)"
+def _response_layout(theme: str, strength: str) -> go.Layout:
     peak = {**themes.titled("peak"), "rangemode": "tozero"}
-    return go.Layout(**themes.small_plot(theme, height=RESPONSE_HEIGHT, x=themes.titled(unit), y=peak))
+    return go.Layout(**themes.small_plot(theme, height=RESPONSE_HEIGHT, x=themes.titled(strength), y=peak))

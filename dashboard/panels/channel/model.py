@@ -17,6 +17,7 @@ from engine import (
     DatasetCard,
     Examination,
     Gallery,
+    Measure,
     ModelCard,
     Responses,
     Side,
@@ -356,13 +357,13 @@ class Response:
     """One map's peak at growing strength, per strength; all arrays have one length."""
 
     epsilon: np.ndarray
-    """In 1/255 for pixel changes, as they are for lengths."""
+    """As they stand along the axis of the measure."""
     written: tuple[str, ...]
     attack: np.ndarray
     noise: np.ndarray
     fooled: np.ndarray
     """Share of the images that the attack fools."""
-    is_pixels: bool
+    measure: Measure
 
 
 def describe(found: Synthesis) -> Feature:
@@ -382,16 +383,16 @@ def describe(found: Synthesis) -> Feature:
     return Feature(tuple(told), tuple(DOUBTS[doubt] for doubt in found.doubts))
 
 
-def response(found: Responses, site: int, channel: int, *, is_pixels: bool) -> Response:
+def response(found: Responses, site: int, channel: int, measure: Measure) -> Response:
     """Return the mean over images of one map's peak, under the attack and under noise of the same length."""
     values = np.array([float(read_fraction("epsilon", text)) for text in found.epsilons])
     return Response(
-        epsilon=values * 255 if is_pixels else values,
-        written=tuple(f"{value * 255:.3g}/255" if is_pixels else f"{value:.3g}" for value in values),
+        epsilon=values * measure.factor,
+        written=tuple(measure.text(float(value)) for value in values),
         attack=np.asarray(found.peak[site][:, channel]),
         noise=np.asarray(found.noise_peak[site][:, channel]),
         fooled=np.asarray(found.fooled.mean(axis=1)),
-        is_pixels=is_pixels,
+        measure=measure,
     )
 
 

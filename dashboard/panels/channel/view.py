@@ -434,8 +434,7 @@ def _response(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[str
     if answer.value is None:
         note = wording.awaited(answer, doing="Attacking at other strengths", failed="Not to be had")
         return note, channel_figure.empty_response(ask.theme), answer.state in FINISHED
-    is_pixels = ask.request.attack.norm.name != "l2"
-    shown = channel_model.response(answer.value, site, ask.channel, is_pixels=is_pixels)
+    shown = channel_model.response(answer.value, site, ask.channel, ask.request.attack.measure)
     return "", channel_figure.response_curve(shown, ask.theme), True
 
 
