@@ -53,10 +53,9 @@ def open_auditor(settings: Settings) -> Auditor:
     try:
         if not auditor.models():
             auditor.install_demo()
-        if auditor.audits.cards():
-            # pyarrow asks for pandas with the first rows it reads. Here no other thread draws yet: plotly would find the
-            # half-imported module, and its figure fail. 0.4 s and 32 MB, so only where there is a run to read.
-            importlib.import_module("pandas")
+        # pyarrow asks for pandas with the first rows of a run that it reads, in whatever thread that happens. Plotly would find
+        # the half-imported module in another one, and its figure fail. Here no other thread draws yet; 0.4 s and 32 MB.
+        importlib.import_module("pandas")
     except BaseException:
         auditor.close()
         raise

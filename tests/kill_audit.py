@@ -63,7 +63,6 @@ class Ended:
     doubled: int
     made_again: int
     """Shards that were finished before a blow and written again after it."""
-    listed: int
     """Shards in the catalogue."""
     total: int
 
@@ -227,7 +226,7 @@ def _alive(processes: list[subprocess.Popen]) -> list[int]:
 
 def _line(one: Ended) -> str:
     return (
-        f"{one.name:<12} {one.status}, {one.seconds:.0f} s; {one.total} shards, {one.listed} in the catalogue, "
+        f"{one.name:<12} {one.status}, {one.seconds:.0f} s; {one.total} shards, "
         f"{one.made_again} made again; {one.rows} rows, {one.missing} missing, {one.doubled} doubled; "
         f"{len(one.differing)} of {one.compared} files differ{': ' if one.differing else ''}{', '.join(one.differing[:5])}"
     )

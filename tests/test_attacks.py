@@ -694,9 +694,7 @@ def test_a_confident_prediction_still_orders_its_runners_up():
 
 @pytest.mark.cluster
 def test_importing_the_engine_imports_no_torch():
-    code = (
-        "import sys, engine, engine.images, engine.data.sources, engine.demo.digits; sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, engine, engine.images, engine.data.sources, engine.demo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
