@@ -20,7 +20,7 @@ from tests import test_scores, toys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FINDS_PLANTED = ("two-run", "mask", "gates", "quadratic", "conductance", "gradient", "geometric-mean")
+FINDS_PLANTED = ("two-run", "mask", "gates", "quadratic", "conductance", "gradient", "geomean")
 """Not the sigmoid mask: it stops at fewer maps where fewer keep the answer. Activation and random do not look at the answer."""
 TRAINED = ("mask", "sigmoid")
 """Those whose start the seed shakes."""

@@ -111,7 +111,7 @@ DECLARED: Final = (
     ),
     GRADIENT,
     Method(
-        "geometric-mean",
+        "geomean",
         "Two-run × gradient",
         "Geometric mean of the two-run and the gradient scores",
         "references",
