@@ -402,10 +402,10 @@ WRITER = """
 import sys
 from engine.types.faithfulness import Certificates
 from engine.store import Store
-from engine import keys
+from engine import hashing
 store = Store(sys.argv[1])
 for n in range(100_000):
-    store.records.write("certificate", keys.content_key(n), Certificates(done=("clean",) * 500))
+    store.records.write("certificate", hashing.content_key(n), Certificates(done=("clean",) * 500))
 """
 
 
