@@ -22,8 +22,8 @@ from engine.attribution.baselines import Case
 from engine.attribution.scorers import Question
 from engine.errors import BadInput
 from engine.features import gallery
-from engine.models import hooks, network, register
-from engine.models import network as precision
+from engine.models import hooks, register
+from engine.models import network as bundles
 from engine.models.hooks import Trace
 from engine.models.network import ModelBundle
 from engine.patching import controls, faithfulness, patch, subjects
@@ -191,7 +191,7 @@ class Batch:
 
     def one_pass(self) -> None:
         """The contributions of all sites at one point of the path."""
-        network = precision.folded(self.bundle)
+        network = bundles.folded(self.bundle)
         gates = hooks.uniform_gates(network, self.rows, 0.5)
         unwanted = hooks.GradientMean(frozenset(), 1)
         scorers._gate_gradients(network, self.question, gates, self.run.maps, unwanted)
@@ -276,7 +276,7 @@ def _memories(batch: Batch, apart: Batch) -> list[Row]:
 
 def _reduced(batch: Batch, scale: Scale) -> list[Row]:
     """The reduced twin beside float32, and whether it would be chosen."""
-    network = precision.reduced(batch.bundle)
+    network = bundles.reduced(batch.bundle)
     run = hooks.record(network, batch.starts)
     narrow = Batch(network, batch.question, batch.starts, run)
     decision = scorers.decide(batch.bundle, batch.question, batch.starts, references=REFERENCES)
@@ -362,7 +362,7 @@ def measure_peers(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[R
         return [Row("comparison with captum", float("nan"), "", note=MISSING)]
     asked, few = question(bundle, dataset, scale.peer_images), question(bundle, dataset, 2)
     steps, black = scale.peer_steps, torch.zeros_like(asked.images)
-    fast = network.reduced(bundle)
+    fast = bundles.reduced(bundle)
 
     def theirs() -> None:
         layer_conductance(bundle, asked, steps)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from engine import hashing, statistics
 from engine.attribution.baselines import Case
-from engine.models import hooks, network
-from engine.models import network as precision
+from engine.models import hooks
+from engine.models import network as bundles
 from engine.models.hooks import Maps, PerMap, Trace
 from engine.models.network import ModelBundle
 from engine.statistics import quota
@@ -112,7 +112,7 @@ def between_runs(
     All gates move together from 0 (the reference's maps) to 1 (the images'); the sum over all maps is the difference of
     the margin between the two runs, up to the quadrature of `steps` midpoints.
     """
-    network, batch = precision.folded(bundle), len(question.images)
+    network, batch = bundles.folded(bundle), len(question.images)
     averaged = hooks.GradientMean(taps, steps)
     total: list[Tensor] = []
     for step in range(steps):
@@ -144,7 +144,7 @@ def into_runs(
 
 def at_once(bundle: ModelBundle, question: Question) -> Contributions:
     """Return the sum over positions of |gradient x activation| with a zero baseline: one pass, unsigned."""
-    maps, gradients = _maps_and_gradients(precision.folded(bundle), question.images, question)
+    maps, gradients = _maps_and_gradients(bundles.folded(bundle), question.images, question)
     scores = tuple((a * g).abs().sum(dim=(2, 3)).float() for a, g in zip(maps, gradients, strict=True))
     return Contributions(scores, {}, len(question.images))
 
@@ -156,7 +156,7 @@ def conductance(bundle: ModelBundle, question: Question, starts: Tensor, *, step
     the same passes (Shrikumar et al. 2018). At every cut site the maps sum to the whole change of the margin, up to the
     quadrature of `steps`. From the clean image to the adversarial one it is the attack flow.
     """
-    network, areas = precision.folded(bundle), hooks.Trapezoids(len(bundle.sites))
+    network, areas = bundles.folded(bundle), hooks.Trapezoids(len(bundle.sites))
     for step in range(steps + 1):
         images = torch.lerp(starts, question.images, step / steps).detach().requires_grad_()
         with torch.enable_grad(), network.visiting(areas):
@@ -217,7 +217,7 @@ def decide(bundle: ModelBundle, question: Question, starts: Tensor, *, reference
 
     question, starts: rows of images against reference images, image-major, `references` rows for each image.
     """
-    pair = bundle, network.reduced(bundle)
+    pair = bundle, bundles.reduced(bundle)
     runs = [hooks.record(each, starts) for each in pair]
     found = [between_runs(each, question, run) for each, run in zip(pair, runs, strict=True)]
     speeds = []
@@ -239,7 +239,7 @@ def decide(bundle: ModelBundle, question: Question, starts: Tensor, *, reference
 
 def scorer(bundle: ModelBundle, decision: Decision) -> ModelBundle:
     """Return the bundle to score with, which must record the reference runs too; claims are evaluated on `bundle`."""
-    return network.reduced(bundle) if decision.is_reduced else bundle
+    return bundles.reduced(bundle) if decision.is_reduced else bundle
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
@@ -294,7 +294,7 @@ def divergence(bundle: ModelBundle, images: Tensor, gates: PerMap, distributions
 
 def _train(bundle: ModelBundle, case: Case, seed: int) -> PerMap:
     values = _start(bundle, case, seed)
-    network, distributions = precision.folded(bundle), wanted(bundle, case)
+    network, distributions = bundles.folded(bundle), wanted(bundle, case)
     optimiser = torch.optim.Adam(values, lr=LEARNING_RATE, betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(MASK_STEPS):
@@ -362,7 +362,7 @@ QUADRATIC_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 def sigmoid(bundle: ModelBundle, case: Case, *, seed: int) -> Contributions:
     """Return masks in (0, 1) that keep the answer and are small: divergence + penalty * mean of the mask, by Adam."""
-    network, distributions = precision.folded(bundle), wanted(bundle, case)
+    network, distributions = bundles.folded(bundle), wanted(bundle, case)
     drawn = uniform(case.images, sum(site.channels for site in bundle.sites), seed=seed)
     values = (SIGMOID_START + SIGMOID_SHAKE * (2 * drawn - 1)).requires_grad_()
     optimiser = torch.optim.Adam([values], lr=SIGMOID_LEARNING_RATE)
@@ -382,7 +382,7 @@ def gates(bundle: ModelBundle, case: Case) -> Contributions:
     Of each image the gates of least loss among those under which the target is still the answer; where there are none
     (a wrong class that was never reached) those of least loss.
     """
-    network, distributions = precision.folded(bundle), wanted(bundle, case)
+    network, distributions = bundles.folded(bundle), wanted(bundle, case)
     values = hooks.join(hooks.uniform_gates(bundle, len(case.images), 1.0))
     velocity = torch.zeros_like(values)
     best, least = values.clone(), values.new_full((len(values),), torch.inf)
@@ -404,7 +404,7 @@ def quadratic(bundle: ModelBundle, case: Case) -> Contributions:
     probabilities of the most probable classes. It keeps what the network says of the image; the case's target plays
     no part.
     """
-    rows = _probability_contributions(precision.folded(bundle), case.images)
+    rows = _probability_contributions(bundles.folded(bundle), case.images)
     return _found(tuple(_mean_choice(site) for site in rows), case, rows[0].shape[1])
 
 

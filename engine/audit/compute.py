@@ -24,8 +24,6 @@ from engine.attacks.guards import isolated
 from engine.attribution import baselines, datapaths, explain, scorers
 from engine.attribution.baselines import Case, References
 from engine.audit import manifest as manifests
-from engine.audit import manifest as places
-from engine.audit import manifest as versions
 from engine.audit import shards
 from engine.audit.manifest import Condition, Manifest, Place
 from engine.audit.plan import Premade
@@ -115,7 +113,7 @@ class _Drawn:
 
 def require_fit(manifest: Manifest, condition: Condition, bundle: ModelBundle) -> None:
     """Raise BadInput where this worker would compute something else than was planned."""
-    differs = versions.difference(manifest.versions, versions.installed())
+    differs = manifests.difference(manifest.versions, manifests.installed())
     if differs:
         raise BadInput(f"This worker is not what the run was planned for: {differs}.")
     if bundle.content_hash != manifest.model(condition.role).content_hash:
@@ -363,7 +361,7 @@ def make(store: Store, load: Callable[[str], ModelBundle], request: tuple[str, s
     load: returns the bundle of a stored model. Raises BadInput, StoreError.
     """
     run, folder, block = request
-    place = places.place(store.root, run)
+    place = manifests.place(store.root, run)
     manifest = manifests.read(place)
     condition = _condition(manifest, folder, block)
     try:

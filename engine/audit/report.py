@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 from engine import class_names, serialization
 from engine.audit import manifest as manifests
-from engine.audit import manifest as places
 from engine.audit import results, shards, summary, tiers
 from engine.audit.manifest import CANDIDATE, Condition, Manifest, Place, Role
 from engine.audit.runs import Run, State, state_of
@@ -463,7 +462,7 @@ def checked(store: Store, run: str) -> Checked:
 
 def listed(store: Store) -> tuple[RunCard, ...]:
     """Return the cards of all runs: those that go on first, then by name. One that cannot be read says why."""
-    cards = [_card_or_problem(store, run) for run in places.listed(store.root)]
+    cards = [_card_or_problem(store, run) for run in manifests.listed(store.root)]
     return tuple(sorted(cards, key=lambda card: (card.state.state != "running", card.name, card.run)))
 
 
@@ -509,7 +508,7 @@ def _about_stored(place: Place, changed: int, size: int) -> _About:
 
 def _card_or_problem(store: Store, run: str) -> RunCard:
     try:
-        place = places.place(store.root, run)
+        place = manifests.place(store.root, run)
         with files.disk_errors("reading a run"):
             status = place.manifest.stat()
         about = _about_stored(place, status.st_mtime_ns, status.st_size)

@@ -20,7 +20,6 @@ import numpy as np
 
 from engine import hashing
 from engine.audit import manifest as manifests
-from engine.audit import manifest as places
 from engine.audit import results, shards
 from engine.audit.manifest import Condition, Manifest, Place
 from engine.audit.shards import NoShard
@@ -206,14 +205,14 @@ class Run:
         """Take up a run by its manifest, and by its id where that is known; nothing is written before `begin`."""
         self.manifest = manifest
         self.id = run or manifests.run_id(manifests.text(manifest))
-        self.place = places.place(store.root, self.id)
+        self.place = manifests.place(store.root, self.id)
         self._root = store.root
         self._lock = _lock(self.place)
 
     @classmethod
     def open(cls, store: Store, run: str) -> Run:
         """Return a run that was begun; raises UnknownName, StoreError."""
-        return cls(store, manifests.read(places.place(store.root, run)), run)
+        return cls(store, manifests.read(manifests.place(store.root, run)), run)
 
     @property
     def pieces(self) -> list[Piece]:

@@ -10,7 +10,6 @@ import numpy as np
 from engine import serialization
 from engine.audit import compute, results, shards
 from engine.audit import manifest as manifests
-from engine.audit import manifest as places
 from engine.audit.manifest import Condition, Manifest, Place
 from engine.audit.runs import AuditLog
 from engine.audit.shards import NoShard, Rows
@@ -59,7 +58,7 @@ def verify(store: Store, run: str, *, images: int, seed: int) -> Verification:
     """
     if not 0 <= images <= MOST_IMAGES:
         raise BadInput(f"The number of images must lie in 0 to {MOST_IMAGES}, got {images}.")
-    place = places.place(store.root, run)
+    place = manifests.place(store.root, run)
     manifest = manifests.read(place)
     damaged, whole = _damaged_shards(place, manifest)
     damaged += _damaged_result(place, manifest, is_comparable=not damaged) + _damaged_log(store)

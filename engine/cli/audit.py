@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final, final
 
 from engine.audit import manifest as manifests
-from engine.audit import manifest as places
 from engine.audit import plan, report, results, summary
 from engine.audit.report import Forecast
 from engine.audit.runs import Run, State
@@ -120,10 +119,10 @@ def _located(options: argparse.Namespace) -> tuple[Path, str]:
     """Return the store's folder and the id of the run that RUN stands for."""
     if options.store is None:
         folder = Path(options.run).resolve()
-        if folder.parent.name != places.RUNS:
+        if folder.parent.name != manifests.RUNS:
             raise BadInput("RUN must be the folder of a run, STORE/runs/ID, or an id together with --store.")
         return folder.parent.parent, folder.name
-    fitting = [one for one in places.listed(options.store) if one.startswith(options.run)]
+    fitting = [one for one in manifests.listed(options.store) if one.startswith(options.run)]
     if len(fitting) > 1:
         raise BadInput(f"{len(fitting)} runs begin with '{options.run}'; give more of the id.")
     return options.store, fitting[0] if fitting else options.run

@@ -14,8 +14,7 @@ from torch import Generator, Tensor
 from engine.attacks import attacked
 from engine.attribution import baselines
 from engine.attribution.explain import Report
-from engine.features import gallery
-from engine.features import gallery as arrivals
+from engine.features import gallery as galleries
 from engine.models.network import ModelBundle
 from engine.store.store import Dataset
 from engine.types.checks import Synthesis
@@ -105,7 +104,7 @@ def _gradient(
     with torch.enable_grad():
         picture = ground.picture(spectrum)
         shown = _moved(picture, bundle.sites[site], moves) if moves else picture
-        strength = centre(gallery.arrival(bundle, shown, site))[0, channel]
+        strength = centre(galleries.arrival(bundle, shown, site))[0, channel]
         if not strength.requires_grad:
             return torch.zeros_like(spectrum)
         return torch.autograd.grad(strength, spectrum)[0]
@@ -132,7 +131,7 @@ def _size(bundle: ModelBundle, site: int) -> tuple[int, int]:
 @torch.no_grad()
 def _arriving(bundle: ModelBundle, size: tuple[int, int], site: int) -> tuple[int, int]:
     """Height and width of what arrives at a site of a picture of some size."""
-    height, width = gallery.arrival(bundle, torch.zeros(1, bundle.channels, *size, device=bundle.device), site).shape[
+    height, width = galleries.arrival(bundle, torch.zeros(1, bundle.channels, *size, device=bundle.device), site).shape[
         2:
     ]
     return height, width
@@ -189,8 +188,8 @@ def synthesise(
     picture, is_excited = paint(bundle, ground, site, channel, report)
     report(STEPS, STEPS, "Comparing the picture with the real patches")
     with torch.no_grad():
-        maps = arrivals.arrival(bundle, picture, site)
-    real = _Real(bundle, dataset, gallery, site, *arrivals.spread(bundle, ordinary, site))
+        maps = galleries.arrival(bundle, picture, site)
+    real = _Real(bundle, dataset, gallery, site, *galleries.spread(bundle, ordinary, site))
     found, own = centre(maps)[0], real.patches(channel)
     return Synthesis(
         layer=bundle.sites[site].name,
@@ -225,7 +224,7 @@ class _Real:
         images = self.gallery.activation[self.site][channel][:most]
         samples = tuple(self.gallery.samples[int(k)] for k in images)
         positions = self.gallery.activation_positions[self.site][channel][:most]
-        return arrivals.at_positions(self.bundle, self.dataset, self.site, samples, positions)
+        return galleries.at_positions(self.bundle, self.dataset, self.site, samples, positions)
 
     def resemblance(self, found: Tensor, patches: Tensor, left_out: list[int]) -> float:
         """Return the rank correlation over the site's maps of what arrives, (channels,), with the mean over patches."""

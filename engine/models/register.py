@@ -18,7 +18,6 @@ from engine import class_names, hashing
 from engine.errors import BadInput, Unsupported
 from engine.models import architectures, capture, checkpoints, plugins
 from engine.models import network as bundles
-from engine.models import network as precision
 from engine.models.architectures import Architecture
 from engine.models.network import Identity, ModelBundle, Preprocessing
 from engine.store import files
@@ -165,7 +164,7 @@ def _worst(answered: Tensor, expected: Tensor) -> slice:
 def _in_double(network: nn.Module, bundle: ModelBundle, images: Tensor, rows: slice, single: Agreement) -> Agreement:
     """Compare again in float64, where rounding leaves nothing; what cannot be computed so stands as it was found."""
     try:
-        twin, original = precision.double(bundle), copy.deepcopy(network).cpu().double()
+        twin, original = bundles.double(bundle), copy.deepcopy(network).cpu().double()
         chosen = images[rows].cpu().double()
         expected, answered = untouched(original, twin, chosen), twin.logits(chosen)
         expected_alone = torch.cat([untouched(original, twin, one[None]) for one in chosen[:IN_DOUBLE]])

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.attacks import attacked
 from engine.attacks import attacked as attacks
 from engine.attacks.attacked import AttackedImages
 from engine.attribution import baselines, explain
@@ -170,7 +169,7 @@ def attack(bundle: ModelBundle, dataset: Dataset, request: FooledRequest) -> Att
         found = explain.attacked(bundle, dataset, request.attack, samples, request.seed)
         right = [k for k, outcome in enumerate(found.outcomes) if outcome.before.label == outcome.label]
         parts.append(found.rows(torch.tensor(right, dtype=torch.int64, device=bundle.device)))
-    return attacked.joined(parts)
+    return attacks.joined(parts)
 
 
 def gather_group(bundle: ModelBundle, dataset: Dataset, request: FooledRequest) -> FooledGroup:
@@ -331,7 +330,7 @@ def _attacked(
         found = explain.attacked(bundle, dataset, attack, tuple(samples[k] for k in rows.tolist()), seed)
         chosen = [k for k, outcome in enumerate(found.outcomes) if outcome.status == "fooled"]
         parts.append(found.rows(torch.tensor(chosen, dtype=torch.int64, device=bundle.device)))
-    return attacked.joined(parts)
+    return attacks.joined(parts)
 
 
 def _drawn(candidates: Tensor, barred: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,8 +15,7 @@ from engine.checks.attacks import Reference
 from engine.data import csv_table, register, sources
 from engine.features import dose_response, visualization
 from engine.features import gallery as galleries
-from engine.models import register as load
-from engine.models import register as written
+from engine.models import register as models
 from engine.patching import causal, evaluate, faithfulness, minimal, subjects, trials
 from engine.service import registry
 from engine.service.tasks import EXAMINATION, GALLERY
@@ -63,8 +62,8 @@ def model(store: Store, task: ModelTask) -> Taken:
     order = task.order
     weights = registry.unchanged(task.weights, order.entry)
     classes = _classes(store, order.classes, task.classes)
-    declared = written.declared(order)
-    added = load.add(store, load.Submission(order.name, order.architecture, weights, classes, declared))
+    declared = models.declared(order)
+    added = models.add(store, models.Submission(order.name, order.architecture, weights, classes, declared))
     return Taken(added.card.name, added.notes)
 
 
@@ -81,7 +80,7 @@ def data(store: Store, task: DataTask) -> Taken:
 
 def _images(task: DataTask, classes: tuple[str, ...] | None) -> sources.Images:
     order = task.order
-    source, size = registry.unchanged(task.source, order.entry), written.size(order.size)
+    source, size = registry.unchanged(task.source, order.entry), models.size(order.size)
     sources.check_options(task.kind, size, order.first_label)
     if task.kind == "npz":
         return sources.read_npz(source, classes, first_label=order.first_label)
