@@ -259,7 +259,7 @@ def test_a_bare_attack_and_its_spelled_out_defaults_share_one_result(auditor, jo
 
 def test_every_input_of_a_result_is_in_its_key(auditor, store):
     def key(request: ExaminationRequest) -> str:
-        return tasks.EXAMINATION.key(store, tasks.EXAMINATION.settled(store, request))
+        return tasks.EXAMINATION.key(store, request)
 
     other_model = replace(fakes.MODELS[0], name="other", content_hash="other")
     other_mean = replace(fakes.MODELS[0], name="mean", mean=(0.4,))

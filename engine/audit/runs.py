@@ -219,7 +219,7 @@ class Run:
         """All shards, block by block in an order that spreads the classes, so that interim results speak of all."""
         order = np.random.default_rng(self.manifest.plan.images.seed).permutation(self.manifest.blocks)
         return [
-            Piece(condition, int(block), hashing.content_key("shard", self.id, condition.folder, int(block)))
+            Piece(condition, int(block), shard_key(self.id, condition.folder, int(block)))
             for block in order
             for condition in self.manifest.conditions
         ]
@@ -261,6 +261,11 @@ class Run:
             self.place.folder.mkdir(mode=0o700, exist_ok=True)
             if not self.place.manifest.exists():
                 files.write_file(self.place.manifest, manifests.text(self.manifest))
+
+
+def shard_key(run: str, condition: str, block: int) -> str:
+    """Return the key of one block of a run under the condition of a folder."""
+    return hashing.content_key("shard", run, condition, block)
 
 
 def state_of(place: Place, total: int) -> State:

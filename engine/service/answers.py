@@ -97,7 +97,7 @@ class Answers:
         doing: what whoever waits is told, where the task's title says too little. Raises BadInput for a request that cannot
         be computed, UnknownName for what it names and is not there.
         """
-        request = task.settled(self.store, request)
+        task.require(self.store, request)
         key = task.key(self.store, request)
         with contextlib.suppress(NotStored):
             return Answer("ready", self.stored(task, key))
@@ -127,7 +127,8 @@ class Answers:
 
     def retry(self, task: Task[Request, Any], request: Request) -> str:
         """Let work that failed be asked again at once, and return its key. Raises as `ask`."""
-        key = task.key(self.store, task.settled(self.store, request))
+        task.require(self.store, request)
+        key = task.key(self.store, request)
         self.jobs.forgive(key)
         return key
 

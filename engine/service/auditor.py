@@ -147,7 +147,7 @@ class Auditor:
         """
         place = Place(model, data)
         request = FeatureRequest(model, data, layer, channel, tasks.GALLERY.key(self._store, place))
-        tasks.SYNTHESIS.settled(self._store, request)
+        tasks.SYNTHESIS.require(self._store, request)
         gallery = self.ask(tasks.GALLERY, place)
         if gallery.value is None:
             return Answer(gallery.state, None, gallery.done, gallery.total, gallery.message)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from engine import hashing, serialization
+from engine.audit import runs
 from engine.errors import BadInput, BadSetting, StoreError, UnknownName
 from engine.jobs import Priority
 from engine.store import Store
@@ -57,6 +58,58 @@ MOST_FOOLED: Final = 2000
 LARGEST_SEED: Final = 2**31 - 1
 
 
+class OfModel(Protocol):
+    """A request that names a model and a data set."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+
+
+@functools.lru_cache(maxsize=64)
+def model_key(card: ModelCard) -> str:
+    """Return the key of all that a result depends on in a model: content, classes, preprocessing, sites and links."""
+    return hashing.content_key(dataclasses.replace(card, added=""))
+
+
+def data_key(card: DatasetCard) -> str:
+    """Return the key of all that a result depends on in a data set."""
+    return hashing.content_key(card.content_hash, card.classes, card.count, card.channels, card.size)
+
+
+def _by_model(shelf: str, store: Store, request: OfModel) -> str:
+    model, data = model_key(store.model_card(request.model)), data_key(store.data_card(request.data))
+    return hashing.content_key(shelf, request, model, data, hashing.FORMAT)
+
+
+def _by_request(shelf: str, _store: Store, request: Any) -> str:
+    """The request stands for everything: the key of an explanation, say, for model, data and attack."""
+    return hashing.content_key(shelf, request, hashing.FORMAT)
+
+
+def _by_values(shelf: str, _store: Store, request: Any) -> str:
+    """The same, by the values of the request alone."""
+    values = [getattr(request, field.name) for field in dataclasses.fields(request)]
+    return hashing.content_key(shelf, *values, hashing.FORMAT)
+
+
+def _by_checks(shelf: str, store: Store, request: Place) -> str:
+    """Without a name there is no data set."""
+    data = data_key(store.data_card(request.data)) if request.data else ""
+    # A report that knows fewer checks is no answer: what it does not name would read as passed.
+    checks = tuple(check.name for check in INTAKE_CHECKS)
+    return hashing.content_key(shelf, request, model_key(store.model_card(request.model)), data, checks, hashing.FORMAT)
+
+
+def _by_block(_shelf: str, _store: Store, request: ShardRequest) -> str:
+    return runs.shard_key(request.run, request.condition, request.block)
+
+
+def _anything(_store: Store, _request: Any) -> None:
+    """Nothing to check."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task(Generic[Request, Record]):
     """One kind of work."""
@@ -71,10 +124,10 @@ class Task(Generic[Request, Record]):
     title: str
     """What whoever waits is told, for example `attacking a class`."""
     priority: Priority = "interactive"
-    key: Callable[[Store, Any], str] = dataclasses.field(default=lambda _store, _request: "")
-    """From the store and a request to the key of all that the result depends on. Raises UnknownName."""
-    settled: Callable[[Store, Any], Any] = dataclasses.field(default=lambda _store, request: request)
-    """From a request as it comes to the one that is computed. Raises BadInput for one that cannot be."""
+    depends: Callable[[str, Store, Any], str] = _by_model
+    """From the shelf, the store and a request to the key of all that the result depends on."""
+    require: Callable[[Store, Any], None] = _anything
+    """Raises BadInput or UnknownName for a request that cannot be computed."""
     folder: str = ""
     """Of its records, where that is not the kind."""
 
@@ -83,14 +136,9 @@ class Task(Generic[Request, Record]):
         """Folder of its records."""
         return self.folder or self.kind
 
-
-class OfModel(Protocol):
-    """A request that names a model and a data set."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def data(self) -> str: ...
+    def key(self, store: Store, request: Request) -> str:
+        """Return the key of a result. Raises UnknownName for a model or data set that is not there."""
+        return self.depends(self.shelf, store, request)
 
 
 def order(task: Task[Request, Any], key: str, request: Request) -> dict[str, Any]:
@@ -116,75 +164,15 @@ def understood(ordered: dict[str, Any]) -> tuple[Task[Any, Any], str, Any]:
         raise BadInput(f"The request of a {kind} task is malformed: {error}") from error
 
 
-@functools.lru_cache(maxsize=64)
-def model_key(card: ModelCard) -> str:
-    """Return the key of all that a result depends on in a model: content, classes, preprocessing, sites and links."""
-    return hashing.content_key(dataclasses.replace(card, added=""))
-
-
-def data_key(card: DatasetCard) -> str:
-    """Return the key of all that a result depends on in a data set."""
-    return hashing.content_key(card.content_hash, card.classes, card.count, card.channels, card.size)
-
-
-def _of_model(kind: str) -> Callable[[Store, OfModel], str]:
-    def key(store: Store, request: OfModel) -> str:
-        model, data = model_key(store.model_card(request.model)), data_key(store.data_card(request.data))
-        return hashing.content_key(kind, request, model, data, hashing.FORMAT)
-
-    return key
-
-
-def _of_explanation(kind: str) -> Callable[[Store, Any], str]:
-    """The key of an explanation stands for model, data and attack."""
-    return lambda _store, request: hashing.content_key(kind, request, hashing.FORMAT)
-
-
-def _of_part(_store: Store, request: CertificatePart) -> str:
-    return hashing.content_key("certificate", request.examination, request.part, hashing.FORMAT)
-
-
-def _of_responses(_store: Store, request: ResponsesRequest) -> str:
-    return hashing.content_key("responses", request.examination, hashing.FORMAT)
-
-
-def _of_intake(store: Store, request: Place) -> str:
-    """Without a name there is no data set."""
-    data = data_key(store.data_card(request.data)) if request.data else ""
-    # A report that knows fewer checks is no answer: what it does not name would read as passed.
-    checks = tuple(check.name for check in INTAKE_CHECKS)
-    return hashing.content_key(
-        "intake", request, model_key(store.model_card(request.model)), data, checks, hashing.FORMAT
-    )
-
-
-def _of_import(_store: Store, request: ModelTask | DataTask) -> str:
-    return hashing.content_key("taken", request, hashing.FORMAT)
-
-
-def _of_demo(_store: Store, _request: Nothing) -> str:
-    return hashing.content_key("demo", hashing.FORMAT)
-
-
-def shard_key(run: str, condition: str, block: int) -> str:
-    """Return the key of one block of a run under the condition of a folder."""
-    return hashing.content_key("shard", run, condition, block)
-
-
-def _of_shard(_store: Store, request: ShardRequest) -> str:
-    return shard_key(request.run, request.condition, request.block)
-
-
-def _class_attack(store: Store, request: RosterRequest) -> RosterRequest:
+def _class_attack(store: Store, request: RosterRequest) -> None:
     _check_seed(request.seed)
     model = store.model_card(request.model)
     store.dataset(request.data).labels_for(model)
     if type(request.label) is not int or not 0 <= request.label < len(model.classes):
         raise BadSetting(f"A class index must lie in 0 to {len(model.classes) - 1}, got {str(request.label)[:20]}.")
-    return request
 
 
-def _one_class(store: Store, request: ExaminationRequest) -> ExaminationRequest:
+def _one_class(store: Store, request: ExaminationRequest) -> None:
     _check_seed(request.seed)
     dataset = store.dataset(request.data)
     labels = dataset.labels_for(store.model_card(request.model))
@@ -192,10 +180,9 @@ def _one_class(store: Store, request: ExaminationRequest) -> ExaminationRequest:
         raise BadInput(f"An examination takes 1 to {MOST_SAMPLES} different samples, got {len(request.samples)}.")
     if len({int(labels[dataset.row(sample)]) for sample in request.samples}) > 1:
         raise BadInput("The samples of an examination must be of one class.")
-    return request
 
 
-def _group(store: Store, group: FooledRequest) -> FooledRequest:
+def _group(store: Store, group: FooledRequest) -> None:
     dataset = store.dataset(group.data)
     dataset.labels_for(store.model_card(group.model))
     for sample in group.samples:
@@ -203,32 +190,23 @@ def _group(store: Store, group: FooledRequest) -> FooledRequest:
     if not 1 <= len(group.samples) <= MOST_FOOLED or len(set(group.samples)) != len(group.samples):
         raise BadInput(f"A group takes 1 to {MOST_FOOLED} different samples, got {len(group.samples)}.")
     _check_seed(group.seed)
-    return group
 
 
-def _group_count(store: Store, request: StrongestRequest) -> StrongestRequest:
+def _group_of(store: Store, request: StrongestRequest | GroupProofRequest) -> None:
     _group(store, request.group)
-    return request
 
 
-def _group_maps(store: Store, request: GroupProofRequest) -> GroupProofRequest:
-    _group(store, request.group)
-    return request
-
-
-def _known_part(_store: Store, request: CertificatePart) -> CertificatePart:
+def _known_part(_store: Store, request: CertificatePart) -> None:
     if request.part not in PARTS:
         raise BadInput(f"A certificate has no part called '{request.part[:80]}'. Known: {', '.join(PARTS)}.")
-    return request
 
 
-def _known_map(store: Store, request: FeatureRequest) -> FeatureRequest:
+def _known_map(store: Store, request: FeatureRequest) -> None:
     channels = {site.name: site.channels for site in store.model_card(request.model).sites}
     if request.layer not in channels:
         raise UnknownName("layer", request.layer, channels)
     if type(request.channel) is not int or not 0 <= request.channel < channels[request.layer]:
         raise UnknownName(f"feature map of {request.layer}", request.channel, [f"0 to {channels[request.layer] - 1}"])
-    return request
 
 
 def _check_seed(seed: int) -> None:
@@ -239,90 +217,89 @@ def _check_seed(seed: int) -> None:
 _HOME: Final = "engine.service.computations"
 ROSTER: Final = Task(
     kind="roster", request=RosterRequest, record=Roster, run=f"{_HOME}:roster", title="attacking a class",
-    priority="roster", key=_of_model("roster"), settled=_class_attack,
+    priority="roster", require=_class_attack,
 )  # fmt: skip
 EXAMINATION: Final = Task(
     kind="examination", request=ExaminationRequest, record=Examination, run=f"{_HOME}:examination",
-    title="examining the pair", key=_of_model("examination"), settled=_one_class,
+    title="examining the pair", require=_one_class,
 )  # fmt: skip
 CERTIFICATE: Final = Task(
     kind="certificate", request=CertificatePart, record=Certificates, run=f"{_HOME}:certificate",
-    title="checking a part of the certificate", priority="certificate", key=_of_part, settled=_known_part,
+    title="checking a part of the certificate", priority="certificate", depends=_by_values, require=_known_part,
 )  # fmt: skip
 GALLERY: Final = Task(
     kind="gallery", request=Place, record=Gallery, run=f"{_HOME}:gallery", title="collecting the top patches",
-    priority="gallery", key=_of_model("gallery"),
+    priority="gallery",
 )  # fmt: skip
 SYNTHESIS: Final = Task(
     kind="synthesis", request=FeatureRequest, record=Synthesis, run=f"{_HOME}:synthesis",
-    title="making the picture of a feature map", key=_of_model("synthesis"), settled=_known_map,
+    title="making the picture of a feature map", require=_known_map,
 )  # fmt: skip
 RESPONSES: Final = Task(
     kind="responses", request=ResponsesRequest, record=Responses, run=f"{_HOME}:responses",
-    title="attacking at growing strength", key=_of_responses,
+    title="attacking at growing strength", depends=_by_values,
 )  # fmt: skip
 PROOF: Final = Task(
     kind="proof", request=ProofRequest, record=Proof, run=f"{_HOME}:proof", title="putting maps back",
-    key=_of_explanation("proof"),
+    depends=_by_request,
 )  # fmt: skip
 GROUP_PROOF: Final = Task(
     kind="group-proof", request=GroupProofRequest, record=Proof, run=f"{_HOME}:group_proof",
-    title="putting maps back in a group", key=_of_model("group-proof"), settled=_group_maps,
+    title="putting maps back in a group", require=_group_of,
 )  # fmt: skip
 SMALLEST: Final = Task(
     kind="smallest", request=FooledRequest, record=SmallestSets, run=f"{_HOME}:smallest",
-    title="searching the smallest sets of maps", key=_of_model("smallest"), settled=_group,
+    title="searching the smallest sets of maps", require=_group,
 )  # fmt: skip
 CURVE: Final = Task(
     kind="curve", request=FooledRequest, record=RestorationCurve, run=f"{_HOME}:curve",
-    title="putting growing numbers of maps back", key=_of_model("curve"), settled=_group,
+    title="putting growing numbers of maps back", require=_group,
 )  # fmt: skip
 PROFILE: Final = Task(
     kind="profile", request=FooledRequest, record=SiteProfile, run=f"{_HOME}:profile",
-    title="putting maps back layer by layer", key=_of_model("profile"), settled=_group,
+    title="putting maps back layer by layer", require=_group,
 )  # fmt: skip
 EVALUATION: Final = Task(
     kind="evaluation", request=EvaluateRequest, record=Evaluation, run=f"{_HOME}:evaluation",
-    title="evaluating the methods", key=_of_model("evaluation"),
+    title="evaluating the methods",
 )  # fmt: skip
 STRONGEST: Final = Task(
     kind="strongest", request=StrongestRequest, record=MapSet, run=f"{_HOME}:strongest",
-    title="finding the maps with the most attack flow", key=_of_model("strongest"), settled=_group_count,
+    title="finding the maps with the most attack flow", require=_group_of,
 )  # fmt: skip
 CORRECT: Final = Task(
     kind="correct", request=CorrectRequest, record=CorrectImages, run=f"{_HOME}:correct",
-    title="finding correctly classified images", key=_of_model("correct"),
+    title="finding correctly classified images",
 )  # fmt: skip
 DEFENCE: Final = Task(
     kind="defence", request=FooledRequest, record=Defence, run=f"{_HOME}:defence",
-    title="trying the maps on other images", key=_of_model("defence"), settled=_group,
+    title="trying the maps on other images", require=_group,
 )  # fmt: skip
 CREDIBILITY: Final = Task(
     kind="credibility", request=CredibilityRequest, record=Credibility, run=f"{_HOME}:credibility",
-    title="checking how far the attacks can be believed", priority="gallery", key=_of_model("credibility"),
+    title="checking how far the attacks can be believed", priority="gallery",
 )  # fmt: skip
 PACE: Final = Task(
     kind="pace", request=PaceRequest, record=Pace, run=f"{_HOME}:pace", title="measuring the pace",
-    key=_of_model("pace"),
 )  # fmt: skip
 INTAKE: Final = Task(
     kind="intake", request=Place, record=IntakeReport, run=f"{_HOME}:intake", title="checking the model",
-    priority="gallery", key=_of_intake,
+    priority="gallery", depends=_by_checks,
 )  # fmt: skip
 TAKE_MODEL: Final = Task(
     kind="take-model", request=ModelTask, record=Taken, run=f"{_HOME}:take_model", title="adding a model",
-    key=_of_import, folder="taken",
+    depends=_by_request, folder="taken",
 )  # fmt: skip
 TAKE_DATA: Final = Task(
     kind="take-data", request=DataTask, record=Taken, run=f"{_HOME}:take_data", title="adding a data set",
-    key=_of_import, folder="taken",
+    depends=_by_request, folder="taken",
 )  # fmt: skip
 DEMO: Final = Task(
-    kind="demo", request=Nothing, record=Nothing, run=f"{_HOME}:demo", title="adding the demo", key=_of_demo,
+    kind="demo", request=Nothing, record=Nothing, run=f"{_HOME}:demo", title="adding the demo", depends=_by_values,
 )  # fmt: skip
 SHARD: Final = Task(
     kind="shard", request=ShardRequest, record=Nothing, run=f"{_HOME}:shard", title="making a block of a run",
-    priority="shard", key=_of_shard,
+    priority="shard", depends=_by_block,
 )  # fmt: skip
 
 TASKS: Final[dict[str, Task[Any, Any]]] = {

@@ -122,7 +122,7 @@ def perform(
     if leaves_record and store.records.has(task.shelf, key):
         return key
     # Checked here too: a worker trusts no request, whoever handed it in.
-    request = task.settled(store, request)
+    task.require(store, request)
     with streams.kept_apart():
         found = compute(task, Bench(store, key, report or Notes(store_root).reporter(key)), request)
     if leaves_record:
