@@ -1,4 +1,4 @@
-/* Choosing maps to put back: by click or by a rectangle over tiles or bars. What is chosen stays in the browser until it is proven. */
+/* Choosing channels to patch: by click or by a rectangle over tiles or bars. What is chosen stays in the browser until it is tested. */
 (function () {
   'use strict';
 
@@ -31,11 +31,11 @@
   const termOf = (layer, channels) => `map:${layer}:${runsOf(channels)}`;
   const text = () => [...chosen.groups, ...[...chosen.maps].map(([layer, channels]) => termOf(layer, channels))].join(JOIN);
 
-  /* The choice that a link proves stands here too, so that it can be changed. */
-  function read(prove) {
-    const terms = (prove || '').replace('inject:', '').split(JOIN);
-    if (!prove || terms.some((term) => term.startsWith('flow:'))) { return; }
-    if (prove.replace('inject:', '') === text()) { return; }
+  /* The choice that a link tests stands here too, so that it can be changed. */
+  function read(patch) {
+    const terms = (patch || '').replace('inject:', '').split(JOIN);
+    if (!patch || terms.some((term) => term.startsWith('flow:'))) { return; }
+    if (patch.replace('inject:', '') === text()) { return; }
     chosen.groups.clear();
     chosen.maps.clear();
     terms.forEach((term) => {
@@ -103,7 +103,7 @@
     const isEmpty = !chosen.groups.size && !chosen.maps.size;
     const isLong = text().length > LONGEST;
     byId('choice').hidden = isEmpty && !state.isOn;
-    byId('choice-prove').disabled = isEmpty || isLong;
+    byId('choice-test').disabled = isEmpty || isLong;
     byId('choice-clear').disabled = isEmpty;
     fill('choice-terms', ...(isEmpty ? ['Nothing yet: click maps or bars, or draw a rectangle over them.'] : chips()),
       isLong ? make('span', { role: 'alert' }, 'Too many single maps for one link: choose whole groups, or fewer.') : '');
@@ -218,9 +218,9 @@
   document.addEventListener('click', click, true);
   document.addEventListener('click', (event) => {
     if (event.target.closest?.('#choice-clear')) { clear(); }
-    if (event.target.closest?.('#choice-prove')) { emit('prove', text()); turn(false); }
+    if (event.target.closest?.('#choice-test')) { emit('patch', text()); turn(false); }
   });
-  on('ask:proof', (next) => read(next && next.prove));
+  on('ask:causal-test', (next) => read(next && next.patch));
   on('tiles', (shown) => {
     Object.assign(state, shown);
     mark();

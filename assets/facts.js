@@ -78,7 +78,7 @@
   }
 
   const HEADS = ['Layer', 'Stage', 'Maps', 'Adversarial only', 'Shared', 'Clean only', 'Distance', 'Same-size noise',
-    'Attack flow', 'Flow under noise', 'Note'];
+    'Attack conductance', 'Flow under noise', 'Note'];
 
   const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to fold or unfold it.';
   const HOW_TO_CHOOSE = 'Click a bar or drag a rectangle over bars to choose their maps; Escape ends choosing.';
@@ -96,7 +96,7 @@
 
   function siteTable(facts) {
     const focused = document.activeElement && document.activeElement.closest('#site-table') !== null;
-    fill('site-table', table('Exact numbers of every site', HEADS, facts.sites.map(siteRow)));
+    fill('site-table', table('Exact numbers of every layer', HEADS, facts.sites.map(siteRow)));
     const current = focused && document.querySelector('#site-table [aria-current]');
     if (current) { current.focus(); }
   }
@@ -130,7 +130,7 @@
     ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
     const rows = restored.map((one) => restoredRow(one, best));
     const shown = rows.length
-      ? table('Share of images restored', ['Maps', 'By attack flow', 'At random'], rows) : '';
+      ? table('Share of images restored', ['Maps', 'By attack conductance', 'At random'], rows) : '';
     fill('restoration', shown, make('p', { class: rows.length ? 'note' : 'note open' }, note));
     fill('check-failures', ...failures.map((text) => make('p', { role: 'alert' }, text)));
   }

@@ -30,7 +30,7 @@
 
   function euler() {
     if (!panel.has_class) {
-      return make('p', { class: 'note open' }, 'The fooled-into class is not compared yet, or the class was kept.');
+      return make('p', { class: 'note open' }, 'The comparison with the fooled-into class is not available yet, or the class was kept.');
     }
     const counts = counted(panel.member, THREE);
     const circles = SETS.slice(0, 3).map(([bit, , look]) => svg('circle', { cx: CIRCLES[bit][0], cy: CIRCLES[bit][1], r: RADIUS, class: look }));

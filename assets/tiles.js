@@ -121,8 +121,8 @@
   function provable(panel) {
     const { fill, make } = faultline;
     const groups = GROUPS.slice(0, 3).map((group, k) => [group, NAMES[k], panel.counts[k]]).filter(([, , count]) => count);
-    fill("layer-prove", make("span", { class: "control-label" }, "Prove by putting back all"), ...groups.map(([group, name, count]) => (
-      make("button", { class: "plain-button", "data-prove": `${group}:${panel.layer}`, "aria-label": `Prove the ${count} ${name} maps` }, `${name} (${count})`))));
+    fill("layer-test", make("span", { class: "control-label" }, "Causal test: patch all"), ...groups.map(([group, name, count]) => (
+      make("button", { class: "plain-button", "data-patch": `${group}:${panel.layer}`, "aria-label": `Test the ${count} ${name} channels` }, `${name} (${count})`))));
   }
 
   function place(tiles, all) {

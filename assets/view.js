@@ -4,6 +4,8 @@
 
   /* The fields of a view, as the server has written them into the page. */
   const FIELDS = document.querySelector('meta[name=view-fields]').content.split(',');
+  /* What links of older versions call a field. */
+  const ALIASES = JSON.parse(document.querySelector('meta[name=view-aliases]').content);
   const CONTROLS = { 'detail-select': 'detail', 'theme-switch': 'theme' };
   /* What an examination depends on; the rest of a view only says how it is shown. */
   const EXAMINED = ['model', 'data', 'label', 'attack', 'epsilon', 'outcome', 'sample', 'method'];
@@ -18,6 +20,7 @@
 
   function parse(search) {
     const query = new URLSearchParams(search);
+    Object.entries(ALIASES).forEach(([old, name]) => { if (query.has(old) && !query.has(name)) { query.set(name, query.get(old)); } });
     const view = { detail: 'blocks' };
     FIELDS.forEach((name) => { if (query.get(name)) { view[name] = query.get(name); } });
     view.theme = document.documentElement.dataset.theme;

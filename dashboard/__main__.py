@@ -26,25 +26,30 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """Return the parser of the command line; what is not given is taken from the environment."""
-    made = Parser(
+    result = Parser(
         prog="python -m dashboard",
         description="Serve a store to the browser. On an empty store the embedded demo is loaded.",
-        epilog="The same can be set by FAULTLINE_STORE, FAULTLINE_HOST, FAULTLINE_PORT, FAULTLINE_SCHEDULER and FAULTLINE_INBOX; "
+        epilog="The same can be set by FAULTLINE_STORE, FAULTLINE_HOST, FAULTLINE_PORT, FAULTLINE_SCHEDULER and "
+        "FAULTLINE_IMPORT_FOLDER; "
         "FAULTLINE_HOSTS names the hosts it may be called by, FAULTLINE_HTTPS=1 says that a proxy adds https.",
     )
-    made.add_argument("--store", metavar="DIR", help="folder of the store (default: ./faultline-store)")
-    made.add_argument("--host", help="address to listen on (default: 127.0.0.1; others need FAULTLINE_HOSTS)")
-    made.add_argument("--port", type=int, help="port to listen on (default: 8050)")
-    made.add_argument(
+    result.add_argument("--store", metavar="DIR", help="folder of the store (default: ./faultline-store)")
+    result.add_argument("--host", help="address to listen on (default: 127.0.0.1; others need FAULTLINE_HOSTS)")
+    result.add_argument("--port", type=int, help="port to listen on (default: 8050)")
+    result.add_argument(
         "--scheduler", metavar="ADDRESS", help="Dask scheduler, tls://host:port (default: a local worker)"
     )
-    made.add_argument(
-        "--inbox", metavar="DIR", help="folder from which the page may add models and data (default: none)"
+    result.add_argument(
+        "--import-folder",
+        "--inbox",
+        dest="import_folder",
+        metavar="DIR",
+        help="folder from which the page may add models and data (default: none)",
     )
-    made.add_argument(
+    result.add_argument(
         "--new-link", action="store_true", help="print a new one-time link to the running server, and exit"
     )
-    return made
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +77,7 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
         "HOST": options.host,
         "PORT": options.port,
         "SCHEDULER": options.scheduler,
-        "INBOX": options.inbox,
+        "IMPORT_FOLDER": options.import_folder,
     }
     return {f"FAULTLINE_{name}": str(value) for name, value in named.items() if value is not None}
 

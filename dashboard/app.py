@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import logging
 from pathlib import Path
 
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import guard, media, page, theme
+from dashboard import guard, links, media, page, theme
 from dashboard.auditor import Auditor, remembering
 from dashboard.auth import Login
-from dashboard.links import ViewState
 from dashboard.settings import Settings
 from engine import EngineError
 
@@ -31,6 +31,7 @@ INDEX = """<!DOCTYPE html>
         <script src="/assets/panel.js"></script>
         <script defer src="/assets/vendor/plotly-basic.min.js"></script>
         <meta name="view-fields" content="@FIELDS">
+        <meta name="view-aliases" content='@ALIASES'>
         <style>@COLOURS</style>
         {%css%}
     </head>
@@ -82,8 +83,12 @@ def shell() -> dash.Dash:
 
 def index() -> str:
     """Return the frame of the page, with the colours of both themes and the names of the fields of a view in it."""
-    names = ",".join(field.name for field in dataclasses.fields(ViewState))
-    return INDEX.replace("@FIELDS", names).replace("@COLOURS", theme.style())
+    names = ",".join(field.name for field in dataclasses.fields(links.ViewState))
+    return (
+        INDEX.replace("@FIELDS", names)
+        .replace("@ALIASES", json.dumps(links.ALIASES))
+        .replace("@COLOURS", theme.style())
+    )
 
 
 def secured(app: dash.Dash, settings: Settings) -> dash.Dash:

@@ -11,33 +11,33 @@ import numpy as np
 from engine import (
     Answer,
     AttackCard,
-    Certificates,
-    Credibility,
+    AttackResults,
+    AttackResultsRequest,
+    AttackSanity,
+    CausalTest,
     DataOrder,
     DatasetCard,
     Defence,
     Direction,
     Entry,
-    Examination,
-    ExaminationRequest,
+    Explanation,
+    ExplanationRequest,
+    Faithfulness,
+    FeatureVisualization,
     FooledRequest,
     Forecast,
     Gallery,
-    IntakeReport,
     MapSet,
     ModelCard,
     ModelOrder,
-    Proof,
     Responses,
     RestorationCurve,
-    Roster,
-    RosterRequest,
     RunCard,
     RunView,
     SiteProfile,
     SmallestSets,
-    Synthesis,
     Taken,
+    ValidationReport,
 )
 
 Card = TypeVar("Card", ModelCard, DatasetCard)
@@ -45,36 +45,36 @@ Kept = TypeVar("Kept")
 FRESH = 0.4
 """Seconds for which an answer that is still growing is taken for the latest: panels ask within milliseconds of each other."""
 MOST_KEPT = 256
-"""Requests whose examination is remembered; only their keys are, the records stay in the store."""
+"""Requests whose explanation is remembered; only their keys are, the records stay in the store."""
 
 
 class Registry(Protocol):
     """What a store holds of models and data sets, and what could be added to it."""
 
-    def models(self, *, retired: bool = False) -> tuple[ModelCard, ...]:
-        """Return the cards of all models that are in use, or of those that are retired."""
+    def models(self, *, archived: bool = False) -> tuple[ModelCard, ...]:
+        """Return the cards of all models that are in use, or of those that are archived."""
 
-    def datasets(self, *, retired: bool = False) -> tuple[DatasetCard, ...]:
-        """Return the cards of all data sets that are in use, or of those that are retired."""
+    def datasets(self, *, archived: bool = False) -> tuple[DatasetCard, ...]:
+        """Return the cards of all data sets that are in use, or of those that are archived."""
 
-    def retire(self, shelf: Literal["models", "data"], name: str, *, retired: bool = True) -> None:
+    def archive(self, shelf: Literal["models", "data"], name: str, *, archived: bool = True) -> None:
         """Take a model or data set out of the menus, or back into them; raises UnknownName, StoreError."""
 
-    def reports(self, model: str, datasets: Iterable[str]) -> tuple[IntakeReport, ...]:
-        """Return the intake reports of a model that are made already, on noise and on these data sets."""
+    def reports(self, model: str, datasets: Iterable[str]) -> tuple[ValidationReport, ...]:
+        """Return the validation reports of a model that are made already, on noise and on these data sets."""
 
     def architectures(self) -> tuple[str, ...]:
         """Return the names of the architectures that weights can be loaded into."""
 
     @property
-    def has_inbox(self) -> bool:
+    def has_import_folder(self) -> bool:
         """Whether the administrator has set a folder to add from."""
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return what lies in the inbox; raises StoreError."""
+        """Return what lies in the import folder; raises StoreError."""
 
     def left_out(self) -> str:
-        """Return one sentence on what is left out of the inbox."""
+        """Return one sentence on what is left out of the import folder."""
 
     def take_model(self, order: ModelOrder) -> Answer[Taken]:
         """Add a model; raises UnknownName and BadInput."""
@@ -112,8 +112,8 @@ class Auditor(Protocol):
     """Everything that the page asks. Answers come at once; what is still being made says how far it is."""
 
     @property
-    def desk(self) -> Registry:
-        """Where models and data sets come in and are retired."""
+    def model_registry(self) -> Registry:
+        """Where models and data sets come in and are archived."""
 
     @property
     def audits(self) -> Runs:
@@ -131,28 +131,28 @@ class Auditor(Protocol):
     def methods(self) -> tuple[str, ...]:
         """Return the names of the ways to score feature maps, the default first."""
 
-    def intake(self, model: str, data: str = "") -> Answer[IntakeReport]:
+    def validation(self, model: str, data: str = "") -> Answer[ValidationReport]:
         """Return what was checked of a model when it was handed in; raises UnknownName."""
 
-    def roster(self, request: RosterRequest) -> Answer[Roster]:
+    def attack_results(self, request: AttackResultsRequest) -> Answer[AttackResults]:
         """Return how every image of a class fares under one attack; raises BadInput."""
 
-    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
-        """Return the examination of a pair or a small group; raises BadInput."""
+    def explanation(self, request: ExplanationRequest) -> Answer[Explanation]:
+        """Return the explanation of a pair or a small group; raises BadInput."""
 
-    def examined(self, key: str) -> Examination:
-        """Return a stored examination by its key; raises UnknownName."""
+    def explained(self, key: str) -> Explanation:
+        """Return a stored explanation by its key; raises UnknownName."""
 
-    def certificates(self, request: ExaminationRequest) -> Answer[Certificates]:
-        """Return what is known so far of how far an examination can be trusted; raises BadInput."""
+    def faithfulness_checks(self, request: ExplanationRequest) -> Answer[Faithfulness]:
+        """Return what is known so far of how far an explanation can be trusted; raises BadInput."""
 
     def gallery(self, model: str, data: str) -> Answer[Gallery]:
         """Return the top patches of every feature map of a model over a data set; raises BadInput."""
 
-    def synthesis(self, model: str, data: str, layer: str, channel: int) -> Answer[Synthesis]:
+    def feature_visualization(self, model: str, data: str, layer: str, channel: int) -> Answer[FeatureVisualization]:
         """Return the picture made to excite one feature map; raises BadInput."""
 
-    def responses(self, examination: str) -> Answer[Responses]:
+    def responses(self, explanation: str) -> Answer[Responses]:
         """Return how every feature map answers to the attack at other strengths; raises UnknownName."""
 
     def maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +164,7 @@ class Auditor(Protocol):
     def pictures(self, data: str, samples: tuple[str, ...]) -> np.ndarray:
         """Return the images of some samples, (images, height, width, channels) uint8; raises UnknownName."""
 
-    def proof(self, examination: str, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+    def causal_test(self, explanation: str, chosen: MapSet, direction: Direction) -> Answer[CausalTest]:
         """Return what putting the chosen maps of one run into the other does, with its controls."""
 
     def smallest_sets(self, group: FooledRequest) -> Answer[SmallestSets]:
@@ -179,8 +179,8 @@ class Auditor(Protocol):
     def defence(self, group: FooledRequest) -> Answer[Defence]:
         """Return whether maps found on half of a group help the other half; raises BadInput."""
 
-    def credibility(self, run: str) -> Answer[Credibility]:
-        """Return the credibility checks of a run's candidate; raises UnknownName, StoreError."""
+    def attack_sanity(self, run: str) -> Answer[AttackSanity]:
+        """Return the attack sanity checks of a run's candidate; raises UnknownName, StoreError."""
 
     def install_demo(self) -> Answer[tuple[ModelCard, ...]]:
         """Add the embedded demo to an empty store."""
@@ -190,15 +190,15 @@ class Auditor(Protocol):
 
 
 class Remembering:
-    """An auditor that resolves an examination once: the panels of one view ask for the same one within milliseconds.
+    """An auditor that resolves an explanation once: the panels of one view ask for the same one within milliseconds.
 
     Everything else is asked of the auditor behind it. What is remembered goes when models or data sets change.
     """
 
     def __init__(self, auditor: Auditor) -> None:
         self._auditor = auditor
-        self._keys: dict[ExaminationRequest, str] = {}
-        self._certificates: dict[ExaminationRequest, tuple[float, Answer[Certificates]]] = {}
+        self._keys: dict[ExplanationRequest, str] = {}
+        self._faithfulness_checks: dict[ExplanationRequest, tuple[float, Answer[Faithfulness]]] = {}
         self._cards: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -212,45 +212,45 @@ class Remembering:
         """Return the cards of all data sets that are in use."""
         return self._watched("datasets", self._auditor.datasets())
 
-    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
-        """Return the examination of a pair or a small group; one that is known is read by its key."""
+    def explanation(self, request: ExplanationRequest) -> Answer[Explanation]:
+        """Return the explanation of a pair or a small group; one that is known is read by its key."""
         key = self._keys.get(request)
         if key is not None:
-            return Answer("ready", self._auditor.examined(key))
-        answer = self._auditor.examination(request)
+            return Answer("ready", self._auditor.explained(key))
+        answer = self._auditor.explanation(request)
         if answer.value is not None:
             _keep(self._keys, request, answer.value.key)
         return answer
 
-    def certificates(self, request: ExaminationRequest) -> Answer[Certificates]:
-        """Return what is known so far of how far an examination can be trusted; what is complete is asked for once."""
-        asked, known = self._certificates.get(request, (-FRESH, None))
+    def faithfulness_checks(self, request: ExplanationRequest) -> Answer[Faithfulness]:
+        """Return what is known so far of how far an explanation can be trusted; what is complete is asked for once."""
+        asked, known = self._faithfulness_checks.get(request, (-FRESH, None))
         if known is not None and (_is_complete(known) or time.monotonic() - asked < FRESH):
             return known
-        answer = self._auditor.certificates(request)
+        answer = self._auditor.faithfulness_checks(request)
         if answer.value is not None:
-            _keep(self._certificates, request, (time.monotonic(), answer))
+            _keep(self._faithfulness_checks, request, (time.monotonic(), answer))
         return answer
 
     def _watched(self, kind: str, cards: tuple[Card, ...]) -> tuple[Card, ...]:
         known = tuple((card.name, card.content_hash) for card in cards)
         if self._cards.get(kind, known) != known:
             self._keys.clear()
-            self._certificates.clear()
+            self._faithfulness_checks.clear()
         self._cards[kind] = known
         return cards
 
 
 def remembering(auditor: Auditor) -> Auditor:
-    """Return an auditor that resolves each examination once."""
+    """Return an auditor that resolves each explanation once."""
     return cast(Auditor, Remembering(auditor))
 
 
-def _is_complete(answer: Answer[Certificates]) -> bool:
+def _is_complete(answer: Answer[Faithfulness]) -> bool:
     return answer.state == "ready" and answer.value is not None and not answer.value.failed
 
 
-def _keep(kept: dict[ExaminationRequest, Kept], request: ExaminationRequest, value: Kept) -> None:
+def _keep(kept: dict[ExplanationRequest, Kept], request: ExplanationRequest, value: Kept) -> None:
     kept[request] = value
     for oldest in list(kept)[:-MOST_KEPT]:
         kept.pop(oldest, None)

@@ -39,8 +39,8 @@ class Login:
         folder = store / "login"
         try:
             # One by one: `parents=True` makes the outer folders with the usual, open mode.
-            for made in (store, folder, folder / "links"):
-                made.mkdir(mode=0o700, exist_ok=True)
+            for result in (store, folder, folder / "links"):
+                result.mkdir(mode=0o700, exist_ok=True)
             return cls(folder, _read_or_make_secret(folder / "secret"))
         except OSError as error:
             raise StoreError(f"The login files of the store cannot be read or written: {error.strerror}.") from error
@@ -67,11 +67,11 @@ class Login:
         """
         link = self._link(token)
         try:
-            made = link.stat().st_mtime
+            st_mtime = link.stat().st_mtime
             link.unlink()
         except FileNotFoundError:
             return False
-        return time.time() - made < LINK_SECONDS
+        return time.time() - st_mtime < LINK_SECONDS
 
     def new_cookie(self) -> str:
         """Return the value of a cookie that is good for twelve hours from now."""
@@ -80,10 +80,10 @@ class Login:
     def seconds_left(self, cookie: str) -> int:
         """Return how long a cookie is still good for: 0 if it is forged, garbled or expired."""
         try:
-            _, made = self._signer().unsign(cookie, return_timestamp=True)
+            _, result = self._signer().unsign(cookie, return_timestamp=True)
         except BadSignature:
             return 0
-        return max(0, int(made.timestamp()) + SESSION_SECONDS - int(time.time()))
+        return max(0, int(result.timestamp()) + SESSION_SECONDS - int(time.time()))
 
     def _link(self, token: str) -> Path:
         return self.folder / "links" / hashlib.sha256(token.encode()).hexdigest()

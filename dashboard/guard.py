@@ -292,8 +292,8 @@ def _token(environ: WSGIEnvironment) -> str | None:
     """Return the token in the address, which only the first page takes."""
     if environ.get("PATH_INFO") != "/":
         return None
-    found = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True).get("token")
-    return found[0] if found else None
+    result = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True).get("token")
+    return result[0] if result else None
 
 
 def _address_without_token(environ: WSGIEnvironment) -> str:

@@ -10,19 +10,19 @@ from urllib.parse import urlencode
 
 from dashboard.auditor import Auditor
 from engine import (
-    INTAKE_CHECKS,
     LACKING,
     MEASURES,
+    VALIDATION_CHECKS,
     Answer,
     Attack,
     AttackCard,
+    AttackResults,
+    AttackResultsRequest,
     BadInput,
     DatasetCard,
-    ExaminationRequest,
+    ExplanationRequest,
     ModelCard,
     Outcome,
-    Roster,
-    RosterRequest,
     SettingCard,
     attack,
     attack_at,
@@ -57,14 +57,18 @@ USUAL_STRENGTHS = {"pixel": PIXEL_STRENGTHS, "length": LENGTH_STRENGTHS, "area":
 """By scale of the measure."""
 DOUBTFUL = {
     "function": "whatever is said of the module that was handed in, which answers otherwise than the network audited",
-    "edges": "connections (bands between layers, a map's neighbours), which may not be what changing one map does",
-    "fields": "patches and boxes in pictures, which may show another part of them than what a map sees",
+    "edges": "connections (bands between layers, a channel's neighbours), which may not be what changing one channel does",
+    "fields": "patches and boxes in pictures, which may show another part of them than what a channel sees",
 }
 """What cannot be trusted of a model that fails a check."""
 GROUPS = {"class": "the fooled-into class", "noise": "noise of the same size"}
-"""What of the same examination can be drawn beside, by the value of `versus`."""
+"""What of the same explanation can be drawn beside, by the value of `versus`."""
 STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
 """How a strength may be written."""
+
+
+ALIASES = {"prove": "patch", "intake": "report"}
+"""What links of older versions call a field: still read, no longer written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +95,15 @@ class ViewState:
     layer: str | None = None
     channel: int | None = None
     theme: str = "light"
-    prove: str | None = None
-    """Which maps are put back, as `dashboard.panels.patching.model` reads it."""
+    patch: str | None = None
+    """Which maps are patched, as `dashboard.panels.patching.model` reads it."""
     study: str | None = None
     """What is asked of all fooled images of the class together."""
     page: str = "explain"
     run: str | None = None
     """Id of the audit run that the audits page shows."""
-    intake: str | None = None
-    """Model and data set whose intake report the models page shows: `MODEL@DATA`."""
+    report: str | None = None
+    """Model and data set whose validation report the models page shows: `MODEL@DATA`."""
     group: str | None = None
     sort: str | None = None
     scale: str | None = None
@@ -107,28 +111,36 @@ class ViewState:
     @classmethod
     def from_dict(cls, stored: object) -> ViewState:
         """Return the view in `stored`; what is unusable is dropped, the share goes to the nearest one offered."""
-        given = stored if isinstance(stored, Mapping) else {}
+        given = _current(stored)
         values: dict[str, Any] = {field.name: _read(field.name, given.get(field.name)) for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if value is not None})
 
     def to_query(self) -> str:
         """Return the view as a query string; fields that are not set or equal to the default are left out."""
         default = asdict(ViewState())
-        told = {name: value for name, value in asdict(self).items() if value is not None and value != default[name]}
-        return urlencode(told)
+        results = {name: value for name, value in asdict(self).items() if value is not None and value != default[name]}
+        return urlencode(results)
 
 
 def complaints(stored: object) -> tuple[str, ...]:
     """Return one sentence for each value of a link that `from_dict` could not use as it stood."""
-    given = stored if isinstance(stored, Mapping) else {}
+    given = _current(stored)
     view = asdict(ViewState.from_dict(given))
-    found = []
+    results = []
     for name in (*CHOICES, "share", "channel"):
         value = given.get(name)
         if value not in (None, "") and str(value) != str(view[name]) and _number(value) != view[name]:
             shown = "nothing in particular" if view[name] is None else f"'{view[name]}'"
-            found.append(f"The link asked for {name} '{str(value)[:80]}', which does not exist; showing {shown}.")
-    return tuple(found)
+            results.append(f"The link asked for {name} '{str(value)[:80]}', which does not exist; showing {shown}.")
+    return tuple(results)
+
+
+def _current(stored: object) -> Mapping[str, Any]:
+    """Return the values of a link under the names of this version; whatever is no set of values holds none."""
+    given = stored if isinstance(stored, Mapping) else {}
+    return {ALIASES[name]: value for name, value in given.items() if name in ALIASES} | {
+        name: value for name, value in given.items() if name not in ALIASES
+    }
 
 
 def _read(name: str, value: object) -> str | float | int | None:
@@ -138,7 +150,7 @@ def _read(name: str, value: object) -> str | float | int | None:
         return _nearest_share(value)
     if name == "channel":
         return _channel(value)
-    text = str(value)[: LONGEST_CHOICE if name == "prove" else LONGEST].strip()
+    text = str(value)[: LONGEST_CHOICE if name == "patch" else LONGEST].strip()
     if name in CHOICES and text not in CHOICES[name]:
         return None
     return text or None
@@ -167,7 +179,7 @@ def _channel(value: object) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a view comes to: names that exist, the roster of its class, and the examination to ask for."""
+    """What a view comes to: names that exist, the attack results of its class, and the explanation to ask for."""
 
     view: ViewState
     notices: tuple[str, ...]
@@ -179,11 +191,11 @@ class Resolved:
     model: ModelCard | None = None
     data: DatasetCard | None = None
     attack: AttackCard | None = None
-    roster: Answer[Roster] | None = None
+    attack_results: Answer[AttackResults] | None = None
     outcomes: tuple[Outcome, ...] = ()
     """The images of the shown class that ended as the view's outcome."""
-    request: ExaminationRequest | None = None
-    rival: ExaminationRequest | None = None
+    request: ExplanationRequest | None = None
+    rival: ExplanationRequest | None = None
     """The same images under the other attack that is drawn beside."""
 
 
@@ -192,8 +204,8 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
     notices: list[str] = []
     models = auditor.models()
     names = [card.name for card in models]
-    retired = _unless_known(view.model, names, lambda: auditor.desk.models(retired=True))
-    name = choose("model", view.model, names, names[0] if names else None, notices, retired)
+    archived = _unless_known(view.model, names, lambda: auditor.model_registry.models(archived=True))
+    name = choose("model", view.model, names, names[0] if names else None, notices, archived)
     model = next((card for card in models if card.name == name), None)
     datasets = tuple(card for card in auditor.datasets() if model and fits(card, model))
     data = _dataset(view, datasets, auditor, notices)
@@ -208,9 +220,9 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
         data,
     )
     if model and data:
-        notices += failed_intake(model, data, auditor)
+        notices += failed_validation(model, data, auditor)
         chosen = _with_attack(chosen, notices)
-        chosen = _with_roster(_with_layer(chosen, model, notices), auditor, notices)
+        chosen = _with_attack_results(_with_layer(chosen, model, notices), auditor, notices)
     return replace(chosen, notices=tuple(notices))
 
 
@@ -224,15 +236,15 @@ def epsilon_setting(attack: AttackCard) -> SettingCard | None:
     return next((card for card in attack.settings if card.name == "epsilon"), None)
 
 
-def failed_intake(model: ModelCard, data: DatasetCard, auditor: Auditor) -> list[str]:
-    """Return a sentence for each intake report, on this data set or on noise, that the shown model has failed.
+def failed_validation(model: ModelCard, data: DatasetCard, auditor: Auditor) -> list[str]:
+    """Return a sentence for each validation report, on this data set or on noise, that the shown model has failed.
 
     After them stands what can therefore not be trusted.
     """
-    titles = {check.name: check.title for check in INTAKE_CHECKS}
-    reports = [report for report in auditor.desk.reports(model.name, [data.name]) if report.verdict == "fail"]
+    titles = {check.name: check.title for check in VALIDATION_CHECKS}
+    reports = [report for report in auditor.model_registry.reports(model.name, [data.name]) if report.verdict == "fail"]
     sentences = [
-        f"'{model.name}' failed its intake report on {report.data or 'noise'} "
+        f"'{model.name}' failed its validation report on {report.data or 'noise'} "
         f"({', '.join(titles[name] for name in report.with_outcome('fail'))}): read it under Models and data first."
         for report in reports
     ]
@@ -247,30 +259,30 @@ def choose(
     known: Sequence[str],
     default: str | None,
     notices: list[str],
-    retired: Collection[str] = (),
+    archived: Collection[str] = (),
 ) -> str | None:
-    """Return `asked` where it is known, else `default`; a name that is retired or not known is named in `notices`."""
+    """Return `asked` where it is known, else `default`; a name that is archived or not known is named in `notices`."""
     if asked is None or asked in known:
         return default if asked is None else asked
     shown = f"showing '{default}'" if default is not None else "showing the first that fits"
-    is_where = "is retired (take it back under Models and data)" if asked in retired else "is not here"
+    is_where = "is archived (restore it under Models and data)" if asked in archived else "is not here"
     notices.append(f"The link asked for {kind} '{asked[:80]}', which {is_where}; {shown}.")
     return default
 
 
 def _unless_known(
-    asked: str | None, known: Sequence[str], retired: Callable[[], tuple[ModelCard | DatasetCard, ...]]
+    asked: str | None, known: Sequence[str], archived: Callable[[], tuple[ModelCard | DatasetCard, ...]]
 ) -> list[str]:
-    """Return the names of what is retired, looked up only for a name that is not among those in use."""
-    return [] if asked is None or asked in known else [card.name for card in retired()]
+    """Return the names of what is archived, looked up only for a name that is not among those in use."""
+    return [] if asked is None or asked in known else [card.name for card in archived()]
 
 
 def _dataset(
     view: ViewState, datasets: tuple[DatasetCard, ...], auditor: Auditor, notices: list[str]
 ) -> DatasetCard | None:
     names = [card.name for card in datasets]
-    retired = _unless_known(view.data, names, lambda: auditor.desk.datasets(retired=True))
-    name = choose("data", view.data, names, names[0] if names else None, notices, retired)
+    archived = _unless_known(view.data, names, lambda: auditor.model_registry.datasets(archived=True))
+    name = choose("data", view.data, names, names[0] if names else None, notices, archived)
     return next((card for card in datasets if card.name == name), None)
 
 
@@ -279,7 +291,7 @@ def _with_attack(chosen: Resolved, notices: list[str]) -> Resolved:
     names = [card.name for card in chosen.attacks]
     first = FIRST_ATTACK if FIRST_ATTACK in names else names[0]
     name = choose("attack", view.attack, names, first, notices)
-    card = next(one for one in chosen.attacks if one.name == name)
+    card = next(item for item in chosen.attacks if item.name == name)
     methods = chosen.methods
     first = FIRST_METHOD if FIRST_METHOD in methods else methods[0]
     scored = choose("method", view.method, methods, first, notices)
@@ -307,7 +319,7 @@ def _epsilon(chosen: Resolved, card: AttackCard, notices: list[str]) -> str | No
         except BadInput as error:
             notices.append(str(error))
     notices.append(
-        f"The link asked for epsilon '{view.epsilon[:80]}', which is not a strength between {setting.low:g} and "
+        f"The link asked for epsilon '{view.epsilon[:80]}', which is not an epsilon between {setting.low:g} and "
         f"{setting.high:g}; showing {first}."
     )
     return first
@@ -353,13 +365,13 @@ def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resol
     channel = view.channel
     if channel is not None and site is not None and channel >= site.channels:
         notices.append(
-            f"The link asked for map {channel} of {site.name}, which has {site.channels}; showing the strongest."
+            f"The link asked for channel {channel} of {site.name}, which has {site.channels}; showing the strongest."
         )
         channel = None
     return replace(chosen, view=replace(view, layer=site.name if site else None, channel=channel if site else None))
 
 
-def _with_roster(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+def _with_attack_results(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
     data = chosen.data
     if data is None:
         return chosen
@@ -369,18 +381,18 @@ def _with_roster(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Reso
     asked = choose("class", wanted, tuple(filled), None, notices)
     asked = None if asked is None else filled[asked]
     label, answer = _search(chosen, auditor, [asked] if asked is not None else list(filled.values()))
-    chosen = replace(chosen, roster=answer, view=replace(chosen.view, label=label))
+    chosen = replace(chosen, attack_results=answer, view=replace(chosen.view, label=label))
     if answer is None or answer.state != "ready" or answer.value is None:
         return chosen
     outcomes = tuple(entry for entry in answer.value.outcomes if entry.status == chosen.view.outcome)
     return _with_sample(replace(chosen, outcomes=outcomes), notices)
 
 
-def _search(chosen: Resolved, auditor: Auditor, labels: list[str]) -> tuple[str | None, Answer[Roster] | None]:
+def _search(chosen: Resolved, auditor: Auditor, labels: list[str]) -> tuple[str | None, Answer[AttackResults] | None]:
     """Return the first class that holds an image of the outcome (or is still at work), else the first class."""
-    first: tuple[str | None, Answer[Roster] | None] = (None, None)
+    first: tuple[str | None, Answer[AttackResults] | None] = (None, None)
     for label in labels:
-        answer = auditor.roster(_roster_request(chosen, label))
+        answer = auditor.attack_results(_results_request(chosen, label))
         if answer.state != "ready" or answer.value is None:
             return label, answer
         if any(entry.status == chosen.view.outcome for entry in answer.value.outcomes):
@@ -394,11 +406,11 @@ def _attack(chosen: Resolved) -> Attack:
     return attack_at(name, chosen.view.epsilon) if chosen.view.epsilon else attack(name)
 
 
-def _roster_request(chosen: Resolved, label: str) -> RosterRequest:
+def _results_request(chosen: Resolved, label: str) -> AttackResultsRequest:
     view, own = chosen.view, chosen.data.classes if chosen.data else ()
     places = class_places(own, chosen.model.classes if chosen.model else ())
     place = places[class_handles(own).index(label)]
-    return RosterRequest(str(view.model), str(view.data), _attack(chosen), place)
+    return AttackResultsRequest(str(view.model), str(view.data), _attack(chosen), place)
 
 
 def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
@@ -416,18 +428,18 @@ def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
     view = replace(chosen.view, sample=sample)
     samples = tuple(keys[:GROUP_SIZE]) if sample == GROUP else (sample,)
     scored = method(str(view.method))
-    request = ExaminationRequest(str(view.model), str(view.data), _attack(chosen), samples, scored)
+    request = ExplanationRequest(str(view.model), str(view.data), _attack(chosen), samples, scored)
     return _with_rival(replace(chosen, view=view, request=request), notices)
 
 
 def _left_out(chosen: Resolved) -> str:
     """Return that a large class is attacked in part, where that is so: the sample may be one of the others."""
-    data, roster = chosen.data, chosen.roster.value if chosen.roster else None
+    data, attack_results = chosen.data, chosen.attack_results.value if chosen.attack_results else None
     called = class_handles(data.classes) if data else ()
-    if data is None or roster is None or chosen.view.label not in called:
+    if data is None or attack_results is None or chosen.view.label not in called:
         return ""
     count = data.class_counts[called.index(chosen.view.label)]
-    attacked = len(roster.outcomes)
+    attacked = len(attack_results.outcomes)
     return f", for which {attacked} of the {count} images of the class are attacked here" if attacked < count else ""
 
 
@@ -437,15 +449,15 @@ def rivals(chosen: Resolved) -> dict[str, str]:
     if own is None or view.epsilon is None:
         return dict(GROUPS)
     setting = epsilon_setting(own)
-    found = dict(GROUPS)
+    result = dict(GROUPS)
     for text in strengths(chosen):
         if setting and text != view.epsilon:
-            found[f"{own.name}@{text}"] = f"{own.title} {strength_title(setting, text)}"
+            result[f"{own.name}@{text}"] = f"{own.title} {strength_title(setting, text)}"
     for card in chosen.attacks:
         other = epsilon_setting(card)
         if card.name != own.name and setting and other and scale(other) == scale(setting):
-            found[f"{card.name}@{view.epsilon}"] = f"{card.title} {strength_title(setting, view.epsilon)}"
-    return found
+            result[f"{card.name}@{view.epsilon}"] = f"{card.title} {strength_title(setting, view.epsilon)}"
+    return result
 
 
 def _with_rival(chosen: Resolved, notices: list[str]) -> Resolved:
@@ -453,7 +465,9 @@ def _with_rival(chosen: Resolved, notices: list[str]) -> Resolved:
     if asked is None or chosen.request is None:
         return replace(chosen, view=replace(chosen.view, versus=None))
     if asked not in rivals(chosen):
-        notices.append(f"The link asked to draw '{asked[:80]}' beside, which cannot be compared here; showing none.")
+        notices.append(
+            f"The link asked to draw '{asked[:80]}' to compare with, which is not possible here; showing none."
+        )
         return replace(chosen, view=replace(chosen.view, versus=None))
     if asked in GROUPS:
         return chosen

@@ -59,7 +59,7 @@ def menu(name: str, label: str) -> html.Label:
 
 def choosing() -> html.Button:
     """Return the switch that makes clicks and rectangles choose maps; every level has one, and all show the same."""
-    return html.Button("Choose maps", className="plain-button", **data(choosing=""), **aria(pressed="false"))
+    return html.Button("Choose channels", className="plain-button", **data(choosing=""), **aria(pressed="false"))
 
 
 def head(titles: Sequence[str]) -> html.Thead:

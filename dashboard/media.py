@@ -15,10 +15,10 @@ from flask import Flask, Response, request
 from dashboard import pictures, protocol
 from dashboard.auditor import Auditor
 from dashboard.panels.channel import model as channel_model
-from engine import DatasetCard, EngineError, Examination, ModelCard, UnknownName
+from engine import DatasetCard, EngineError, Explanation, ModelCard, UnknownName
 
 FOREVER = "private,max-age=31536000,immutable"
-"""An address never changes its picture: examinations are stored by content, patches carry the contents' hashes."""
+"""An address never changes its picture: explanations are stored by content, patches carry the contents' hashes."""
 REVALIDATED = "private,no-cache"
 """Where the address names no content: the tag tells whether the picture is still the same."""
 KEY = re.compile(r"[A-Za-z0-9_-]{1,160}")
@@ -67,9 +67,9 @@ class Media:
         return _tagged(pictures.single(clean[channel], adversarial[channel], cast(pictures.Side, side)))
 
     def _picture(self, key: str, row: int, side: str) -> Encoded:
-        """Return an image of an examination, or its enlarged perturbation."""
+        """Return an image of an explanation, or its enlarged perturbation."""
         _known("side", side, PICTURE_SIDES)
-        images = self._examined(key).images
+        images = self._explained(key).images
         shown = _known("image", "clean" if side == "perturbation" else side, images)
         _in_range("row", row, len(images[shown]))
         if side != "perturbation":
@@ -103,11 +103,11 @@ class Media:
     def _feature(self, model: ModelCard, data: DatasetCard, site: int, channel: int) -> Encoded:
         """Return the part of a map's synthesised picture that its position sees; raises UnknownName until it is there."""
         _in_range("site", site, len(model.sites))
-        found = self._auditor.synthesis(model.name, data.name, model.sites[site].name, channel).value
-        if found is None:
+        value = self._auditor.feature_visualization(model.name, data.name, model.sites[site].name, channel).value
+        if value is None:
             raise UnknownName("picture", model.name, ())
-        top, left, bottom, right = found.field
-        return _tagged(pictures.picture(found.picture[top:bottom, left:right]))
+        top, left, bottom, right = value.field
+        return _tagged(pictures.picture(value.picture[top:bottom, left:right]))
 
     def cards(self, model: str, data: str) -> tuple[ModelCard, DatasetCard]:
         """Return the cards of a model and a data set by name."""
@@ -115,13 +115,13 @@ class Media:
             "data set", data, self._auditor.datasets()
         )
 
-    def _examined(self, key: str) -> Examination:
+    def _explained(self, key: str) -> Explanation:
         if not KEY.fullmatch(key):
             raise UnknownName("examination", key, ())
-        return cast(Examination, self._auditor.examined(key))
+        return cast(Explanation, self._auditor.explained(key))
 
     def _maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
-        _in_range("site", site, len(self._examined(key).sites))
+        _in_range("site", site, len(self._explained(key).sites))
         return cast(tuple[np.ndarray, np.ndarray], self._auditor.maps(key, site))
 
 
@@ -138,7 +138,7 @@ def register(server: Flask, auditor: Auditor) -> None:
         return _respond(lambda: media.single(key, site, channel, side))
 
     @server.get("/media/examination/<key>/<int:row>/<side>.png")
-    def examined_picture(key: str, row: int, side: str) -> Response:
+    def explained_picture(key: str, row: int, side: str) -> Response:
         return _respond(lambda: media.picture(key, row, side))
 
     @server.get("/media/strip/<data>/<samples>.png")
@@ -150,7 +150,7 @@ def register(server: Flask, auditor: Auditor) -> None:
         return _respond(lambda: media.patches(*media.cards(model, data), site, channel, order))
 
     @server.get("/media/feature/<model>/<data>/<int:site>/<int:channel>.png")
-    def synthesised_feature(model: str, data: str, site: int, channel: int) -> Response:
+    def visualized_feature(model: str, data: str, site: int, channel: int) -> Response:
         return _respond(lambda: media.feature(*media.cards(model, data), site, channel))
 
     @server.get("/media/<path:address>")

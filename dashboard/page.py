@@ -29,11 +29,11 @@ FILTERS = (
     (ids.DATA, "Data"),
     (ids.LABEL, "Class"),
     (ids.ATTACK, "Attack"),
-    (ids.EPSILON, "Strength ε"),
-    (ids.OUTCOME, "Outcome"),
+    (ids.EPSILON, "Epsilon ε"),
+    (ids.OUTCOME, "Attack result"),
     (ids.SAMPLE, "Sample"),
-    (ids.METHOD, "Scored by"),
-    (ids.SHARE, "Kept per layer"),
+    (ids.METHOD, "Attribution method"),
+    (ids.SHARE, "Top-k per layer"),
 )
 """Component id and label of every filter, in reading order; the id is the view field's name and `-select`."""
 
@@ -107,7 +107,7 @@ def _brand() -> html.Div:
 
 
 def _filters() -> html.Section:
-    return html.Section([menu(*one) for one in FILTERS], className="filters", **aria(label="Filters"))
+    return html.Section([menu(*filter) for filter in FILTERS], className="filters", **aria(label="Filters"))
 
 
 def _status() -> html.Div:

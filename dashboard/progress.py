@@ -15,12 +15,12 @@ from engine import (
     METHODS,
     Answer,
     AttackCard,
-    Certificates,
+    AttackResults,
     EngineError,
-    Examination,
-    ExaminationRequest,
+    Explanation,
+    ExplanationRequest,
+    Faithfulness,
     Outcome,
-    Roster,
     class_handles,
     compare,
     flatten,
@@ -36,7 +36,7 @@ COUNTED: tuple[Status, ...] = ("clean_wrong", "fooled", "resisted", "unperturbed
 ALWAYS_COUNTED = ("clean_wrong", "fooled", "resisted")
 Option = dict[str, object]
 Stage = str
-"""`setup`, `roster`, `empty`, `examination`, `certificates`, `gallery`, `done` or `failed`."""
+"""`setup`, `attack results`, `empty`, `explanation`, `certificates`, `gallery`, `done` or `failed`."""
 AGAIN = 600
 """Milliseconds between two looks while work goes on."""
 logger = logging.getLogger(__name__)
@@ -68,14 +68,14 @@ def build(resolved: Resolved) -> dict[str, Menu]:
     }
 
 
-def counts(roster: Roster) -> str:
+def counts(attack_results: AttackResults) -> str:
     """Return how every attempted image of the class ended, as one line; nothing that happened is left out."""
-    told = [f"{len(roster.outcomes)} attempted"]
+    results = [f"{len(attack_results.outcomes)} attempted"]
     for status in COUNTED:
-        number = len(roster.with_status(status))
+        number = len(attack_results.with_status(status))
         if number or status in ALWAYS_COUNTED:
-            told.append(f"{number} {status.replace('_', ' ')}")
-    return " · ".join(told)
+            results.append(f"{number} {status.replace('_', ' ')}")
+    return " · ".join(results)
 
 
 def scales(attacks: Sequence[AttackCard]) -> dict[str, str]:
@@ -108,29 +108,32 @@ def _classes(resolved: Resolved) -> tuple[Option, ...]:
 
 def _attacks(cards: Sequence[AttackCard]) -> tuple[Option, ...]:
     groups = (("Attacks", False), ("Noise controls", True))
-    found: list[Option] = [
+    attacks: list[Option] = [
         {"group": title, "items": [_option(card.name, card.title) for card in cards if card.is_control is is_control]}
         for title, is_control in groups
     ]
-    return tuple(group for group in found if group["items"])
+    return tuple(group for group in attacks if group["items"])
 
 
 def _rivals(resolved: Resolved) -> tuple[Option, ...]:
-    found = links.rivals(resolved)
-    return (_option(NOTHING, "nothing"), *(_option(value, title) for value, title in found.items())) if found else ()
+    rivals = links.rivals(resolved)
+    return (_option(NOTHING, "nothing"), *(_option(value, title) for value, title in rivals.items())) if rivals else ()
 
 
 def _outcomes(resolved: Resolved) -> tuple[Option, ...]:
-    roster = resolved.roster.value if resolved.roster else None
-    numbers = {"fooled": None, "resisted": None} if roster is None else _numbers(roster)
+    attack_results = resolved.attack_results.value if resolved.attack_results else None
+    numbers = {"fooled": None, "resisted": None} if attack_results is None else _numbers(attack_results)
     return tuple(
         _option(name, name.capitalize() if number is None else f"{name.capitalize()} ({number})")
         for name, number in numbers.items()
     )
 
 
-def _numbers(roster: Roster) -> dict[str, int | None]:
-    return {"fooled": len(roster.with_status("fooled")), "resisted": len(roster.with_status("resisted"))}
+def _numbers(attack_results: AttackResults) -> dict[str, int | None]:
+    return {
+        "fooled": len(attack_results.with_status("fooled")),
+        "resisted": len(attack_results.with_status("resisted")),
+    }
 
 
 def _samples(resolved: Resolved) -> tuple[Option, ...]:
@@ -172,7 +175,7 @@ class Work:
     key: str | None = None
     request: dict[str, Any] | None = None
     rival: dict[str, Any] | None = None
-    """The request of the attack drawn beside, once it has been examined."""
+    """The request of the attack drawn beside, once it has been explained."""
     arrived: tuple[str, ...] = ()
     """Certificate parts that have arrived or failed."""
     gallery: str = ""
@@ -200,14 +203,14 @@ def setup() -> tuple[Stage, Progress, dict[str, str]]:
 def empty_state(resolved: Resolved) -> dict[str, str]:
     """Why there is no image of the chosen outcome: the counts, and what to change."""
     view = resolved.view
-    roster = resolved.roster.value if resolved.roster else None
+    attack_results = resolved.attack_results.value if resolved.attack_results else None
     other: Status = "resisted" if view.outcome == "fooled" else "fooled"
-    there = len(roster.with_status(other)) if roster else 0
-    hint = f"set the outcome to '{other}' ({there} here), " if there else ""
+    there = len(attack_results.with_status(other)) if attack_results else 0
+    hint = f"set the attack result to '{other}' ({there} here), " if there else ""
     turn = "raise" if view.outcome == "fooled" else "lower"
     return {
         "title": f"No image of class '{view.label}' {'was fooled' if view.outcome == 'fooled' else 'resisted'}",
-        "text": f"{counts(roster) if roster else 'Nothing attacked yet'}. To see something, {hint}{turn} "
+        "text": f"{counts(attack_results) if attack_results else 'Nothing attacked yet'}. To see something, {hint}{turn} "
         f"epsilon, or choose another class or attack.",
     }
 
@@ -218,35 +221,37 @@ def failed_state(message: str) -> dict[str, str]:
     return {"title": "This view could not be made", "text": f"{text} Try again, or change the filters."}
 
 
-def roster_progress(resolved: Resolved, answer: Answer[Any]) -> Progress:
+def attack_results_progress(resolved: Resolved, answer: Answer[Any]) -> Progress:
     """How far the attack on the images of the class is."""
     doing = answer.message or f"Attacking the images of class '{resolved.view.label}'"
     return _progress(doing, answer)
 
 
-def examination_progress(resolved: Resolved, answer: Answer[Any]) -> Progress:
-    """How far the examination of the sample is."""
-    return _progress(answer.message or f"Examining sample {resolved.view.sample}", answer)
+def explanation_progress(resolved: Resolved, answer: Answer[Any]) -> Progress:
+    """How far the explanation of the sample is."""
+    return _progress(answer.message or f"Explaining sample {resolved.view.sample}", answer)
 
 
 def rival_progress(answer: Answer[Any]) -> Progress:
-    """How far the examination under the attack that is drawn beside is."""
+    """How far the explanation under the attack that is drawn beside is."""
     if answer.state == "failed":
-        return Progress(f"The attack to draw beside could not be examined: {answer.message}", can_retry=True)
-    return _progress(answer.message or "Examining the attack to draw beside", answer)
+        return Progress(f"The attack to compare with could not be explained: {answer.message}", can_retry=True)
+    return _progress(answer.message or "Explaining the attack to compare with", answer)
 
 
-def checks_progress(certificates: Answer[Any], gallery: Answer[Any]) -> Progress:
+def checks_progress(faithfulness_checks: Answer[Any], gallery: Answer[Any]) -> Progress:
     """How far the checks and the gallery are, once the datapaths can be seen."""
-    if certificates.state == "working":
-        return _progress(certificates.message or "Checking how far the datapaths can be trusted", certificates)
+    if faithfulness_checks.state == "working":
+        return _progress(
+            faithfulness_checks.message or "Checking how far the datapaths can be trusted", faithfulness_checks
+        )
     if gallery.state == "working":
         return _progress(gallery.message or "Collecting what every feature map looks for", gallery)
-    failed = [answer.message for answer in (certificates, gallery) if answer.state == "failed"]
-    missing = certificates.value.failed if certificates.value else ()
+    failed = [answer.message for answer in (faithfulness_checks, gallery) if answer.state == "failed"]
+    missing = faithfulness_checks.value.failed if faithfulness_checks.value else ()
     if failed or missing:
         return Progress(" ".join((*failed, *missing)) or "A check ended without a result.", can_retry=True)
-    unavailable = certificates.value.unavailable if certificates.value else ()
+    unavailable = faithfulness_checks.value.unavailable if faithfulness_checks.value else ()
     return Progress(" ".join(("All checks of this view have run.", *unavailable)), 1, 1)
 
 
@@ -260,24 +265,24 @@ def _progress(text: str, answer: Answer[Any]) -> Progress:
     return Progress(counted, answer.done, answer.total, is_working=True)
 
 
-def default_layer(examination: Examination, parts_at: str | None) -> str:
+def default_layer(explanation: Explanation, diverges_at: str | None) -> str:
     """Where to look first: the site where the datapaths part, else the last site that is not cut."""
-    open_sites = [site.name for site in examination.sites if not site.is_cut]
-    return parts_at or (open_sites or [site.name for site in examination.sites])[-1]
+    open_sites = [site.name for site in explanation.sites if not site.is_cut]
+    return diverges_at or (open_sites or [site.name for site in explanation.sites])[-1]
 
 
-def default_channel(examination: Examination, layer: str) -> int:
+def default_channel(explanation: Explanation, layer: str) -> int:
     """Which map to look at first: the strongest in either datapath, like the first tile of the layer level."""
-    site = [place.name for place in examination.sites].index(layer)
-    clean, adversarial = examination.clean.strength[site], examination.adversarial.strength[site]
+    site = [place.name for place in explanation.sites].index(layer)
+    clean, adversarial = explanation.clean.strength[site], explanation.adversarial.strength[site]
     strongest = [max(pair) for pair in zip(clean.tolist(), adversarial.tolist(), strict=True)]
     return strongest.index(max(strongest))
 
 
 def answer(auditor: Auditor, ask: protocol.Ask) -> protocol.Facts:
     """Return how far the work for the view that is asked about is, as plain values."""
-    found = look(ask.get("view"), auditor)
-    return {**asdict(found), "again": found.progress.is_working}
+    result = look(ask.get("view"), auditor)
+    return {**asdict(result), "again": result.progress.is_working}
 
 
 def look(stored: object, auditor: Auditor) -> Work:
@@ -285,83 +290,83 @@ def look(stored: object, auditor: Auditor) -> Work:
     view = ViewState.from_dict(stored)
     try:
         resolved = links.resolve(view, auditor)
-        found = _look(resolved, auditor)
+        result = _look(resolved, auditor)
     except EngineError as error:
         logger.warning("A view could not be answered: %s", error)
         return _failed(view, str(error))
     return replace(
-        found,
+        result,
         notices=(*links.complaints(stored), *resolved.notices),
-        menus=build(replace(resolved, view=ViewState.from_dict(found.view))),
+        menus=build(replace(resolved, view=ViewState.from_dict(result.view))),
         scales=scales(resolved.attacks),
     )
 
 
 def _look(resolved: Resolved, auditor: Auditor) -> Work:
-    view, roster = asdict(resolved.view), resolved.roster
-    if roster is None:
+    view, attack_results = asdict(resolved.view), resolved.attack_results
+    if attack_results is None:
         stage, progress, empty = setup()
         return Work(view, stage, progress, empty=empty)
-    if roster.state == "failed":
-        return _failed(resolved.view, roster.message)
-    if roster.value is None or roster.state != "ready":
-        return Work(view, "roster", roster_progress(resolved, roster))
-    ended = counts(roster.value)
+    if attack_results.state == "failed":
+        return _failed(resolved.view, attack_results.message)
+    if attack_results.value is None or attack_results.state != "ready":
+        return Work(view, "roster", attack_results_progress(resolved, attack_results))
+    ended = counts(attack_results.value)
     if resolved.request is None:
         return Work(view, "empty", Progress("Nothing to show."), counts=ended, empty=empty_state(resolved))
-    found = replace(_examined(resolved, resolved.request, auditor), counts=ended)
-    return _beside(found, resolved.rival, auditor) if found.key and resolved.rival else found
+    result = replace(_explained(resolved, resolved.request, auditor), counts=ended)
+    return _beside(result, resolved.rival, auditor) if result.key and resolved.rival else result
 
 
-def _beside(found: Work, rival: ExaminationRequest, auditor: Auditor) -> Work:
-    """Add the attack that is drawn beside, or how far its examination is."""
-    answer = auditor.examination(rival)
+def _beside(work: Work, rival: ExplanationRequest, auditor: Auditor) -> Work:
+    """Add the attack that is drawn beside, or how far its explanation is."""
+    answer = auditor.explanation(rival)
     if answer.value is None:
-        return replace(found, progress=rival_progress(answer))
-    return replace(found, rival=flatten(rival).value)
+        return replace(work, progress=rival_progress(answer))
+    return replace(work, rival=flatten(rival).value)
 
 
 def _failed(view: ViewState, message: str) -> Work:
     return Work(asdict(view), "failed", failure(message), empty=failed_state(message))
 
 
-def _examined(resolved: Resolved, request: ExaminationRequest, auditor: Auditor) -> Work:
-    answer = auditor.examination(request)
+def _explained(resolved: Resolved, request: ExplanationRequest, auditor: Auditor) -> Work:
+    answer = auditor.explanation(request)
     if answer.state == "failed":
         return _failed(resolved.view, answer.message)
     if answer.value is None:
-        return Work(asdict(resolved.view), "examination", examination_progress(resolved, answer))
+        return Work(asdict(resolved.view), "examination", explanation_progress(resolved, answer))
     return _checked(_focused(resolved.view, answer.value), answer.value, auditor)
 
 
-def _checked(view: ViewState, examination: Examination, auditor: Auditor) -> Work:
-    request = examination.request
-    certificates = auditor.certificates(request)
+def _checked(view: ViewState, explanation: Explanation, auditor: Auditor) -> Work:
+    request = explanation.request
+    faithfulness_checks = auditor.faithfulness_checks(request)
     gallery = auditor.gallery(request.model, request.data)
-    known = certificates.value or Certificates()
+    known = faithfulness_checks.value or Faithfulness()
     return Work(
         asdict(view),
-        _stage(certificates, gallery),
-        checks_progress(certificates, gallery),
-        key=examination.key,
+        _stage(faithfulness_checks, gallery),
+        checks_progress(faithfulness_checks, gallery),
+        key=explanation.key,
         request=flatten(request).value,
         arrived=(*known.done, *known.failed),
         gallery=gallery.state,
     )
 
 
-def _stage(certificates: Answer[Any], gallery: Answer[Any]) -> str:
-    if certificates.state == "working":
+def _stage(faithfulness_checks: Answer[Any], gallery: Answer[Any]) -> str:
+    if faithfulness_checks.state == "working":
         return "certificates"
     return "gallery" if gallery.state == "working" else "done"
 
 
-def _focused(view: ViewState, examination: Examination) -> ViewState:
+def _focused(view: ViewState, explanation: Explanation) -> ViewState:
     """Choose the layer and map to look at first, where the view names none."""
     layer = view.layer
     if layer is None:
-        layer = default_layer(examination, compare(examination, view.share).parts_at)
-    channel = default_channel(examination, layer) if view.channel is None else view.channel
+        layer = default_layer(explanation, compare(explanation, view.share).diverges_at)
+    channel = default_channel(explanation, layer) if view.channel is None else view.channel
     return replace(view, layer=layer, channel=channel)
 
 

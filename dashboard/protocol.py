@@ -12,7 +12,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dashboard import markup
 from dashboard.auditor import Auditor
 from dashboard.links import SHARES
-from engine import BadInput, DatasetCard, ExaminationRequest, ModelCard, StoreError, UnknownName, rebuild
+from engine import BadInput, DatasetCard, ExplanationRequest, ModelCard, StoreError, UnknownName, rebuild
 
 Ask = Mapping[str, Any]
 """What a browser sent; empty where it asks for nothing."""
@@ -64,9 +64,9 @@ def connect(app: Dash, auditor: Auditor, panel: Panel) -> None:
     """Let a panel ask the auditor."""
 
     def answer(stored: Any) -> Any:
-        found, figure = panel.answer(auditor, stored if isinstance(stored, Mapping) else {})
-        is_open = found.get("again") or found.get("state") == "working"
-        sent = {**found, "panel": panel.name, "asked": stored, "after": panel.again if is_open else panel.resting}
+        result, figure = panel.answer(auditor, stored if isinstance(stored, Mapping) else {})
+        is_open = result.get("again") or result.get("state") == "working"
+        sent = {**result, "panel": panel.name, "asked": stored, "after": panel.again if is_open else panel.resting}
         return (sent, figure) if panel.graph else sent
 
     outputs = [Output(panel.facts, "data"), *([Output(panel.graph, "figure")] if panel.graph else [])]
@@ -83,23 +83,23 @@ def nothing(text: object) -> list[markup.Piece]:
 
 @dataclass(frozen=True, slots=True)
 class LayerAsk:
-    """One site of one stored examination at one share of kept maps."""
+    """One site of one stored explanation at one share of kept maps."""
 
     key: str
     layer: str
     share: float
-    request: ExaminationRequest
+    request: ExplanationRequest
 
 
 @dataclass(frozen=True, slots=True)
 class NeuronAsk:
-    """One feature map of one stored examination."""
+    """One feature map of one stored explanation."""
 
     key: str
     layer: str
     share: float
     channel: int
-    request: ExaminationRequest
+    request: ExplanationRequest
     theme: str
 
 
@@ -137,13 +137,13 @@ def neuron(stored: Mapping[str, Any]) -> NeuronAsk:
 
 
 def key(stored: Mapping[str, Any]) -> str:
-    """Return the key of the examination that is asked about; raises BadInput."""
+    """Return the key of the explanation that is asked about; raises BadInput."""
     return _text(stored, "key")
 
 
 def card(kind: str, name: str, cards: Iterable[Card]) -> Card:
     """Return the card of that name; raises UnknownName."""
-    known = {one.name: one for one in cards}
+    known = {item.name: item for item in cards}
     if name not in known:
         raise UnknownName(kind, name, known)
     return known[name]
@@ -159,15 +159,15 @@ def _text(stored: Mapping[str, Any], name: str) -> str:
 def _share(stored: Mapping[str, Any]) -> float:
     share = stored.get("share")
     if share not in SHARES:
-        raise BadInput(f"The share of kept maps must be one of {', '.join(map(str, SHARES))}, got {share!r:.40}.")
+        raise BadInput(f"The share of kept channels must be one of {', '.join(map(str, SHARES))}, got {share!r:.40}.")
     return float(share)
 
 
-def request(stored: object) -> ExaminationRequest:
+def request(stored: object) -> ExplanationRequest:
     """Return the request that the page sent back; raises BadInput for one that no page of this version sends."""
     if not isinstance(stored, Mapping):
         raise BadInput("The page asked without a request; reload it.")
     try:
-        return rebuild(ExaminationRequest, stored)
+        return rebuild(ExplanationRequest, stored)
     except StoreError as error:
         raise BadInput("The page asked with a request of another version; reload it.") from error

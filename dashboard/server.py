@@ -40,7 +40,7 @@ class Handler(WSGIRequestHandler):
 def give_back_memory() -> bool:
     """Let the C library, where it is glibc, return what is no longer used; return whether it agreed.
 
-    Every thread of the server reads examinations now and then, and a heap of its own keeps what it once took: after two
+    Every thread of the server reads explanations now and then, and a heap of its own keeps what it once took: after two
     rounds through eight views of MobileNetV2 the process held 415 MB, with two heaps 305, and with large arrays mapped 263.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -49,7 +49,7 @@ def give_back_memory() -> bool:
 
 def open_auditor(settings: Settings) -> Auditor:
     """Return the auditor of the store; an empty store starts to load the embedded demo. Raises EngineError."""
-    auditor = engine.Auditor.open(settings.store, scheduler=settings.scheduler, inbox=settings.inbox)
+    auditor = engine.Auditor.open(settings.store, scheduler=settings.scheduler, import_folder=settings.import_folder)
     try:
         if not auditor.models():
             auditor.install_demo()

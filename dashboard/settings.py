@@ -35,7 +35,7 @@ class Settings:
     """Largest request body in bytes."""
     scheduler: str | None = None
     """Address of a Dask scheduler, or None for a local worker."""
-    inbox: Path | None = None
+    import_folder: Path | None = None
     """Folder on the server from which the page may add models and data sets, or None for none."""
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         is_https=_truth(environment, "FAULTLINE_HTTPS"),
         body_limit=_whole_number(environment, "FAULTLINE_BODY_LIMIT", 2 * 1024 * 1024),
         scheduler=environment.get("FAULTLINE_SCHEDULER") or None,
-        inbox=Path(environment["FAULTLINE_INBOX"]) if environment.get("FAULTLINE_INBOX") else None,
+        import_folder=_folder(environment, "FAULTLINE_IMPORT_FOLDER", "FAULTLINE_INBOX"),
     )
 
 
@@ -100,6 +100,11 @@ def is_loopback(host: str) -> bool:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip().lower() for name in text.split(",") if name.strip())
+
+
+def _folder(environment: Mapping[str, str], *names: str) -> Path | None:
+    """Return the folder that the first of some variables names: a newer name before the one it replaced."""
+    return next((Path(environment[name]) for name in names if environment.get(name)), None)
 
 
 def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:

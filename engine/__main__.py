@@ -23,23 +23,31 @@ COMMANDS: Final[dict[str, tuple[str, str, Declare]]] = {
         command.add_store,
     ),
     "model add": ("engine.cli.register:add_model", "Add the weights of a registered architecture.", command.add_model),
-    "model check": ("engine.cli.register:check_model", "Check a stored model: the intake report.", command.add_check),
+    "model check": (
+        "engine.cli.register:check_model",
+        "Check a stored model: the validation report.",
+        command.add_check,
+    ),
     "architectures": (
         "engine.cli.register:architectures",
-        "Torchvision's classifiers: how many sites and maps each has, or why it is refused.",
+        "Torchvision's classifiers: how many layers and feature maps each has, or why it is refused.",
         command.add_architectures,
     ),
     "data add": ("engine.cli.register:add_data", "Add labelled images.", command.add_data),
-    "examine": ("engine.cli.study:examine", "Examine one pair: JSON, arrays and certificate.", command.add_examine),
+    "explain": (
+        "engine.cli.study:explain",
+        "Explain one attacked image: JSON, arrays and faithfulness checks.",
+        command.add_explain,
+    ),
     "evaluate": (
         "engine.cli.study:evaluate",
         "Faithfulness table of all methods, with intervals.",
         command.add_evaluate,
     ),
-    "prove": (
-        "engine.cli.study:prove",
-        "Put clean maps back in a group of fooled images: every study.",
-        command.add_prove,
+    "patching": (
+        "engine.cli.study:intervene",
+        "Activation patching in a group of fooled images: every study.",
+        command.add_causal_test,
     ),
     "benchmark": ("engine.cli.study:measure", "Speed and memory table, ratios in one run.", command.add_benchmark),
     "audit": ("engine.cli.audit:audit", "Run or resume the audit of a plan.", command.add_audit),
@@ -47,13 +55,15 @@ COMMANDS: Final[dict[str, tuple[str, str, Declare]]] = {
     "export": ("engine.cli.audit:export", "Write the tables of a run as CSV.", command.add_export),
 }
 """By the words of a command: the function that runs it, imported only then, what it does, and its options."""
+ALIASES: Final = {"examine": "explain", "prove": "patching"}
+"""Words of version 0.1 and what replaced them; they still run the command, and say its new name."""
 GROUPS: Final = {"model": ("Add and check models.", "add|check"), "data": ("Add a data set.", "add")}
 """First words that several commands share."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; whatever is wrong with the input is told in one line."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_renamed(sys.argv[1:] if arguments is None else arguments))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Names that no encoding holds must not end a command whose work is done.
@@ -61,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with streams.kept_apart():
             module, _, name = options.command.partition(":")
-            told = getattr(importlib.import_module(module), name)(options)
+            result = getattr(importlib.import_module(module), name)(options)
     except EngineError as error:
         sys.stderr.write(f"error: {error}\n")
         return BAD_INPUT
@@ -71,8 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing is half-written, the same command goes on.\n")
         return INTERRUPTED
-    sys.stdout.write((json.dumps(told.found, indent=2) if options.json else told.text) + "\n")
-    return told.code
+    sys.stdout.write((json.dumps(result.found, indent=2) if options.json else result.text) + "\n")
+    return result.code
+
+
+def _renamed(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with an old command word replaced, which is said in one line."""
+    first, *others = [*arguments] or [""]
+    if first not in ALIASES:
+        return list(arguments)
+    sys.stderr.write(f"note: '{first}' is now called '{ALIASES[first]}'; the old word works in this version.\n")
+    return [ALIASES[first], *others]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,8 +29,8 @@ from engine.models.network import ModelBundle
 from engine.patching import controls, faithfulness, patch, subjects
 from engine.specs.catalogue import PgdLinf
 from engine.store.store import Dataset, Store
-from engine.types import faithfulness as certificate_parts
-from engine.types.core import ExaminationRequest
+from engine.types import faithfulness as faithfulness_parts
+from engine.types.core import ExplanationRequest
 from engine.types.patching import FooledRequest
 
 Work = Callable[[], object]
@@ -56,7 +56,7 @@ class Scale:
     """Largest batch of the passes: a quarter as many images, each against four references."""
     repeats: int = 5
     exchange_images: int = 64
-    """Fooled images in which random maps are put back."""
+    """Fooled images in which random maps are patched."""
     peer_images: int = 64
     peer_steps: int = 10
     agreement_steps: int = 100
@@ -140,7 +140,7 @@ def measure_transplants(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> 
         return [Row("random controls of a group", float("nan"), "", note=str(error))]
     group = group.rows(torch.arange(min(wanted, group.images.count), device=bundle.device))
     pairs, images = patch.exchanges(group, "restore"), group.images.count
-    most = int(scorers.claimable(bundle).sum())
+    most = int(scorers.eligible(bundle).sum())
     sizes = [size for size in SIZES if size <= most]
 
     def random_sets() -> None:
@@ -153,7 +153,7 @@ def measure_transplants(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> 
     seconds = time.perf_counter() - started
     one = controls.random_ranks(bundle, 1, images, 0) < sizes[-1]
     return [
-        measured(f"{DRAWS} random sets of {len(sizes)} sizes put back in {images} images", seconds, "s", TARGET),
+        measured(f"{DRAWS} random sets of {len(sizes)} sizes patched in {images} images", seconds, "s", TARGET),
         paired(
             "one transplant, against a plain forward pass",
             lambda: pairs.tried(one),
@@ -205,7 +205,7 @@ class Batch:
         return scorers.between_runs(self.bundle, self.question, self.run, taps=edges.taps(self.bundle))
 
     def flow(self) -> None:
-        """The attack flow between the two images of each row."""
+        """The attack conductance between the two images of each row."""
         scorers.conductance(self.bundle, self.question, self.starts)
 
     def mask(self) -> None:
@@ -253,7 +253,7 @@ def _times(batch: Batch, apart: Batch, scale: Scale) -> list[Row]:
 
     return [
         measured("image-passes of a two-run score", scorers.STEPS, ""),
-        against_plain("contributions of all sites in one pass", batch.one_pass, batch),
+        against_plain("contributions of all layers in one pass", batch.one_pass, batch),
         against_plain(f"two-run score, against {scorers.STEPS} plain passes", batch.two_run, batch, scorers.STEPS),
         against_plain("all connections, images against references", _edges(batch), batch),
         against_plain("all connections, every image another", _edges(apart), apart),
@@ -269,7 +269,7 @@ def _memories(batch: Batch, apart: Batch) -> list[Row]:
         memory("peak memory: with gradients for connections", batch.two_run_with_edges, batch.plain),
         memory("peak memory: connections, images against references", _edges(batch), batch.plain),
         memory("peak memory: connections, every image another", _edges(apart), apart.plain),
-        memory("peak memory: attack flow", batch.flow, batch.plain),
+        memory("peak memory: attack conductance", batch.flow, batch.plain),
         memory("peak memory: mask training", batch.mask, batch.plain),
     ]
 
@@ -325,16 +325,16 @@ def layer_conductance(bundle: ModelBundle, question: Question, steps: int) -> li
     from captum.attr import LayerConductance
 
     model = Answering(bundle)
-    found = []
+    results = []
     for layer in model.layers:
         peer = LayerConductance(model, layer)
         values = peer.attribute(question.images, target=question.targets, n_steps=steps, baselines=0.0)
-        found.append(values.detach().sum(dim=(2, 3)))
-    return found
+        results.append(values.detach().sum(dim=(2, 3)))
+    return results
 
 
 def gradient_times_activation(bundle: ModelBundle, question: Question) -> list[Tensor]:
-    """Return captum's gradient x activation of all sites in one call, sum of absolute values over positions."""
+    """Return captum's gradient x activation of all layers in one call, sum of absolute values over positions."""
     from captum.attr import LayerGradientXActivation
 
     model = Answering(bundle)
@@ -370,14 +370,14 @@ def measure_peers(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[R
     def row(name: str, work: Work, reference: Work, repeats: int) -> Row:
         return paired(name, work, reference, repeats=repeats, count=len(asked.images))
 
-    repeats, name = min(2, scale.repeats), f"conductance of all sites, {steps} steps, against captum"
+    repeats, name = min(2, scale.repeats), f"conductance of all layers, {steps} steps, against captum"
     fine = scorers.conductance(bundle, few, torch.zeros_like(few.images), steps=scale.agreement_steps).scores
     peer = layer_conductance(bundle, few, scale.agreement_steps)
     return [
         row(f"{name}, same precision", lambda: scorers.conductance(bundle, asked, black, steps=steps), theirs, repeats),
         row(f"{name}, bfloat16 here", lambda: scorers.conductance(fast, asked, black, steps=steps), theirs, repeats),
         row(
-            "gradient x activation of all sites, against captum",
+            "gradient x activation of all layers, against captum",
             lambda: scorers.at_once(bundle, asked),
             lambda: gradient_times_activation(bundle, asked),
             scale.repeats,
@@ -386,7 +386,7 @@ def measure_peers(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[R
     ]
 
 
-PAIR_TARGET, CERTIFICATE_TARGET, MEMORY_TARGET = 2.0, 6.0, 1536.0
+PAIR_TARGET, FAITHFULNESS_TARGET, MEMORY_TARGET = 2.0, 6.0, 1536.0
 FULL = Scale()
 
 
@@ -405,13 +405,13 @@ def run(store: Store, model: str, data: str, scale: Scale = FULL) -> dict[str, A
     return {"machine": _machine(), "model": model, "data": data, "rows": [asdict(row) for row in rows]}
 
 
-def text(found: dict[str, Any]) -> str:
+def text(values: dict[str, Any]) -> str:
     """Return the table as text."""
-    machine = found["machine"]
+    machine = values["machine"]
     lines = [
-        f"{found['model']} on {found['data']}, {machine['cores']} cores, {machine['device']}, torch {machine['torch']}"
+        f"{values['model']} on {values['data']}, {machine['cores']} cores, {machine['device']}, torch {machine['torch']}"
     ]
-    for row in found["rows"]:
+    for row in values["rows"]:
         reference = f"{row['reference']:>10.3g} {row['ratio']:>8.2f}x" if row["reference"] is not None else ""
         value = f"{row['value']:>10.3g} {row['unit']:<6}" if not row["note"] else ""
         lines.append(f"{row['name']:<72}{value}{reference}{row['note']}")
@@ -420,19 +420,19 @@ def text(found: dict[str, Any]) -> str:
 
 def _pair(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
     """A new pair from attack to connections, and its certificate, against the product's targets."""
-    request = ExaminationRequest(bundle.name, dataset.card.name, ATTACK, (_first_correct(bundle, dataset),))
-    found = explain.examine(bundle, dataset, request, _quiet)[0]
+    request = ExplanationRequest(bundle.name, dataset.card.name, ATTACK, (_first_correct(bundle, dataset),))
+    result = explain.explain(bundle, dataset, request, _quiet)[0]
     repeats = min(3, scale.repeats)
-    examined = timed(lambda: explain.examine(bundle, dataset, request, _quiet), repeats)
+    explained = timed(lambda: explain.explain(bundle, dataset, request, _quiet), repeats)
     parts = [
-        timed(functools.partial(faithfulness.part, name, bundle, dataset, found, _quiet), repeats)
-        for name in certificate_parts.PARTS
+        timed(functools.partial(faithfulness.part, name, bundle, dataset, result, _quiet), repeats)
+        for name in faithfulness_parts.PARTS
     ]
     return [
-        measured("new pair: attack, datapaths, connections", examined, "s", PAIR_TARGET),
-        measured("its certificate, all parts", sum(parts), "s", CERTIFICATE_TARGET),
-        measured("longest certificate part", max(parts), "s"),
-        measured("image-passes of the pair", found.passes, ""),
+        measured("new pair: attack, datapaths, connections", explained, "s", PAIR_TARGET),
+        measured("its faithfulness checks, all parts", sum(parts), "s", FAITHFULNESS_TARGET),
+        measured("longest faithfulness check", max(parts), "s"),
+        measured("image-passes of the pair", result.passes, ""),
     ]
 
 

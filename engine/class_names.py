@@ -33,7 +33,7 @@ def plain(name: str) -> str:
 
 def is_visible(name: str) -> bool:
     """Tell whether anything of a name is drawn."""
-    return any(not one.isspace() and one not in INVISIBLE for one in name)
+    return any(not item.isspace() and item not in INVISIBLE for item in name)
 
 
 @functools.lru_cache(maxsize=16)
@@ -50,12 +50,12 @@ def index(text: str, names: Sequence[str]) -> int:
     """
     known = tuple(names)
     named = _places(known).get(plain(text), ())
-    found = sorted({*named, *_numbered(text, known)})
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    result = sorted({*named, *_numbered(text, known)})
+    if len(result) == 1:
+        return result[0]
+    if not result:
         raise UnknownName("class", text, known)
-    ways = ", ".join(f"'{known[one][:80]}@{one}'" for one in found[:6])
+    ways = ", ".join(f"'{known[item][:80]}@{item}'" for item in result[:6])
     if len(named) > 1:
         raise BadInput(f"The class '{text[:80]}' stands twice in the list of classes; say which one is meant: {ways}.")
     raise BadInput(f"'{text[:80]}' is the name of one class and the index of another; say which one is meant: {ways}.")
@@ -69,9 +69,9 @@ def matched(own: tuple[str, ...], among: tuple[str, ...]) -> tuple[int, ...]:
     if same(own, among):
         return tuple(range(len(own)))
     places, often = _places(among), Counter(map(plain, own))
-    found = [places.get(plain(name), ()) for name in own]
+    results = [places.get(plain(name), ()) for name in own]
     return tuple(
-        one[0] if len(one) == 1 and often[plain(name)] == 1 else LACKING for name, one in zip(own, found, strict=True)
+        one[0] if len(one) == 1 and often[plain(name)] == 1 else LACKING for name, one in zip(own, results, strict=True)
     )
 
 
@@ -83,14 +83,14 @@ def same(first: Sequence[str], second: Sequence[str]) -> bool:
 def remarks(names: Sequence[str]) -> Iterator[str]:
     """Yield one sentence each for names that stand twice in a list, and for names that only look the same."""
     places = _places(tuple(names))
-    twice = [found for found in places.values() if len(found) > 1]
+    twice = [result for result in places.values() if len(result) > 1]
     if twice:
         first, second = twice[0][:2]
         yield (
             f"{len(twice)} class name{'s stand' if len(twice) > 1 else ' stands'} twice (first: '{names[first][:80]}', "
             f"classes {first} and {second}); asked by name such a class is refused, '{names[first][:80]}@{first}' is one."
         )
-    alike = [found for found in _grouped(places).values() if len(found) > 1]
+    alike = [result for result in _grouped(places).values() if len(result) > 1]
     if alike:
         one, other = alike[0][:2]
         yield (
@@ -106,10 +106,10 @@ def _is_same(first: str, second: str) -> bool:
 @functools.lru_cache(maxsize=16)
 def _places(names: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
     """The indices of each name."""
-    found: dict[str, list[int]] = {}
+    results: dict[str, list[int]] = {}
     for place, name in enumerate(names):
-        found.setdefault(plain(name), []).append(place)
-    return {name: tuple(places) for name, places in found.items()}
+        results.setdefault(plain(name), []).append(place)
+    return {name: tuple(places) for name, places in results.items()}
 
 
 def _numbered(text: str, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -123,8 +123,8 @@ def _numbered(text: str, names: tuple[str, ...]) -> tuple[int, ...]:
 
 def _grouped(names: Iterable[str]) -> dict[str, list[str]]:
     """Names by what the eye makes of them: without regard to case, width, white space and what is not drawn."""
-    found: dict[str, list[str]] = {}
+    results: dict[str, list[str]] = {}
     for name in names:
-        drawn = "".join(one for one in unicodedata.normalize("NFKC", name) if one not in INVISIBLE)
-        found.setdefault("".join(drawn.casefold().split()), []).append(name)
-    return found
+        drawn = "".join(item for item in unicodedata.normalize("NFKC", name) if item not in INVISIBLE)
+        results.setdefault("".join(drawn.casefold().split()), []).append(name)
+    return results

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 def printable(text: str) -> str:
     """Return a text as one line that does nothing to a terminal: what cannot be printed becomes an escape such as \\n."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(item if item.isprintable() else item.encode("unicode_escape").decode() for item in text)
 
 
 class EngineError(Exception):

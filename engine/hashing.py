@@ -39,10 +39,10 @@ class Schema:
 
 def schema(kind: type) -> Schema:
     """Return the schema of a class that is stored or hashed; raises TypeError for a class without one."""
-    found = getattr(kind, "SCHEMA", None)
-    if not isinstance(found, Schema):
+    result = getattr(kind, "SCHEMA", None)
+    if not isinstance(result, Schema):
         raise TypeError(f"{kind.__name__} has no SCHEMA, so it can neither be stored nor be part of a key.")
-    return found
+    return result
 
 
 def stored_as(name: str) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from engine.errors import BadInput, EngineError
 
 
 @contextmanager
-def told(what: str, form: str) -> Iterator[None]:
+def read_errors(what: str, form: str) -> Iterator[None]:
     """Turn whatever a reader raises in the block into BadInput: `what` cannot be read as `form`, and why.
 
     Errors of the engine pass. What readers warn of is dropped: they warn of what the engine refuses or does not use.
@@ -41,7 +41,7 @@ def opened(path: Path, form: str, most: int) -> Iterator[BufferedReader]:
 
     Raises BadInput for a pipe or a device, which would be waited for, and for a file that is larger.
     """
-    with told(path.name, form), open(path, "rb", opener=_without_waiting) as file:
+    with read_errors(path.name, form), open(path, "rb", opener=_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise BadInput(f"{path.name} is a pipe or a device; {form} in a plain file is wanted.")
@@ -186,8 +186,8 @@ def _is_deep(picture: ImageFile.ImageFile) -> bool:
         return True
     arguments = [tile.args for tile in picture.tile]
     if picture.format == "PPM":
-        return any(isinstance(one, tuple) and int(one[1]) > 255 for one in arguments)
-    return picture.format == "PNG" and any(str(one).endswith(";16B") for one in arguments)
+        return any(isinstance(argument, tuple) and int(argument[1]) > 255 for argument in arguments)
+    return picture.format == "PNG" and any(str(argument).endswith(";16B") for argument in arguments)
 
 
 def _opaque(name: str, picture: Image.Image) -> np.ndarray:

@@ -63,8 +63,8 @@ class Measure:
 
 
 MEASURES: dict[Unit, Measure] = {
-    "1/255": Measure("pixel", "strength ε in 1/255", 255, "/255"),
-    "": Measure("length", "strength ε (length)", 1, ""),
+    "1/255": Measure("pixel", "epsilon ε in 1/255", 255, "/255"),
+    "": Measure("length", "epsilon ε (L2 norm)", 1, ""),
     "area": Measure("area", "share of the area in %", 100, " % of the area"),
 }
 """Of a strength, by what its setting is counted in."""
@@ -151,8 +151,8 @@ def identifier(spec: Spec, *, but: str = "") -> str:
     A choice at its default is left out: an id written before the choice existed then still means the same.
     but: name of a setting that is to be left out.
     """
-    told = [f for f in fields(spec) if not _declared(f).choices or getattr(spec, f.name) != _declared(f).default]
-    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), _declared(f).unit)}" for f in told if f.name != but]
+    results = [f for f in fields(spec) if not _declared(f).choices or getattr(spec, f.name) != _declared(f).default]
+    parts = [f"{_key(f.name)}={_text(getattr(spec, f.name), _declared(f).unit)}" for f in results if f.name != but]
     return f"{spec.name}:{','.join(parts)}" if parts else spec.name
 
 
@@ -178,13 +178,13 @@ def written(name: str, texts: Mapping[str, str]) -> str:
 
 def value_text(spec: Spec, name: str) -> str:
     """Return a setting of `spec` as ids write it, for example `8/255`."""
-    (own,) = [one for one in fields(spec) if one.name == name]
+    (own,) = [field for field in fields(spec) if field.name == name]
     return _text(getattr(spec, name), _declared(own).unit)
 
 
 def measure(spec: Spec, name: str) -> Measure:
     """Return how people read a setting of `spec`."""
-    (own,) = [one for one in fields(spec) if one.name == name]
+    (own,) = [field for field in fields(spec) if field.name == name]
     return MEASURES[_declared(own).unit]
 
 
@@ -198,13 +198,13 @@ def read_fraction(name: str, text: str) -> Fraction:
 
 def cards(cls: type[Spec]) -> tuple[SettingCard, ...]:
     """Return what a form shows of each setting of a spec class, in the order of its fields."""
-    found = []
+    results = []
     for declared_field in fields(cls):
         declared = _declared(declared_field)
         default = _text(declared.default, declared.unit)
         limits = declared.low, declared.high, declared.help, declared.choices, declared.unit
-        found.append(SettingCard(declared_field.name, default, *limits))
-    return tuple(found)
+        results.append(SettingCard(declared_field.name, default, *limits))
+    return tuple(results)
 
 
 def _values(cls: type[Spec], rest: str) -> dict[str, Value]:
@@ -215,10 +215,10 @@ def _values(cls: type[Spec], rest: str) -> dict[str, Value]:
         key, equals, text = part.partition("=")
         if not equals or key not in known:
             raise BadSetting(f"{cls.name} has no setting '{part[:40]}'. Known: {', '.join(known) or 'none'}.")
-        found = known[key]
-        if found.name in values:
-            raise BadSetting(f"{cls.name}.{found.name} is given twice.")
-        values[found.name] = _read(f"{cls.name}.{found.name}", text, type(_declared(found).default))
+        result = known[key]
+        if result.name in values:
+            raise BadSetting(f"{cls.name}.{result.name} is given twice.")
+        values[result.name] = _read(f"{cls.name}.{result.name}", text, type(_declared(result).default))
     return values
 
 

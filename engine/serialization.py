@@ -76,7 +76,7 @@ def _plain(value: object, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, TextValue):
         return value.text
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [(hashing.stored_name(one), one.name) for one in dataclasses.fields(value)]
+        names = [(hashing.stored_name(field), field.name) for field in dataclasses.fields(value)]
         return {stored: _plain(getattr(value, name), _below(path, stored), arrays) for stored, name in names}
     raise StoreError(f"{path} is a {type(value).__name__}, which has no plain form.")
 
@@ -89,7 +89,7 @@ def _below(path: str, name: str) -> str:
 def _fields(kind: type) -> dict[str, tuple[str, Any]]:
     """Name and type of each field by the name under which it is stored."""
     hints = get_type_hints(kind, include_extras=True)
-    return {hashing.stored_name(one): (one.name, hints[one.name]) for one in dataclasses.fields(kind)}
+    return {hashing.stored_name(field): (field.name, hints[field.name]) for field in dataclasses.fields(kind)}
 
 
 def _restored(kind: Any, value: Any, arrays: Mapping[str, np.ndarray], path: str) -> Any:
@@ -123,7 +123,7 @@ def _restored_record(kind: Any, value: Any, arrays: Mapping[str, np.ndarray], pa
         known[stored][0]: _restored(known[stored][1], item, arrays, f"{path}/{stored}")
         for stored, item in value.items()
     }
-    missing = [one.name for one in dataclasses.fields(kind) if one.name not in fields and not _has_default(one)]
+    missing = [field.name for field in dataclasses.fields(kind) if field.name not in fields and not _has_default(field)]
     if missing:
         raise StoreError(f"{path} lacks the field '{missing[0]}'.")
     return kind(**fields)
@@ -154,13 +154,13 @@ def _restored_tuple(parts: tuple[Any, ...], value: Any, arrays: Mapping[str, np.
 def _restored_optional(choices: tuple[Any, ...], value: Any, arrays: Mapping[str, np.ndarray], path: str) -> Any:
     if value is None and type(None) in choices:
         return None
-    (choice,) = [one for one in choices if one is not type(None)]
+    (choice,) = [item for item in choices if item is not type(None)]
     return _restored(choice, value, arrays, path)
 
 
 def _restored_text(kind: Any, value: Any, path: str) -> TextValue:
     _require(isinstance(value, str), path, "a text", value)
-    (reader,) = [one for one in kind.__metadata__ if isinstance(one, ReadBy)]
+    (reader,) = [item for item in kind.__metadata__ if isinstance(item, ReadBy)]
     try:
         return reader.read(value)
     except EngineError as error:

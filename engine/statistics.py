@@ -95,10 +95,10 @@ def decide(count: int, n: int, at_least: float, confidence: float) -> Outcome:
     """Say whether a share reaches a threshold: only where the whole Clopper-Pearson interval lies on one side of it."""
     if not n:
         return "inconclusive"
-    found = clopper_pearson(count, n, confidence)
-    if found.low >= at_least:
+    result = clopper_pearson(count, n, confidence)
+    if result.low >= at_least:
         return "pass"
-    return "fail" if found.high < at_least else "inconclusive"
+    return "fail" if result.high < at_least else "inconclusive"
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -131,8 +131,8 @@ def _joint(first: float, second: float, phi: float) -> float:
 def _share(count: int, n: int, confidence: float, method: Literal["wilson", "exact"]) -> Estimate:
     if not n:
         raise BadInput("A share of no images has no value; at least one image is needed.")
-    found = scipy.stats.binomtest(count, n).proportion_ci(confidence, method=method)
-    return Estimate(count / n, float(found.low), float(found.high), n)
+    proportion_ci = scipy.stats.binomtest(count, n).proportion_ci(confidence, method=method)
+    return Estimate(count / n, float(proportion_ci.low), float(proportion_ci.high), n)
 
 
 def mean(values: np.ndarray, *, seed: int = 0) -> Estimate:
@@ -145,10 +145,10 @@ def mean(values: np.ndarray, *, seed: int = 0) -> Estimate:
         raise BadInput(f"An interval over images needs at least two, got {len(values)}.")
     if not np.isfinite(values).all():
         raise BadInput("A mean was asked for of values that are not finite numbers.")
-    found = scipy.stats.bootstrap(
+    confidence_interval = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
     ).confidence_interval
-    return Estimate(float(values.mean()), float(found.low), float(found.high), len(values))
+    return Estimate(float(values.mean()), float(confidence_interval.low), float(confidence_interval.high), len(values))
 
 
 def mean_of_several(values: np.ndarray) -> Estimate | None:

@@ -15,9 +15,9 @@ import numpy as np
 
 def main() -> None:
     receipts = sorted(Path(sys.argv[1]).glob("shards/*/*/_receipt.json"), key=lambda one: one.stat().st_mtime_ns)
-    told = [json.loads(one.read_text())["content"]["value"] for one in receipts]
-    ends = np.array([one.stat().st_mtime_ns / 1e9 for one in receipts])
-    computing = np.array([one["seconds"] for one in told])
+    told = [json.loads(receipt.read_text())["content"]["value"] for receipt in receipts]
+    ends = np.array([receipt.stat().st_mtime_ns / 1e9 for receipt in receipts])
+    computing = np.array([item["seconds"] for item in told])
     seen: set[str] = set()
     chosen = []
     for place, one in enumerate(told):

@@ -21,7 +21,7 @@ def perform(task: dict[str, Any], store_root: str) -> str:
     made = fakes.FakeAuditor()
     record = {
         "gallery": lambda: made.gallery("", "").value,
-        "synthesis": lambda: made.synthesis("", "", request["layer"], request["channel"]).value,
+        "synthesis": lambda: made.feature_visualization("", "", request["layer"], request["channel"]).value,
         "responses": lambda: made.responses("fake00001").value,
     }[kind]()
     Store(store_root, create=False).records.write(kind, key, record)

@@ -10,12 +10,12 @@ import numpy as np
 from engine.errors import Unsupported
 from engine.jobs import Report
 from engine.service import worker
-from engine.service.tasks import EXAMINATION, Task
+from engine.service.tasks import EXPLANATION, Task
 from engine.service.worker import Bench, Bundles, Kept
 from engine.store import Store
-from engine.types.core import Examination, ExaminationRequest, Gallery, Roster, RosterRequest
-from engine.types.faithfulness import Certificate, Certificates
-from engine.types.requests import CertificatePart, Nothing, Place
+from engine.types.core import AttackResults, AttackResultsRequest, Explanation, ExplanationRequest, Gallery
+from engine.types.faithfulness import DatapathChecks, Faithfulness
+from engine.types.requests import FaithfulnessRequest, Nothing, Place
 from tests import fakes
 
 
@@ -43,32 +43,32 @@ def mark(store: Store, what: str) -> None:
         calls.write(f"{what}\n")
 
 
-def roster(bench: Bench, request: RosterRequest) -> Roster:
+def attack_results(bench: Bench, request: AttackResultsRequest) -> AttackResults:
     bench.both(request)
     mark(bench.store, f"roster {request.label}")
     bench.report(1, 2, "Attacking")
-    return fakes.FakeAuditor().roster(request).value
+    return fakes.FakeAuditor().attack_results(request).value
 
 
-def examination(bench: Bench, request: ExaminationRequest) -> Kept[Examination]:
+def explanation(bench: Bench, request: ExplanationRequest) -> Kept[Explanation]:
     mark(bench.store, f"examine {bench.both(request)[0]} {','.join(request.samples)}")
     if (bench.store.root / "refuse").exists():
         raise Unsupported("This network cannot be traced.")
     sides = ("clean", "adversarial")
     maps = {f"{k:03d}/{side}": maps_of(k, side) for k in range(len(fakes.SITES)) for side in sides}
-    return Kept(dataclasses.replace(fakes.examination(request), key=bench.key), {"maps": maps})
+    return Kept(dataclasses.replace(fakes.explanation(request), key=bench.key), {"maps": maps})
 
 
-def certificate(bench: Bench, request: CertificatePart) -> Certificates:
-    examined = bench.stored(EXAMINATION, request.examination)
-    bench.both(examined.request)
-    mark(bench.store, f"part {request.part} of {examined.key[:4]}")
+def faithfulness_part(bench: Bench, request: FaithfulnessRequest) -> Faithfulness:
+    explained = bench.stored(EXPLANATION, request.explanation)
+    bench.both(explained.request)
+    mark(bench.store, f"part {request.part} of {explained.key[:4]}")
     if request.part == "kinship" and (bench.store.root / "no kinship").exists():
         raise Unsupported("The data set has too few classes.")
     found = {
-        "clean": Certificates(clean=Certificate(carries_at=8)),
-        "weights": Certificates(clean=Certificate(random_weights_jaccard=0.1)),
-    }.get(request.part, Certificates())
+        "clean": Faithfulness(clean=DatapathChecks(carries_at=8)),
+        "weights": Faithfulness(clean=DatapathChecks(random_weights_jaccard=0.1)),
+    }.get(request.part, Faithfulness())
     return dataclasses.replace(found, done=(request.part,))
 
 
@@ -85,9 +85,9 @@ def demo(bench: Bench, request: Nothing) -> Nothing:
 
 
 COMPUTATIONS = {
-    "roster": roster,
-    "examination": examination,
-    "certificate": certificate,
+    "roster": attack_results,
+    "examination": explanation,
+    "certificate": faithfulness_part,
     "gallery": gallery,
     "demo": demo,
 }

@@ -10,25 +10,25 @@ from typing import Any, Literal
 import numpy as np
 
 import engine
-from engine import CONTROLS, AttackCard, Control, Direction, Effect, MapSet, Proof, SettingCard
-from engine.types.checks import Responses, Synthesis
+from engine import CONTROLS, AttackCard, CausalTest, Control, Direction, Effect, MapSet, SettingCard
+from engine.types.checks import FeatureVisualization, Responses
 from engine.types.core import (
     Answer,
+    AttackResults,
+    AttackResultsRequest,
     Connection,
     Datapath,
     DatasetCard,
-    Examination,
-    ExaminationRequest,
+    Explanation,
+    ExplanationRequest,
     Gallery,
     Link,
     ModelCard,
     Outcome,
     Prediction,
-    Roster,
-    RosterRequest,
     Site,  # fmt: skip
 )
-from engine.types.faithfulness import Certificate, Certificates, ClassDatapaths, Kinship, Restoration
+from engine.types.faithfulness import ClassDatapaths, ClassSimilarity, DatapathChecks, Faithfulness, Restoration
 
 ABSENT: Answer[Any] = Answer("failed", message="The fake makes none of these.")
 CLASSES = tuple("0123456789")
@@ -105,8 +105,8 @@ def _connections(rng: np.random.Generator) -> tuple[Connection, ...]:
     return tuple(found)
 
 
-def examination(request: ExaminationRequest) -> Examination:
-    """Return a made-up examination whose datapaths drift apart with depth."""
+def explanation(request: ExplanationRequest) -> Explanation:
+    """Return a made-up explanation whose datapaths drift apart with depth."""
     rng = np.random.default_rng(len(request.samples) + int(request.samples[0]))
     n = len(request.samples)
     base = [rng.exponential(size=(1, site.channels)) ** 2 for site in SITES]
@@ -117,7 +117,7 @@ def examination(request: ExaminationRequest) -> Examination:
     flow = tuple(rng.normal(0.1 * k, 0.1, size=(n, site.channels)).astype("f4") for k, site in enumerate(SITES))
     noise_flow = tuple(rng.normal(0, 0.02, size=(4 * n, site.channels)).astype("f4") for site in SITES)
     change = tuple(rng.uniform(0, 2, size=site.channels).astype("f4") for site in SITES)
-    return Examination(
+    return Explanation(
         "fake" + "-".join(request.samples), request, SITES, LINKS, CLASSES, outcomes,
         _datapath(rng, outcomes[0].before.label, n, base, 0.05), _datapath(rng, outcomes[0].after.label, n, base, 1.4),
         _datapath(rng, outcomes[0].before.label, 4 * n, base, 0.1), flow, noise_flow, change, _connections(rng),
@@ -125,8 +125,8 @@ def examination(request: ExaminationRequest) -> Examination:
     )  # fmt: skip
 
 
-def gated(known: Examination, *targets: int) -> Examination:
-    """Return the examination with a gate named `gateK` between each site K of `targets` and the one before; skip links stay."""
+def gated(known: Explanation, *targets: int) -> Explanation:
+    """Return the explanation with a gate named `gateK` between each site K of `targets` and the one before; skip links stay."""
     links = tuple(
         replace(link, through=(f"gate{link.target}",))
         if link.target in targets and link.source == link.target - 1
@@ -158,21 +158,21 @@ class NoRuns:
         raise engine.UnknownName("run", run, [])
 
 
-class BareDesk:
-    """A desk where nothing is retired, nothing was checked and nothing can be added."""
+class BareRegistry:
+    """A desk where nothing is archived, nothing was checked and nothing can be added."""
 
-    has_inbox = False
+    has_import_folder = False
 
-    def models(self, *, retired: bool = False) -> tuple[ModelCard, ...]:
-        return () if retired else MODELS
+    def models(self, *, archived: bool = False) -> tuple[ModelCard, ...]:
+        return () if archived else MODELS
 
-    def datasets(self, *, retired: bool = False) -> tuple[DatasetCard, ...]:
-        return () if retired else DATA
+    def datasets(self, *, archived: bool = False) -> tuple[DatasetCard, ...]:
+        return () if archived else DATA
 
-    def retire(self, shelf: Literal["models", "data"], name: str, *, retired: bool = True) -> None:
+    def archive(self, shelf: Literal["models", "data"], name: str, *, archived: bool = True) -> None:
         raise engine.UnknownName(shelf, name, [])
 
-    def reports(self, model: str, datasets: Iterable[str]) -> tuple[engine.IntakeReport, ...]:
+    def reports(self, model: str, datasets: Iterable[str]) -> tuple[engine.ValidationReport, ...]:
         return ()
 
     def architectures(self) -> tuple[str, ...]:
@@ -209,21 +209,25 @@ class FakeAuditor:
     def methods(self) -> tuple[str, ...]:
         return ("two-run", "mask", "gradient", "activation", "random")
 
-    def roster(self, request: RosterRequest) -> Answer[Roster]:
+    def attack_results(self, request: AttackResultsRequest) -> Answer[AttackResults]:
         outcomes = tuple(_outcome(k, request.label) for k in range(request.label, 500, 10))
-        return Answer("ready", Roster(request, outcomes))
+        return Answer("ready", AttackResults(request, outcomes))
 
-    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
-        return Answer("ready", examination(request))
+    def explanation(self, request: ExplanationRequest) -> Answer[Explanation]:
+        return Answer("ready", explanation(request))
 
-    def certificates(self, request: ExaminationRequest) -> Answer[Certificates]:
-        one = Certificate(16, 0.0, 0.1, 0.02, 0.95, 0.0, 0.6, 0.8, 0.85, 0.12)
-        partial = Certificate(32, 0.0, 0.2)
+    def faithfulness_checks(self, request: ExplanationRequest) -> Answer[Faithfulness]:
+        one = DatapathChecks(16, 0.0, 0.1, 0.02, 0.95, 0.0, 0.6, 0.8, 0.85, 0.12)
+        partial = DatapathChecks(32, 0.0, 0.2)
         restoration = Restoration((4, 8, 16, 32), (0.0, 0.5, 1.0, 1.0), (0.0, 0.0, 0.0, 0.05), 16)
         true = tuple(0.8 - 0.05 * k for k in range(len(SITES)))
         fooled = tuple(0.2 + 0.05 * k for k in range(len(SITES)))
-        known = Certificates(
-            one, partial, restoration, Kinship(true, fooled, 8, SITES[7].name), ("clean", "restoration", "kinship")
+        known = Faithfulness(
+            one,
+            partial,
+            restoration,
+            ClassSimilarity(true, fooled, 8, SITES[7].name),
+            ("clean", "restoration", "kinship"),
         )
         rng = np.random.default_rng(3)
         strengths = [tuple(rng.random(site.channels) for site in SITES) for _ in range(2)]
@@ -240,7 +244,7 @@ class FakeAuditor:
             "ready", Gallery(tuple(f"{k:05d}" for k in range(500)), np.arange(500) % 10, order, spots, order, spots)
         )
 
-    def synthesis(self, model: str, data: str, layer: str, channel: int) -> Answer[Synthesis]:
+    def feature_visualization(self, model: str, data: str, layer: str, channel: int) -> Answer[FeatureVisualization]:
         """Return a made-up picture; a map divisible by three has doubts. Raises UnknownName for what is not there."""
         sites = {site.name: site for site in SITES}
         if layer not in sites or not 0 <= channel < sites[layer].channels:
@@ -250,18 +254,21 @@ class FakeAuditor:
         real = np.sort(rng.uniform(2, 4, size=16)).astype("f4")[::-1]
         recognition = 0.4 if channel % 3 == 0 else 0.95
         return Answer(
-            "ready", Synthesis(layer, channel, picture, (8, 8, 23, 23), True, 7.5, real, 0.2, recognition, False, 96, 0)
+            "ready",
+            FeatureVisualization(
+                layer, channel, picture, (8, 8, 23, 23), True, 7.5, real, 0.2, recognition, False, 96, 0
+            ),
         )
 
-    def responses(self, examination: str) -> Answer[Responses]:
+    def responses(self, explanation: str) -> Answer[Responses]:
         """Return made-up responses that grow with the strength, for the attack more than for the noise."""
-        outcomes = self.examined(examination).outcomes
+        outcomes = self.explained(explanation).outcomes
         strengths = ("0", "1/8", "1/4", "1/2", "3/4", "1", "3/2")
         grown = np.array([0, 1, 2, 4, 6, 8, 12]) / 8
         rng = np.random.default_rng(3)
         base = [rng.exponential(size=(1, site.channels)) for site in SITES]
         sides = [
-            tuple((one * height * (1 + slope * grown[:, None])).astype("f4") for one in base)
+            tuple((item * height * (1 + slope * grown[:, None])).astype("f4") for item in base)
             for slope in (1.0, 0.1)
             for height in (1.0, 4.0)
         ]
@@ -274,7 +281,7 @@ class FakeAuditor:
         lengths = np.repeat(grown[:, None], len(truth), axis=1).astype("f4")
         return Answer(
             "ready",
-            Responses(examination, strengths, epsilons, *sides, lengths, labels, fooled, noise_labels, quiet),
+            Responses(explanation, strengths, epsilons, *sides, lengths, labels, fooled, noise_labels, quiet),
         )
 
     def noise_maps(self, key: str, site: int) -> np.ndarray:
@@ -282,19 +289,19 @@ class FakeAuditor:
         clean, _ = self.maps(key, site)
         return clean * np.random.default_rng(5).uniform(0.9, 1.1, size=clean.shape).astype("f4")
 
-    def examined(self, key: str) -> Examination:
-        """Return a stored examination by its key; raises UnknownName."""
+    def explained(self, key: str) -> Explanation:
+        """Return a stored explanation by its key; raises UnknownName."""
         if not key.startswith("fake"):
             raise engine.UnknownName("examination", key, [])
         samples = tuple(key.removeprefix("fake").split("-"))
-        return examination(ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples))
+        return explanation(ExplanationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples))
 
     def maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the clean and adversarial activations at a site, (channels, height, width) float32, mean over images.
 
         Sides longer than 32 are max-pooled down to at most 32. Raises UnknownName for a key that is not stored.
         """
-        self.examined(key)
+        self.explained(key)
         rng = np.random.default_rng(site)
         shape = (SITES[site].channels, SITES[site].height, SITES[site].width)
         clean = rng.exponential(size=shape).astype("f4")
@@ -305,9 +312,9 @@ class FakeAuditor:
         made = [np.random.default_rng([2, *sample.encode()]) for sample in samples]
         return np.stack([rng.integers(0, 255, size=(32, 32, 1), dtype=np.uint8) for rng in made])
 
-    def proof(self, examination: str, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+    def causal_test(self, explanation: str, chosen: MapSet, direction: Direction) -> Answer[CausalTest]:
         """Return a made-up proof whose chosen maps do more the more they are."""
-        outcomes = self.examined(examination).outcomes
+        outcomes = self.explained(explanation).outcomes
         share = min(1.0, chosen.count / 20)
 
         def effect(part: float) -> Effect:
@@ -316,21 +323,21 @@ class FakeAuditor:
         controls = tuple(
             Control(name, effect(0.1 * share), 20, 0.9 if name == "another image" else None) for name in CONTROLS
         )
-        labels = tuple(one.before.label for one in outcomes)
+        labels = tuple(outcome.before.label for outcome in outcomes)
         confidences = (0.8,) * len(outcomes)
         trivial = ("stem",) if "stem" in chosen.sites else ()
         recoveries = (share,) * len(outcomes)
         return Answer(
             "ready",
-            Proof(
-                examination, direction, chosen, effect(share), recoveries, labels, confidences, controls, (), trivial
+            CausalTest(
+                explanation, direction, chosen, effect(share), recoveries, labels, confidences, controls, (), trivial
             ),
         )
 
     audits = NoRuns()
-    desk = BareDesk()
+    model_registry = BareRegistry()
 
-    def intake(self, model: str, data: str = "") -> Answer[engine.IntakeReport]:
+    def validation(self, model: str, data: str = "") -> Answer[engine.ValidationReport]:
         return ABSENT
 
     def smallest_sets(self, group: engine.FooledRequest) -> Answer[engine.SmallestSets]:
@@ -345,7 +352,7 @@ class FakeAuditor:
     def defence(self, group: engine.FooledRequest) -> Answer[engine.Defence]:
         return ABSENT
 
-    def credibility(self, run: str) -> Answer[engine.Credibility]:
+    def attack_sanity(self, run: str) -> Answer[engine.AttackSanity]:
         return ABSENT
 
     def install_demo(self) -> Answer[tuple[ModelCard, ...]]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from hypothesis import strategies
 from torch import Tensor, nn
 
-from engine.checks import proofs
+from engine.checks import equality
 from engine.errors import EngineError
 from engine.models import network as bundles
 from engine.models import register
@@ -34,8 +34,8 @@ RARE = ("normalisation", "full gate", "attention", "mixing", "branch on data")
 USUAL = tuple(group for group in STEPS if group not in RARE)
 GROUPS = (*USUAL * 6, *("convolution", "activation") * 18, *("addition", "concatenation", "norm") * 6, *RARE)
 """From which each step is drawn."""
-RECTIFIER = next(one for one in STEPS["activation"] if one.forward == "F.relu($x)")
-SIGNED = next(one for one in STEPS["activation"] if one.forward == "torch.tanh($x)")
+RECTIFIER = next(step for step in STEPS["activation"] if step.forward == "F.relu($x)")
+SIGNED = next(step for step in STEPS["activation"] if step.forward == "torch.tanh($x)")
 """Behind it stand numbers of both signs: behind a ReLU another one would be left out unseen."""
 UNLIKE_CONTIGUOUS = (
     "permute", "transpose", "movedim", ".mT", "channels_last", "expand", "[", "chunk", "split", "narrow", "unbind", "einsum",
@@ -134,7 +134,7 @@ def drawn(choose: Choose) -> Written:
     draft = _begun(choose, choose((3, 3, 3, 1)), choose(SIZES))
     if choose((False, False, True)):
         draft.step(choose(_fitting(draft, INPUTS)))
-    draft.step(choose([one for one in _fitting(draft, CONVOLUTIONS) if one.after(Maps(3, 32, 32), 4).channels == 4]))
+    draft.step(choose([item for item in _fitting(draft, CONVOLUTIONS) if item.after(Maps(3, 32, 32), 4).channels == 4]))
     for _ in range(choose(range(FEWEST, MOST + 1))):
         draft.step(choose(_fitting(draft, STEPS[choose(GROUPS)])))
     return _ended(draft, choose(HEADS), choose((ANSWERS[0],) * 30 + ANSWERS))
@@ -267,7 +267,7 @@ class Outcome:
     """How the reader took a network."""
 
     kind: str
-    """`right`, `refused`, `told` (the report says that fields are too large), `wrong` (a proof fails) or `traceback`."""
+    """`right`, `refused`, `told` (the report says that fields are too large), `wrong` (a causal test fails) or `traceback`."""
     reason: str = ""
 
 
@@ -285,7 +285,7 @@ def _outcome(made: Written, weighted: Callable[[Written], nn.Module]) -> Outcome
     original, read = weighted(made), weighted(made)
     try:
         bundle = bundles.bundle(read, preprocessing(made), Identity(CLASSES, "generated"))
-        prove(original, bundle, pictures(4, made))
+        intervene(original, bundle, pictures(4, made))
     except EngineError as error:
         return Outcome("refused", str(error))
     except SaidSo as error:
@@ -297,16 +297,16 @@ def _outcome(made: Written, weighted: Callable[[Written], nn.Module]) -> Outcome
     return Outcome("right")
 
 
-def prove(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
+def intervene(network: nn.Module, bundle: ModelBundle, images: Tensor) -> None:
     """Claim all that must hold of a bundle; whatever else can be proved of one belongs here. Raises AssertionError."""
     prove_logits(network, bundle, images)
     register.require(network, bundle, register.pictures_to_compare(bundle, FEW))
-    edges, inexact = proofs.of_edges(bundle, images)
+    edges, inexact = equality.of_edges(bundle, images)
     if edges.sentence.endswith("no connection could be tried."):
         raise SaidSo(edges.sentence)
     assert edges.outcome == "pass", f"edges {edges.outcome}: {edges.sentence}"
     assert all(link.reason for link in inexact)
-    sight = proofs.of_fields(bundle)
+    sight = equality.of_fields(bundle)
     missing = next((figure.value for figure in sight.figures if figure.name == "missing"), 1.0)
     assert not missing, f"fields {sight.outcome}: {sight.sentence}"
     if sight.outcome != "pass":
@@ -363,7 +363,7 @@ def main() -> None:
     torch.set_num_threads(1)
     alone = {name: outcome(around(one)) for name, one in every().items()}
     steps = [one for group in STEPS.values() for one in group]
-    alone |= {f"{one.name}, with a shortcut": outcome(beside(one)) for one in steps}
+    alone |= {f"{step.name}, with a shortcut": outcome(beside(step)) for step in steps}
     random_ones = [outcome(written(seed)) for seed in range(count)]
     text = (table(alone), shares(alone.values()), shares(random_ones), reasons(random_ones))
     sys.stdout.write("\n\n".join(text) + "\n")

@@ -85,7 +85,7 @@ def main() -> int:
         found.append(ended(name, (own, folder), last, (time.monotonic() - started, battle)))
         _say(_line(found[-1]))
     _say("\n".join(["", *map(_line, found), *(_blow_line(blow) for one in found for blow in one.blows)]))
-    return 0 if all(is_sound(one) for one in found) else 1
+    return 0 if all(is_sound(item) for item in found) else 1
 
 
 @dataclass(slots=True)
@@ -221,7 +221,7 @@ def _session(audit: subprocess.Popen) -> list[int]:
 
 
 def _alive(processes: list[subprocess.Popen]) -> list[int]:
-    return [one.pid for one in processes if one.poll() is None]
+    return [processe.pid for processe in processes if processe.poll() is None]
 
 
 def _line(one: Ended) -> str:

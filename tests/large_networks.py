@@ -28,7 +28,7 @@ from engine.models import network as bundles
 from engine.models.network import Identity, ModelBundle, Preprocessing
 from engine.patching import faithfulness
 from engine.store.store import Dataset, Store
-from engine.types.core import ExaminationRequest
+from engine.types.core import ExplanationRequest
 from engine.types.faithfulness import PARTS
 from tests.browser import scenes
 
@@ -48,15 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.network == "resnet50":
             bundle = resnet50(bundle, dataset)
         samples = answered(bundle, dataset)[: options.pairs]
-        request = ExaminationRequest(options.network, "pandas", engine.attack(ATTACK), samples)
+        request = ExplanationRequest(options.network, "pandas", engine.attack(ATTACK), samples)
         sys.stdout.write(f"{options.network}, {len(samples)} pairs, batches of {hooks.batch_limit(bundle)}\n")
         with timed("attack, both datapaths, flow, connections"):
-            found, _ = explain.examine(bundle, dataset, request, lambda *_: None)
+            found, _ = explain.explain(bundle, dataset, request, lambda *_: None)
         if options.arithmetic:
-            sys.stdout.write(arithmetic(lambda: explain.examine(bundle, dataset, request, lambda *_: None)))
+            sys.stdout.write(arithmetic(lambda: explain.explain(bundle, dataset, request, lambda *_: None)))
         fooled = sum(outcome.status == "fooled" for outcome in found.outcomes)
         sys.stdout.write(f"{fooled} fooled, {found.passes} image-passes\n")
-        if options.certificates:
+        if options.faithfulness_checks:
             with timed("certificates, all parts"):
                 for part in PARTS:
                     faithfulness.part(part, bundle, dataset, found, lambda *_: None)
@@ -104,10 +104,10 @@ def answered(bundle: ModelBundle, dataset: Dataset) -> tuple[str, ...]:
     return tuple(key for _, key in sorted(right))
 
 
-def arithmetic(examine: Callable[[], object]) -> str:
-    """Return how many operations an examination is, and how long this machine takes for them in plain matrix products."""
+def arithmetic(explain: Callable[[], object]) -> str:
+    """Return how many operations an explanation is, and how long this machine takes for them in plain matrix products."""
     with FlopCounterMode(display=False) as counter:
-        examine()
+        explain()
     side = 2048
     a, b = torch.rand(2, side, side)
     spent = [timeit.timeit(lambda: a @ b, number=1) for _ in range(10)]

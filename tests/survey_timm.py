@@ -75,7 +75,7 @@ def attempt(network: nn.Module, size: tuple[int, int]) -> str:
     """Read a network and return what was found. Raises EngineError where it is refused."""
     taken = Preprocessing(3, size, (0.0,) * 3, (1.0,) * 3)
     sites, paths = bundles.taken_apart(network, taken, Identity((), type(network).__name__))
-    return f"{len(sites)} sites, {len(paths)} paths"
+    return f"{len(sites)} layers, {len(paths)} paths"
 
 
 def row(subject: Subject, seconds: float) -> Row:

@@ -88,7 +88,7 @@ def mask(bundle, hundred):
 
 
 def values(estimates):
-    return [one.value for one in estimates]
+    return [estimate.value for estimate in estimates]
 
 
 def share_moved(bundle, into, out_of, scores, count, labels):
@@ -208,7 +208,7 @@ def agreement(bundle, pairs, flow):
     return statistics.mean(np.array([scipy.stats.spearmanr(a, b).statistic for a, b in both]))
 
 
-def test_attack_flow_orders_the_blocks_as_really_patching_their_branches_does(bundle, pairs, flows):
+def test_attack_conductance_orders_the_blocks_as_really_patching_their_branches_does(bundle, pairs, flows):
     assert sum(site.role == "inner" for site in bundle.sites) == 9
     assert agreement(bundle, first(pairs, 100), tuple(site[:100] for site in flows[0])).low >= 0.9
 

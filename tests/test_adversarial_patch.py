@@ -50,7 +50,7 @@ def fooled(store):
     def count(identifier: str) -> int:
         spec = catalogue.attack(identifier)
         found = runner.run(bundle, pictures, labels, spec, seeds, samples=tuple(map(str, range(20))))
-        return sum(one.status == "fooled" for one in found.outcomes)
+        return sum(outcome.status == "fooled" for outcome in found.outcomes)
 
     return count
 
@@ -69,8 +69,8 @@ def test_more_places_fool_no_fewer(fooled):
 
 def test_a_plan_takes_the_control_of_the_same_area_along(store):
     found = plan.understood(plan.parse(AUDIT, "plan.toml"), store)
-    assert [one.text for one in found.controls if one.norm.name == "area"] == ["noise-patch:eps=0.05"]
-    assert {one.epsilon_text for one in found.controls if one.norm.name != "area"} == {"24/255"}
+    assert [control.text for control in found.controls if control.norm.name == "area"] == ["noise-patch:eps=0.05"]
+    assert {control.epsilon_text for control in found.controls if control.norm.name != "area"} == {"24/255"}
 
 
 def test_an_audit_over_growing_areas_tells_them_as_such(store):

@@ -14,7 +14,7 @@ from engine import demo
 from engine.data import register, sources
 from engine.errors import BadInput, EngineError
 from engine.service import computations
-from engine.service.registry import Inbox
+from engine.service.registry import ImportFolder
 from engine.store import Store, files
 from engine.store import store as datasets
 from engine.types.requests import DataOrder
@@ -66,9 +66,9 @@ def spoil(kind, made):
 def contents(root):
     """Every file and folder with its bytes and its time."""
     return {
-        str(one.relative_to(root)): (one.stat().st_mtime_ns, one.read_bytes() if one.is_file() else None)
-        for one in sorted(root.rglob("*"))
-        if one.is_file() or not one.name.startswith(files.PREFIX)
+        str(item.relative_to(root)): (item.stat().st_mtime_ns, item.read_bytes() if item.is_file() else None)
+        for item in sorted(root.rglob("*"))
+        if item.is_file() or not item.name.startswith(files.PREFIX)
     }
 
 
@@ -180,8 +180,8 @@ def test_another_set_of_that_name_and_another_strength_are_refused_and_change_no
 KINDS = {"npz": "set.npz", "folder": "pets", "csv": "images.csv"}
 
 
-def order(inbox, kind, **changes):
-    keys = {one.name: one.key for one in inbox.entries()}
+def order(import_folder, kind, **changes):
+    keys = {entry.name: entry.key for entry in import_folder.entries()}
     images = keys["images"] if kind == "csv" else None
     classes = keys.get(changes.pop("classes", ""))
     return DataOrder(keys[KINDS[kind]], changes.pop("name", "new"), classes=classes, images=images, **changes)
@@ -189,7 +189,7 @@ def order(inbox, kind, **changes):
 
 @pytest.mark.parametrize("fault", ["spoilt", "name", "epsilon", "size", "classes", "changed"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_fails_from_the_inbox_leaves_no_trace(handed_in, tmp_path, kind, fault):
+def test_what_fails_from_the_import_folder_leaves_no_trace(handed_in, tmp_path, kind, fault):
     (handed_in / "one.txt").write_text("cat\n")
     changes = {
         "name": {"name": "../x"},
@@ -197,11 +197,11 @@ def test_what_fails_from_the_inbox_leaves_no_trace(handed_in, tmp_path, kind, fa
         "size": {"size": "1"},
         "classes": {"classes": "one.txt"},
     }
-    inbox, store = Inbox(handed_in), Store(tmp_path / "store")
+    import_folder, store = ImportFolder(handed_in), Store(tmp_path / "store")
     before = contents(store.root)
     if fault == "spoilt":
         spoil(kind, handed_in)
-    task = inbox.data(order(inbox, kind, **changes.get(fault, {})))
+    task = import_folder.data(order(import_folder, kind, **changes.get(fault, {})))
     if fault == "changed":
         spoil(kind, handed_in)
     with pytest.raises(EngineError) as refused:
@@ -210,9 +210,9 @@ def test_what_fails_from_the_inbox_leaves_no_trace(handed_in, tmp_path, kind, fa
     assert contents(store.root) == before
 
 
-def test_remarks_of_a_folder_reach_whoever_adds_it_from_the_inbox(handed_in, tmp_path):
+def test_remarks_of_a_folder_reach_whoever_adds_it_from_the_import_folder(handed_in, tmp_path):
     (handed_in / "pets" / ".DS_Store").write_bytes(b"x")
-    inbox, store = Inbox(handed_in), Store(tmp_path / "store")
-    notes = computations.data(store, inbox.data(order(inbox, "folder"))).notes
+    import_folder, store = ImportFolder(handed_in), Store(tmp_path / "store")
+    notes = computations.data(store, import_folder.data(order(import_folder, "folder"))).notes
     assert notes[0] == "Hidden, or left by other programs, and so left out: 1 entry (.DS_Store)."
     assert json.loads(json.dumps(notes)) == list(store.data_card("new").warnings) and demo.CLASSES

@@ -16,7 +16,7 @@ from engine.checks import attacks
 from engine.errors import BadInput
 from engine.specs.catalogue import Fgsm
 from tests import toys
-from tests.test_credibility import Wrapped, batch, demo
+from tests.test_attack_sanity import Wrapped, batch, demo
 
 Made = Callable[[Tensor], Tensor]
 

@@ -98,7 +98,7 @@ SEEDS = torch.arange(COUNT) * 7919
 def quick(name: str, **values):
     """The defaults of an attack, but short."""
     spec = ATTACKS[name]()
-    found = {one.name: min(FEW[one.name], getattr(spec, one.name)) for one in fields(spec) if one.name in FEW}
+    found = {field.name: min(FEW[field.name], getattr(spec, field.name)) for field in fields(spec) if field.name in FEW}
     return replace(spec, **found, **values)
 
 
@@ -139,8 +139,8 @@ def test_a_stored_image_stays_within_its_budget(name, epsilon, model, pictures, 
     if spec.norm.name == "linf":
         assert np.abs(change).max() <= float(spec.epsilon) + 1e-12
     elif spec.norm.name == "area":
-        for one in change.any(axis=1):
-            rows, columns = np.nonzero(one)
+        for item in change.any(axis=1):
+            rows, columns = np.nonzero(item)
             sides = [line.max() - line.min() + 1 if len(line) else 0 for line in (rows, columns)]
             assert max(sides) ** 2 <= float(spec.epsilon) * 64 + 1e-12
     else:

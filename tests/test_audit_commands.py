@@ -51,7 +51,7 @@ def test_the_json_has_the_shape_that_was_agreed(folder, capsys):
     assert attack.startswith("fgsm-linf:eps=24/255")
     assert set(found["conditions"][attack]) >= {"n", "fooled", "robust_accuracy", "low", "high"}
     assert set(found["worst_case"]) >= {"n", "robust_accuracy", "low", "high"}
-    assert [(one["name"], one["outcome"]) for one in found["thresholds"]] == [("clean", "pass")]
+    assert [(item["name"], item["outcome"]) for item in found["thresholds"]] == [("clean", "pass")]
     assert found["seconds"] >= 0
     assert found["clean"]["n"] == found["conditions"][attack]["n"] == 6
 
@@ -141,7 +141,7 @@ def test_a_run_is_verified_by_its_folder_or_the_beginning_of_its_id(folder, caps
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(folder, capsys, arguments, message):
     known = {"store": str(folder / "store"), "plan": str(folder / "plan.toml")}
-    assert command_line.main([one.format(**known) for one in arguments]) == command.BAD_INPUT
+    assert command_line.main([argument.format(**known) for argument in arguments]) == command.BAD_INPUT
     noise = capsys.readouterr().err
     assert noise.count("\n") == 1
     assert message in noise

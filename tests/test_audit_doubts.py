@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.audit import report, results, summary, verify
-from engine.audit.plan import Premade, Threshold
+from engine.audit.plan import Precomputed, Threshold
 from engine.audit.runs import State
 from engine.store import files
 from tests import audits, stores
@@ -127,7 +127,7 @@ def test_a_strength_that_finds_less_than_a_weaker_one_passes_nothing():
 def test_the_larger_budget_of_a_pre_made_set_is_not_that_of_the_attacks():
     own, wide, curve = table("baaabbbbcc"), table(RIGHT, **LARGE), table("bbbabbbbcc", **LARGE)
     made = manifest(("attack", FGSM), ("premade", "red"), ("curve", STRONG), thresholds=(asked(WORST),))
-    plan = dataclasses.replace(made.plan, premade=(Premade("red", "red", "linf", "64/255"),))
+    plan = dataclasses.replace(made.plan, precomputed=(Precomputed("red", "red", "linf", "64/255"),))
     (found,) = summarised(dataclasses.replace(made, plan=plan), own, wide, curve).thresholds
     assert told(found) == ("pass", "")
 
@@ -137,8 +137,8 @@ def test_a_share_of_the_area_is_compared_with_nothing_but_shares_of_the_area():
     made = manifest(("premade", "small"), ("premade", "large"), ("control", NOISE), thresholds=(asked("small"),))
 
     def found(large: str, noise: str, *shares: str) -> str:
-        sets = (Premade(name, "d", "area", share) for name, share in zip(("small", "large"), shares, strict=True))
-        plan = dataclasses.replace(made.plan, premade=tuple(sets))
+        sets = (Precomputed(name, "d", "area", share) for name, share in zip(("small", "large"), shares, strict=True))
+        plan = dataclasses.replace(made.plan, precomputed=tuple(sets))
         rows = table(RIGHT, **LARGE), table(large), table(noise)
         return summarised(dataclasses.replace(made, plan=plan), *rows).thresholds[0].outcome
 
@@ -206,7 +206,7 @@ def test_a_run_that_goes_on_decides_nothing():
     ],
 )
 def test_a_run_passes_only_where_every_threshold_does(outcomes, verdict):
-    decisions = tuple(summary.Decision(asked("clean"), one, 10, 1.0, 0.7, 1.0) for one in outcomes)
+    decisions = tuple(summary.Decision(asked("clean"), outcome, 10, 1.0, 0.7, 1.0) for outcome in outcomes)
     found = summary.Summary(False, (), decisions, ())
     assert summary.verdict(found) == verdict
     assert ("PASS" in report.run_verdict(found)) is (verdict == "pass")
@@ -220,7 +220,7 @@ SAME = audits.PLAN + (
 
 @pytest.fixture(scope="module")
 def same(small_demo_store, tmp_path_factory):
-    """A finished run whose pre-made set holds the clean images themselves."""
+    """A finished run whose precomputed set holds the clean images themselves."""
     store = stores.copied(small_demo_store, tmp_path_factory.mktemp("doubts") / "store")
     return store, audits.drive(store, audits.planned(store, SAME))[0]
 
@@ -232,10 +232,10 @@ def test_a_pre_made_set_of_the_clean_images_passes_nothing_and_everybody_is_told
     printed = report.text(run, state, found)
     assert "Threshold 'withstands': INCONCLUSIVE" in printed
     assert "    ? None of the 6 images that were right without attack was changed" in printed
-    assert printed.endswith("Verdict: INCONCLUSIVE: not every threshold could be told; why stands beside it.")
+    assert printed.endswith("Verdict: INCONCLUSIVE: not every threshold could be decided; the reason stands beside it.")
     machine = report.as_json(run, state, found, 0.0)
     assert machine["verdict"] == "inconclusive"
-    assert [(one["outcome"], bool(one["reason"])) for one in machine["thresholds"]] == [
+    assert [(item["outcome"], bool(item["reason"])) for item in machine["thresholds"]] == [
         ("pass", False),
         ("inconclusive", True),
     ]
@@ -249,12 +249,12 @@ def test_a_summary_that_older_rules_made_is_not_believed(same):
     kept = path.read_bytes(), seal.read_bytes()
     older = json.loads(kept[0])
     del older["rules"]
-    for one in older["thresholds"]:
-        del one["reason"]
-        one["outcome"] = "pass"
+    for item in older["thresholds"]:
+        del item["reason"]
+        item["outcome"] = "pass"
     for model in older["models"]:
-        for one in (*model["conditions"], model["worst_case"]):
-            del one["doubts"]
+        for item in (*model["conditions"], model["worst_case"]):
+            del item["doubts"]
     new = results.read_summary(run.place, run.manifest)
     path.write_text(json.dumps(older))
     sealed = files.unpack(kept[1], results.Seal.SCHEMA)

@@ -24,7 +24,7 @@ def run(small_demo_store, tmp_path_factory):
 
 def rows(run, condition: str) -> list[tuple[str, str, str, str]]:
     """Sample, class, class after the attack, and status of every row of a condition, from its shards."""
-    (folder,) = [one.folder for one in run.manifest.of(CANDIDATE) if one.name == condition]
+    (folder,) = [item.folder for item in run.manifest.of(CANDIDATE) if item.name == condition]
     own, names = results.gathered(run.place, run.manifest)[folder], run.manifest.classes
     labels, after = ([names[k] for k in column.tolist()] for column in (own.labels, own.after))
     return list(zip(own.samples, labels, after, own.status, strict=True))

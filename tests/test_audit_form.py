@@ -87,15 +87,17 @@ def test_as_it_is_offered_the_form_is_a_plan_of_the_standard_tier(auditor, store
     values = {field["name"]: field["value"] for group in offered["groups"] for field in group["fields"]}
     found = driver.planned(store, audits_model.plan({**values, "controls": values["controls"] == "yes"})).plan
     assert (found.tier, found.images.count, found.method.name, len(found.controls)) == ("standard", 40, "two-run", 3)
-    assert found.survivors
+    assert found.in_cascade
 
 
 def test_every_attack_can_be_added_with_its_declared_settings_at_their_defaults(auditor, store):
     offered = audits_view.offered(auditor, {})["attacks"]
-    assert [one["name"] for one in offered] == [name for name, spec in catalogue.ATTACKS.items() if not spec.is_control]
-    rows = [{"name": one["name"], "settings": {f["name"]: f["value"] for f in one["fields"]}} for one in offered]
+    assert [item["name"] for item in offered] == [
+        name for name, spec in catalogue.ATTACKS.items() if not spec.is_control
+    ]
+    rows = [{"name": item["name"], "settings": {f["name"]: f["value"] for f in item["fields"]}} for item in offered]
     found = driver.planned(store, audits_model.plan({**VALUES, "attacks": rows})).plan
-    assert found.attacks == tuple(catalogue.attack(one["name"]) for one in offered)
+    assert found.attacks == tuple(catalogue.attack(item["name"]) for item in offered)
 
 
 def test_an_added_attack_begins_at_the_strength_of_the_tier(store):
@@ -186,4 +188,4 @@ def test_started_the_run_is_there_with_its_thresholds_and_comes_to_its_end(store
     own.audits.close()
     found = own.audits.view(told["run"])
     assert (found.card.name, found.card.state.state) == ("begun", "finished")
-    assert [one.name for one in found.manifest.plan.thresholds] == ["a"]
+    assert [threshold.name for threshold in found.manifest.plan.thresholds] == ["a"]

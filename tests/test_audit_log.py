@@ -29,7 +29,7 @@ def test_a_log_that_nobody_wrote_is_empty_and_stays_away(tmp_path):
 
 
 def test_lines_come_back_in_order(book, tmp_path):
-    assert [(one.number, one.event) for one in AuditLog(tmp_path).events()] == list(enumerate(EVENTS, start=1))
+    assert [(item.number, item.event) for item in AuditLog(tmp_path).events()] == list(enumerate(EVENTS, start=1))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_line_that_a_dying_process_left_torn_is_cut_off(book, tmp_path):
     with (tmp_path / runs.FILE).open("a") as stream:
         stream.write('{"number": 4, "at": "20')
     book.append("run", "taken up")
-    assert [one.event for one in book.events()] == [*EVENTS, "taken up"]
+    assert [item.event for item in book.events()] == [*EVENTS, "taken up"]
 
 
 def test_many_writers_lose_no_line(tmp_path):

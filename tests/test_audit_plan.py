@@ -70,10 +70,10 @@ def read(text, store):
 
 def test_a_plan_is_read_whole(store):
     found = read(WHOLE, store)
-    assert [one.budget * 255 for one in found.attacks] == [8, 24]
-    assert [one.budget * 255 for one in found.curve] == [8, 16], "weakest first"
-    assert [one.name for one in found.controls] == list(plan.CONTROLS["linf"])
-    assert {one.budget * 255 for one in found.controls} == {24}, "as strong as the strongest attack"
+    assert [attack.budget * 255 for attack in found.attacks] == [8, 24]
+    assert [item.budget * 255 for item in found.curve] == [8, 16], "weakest first"
+    assert [control.name for control in found.controls] == list(plan.CONTROLS["linf"])
+    assert {control.budget * 255 for control in found.controls} == {24}, "as strong as the strongest attack"
     assert found.thresholds[1].condition == found.attacks[1].text
     assert (found.thresholds[1].label, found.thresholds[1].confidence) == ("7", 0.99)
     assert (found.method.name, found.device, found.threads, found.tier) == ("two-run", "cpu", 2, "custom")
@@ -82,7 +82,9 @@ def test_a_plan_is_read_whole(store):
 def test_a_pre_made_set_may_be_held_to_a_share_of_the_area(store):
     text = WHOLE[WHOLE.index("[[premade]]") : WHOLE.index("[[thresholds]]")]
     other = text.replace('"8/255"', '"0.05"\nnorm = "area"')
-    assert [(one.norm, one.epsilon) for one in read(WHOLE.replace(text, other), store).premade] == [("area", "0.05")]
+    assert [(item.norm, item.epsilon) for item in read(WHOLE.replace(text, other), store).precomputed] == [
+        ("area", "0.05")
+    ]
     with pytest.raises(BadInput, match=r"0\.0005 can change no picture: one pixel is 1/1024 of the area"):
         read(WHOLE.replace(text, other.replace("0.05", "0.0005")), store)
 
@@ -95,7 +97,7 @@ def test_a_tier_brings_its_attacks_at_the_plans_strength(store, tier):
     found = read(head + text.replace(text[text.index("attacks") : text.index("\n\n[images]")], own), store)
     wanted = tiers.contents(tier, Fraction(8, 255), 32)
     assert found.attacks == (*wanted.everywhere, catalogue.attack("fgsm-linf:eps=9/255"))
-    assert found.survivors == wanted.survivors
+    assert found.in_cascade == wanted.in_cascade
     assert set(wanted.controls) != set(found.controls), "the controls follow the strongest attack"
 
 
@@ -176,15 +178,15 @@ def test_what_is_wrong_is_told_in_one_line_with_its_line(store, old, new, messag
 
 def test_a_curve_may_begin_at_nothing_but_no_threshold_speaks_of_that(store):
     text = WHOLE.replace('"16/255", "8/255"', '"0", "0.5/255", "8/255"')
-    assert [one.budget * 255 for one in read(text, store).curve] == [0, 0.5, 8]
+    assert [item.budget * 255 for item in read(text, store).curve] == [0, 0.5, 8]
     with pytest.raises(BadInput, match=r"line 25: thresholds\[0\].condition: pgd-linf with epsilon 0.5/255 can change"):
         read(text.replace('condition = "clean"', 'condition = "pgd-linf:eps=0.5/255"'), store)
 
 
 def test_a_threshold_on_the_worst_case_needs_an_attack(store):
     attacks = WHOLE[WHOLE.index("attacks") : WHOLE.index("\n\n[images]")]
-    premade = WHOLE[WHOLE.index("[[premade]]") : WHOLE.index("[[thresholds]]")]
-    text = WHOLE.replace(attacks, 'attacks = ["corruption-gaussian-noise"]').replace(premade, "")
+    precomputed = WHOLE[WHOLE.index("[[premade]]") : WHOLE.index("[[thresholds]]")]
+    text = WHOLE.replace(attacks, 'attacks = ["corruption-gaussian-noise"]').replace(precomputed, "")
     with pytest.raises(BadInput, match=r"thresholds\[0\].condition: the plan has no attack and no pre-made set"):
         read(text[: text.index('[[thresholds]]\nname = "b"')].replace('"clean"', '"worst-case"'), store)
 
@@ -208,7 +210,7 @@ def test_the_example_is_a_plan(demo_store, tmp_path):
     example = Path(demo.__file__).parent / "plan.toml"
     found = manifest.build(plan.read(example, store), store)
     assert found.conditions[0].folder == "00-candidate-clean"
-    assert len({one.folder for one in found.conditions}) == len(found.conditions) == 16
+    assert len({condition.folder for condition in found.conditions}) == len(found.conditions) == 16
 
 
 def test_the_same_plan_is_the_same_run_and_any_change_is_another(store):
@@ -220,7 +222,9 @@ def test_the_same_plan_is_the_same_run_and_any_change_is_another(store):
         ("24/255", "25/255"),
         ("threads = 1", ""),
     ]
-    changed = {manifest.run_id(manifest.text(audits.planned(store, audits.PLAN.replace(*one)))) for one in changes}
+    changed = {
+        manifest.run_id(manifest.text(audits.planned(store, audits.PLAN.replace(*change)))) for change in changes
+    }
     assert len(changed | {base}) == 5
 
 
@@ -231,9 +235,9 @@ def test_the_manifest_is_what_the_design_lists(store):
     assert len(model["content_hash"]) == len(model["weights_hash"]) == 32
     assert sum(channels for _, channels in model["sites"]) == 348
     dataset = store.dataset("digits")
-    expected = [hashing.bytes_hash(dataset.images([one])[0].tobytes()) for one in found["images"]["samples"]]
+    expected = [hashing.bytes_hash(dataset.images([item])[0].tobytes()) for item in found["images"]["samples"]]
     assert found["images"]["hashes"] == expected
-    assert found["plan"]["attacks"] == [one for one in found["plan"]["attacks"] if "eps=24/255" in one]
+    assert found["plan"]["attacks"] == [item for item in found["plan"]["attacks"] if "eps=24/255" in item]
     assert found["dtype"] == "float32"
 
 

@@ -114,10 +114,10 @@ def test_a_server_killed_in_the_middle_leaves_no_orphan_and_the_same_command_goe
     before = shards(folder)
     assert 4 <= before < SHARDS
     written = {
-        one: one.stat().st_mtime_ns for one in (folder / "store" / "runs").glob("*/shards/*/block=*/_receipt.json")
+        item: item.stat().st_mtime_ns for item in (folder / "store" / "runs").glob("*/shards/*/block=*/_receipt.json")
     }
     finish(folder, start(folder), undisturbed)
-    assert all(one.stat().st_mtime_ns == written[one] for one in written), "what was done is not done again"
+    assert all(item.stat().st_mtime_ns == written[item] for item in written), "what was done is not done again"
 
 
 def test_a_polite_end_is_told_and_can_be_resumed(filled, undisturbed, tmp_path):
@@ -147,7 +147,7 @@ class Cluster:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.processes: list[subprocess.Popen] = []
-        self.files = certificates(folder)
+        self.files = faithfulness_checks(folder)
 
     @property
     def options(self) -> list[str]:
@@ -178,7 +178,7 @@ class Cluster:
             self.processes.append(subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log))
 
 
-def certificates(folder: Path) -> list[str]:
+def faithfulness_checks(folder: Path) -> list[str]:
     """Write a certificate that is its own authority, as the local cluster uses."""
     from distributed.security import Security
 
@@ -222,7 +222,7 @@ def test_a_scheduler_killed_in_the_middle_is_an_interruption_and_never_a_success
     finish(folder, start(folder, *cluster.options), undisturbed)
 
 
-def test_plain_tcp_and_missing_certificates_are_refused(filled):
+def test_plain_tcp_and_missing_faithfulness_are_refused(filled):
     for options, reason in (
         (["--scheduler", "tcp://127.0.0.1:1"], "needs TLS"),
         (["--scheduler", "tls://127.0.0.1:1", "--tls-ca", "a.pem"], "needs all of"),

@@ -30,7 +30,7 @@ from engine.jobs.queue import Progress
 from engine.service import driver
 from engine.store import Store, files
 from engine.store.store import image_hash
-from engine.types.core import ExaminationRequest
+from engine.types.core import ExplanationRequest
 from tests import audits, stores
 
 
@@ -73,17 +73,17 @@ def test_a_run_is_named_by_the_hash_of_its_manifest_and_holds_everything(undistu
         assert share == pytest.approx(run.manifest.models[0].maps, rel=1e-3)
 
 
-def test_a_row_opens_as_the_examination_of_its_image(undisturbed):
+def test_a_row_opens_as_the_explanation_of_its_image(undisturbed):
     store, run, _ = undisturbed
     condition, block = run.manifest.conditions[1], 0
     held = shards.read(run.place.shard(condition.folder, block) / shards.ROWS)
     place = list(held.status).index("fooled")
     plan = run.manifest.plan
-    request = ExaminationRequest(
+    request = ExplanationRequest(
         plan.model, plan.data, engine.attack(condition.name), (held.samples[place],), plan.method, plan.seed
     )
     bundle = audits.bundle(store.root, plan.model)
-    found, _ = explain.examine(bundle, store.dataset(plan.data), request, lambda *_: None)
+    found, _ = explain.explain(bundle, store.dataset(plan.data), request, lambda *_: None)
     picture = shards.images(run.place, condition.folder, block)[place]
     assert np.array_equal(found.images["adversarial"][0], picture)
     assert (found.outcomes[0].status, found.outcomes[0].after.label) == ("fooled", held.after[place])
@@ -142,7 +142,7 @@ def test_a_run_goes_on_from_what_its_files_say_and_sweeps_up(store, undisturbed)
 def test_a_damaged_shard_is_found_by_its_hash_and_made_again(store, undisturbed, file):
     done = []
     run, _, _ = audits.drive(store, audits.planned(store), lambda task: bool(done.append(task)) or len(done) <= 5)
-    (place,) = [one.parent for one in run.place.shards.glob(f"*fgsm*/block=00000/{file}")] or [None]
+    (place,) = [item.parent for item in run.place.shards.glob(f"*fgsm*/block=00000/{file}")] or [None]
     content = bytearray((place / file).read_bytes())
     content[len(content) // 2] ^= 1
     (place / file).write_bytes(content)
@@ -154,7 +154,7 @@ def test_a_damaged_shard_is_found_by_its_hash_and_made_again(store, undisturbed,
 def test_two_shards_exchanged_are_both_refused(store, undisturbed):
     done = []
     run, _, _ = audits.drive(store, audits.planned(store), lambda task: bool(done.append(task)) or len(done) <= 5)
-    there = sorted(one.parent for one in run.place.shards.glob("*/*/_receipt.json"))[:2]
+    there = sorted(item.parent for item in run.place.shards.glob("*/*/_receipt.json"))[:2]
     there[0].rename(run.place.folder / "aside")
     there[1].rename(there[0])
     (run.place.folder / "aside").rename(there[1])
@@ -222,7 +222,7 @@ def test_a_clock_that_jumps_changes_nothing(store, undisturbed, monkeypatch):
     run, state, _ = audits.drive(store, audits.planned(store))
     assert state.state == "finished"
     assert audits.tables(run.place) == undisturbed[2]
-    assert [one.event for one in AuditLog(store.root).events()] == ["taken up", "finished"]
+    assert [item.event for item in AuditLog(store.root).events()] == ["taken up", "finished"]
 
 
 def test_a_cancelled_run_stops_between_batches_and_goes_on_later(store, undisturbed):
@@ -351,7 +351,7 @@ def test_verify_finds_a_sound_run_sound(undisturbed):
     store, run, tables = undisturbed
     found = verify.verify(store, run.id, images=3, seed=0)
     assert found.is_sound, verify.text(found)
-    assert [(one.images, one.same_answer) for one in found.replicated] == [(3, 3), (3, 3)]
+    assert [(item.images, item.same_answer) for item in found.replicated] == [(3, 3), (3, 3)]
     assert audits.tables(run.place) == tables
 
 
@@ -429,8 +429,8 @@ def test_answers_that_are_not_finite_are_never_right_where_nobody_attacks():
     dark, bright = torch.zeros(2, 3, 4, 4), torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 4, 4)
     labels = torch.zeros(2, dtype=torch.int64)
     found = compute.judged(Breaking(), Batch(dark, labels, ("a", "b")), bright)
-    assert [one.status for one in found] == ["unperturbed", "failed"]
-    assert all(np.isfinite(one.after.confidence) for one in found)
+    assert [item.status for item in found] == ["unperturbed", "failed"]
+    assert all(np.isfinite(item.after.confidence) for item in found)
     with pytest.raises(BadInput, match="not finite"):
         compute.judged(Breaking(), Batch(bright, labels, ("a", "b")), bright)
 
@@ -438,8 +438,8 @@ def test_answers_that_are_not_finite_are_never_right_where_nobody_attacks():
 def test_the_cube_answers_as_the_shards_do(undisturbed):
     _, run, _ = undisturbed
     held = [shards.read(run.place.shard("01-candidate-fgsm-linf", block) / shards.ROWS) for block in range(3)]
-    values = np.concatenate([np.concatenate(one.scores, axis=1) for one in held]).astype(np.float64)
-    labels = np.concatenate([one.labels for one in held])
+    values = np.concatenate([np.concatenate(item.scores, axis=1) for item in held]).astype(np.float64)
+    labels = np.concatenate([item.labels for item in held])
     fooled = np.array([status == "fooled" for one in held for status in one.status])
     opened = results.open_cube(run.place, "candidate")
     for chosen in (None, [int(labels[fooled][0])], [int(labels[fooled][0]), int(labels[fooled][-1])]):

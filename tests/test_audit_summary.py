@@ -24,7 +24,7 @@ def table(answers: str, truth: str = "aaaabbbbcc", before: str | None = None, **
     """Rows whose images are answered by the first letters of class names; `!` stands for an attack that broke down."""
     before = before or truth
     count, index = len(truth), {name[0]: k for k, name in enumerate(CLASSES)}
-    labels, first = (np.array([index[one] for one in text], dtype=np.int32) for text in (truth, before))
+    labels, first = (np.array([index[item] for item in text], dtype=np.int32) for text in (truth, before))
     after = np.array([index.get(one, labels[k]) for k, one in enumerate(answers)], dtype=np.int32)
     status = tuple(
         "failed" if one == "!" else "clean_wrong" if b != t else "resisted" if a == t else "fooled"
@@ -51,7 +51,7 @@ def manifest(*names: tuple[str, str], thresholds: tuple[Threshold, ...] = (), ba
 
 
 def summarised(made: Manifest, *found: Rows) -> summary.Summary:
-    folders = (one.folder for one in made.conditions)
+    folders = (condition.folder for condition in made.conditions)
     return summary.summarise(made, dict(zip(folders, found, strict=True)), is_interim=False)
 
 
@@ -59,7 +59,7 @@ def test_a_share_of_the_area_is_told_as_such_in_text_and_json():
     name, weaker = "noise-patch:eps=0.03125", "noise-patch:eps=0.01"
     made = manifest(("attack", FGSM), ("curve", name), ("curve", weaker))
     (model,) = summarised(made, table("aaaabbbbcc"), table("aaaabbbbcc"), table("aaaabbbbcc")).models
-    told = [report.condition_name(one) for one in model.conditions]
+    told = [report.condition_name(condition) for condition in model.conditions]
     assert told == [FGSM, f"{name} (3.125 % of the area)", f"{weaker} (1 % of the area)"]
     assert [point["strength"] for point in report._model(model)["curve"]] == ["1 % of the area", "3.125 % of the area"]
 
@@ -67,7 +67,7 @@ def test_a_share_of_the_area_is_told_as_such_in_text_and_json():
 def test_the_worst_case_is_per_image_and_not_the_worst_attack():
     made = manifest(("attack", FGSM), ("attack", PGD))
     (model,) = summarised(made, table("bbaabbbbcc"), table("aabbbbbbcc")).models
-    assert [one.accuracy.value for one in model.conditions] == [0.8, 0.8]
+    assert [condition.accuracy.value for condition in model.conditions] == [0.8, 0.8]
     assert model.worst_case.accuracy.value == pytest.approx(0.6)
     assert model.worst_case.statuses["fooled"] == 4
     expected = statistics.proportion(np.array([True] * 6 + [False] * 4))
@@ -78,7 +78,7 @@ def test_controls_and_curve_are_told_but_never_make_the_worst_case():
     made = manifest(("attack", FGSM), ("control", "noise-sign:eps=8/255"), ("curve", STRONG))
     (model,) = summarised(made, table("aaaabbbbcc"), table("bbbbaaaaaa"), table("bbbbaaaaaa")).models
     assert model.worst_case.accuracy.value == 1.0
-    assert [one.accuracy.value for one in model.conditions[1:]] == [0.0, 0.0]
+    assert [condition.accuracy.value for condition in model.conditions[1:]] == [0.0, 0.0]
 
 
 def test_an_image_that_could_not_be_judged_is_dropped_unless_another_attack_fooled_it():
@@ -106,9 +106,9 @@ def test_a_wrong_image_that_is_right_by_chance_afterwards_is_no_success():
 def test_confusion_names_every_pair_largest_first():
     made = manifest(("attack", FGSM))
     (model,) = summarised(made, table("bbcabbbbab")).models
-    found = [(one.true, one.into, one.images) for one in model.conditions[0].confusion]
+    found = [(item.true, item.into, item.images) for item in model.conditions[0].confusion]
     assert found == [("ant", "bee", 2), ("ant", "cat", 1), ("cat", "ant", 1), ("cat", "bee", 1)]
-    assert [(one.name, one.accuracy.n, one.has_few) for one in model.conditions[0].classes] == [
+    assert [(class_.name, class_.accuracy.n, class_.has_few) for class_ in model.conditions[0].classes] == [
         ("ant", 4, True),
         ("bee", 4, True),
         ("cat", 2, True),
@@ -149,7 +149,7 @@ def test_thresholds_speak_of_their_condition_metric_and_class():
     )
     made = manifest(("clean", "clean"), ("attack", FGSM), thresholds=asked)
     found = summarised(made, table("aaaabbbbcc"), table("bbbbbbbbbb")).thresholds
-    assert [(one.outcome, one.n, one.value) for one in found] == [
+    assert [(item.outcome, item.n, item.value) for item in found] == [
         ("pass", 10, 1.0),
         ("fail", 10, 0.4),
         ("pass", 4, 1.0),
@@ -161,7 +161,7 @@ def test_models_are_compared_on_the_same_images():
     made = manifest(("clean", "clean"), ("attack", FGSM), baseline="two")
     right, half = table("aaaabbbbcc"), table("bbbbabbbcc")
     found = summarised(made, right, half, right, right).pairings
-    assert [one.name for one in found] == ["clean", FGSM, "worst-case"]
+    assert [item.name for item in found] == ["clean", FGSM, "worst-case"]
     attacked = found[1]
     assert (attacked.n, attacked.only_candidate, attacked.only_baseline) == (10, 0, 5)
     assert attacked.difference == -0.5
@@ -205,10 +205,10 @@ def test_rows_come_back_as_they_were_and_other_readers_understand_them(tmp_path)
     back = shards.read(path)
     for field in dataclasses.fields(Rows):
         assert np.array_equal(
-            np.concatenate([np.ravel(one) for one in getattr(back, field.name)])
+            np.concatenate([np.ravel(item) for item in getattr(back, field.name)])
             if field.name in ("scores", "flow")
             else getattr(back, field.name),
-            np.concatenate([np.ravel(one) for one in getattr(made, field.name)])
+            np.concatenate([np.ravel(item) for item in getattr(made, field.name)])
             if field.name in ("scores", "flow")
             else getattr(made, field.name),
         ), field.name
@@ -227,11 +227,11 @@ def test_parts_added_in_one_order_give_one_cube_whatever_the_blocks(tmp_path):
     halves = [shards.picked(whole, chosen) for chosen in ([0, 1], [2, 3])]
     for name, parts in (("whole", [whole]), ("halves", halves)):
         (tmp_path / name).mkdir()
-        shards.merge(tmp_path / name, "candidate", (1, 2, 8), [(0, shards.cube_part(one)) for one in parts])
+        shards.merge(tmp_path / name, "candidate", (1, 2, 8), [(0, shards.cube_part(part)) for part in parts])
     first, second = (shards.Cube(tmp_path / name, "candidate") for name in ("whole", "halves"))
     for measure in shards.MEASURES:
         for labels in (None, [0], [0, 1]):
-            a, b = (one.statistics(0, "kept", measure, labels) for one in (first, second))
+            a, b = (item.statistics(0, "kept", measure, labels) for item in (first, second))
             assert a.n == b.n == (4 if labels != [0] else 2)
             assert np.allclose(a.mean, b.mean)
             assert np.allclose(a.variance, b.variance)

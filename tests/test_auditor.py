@@ -27,13 +27,13 @@ from engine.service.auditor import Auditor
 from engine.store import Store
 from engine.store.records import NotStored
 from engine.types import faithfulness
-from engine.types.core import Answer, Examination, ExaminationRequest, Roster, RosterRequest
-from engine.types.faithfulness import PARTS, Certificate, Certificates, Kinship, Restoration
-from engine.types.requests import CertificatePart
+from engine.types.core import Answer, AttackResults, AttackResultsRequest, Explanation, ExplanationRequest
+from engine.types.faithfulness import PARTS, ClassSimilarity, DatapathChecks, Faithfulness, Restoration
+from engine.types.requests import FaithfulnessRequest
 from tests import fake_work, fakes
 
-PAIR = ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=10"), ("00003",))
-CLASS = RosterRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=10"), 3)
+PAIR = ExplanationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=10"), ("00003",))
+CLASS = AttackResultsRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=8/255,steps=10"), 3)
 
 
 class PatientJobs:
@@ -136,53 +136,53 @@ def test_menus_need_no_worker(auditor, jobs):
 
 
 def test_what_is_missing_is_handed_in_once_and_ready_when_it_is_done(auditor, jobs, store):
-    first, second = auditor.examination(PAIR), auditor.examination(PAIR)
+    first, second = auditor.explanation(PAIR), auditor.explanation(PAIR)
     assert first == second == Answer("working", None, 1, 3, "Working on it")
     assert jobs.submitted == ["examination"]
     jobs.work()
-    answer = auditor.examination(PAIR)
+    answer = auditor.explanation(PAIR)
     assert answer.state == "ready"
     assert answer.value.request == PAIR
     assert calls(store) == ["bundle digits-standard", "examine bundle of digits-standard 00003"]
 
 
 def test_quick_work_needs_no_poll_and_only_new_work_is_waited_for(auditor, jobs):
-    auditor.examination(PAIR)
+    auditor.explanation(PAIR)
     assert jobs.waited == A_MOMENT <= 0.15
-    auditor.examination(PAIR)
+    auditor.explanation(PAIR)
     assert jobs.waited == A_MOMENT
     jobs.is_instant = True
-    assert auditor.roster(CLASS).state == "ready"
+    assert auditor.attack_results(CLASS).state == "ready"
 
 
 def test_a_result_outlives_the_process(auditor, jobs, store):
-    auditor.roster(CLASS)
+    auditor.attack_results(CLASS)
     jobs.work()
     again = PatientJobs(store.root)
-    assert isinstance(Auditor(Store(store.root), again).roster(CLASS).value, Roster)
+    assert isinstance(Auditor(Store(store.root), again).attack_results(CLASS).value, AttackResults)
     assert not again.submitted
 
 
-def test_an_examination_is_found_by_its_key(auditor, jobs):
-    auditor.examination(PAIR)
+def test_an_explanation_is_found_by_its_key(auditor, jobs):
+    auditor.explanation(PAIR)
     jobs.work()
-    found = auditor.examination(PAIR).value
-    assert auditor.examined(found.key).key == found.key
+    found = auditor.explanation(PAIR).value
+    assert auditor.explained(found.key).key == found.key
     assert len(found.key) == 32
 
 
 @pytest.mark.parametrize("key", ["", "0" * 32, "../../models", "fake", None])
 def test_an_unknown_key_is_refused(auditor, key):
     with pytest.raises(UnknownName):
-        auditor.examined(key)
+        auditor.explained(key)
     with pytest.raises(UnknownName):
         auditor.maps(key, 0)
 
 
 def test_maps_are_read_by_site(auditor, jobs):
-    auditor.examination(PAIR)
+    auditor.explanation(PAIR)
     jobs.work()
-    key = auditor.examination(PAIR).value.key
+    key = auditor.explanation(PAIR).value.key
     clean, adversarial = auditor.maps(key, 5)
     assert clean.dtype == adversarial.dtype == np.float32
     assert np.array_equal(clean, fake_work.maps_of(5, "clean"))
@@ -212,9 +212,9 @@ BAD = [
 
 
 @pytest.mark.parametrize("change", [*BAD, {"label": 10}, {"label": -1}, {"label": "3"}, {"label": True}])
-def test_a_bad_roster_is_refused_before_any_work(auditor, jobs, change):
+def test_a_bad_attack_results_is_refused_before_any_work(auditor, jobs, change):
     with pytest.raises(BadInput):
-        auditor.roster(replace(CLASS, **change))
+        auditor.attack_results(replace(CLASS, **change))
     assert not jobs.submitted
 
 
@@ -222,20 +222,20 @@ SAMPLES = [(), ("00040",), ("3",), ("00003", "00003"), ("00003", "00004"), tuple
 
 
 @pytest.mark.parametrize("change", [*BAD, *({"samples": samples} for samples in SAMPLES)])
-def test_a_bad_examination_is_refused_before_any_work(auditor, jobs, change):
-    for ask in (auditor.examination, auditor.certificates):
+def test_a_bad_explanation_is_refused_before_any_work(auditor, jobs, change):
+    for ask in (auditor.explanation, auditor.faithfulness_checks):
         with pytest.raises(BadInput):
             ask(replace(PAIR, **change))
     assert not jobs.submitted
 
 
 def test_a_group_of_one_class_is_accepted(auditor):
-    assert auditor.examination(replace(PAIR, samples=("00003", "00013", "00023"))).state == "working"
+    assert auditor.explanation(replace(PAIR, samples=("00003", "00013", "00023"))).state == "working"
 
 
 def test_a_data_set_of_other_classes_is_refused_at_once(auditor, store, jobs):
     store.add_model(replace(fakes.MODELS[0], name="letters", classes=tuple("abcdefghij")), b"w")
-    for ask, request in ((auditor.roster, CLASS), (auditor.examination, PAIR)):
+    for ask, request in ((auditor.attack_results, CLASS), (auditor.explanation, PAIR)):
         with pytest.raises(BadInput, match="Class '0'"):
             ask(replace(request, model="letters"))
     assert not jobs.submitted
@@ -252,14 +252,14 @@ def test_a_bad_attack_is_refused(name, epsilon):
 
 
 def test_a_bare_attack_and_its_spelled_out_defaults_share_one_result(auditor, jobs):
-    auditor.examination(replace(PAIR, attack=engine.attack("pgd-linf")))
-    auditor.examination(replace(PAIR, attack=engine.attack_at("pgd-linf", "8/255")))
+    auditor.explanation(replace(PAIR, attack=engine.attack("pgd-linf")))
+    auditor.explanation(replace(PAIR, attack=engine.attack_at("pgd-linf", "8/255")))
     assert jobs.submitted == ["examination"]
 
 
 def test_every_input_of_a_result_is_in_its_key(auditor, store):
-    def key(request: ExaminationRequest) -> str:
-        return tasks.EXAMINATION.key(store, request)
+    def key(request: ExplanationRequest) -> str:
+        return tasks.EXPLANATION.key(store, request)
 
     other_model = replace(fakes.MODELS[0], name="other", content_hash="other")
     other_mean = replace(fakes.MODELS[0], name="mean", mean=(0.4,))
@@ -284,7 +284,7 @@ def test_every_input_of_a_result_is_in_its_key(auditor, store):
 
 def test_a_model_or_data_set_replaced_under_its_name_has_other_results(store, tmp_path):
     def key(held: Store) -> str:
-        return tasks.EXAMINATION.key(held, PAIR)
+        return tasks.EXPLANATION.key(held, PAIR)
 
     other = Store(tmp_path / "other")
     other.add_model(replace(fakes.MODELS[0], content_hash="retrained"), b"w")
@@ -299,81 +299,81 @@ def test_a_model_or_data_set_replaced_under_its_name_has_other_results(store, tm
 
 
 def test_results_of_another_version_are_not_mixed_in(auditor, jobs, monkeypatch):
-    auditor.examination(PAIR)
+    auditor.explanation(PAIR)
     jobs.work()
     monkeypatch.setattr(hashing, "FORMAT", 99)
-    assert auditor.examination(PAIR).state == "working"
+    assert auditor.explanation(PAIR).state == "working"
 
 
 def test_failed_work_says_why_and_can_be_asked_again(auditor, jobs, store):
     (store.root / "refuse").touch()
-    auditor.examination(PAIR)
+    auditor.explanation(PAIR)
     jobs.work()
-    assert auditor.examination(PAIR) == Answer("failed", message="This network cannot be traced.")
-    assert auditor.certificates(PAIR) == Answer("failed", message="This network cannot be traced.")
+    assert auditor.explanation(PAIR) == Answer("failed", message="This network cannot be traced.")
+    assert auditor.faithfulness_checks(PAIR) == Answer("failed", message="This network cannot be traced.")
     (store.root / "refuse").unlink()
     auditor.retry(PAIR)
-    assert auditor.examination(PAIR).state == "working"
+    assert auditor.explanation(PAIR).state == "working"
     jobs.work()
-    assert auditor.examination(PAIR).state == "ready"
+    assert auditor.explanation(PAIR).state == "ready"
 
 
-def test_certificates_wait_for_the_examination_and_arrive_part_by_part(auditor, jobs, store):
-    assert auditor.certificates(PAIR) == Answer("working", None, 1, 3, "Working on it")
+def test_faithfulness_wait_for_the_explanation_and_arrive_part_by_part(auditor, jobs, store):
+    assert auditor.faithfulness_checks(PAIR) == Answer("working", None, 1, 3, "Working on it")
     assert jobs.submitted == ["examination"]
     jobs.work()
-    first = auditor.certificates(PAIR)
-    assert (first.state, first.value, first.done, first.total) == ("working", Certificates(), 0, len(PARTS))
+    first = auditor.faithfulness_checks(PAIR)
+    assert (first.state, first.value, first.done, first.total) == ("working", Faithfulness(), 0, len(PARTS))
     assert jobs.submitted == ["examination", *["certificate"] * len(PARTS)]
     jobs.work(most=2)
-    second = auditor.certificates(PAIR)
+    second = auditor.faithfulness_checks(PAIR)
     assert (second.state, second.done, second.value.done) == ("working", 2, PARTS[:2])
-    assert second.value.clean == Certificate(carries_at=8)
+    assert second.value.clean == DatapathChecks(carries_at=8)
     jobs.work()
-    last = auditor.certificates(PAIR)
+    last = auditor.faithfulness_checks(PAIR)
     assert (last.state, last.value.done, last.value.failed) == ("ready", PARTS, ())
-    assert last.value.clean == Certificate(carries_at=8, random_weights_jaccard=0.1)
+    assert last.value.clean == DatapathChecks(carries_at=8, random_weights_jaccard=0.1)
     assert calls(store).count("bundle digits-standard") == 1, "the worker keeps the network"
 
 
 def test_a_failed_part_is_listed_and_does_not_hide_the_others(auditor, jobs, store):
     (store.root / "no kinship").touch()
-    auditor.examination(PAIR)
+    auditor.explanation(PAIR)
     jobs.work()
-    auditor.certificates(PAIR)
+    auditor.faithfulness_checks(PAIR)
     jobs.work()
-    answer = auditor.certificates(PAIR)
+    answer = auditor.faithfulness_checks(PAIR)
     assert answer.state == "ready"
     assert answer.value.failed == ("The data set has too few classes.",)
     assert answer.value.done == tuple(part for part in PARTS if part != "kinship")
     (store.root / "no kinship").unlink()
     auditor.retry(PAIR)
-    auditor.certificates(PAIR)
+    auditor.faithfulness_checks(PAIR)
     jobs.work()
-    assert auditor.certificates(PAIR).value.done == PARTS
+    assert auditor.faithfulness_checks(PAIR).value.done == PARTS
 
 
 def test_parts_merge_field_by_field():
     restoration = Restoration((4,), (1.0,), (0.0,), 4)
-    kinship = Kinship((0.1,), (0.2,), 8, None)
+    class_similarity = ClassSimilarity((0.1,), (0.2,), 8, None)
     partials = [
-        Certificates(restoration=restoration, done=("restoration",)),
-        Certificates(clean=Certificate(swap=0.0, carries_at=4), done=("clean",)),
-        Certificates(
-            clean=Certificate(seed_jaccard=0.5), adversarial=Certificate(seed_jaccard=0.25), done=("stability",)
+        Faithfulness(restoration=restoration, done=("restoration",)),
+        Faithfulness(clean=DatapathChecks(swap=0.0, carries_at=4), done=("clean",)),
+        Faithfulness(
+            clean=DatapathChecks(seed_jaccard=0.5), adversarial=DatapathChecks(seed_jaccard=0.25), done=("stability",)
         ),
-        Certificates(kinship=kinship, failed=("no",)),
+        Faithfulness(class_similarity=class_similarity, failed=("no",)),
     ]
     merged = faithfulness.merge(partials)
-    assert merged == Certificates(
-        Certificate(carries_at=4, swap=0.0, seed_jaccard=0.5),
-        Certificate(seed_jaccard=0.25),
+    assert merged == Faithfulness(
+        DatapathChecks(carries_at=4, swap=0.0, seed_jaccard=0.5),
+        DatapathChecks(seed_jaccard=0.25),
         restoration,
-        kinship,
+        class_similarity,
         ("clean", "restoration", "stability"),
         ("no",),
     )
-    assert faithfulness.merge([]) == Certificates()
+    assert faithfulness.merge([]) == Faithfulness()
 
 
 def test_a_gallery_is_built_once_per_model_and_data_set(auditor, jobs, store):
@@ -387,14 +387,14 @@ def test_a_gallery_is_built_once_per_model_and_data_set(auditor, jobs, store):
 
 
 def test_a_damaged_result_is_computed_again(auditor, jobs, store):
-    auditor.examination(PAIR)
+    auditor.explanation(PAIR)
     jobs.work()
     (path,) = store.root.glob("records/examination/*/*/arrays.npz")
     path.write_bytes(path.read_bytes()[:-100])
     fresh = Auditor(store, jobs)
-    assert fresh.examination(PAIR).state == "working"
+    assert fresh.explanation(PAIR).state == "working"
     jobs.work()
-    assert fresh.examination(PAIR).state == "ready"
+    assert fresh.explanation(PAIR).state == "ready"
 
 
 def test_the_demo_is_added_to_an_empty_store_only(tmp_path, auditor, jobs):
@@ -443,12 +443,12 @@ def test_the_whole_way_through_a_real_worker(tmp_path):
     first = Auditor(Store(root), Jobs(root, fake_work.perform))
     second = Auditor(Store(root), Jobs(root, fake_work.perform))
     started = time.monotonic()
-    assert first.examination(PAIR).state == "working"
+    assert first.explanation(PAIR).state == "working"
     assert time.monotonic() - started < 1.0, "starting a worker must not block the page"
-    until(lambda: second.examination(PAIR).state == "ready")
-    until(lambda: first.certificates(PAIR).state == "ready")
-    assert first.roster(CLASS).state in ("ready", "working")
-    until(lambda: second.roster(CLASS).state == "ready")
+    until(lambda: second.explanation(PAIR).state == "ready")
+    until(lambda: first.faithfulness_checks(PAIR).state == "ready")
+    assert first.attack_results(CLASS).state in ("ready", "working")
+    until(lambda: second.attack_results(CLASS).state == "ready")
     assert calls(Store(root)).count("examine bundle of digits-standard 00003") == 1
     second.close()
     first.close()
@@ -463,7 +463,7 @@ def test_open_makes_a_store_and_refuses_an_unsafe_scheduler(tmp_path):
     Auditor.open(tmp_path / "store", scheduler="tcp://127.0.0.1:8786", allow_plain=True).close()
 
 
-GOOD = tasks.order(tasks.ROSTER, hashing.content_key("k"), CLASS)
+GOOD = tasks.order(tasks.ATTACK_RESULTS, hashing.content_key("k"), CLASS)
 MALFORMED = [
     {},
     {**GOOD, "kind": "shell"},
@@ -475,10 +475,10 @@ MALFORMED = [
     {**GOOD, "request": None},
     {**GOOD, "request": {}},
     {
-        **tasks.order(tasks.CERTIFICATE, hashing.content_key("k"), CertificatePart("0" * 32, "clean")),
+        **tasks.order(tasks.FAITHFULNESS, hashing.content_key("k"), FaithfulnessRequest("0" * 32, "clean")),
         "request": {"part": "x"},
     },
-    tasks.order(tasks.CERTIFICATE, hashing.content_key("k"), CertificatePart("0" * 32, "everything")),
+    tasks.order(tasks.FAITHFULNESS, hashing.content_key("k"), FaithfulnessRequest("0" * 32, "everything")),
 ]
 
 
@@ -493,7 +493,7 @@ def test_a_task_is_plain_json():
     import json
 
     assert json.loads(json.dumps(GOOD)) == GOOD
-    assert serialization.rebuild(RosterRequest, GOOD["request"]) == CLASS
+    assert serialization.rebuild(AttackResultsRequest, GOOD["request"]) == CLASS
 
 
 def test_a_worker_that_does_not_see_the_store_says_so(tmp_path):
@@ -506,7 +506,7 @@ def test_a_worker_keeps_the_networks_it_used_last(store):
     for name in names:
         store.add_model(replace(fakes.MODELS[0], name=name), b"w")
     for step, name in enumerate([*names[:4], names[0], names[4], names[0], names[1]]):
-        task = tasks.order(tasks.ROSTER, hashing.content_key(step), replace(CLASS, model=name))
+        task = tasks.order(tasks.ATTACK_RESULTS, hashing.content_key(step), replace(CLASS, model=name))
         fake_work.perform(task, str(store.root))
     found = [call.removeprefix("bundle ") for call in calls(store) if call.startswith("bundle")]
     assert found == [*names, names[1]], "the one not used for longest had to go"
@@ -516,24 +516,24 @@ def test_loading_is_reported_only_when_it_happens(store, monkeypatch):
     heard = []
     monkeypatch.setattr(Notes, "reporter", lambda *_: lambda done, total, message: heard.append(message))
     for step in range(2):
-        fake_work.perform(tasks.order(tasks.ROSTER, hashing.content_key(step), CLASS), str(store.root))
+        fake_work.perform(tasks.order(tasks.ATTACK_RESULTS, hashing.content_key(step), CLASS), str(store.root))
     assert heard == ["Loading 'digits-standard'", "Attacking", "Attacking"]
 
 
 def test_records_read_lately_are_kept_within_a_budget():
-    records = [fakes.examination(replace(PAIR, samples=(f"{k:05d}",))) for k in range(4)]
+    records = [fakes.explanation(replace(PAIR, samples=(f"{k:05d}",))) for k in range(4)]
     size = serialization.size(records[0])
     recent = Recent(int(2.5 * size))
     for k, record in enumerate(records[:3]):
         recent.put("examination", str(k), record)
-    assert recent.get("examination", "0", Examination) is None
-    assert recent.get("examination", "1", Examination) is records[1]
+    assert recent.get("examination", "0", Explanation) is None
+    assert recent.get("examination", "1", Explanation) is records[1]
     recent.put("examination", "3", records[3])
-    assert recent.get("examination", "2", Examination) is None
-    assert recent.get("examination", "1", Examination) is records[1]
+    assert recent.get("examination", "2", Explanation) is None
+    assert recent.get("examination", "1", Explanation) is records[1]
     tiny = Recent(1)
     tiny.put("examination", "0", records[0])
-    assert tiny.get("examination", "0", Examination) is records[0]
+    assert tiny.get("examination", "0", Explanation) is records[0]
     assert MEMORY <= 128 * 2**20
 
 
@@ -543,25 +543,25 @@ def test_requests_for_one_record_at_once_read_it_once():
     def fetch():
         fetched.append(1)
         time.sleep(0.05)
-        return fakes.examination(PAIR)
+        return fakes.explanation(PAIR)
 
     def ask(_):
         gate.wait()
-        return recent.read("examination", "0", Examination, fetch)
+        return recent.read("examination", "0", Explanation, fetch)
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(ask, range(8)))
     assert len(fetched) == 1
-    assert all(one is found[0] for one in found)
+    assert all(item is found[0] for item in found)
 
 
 def test_what_could_not_be_read_is_tried_again():
     recent = Recent(2**20)
 
-    def missing() -> Examination:
+    def missing() -> Explanation:
         raise NotStored("nothing there")
 
     for _ in range(2):
         with pytest.raises(NotStored):
-            recent.read("examination", "0", Examination, missing)
-    assert recent.read("examination", "0", Examination, lambda: fakes.examination(PAIR)).sites
+            recent.read("examination", "0", Explanation, missing)
+    assert recent.read("examination", "0", Explanation, lambda: fakes.explanation(PAIR)).sites

@@ -14,8 +14,8 @@ from tests import fakes
 ANSWERERS = [
     (auditor.Auditor, engine.Auditor),
     (auditor.Auditor, fakes.FakeAuditor),
-    (auditor.Registry, registry.Desk),
-    (auditor.Registry, fakes.BareDesk),
+    (auditor.Registry, registry.ModelRegistry),
+    (auditor.Registry, fakes.BareRegistry),
     (auditor.Runs, driver.Runs),
     (auditor.Runs, fakes.NoRuns),
 ]
@@ -27,7 +27,10 @@ def methods(protocol):
 
 def shape(function):
     """Names, kinds and defaults of the parameters: what a caller can notice."""
-    return [(one.name, one.kind, one.default) for one in inspect.signature(function).parameters.values()]
+    return [
+        (parameter.name, parameter.kind, parameter.default)
+        for parameter in inspect.signature(function).parameters.values()
+    ]
 
 
 @pytest.mark.parametrize(("protocol", "answerer"), ANSWERERS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
@@ -44,5 +47,5 @@ def test_whoever_answers_takes_what_the_dashboard_hands_over(protocol, answerer)
 
 def test_the_fake_says_where_the_registry_and_the_runs_are():
     made = fakes.FakeAuditor()
-    assert isinstance(made.desk, fakes.BareDesk)
+    assert isinstance(made.model_registry, fakes.BareRegistry)
     assert isinstance(made.audits, fakes.NoRuns)

@@ -11,7 +11,7 @@ import pytest
 from dashboard import markup
 from dashboard.panels.audits import model as audits_model
 from dashboard.panels.audits import view as audits_view
-from engine import CHECKS, Answer, Credibility, RunCard
+from engine import CHECKS, Answer, AttackSanity, RunCard
 from engine.audit import report
 from engine.audit.runs import State
 from engine.service import driver
@@ -37,7 +37,7 @@ class Watched(fakes.FakeAuditor):
         self.store = store
         self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
 
-    def credibility(self, run):
+    def attack_sanity(self, run):
         return Answer("working", None, 0, 0, "Checking")
 
 
@@ -70,8 +70,8 @@ def test_every_rate_of_a_finished_run_stands_there_with_its_interval(auditor, fi
     facts, _ = audits_view.answer(auditor, {"run": finished.id})
     summary = auditor.audits.view(finished.id).summary
     shown = text(facts)
-    for one in summary.models:
-        for condition in (*one.conditions, one.worst_case):
+    for model in summary.models:
+        for condition in (*model.conditions, model.worst_case):
             assert condition.name in shown
             assert audits_model.rate(condition.accuracy) in shown
     assert "Interim" not in shown
@@ -150,7 +150,7 @@ def test_attacks_of_another_seed_have_no_link(auditor, finished):
     assert rows(other)[ATTACK].link == ""
 
 
-def test_an_attack_on_survivors_says_what_its_rate_counts(auditor, finished):
+def test_an_attack_on_cascade_says_what_its_rate_counts(auditor, finished):
     seen = auditor.audits.view(finished.id)
     assert audits_model.panel(seen).models[0].notes == ()
     part = audits_model.panel(with_condition(seen, is_cumulative=True)).models[0]
@@ -161,7 +161,7 @@ def test_an_attack_on_survivors_says_what_its_rate_counts(auditor, finished):
 def test_a_class_with_few_images_is_marked_so(auditor, finished):
     classes = audits_model.panel(auditor.audits.view(finished.id)).models[0].classes
     assert classes
-    assert all(one.has_few for one in classes)
+    assert all(class_.has_few for class_ in classes)
     assert "few" in text(audits_view.answer(auditor, {"run": finished.id})[0])
 
 
@@ -182,7 +182,7 @@ def test_models_are_compared_in_a_table_with_the_worst_case_first(auditor, finis
     found = audits_model.panel(auditor.audits.view(finished.id)).pairings
     summary = auditor.audits.view(finished.id).summary
     assert len(found) == len(summary.pairings) > 1
-    assert [one.is_worst for one in found] == [True] + [False] * (len(found) - 1)
+    assert [item.is_worst for item in found] == [True] + [False] * (len(found) - 1)
     small = dataclasses.replace(summary.pairings[0], p_holm=1.7e-25)
     assert audits_model._versus(small).p == "< 0.001"
 
@@ -288,13 +288,13 @@ def test_the_curve_follows_the_theme(theme):
     assert audits_view.draw_curve((), theme).layout.paper_bgcolor == audits_view.themes.palette(theme).panel
 
 
-def credibility(*outcomes: str) -> Credibility:
+def attack_sanity(*outcomes: str) -> AttackSanity:
     """Checks that came out so in turn; the rest passed."""
     given = [*outcomes, *["pass"] * (len(CHECKS) - len(outcomes))]
     results = tuple(
         CheckResult(one.name, outcome, f"said of {one.name}") for one, outcome in zip(CHECKS, given, strict=True)
     )
-    return Credibility(results, 64, "24/255", Conditions("x", (), (), 0, 64, "cpu", "float32", 2, "digits-robust"))
+    return AttackSanity(results, 64, "24/255", Conditions("x", (), (), 0, 64, "cpu", "float32", 2, "digits-robust"))
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def credibility(*outcomes: str) -> Credibility:
     ],
 )
 def test_the_verdict_says_what_failed_and_what_was_not_run(outcomes, start):
-    found = audits_model.believed(Answer("ready", credibility(*outcomes)), "mine")
+    found = audits_model.sanity(Answer("ready", attack_sanity(*outcomes)), "mine")
     assert found.verdict.startswith(start)
-    assert [one[1] for one in found.checks][: len(outcomes)] == list(outcomes)
+    assert [check[1] for check in found.checks][: len(outcomes)] == list(outcomes)
     assert "transfer from digits-robust" in found.about
 
 
@@ -328,14 +328,14 @@ def test_a_pass_under_attacks_that_must_not_be_believed_is_called_none(
     asked = dataclasses.replace(summary.thresholds[0].threshold, condition=condition)
     decision = dataclasses.replace(summary.thresholds[0], threshold=asked, outcome=outcome)
     changed = dataclasses.replace(summary, thresholds=(decision,))
-    found = audits_model.caution(Answer("ready", credibility(*checks)), changed)
+    found = audits_model.caution(Answer("ready", attack_sanity(*checks)), changed)
     assert bool(found) is is_told
     assert not is_told or found.endswith("this is no pass.")
     assert audits_model.caution(Answer("working", None), changed) == ""
 
 
 def test_the_verdict_says_what_it_was_made_on():
-    found = audits_model.believed(Answer("ready", credibility()), "mine")
+    found = audits_model.sanity(Answer("ready", attack_sanity()), "mine")
     assert "mine" in found.title
     assert "the candidate alone" in found.scope
     assert "64 of the run's images" in found.scope
@@ -344,8 +344,8 @@ def test_the_verdict_says_what_it_was_made_on():
 
 @pytest.mark.parametrize("state", ["working", "failed"])
 def test_checks_that_are_not_there_read_as_not_run(state):
-    found = audits_model.believed(Answer(state, None, message="The worker died."), "mine")
-    assert {one[1] for one in found.checks} == {"not run"}
+    found = audits_model.sanity(Answer(state, None, message="The worker died."), "mine")
+    assert {check[1] for check in found.checks} == {"not run"}
     assert "The worker died." in found.verdict
 
 
@@ -357,5 +357,5 @@ def test_the_checks_of_a_run_are_made_on_its_own_images_at_its_largest_budget(st
 
 def test_the_page_shows_all_sixteen_and_asks_again_while_they_are_made(auditor, finished):
     facts, _ = audits_view.answer(auditor, {"run": finished.id})
-    assert all(f"{one.name} {one.title}" in text(facts) for one in CHECKS)
+    assert all(f"{check.name} {check.title}" in text(facts) for check in CHECKS)
     assert facts["again"]

@@ -98,4 +98,4 @@ def test_captums_gradient_times_activation_is_ours():
     own = scorers.at_once(bundle, asked).scores
     for site, peer in zip(own, benchmark.gradient_times_activation(bundle, asked), strict=True):
         assert torch.allclose(site, peer, rtol=1e-4, atol=1e-5)
-    assert all(tap.visit is None and not tap._forward_hooks for tap in bundle.taps)
+    assert all(probe.visit is None and not probe._forward_hooks for probe in bundle.taps)

@@ -13,7 +13,7 @@ from engine.attribution import explain
 from engine.errors import BadInput, UnknownName
 from engine.models import hooks, register
 from engine.patching import causal, subjects
-from engine.types.core import ExaminationRequest
+from engine.types.core import ExplanationRequest
 from engine.types.patching import COMPARED, CONTROLS, MapSet
 from tests import stores
 
@@ -30,11 +30,11 @@ def digits(demo_store, tmp_path_factory):
 def found(digits):
     """Four attacked digits of one class, all of them fooled."""
     samples = digits[1].keys_of(3)[:4]
-    request = ExaminationRequest(
+    request = ExplanationRequest(
         "digits-standard", "digits", engine.attack("pgd-linf:eps=24/255,steps=5"), samples, engine.method("gradient")
     )
-    made = explain.examine(*digits, request, lambda *_: None)[0]
-    assert all(one.status == "fooled" for one in made.outcomes)
+    made = explain.explain(*digits, request, lambda *_: None)[0]
+    assert all(outcome.status == "fooled" for outcome in made.outcomes)
     return made
 
 
@@ -44,34 +44,34 @@ def every_map(bundle, *, but_stem: bool = False) -> MapSet:
 
 
 def strongest(bundle, made, count: int) -> MapSet:
-    """The maps with the most attack flow over the group."""
+    """The channels with the most attack conductance over the group."""
     flat = [
         (float(np.abs(flow).mean(axis=0)[channel]), site.name, channel)
         for site, flow in zip(bundle.sites, made.flow, strict=True)
-        if site.is_claimable
+        if site.is_eligible
         for channel in range(site.channels)
     ]
     chosen = sorted(sorted(flat, reverse=True)[:count], key=lambda one: one[1:])
-    names = tuple(site.name for site in bundle.sites if site.name in {one[1] for one in chosen})
+    names = tuple(site.name for site in bundle.sites if site.name in {item[1] for item in chosen})
     return MapSet(names, tuple(tuple(sorted(c for _, n, c in chosen if n == name)) for name in names))
 
 
 @pytest.mark.parametrize("direction", ["restore", "inject"])
 def test_all_maps_bring_about_the_giving_runs_answer_exactly(digits, found, direction):
-    proof = causal.prove(*digits, found, every_map(digits[0]), direction)
+    causal_test = causal.intervene(*digits, found, every_map(digits[0]), direction)
     aim = "before" if direction == "restore" else "after"
-    assert proof.effect.recovery == pytest.approx(1.0, abs=1e-4)
-    assert proof.effect.flipped == 1.0
-    assert proof.labels == tuple(getattr(one, aim).label for one in found.outcomes)
+    assert causal_test.effect.recovery == pytest.approx(1.0, abs=1e-4)
+    assert causal_test.effect.flipped == 1.0
+    assert causal_test.labels == tuple(getattr(outcome, aim).label for outcome in found.outcomes)
 
 
 @pytest.mark.parametrize("direction", ["restore", "inject"])
 def test_recovery_is_what_a_loop_over_images_finds(digits, found, direction):
     bundle, dataset = digits
     chosen = MapSet(("layer2.0",), ((1, 5, 7),))
-    proof = causal.prove(bundle, dataset, found, chosen, direction)
+    causal_test = causal.intervene(bundle, dataset, found, chosen, direction)
     known = subjects.gather_evidence(bundle, dataset, found)
-    site = [one.name for one in bundle.sites].index("layer2.0")
+    site = [item.name for item in bundle.sites].index("layer2.0")
     giver, receiver = (known.clean, known.adversarial) if direction == "restore" else (known.adversarial, known.clean)
     for k in range(len(found.outcomes)):
         true, fooled = int(known.clean.targets[k]), int(known.adversarial.targets[k])
@@ -90,36 +90,40 @@ def test_recovery_is_what_a_loop_over_images_finds(digits, found, direction):
         start = float(own.logits[0, true] - own.logits[0, fooled])
         end = float(give.logits[0, true] - give.logits[0, fooled])
         reached = float(logits[true] - logits[fooled])
-        assert proof.recoveries[k] == pytest.approx((reached - start) / (end - start), abs=1e-4)
-        assert proof.labels[k] == int(logits.argmax())
+        assert causal_test.recoveries[k] == pytest.approx((reached - start) / (end - start), abs=1e-4)
+        assert causal_test.labels[k] == int(logits.argmax())
 
 
 def test_the_maps_with_the_most_flow_restore_and_every_control_does_less(digits, found):
-    proof = causal.prove(*digits, found, strongest(digits[0], found, 32), "restore")
-    assert proof.effect.flipped == 1.0
-    assert {one.name for one in proof.controls} | {line.partition(":")[0] for line in proof.missing} == set(CONTROLS)
-    by_name = {one.name: one for one in proof.controls}
+    causal_test = causal.intervene(*digits, found, strongest(digits[0], found, 32), "restore")
+    assert causal_test.effect.flipped == 1.0
+    assert {control.name for control in causal_test.controls} | {
+        line.partition(":")[0] for line in causal_test.missing
+    } == set(CONTROLS)
+    by_name = {control.name: control for control in causal_test.controls}
     assert by_name["random"].effect.n == 4 * causal.DRAWS
-    assert by_name["random"].effect.recovery < proof.effect.recovery
+    assert by_name["random"].effect.recovery < causal_test.effect.recovery
     assert by_name["noisy copy"].effect.flipped == 0.0
     assert by_name["third class"].effect.flipped <= 0.25
 
 
 def test_an_intervention_is_proven_only_beyond_the_intervals_of_all_controls(digits, found):
-    proof = causal.prove(*digits, found, strongest(digits[0], found, 48), "restore")
-    worst = max(one.effect.flipped_high for one in proof.controls if one.name != COMPARED)
-    assert proof.is_proven is (worst < proof.effect.flipped_low)
-    without = dataclasses.replace(proof, controls=tuple(one for one in proof.controls if one.name != "random"))
-    assert not without.is_proven
-    assert not dataclasses.replace(proof, trivial=("stem",)).is_proven
+    causal_test = causal.intervene(*digits, found, strongest(digits[0], found, 48), "restore")
+    worst = max(control.effect.flipped_high for control in causal_test.controls if control.name != COMPARED)
+    assert causal_test.is_supported is (worst < causal_test.effect.flipped_low)
+    without = dataclasses.replace(
+        causal_test, controls=tuple(control for control in causal_test.controls if control.name != "random")
+    )
+    assert not without.is_supported
+    assert not dataclasses.replace(causal_test, trivial=("stem",)).is_supported
 
 
 def test_the_stem_restores_whatever_is_put_back_and_is_called_trivial(digits, found):
     stem = next(site for site in digits[0].sites if site.role == "stem")
-    proof = causal.prove(*digits, found, MapSet((stem.name,), (tuple(range(stem.channels)),)), "restore")
-    assert proof.effect.recovery == pytest.approx(1.0, abs=1e-4)
-    assert proof.trivial == (stem.name,)
-    assert not proof.is_proven
+    causal_test = causal.intervene(*digits, found, MapSet((stem.name,), (tuple(range(stem.channels)),)), "restore")
+    assert causal_test.effect.recovery == pytest.approx(1.0, abs=1e-4)
+    assert causal_test.trivial == (stem.name,)
+    assert not causal_test.is_supported
 
 
 def test_a_map_that_nothing_reads_changes_nothing(digits, found):
@@ -131,30 +135,30 @@ def test_a_map_that_nothing_reads_changes_nothing(digits, found):
     with torch.no_grad():
         reader.weight[:, 2] = 0
     try:
-        made = explain.examine(bundle, dataset, found.request, lambda *_: None)[0]
-        proof = causal.prove(bundle, dataset, made, chosen, "restore")
+        made = explain.explain(bundle, dataset, found.request, lambda *_: None)[0]
+        causal_test = causal.intervene(bundle, dataset, made, chosen, "restore")
     finally:
         with torch.no_grad():
             reader.weight.copy_(kept)
-    assert proof.recoveries == pytest.approx([0.0] * 4, abs=1e-6)
+    assert causal_test.recoveries == pytest.approx([0.0] * 4, abs=1e-6)
 
 
 def test_more_than_half_of_a_layer_has_no_control_in_the_same_layer_and_says_so(digits, found):
-    site = next(one for one in digits[0].sites if one.name == "layer1.0.relu1")
-    proof = causal.prove(*digits, found, MapSet((site.name,), (tuple(range(site.channels)),)), "restore")
-    assert any(line.startswith("same layers: more than half") for line in proof.missing)
+    site = next(item for item in digits[0].sites if item.name == "layer1.0.relu1")
+    causal_test = causal.intervene(*digits, found, MapSet((site.name,), (tuple(range(site.channels)),)), "restore")
+    assert any(line.startswith("same layers: more than half") for line in causal_test.missing)
 
 
 def test_a_single_image_has_no_interval_of_its_recovery(digits, found):
     request = dataclasses.replace(found.request, samples=found.request.samples[:1])
-    alone = explain.examine(*digits, request, lambda *_: None)[0]
-    effect = causal.prove(*digits, alone, strongest(digits[0], alone, 16), "restore").effect
+    alone = explain.explain(*digits, request, lambda *_: None)[0]
+    effect = causal.intervene(*digits, alone, strongest(digits[0], alone, 16), "restore").effect
     assert (effect.recovery_low, effect.recovery_high, effect.n) == (None, None, 1)
 
 
 def test_the_same_question_has_the_same_answer(digits, found):
     chosen = strongest(digits[0], found, 8)
-    assert causal.prove(*digits, found, chosen, "restore") == causal.prove(*digits, found, chosen, "restore")
+    assert causal.intervene(*digits, found, chosen, "restore") == causal.intervene(*digits, found, chosen, "restore")
 
 
 @pytest.mark.parametrize(
@@ -167,4 +171,4 @@ def test_the_same_question_has_the_same_answer(digits, found):
 )
 def test_a_choice_that_cannot_be_made_is_refused_in_words(digits, found, chosen, error, text):
     with pytest.raises(error, match=text):
-        causal.prove(*digits, found, chosen, "restore")
+        causal.intervene(*digits, found, chosen, "restore")

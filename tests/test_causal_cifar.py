@@ -59,7 +59,7 @@ def test_32_maps_restore_the_label_and_no_control_does(world, monkeypatch, attac
 def test_the_smallest_sets_take_17_maps_at_most_in_the_mean(world, monkeypatch):
     monkeypatch.setattr(minimal, "DRAWS", 2)
     found = minimal.find(*world, group(world, 40), quiet)
-    assert all(one.is_restored for one in found.images)
+    assert all(image.is_restored for image in found.images)
     assert found.sizes.value <= found.prefixes.value <= 17
     assert found.shared.is_reached
     assert found.random.flipped <= 0.06

@@ -88,7 +88,7 @@ def test_scores_agree_with_captums_definition_of_gradient_times_activation(bundl
         assert torch.allclose(fast[number], slow, rtol=1e-4, atol=1e-5)
 
 
-def test_examine_writes_the_documented_files(store, tmp_path, capsys):
+def test_explain_writes_the_documented_files(store, tmp_path, capsys):
     out = tmp_path / "pair"
     arguments = ["examine", "--store", str(store.root), "--model", "resnet20", "--data", "cifar10", "--sample", "00200"]
     assert command_line.main([*arguments, "--attack", "pgd-linf", "--out", str(out), "--json"]) == 0

@@ -60,7 +60,7 @@ def test_digits_that_are_their_own_indices_are_not_doubtful():
 
 def test_what_classes_are_called_is_never_called_twice_and_leads_back():
     assert class_names.handles(CRANES) == ("crane@0", "ring", "crane@2", "eel")
-    assert [class_names.index(one, CRANES) for one in class_names.handles(CRANES)] == [0, 1, 2, 3]
+    assert [class_names.index(handle, CRANES) for handle in class_names.handles(CRANES)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_run_made_before_that_asked_for_one_of_two_is_not_decided(store):
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
-def test_images_of_a_premade_set_are_paired_whatever_form_their_names_have(store, tmp_path, forms):
+def test_images_of_a_precomputed_set_are_paired_whatever_form_their_names_have(store, tmp_path, forms):
     found = audits.some_digits()
     other = Store(tmp_path / "store")
     load.add(other, load.Submission("net", demo.ARCHITECTURE, demo.weights(demo.MODELS[0]), demo.CLASSES))
@@ -249,7 +249,7 @@ def test_images_of_a_premade_set_are_paired_whatever_form_their_names_have(store
         names = tuple(unicodedata.normalize(form, f"é{k}") for k in range(len(found.x)))
         register.add(other, name, replace(found, names=names), source="npz")
     text = 'model = "net"\ndata = "composed"\n[images]\ncount = 5\n[[premade]]\nname = "a"\ndata = "red"\nepsilon = "8/255"\n'
-    assert len(manifest.build(plan.understood(plan.parse(text, "p"), other), other).premade[0].samples) == 5
+    assert len(manifest.build(plan.understood(plan.parse(text, "p"), other), other).precomputed[0].samples) == 5
 
 
 class Auditor:
@@ -258,7 +258,7 @@ class Auditor:
     def __init__(self, store):
         self.store, self.asked = store, []
 
-    def roster(self, request):
+    def attack_results(self, request):
         self.asked.append(request.label)
         return links.Answer("queued")
 
@@ -271,10 +271,10 @@ def test_a_link_leads_to_the_class_it_names_and_says_where_it_names_none(store, 
     view = ViewState(model="net", data="composed", attack="pgd-linf", label=label)
     chosen = links.Resolved(view, (), (model,), (data,), (), (), model, data)
     auditor, notices = Auditor(store), []
-    links._with_roster(chosen, auditor, notices)
+    links._with_attack_results(chosen, auditor, notices)
     assert auditor.asked == [place]
-    assert [("asked for class 'crane'" in one) for one in notices] == ([True] if label == "crane" else [])
-    offered = [one["value"] for one in progress._classes(chosen) if one["value"] != progress.ANY]
+    assert [("asked for class 'crane'" in notice) for notice in notices] == ([True] if label == "crane" else [])
+    offered = [class_["value"] for class_ in progress._classes(chosen) if class_["value"] != progress.ANY]
     assert len(set(offered)) == 10 and "crane@6" in offered
 
 
@@ -284,7 +284,7 @@ def test_only_data_whose_classes_are_one_each_fit_a_model(store):
     assert fitting == list(registry.fitting(model, store.datasets())) == ["digits", "composed"]
 
 
-def test_an_examination_calls_two_classes_of_one_name_differently(store, tmp_path, capsys):
+def test_an_explanation_calls_two_classes_of_one_name_differently(store, tmp_path, capsys):
     place = ["--store", str(store.root), "--model", "net", "--data", "digits", "--out", str(tmp_path / "pair")]
     sample = store.dataset("digits").keys_of(6)[0]
     assert command_line.main(["examine", *place, "--sample", sample, "--attack", "pgd-linf:eps=24/255", "--quick"]) == 0

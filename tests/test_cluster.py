@@ -200,6 +200,6 @@ def test_a_fork_of_a_connected_process_connects_anew_and_does_not_disturb_its_pa
     try:
         output, noise = process.communicate(timeout=40)
     finally:
-        for one in processes_of(process.pid):
-            os.kill(one, signal.SIGKILL)
+        for item in processes_of(process.pid):
+            os.kill(item, signal.SIGKILL)
     assert output.split() == ["True", "True", "True"], noise

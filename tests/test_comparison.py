@@ -10,17 +10,17 @@ import pytest
 import engine
 from engine import statistics
 from engine.attribution import comparison
-from engine.types.core import ExaminationRequest
+from engine.types.core import ExplanationRequest
 from engine.types.faithfulness import ClassDatapaths, SiteSpan
 from tests import fakes
 
 
-def examination(images: int, parting: int, *, seed: int = 0, noise: float = 0.02):
+def explanation(images: int, parting: int, *, seed: int = 0, noise: float = 0.02):
     """Datapaths that are the same up to small noise before site `parting` and unrelated from there on."""
     rng = np.random.default_rng(seed)
     samples = tuple(f"{k:05d}" for k in range(images))
-    made = fakes.examination(
-        ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
+    made = fakes.explanation(
+        ExplanationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
     )
     base = [rng.exponential(size=(images, site.channels)) for site in made.sites]
 
@@ -43,79 +43,79 @@ def examination(images: int, parting: int, *, seed: int = 0, noise: float = 0.02
 
 @pytest.mark.parametrize("images", [1, 12, 30])
 def test_datapaths_part_where_it_was_planted(images):
-    found = comparison.compare(examination(images, parting=5), 0.2)
-    assert found.parts_at == found.sites[5].site
+    found = comparison.compare(explanation(images, parting=5), 0.2)
+    assert found.diverges_at == found.sites[5].site
     assert found.images == images
 
 
 @pytest.mark.parametrize("images", [1, 12])
 def test_the_stem_of_which_nothing_may_be_claimed_is_not_where_they_part(images):
-    made = examination(images, parting=0)
+    made = explanation(images, parting=0)
     found = comparison.compare(made, 0.2)
-    assert not made.sites[0].is_claimable
+    assert not made.sites[0].is_eligible
     assert found.sites[0].distance > found.sites[0].floor_high
-    assert found.parts_at == found.apart_from == found.sites[1].site
-    assert found.parts_span is None or found.parts_span.first == found.sites[1].site
+    assert found.diverges_at == found.diverges_from == found.sites[1].site
+    assert found.divergence_span is None or found.divergence_span.first == found.sites[1].site
 
 
 @pytest.mark.parametrize("images", [1, 12])
 def test_datapaths_that_meet_again_part_but_not_for_good(images):
-    made = examination(images, parting=5)
-    assert comparison.compare(made, 0.2).apart_from == made.sites[5].name
+    made = explanation(images, parting=5)
+    assert comparison.compare(made, 0.2).diverges_from == made.sites[5].name
     together = [
         own if k > 8 else other
         for k, (own, other) in enumerate(zip(made.clean.scores, made.adversarial.scores, strict=True))
     ]
     found = comparison.compare(replace(made, adversarial=replace(made.adversarial, scores=tuple(together))), 0.2)
-    assert (found.parts_at, found.apart_from) == (made.sites[5].name, None)
+    assert (found.diverges_at, found.diverges_from) == (made.sites[5].name, None)
 
 
 @pytest.mark.parametrize("images", [1, 12, 30])
 def test_datapaths_that_only_noise_moves_do_not_part(images):
-    assert comparison.compare(examination(images, parting=99), 0.2).parts_at is None
+    assert comparison.compare(explanation(images, parting=99), 0.2).diverges_at is None
 
 
 def test_a_few_images_are_too_few_to_tell():
-    found = comparison.compare(examination(4, parting=0), 0.2)
+    found = comparison.compare(explanation(4, parting=0), 0.2)
     assert min(site.p_value for site in found.sites) > comparison.LEVEL
-    assert found.parts_at is None
+    assert found.diverges_at is None
 
 
 def test_intervals_hold_the_mean_and_shrink_with_more_images():
-    few, many = (comparison.compare(examination(n, parting=3), 0.2).sites[8] for n in (4, 64))
+    few, many = (comparison.compare(explanation(n, parting=3), 0.2).sites[8] for n in (4, 64))
     for site in (few, many):
         assert site.distance_low <= site.distance <= site.distance_high
     assert many.distance_high - many.distance_low < few.distance_high - few.distance_low
 
 
 def test_a_single_pair_has_no_interval_and_no_p_value():
-    site = comparison.compare(examination(1, parting=3), 0.2).sites[8]
+    site = comparison.compare(explanation(1, parting=3), 0.2).sites[8]
     assert (site.distance_low, site.distance_high, site.p_value) == (site.distance, site.distance, None)
 
 
 @pytest.mark.parametrize("images", [12, 30])
 def test_a_planted_parting_lies_in_its_span_and_the_span_grows_with_noise(images):
-    quiet, loud = (comparison.compare(examination(images, parting=5, noise=noise), 0.2) for noise in (0.02, 0.6))
+    quiet, loud = (comparison.compare(explanation(images, parting=5, noise=noise), 0.2) for noise in (0.02, 0.6))
     names = [site.site for site in quiet.sites]
-    assert names.index(quiet.parts_span.first) <= 5 <= names.index(quiet.parts_span.last)
-    assert quiet.parts_span.share > 0.9
+    assert names.index(quiet.divergence_span.first) <= 5 <= names.index(quiet.divergence_span.last)
+    assert quiet.divergence_span.share > 0.9
 
     def width(span):
         return (len(names) if span.last is None else names.index(span.last)) - names.index(span.first)
 
-    assert loud.parts_span is None or width(loud.parts_span) > width(quiet.parts_span)
+    assert loud.divergence_span is None or width(loud.divergence_span) > width(quiet.divergence_span)
 
 
 @pytest.mark.parametrize(("images", "parting"), [(1, 5), (4, 0)], ids=["one pair", "too few images"])
 def test_of_too_few_images_there_is_no_span(images, parting):
-    assert comparison.compare(examination(images, parting=parting), 0.2).parts_span is None
+    assert comparison.compare(explanation(images, parting=parting), 0.2).divergence_span is None
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_only_noise_moves_parts_in_few_resamples(seed):
-    found = comparison.compare(examination(12, parting=99, seed=seed), 0.2)
-    assert found.parts_at is None
-    assert found.parts_span is None or (found.parts_span.last is None and found.parts_span.share < 0.2)
+    found = comparison.compare(explanation(12, parting=99, seed=seed), 0.2)
+    assert found.diverges_at is None
+    assert found.divergence_span is None or (found.divergence_span.last is None and found.divergence_span.share < 0.2)
 
 
 def test_the_resampled_rule_applied_to_the_sample_itself_is_the_rule(monkeypatch):
@@ -123,9 +123,9 @@ def test_the_resampled_rule_applied_to_the_sample_itself_is_the_rule(monkeypatch
     monkeypatch.setattr(comparison, "_weights", lambda images, draws: np.full((1, images), 1 / images))
     told = []
     for seed in range(12):
-        found = comparison.compare(examination(5 + seed, parting=4, noise=0.2 + 0.2 * seed, seed=seed), 0.2)
-        assert (found.parts_span.first if found.parts_span else None) == found.parts_at
-        told.append(found.parts_at)
+        found = comparison.compare(explanation(5 + seed, parting=4, noise=0.2 + 0.2 * seed, seed=seed), 0.2)
+        assert (found.divergence_span.first if found.divergence_span else None) == found.diverges_at
+        told.append(found.diverges_at)
     assert None in told and len(set(told)) > 1
 
 
@@ -137,7 +137,7 @@ def test_a_span_without_an_end_says_so():
 
 def test_merging_counts_from_the_end_like_a_loop():
     rows = np.random.default_rng(0).integers(0, 2, size=(50, 6)).astype(bool)
-    for row, place in zip(rows, comparison.merges_at(rows), strict=True):
+    for row, place in zip(rows, comparison.converges_at(rows), strict=True):
         first = len(row)
         while first and row[first - 1]:
             first -= 1
@@ -149,15 +149,15 @@ def test_a_merging_that_every_image_shares_has_no_width_and_one_that_few_share_h
     own, other = np.array([3.0, 2, 1, 0, 0, 0]), np.array([0, 0, 0, 3.0, 2, 1])
     alike = [np.stack([own if k < 4 else other] * 10) for k in range(6)]
     options = {"share": 0.5, "names": "abcdef"}
-    assert comparison.merges_span(alike, true, fooled, **options) == SiteSpan("e", "e", 1.0)
+    assert comparison.convergence_span(alike, true, fooled, **options) == SiteSpan("e", "e", 1.0)
     mixed = [*alike[:3], np.stack([other] * 6 + [own] * 4), *alike[4:]]
-    found = comparison.merges_span(mixed, true, fooled, **options)
+    found = comparison.convergence_span(mixed, true, fooled, **options)
     assert (found.first, found.last) == ("d", "e")
-    assert comparison.merges_span([site[:1] for site in alike], true, fooled, **options) is None
+    assert comparison.convergence_span([site[:1] for site in alike], true, fooled, **options) is None
 
 
 def test_the_sets_are_what_the_slow_way_gives():
-    made = examination(6, parting=2)
+    made = explanation(6, parting=2)
     rng = np.random.default_rng(3)
     classes = ClassDatapaths(made.clean.strength, tuple(rng.exponential(size=site.channels) for site in made.sites))
     found = comparison.compare(made, 0.3, classes)
@@ -175,7 +175,7 @@ def test_the_sets_are_what_the_slow_way_gives():
 
 
 def test_another_datapath_may_stand_in_the_clean_runs_place():
-    made, other = examination(6, parting=2), examination(6, parting=2, seed=1).clean
+    made, other = explanation(6, parting=2), explanation(6, parting=2, seed=1).clean
     found = comparison.against(made, other, 0.3)
     assert found == comparison.compare(replace(made, clean=other), 0.3)
     assert found != comparison.compare(made, 0.3)
@@ -188,7 +188,7 @@ def test_holm_is_the_textbook_procedure():
 def test_the_permutation_test_agrees_with_scipys():
     from scipy import stats
 
-    made = examination(8, parting=4, noise=0.3)
+    made = explanation(8, parting=4, noise=0.3)
     distances = comparison._distances(made, made.clean, 0.2)
     excess = distances.attacked - distances.noise.mean(axis=1)
     slow = [

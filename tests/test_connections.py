@@ -47,7 +47,7 @@ def changes(bundle, images, starts):
         with torch.no_grad(), bundle.visiting(recorder):
             bundle.logits(batch)
         runs.append(recorder.seen)
-    return {tap: runs[0][tap] - runs[1][tap] for tap in runs[0]}
+    return {probe: runs[0][probe] - runs[1][probe] for probe in runs[0]}
 
 
 BLOCKS = [CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 1)]
@@ -152,7 +152,7 @@ def test_each_distinct_image_runs_once_however_often_it_stands_in_a_batch(monkey
         together = connections.between(bundle, images, starts, found.gradients)
     assert sizes == [rows]
     for link, matrix in together.matrices.items():
-        one = [{tap: g[k : k + 1] for tap, g in found.gradients.items()} for k in range(6)]
+        one = [{probe: g[k : k + 1] for probe, g in found.gradients.items()} for k in range(6)]
         parts = [connections.between(bundle, images[k : k + 1], starts[k : k + 1], one[k]).matrices for k in range(6)]
         assert torch.allclose(matrix, sum(part[link] for part in parts), rtol=1e-4, atol=1e-5)
 
@@ -178,7 +178,7 @@ def test_a_gradient_is_kept_once_for_taps_on_one_tensor_but_never_beyond_a_site(
     network = precision.folded(NETWORKS["mobilenet"]()[0])
     next_taps = connections.next_taps(network)
     assert next_taps
-    assert all(tap >= len(network.sites) for tap in next_taps)
+    assert all(probe >= len(network.sites) for probe in next_taps)
     assert any(last < len(network.sites) for last in next_taps.values())
 
 
@@ -208,8 +208,8 @@ def effects(bundle, question, reference, removed):
 
     def without(number, tensor):
         changed = tensor.clone()
-        for row, (tap, j, part) in enumerate(removed):
-            if tap == number:
+        for row, (probe, j, part) in enumerate(removed):
+            if probe == number:
                 changed[row, j] -= part
         return changed
 

@@ -154,7 +154,7 @@ class Counted:
     def attacks(self):
         return ()
 
-    def credibility(self, run):
+    def attack_sanity(self, run):
         report.checked(self.store, run)
         return Answer("working")
 

@@ -74,7 +74,7 @@ def scored(bundle, maps):
 
 
 def values(estimates):
-    return [one.value for one in estimates]
+    return [estimate.value for estimate in estimates]
 
 
 def test_partners_strangers_and_third_classes_are_of_other_classes(subjects):
@@ -214,8 +214,8 @@ def test_random_scores_are_alike_by_chance_alone_and_activation_wholly(bundle, s
         own, _ = trials.score(bundle, name, ask, seed=0)
         found[name.name] = evaluate.stability(bundle, name, subjects, own, seed=0)
     # Two draws of 3 of 16: 0.10 to 0.13 expected.
-    for one in ("seed_jaccard", "noise_jaccard", "random_weights_jaccard"):
-        assert getattr(found["random"], one).value == pytest.approx(0.12, abs=0.06)
+    for item in ("seed_jaccard", "noise_jaccard", "random_weights_jaccard"):
+        assert getattr(found["random"], item).value == pytest.approx(0.12, abs=0.06)
     assert found["activation"].seed_jaccard.value == 1.0
     assert found["activation"].random_weights_jaccard.value < 0.7
 
@@ -227,7 +227,7 @@ CHEAP = ("two-run", "random")
 def whole(bundle, subjects, pairs):
     """The table of all methods on the planted network, as JSON."""
     made = evaluate.Walk(bundle, subjects, pairs, 0, COUNTS)
-    rows = [evaluate.row(made, one, evaluate.Steps(lambda *_: None, 0, 1, one.name)) for one in methods.DECLARED]
+    rows = [evaluate.row(made, item, evaluate.Steps(lambda *_: None, 0, 1, item.name)) for item in methods.DECLARED]
     request = evaluate.EvaluationRequest(engine.attack("pgd-linf"), COUNT, methods.DECLARED)
     found = evaluate.Evaluation(request, "toy", "toys", COUNT, COUNT, 3, 48, ("relu",), COUNTS, tuple(rows), 1.0)
     return json.loads(json.dumps(tables.evaluation_json(found)))
@@ -273,7 +273,7 @@ def test_the_table_is_one_screen_with_every_method_under_every_question(whole):
         assert sum(line.startswith(f"{name} ") for line in lines) == 4
     assert len(lines) <= 60 and max(map(len, lines)) <= 132
     assert lines[-1].startswith("quadratic, activation, random cannot be aimed")
-    assert lines[-2].startswith("No claim may choose maps of relu:")
+    assert lines[-2].startswith("No claim may choose channels of relu:")
 
 
 def test_the_table_shows_the_figures_of_the_json(whole):

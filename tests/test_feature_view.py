@@ -23,20 +23,23 @@ def told(auditor=None, ask=ASK) -> dict:
     return channel_view.facts(auditor or fakes.FakeAuditor(), ask)[0]
 
 
-def synthesis(channel: int):
-    return fakes.FakeAuditor().synthesis("digits-standard", "digits", LAYER, channel).value
+def feature_visualization(channel: int):
+    return fakes.FakeAuditor().feature_visualization("digits-standard", "digits", LAYER, channel).value
 
 
 def test_a_picture_with_doubts_says_each_of_them_and_one_without_says_none():
-    doubtful, believed = synthesis(3), next(synthesis(c) for c in range(24) if not synthesis(c).doubts)
+    doubtful, sanity = (
+        feature_visualization(3),
+        next(feature_visualization(c) for c in range(24) if not feature_visualization(c).doubts),
+    )
     assert channel_model.describe(doubtful).caveats == tuple(DOUBTS[doubt] for doubt in doubtful.doubts)
     assert doubtful.doubts
-    assert channel_model.describe(believed).caveats == ()
+    assert channel_model.describe(sanity).caveats == ()
 
 
 def test_the_response_is_the_maps_own_at_every_strength():
     found = fakes.FakeAuditor().responses(KEY).value
-    site = layer.site_index(fakes.FakeAuditor().examined(KEY), LAYER)
+    site = layer.site_index(fakes.FakeAuditor().explained(KEY), LAYER)
     shown = channel_model.response(found, site, CHANNEL, MEASURES["1/255"])
     assert np.array_equal(shown.attack, found.peak[site][:, CHANNEL])
     assert np.array_equal(shown.noise, found.noise_peak[site][:, CHANNEL])
@@ -67,7 +70,7 @@ def test_the_page_shows_the_picture_by_address_and_stops_asking():
 )
 def test_what_is_still_made_is_asked_for_again_and_what_failed_says_why(state, again, text):
     class Slow(fakes.FakeAuditor):
-        def synthesis(self, *_):
+        def feature_visualization(self, *_):
             return Answer(state, None, 1, 4, "Painting")
 
     shown = told(Slow())

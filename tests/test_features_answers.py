@@ -18,8 +18,8 @@ from engine.models import register as load
 from engine.service import tasks, worker
 from engine.service.auditor import Auditor
 from engine.store import Store
-from engine.types.checks import Responses, Synthesis
-from engine.types.core import ExaminationRequest
+from engine.types.checks import FeatureVisualization, Responses
+from engine.types.core import ExplanationRequest
 from engine.types.requests import FeatureRequest
 from tests import dying_work, fake_work, fakes
 from tests.asking import until
@@ -43,7 +43,7 @@ class WorkingJobs(PatientJobs):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    """The network and every tenth image of the embedded demo, with the gallery and one examination."""
+    """The network and every tenth image of the embedded demo, with the gallery and one explanation."""
     made = Store(tmp_path_factory.mktemp("features") / "store")
     for name in (MODEL, UNSEEN):
         load.add(made, load.Submission(name, demo.ARCHITECTURE, demo.weights(MODEL), demo.CLASSES))
@@ -53,13 +53,13 @@ def store(tmp_path_factory) -> Store:
     jobs = WorkingJobs(made.root)
     auditor = Auditor(made, jobs)
     auditor.gallery(MODEL, DATA)
-    auditor.examination(request(made))
+    auditor.explanation(request(made))
     jobs.work()
     return made
 
 
-def request(store: Store) -> ExaminationRequest:
-    return ExaminationRequest(MODEL, DATA, engine.attack(ATTACK), store.dataset(DATA).keys_of(3)[:1])
+def request(store: Store) -> ExplanationRequest:
+    return ExplanationRequest(MODEL, DATA, engine.attack(ATTACK), store.dataset(DATA).keys_of(3)[:1])
 
 
 @pytest.fixture
@@ -74,36 +74,36 @@ def auditor(store, jobs) -> Auditor:
 
 @pytest.fixture
 def key(auditor, store) -> str:
-    return auditor.examination(request(store)).value.key
+    return auditor.explanation(request(store)).value.key
 
 
 def test_a_picture_is_made_on_request_and_kept(auditor, jobs, store):
-    assert auditor.synthesis(MODEL, DATA, LAYER, 2).state == "working"
-    assert auditor.synthesis(MODEL, DATA, LAYER, 2).state == "working"
+    assert auditor.feature_visualization(MODEL, DATA, LAYER, 2).state == "working"
+    assert auditor.feature_visualization(MODEL, DATA, LAYER, 2).state == "working"
     assert jobs.submitted == ["synthesis"]
     jobs.work()
-    answer = auditor.synthesis(MODEL, DATA, LAYER, 2)
-    assert isinstance(answer.value, Synthesis)
+    answer = auditor.feature_visualization(MODEL, DATA, LAYER, 2)
+    assert isinstance(answer.value, FeatureVisualization)
     assert (answer.value.layer, answer.value.channel) == (LAYER, 2)
     assert answer.value.picture.shape == (32, 32, 1)
     assert not answer.value.picture.flags.writeable
     again = WorkingJobs(store.root)
-    assert Auditor(Store(store.root), again).synthesis(MODEL, DATA, LAYER, 2).state == "ready"
+    assert Auditor(Store(store.root), again).feature_visualization(MODEL, DATA, LAYER, 2).state == "ready"
     assert not again.submitted
 
 
 def test_every_map_has_a_picture_of_its_own(auditor, jobs):
     places = [(LAYER, 0), (LAYER, 1), ("layer1.1", 0)]
     for layer, channel in places:
-        auditor.synthesis(MODEL, DATA, layer, channel)
+        auditor.feature_visualization(MODEL, DATA, layer, channel)
     jobs.work()
-    found = [auditor.synthesis(MODEL, DATA, *place).value for place in places]
-    assert [(one.layer, one.channel) for one in found] == places
-    assert len({one.picture.tobytes() for one in found}) == len(places)
+    found = [auditor.feature_visualization(MODEL, DATA, *place).value for place in places]
+    assert [(item.layer, item.channel) for item in found] == places
+    assert len({item.picture.tobytes() for item in found}) == len(places)
 
 
 def test_a_picture_waits_for_the_gallery(auditor, jobs):
-    answer = auditor.synthesis(UNSEEN, DATA, LAYER, 2)
+    answer = auditor.feature_visualization(UNSEEN, DATA, LAYER, 2)
     assert (answer.state, answer.message) == ("working", "Working on it")
     assert jobs.submitted == ["gallery"]
 
@@ -122,7 +122,7 @@ def test_a_picture_waits_for_the_gallery(auditor, jobs):
 )
 def test_a_map_that_is_not_there_is_refused_before_any_work(auditor, jobs, place):
     with pytest.raises(UnknownName):
-        auditor.synthesis(*place)
+        auditor.feature_visualization(*place)
     assert not jobs.submitted
 
 
@@ -132,7 +132,7 @@ def test_responses_are_made_on_request_and_kept(auditor, jobs, key):
     jobs.work()
     answer = auditor.responses(key)
     assert isinstance(answer.value, Responses)
-    assert answer.value.examination == key
+    assert answer.value.explanation == key
     assert answer.value.epsilons[5] == "25.5/255"
     with pytest.raises(UnknownName):
         auditor.responses("0" * 32)
@@ -140,9 +140,9 @@ def test_responses_are_made_on_request_and_kept(auditor, jobs, key):
 
 def test_responses_of_an_attack_without_strength_fail_with_the_reason_and_can_be_forgiven(auditor, jobs, store):
     damaged = replace(request(store), attack=engine.attack("corruption-gaussian-noise"))
-    auditor.examination(damaged)
+    auditor.explanation(damaged)
     jobs.work()
-    key = auditor.examination(damaged).value.key
+    key = auditor.explanation(damaged).value.key
     auditor.responses(key)
     jobs.work()
     assert "no epsilon" in auditor.responses(key).message
@@ -151,7 +151,7 @@ def test_responses_of_an_attack_without_strength_fail_with_the_reason_and_can_be
     assert auditor.responses(key).state == "working"
 
 
-def test_noise_maps_are_stored_with_the_examination(auditor, key):
+def test_noise_maps_are_stored_with_the_explanation(auditor, key):
     clean, adversarial = auditor.maps(key, 3)
     noise = auditor.noise_maps(key, 3)
     assert noise.shape == clean.shape
@@ -181,13 +181,13 @@ def test_a_worker_trusts_no_place(store, kind, request_):
 def test_a_worker_that_dies_over_a_picture_or_responses_is_replaced(tmp_path):
     made = Store(tmp_path / "store")
     fake_work.add_all(made)
-    pair = ExaminationRequest(MODEL, DATA, engine.attack(ATTACK), ("00003",))
+    pair = ExplanationRequest(MODEL, DATA, engine.attack(ATTACK), ("00003",))
     auditor = Auditor(made, Jobs(made.root, dying_work.perform))
-    key = tasks.EXAMINATION.key(made, pair)
-    made.records.write("examination", key, replace(fakes.examination(pair), key=key))
+    key = tasks.EXPLANATION.key(made, pair)
+    made.records.write("examination", key, replace(fakes.explanation(pair), key=key))
 
     def pictured():
-        return auditor.synthesis(MODEL, DATA, LAYER, 2)
+        return auditor.feature_visualization(MODEL, DATA, LAYER, 2)
 
     try:
         until(lambda: pictured().state == auditor.responses(key).state == "ready", 60)

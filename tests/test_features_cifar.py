@@ -34,8 +34,8 @@ def judged(tmp_path_factory):
                 place = k, int(channel)
                 found.append(
                     [
-                        visualization.synthesise(bundle, dataset, one, place, lambda *_: None)
-                        for one in (patches, foreign)
+                        visualization.visualize(bundle, dataset, item, place, lambda *_: None)
+                        for item in (patches, foreign)
                     ]
                 )
     return found
@@ -79,5 +79,6 @@ def test_few_pictures_are_doubted_beside_their_own_patches(judged):
 def test_four_in_five_are_doubted_beside_the_patches_of_another_map(judged):
     """A picture that has nothing to do with the patches ranks anywhere among the other maps: it passes once in five."""
     assert (
-        rate("not recognised beside another map's patches", ["foreign" in other.doubts for _, other in judged]) >= 0.7
+        rate("not recognised beside another channel's patches", ["foreign" in other.doubts for _, other in judged])
+        >= 0.7
     )

@@ -1,4 +1,4 @@
-"""Responses over the strength of an attack: the ends are the stored images', the rest what an examination would show."""
+"""Responses over the strength of an attack: the ends are the stored images', the rest what an explanation would show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.errors import Unsupported
 from engine.features import dose_response
 from engine.models import hooks
 from engine.store import Store
-from engine.types.core import DatasetCard, ExaminationRequest
+from engine.types.core import DatasetCard, ExplanationRequest
 from tests import toys
 
 ATTACK = "pgd-linf:eps=16/255,steps=3"
@@ -47,21 +47,21 @@ def dataset(tmp_path_factory, bundle):
 
 
 @pytest.fixture(scope="module")
-def examine(bundle, dataset):
-    """An examination of the first images of a class, with its key."""
+def explaining(bundle, dataset):
+    """An explanation of the first images of a class, with its key."""
 
-    def examined(count: int = 1, attack: str = ATTACK):
+    def explained(count: int = 1, attack: str = ATTACK):
         label = int(np.bincount(dataset.labels).argmax())
-        request = ExaminationRequest("toy", "toys", engine.attack(attack), dataset.keys_of(label)[:count])
-        found, maps = explain.examine(bundle, dataset, request, silent)
+        request = ExplanationRequest("toy", "toys", engine.attack(attack), dataset.keys_of(label)[:count])
+        found, maps = explain.explain(bundle, dataset, request, silent)
         return replace(found, key="0" * 32), maps
 
-    return examined
+    return explained
 
 
 @pytest.fixture(scope="module")
-def pair(examine):
-    return examine()[0]
+def pair(explaining):
+    return explaining()[0]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def found(bundle, dataset, pair):
 
 def answers(bundle, stored: np.ndarray):
     """The slow way: every image alone."""
-    traces = [hooks.record(bundle, torch.from_numpy(one / np.float32(255)).permute(2, 0, 1)[None]) for one in stored]
+    traces = [hooks.record(bundle, torch.from_numpy(item / np.float32(255)).permute(2, 0, 1)[None]) for item in stored]
     means = [np.mean([t.maps[k].mean((2, 3))[0].numpy() for t in traces], axis=0) for k in range(len(bundle.sites))]
     peaks = [np.mean([t.maps[k].amax((2, 3))[0].numpy() for t in traces], axis=0) for k in range(len(bundle.sites))]
     return means, peaks, [int(t.logits.argmax()) for t in traces]
@@ -97,8 +97,8 @@ def test_the_strengths_are_exact_multiples_of_the_attacks_epsilon(found):
     assert found.epsilons == ("0/255", "2/255", "4/255", "8/255", "12/255", "16/255", "24/255")
 
 
-def test_between_them_they_are_what_an_examination_at_that_strength_attacks_with(bundle, examine, found):
-    weaker, _ = examine(attack="pgd-linf:eps=8/255,steps=3")
+def test_between_them_they_are_what_an_explanation_at_that_strength_attacks_with(bundle, explaining, found):
+    weaker, _ = explaining(attack="pgd-linf:eps=8/255,steps=3")
     for stored, means in (("adversarial", found.mean), ("noise", found.noise_mean)):
         wanted, _, labels = answers(bundle, weaker.images[stored])
         assert all(np.allclose(means[k][HALF], wanted[k], rtol=1e-5, atol=1e-6) for k in range(len(wanted)))
@@ -129,8 +129,8 @@ def test_an_image_that_was_wrong_before_is_never_fooled(bundle, dataset, pair):
     assert not found.noise_fooled.any()
 
 
-def test_a_group_is_the_mean_of_its_images(bundle, dataset, examine):
-    group, _ = examine(3)
+def test_a_group_is_the_mean_of_its_images(bundle, dataset, explaining):
+    group, _ = explaining(3)
     found = dose_response.respond(bundle, dataset, group, silent)
     assert found.labels.shape == found.lengths.shape == (7, 3)
     assert found.noise_labels.shape == (7, 6)
@@ -138,15 +138,17 @@ def test_a_group_is_the_mean_of_its_images(bundle, dataset, examine):
     assert all(np.allclose(found.peak[k][ONE], wanted[1][k], rtol=1e-5, atol=1e-6) for k in range(len(wanted[1])))
 
 
-def test_they_have_as_many_noise_copies_as_the_examination_was_made_with(bundle, dataset, examine):
-    pair = examine(2)[0]
+def test_they_have_as_many_noise_copies_as_the_explanation_was_made_with(bundle, dataset, explaining):
+    pair = explaining(2)[0]
     more = replace(pair, images={**pair.images, "noise": np.repeat(pair.images["noise"], 2, axis=0)})
     found = dose_response.respond(bundle, dataset, more, silent)
     assert found.noise_labels.shape == (len(found.strengths), len(more.images["noise"]))
 
 
 def test_they_are_the_same_again_and_survive_the_store(bundle, dataset, pair, found):
-    first, again = (serialization.flatten(one) for one in (found, dose_response.respond(bundle, dataset, pair, silent)))
+    first, again = (
+        serialization.flatten(item) for item in (found, dose_response.respond(bundle, dataset, pair, silent))
+    )
     assert first.value == again.value
     assert all(np.array_equal(first.arrays[name], again.arrays[name]) for name in first.arrays)
     assert all(site.dtype == np.float32 for site in (*found.mean, *found.peak, *found.noise_mean, *found.noise_peak))
@@ -154,27 +156,27 @@ def test_they_are_the_same_again_and_survive_the_store(bundle, dataset, pair, fo
     assert back.strengths == found.strengths
 
 
-def test_strengths_beyond_what_the_attack_allows_are_left_out(bundle, dataset, examine):
-    strong, _ = examine(attack="fgsm-linf:eps=0.5")
+def test_strengths_beyond_what_the_attack_allows_are_left_out(bundle, dataset, explaining):
+    strong, _ = explaining(attack="fgsm-linf:eps=0.5")
     found = dose_response.respond(bundle, dataset, strong, silent)
     assert found.strengths[-1] == "1"
     assert len(found.labels) == len(found.mean[0]) == 6
 
 
-def test_a_corruption_has_no_strength_to_vary(bundle, dataset, examine):
-    damaged, _ = examine(attack="corruption-gaussian-noise")
+def test_a_corruption_has_no_strength_to_vary(bundle, dataset, explaining):
+    damaged, _ = explaining(attack="corruption-gaussian-noise")
     with pytest.raises(Unsupported, match="no epsilon"):
         dose_response.respond(bundle, dataset, damaged, silent)
 
 
-def test_the_first_noise_copys_maps_lie_beside_the_clean_and_adversarial_ones(bundle, examine):
-    group, maps = examine(2)
+def test_the_first_noise_copys_maps_lie_beside_the_clean_and_adversarial_ones(bundle, explaining):
+    group, maps = explaining(2)
     copies = group.images["noise"][::2]
     assert {name.partition("/")[2] for name in maps} == {"clean", "adversarial", "noise"}
     for k in range(len(bundle.sites)):
         slow = np.mean(
-            [hooks.record(bundle, torch.from_numpy(one / np.float32(255)).permute(2, 0, 1)[None]).maps[k][0].numpy()
-             for one in copies], axis=0
+            [hooks.record(bundle, torch.from_numpy(copy_ / np.float32(255)).permute(2, 0, 1)[None]).maps[k][0].numpy()
+             for copy_ in copies], axis=0
         )  # fmt: skip
         assert np.allclose(maps[f"{k:03d}/noise"], slow, rtol=1e-3, atol=1e-3)
         assert not np.array_equal(maps[f"{k:03d}/noise"], maps[f"{k:03d}/clean"])

@@ -33,11 +33,11 @@ def seconds(attack: Attack) -> float:
     return cost.passes * PACE.pass_seconds + cost.forwards * PACE.forward_seconds
 
 
-def test_an_estimate_is_the_sum_over_attacks_from_few_survivors_to_many(planned):
+def test_an_estimate_is_the_sum_over_attacks_from_few_cascade_to_many(planned):
     found = report.forecast(planned, {"candidate": PACE})
     plan = planned.plan
-    every = PACE.forward_seconds + sum(seconds(one) for one in plan.attacks)
-    after, explained = sum(seconds(one) for one in plan.survivors), PACE.explain_seconds
+    every = PACE.forward_seconds + sum(seconds(attack) for attack in plan.attacks)
+    after, explained = sum(seconds(item) for item in plan.in_cascade), PACE.explain_seconds
     scored = 1 + len(plan.attacks)
     for share, passes, total in (
         (0.02, found.passes_low, found.seconds_low),
@@ -45,12 +45,12 @@ def test_an_estimate_is_the_sum_over_attacks_from_few_survivors_to_many(planned)
     ):
         own = every + share * after
         assert passes == pytest.approx(own / PACE.pass_seconds)
-        assert total == pytest.approx(6 * (own + explained * (scored + share * len(plan.survivors))))
+        assert total == pytest.approx(6 * (own + explained * (scored + share * len(plan.in_cascade))))
 
 
 def test_a_baseline_costs_its_own_pace_and_a_curve_is_not_explained(store):
     text = audits.PLAN.replace('data = "digits"', 'baseline = "digits-robust"\ndata = "digits"')
-    alone, both = (audits.planned(store, one) for one in (audits.PLAN, text))
+    alone, both = (audits.planned(store, item) for item in (audits.PLAN, text))
     slow = dataclasses.replace(PACE, pass_seconds=0.02, forward_seconds=0.008, explain_seconds=0.2)
     one = report.forecast(alone, {"candidate": PACE}).seconds_low
     assert report.forecast(both, {"candidate": PACE, "baseline": slow}).seconds_low == pytest.approx(3 * one)

@@ -43,7 +43,7 @@ TORCHS_OWN = (
 def slow_but(quick: list[Operation], operations: list[Operation]) -> list[object]:
     """Parameters by name, all slow but a few."""
     marks = {True: (), False: (pytest.mark.slow,)}
-    return [pytest.param(one, id=one.name, marks=marks[one in quick]) for one in operations]
+    return [pytest.param(operation, id=operation.name, marks=marks[operation in quick]) for operation in operations]
 
 
 def firsts(count: int) -> list[Operation]:
@@ -95,7 +95,7 @@ def test_many_random_networks_are_read(capsys):
     found = [outcome(seed) for seed in range(ALL)]
     with capsys.disabled():
         print(f"\n{generated.shares(found)}\n{generated.reasons(found)}")  # noqa: T201 (the table is for people)
-    assert Counter(one.kind for one in found)["right"] >= LEAST_READ * ALL
+    assert Counter(item.kind for item in found)["right"] >= LEAST_READ * ALL
 
 
 def test_the_same_seed_writes_the_same_network_and_others_write_others():

@@ -122,7 +122,7 @@ def test_planted_maps_carry_held_out_images_and_the_others_do_not(monkeypatch):
     planted = tuple(np.isin(np.arange(16), test_scores.PLANTED).astype(np.float32) for _ in bundle.sites)
     others = tuple(1 - site for site in planted)
     monkeypatch.setattr(datapaths, "claim_sizes", lambda _: (6,))
-    found, none = (datapaths.held_out(bundle, case, one, known, seed=0) for one in (planted, others))
+    found, none = (datapaths.held_out(bundle, case, item, known, seed=0) for item in (planted, others))
     assert (found.carried[0], none.carried[0]) == (1.0, 0.0)
     assert found.random[0] < 0.5
 
@@ -148,16 +148,16 @@ def test_the_four_groups_of_an_attack_are_held_to_their_held_out_images(digits):
     recipe = Recipe(engine.method("two-run"), 0)
     mean = datapaths.class_mean(bundle, dataset, range(10), recipe)
     found = datapaths.datapaths(bundle, datapaths.of_pairs(clean, adversarial, noise, into), known, mean, recipe)
-    assert [(one.name, one.images, one.held_out.images) for one in found] == [
+    assert [(item.name, item.images, item.held_out.images) for item in found] == [
         ("clean", 4, 4),
         ("adversarial", 4, 4),
         ("fooled-into", 4, 4),
         ("noise", 4, 4),
     ]
-    for one in found:
-        place = one.held_out.sizes.index(32)
-        assert one.held_out.carried[place] > one.held_out.random[place]
-    kept = [np.concatenate([site > 0 for site in one.specific]) for one in found]
+    for item in found:
+        place = item.held_out.sizes.index(32)
+        assert item.held_out.carried[place] > item.held_out.random[place]
+    kept = [np.concatenate([site > 0 for site in item.specific]) for item in found]
     assert (kept[0] == kept[3]).mean() > (kept[0] == kept[2]).mean()
 
 

@@ -13,104 +13,104 @@ import pytest
 import engine
 from dashboard import wording
 from dashboard.panels import faithfulness
-from engine import Certificates, ExaminationRequest, Kinship, Restoration, SiteSpan, compare
+from engine import ClassSimilarity, ExplanationRequest, Faithfulness, Restoration, SiteSpan, compare
 from tests import fakes
 
 
-def examined(*samples: str):
-    return fakes.examination(
-        ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
+def explained(*samples: str):
+    return fakes.explanation(
+        ExplanationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
     )
 
 
-def texts(examination, certificates=None, *, parts_at="layer2.0", apart_from="layer2.0"):
-    comparison = replace(compare(examination, 0.1), parts_at=parts_at, apart_from=apart_from)
-    return faithfulness.headline(examination, comparison, certificates or Certificates())
+def texts(explanation, faithfulness_checks=None, *, diverges_at="layer2.0", diverges_from="layer2.0"):
+    comparison = replace(compare(explanation, 0.1), diverges_at=diverges_at, diverges_from=diverges_from)
+    return faithfulness.headline(explanation, comparison, faithfulness_checks or Faithfulness())
 
 
 def test_everything_known_reads_as_one_story():
-    known = Certificates(
+    known = Faithfulness(
         restoration=Restoration((4, 16), (0.0, 1.0), (0.0, 0.0), 16),
-        kinship=Kinship((0.5,), (0.6,), 8, "layer3.1"),
+        class_similarity=ClassSimilarity((0.5,), (0.6,), 8, "layer3.1"),
     )
-    clauses = texts(examined("00004"), known)
+    clauses = texts(explained("00004"), known)
     assert " ".join(clause.text for clause in clauses) == (
         "Clean '4' → '7' at 90 %. The datapaths part at layer2.0 and stay apart. "
         "From layer3.1 on the adversarial one is nearer to class '7'. "
-        "16 of 336 clean maps put back restore '4' (random maps: 0 %)."
+        "16 of 336 clean channels patched in restore '4' (random maps: 0 %)."
     )
     assert all(clause.is_known for clause in clauses)
 
 
 def test_what_has_not_arrived_is_not_yet_checked():
-    clauses = texts(examined("00004"))
+    clauses = texts(explained("00004"))
     assert [clause.is_known for clause in clauses] == [True, True, False, False]
     assert all("not yet checked" in clause.text for clause in clauses[2:])
 
 
 def test_what_this_data_cannot_tell_is_not_promised():
-    clauses = texts(examined("00004"), Certificates(done=("kinship",), unavailable=("No other image.",)))
+    clauses = texts(explained("00004"), Faithfulness(done=("kinship",), unavailable=("No other image.",)))
     assert clauses[2].text.endswith("this data cannot tell.")
     assert "not yet checked" in clauses[3].text
 
 
 def test_stem_and_cut_maps_are_left_out_of_the_total():
-    examination = examined("00004")
-    assert faithfulness.claimable_maps(examination) == sum(site.channels for site in examination.sites[1:])
+    explanation = explained("00004")
+    assert faithfulness.eligible_maps(explanation) == sum(site.channels for site in explanation.sites[1:])
 
 
 def test_datapaths_that_do_not_part_are_said_not_to():
-    assert "nowhere differ by more than under noise" in texts(examined("00004"), parts_at=None)[1].text
+    assert "nowhere differ by more than under noise" in texts(explained("00004"), diverges_at=None)[1].text
 
 
 def test_datapaths_that_meet_again_are_not_said_to_have_parted_for_good():
-    later = texts(examined("00004"), apart_from="layer3.0")[1].text
+    later = texts(explained("00004"), diverges_from="layer3.0")[1].text
     assert later == "The datapaths first part at layer2.0; from layer3.0 on they stay apart."
-    never = texts(examined("00004"), apart_from=None)[1].text
+    never = texts(explained("00004"), diverges_from=None)[1].text
     assert never == "The datapaths part at layer2.0, but not for good: later layers lie within noise again."
 
 
 def test_of_a_group_the_images_restored_are_counted_and_their_maps_are_their_own():
-    images = examined(*(f"{k:05d}" for k in range(0, 160, 10)))
-    known = Certificates(restoration=Restoration((4, 8), (0.5, 15 / 16), (0.0, 0.1), 8, 5))
+    images = explained(*(f"{k:05d}" for k in range(0, 160, 10)))
+    known = Faithfulness(restoration=Restoration((4, 8), (0.5, 15 / 16), (0.0, 0.1), 8, 5))
     assert texts(images, known)[3].text == (
-        "8 of 336 clean maps put back, each image's own, restore '0' in 15 of 16 images (random maps: 10 %)."
+        "8 of 336 clean channels patched in, each image's own, restore '0' in 15 of 16 images (random maps: 10 %)."
     )
-    known = Certificates(restoration=Restoration((4, 8), (0.25, 0.5), (0.0, 0.1), None, 5))
+    known = Faithfulness(restoration=Restoration((4, 8), (0.25, 0.5), (0.0, 0.1), None, 5))
     assert texts(images, known)[3].text == (
-        "Up to 8 of 336 clean maps put back, each image's own, restore at most '0' in 8 of 16 images (random maps: 10 %)."
+        "Up to 8 of 336 clean channels patched in, each image's own, restore at most '0' in 8 of 16 images (random maps: 10 %)."
     )
 
 
 def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
-    clauses = texts(examined("00002"), Certificates(kinship=Kinship((0.5,), (0.6,), 8, "layer3.1")))
+    clauses = texts(explained("00002"), Faithfulness(class_similarity=ClassSimilarity((0.5,), (0.6,), 8, "layer3.1")))
     assert clauses[0].text == "Clean '2' stays '2' at 90 %."
     assert "no other class" in clauses[2].text
 
 
 def test_where_the_class_was_kept_nothing_is_said_to_be_restored():
-    known = Certificates(restoration=Restoration((4,), (1.0,), (1.0,), 4))
-    assert texts(examined("00002"), known)[3].text == "The class was not lost, so there is nothing to restore."
+    known = Faithfulness(restoration=Restoration((4,), (1.0,), (1.0,), 4))
+    assert texts(explained("00002"), known)[3].text == "The class was not lost, so there is nothing to restore."
 
 
 def test_a_datapath_that_never_stays_nearer_is_said_not_to():
-    clauses = texts(examined("00004"), Certificates(kinship=Kinship((0.5,), (0.4,), 8, None)))
+    clauses = texts(explained("00004"), Faithfulness(class_similarity=ClassSimilarity((0.5,), (0.4,), 8, None)))
     assert clauses[2].text == "The adversarial one never stays nearer to class '7' than to the true class."
 
 
 def test_restoration_that_fails_says_how_far_it_came():
-    known = Certificates(restoration=Restoration((4, 16), (0.0, 0.0), (0.0, 0.0), None))
-    assert texts(examined("00004"), known)[3].text == (
-        "Up to 16 of 336 clean maps put back do not restore '4' (random maps: 0 %)."
+    known = Faithfulness(restoration=Restoration((4, 16), (0.0, 0.0), (0.0, 0.0), None))
+    assert texts(explained("00004"), known)[3].text == (
+        "Up to 16 of 336 clean channels patched in do not restore '4' (random maps: 0 %)."
     )
-    known = Certificates(restoration=Restoration((4, 16), (1.0, 0.0), (0.1, 0.0), None))
-    assert texts(examined("00004"), known)[3].text == (
-        "Up to 16 of 336 clean maps put back restore '4' at some numbers only (random maps: 10 %)."
+    known = Faithfulness(restoration=Restoration((4, 16), (1.0, 0.0), (0.1, 0.0), None))
+    assert texts(explained("00004"), known)[3].text == (
+        "Up to 16 of 336 clean channels patched in restore '4' at some numbers only (random maps: 10 %)."
     )
 
 
 def test_a_group_counts_its_images():
-    assert texts(examined("00000", "00020", "00001"))[0].text == "3 images of '0', 3 change class, 2 of them to '3'."
+    assert texts(explained("00000", "00020", "00001"))[0].text == "3 images of '0', 3 change class, 2 of them to '3'."
 
 
 @pytest.mark.parametrize(
@@ -136,23 +136,29 @@ def test_a_percentage_never_rounds_to_never_or_always(share, text):
 
 def test_a_group_that_does_not_part_says_how_many_images_that_rests_on():
     samples = tuple(f"{k:05d}" for k in range(3))
-    made = fakes.examination(
-        ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
+    made = fakes.explanation(
+        ExplanationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), samples)
     )
-    said = faithfulness.headline(made, compare(made, 0.2), Certificates())[1].text
+    said = faithfulness.headline(made, compare(made, 0.2), Faithfulness())[1].text
     assert said == "With 3 images no two layers in a row lie further apart than under noise of the same size."
 
 
 def test_a_groups_sites_carry_their_interval_and_a_pairs_do_not():
-    made = examined("00000", "00004")
+    made = explained("00000", "00004")
     apart = {"parts_at": "layer2.0", "apart_from": "layer2.0"}
-    compared = replace(compare(made, 0.2), **apart, parts_span=SiteSpan("layer1.1", "layer2.1", 1.0))
-    known = Certificates(kinship=Kinship((0.5,), (0.6,), 8, "layer3.1", merges_span=SiteSpan("layer3.0", None, 0.9)))
+    compared = replace(compare(made, 0.2), **apart, divergence_span=SiteSpan("layer1.1", "layer2.1", 1.0))
+    known = Faithfulness(
+        class_similarity=ClassSimilarity(
+            (0.5,), (0.6,), 8, "layer3.1", convergence_span=SiteSpan("layer3.0", None, 0.9)
+        )
+    )
     clauses = faithfulness.headline(made, compared, known)
     assert clauses[1].text == "The datapaths part at layer2.0 [layer1.1, layer2.1] and stay apart."
     assert clauses[2].text.startswith("From layer3.1 [layer3.0, nowhere] on")
     pair = faithfulness.headline(
-        made, replace(compared, parts_span=None), replace(known, kinship=Kinship((), (), 8, "layer3.1"))
+        made,
+        replace(compared, divergence_span=None),
+        replace(known, class_similarity=ClassSimilarity((), (), 8, "layer3.1")),
     )
     assert "[" not in pair[1].text + pair[2].text
 
@@ -183,6 +189,8 @@ def test_the_scripts_write_a_share_as_the_server_does():
         -0.046,
     ]
     script = (Path(__file__).resolve().parents[1] / "assets" / "dom.js").read_text()
-    program = f"globalThis.window = {{}};{script};console.log(JSON.stringify({shares}.map(window.faultline.percent)))"
+    program = (
+        f"globalThis.window = {{}};{script};console.log(JSON.stringify({shares}.channel(window.faultline.percent)))"
+    )
     written = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout
     assert json.loads(written) == [wording.percent(share) for share in shares]

@@ -20,13 +20,13 @@ from engine.models.network import ModelBundle
 from engine.patching import causal, minimal, subjects
 from engine.patching import patch as exchanges
 from engine.store import Dataset
-from engine.types.patching import FooledRequest, GroupProofRequest, MapSet
+from engine.types.patching import FooledRequest, GroupTestRequest, MapSet
 from tests import stores, toys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STUDIES = {
-    "group-proof": causal.prove_group,
+    "group-proof": causal.intervene_in_group,
     "smallest": minimal.find,
     "curve": causal.curve,
     "profile": causal.profile,
@@ -190,7 +190,7 @@ def state(bundle) -> dict[str, object]:
         "hooks": [
             [len(getattr(module, name)) for name in vars(module) if name.endswith("_hooks")] for module in modules
         ],
-        "visits": [tap.visit for tap in bundle.taps],
+        "visits": [probe.visit for probe in bundle.taps],
         "modes": [module.training for module in modules],
         "gradients": [(tensor.requires_grad, tensor.grad) for tensor in bundle.network.parameters()],
         "values": [tensor.clone().numpy().tobytes() for tensor in bundle.network.state_dict().values()],
@@ -237,7 +237,7 @@ def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
             bundle.logits(images)
 
     asked = dict.fromkeys(STUDIES, scene.request)
-    asked["group-proof"] = GroupProofRequest(scene.request, MapSet((bundle.sites[2].name,), ((1, 2),)), "restore")
+    asked["group-proof"] = GroupTestRequest(scene.request, MapSet((bundle.sites[2].name,), ((1, 2),)), "restore")
     made = {
         "another run": lambda: inside(minimal.replacing(bundle, chosen, giving.maps)),
         "mean": lambda: inside(minimal.replacing(bundle, chosen, scene.means.maps)),

@@ -141,7 +141,7 @@ def test_the_same_work_asked_by_several_is_done_once(jobs, root):
     assert finish(jobs, ask(jobs, "finish", "still there")).state == "unknown"
 
 
-def test_an_examination_overtakes_all_that_waits(jobs, root):
+def test_an_explanation_overtakes_all_that_waits(jobs, root):
     blocking = ask(jobs, "wait", "blocking")
     until(lambda: starts(root, blocking))
     order: tuple[queue.Priority, ...] = (
@@ -211,7 +211,7 @@ def test_the_cluster_listens_on_loopback_and_its_contact_is_private(jobs, root):
     assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
 
 
-def test_nothing_that_listens_answers_without_the_certificate(jobs):
+def test_nothing_that_listens_answers_without_the_faithfulness(jobs):
     finish(jobs, ask(jobs, "die_once", "a worker started again must not open up either"))
     scheduler = jobs._connection.client().run_on_scheduler(lambda dask_scheduler: dask_scheduler.http_server.port)
     (worker,) = jobs._connection.client().run(lambda dask_worker: dask_worker.http_server.port).values()
@@ -221,7 +221,7 @@ def test_nothing_that_listens_answers_without_the_certificate(jobs):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5)
 
 
-def test_a_foreign_certificate_is_refused(jobs, root):
+def test_a_foreign_faithfulness_is_refused(jobs, root):
     from distributed import Client
     from distributed.security import Security
 

@@ -18,9 +18,9 @@ import engine
 from engine import hashing, serialization
 from engine.errors import BadInput, StoreError
 from engine.hashing import Schema
-from engine.types.core import ExaminationRequest, RosterRequest
+from engine.types.core import AttackResultsRequest, ExplanationRequest
 
-REQUEST = ExaminationRequest("m", "d", engine.attack("pgd-linf:eps=8/255"), ("00001",))
+REQUEST = ExplanationRequest("m", "d", engine.attack("pgd-linf:eps=8/255"), ("00001",))
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3).map(tuple),
@@ -56,7 +56,7 @@ def test_every_field_of_a_request_counts(change):
 
 def test_nouns_with_equal_fields_have_different_keys():
     fgsm = engine.attack("fgsm-linf")
-    first, second = RosterRequest("m", "d", fgsm, 1), RosterRequest("m", "d", fgsm, 1, seed=1)
+    first, second = AttackResultsRequest("m", "d", fgsm, 1), AttackResultsRequest("m", "d", fgsm, 1, seed=1)
     assert hashing.content_key(first) != hashing.content_key(second)
     assert hashing.content_key(first) != hashing.content_key(("m", "d", fgsm, 1, 0))
 
@@ -129,7 +129,7 @@ def test_arrays_are_told_apart_by_values_shape_and_type_but_not_by_layout():
     changed = array.copy()
     changed[1, 2] += 1
     others = [array.reshape(3, 2), array.astype(np.float64), array.view(np.int32), changed]
-    assert len({hashing.array_hash(one) for one in [array, *others]}) == 5
+    assert len({hashing.array_hash(item) for item in [array, *others]}) == 5
 
 
 def test_a_field_that_came_later_changes_no_older_key():

@@ -21,8 +21,8 @@ ASK = {"key": KEY, "layer": LAYER, "share": 0.1, "request": REQUEST}
 
 
 @pytest.fixture(scope="module")
-def examination():
-    return fakes.FakeAuditor().examined(KEY)
+def explanation():
+    return fakes.FakeAuditor().explained(KEY)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def test_every_map_of_the_site_has_one_entry(panel):
     assert lengths == {48}
 
 
-def test_groups_are_the_sets_of_the_comparison(panel, examination):
-    sets = compare(examination, 0.1).sites[panel.site]
+def test_groups_are_the_sets_of_the_comparison(panel, explanation):
+    sets = compare(explanation, 0.1).sites[panel.site]
     members = [tuple(np.flatnonzero(np.array(panel.group) == group)) for group in range(3)]
     assert members == [sets.clean_only, sets.shared, sets.adversarial_only]
 
@@ -55,16 +55,16 @@ def test_group_filters_and_groups_follow_the_same_order():
     assert named == ["clean", "shared", "adversarial", "other"]
 
 
-def test_flow_shares_of_the_last_site_add_up_to_the_whole_margin(examination):
-    assert layer.flow_shares(examination, len(examination.sites) - 1).sum() == pytest.approx(1.0, abs=1e-5)
+def test_flow_shares_of_the_last_site_add_up_to_the_whole_margin(explanation):
+    assert layer.flow_shares(explanation, len(explanation.sites) - 1).sum() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_strength_is_written_in_parts_per_million_of_all_sites(panel, examination):
+def test_strength_is_written_in_parts_per_million_of_all_sites(panel, explanation):
     total = sum(
-        sum(layer_view.answer(fakes.FakeAuditor(), {**ASK, "layer": site.name}).clean) for site in examination.sites
+        sum(layer_view.answer(fakes.FakeAuditor(), {**ASK, "layer": site.name}).clean) for site in explanation.sites
     )
     assert total == pytest.approx(1_000_000, abs=200)
-    assert panel.clean[7] == round(1e6 * float(examination.clean.strength[panel.site][7]))
+    assert panel.clean[7] == round(1e6 * float(explanation.clean.strength[panel.site][7]))
 
 
 def test_the_title_names_layer_maps_and_size(panel):
@@ -80,9 +80,9 @@ def test_a_site_that_carries_everything_is_flagged():
     assert layer_view.answer(fakes.FakeAuditor(), {**ASK, "layer": "stem"}).is_cut
 
 
-def test_a_site_whose_maps_are_the_classes_is_flagged(examination):
-    last = replace(examination.sites[-1], role="evidence")
-    changed = replace(examination, sites=(*examination.sites[:-1], last))
+def test_a_site_whose_maps_are_the_classes_is_flagged(explanation):
+    last = replace(explanation.sites[-1], role="evidence")
+    changed = replace(explanation, sites=(*explanation.sites[:-1], last))
     panel = layer.build(changed, compare(changed, 0.1), protocol.layer({**ASK, "layer": last.name}))
     assert panel.is_evidence and not panel.is_stem
 
@@ -100,7 +100,7 @@ def test_nothing_chosen_says_what_to_do():
     [
         ({"layer": "layer9"}, "No layer is called 'layer9'"),
         ({"key": "gone"}, "No examination is called 'gone'"),
-        ({"share": 0.99}, "share of kept maps"),
+        ({"share": 0.99}, "share of kept channels"),
         ({"key": None}, "without a key"),
     ],
 )
@@ -110,9 +110,9 @@ def test_what_cannot_be_shown_is_said(change, text):
     assert panel.title == ""
 
 
-def test_unknown_layers_are_refused_by_the_view_model(examination):
+def test_unknown_layers_are_refused_by_the_view_model(explanation):
     with pytest.raises(UnknownName):
-        layer.site_index(examination, "layer9")
+        layer.site_index(explanation, "layer9")
 
 
 @pytest.mark.parametrize("channel", [None, -1, 2.0, True, "3"])
@@ -138,8 +138,8 @@ def test_a_layer_of_2048_maps_costs_less_than_80_kilobytes():
     assert len(json.dumps(many.to_store(), separators=(",", ":"))) < 80_000
 
 
-def test_memberships_agree_with_the_groups_and_with_what_noise_brings_in_too(panel, examination):
-    sets = compare(examination, 0.1).sites[panel.site]
+def test_memberships_agree_with_the_groups_and_with_what_noise_brings_in_too(panel, explanation):
+    sets = compare(explanation, 0.1).sites[panel.site]
     bits = np.array(panel.member)
     assert tuple(np.flatnonzero((bits & 3) == 1)) == sets.clean_only
     assert tuple(np.flatnonzero((bits & 3) == 3)) == sets.shared
@@ -147,20 +147,20 @@ def test_memberships_agree_with_the_groups_and_with_what_noise_brings_in_too(pan
     assert tuple(np.flatnonzero((bits & 11) == 10)) == sets.noise_also
 
 
-def test_the_fooled_into_class_is_a_set_once_its_datapath_is_known(examination):
-    strength = tuple(np.arange(site.channels, dtype=float) for site in examination.sites)
+def test_the_fooled_into_class_is_a_set_once_its_datapath_is_known(explanation):
+    strength = tuple(np.arange(site.channels, dtype=float) for site in explanation.sites)
     classes = ClassDatapaths(strength, strength)
     ask = protocol.layer(ASK)
-    without, known = (layer.build(examination, compare(examination, 0.1), ask, found) for found in (None, classes))
+    without, known = (layer.build(explanation, compare(explanation, 0.1), ask, found) for found in (None, classes))
     assert (without.has_class, known.has_class) == (False, True)
     assert [bool(bits & 4) for bits in known.member] == [False] * 43 + [True] * 5
     assert not any(bits & 4 for bits in without.member)
     outside = [c for c, bits in enumerate(known.member) if bits & 7 == 4]
-    assert tuple(outside) == compare(examination, 0.1, classes).sites[known.site].target_only
+    assert tuple(outside) == compare(explanation, 0.1, classes).sites[known.site].target_only
 
 
 def test_an_image_that_kept_its_class_has_no_fooled_into_class():
-    resisted = fakes.FakeAuditor().examined("fake00002")
+    resisted = fakes.FakeAuditor().explained("fake00002")
     strength = tuple(np.ones(site.channels) for site in resisted.sites)
     found = layer.build(resisted, compare(resisted, 0.1), protocol.layer(ASK), ClassDatapaths(strength, strength))
     assert not found.has_class

@@ -10,7 +10,7 @@ from engine import images
 from engine.data import csv_table, register, sources, torchvision_sets
 from engine.data.csv_table import Columns
 from engine.errors import BadInput
-from engine.service.registry import Inbox
+from engine.service.registry import ImportFolder
 from engine.store import Store
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 6, 3), dtype=np.uint8)
@@ -93,21 +93,21 @@ def test_names_that_only_remind_of_it_are_not_left_out(name):
     assert not sources.is_left_over(name)
 
 
-def test_the_inbox_offers_nothing_that_was_left_there_and_knows_a_folder_by_its_pictures(folder):
-    inbox = Inbox(folder.parent)
-    (before,) = inbox.entries()
-    assert inbox.left_out() == ""
+def test_the_import_folder_offers_nothing_that_was_left_there_and_knows_a_folder_by_its_pictures(folder):
+    import_folder = ImportFolder(folder.parent)
+    (before,) = import_folder.entries()
+    assert import_folder.left_out() == ""
     for name in (*FOLDERS, *FILES):
         left(folder.parent, name)
         left(folder, name)
-    assert inbox.left_out().startswith(
+    assert import_folder.left_out().startswith(
         f"Hidden, or left by other programs, and so left out: {len(FOLDERS + FILES)} entries ("
     )
-    assert inbox.left_out().isprintable() and Inbox(None).left_out() == ""
-    (after,) = inbox.entries()
+    assert import_folder.left_out().isprintable() and ImportFolder(None).left_out() == ""
+    (after,) = import_folder.entries()
     assert after == before and after.name == "set"
     Image.fromarray(PIXELS[4]).save(folder / "cat" / "4.png")
-    assert inbox.entries()[0].key != before.key
+    assert import_folder.entries()[0].key != before.key
 
 
 def noted(path, orientation, **options):

@@ -52,8 +52,8 @@ def rows(case, index):
 
 
 def test_every_method_of_the_menu_is_computed():
-    assert all(callable(datapaths.scorer(one)) for one in methods.DECLARED)
-    assert list(methods.METHODS) == [one.name for one in methods.DECLARED], "no name stands twice"
+    assert all(callable(datapaths.scorer(item)) for item in methods.DECLARED)
+    assert list(methods.METHODS) == [item.name for item in methods.DECLARED], "no name stands twice"
 
 
 def test_an_unknown_method_is_refused_by_name(bundle):
@@ -128,7 +128,7 @@ def test_passes_are_counted_per_image(bundle, method, passes):
 def test_a_method_takes_aim_as_its_entry_says(bundle, method):
     case = answered(bundle)
     aimed = replace(case, targets=(case.targets + 1) % 3)
-    found, other = (hooks.join(score(bundle, one, method)) for one in (case, aimed))
+    found, other = (hooks.join(score(bundle, item, method)) for item in (case, aimed))
     assert torch.equal(found, other) is not methods.METHODS[method].takes_aim
 
 
@@ -291,7 +291,7 @@ def test_conductance_is_captums_layer_by_layer(bundle):
     question = scorers.Question(case.images, case.targets, torch.full_like(case.targets, -1))
     starts = torch.full_like(case.images, 0.5)
     found = scorers.conductance(bundle, question, starts, steps=100).scores
-    taps = {tap.number: tap for tap in bundle.taps}
+    taps = {probe.number: probe for probe in bundle.taps}
     for k in range(len(bundle.sites)):
         peer = attr.LayerConductance(bundle.logits, taps[k])
         slow = peer.attribute(case.images, baselines=starts, target=case.targets, n_steps=100)
@@ -304,7 +304,7 @@ def test_the_geometric_mean_is_the_root_of_the_product(bundle):
     both = replace(first, name="both", scorer="", parts=(first, second))
     found = datapaths.scorer(both)(bundle, case, references(bundle), 0)
     own = [datapaths.scorer(part)(bundle, case, references(bundle), 0) for part in both.parts]
-    for mean, *sites in zip(found.scores, *(one.scores for one in own), strict=True):
+    for mean, *sites in zip(found.scores, *(item.scores for item in own), strict=True):
         slow = np.sqrt(np.abs(sites[0].numpy() * sites[1].numpy()))
         assert np.allclose(mean.numpy(), slow, rtol=1e-4, atol=1e-7)
-    assert found.passes == sum(one.passes for one in own)
+    assert found.passes == sum(item.passes for item in own)

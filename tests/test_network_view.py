@@ -19,9 +19,9 @@ from dashboard.panels.network import view as network_view
 from engine import (
     Answer,
     BadInput,
-    Certificate,
-    Certificates,
-    ExaminationRequest,
+    DatapathChecks,
+    ExplanationRequest,
+    Faithfulness,
     GroupDatapath,
     Groups,
     HeldOut,
@@ -35,7 +35,7 @@ from engine import (
 from tests import fakes
 from tests.fakes import FakeAuditor
 
-REQUEST = ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00004",))
+REQUEST = ExplanationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00004",))
 ASK = {
     "request": engine.flatten(REQUEST).value,
     "key": "fake00004",
@@ -47,30 +47,30 @@ ASK = {
 
 
 @pytest.fixture(scope="module")
-def examination():
-    return fakes.examination(REQUEST)
+def explanation():
+    return fakes.explanation(REQUEST)
 
 
-def test_a_check_that_was_not_run_never_reads_as_passed(examination):
-    card = faithfulness.build_card(examination, Certificates())
+def test_a_check_that_was_not_run_never_reads_as_passed(explanation):
+    card = faithfulness.build_card(explanation, Faithfulness())
     for check in card.checks[1:]:
         assert (check.clean, check.adversarial) == ("not run", "not run")
     assert card.restored == ()
     assert "Not run yet" in card.restoration_note
 
 
-def test_every_number_of_a_certificate_stands_on_the_card(examination):
-    one = Certificate(16, 0.01, 0.10, 0.02, 0.95, 0.03, 0.61, 0.81, 0.85, 0.12)
-    card = faithfulness.build_card(examination, Certificates(clean=one))
+def test_every_number_of_a_faithfulness_stands_on_the_card(explanation):
+    one = DatapathChecks(16, 0.01, 0.10, 0.02, 0.95, 0.03, 0.61, 0.81, 0.85, 0.12)
+    card = faithfulness.build_card(explanation, Faithfulness(clean=one))
     shown = [check.clean for check in card.checks]
-    assert shown == ["16 maps", "1 % to 10 %", "2 %", "95 %", "3 %", "0.61", "0.81", "0.85", "0.12"]
+    assert shown == ["16 channels", "1 % to 10 %", "2 %", "95 %", "3 %", "0.61", "0.81", "0.85", "0.12"]
     assert all(check.good and check.help for check in card.checks)
 
 
-def test_where_the_class_was_kept_the_card_shows_no_restoration(examination):
-    kept = replace(examination, adversarial=replace(examination.adversarial, target=examination.clean.target))
-    known = Certificates(restoration=Restoration((4,), (1.0,), (1.0,), 4))
-    assert faithfulness.build_card(examination, known).restored
+def test_where_the_class_was_kept_the_card_shows_no_restoration(explanation):
+    kept = replace(explanation, adversarial=replace(explanation.adversarial, target=explanation.clean.target))
+    known = Faithfulness(restoration=Restoration((4,), (1.0,), (1.0,), 4))
+    assert faithfulness.build_card(explanation, known).restored
     card = faithfulness.build_card(kept, known)
     assert card.restored == ()
     assert "nothing to restore" in card.restoration_note
@@ -79,16 +79,18 @@ def test_where_the_class_was_kept_the_card_shows_no_restoration(examination):
 @pytest.mark.parametrize(
     ("baseline", "good"), [("references", "near 100 %"), ("blur", "near 100 %"), ("zero", "near 0")]
 )
-def test_the_swap_control_says_which_way_is_good_for_its_baseline(examination, baseline, good):
-    found = replace(examination, clean=replace(examination.clean, baseline=baseline))
-    swap = next(check for check in faithfulness.build_card(found, Certificates()).checks if check.name == "Swap")
+def test_the_swap_control_says_which_way_is_good_for_its_baseline(explanation, baseline, good):
+    found = replace(explanation, clean=replace(explanation.clean, baseline=baseline))
+    swap = next(
+        check for check in faithfulness.build_card(found, Faithfulness()).checks if check.name == "Cross-image control"
+    )
     assert swap.good == good
 
 
-def test_a_check_that_means_nothing_for_the_method_says_so(examination):
-    one = Certificate(not_applicable=("wrong_class",))
+def test_a_check_that_means_nothing_for_the_method_says_so(explanation):
+    one = DatapathChecks(not_applicable=("wrong_class",))
     wrong = next(
-        c for c in faithfulness.build_card(examination, Certificates(clean=one)).checks if c.name == "Wrong class"
+        c for c in faithfulness.build_card(explanation, Faithfulness(clean=one)).checks if c.name == "Wrong class"
     )
     assert (wrong.clean, wrong.adversarial) == ("not applicable", "not run")
 
@@ -103,49 +105,49 @@ def grouped(name, sites, excess):
 
 
 def test_a_group_is_held_to_its_held_out_images_and_its_special_maps_are_named():
-    found = fakes.examination(replace(REQUEST, samples=("00004", "00014")))
+    found = fakes.explanation(replace(REQUEST, samples=("00004", "00014")))
     made = (
         grouped("clean", found.sites, {(0, 1): 5.0, (1, 3): 0.2, (2, 7): 0.9}),
         grouped("adversarial", found.sites, {}),
     )
     lost = replace(found, adversarial=replace(found.adversarial, carries_at=None))
-    held, special = faithfulness.build_card(lost, Certificates(groups=Groups(made, (0, 1)))).checks[-2:]
-    assert (held.name, held.clean) == ("Held-out images", "75 % of 8 [41 %, 93 %] with 16 maps (random 10 %)")
-    assert held.adversarial == "100 % of 8 [68 %, 100 %] with 32 maps (random 20 %)"
+    held, special = faithfulness.build_card(lost, Faithfulness(groups=Groups(made, (0, 1)))).checks[-2:]
+    assert (held.name, held.clean) == ("Held-out images", "75 % of 8 [41 %, 93 %] with 16 channels (random 10 %)")
+    assert held.adversarial == "100 % of 8 [68 %, 100 %] with 32 channels (random 20 %)"
     # The stem is left out of claims, however much it exceeds.
-    assert special.clean == f"{found.sites[2].name} map 7, {found.sites[1].name} map 3"
+    assert special.clean == f"{found.sites[2].name} channel 7, {found.sites[1].name} channel 3"
     assert special.adversarial == "none"
 
 
-def test_of_a_group_what_was_not_held_out_reads_not_run_and_of_a_pair_it_is_no_question(examination):
-    group = fakes.examination(replace(REQUEST, samples=("00004", "00014")))
-    for known in (Certificates(), Certificates(groups=Groups((), ()))):
+def test_of_a_group_what_was_not_held_out_reads_not_run_and_of_a_pair_it_is_no_question(explanation):
+    group = fakes.explanation(replace(REQUEST, samples=("00004", "00014")))
+    for known in (Faithfulness(), Faithfulness(groups=Groups((), ()))):
         checks = faithfulness.build_card(group, known).checks
         assert [(c.clean, c.adversarial) for c in checks if c.name == "Held-out images"] == [("not run", "not run")]
-    assert "Held-out images" not in [c.name for c in faithfulness.build_card(examination, Certificates()).checks]
+    assert "Held-out images" not in [c.name for c in faithfulness.build_card(explanation, Faithfulness()).checks]
 
 
 @pytest.mark.parametrize(
     ("baseline", "swap", "is_told"), [("zero", 0.9, True), ("zero", 0.1, False), ("references", 0.9, False)]
 )
-def test_a_mask_that_gives_its_class_to_other_images_is_said_to_carry_the_label(examination, baseline, swap, is_told):
-    found = replace(examination, clean=replace(examination.clean, baseline=baseline))
-    card = faithfulness.build_card(found, Certificates(clean=Certificate(swap=swap)))
+def test_a_mask_that_gives_its_class_to_other_images_is_said_to_carry_the_label(explanation, baseline, swap, is_told):
+    found = replace(explanation, clean=replace(explanation.clean, baseline=baseline))
+    card = faithfulness.build_card(found, Faithfulness(clean=DatapathChecks(swap=swap)))
     assert [("clean mask gives 90 %" in text, "not the image" in text) for text in card.warnings] == [
         (True, True)
     ] * is_told
 
 
-def test_a_label_that_no_number_of_maps_carries_is_said_not_to(examination):
-    path = replace(examination.clean, carries_at=None)
-    card = faithfulness.build_card(replace(examination, clean=path), Certificates())
-    assert card.checks[0].clean == "not with 32 maps"
+def test_a_label_that_no_number_of_maps_carries_is_said_not_to(explanation):
+    path = replace(explanation.clean, carries_at=None)
+    card = faithfulness.build_card(replace(explanation, clean=path), Faithfulness())
+    assert card.checks[0].clean == "not with 32 channels"
 
 
-def test_restoration_is_told_beside_random_maps_and_failures_are_listed(examination):
-    known = Certificates(restoration=Restoration((4, 8), (0.5, 1.0), (0.0, 0.1), 8), failed=("Kinship: no result.",))
+def test_restoration_is_told_beside_random_maps_and_failures_are_listed(explanation):
+    known = Faithfulness(restoration=Restoration((4, 8), (0.5, 1.0), (0.0, 0.1), 8), failed=("Kinship: no result.",))
     known = replace(known, unavailable=("No other image of this class.",))
-    card = faithfulness.build_card(examination, known)
+    card = faithfulness.build_card(explanation, known)
     assert [(row.maps, row.by_flow, row.at_random) for row in card.restored] == [
         (4, "50 %", "0 %"),
         (8, "100 %", "10 %"),
@@ -154,28 +156,28 @@ def test_restoration_is_told_beside_random_maps_and_failures_are_listed(examinat
     assert card.failures == ("Not finished: Kinship: no result.", "No other image of this class.")
 
 
-def test_the_file_holds_every_site_and_its_exact_counts(examination):
-    comparison = compare(examination, 0.3)
-    rows = list(csv.DictReader(io.StringIO(network.to_csv(network.site_rows(examination, comparison)))))
-    assert [row["site"] for row in rows] == [site.name for site in examination.sites]
+def test_the_file_holds_every_site_and_its_exact_counts(explanation):
+    comparison = compare(explanation, 0.3)
+    rows = list(csv.DictReader(io.StringIO(network.to_csv(network.site_rows(explanation, comparison)))))
+    assert [row["site"] for row in rows] == [site.name for site in explanation.sites]
     assert [int(row["shared"]) for row in rows] == [len(site.shared) for site in comparison.sites]
 
 
 @pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@x", "\tx", "\rx"])
-def test_a_name_that_a_spreadsheet_would_run_is_escaped(examination, name):
-    row = replace(network.site_rows(examination, compare(examination, 0.3))[0], site=name, flow=-0.5)
+def test_a_name_that_a_spreadsheet_would_run_is_escaped(explanation, name):
+    row = replace(network.site_rows(explanation, compare(explanation, 0.3))[0], site=name, flow=-0.5)
     cells = next(iter(csv.DictReader(io.StringIO(network.to_csv((row,)), newline=""))))
     assert cells["site"] == f"'{name}"
     assert cells["flow"] == "-0.5"
 
 
-def test_the_strip_shows_before_and_after_and_leaves_unknown_shares_open(examination):
+def test_the_strip_shows_before_and_after_and_leaves_unknown_shares_open(explanation):
     outcome = replace(
-        examination.outcomes[0],
+        explanation.outcomes[0],
         before=Prediction(4, 0.9, ((4, 0.9), (1, 0.1))),
         after=Prediction(7, 0.8, ((7, 0.8), (4, 0.2))),
     )
-    strip = inputs.build(replace(examination, outcomes=(outcome,)), 12)
+    strip = inputs.build(replace(explanation, outcomes=(outcome,)), 12)
     assert [(bar.name, bar.before, bar.after, bar.is_true) for bar in strip.bars] == [
         ("4", 0.9, 0.2, True),
         ("7", None, 0.8, False),
@@ -187,7 +189,7 @@ def test_the_strip_shows_before_and_after_and_leaves_unknown_shares_open(examina
 
 
 def test_a_group_offers_each_of_its_images():
-    found = fakes.examination(replace(REQUEST, samples=("00004", "00005")))
+    found = fakes.explanation(replace(REQUEST, samples=("00004", "00005")))
     strip = inputs.build(found, 1)
     assert [member.sample for member in strip.members] == ["00004", "00005"]
     assert strip.members[1].picture.endswith("/1/adversarial.png")
@@ -238,7 +240,7 @@ def test_noise_controls_are_offered_as_such():
     assert [group["group"] for group in groups] == ["Attacks", "Noise controls"]
 
 
-def test_the_facts_are_plain_json_and_name_the_same_examination():
+def test_the_facts_are_plain_json_and_name_the_same_explanation():
     told = network_view.facts(network_view.read(ASK, FakeAuditor()))
     json.dumps(told)
     assert told["key"] == "fake00004"
@@ -249,30 +251,30 @@ def test_what_must_be_known_of_the_drawing_is_told():
     note = network_view.facts(network_view.read(ASK, FakeAuditor()))["note"]
     assert "the certificate of the adversarial datapath is not in" in note
     hiding = network.River((), (), (), 3, ())
-    assert network_view.river_note(hiding, Certificates(done=("clean", "adversarial"))) == (
+    assert network_view.river_note(hiding, Faithfulness(done=("clean", "adversarial"))) == (
         "3 weak connections (under 0.5 %) are not drawn."
     )
 
 
-def note_of(examination, detail="blocks", folded=frozenset()):
-    drawn = network.build_river(examination, compare(examination, 0.3), detail, folded)
-    return drawn, network_view.river_note(drawn, Certificates(done=("clean", "adversarial")))
+def note_of(explanation, detail="blocks", folded=frozenset()):
+    drawn = network.build_river(explanation, compare(explanation, 0.3), detail, folded)
+    return drawn, network_view.river_note(drawn, Faithfulness(done=("clean", "adversarial")))
 
 
-def test_the_note_counts_the_connections_that_are_not_exact_and_says_why(examination):
-    drawn, note = note_of(fakes.gated(examination, 12))
+def test_the_note_counts_the_connections_that_are_not_exact_and_says_why(explanation):
+    drawn, note = note_of(fakes.gated(explanation, 12))
     count = sum(bool(band.inexact) for band in drawn.bands)
     assert 1 < count < len(drawn.bands)
     assert note.startswith(
-        f"{count} of {len(drawn.bands)} connections are not exact (dotted outlines): a map counts with what the gate gate12 "
+        f"{count} of {len(drawn.bands)} connections are not exact (dotted outlines): a channel counts with what the gate gate12 "
         "read of others."
     )
-    assert "not exact" not in note_of(examination)[1]
+    assert "not exact" not in note_of(explanation)[1]
 
 
-def test_the_note_names_one_of_several_reasons(examination):
-    _, note = note_of(fakes.gated(examination, 4, 8))
-    assert "for example, a map counts with what the gate gate4 read of others; point at one to read why." in note
+def test_the_note_names_one_of_several_reasons(explanation):
+    _, note = note_of(fakes.gated(explanation, 4, 8))
+    assert "for example, a channel counts with what the gate gate4 read of others; point at one to read why." in note
     assert "gate8" not in note
 
 
@@ -282,9 +284,9 @@ def test_a_malformed_ask_is_refused_in_words(request_):
         network_view.read({**ASK, "request": request_}, FakeAuditor())
 
 
-def test_an_ask_before_its_examination_is_refused_in_words():
+def test_an_ask_before_its_explanation_is_refused_in_words():
     class Late(FakeAuditor):
-        def examination(self, request):
+        def explanation(self, request):
             return Answer("working", None, 0, len(request.samples), "Examining")
 
     with pytest.raises(WorkFailed, match="Examining"):
@@ -300,8 +302,8 @@ def test_ids_are_unique():
 def test_a_group_is_drawn_beside_in_the_clean_runs_place(versus):
     shown = network_view.read({**ASK, "versus": versus}, FakeAuditor())
     rival = shown.rival
-    strengths = {"class": shown.certificates.classes.fooled, "noise": None}[versus]
-    kept = statistics.per_site(rival.examination.clean.strength, 0.3)
+    strengths = {"class": shown.faithfulness_checks.classes.fooled, "noise": None}[versus]
+    kept = statistics.per_site(rival.explanation.clean.strength, 0.3)
     if strengths is not None:
         assert all(np.array_equal(a, b) for a, b in zip(kept, statistics.per_site(strengths, 0.3), strict=True))
     for site, sets in zip(kept, rival.comparison.sites, strict=True):
@@ -316,33 +318,33 @@ def test_a_group_is_drawn_beside_in_the_clean_runs_place(versus):
 
 def test_a_class_that_is_not_yet_compared_is_said_so_and_nothing_is_drawn_beside():
     class Early(FakeAuditor):
-        def certificates(self, request):
-            return Answer("working", Certificates())
+        def faithfulness_checks(self, request):
+            return Answer("working", Faithfulness())
 
     shown = network_view.read({**ASK, "versus": "class"}, Early())
     assert shown.rival is None
     assert "not yet compared" in network_view.facts(shown)["beside"]
 
 
-def test_checks_on_the_wrong_side_are_marked_and_told_beside_the_headline(examination):
-    good = Certificate(wrong_class=0.25, swap=0.75, noisy_copy=0.0, random_low=0.0, random_high=0.1)
-    assert faithfulness.against(examination, Certificates(clean=good, adversarial=good)) == ()
+def test_checks_on_the_wrong_side_are_marked_and_told_beside_the_headline(explanation):
+    good = DatapathChecks(wrong_class=0.25, swap=0.75, noisy_copy=0.0, random_low=0.0, random_high=0.1)
+    assert faithfulness.against(explanation, Faithfulness(clean=good, adversarial=good)) == ()
     bad = replace(good, wrong_class=0.75, swap=0.5)
-    known = Certificates(clean=good, adversarial=bad)
-    (clause,) = faithfulness.against(examination, known)
+    known = Faithfulness(clean=good, adversarial=bad)
+    (clause,) = faithfulness.against(explanation, known)
     assert clause.text == (
         "Checks speak against the datapaths: wrong class 75 % (adversarial; good is near 0), "
         "swap 50 % (adversarial; good is near 100 %)."
     )
     cells = {
-        check.name: (check.clean, check.adversarial) for check in faithfulness.build_card(examination, known).checks
+        check.name: (check.clean, check.adversarial) for check in faithfulness.build_card(explanation, known).checks
     }
     assert cells["Wrong class"] == ("25 %", "✘ 75 %")
-    assert cells["Swap"] == ("75 %", "✘ 50 %")
+    assert cells["Cross-image control"] == ("75 %", "✘ 50 %")
 
 
-def test_the_card_says_how_many_trials_its_shares_are_of(examination):
-    card = faithfulness.build_card(examination, Certificates(restoration=Restoration((4,), (1.0,), (0.0,), 4, 20)))
-    references = len(examination.references)
+def test_the_card_says_how_many_trials_its_shares_are_of(explanation):
+    card = faithfulness.build_card(explanation, Faithfulness(restoration=Restoration((4,), (1.0,), (0.0,), 4, 20)))
+    references = len(explanation.references)
     assert f"{references} trials (1 image in {references} other runs)" in card.counted
     assert "20 draws for each image" in card.counted

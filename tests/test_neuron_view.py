@@ -34,47 +34,47 @@ ASK = {
 
 
 @pytest.fixture(scope="module")
-def examination():
-    return fakes.FakeAuditor().examined(KEY)
+def explanation():
+    return fakes.FakeAuditor().explained(KEY)
 
 
 @pytest.fixture(scope="module")
-def comparison(examination):
-    return compare(examination, 0.1)
+def comparison(explanation):
+    return compare(explanation, 0.1)
 
 
 @pytest.fixture(scope="module")
-def site(examination):
-    return layer.site_index(examination, "layer2.1")
+def site(explanation):
+    return layer.site_index(explanation, "layer2.1")
 
 
 def text_of(component) -> str:
     return json.dumps(component, cls=plotly.utils.PlotlyJSONEncoder, ensure_ascii=False)
 
 
-def card(examination, comparison, **changes):
+def card(explanation, comparison, **changes):
     ask = protocol.neuron({**ASK, **changes})
-    clean, adversarial = fakes.FakeAuditor().maps(KEY, layer.site_index(examination, ask.layer))
-    return channel_model.build_card(examination, comparison, (clean[ask.channel], adversarial[ask.channel]), ask)
+    clean, adversarial = fakes.FakeAuditor().maps(KEY, layer.site_index(explanation, ask.layer))
+    return channel_model.build_card(explanation, comparison, (clean[ask.channel], adversarial[ask.channel]), ask)
 
 
-def test_the_strongest_map_has_rank_one_and_is_kept(examination, comparison, site):
-    strongest = int(np.argmax(examination.adversarial.strength[site]))
-    shown = card(examination, comparison, channel=strongest)
+def test_the_strongest_map_has_rank_one_and_is_kept(explanation, comparison, site):
+    strongest = int(np.argmax(explanation.adversarial.strength[site]))
+    shown = card(explanation, comparison, channel=strongest)
     assert shown.adversarial.rank == 1
     assert shown.adversarial.is_kept
-    assert shown.adversarial.share == pytest.approx(float(examination.adversarial.strength[site].max()))
+    assert shown.adversarial.share == pytest.approx(float(explanation.adversarial.strength[site].max()))
 
 
-def test_ranks_of_a_site_are_each_given_once(examination, comparison):
-    ranks = [card(examination, comparison, channel=c).clean.rank for c in range(24)]
+def test_ranks_of_a_site_are_each_given_once(explanation, comparison):
+    ranks = [card(explanation, comparison, channel=c).clean.rank for c in range(24)]
     assert sorted(ranks) == list(range(1, 25))
 
 
-def test_kept_means_a_rank_within_the_share(examination, comparison):
-    cards = [card(examination, comparison, channel=c) for c in range(24)]
-    assert all(one.clean.is_kept == (one.clean.rank <= 2) for one in cards)
-    assert all(one.adversarial.is_kept == (one.adversarial.rank <= 2) for one in cards)
+def test_kept_means_a_rank_within_the_share(explanation, comparison):
+    cards = [card(explanation, comparison, channel=c) for c in range(24)]
+    assert all(item.clean.is_kept == (item.clean.rank <= 2) for item in cards)
+    assert all(item.adversarial.is_kept == (item.adversarial.rank <= 2) for item in cards)
 
 
 def test_a_peak_is_found_where_it_was_planted_and_sees_its_field():
@@ -122,61 +122,61 @@ def test_outlines_carry_the_true_counts():
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_incoming_neighbours_are_the_largest_contributions_over_all_links(examination, comparison, site, side):
-    shown = channel_model.build_neighbourhood(examination, comparison, site, 3, side)
-    every = np.concatenate([getattr(link, side)[3] for link in examination.connections if link.target == site])
+def test_incoming_neighbours_are_the_largest_contributions_over_all_links(explanation, comparison, site, side):
+    shown = channel_model.build_neighbourhood(explanation, comparison, site, 3, side)
+    every = np.concatenate([getattr(link, side)[3] for link in explanation.connections if link.target == site])
     expected = sorted(np.abs(every), reverse=True)[:8]
-    assert [abs(one.contribution) for one in shown.incoming] == pytest.approx(expected)
+    assert [abs(item.contribution) for item in shown.incoming] == pytest.approx(expected)
     assert shown.incoming_total == len(every)
 
 
-def test_a_planted_connection_is_found_with_its_site_channel_and_sign(examination, comparison, site):
-    link = next(c for c in examination.connections if c.source == site)
+def test_a_planted_connection_is_found_with_its_site_channel_and_sign(explanation, comparison, site):
+    link = next(c for c in explanation.connections if c.source == site)
     planted = link.clean.copy()
     planted[7, 3] = -99.0
-    others = tuple(dataclasses.replace(c, clean=planted) if c is link else c for c in examination.connections)
+    others = tuple(dataclasses.replace(c, clean=planted) if c is link else c for c in explanation.connections)
     found = channel_model.build_neighbourhood(
-        dataclasses.replace(examination, connections=others), comparison, site, 3, "clean"
+        dataclasses.replace(explanation, connections=others), comparison, site, 3, "clean"
     )
     best = found.outgoing[0]
-    assert (best.layer, best.channel, best.contribution) == (examination.sites[link.target].name, 7, -99.0)
+    assert (best.layer, best.channel, best.contribution) == (explanation.sites[link.target].name, 7, -99.0)
 
 
-def test_the_last_site_feeds_the_two_classes(examination, comparison):
-    shown = channel_model.build_neighbourhood(examination, comparison, len(examination.sites) - 1, 0, "clean")
-    outcome = examination.outcomes[0]
-    names = {f"class {examination.classes[k]}" for k in (outcome.label, outcome.after.label)}
-    assert {one.name for one in shown.outgoing} == names
-    assert all(one.layer is None for one in shown.outgoing)
+def test_the_last_site_feeds_the_two_classes(explanation, comparison):
+    shown = channel_model.build_neighbourhood(explanation, comparison, len(explanation.sites) - 1, 0, "clean")
+    outcome = explanation.outcomes[0]
+    names = {f"class {explanation.classes[k]}" for k in (outcome.label, outcome.after.label)}
+    assert {item.name for item in shown.outgoing} == names
+    assert all(item.layer is None for item in shown.outgoing)
 
 
 def test_an_image_that_resisted_has_one_class_behind_the_last_site(comparison):
-    resisted = fakes.FakeAuditor().examined("fake00002")
+    resisted = fakes.FakeAuditor().explained("fake00002")
     shown = channel_model.build_neighbourhood(resisted, comparison, len(resisted.sites) - 1, 0, "clean")
-    assert [one.name for one in shown.outgoing] == ["class 2"]
+    assert [item.name for item in shown.outgoing] == ["class 2"]
 
 
-def test_contributions_of_zero_are_no_neighbours(examination, comparison, site):
-    blank = tuple(dataclasses.replace(c, clean=np.zeros_like(c.clean)) for c in examination.connections)
+def test_contributions_of_zero_are_no_neighbours(explanation, comparison, site):
+    blank = tuple(dataclasses.replace(c, clean=np.zeros_like(c.clean)) for c in explanation.connections)
     shown = channel_model.build_neighbourhood(
-        dataclasses.replace(examination, connections=blank), comparison, site, 3, "clean"
+        dataclasses.replace(explanation, connections=blank), comparison, site, 3, "clean"
     )
     assert (shown.incoming, shown.outgoing, shown.largest) == ((), (), 0.0)
 
 
-def test_elements_put_sources_left_targets_right_and_mark_negative_ones(examination, comparison, site):
-    shown = channel_model.build_neighbourhood(examination, comparison, site, 3, "adversarial")
+def test_elements_put_sources_left_targets_right_and_mark_negative_ones(explanation, comparison, site):
+    shown = channel_model.build_neighbourhood(explanation, comparison, site, 3, "adversarial")
     elements = channel_figure.elements(shown)
     places = [e["position"]["x"] for e in elements if "position" in e]
     assert sorted(places).count(channel_figure.LEFT) == len(shown.incoming)
     edges = [e for e in elements if "source" in e["data"]]
     against = ["against" in e["classes"] for e in edges]
-    assert against == [one.contribution < 0 for one in (*shown.incoming, *shown.outgoing)]
+    assert against == [item.contribution < 0 for item in (*shown.incoming, *shown.outgoing)]
     assert max(e["data"]["width"] for e in edges) == channel_figure.WIDEST
 
 
-def test_every_edge_joins_nodes_that_exist(examination, comparison, site):
-    elements = channel_figure.elements(channel_model.build_neighbourhood(examination, comparison, site, 3, "clean"))
+def test_every_edge_joins_nodes_that_exist(explanation, comparison, site):
+    elements = channel_figure.elements(channel_model.build_neighbourhood(explanation, comparison, site, 3, "clean"))
     nodes = {e["data"]["id"] for e in elements if "id" in e["data"]}
     assert all({e["data"]["source"], e["data"]["target"]} <= nodes for e in elements if "source" in e["data"])
 
@@ -213,7 +213,7 @@ def elements(content) -> list[dict]:
 def test_a_ready_gallery_shows_sixteen_patches_in_both_orders(order, site):
     patches = facts()["patches"][order]
     assert f"/media/patches/digits-standard/digits/{site}/3/{order}.png" in text_of(patches)
-    assert [one["tag"] for one in elements(patches)].count("li") == 16
+    assert [element["tag"] for element in elements(patches)].count("li") == 16
 
 
 @pytest.mark.parametrize(
@@ -240,12 +240,12 @@ def test_the_card_names_the_map_and_shows_both_sides():
         assert address in text_of(shown["card"])
 
 
-def test_both_sides_have_their_neighbours_as_graph_and_as_list(examination, comparison, site):
+def test_both_sides_have_their_neighbours_as_graph_and_as_list(explanation, comparison, site):
     near = facts()["neighbours"]
     for side in SIDES:
-        built = channel_model.build_neighbourhood(examination, comparison, site, 3, side)
+        built = channel_model.build_neighbourhood(explanation, comparison, site, 3, side)
         assert near[side]["elements"] == channel_figure.elements(built)
-        buttons = [one for one in elements(near[side]["list"]) if one["tag"] == "button"]
+        buttons = [element for element in elements(near[side]["list"]) if element["tag"] == "button"]
         assert len(buttons) == len(built.incoming) + len(built.outgoing)
         assert buttons[0]["attributes"]["data-pick-layer"] == built.incoming[0].layer
 
@@ -309,15 +309,15 @@ def test_numbers_are_written_briefly_with_a_real_minus(written, value):
     assert written == value
 
 
-def test_every_position_tells_its_values_and_what_it_sees(examination, site):
+def test_every_position_tells_its_values_and_what_it_sees(explanation, site):
     maps = tuple(side[3] for side in fakes.FakeAuditor().maps(KEY, site))
-    shown = channel_model.grid(examination, examination.sites[site], maps)
-    image = examination.images["clean"].shape[1:3]
+    shown = channel_model.grid(explanation, explanation.sites[site], maps)
+    image = explanation.images["clean"].shape[1:3]
     assert np.allclose(np.reshape(shown.clean, maps[0].shape), maps[0], rtol=1e-3)
     for row, column in ((0, 0), (shown.rows - 1, 1), (2, shown.columns - 1)):
         planted = np.zeros(maps[0].shape)
         planted[row, column] = 1.0
-        box = channel_model.peak(planted, examination.sites[site], image).box
+        box = channel_model.peak(planted, explanation.sites[site], image).box
         assert shown.vertical[row] == pytest.approx((box.top, box.bottom), abs=1e-4)
         assert shown.horizontal[column] == pytest.approx((box.left, box.right), abs=1e-4)
 
@@ -328,50 +328,52 @@ def test_the_noisy_copy_stands_beside_both_in_the_distribution():
     assert len({trace.line.dash for trace in figure.data}) == 3
 
 
-def test_an_examination_stored_without_noise_maps_shows_the_two_others():
+def test_an_explanation_stored_without_noise_maps_shows_the_two_others():
     class Older(fakes.FakeAuditor):
         def noise_maps(self, key, site):
-            raise UnknownName("maps of noise", key, ())
+            raise UnknownName("channels of noise", key, ())
 
     assert len(channel_view.answer(Older(), ASK)[1].data) == 2
 
 
-def test_neighbours_over_a_gated_link_are_marked_and_only_those(examination, comparison, site):
-    gated = fakes.gated(examination, site, site + 1)
+def test_neighbours_over_a_gated_link_are_marked_and_only_those(explanation, comparison, site):
+    gated = fakes.gated(explanation, site, site + 1)
     shown = channel_model.build_neighbourhood(gated, comparison, site, 3, "clean")
-    before, behind = examination.sites[site - 1].name, examination.sites[site + 1].name
-    reasons = {(one.layer, one.inexact) for one in (*shown.incoming, *shown.outgoing) if one.inexact}
+    before, behind = explanation.sites[site - 1].name, explanation.sites[site + 1].name
+    reasons = {(item.layer, item.inexact) for item in (*shown.incoming, *shown.outgoing) if item.inexact}
     assert reasons == {
-        (before, f"a map counts with what the gate gate{site} read of others"),
-        (behind, f"a map counts with what the gate gate{site + 1} read of others"),
+        (before, f"a channel counts with what the gate gate{site} read of others"),
+        (behind, f"a channel counts with what the gate gate{site + 1} read of others"),
     }
-    exact = [one for one in (*shown.incoming, *shown.outgoing) if not one.inexact]
+    exact = [item for item in (*shown.incoming, *shown.outgoing) if not item.inexact]
     assert exact
-    assert {one.layer for one in exact}.isdisjoint({before, behind})
-    plain_ones = channel_model.build_neighbourhood(examination, comparison, site, 3, "clean")
-    assert not any(one.inexact for one in (*plain_ones.incoming, *plain_ones.outgoing))
+    assert {item.layer for item in exact}.isdisjoint({before, behind})
+    plain_ones = channel_model.build_neighbourhood(explanation, comparison, site, 3, "clean")
+    assert not any(item.inexact for item in (*plain_ones.incoming, *plain_ones.outgoing))
 
 
-def test_a_neighbour_that_is_not_exact_has_a_dotted_edge_and_a_sign_in_the_graph(examination, comparison, site):
-    shown = channel_model.build_neighbourhood(fakes.gated(examination, site), comparison, site, 3, "clean")
+def test_a_neighbour_that_is_not_exact_has_a_dotted_edge_and_a_sign_in_the_graph(explanation, comparison, site):
+    shown = channel_model.build_neighbourhood(fakes.gated(explanation, site), comparison, site, 3, "clean")
     built = channel_figure.elements(shown)
     near = (*shown.incoming, *shown.outgoing)
-    edges = [one for one in built if "source" in one["data"]]
-    assert ["inexact" in one["classes"].split() for one in edges] == [bool(one.inexact) for one in near]
-    labels = [one["data"]["label"] for one in built if "id" in one["data"] and one["data"]["id"] != "centre"]
-    assert [label.endswith("≈") for label in labels] == [bool(one.inexact) for one in near]
-    assert any("against" in one["classes"] and "inexact" in one["classes"] for one in edges)
+    edges = [item for item in built if "source" in item["data"]]
+    assert ["inexact" in edge["classes"].split() for edge in edges] == [bool(item.inexact) for item in near]
+    labels = [item["data"]["label"] for item in built if "id" in item["data"] and item["data"]["id"] != "centre"]
+    assert [label.endswith("≈") for label in labels] == [bool(item.inexact) for item in near]
+    assert any("against" in edge["classes"] and "inexact" in edge["classes"] for edge in edges)
     rules = {rule["selector"]: rule["style"] for rule in channel_figure.stylesheet("light")}
     dashes = [tuple(rules[name]["line-dash-pattern"]) for name in (".against", ".inexact", ".against.inexact")]
     assert len(set(dashes)) == 3
 
 
 def test_the_list_says_why_a_neighbour_is_not_exact_to_pointer_and_keyboard(site, monkeypatch):
-    own = fakes.FakeAuditor.examined
+    own = fakes.FakeAuditor.explained
     monkeypatch.setattr(fakes.FakeAuditor, "examined", lambda self, key: fakes.gated(own(self, key), site))
     near = facts()["neighbours"]["clean"]
-    marks = [one["attributes"] for one in elements(near["list"]) if one["attributes"].get("class") == "not-exact"]
-    reason = f"a map counts with what the gate gate{site} read of others"
+    marks = [
+        element["attributes"] for element in elements(near["list"]) if element["attributes"].get("class") == "not-exact"
+    ]
+    reason = f"a channel counts with what the gate gate{site} read of others"
     assert marks
     assert all(mark["title"] == reason and mark["tabindex"] == 0 for mark in marks)
     assert all(mark["aria-label"] == f"not exact: {reason}" for mark in marks)

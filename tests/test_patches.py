@@ -86,7 +86,7 @@ def test_a_position_of_a_pooled_map_sees_what_all_its_positions_saw():
 @pytest.mark.parametrize(("full", "kept"), [(64, 32), (56, 32), (33, 32), (7, 7), (112, 28)])
 def test_pooling_windows_cover_every_position_in_order(full, kept):
     windows = [pictures.window(k, full, kept) for k in range(kept)]
-    assert set().union(*(range(*one) for one in windows)) == set(range(full))
+    assert set().union(*(range(*item) for item in windows)) == set(range(full))
     assert all(first < last for first, last in windows)
 
 

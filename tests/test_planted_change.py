@@ -18,7 +18,7 @@ from engine.attribution import explain
 from engine.data import register
 from engine.data.sources import Images
 from engine.store import Store
-from engine.types.core import ExaminationRequest
+from engine.types.core import ExplanationRequest
 from tests import toys
 
 WIDTH, SIDE, EACH = 6, 8, 6
@@ -67,13 +67,13 @@ def found(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("planted") / "store")
     register.add(store, "colours", pictures(), source="test")
     bundle, dataset = toys.bundle(Planted().eval(), SIDE), store.dataset("colours")
-    request = ExaminationRequest("toy", "colours", engine.attack("pgd-linf:eps=8/255,steps=10"), ("00000",))
-    made = explain.examine(bundle, dataset, request, lambda *_: None)[0]
+    request = ExplanationRequest("toy", "colours", engine.attack("pgd-linf:eps=8/255,steps=10"), ("00000",))
+    made = explain.explain(bundle, dataset, request, lambda *_: None)[0]
     assert (made.outcomes[0].before.label, made.outcomes[0].after.label) == (0, 2)
     return made
 
 
-def test_the_attack_flow_runs_through_the_planted_maps(found):
+def test_the_attack_conductance_runs_through_the_planted_maps(found):
     for site, planted in enumerate((FIRST, SECOND, THIRD)):
         assert int(np.abs(found.flow[site][0]).argmax()) == planted
         assert found.change[site].argmax() == planted

@@ -135,7 +135,7 @@ FORMS = {
 def test_what_an_import_allows_a_plugin_may_do(folder, form):
     name = written(folder, textwrap.dedent(FORMS[form]) + PLAIN)
     assert isinstance(architectures.build(name, toys.seeded(toys.Chain()).state_dict(), 3), toys.Chain)
-    assert [one.name for one in folder.iterdir()] == ["own.py"]
+    assert [item.name for item in folder.iterdir()] == ["own.py"]
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def test_no_thread_sees_half_a_plugin(folder):
     name = written(folder, "import time\ntime.sleep(0.05)\n" + PLAIN)
     found = []
     threads = [threading.Thread(target=lambda: found.append(module(name))) for _ in range(4)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(found) == 4 and len(set(map(id, found))) == 1
 
 
@@ -272,7 +272,7 @@ def test_what_a_plugin_prints_at_work_in_a_worker_goes_to_stderr(tmp_path, folde
     source = TALKING.replace("atexit.register(print, 'goodbye')", "").replace("os.system('echo from a shell')", "")
     register.add(store, register.Submission("m", written(folder, source), weights, toys.CLASSES))
     place = Place("m", "")
-    worker.perform(tasks.order(tasks.INTAKE, tasks.INTAKE.key(store, place), place), str(store.root))
+    worker.perform(tasks.order(tasks.VALIDATION, tasks.VALIDATION.key(store, place), place), str(store.root))
     told = capsys.readouterr()
     assert told.out == "" and all(word in told.err for word in ("imported", "built", "forward"))
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from engine import demo, images
-from engine.checks import proofs
+from engine.checks import equality
 from engine.data import register
 from engine.data.sources import Images
 from engine.demo import CLASSES
@@ -21,7 +21,7 @@ from engine.models.architectures import Architecture
 from engine.models.zoo import PreActResNet
 from engine.service import tasks, worker
 from engine.store import Store
-from engine.types.checks import IntakeReport
+from engine.types.checks import ValidationReport
 from engine.types.requests import Place
 from tests import toys
 
@@ -85,7 +85,7 @@ def test_the_names_of_the_weights_say_which_one_it_is(name, has_last_norm, prefi
     assert isinstance(built, PreActResNet) and (built.bn is not None) is has_last_norm
     assert built.layer2[0].is_shortcut_activated is (name == NAMES[0])
     assert weights["layer4.1.conv2.weight"].shape == (512, 512, 3, 3) and weights["conv1.weight"].shape == (64, 3, 3, 3)
-    assert sum(one.numel() for one in built.parameters()) == 11_171_146 + (1024 if has_last_norm else 0)
+    assert sum(parameter.numel() for parameter in built.parameters()) == 11_171_146 + (1024 if has_last_norm else 0)
 
 
 def test_weights_of_another_network_are_refused():
@@ -161,9 +161,9 @@ def test_a_small_one_learns_and_is_taken_whole(trained, tmp_path, monkeypatch):
     part = demo.held_out()
     register.add(store, "digits", Images(pixels(part), part.y, CLASSES, part.names), source="npz")
     place = Place("small", "digits")
-    key = tasks.INTAKE.key(store, place)
-    worker.perform(tasks.order(tasks.INTAKE, key, place), str(store.root))
-    report = store.records.read("intake", key, IntakeReport)
+    key = tasks.VALIDATION.key(store, place)
+    worker.perform(tasks.order(tasks.VALIDATION, key, place), str(store.root))
+    report = store.records.read("intake", key, ValidationReport)
     assert report.with_outcome("fail") == () and "accuracy" in report.with_outcome("pass")
 
 
@@ -173,7 +173,7 @@ def test_only_answers_tell_which_shortcut_weights_were_trained_with(trained):
     other.load_state_dict(network.state_dict())
     x, y = inputs(demo.held_out())
     with torch.no_grad():
-        right, wrong = ((one(x).argmax(1) == y).float().mean() for one in (network, other.eval()))
+        right, wrong = ((item(x).argmax(1) == y).float().mean() for item in (network, other.eval()))
     assert wrong < right - 0.1
 
 
@@ -185,7 +185,7 @@ def test_every_connection_of_a_trained_one_is_exact(trained):
     # The stem's maps run along the shortcut past the first activation: they are feature maps of their own.
     assert [site.name for site in bundle.sites[:2]] == ["conv1", "layer1.0.relu"]
     pictures = same_function.pictures_to_compare(bundle, same_function.LEAST)
-    edges, inexact = proofs.of_edges(bundle, pictures)
+    edges, inexact = equality.of_edges(bundle, pictures)
     assert (edges.outcome, inexact) == ("pass", ())
-    assert proofs.of_function(network, bundle, pictures).outcome == "pass"
-    assert proofs.of_fields(bundle).outcome == "pass"
+    assert equality.of_function(network, bundle, pictures).outcome == "pass"
+    assert equality.of_fields(bundle).outcome == "pass"

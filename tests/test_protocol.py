@@ -76,7 +76,7 @@ def test_every_panel_has_a_name_and_a_plot_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "panel", [one for one in page.PANELS if one.name != "audit-start"], ids=lambda panel: panel.name
+    "panel", [item for item in page.PANELS if item.name != "audit-start"], ids=lambda panel: panel.name
 )
 def test_every_panel_answers_to_nothing_asked(panel):
     facts, figure = panel.answer(fakes.FakeAuditor(), {})

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.attribution import edges as connections
-from engine.checks import proofs
+from engine.checks import equality
 from engine.models import hooks
 from engine.models import network as precision
 from engine.models.network import ModelBundle
@@ -286,7 +286,7 @@ def arriving(bundle: ModelBundle, images: Tensor, maps: hooks.Maps) -> dict[int,
 def total(bundle: ModelBundle, target: int, gradients: connections.Gradients, change: dict[int, Tensor]) -> Tensor:
     next_taps = connections.next_taps(bundle)
     taps = bundle.arrivals[target]
-    return sum((gradients[next_taps.get(tap, tap)] * change[tap]).sum((0, 2, 3)) for tap in taps)
+    return sum((gradients[next_taps.get(probe, probe)] * change[probe]).sum((0, 2, 3)) for probe in taps)
 
 
 @pytest.mark.parametrize("network", READ)
@@ -304,7 +304,7 @@ def test_edges_are_what_really_changes_when_one_map_is_replaced(network):
     }
 
     def agree(claimed: Tensor, changed: dict[int, Tensor], target: int) -> bool:
-        change = {tap: whole[tap] - changed[tap] for tap in bundle.arrivals[target]}
+        change = {probe: whole[probe] - changed[probe] for probe in bundle.arrivals[target]}
         return torch.allclose(claimed, total(bundle, target, gradients, change), atol=1e-5 * largest[target])
 
     for source, site in enumerate(bundle.sites):
@@ -336,9 +336,9 @@ def test_every_gradient_that_is_taken_is_needed(network):
     bundle = bundle_of(network)
     images, starts, gradients = explained(bundle, SIDE, 1)
     assert set(gradients) == connections.taps(bundle)
-    for tap in gradients:
+    for probe in gradients:
         with pytest.raises(KeyError):
-            connections.between(bundle, images, starts, {k: one for k, one in gradients.items() if k != tap})
+            connections.between(bundle, images, starts, {k: one for k, one in gradients.items() if k != probe})
 
 
 @pytest.mark.parametrize(("network", "target"), [(PictureLater, 1), (PictureBesideAdded, 1)])
@@ -370,13 +370,13 @@ def test_a_map_behind_a_spatial_gate_counts_as_the_map_it_was():
     assert [f"{site.name} {site.channels}" for site in bundle.sites] == ["relu 4", "relu#2 5"]
     images, starts, gradients = explained(bundle, SIDE)
     edges = connections.between(bundle, images, starts, gradients)
-    (tap,) = bundle.arrivals[1]
+    (probe,) = bundle.arrivals[1]
     with torch.no_grad():
         change = network.body((images - 0.5) / 0.25) - network.body((starts - 0.5) / 0.25)
         for channel in range(4):
             kernel = network.outer.weight[:, channel : channel + 1]
             arrived = F.conv2d(change[:, channel : channel + 1], kernel)
-            expected = (arrived * gradients[tap]).sum((0, 2, 3))
+            expected = (arrived * gradients[probe]).sum((0, 2, 3))
             assert torch.allclose(edges.matrices[0, 1][:, channel], expected, rtol=1e-4, atol=1e-5)
     assert connections.completeness(edges)[1] < 1e-5
 
@@ -398,4 +398,4 @@ def test_where_rows_become_columns_a_position_is_not_said_to_be_where_it_stands(
     bundle = toys.bundle(toys.seeded(TurnedAcross()), SIDE)
     (top, _), (left, _) = bundle.sites[1].sees(2, 9)
     assert top > left
-    assert proofs.measure_fields(bundle).missing == 0
+    assert equality.measure_fields(bundle).missing == 0

@@ -15,9 +15,9 @@ from engine.errors import StoreError
 from engine.service.tasks import TASKS
 from engine.statistics import Estimate
 from engine.store import NotStored, Store
-from engine.types.checks import CheckResult, Conditions, Credibility, Figure, IntakeReport, Suspicion
-from engine.types.core import Datapath, ExaminationRequest, Outcome, Roster, RosterRequest
-from engine.types.faithfulness import Certificate, Certificates, Kinship, Restoration
+from engine.types.checks import AttackSanity, CheckResult, Conditions, Figure, Suspicion, ValidationReport
+from engine.types.core import AttackResults, AttackResultsRequest, Datapath, ExplanationRequest, Outcome
+from engine.types.faithfulness import ClassSimilarity, DatapathChecks, Faithfulness, Restoration
 from engine.types.patching import CorrectImages, Evaluation, EvaluationRequest, MapSet
 from engine.types.requests import Nothing, Pace, Taken
 from tests import fake_studies, fakes
@@ -25,11 +25,11 @@ from tests import fake_studies, fakes
 KEY = hashing.content_key("one")
 KINDS = {task.shelf: task.record for task in TASKS.values() if task.record is not Nothing}
 AUDITOR = fakes.FakeAuditor()
-REQUEST = ExaminationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00000", "00004"))
+REQUEST = ExplanationRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), ("00000", "00004"))
 RECORDS = {
     "taken": Taken("mine", ("The prefix 'module.' was taken off.",)),
     "pace": Pace(0.01, 0.003, 0.2),
-    "intake": IntakeReport(
+    "intake": ValidationReport(
         "m",
         "ab",
         "d",
@@ -37,14 +37,16 @@ RECORDS = {
         (CheckResult("loads", "pass", "It loads."),),
         (Suspicion("Twice.", "Once.", *[Estimate(0.5, 0.0, 1.0, 9)] * 3),),
     ),
-    "examination": fakes.examination(REQUEST),
-    "roster": AUDITOR.roster(RosterRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), 3)).value,
-    "certificate": AUDITOR.certificates(REQUEST).value,
+    "examination": fakes.explanation(REQUEST),
+    "roster": AUDITOR.attack_results(
+        AttackResultsRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=0.05"), 3)
+    ).value,
+    "certificate": AUDITOR.faithfulness_checks(REQUEST).value,
     "gallery": AUDITOR.gallery("digits-standard", "digits").value,
-    "synthesis": AUDITOR.synthesis("digits-standard", "digits", "layer3.1", 3).value,
+    "synthesis": AUDITOR.feature_visualization("digits-standard", "digits", "layer3.1", 3).value,
     "responses": AUDITOR.responses("fake00001").value,
-    "proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "restore").value,
-    "group-proof": AUDITOR.proof("fake00001", MapSet(("layer2.0",), ((1, 3),)), "inject").value,
+    "proof": AUDITOR.causal_test("fake00001", MapSet(("layer2.0",), ((1, 3),)), "restore").value,
+    "group-proof": AUDITOR.causal_test("fake00001", MapSet(("layer2.0",), ((1, 3),)), "inject").value,
     "strongest": MapSet(("layer2.0",), ((1, 3),)),
     "evaluation": Evaluation(
         EvaluationRequest(engine.attack("pgd-linf"), 8, (engine.method("two-run"),)),
@@ -64,7 +66,7 @@ RECORDS = {
     "curve": fake_studies.restoration_curve(),
     "profile": fake_studies.site_profile(),
     "defence": fake_studies.defence(),
-    "credibility": Credibility(
+    "credibility": AttackSanity(
         (CheckResult("G4", "fail", "Zero gradients.", (Figure("images", 3.0),)),),
         64,
         "8/255",
@@ -99,23 +101,23 @@ def test_a_record_comes_back_exactly(store, kind):
 
 
 def test_records_without_arrays_come_back_equal(store):
-    found = Certificates(
-        Certificate(None, 0.1, 0.30000000000000004, random_weights_jaccard=0.0),
-        Certificate(),
+    found = Faithfulness(
+        DatapathChecks(None, 0.1, 0.30000000000000004, random_weights_jaccard=0.0),
+        DatapathChecks(),
         Restoration((4, 8), (0.5, 1.0), (0.0, 1 / 3), None),
-        Kinship((0.1,), (0.2,), 8, None),
+        ClassSimilarity((0.1,), (0.2,), 8, None),
         ("clean",),
         ("The worker died.",),
     )
     store.records.write("certificate", KEY, found)
-    assert store.records.read("certificate", KEY, Certificates) == found
+    assert store.records.read("certificate", KEY, Faithfulness) == found
 
 
 def test_nested_tuples_of_mixed_types_keep_their_types(store):
-    roster = RECORDS["roster"]
-    store.records.write("roster", KEY, roster)
-    outcome = store.records.read("roster", KEY, Roster).outcomes[0]
-    assert outcome == roster.outcomes[0]
+    attack_results = RECORDS["roster"]
+    store.records.write("roster", KEY, attack_results)
+    outcome = store.records.read("roster", KEY, AttackResults).outcomes[0]
+    assert outcome == attack_results.outcomes[0]
     assert type(outcome) is Outcome
     assert [type(value) for value in outcome.before.top[0]] == [int, float]
 
@@ -178,7 +180,7 @@ def test_a_flipped_byte_in_the_values_of_an_array_is_never_read(store):
 
 
 def test_swapped_archives_are_found(store):
-    other = fakes.examination(replace(REQUEST, samples=("00001", "00005")))
+    other = fakes.explanation(replace(REQUEST, samples=("00001", "00005")))
     second = hashing.content_key("two")
     store.records.write("examination", KEY, RECORDS["examination"])
     store.records.write("examination", second, other)
@@ -202,7 +204,7 @@ def test_a_record_of_another_format_is_kept_and_the_message_says_what_to_do(stor
     store.records.write("roster", KEY, RECORDS["roster"])
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"format 99.*open the store with the version that wrote it"):
-        store.records.read("roster", KEY, Roster)
+        store.records.read("roster", KEY, AttackResults)
     assert store.records.has("roster", KEY)
 
 
@@ -235,18 +237,18 @@ def test_a_pickled_array_in_an_archive_is_not_opened(store):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_is_named_and_not_stored(store, value):
     with pytest.raises(StoreError, match="clean/swap"):
-        store.records.write("certificate", KEY, Certificates(clean=Certificate(swap=value)))
+        store.records.write("certificate", KEY, Faithfulness(clean=DatapathChecks(swap=value)))
     assert not store.records.has("certificate", KEY)
 
 
 def test_a_field_added_later_takes_its_default_and_an_unknown_one_is_named():
-    value = serialization.flatten(RosterRequest("m", "d", engine.attack("fgsm-linf"), 1, seed=7)).value
+    value = serialization.flatten(AttackResultsRequest("m", "d", engine.attack("fgsm-linf"), 1, seed=7)).value
     del value["seed"]
-    assert serialization.rebuild(RosterRequest, value).seed == 0
+    assert serialization.rebuild(AttackResultsRequest, value).seed == 0
     with pytest.raises(StoreError, match="lacks the field 'label'"):
-        serialization.rebuild(RosterRequest, {"model": "m", "data": "d", "attack": "fgsm-linf"})
+        serialization.rebuild(AttackResultsRequest, {"model": "m", "data": "d", "attack": "fgsm-linf"})
     with pytest.raises(StoreError, match="no field called 'path'"):
-        serialization.rebuild(RosterRequest, {**value, "path": "/etc/passwd"})
+        serialization.rebuild(AttackResultsRequest, {**value, "path": "/etc/passwd"})
 
 
 WRONG = [("label", "1"), ("label", True), ("label", 1.5), ("model", 3), ("model", None), ("seed", [1])]
@@ -255,9 +257,9 @@ WRONG += [("attack", "pgdd"), ("attack", "pgd-linf:eps=9"), ("attack", 8)]
 
 @pytest.mark.parametrize(("name", "wrong"), WRONG)
 def test_a_value_of_the_wrong_type_is_refused(name, wrong):
-    value = serialization.flatten(RosterRequest("m", "d", engine.attack("fgsm-linf"), 1)).value
+    value = serialization.flatten(AttackResultsRequest("m", "d", engine.attack("fgsm-linf"), 1)).value
     with pytest.raises(StoreError, match=name):
-        serialization.rebuild(RosterRequest, {**value, name: wrong})
+        serialization.rebuild(AttackResultsRequest, {**value, name: wrong})
 
 
 def test_a_literal_outside_its_list_is_refused():

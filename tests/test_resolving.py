@@ -1,4 +1,4 @@
-"""One step on the page resolves an examination once, however many panels show it."""
+"""One step on the page resolves an explanation once, however many panels show it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import fakes
 
 
 class Counting(fakes.FakeAuditor):
-    """Counts what takes a request apart; its certificates are complete where `is_done`."""
+    """Counts what takes a request apart; its faithfulness checks are complete where `is_done`."""
 
     def __init__(self, is_done=True):
         self.counts, self.is_done, self.cards = Counter(), is_done, fakes.MODELS
@@ -25,13 +25,13 @@ class Counting(fakes.FakeAuditor):
     def models(self):
         return self.cards
 
-    def examination(self, request):
+    def explanation(self, request):
         self.counts["examination"] += 1
-        return super().examination(request)
+        return super().explanation(request)
 
-    def certificates(self, request):
+    def faithfulness_checks(self, request):
         self.counts["certificates"] += 1
-        found = super().certificates(request)
+        found = super().faithfulness_checks(request)
         return dataclasses.replace(found, state="ready") if self.is_done else found
 
 
@@ -46,7 +46,7 @@ def step(auditor, **changes):
     return work
 
 
-def test_a_new_view_resolves_its_examination_once():
+def test_a_new_view_resolves_its_explanation_once():
     behind = Counting()
     assert step(auditors.remembering(behind)).key == "fake00004"
     assert behind.counts == {"examination": 1, "certificates": 1}
@@ -61,7 +61,7 @@ def test_a_click_within_a_view_resolves_nothing_again():
     assert behind.counts == {"examination": 1, "certificates": 1}
 
 
-def test_certificates_that_still_grow_are_asked_for_once_a_step(monkeypatch):
+def test_faithfulness_that_still_grow_are_asked_for_once_a_step(monkeypatch):
     behind = Counting(is_done=False)
     auditor, now = auditors.remembering(behind), time.monotonic()
     monkeypatch.setattr(auditors.time, "monotonic", lambda: now)

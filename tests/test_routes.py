@@ -83,14 +83,14 @@ def test_what_the_auditor_does_not_know_is_not_found_without_details(client, add
 
 
 @pytest.mark.parametrize("side", media.PICTURE_SIDES)
-def test_examined_pictures_have_the_size_of_the_image(client, side):
+def test_explained_pictures_have_the_size_of_the_image(client, side):
     answer = client.get(f"/media/examination/{KEY}/0/{side}.png")
     assert pixels(answer.data).shape == (32, 32, 3)
     assert ("X-Amplification" in answer.headers) == (side == "perturbation")
 
 
-def test_an_examined_picture_is_the_stored_image_pixel_by_pixel(client):
-    stored = fakes.FakeAuditor().examined(KEY).images["adversarial"][0]
+def test_an_explained_picture_is_the_stored_image_pixel_by_pixel(client):
+    stored = fakes.FakeAuditor().explained(KEY).images["adversarial"][0]
     sent = pixels(client.get(f"/media/examination/{KEY}/0/adversarial.png").data)
     assert np.array_equal(sent[..., :1], stored)
 
@@ -115,9 +115,9 @@ def test_patches_wait_for_the_gallery():
     assert server.test_client().get("/media/patches/digits-standard/digits/0/3/relevance.png").status_code == 404
 
 
-def test_a_synthesised_feature_is_sent_as_far_as_its_position_sees_with_a_tag(client):
+def test_a_visualized_feature_is_sent_as_far_as_its_position_sees_with_a_tag(client):
     answer = client.get(f"/media/feature/digits-standard/digits/{LAST}/3.png")
-    drawn = fakes.FakeAuditor().synthesis("digits-standard", "digits", fakes.SITES[LAST].name, 3).value
+    drawn = fakes.FakeAuditor().feature_visualization("digits-standard", "digits", fakes.SITES[LAST].name, 3).value
     top, left, bottom, right = drawn.field
     assert np.array_equal(pixels(answer.data)[..., :1], drawn.picture[top:bottom, left:right])
     assert answer.headers["Cache-Control"] == media.FOREVER
@@ -127,12 +127,12 @@ def test_a_synthesised_feature_is_sent_as_far_as_its_position_sees_with_a_tag(cl
     assert other.headers["ETag"] != answer.headers["ETag"]
 
 
-def test_a_synthesised_feature_waits_for_its_picture_and_is_not_forgotten_as_missing():
+def test_a_visualized_feature_waits_for_its_picture_and_is_not_forgotten_as_missing():
     class Waiting(fakes.FakeAuditor):
         is_there = False
 
-        def synthesis(self, *place):
-            return super().synthesis(*place) if self.is_there else fakes.Answer("working", None, 1, 2)
+        def feature_visualization(self, *place):
+            return super().feature_visualization(*place) if self.is_there else fakes.Answer("working", None, 1, 2)
 
     server, auditor = Flask(__name__), Waiting()
     media.register(server, auditor)

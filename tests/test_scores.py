@@ -185,7 +185,7 @@ def test_no_tap_is_left_visited(bundle, fails):
             bundle.logits(toys.pictures(1))
     except RuntimeError:
         assert fails
-    assert all(tap.visit is None for tap in bundle.taps)
+    assert all(probe.visit is None for probe in bundle.taps)
 
 
 def test_the_mask_loss_is_a_divergence_from_the_networks_own_answer(bundle):

@@ -58,7 +58,7 @@ def test_a_choice_reads_back_and_is_left_out_of_the_id_at_its_default(name, rule
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_a_form_writes_of_every_setting_reads_back(name):
     spec = ATTACKS[name]()
-    texts = {one.name: parameters.value_text(spec, one.name) for one in fields(spec)}
+    texts = {field.name: parameters.value_text(spec, field.name) for field in fields(spec)}
     assert catalogue.attack(parameters.written(name, texts)) == spec
 
 

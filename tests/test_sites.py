@@ -80,7 +80,7 @@ def test_maps_that_are_the_classes_themselves_are_left_out_of_claims(width, role
 
 def test_where_nothing_else_is_left_the_classes_own_maps_may_be_claimed():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-    assert [site.is_claimable for site in toys.bundle(nn.Sequential(*network, nn.Flatten())).sites] == [False, True]
+    assert [site.is_eligible for site in toys.bundle(nn.Sequential(*network, nn.Flatten())).sites] == [False, True]
 
 
 def test_squeezenet_claims_nothing_by_its_classifier_and_mobilenet_leaves_out_its_stem_alone():
@@ -88,7 +88,7 @@ def test_squeezenet_claims_nothing_by_its_classifier_and_mobilenet_leaves_out_it
         name: toys.bundle(torchvision.models.get_model(name, weights=None).eval(), side=64).sites
         for name in ("squeezenet1_1", "mobilenet_v2")
     }
-    left_out = {name: [site.name for site in sites if not site.is_claimable] for name, sites in found.items()}
+    left_out = {name: [site.name for site in sites if not site.is_eligible] for name, sites in found.items()}
     assert left_out == {"squeezenet1_1": ["features.1", "classifier.2"], "mobilenet_v2": ["features.0.2"]}
 
 
@@ -334,7 +334,7 @@ def test_turned_normalised_scaled_and_multiplied_maps_are_read(network, sites, l
         ),
         (
             Weighed,
-            r"'permute' \(permute\) \(test_sites.py, line \d+\) lets every position or map weigh every other by what all",
+            r"'permute' \(permute\) \(test_sites.py, line \d+\) lets every position or channel weigh every other by what all",
         ),
         (
             Crossing,

@@ -10,7 +10,7 @@ import pytest
 import engine
 from dashboard import links
 from dashboard.links import SHARES, ViewState
-from engine import INTAKE_CHECKS, Answer, IntakeReport, Roster, RosterRequest
+from engine import VALIDATION_CHECKS, Answer, AttackResults, AttackResultsRequest, ValidationReport
 from engine.types.checks import CheckResult
 from tests import fakes
 from tests.fakes import FakeAuditor
@@ -23,14 +23,16 @@ class Outcomes(FakeAuditor):
         self.statuses = statuses
         self.asked: list[int] = []
 
-    def roster(self, request: RosterRequest) -> Answer[Roster]:
+    def attack_results(self, request: AttackResultsRequest) -> Answer[AttackResults]:
         self.asked.append(request.label)
         status = self.statuses.get(request.label, "resisted")
         if status == "working":
             return Answer("working", None, 3, 50)
-        found = super().roster(request).value
+        found = super().attack_results(request).value
         assert found is not None
-        return Answer("ready", replace(found, outcomes=tuple(replace(one, status=status) for one in found.outcomes)))
+        return Answer(
+            "ready", replace(found, outcomes=tuple(replace(outcome, status=status) for outcome in found.outcomes))
+        )
 
 
 def test_a_view_survives_the_way_through_its_link():
@@ -109,20 +111,20 @@ def test_what_a_link_asks_for_in_vain_is_named_and_replaced(field, value):
 
 
 @pytest.mark.parametrize(("field", "shelf"), [("model", "models"), ("data", "datasets")])
-def test_what_is_retired_is_said_to_be(field, shelf, monkeypatch):
+def test_what_is_archived_is_said_to_be(field, shelf, monkeypatch):
     cards = fakes.MODELS[:1] if field == "model" else fakes.DATA
-    retired = [replace(cards[0], name="old")]
-    monkeypatch.setattr(fakes.BareDesk, shelf, lambda _self, retired_=retired, **_: retired_)
+    archived = [replace(cards[0], name="old")]
+    monkeypatch.setattr(fakes.BareRegistry, shelf, lambda _self, archived_=archived, **_: archived_)
     found = links.resolve(replace(ViewState(), **{field: "old"}), FakeAuditor())
-    assert "'old', which is retired (take it back under Models and data)" in found.notices[0]
+    assert "'old', which is archived (restore it under Models and data)" in found.notices[0]
     gone = links.resolve(replace(ViewState(), **{field: "gone"}), FakeAuditor())
     assert "'gone', which is not here" in gone.notices[0]
 
 
 @pytest.mark.parametrize(("outcome", "count"), [("fail", 1), ("pass", 0), ("not run", 0)])
-def test_a_model_that_failed_its_intake_report_is_marked(outcome, count, monkeypatch):
-    results = tuple(CheckResult(check.name, outcome, "") for check in INTAKE_CHECKS[:1])
-    monkeypatch.setattr(fakes.BareDesk, "reports", lambda *_: (IntakeReport("m", "", "digits", 3, results),))
+def test_a_model_that_failed_its_validation_report_is_marked(outcome, count, monkeypatch):
+    results = tuple(CheckResult(check.name, outcome, "") for check in VALIDATION_CHECKS[:1])
+    monkeypatch.setattr(fakes.BareRegistry, "reports", lambda *_: (ValidationReport("m", "", "digits", 3, results),))
     notices = links.resolve(ViewState(), FakeAuditor()).notices
     assert len(notices) == count
     assert all("failed its intake report on digits (Loads)" in text for text in notices)
@@ -137,12 +139,12 @@ def test_a_model_that_failed_its_intake_report_is_marked(outcome, count, monkeyp
         (("accuracy",), ()),
     ],
 )
-def test_a_model_that_failed_a_proof_says_what_cannot_be_trusted(failed, doubts, monkeypatch):
-    results = tuple(CheckResult(one.name, "fail" if one.name in failed else "pass", "") for one in INTAKE_CHECKS)
-    reports = tuple(IntakeReport("m", "", data, 3, results) for data in ("digits", ""))
-    monkeypatch.setattr(fakes.BareDesk, "reports", lambda *_: reports)
+def test_a_model_that_failed_a_causal_test_says_what_cannot_be_trusted(failed, doubts, monkeypatch):
+    results = tuple(CheckResult(item.name, "fail" if item.name in failed else "pass", "") for item in VALIDATION_CHECKS)
+    reports = tuple(ValidationReport("m", "", data, 3, results) for data in ("digits", ""))
+    monkeypatch.setattr(fakes.BareRegistry, "reports", lambda *_: reports)
     told = " ".join(links.resolve(ViewState(), FakeAuditor()).notices)
-    titles = [check.title for check in INTAKE_CHECKS if check.name in failed]
+    titles = [check.title for check in VALIDATION_CHECKS if check.name in failed]
     assert told.count(f"({', '.join(titles)})") == 2
     assert told.count("What cannot be trusted here:") == bool(doubts), "once, however many reports failed"
     assert [text for text in links.DOUBTFUL.values() if text in told] == [
@@ -172,7 +174,7 @@ def test_a_sample_of_a_large_class_may_be_one_that_was_not_attacked(count, told,
 def test_a_map_beyond_its_layer_is_named_and_dropped():
     found = links.resolve(ViewState(layer="layer1.0", channel=12), FakeAuditor())
     assert (found.view.layer, found.view.channel) == ("layer1.0", None)
-    assert "map 12 of layer1.0" in found.notices[0]
+    assert "channel 12 of layer1.0" in found.notices[0]
 
 
 def test_any_class_is_the_first_with_an_image_of_the_outcome():
@@ -193,8 +195,8 @@ def test_the_search_waits_at_a_class_that_is_still_attacked():
     auditor = Outcomes({1: "working", 2: "fooled"})
     found = links.resolve(ViewState(), auditor)
     assert found.view.label == "1"
-    assert found.roster is not None
-    assert found.roster.state == "working"
+    assert found.attack_results is not None
+    assert found.attack_results.state == "working"
     assert auditor.asked == [0, 1]
 
 
@@ -219,6 +221,6 @@ def test_an_empty_store_resolves_to_nothing_to_ask():
             return ()
 
     found = links.resolve(ViewState(model="digits-standard"), Empty())
-    assert found.roster is None
+    assert found.attack_results is None
     assert found.request is None
     assert "digits-standard" in found.notices[0]

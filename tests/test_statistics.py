@@ -51,8 +51,8 @@ def test_what_has_no_interval_is_refused():
 )
 def test_intervals_are_the_tabled_ones(count, n, wilson, exact):
     shown, decisive = statistics.wilson(count, n), statistics.clopper_pearson(count, n)
-    assert [round(100 * one, 1) for one in (shown.low, shown.high)] == list(wilson)
-    assert [round(100 * one, 1) for one in (decisive.low, decisive.high)] == list(exact)
+    assert [round(100 * item, 1) for item in (shown.low, shown.high)] == list(wilson)
+    assert [round(100 * item, 1) for item in (decisive.low, decisive.high)] == list(exact)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from engine import hashing
 from engine.errors import BadInput, EngineError, StoreError, UnknownName
 from engine.store import Dataset, NotStored, Store, files
 from engine.types.core import DatasetCard, ModelCard
-from engine.types.faithfulness import Certificates
+from engine.types.faithfulness import Faithfulness
 from tests import fakes
 
 CLASSES = ("cat", "dog", "owl")
@@ -276,21 +276,21 @@ def test_no_name_reaches_outside_the_store(filled, name):
     outside = filled.root.parent / "outside"
     outside.mkdir(exist_ok=True)
     (outside / "card.json").touch()
-    beside = entries(filled.root.parent) - {f"store/{one}" for one in entries(filled.root)}
+    beside = entries(filled.root.parent) - {f"store/{entry}" for entry in entries(filled.root)}
     for attempt in (
         lambda: filled.model_card(name),
         lambda: filled.weights(name),
         lambda: filled.dataset(name),
-        lambda: filled.records.read("certificate", name, Certificates),
-        lambda: filled.records.read(name, KEY, Certificates),
-        lambda: filled.records.write("certificate", name, Certificates()),
+        lambda: filled.records.read("certificate", name, Faithfulness),
+        lambda: filled.records.read(name, KEY, Faithfulness),
+        lambda: filled.records.write("certificate", name, Faithfulness()),
     ):
         with pytest.raises(EngineError):
             attempt()
     if not files.is_name(name):
         with pytest.raises(EngineError):
             filled.add_model(replace(MODEL, name=name), b"w")
-    assert entries(filled.root.parent) - {f"store/{one}" for one in entries(filled.root)} == beside
+    assert entries(filled.root.parent) - {f"store/{entry}" for entry in entries(filled.root)} == beside
 
 
 @given(st.text(max_size=70))
@@ -318,7 +318,7 @@ def test_a_full_disk_leaves_nothing_half_written(filled, monkeypatch, call, fail
     before = entries(filled.root)
     monkeypatch.setattr(os, call, full)
     try:
-        filled.records.write("certificate", KEY, Certificates())
+        filled.records.write("certificate", KEY, Faithfulness())
     except StoreError as error:
         assert "no space is left" in str(error)
         assert "/secret" not in str(error)
@@ -327,7 +327,7 @@ def test_a_full_disk_leaves_nothing_half_written(filled, monkeypatch, call, fail
     monkeypatch.undo()
     new = entries(filled.root) - before
     if new:
-        assert filled.records.read("certificate", KEY, Certificates) == Certificates()
+        assert filled.records.read("certificate", KEY, Faithfulness) == Faithfulness()
     else:
         assert not filled.records.has("certificate", KEY)
 
@@ -350,34 +350,34 @@ def test_files_reach_the_disk_before_their_name_does(filled, monkeypatch):
     real_sync, real_rename = os.fsync, os.rename
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append(Path(f"/proc/self/fd/{fd}").resolve()), real_sync(fd)))
     monkeypatch.setattr(os, "rename", lambda a, b, **_: (order.append("rename"), real_rename(a, b)))
-    filled.records.write("certificate", KEY, Certificates())
+    filled.records.write("certificate", KEY, Faithfulness())
     moved = order.index("rename")
     assert {path.name for path in order[:moved]} >= {"record.json", "arrays.npz"}
     assert order[-1] == filled.root / "records" / "certificate" / KEY[:2]
 
 
 def test_a_result_found_again_stays_as_it_is(filled):
-    filled.records.write("certificate", KEY, Certificates(done=("clean",)))
-    filled.records.write("certificate", KEY, Certificates(done=("weights",)))
-    assert filled.records.read("certificate", KEY, Certificates).done == ("clean",)
+    filled.records.write("certificate", KEY, Faithfulness(done=("clean",)))
+    filled.records.write("certificate", KEY, Faithfulness(done=("weights",)))
+    assert filled.records.read("certificate", KEY, Faithfulness).done == ("clean",)
 
 
 def test_many_writers_of_one_result_agree(filled):
     def write() -> None:
-        filled.records.write("certificate", KEY, Certificates(done=("clean",)))
+        filled.records.write("certificate", KEY, Faithfulness(done=("clean",)))
 
     threads = [threading.Thread(target=write) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert filled.records.read("certificate", KEY, Certificates).done == ("clean",)
+    assert filled.records.read("certificate", KEY, Faithfulness).done == ("clean",)
     assert not [name for name in entries(filled.root) if files.PREFIX in name]
 
 
 def test_what_is_not_stored_is_said_so(filled):
     with pytest.raises(NotStored):
-        filled.records.read("certificate", KEY, Certificates)
+        filled.records.read("certificate", KEY, Faithfulness)
 
 
 @pytest.mark.cluster
@@ -424,7 +424,7 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_results(tmp_path):
         written = [path.name for path in root.glob("records/certificate/*/*")]
         assert len(written) >= 20 * (attempt + 1)
         for key in written:
-            assert len(store.records.read("certificate", key, Certificates).done) == 500
+            assert len(store.records.read("certificate", key, Faithfulness).done) == 500
         assert not [name for name in entries(root) if files.PREFIX in name]
 
 

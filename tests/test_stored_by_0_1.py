@@ -19,7 +19,7 @@ from engine.hashing import Schema
 from engine.service.auditor import Auditor
 from engine.store import NotStored, Store, files
 from engine.store.files import Envelope
-from engine.types.core import Examination, ExaminationRequest, ModelCard, RosterRequest
+from engine.types.core import AttackResultsRequest, Explanation, ExplanationRequest, ModelCard
 from engine.types.patching import FooledRequest, MapSet
 
 WRITTEN = Path(__file__).parent / "fixtures" / "store-0.1.tar.xz"
@@ -63,13 +63,13 @@ def own(opened, tmp_path):
 
 @pytest.fixture(scope="module")
 def samples(auditor):
-    roster = auditor.roster(RosterRequest(MODEL, DATA, ATTACK, 3)).value
-    return tuple(outcome.sample for outcome in roster.with_status("fooled"))
+    attack_results = auditor.attack_results(AttackResultsRequest(MODEL, DATA, ATTACK, 3)).value
+    return tuple(outcome.sample for outcome in attack_results.with_status("fooled"))
 
 
 @pytest.fixture(scope="module")
 def pair(samples):
-    return ExaminationRequest(model=MODEL, data=DATA, attack=ATTACK, samples=samples[:1])
+    return ExplanationRequest(model=MODEL, data=DATA, attack=ATTACK, samples=samples[:1])
 
 
 @pytest.fixture(scope="module")
@@ -83,45 +83,45 @@ def test_models_and_data_are_listed(auditor):
 
 
 def test_reports_of_both_models_are_there(auditor):
-    with_data, without = auditor.intake(MODEL, DATA).value, auditor.intake("digits-robust").value
+    with_data, without = auditor.validation(MODEL, DATA).value, auditor.validation("digits-robust").value
     assert with_data.with_outcome("fail") == without.with_outcome("fail") == ()
     assert (with_data.images, without.images) == (500, 0)
 
 
 def test_an_explanation_is_found_by_its_request(auditor, pair, samples):
     assert len(samples) == 50
-    explained = auditor.examination(pair).value
+    explained = auditor.explanation(pair).value
     assert explained.key == EXPLAINED
     assert [len(scores) for scores in explained.clean.scores] == [1] * len(explained.sites)
     assert auditor.maps(explained.key, 0)[0].shape == (12, 32, 32)
 
 
 def test_all_parts_of_its_faithfulness_report_are_there(auditor, pair):
-    answer = auditor.certificates(pair)
+    answer = auditor.faithfulness_checks(pair)
     assert (answer.state, answer.done, answer.total) == ("ready", 8, 8)
     assert answer.value.failed == ()
 
 
 def test_an_explanation_of_a_group_by_another_method_is_there(auditor, samples):
-    request = ExaminationRequest(
+    request = ExplanationRequest(
         model=MODEL, data=DATA, attack="fgsm-linf:eps=24/255", samples=samples[:3], method="gradient"
     )
-    assert auditor.examination(request).value.clean.method.name == "gradient"
+    assert auditor.explanation(request).value.clean.method.name == "gradient"
 
 
 def test_every_study_is_there(auditor, pair, group):
-    sites = auditor.examination(pair).value.sites
+    sites = auditor.explanation(pair).value.sites
     chosen = MapSet((sites[2].name, sites[4].name), ((0, 1, 2), (0, 3)))
-    assert auditor.proof(EXPLAINED, chosen, "restore").state == "ready"
-    assert auditor.group_proof(group, MapSet((sites[2].name,), ((0, 1, 2),)), "inject").state == "ready"
+    assert auditor.causal_test(EXPLAINED, chosen, "restore").state == "ready"
+    assert auditor.group_test(group, MapSet((sites[2].name,), ((0, 1, 2),)), "inject").state == "ready"
     for study in (auditor.smallest_sets, auditor.restoration_curve, auditor.site_profile, auditor.defence):
         assert study(group).state == "ready"
 
 
 def test_features_are_there(auditor, pair):
-    layer = auditor.examination(pair).value.sites[3].name
+    layer = auditor.explanation(pair).value.sites[3].name
     assert auditor.gallery(MODEL, DATA).state == "ready"
-    assert auditor.synthesis(MODEL, DATA, layer, 2).state == "ready"
+    assert auditor.feature_visualization(MODEL, DATA, layer, 2).state == "ready"
     assert auditor.responses(EXPLAINED).state == "ready"
 
 
@@ -130,13 +130,13 @@ def test_both_runs_are_listed_and_shown(auditor):
     assert states == {FINISHED: ("finished", 14), UNFINISHED: ("cancelled", 3)}
     assert auditor.audits.view(FINISHED).summary.is_interim is False
     assert auditor.audits.view(UNFINISHED).summary.is_interim is True
-    assert auditor.credibility(FINISHED).state == "ready"
+    assert auditor.attack_sanity(FINISHED).state == "ready"
 
 
 def test_the_log_is_read_and_gone_on_with(own):
     log = AuditLog(own)
     before = log.events()
-    assert [one.event for one in before] == ["taken up", "finished", "taken up", "cancelled"]
+    assert [item.event for item in before] == ["taken up", "finished", "taken up", "cancelled"]
     log.append(UNFINISHED, "taken up")
     assert log.events()[:4] == before
 
@@ -164,7 +164,7 @@ def test_the_finished_run_verifies(own, capsys):
     assert main(["verify", FINISHED, "--store", str(own), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["damaged"] == []
-    assert all(one["same_answer"] == one["same_pixels"] == one["images"] for one in told["replicated"])
+    assert all(item["same_answer"] == item["same_pixels"] == item["images"] for item in told["replicated"])
 
 
 @pytest.mark.cluster
@@ -195,18 +195,18 @@ def _newer(path: Path, kind: type) -> None:
 
 def test_an_explanation_of_a_newer_version_is_told_and_kept(own):
     path = own / "records" / "examination" / EXPLAINED[:2] / EXPLAINED / "record.json"
-    _newer(path, Examination)
+    _newer(path, Explanation)
     before = path.read_bytes()
     store = Store(own)
     with pytest.raises(
         StoreError, match=r"This holds 'written-later/7', .* 'explanation/1'.* Nothing was changed"
     ) as told:
-        store.records.read("examination", EXPLAINED, Examination)
+        store.records.read("examination", EXPLAINED, Explanation)
     assert not isinstance(told.value, NotStored)
     with pytest.raises(StoreError, match="written-later/7"):
-        store.records.read_extra("examination", EXPLAINED, "maps", ("000/clean",), Examination)
+        store.records.read_extra("examination", EXPLAINED, "maps", ("000/clean",), Explanation)
     with pytest.raises(StoreError, match="written-later/7"):
-        Auditor(store, NoWorkers()).examined(EXPLAINED)
+        Auditor(store, NoWorkers()).explained(EXPLAINED)
     assert path.read_bytes() == before
 
 
@@ -240,4 +240,4 @@ def test_a_seal_of_a_newer_version_is_told_and_kept(own):
 def test_a_key_that_needs_no_class_name_is_the_one_of_before(auditor, pair):
     """Fixed by hand: these are the names of folders in stores of version 0.1."""
     assert hashing.FORMAT == 3
-    assert auditor.examination(pair).value.key == EXPLAINED
+    assert auditor.explanation(pair).value.key == EXPLAINED

@@ -9,11 +9,11 @@ import pytest
 import engine
 from engine import hashing, serialization
 from engine.attribution import explain
-from engine.audit.plan import AuditPlan, Images, Premade, Threshold
+from engine.audit.plan import AuditPlan, Images, Precomputed, Threshold
 from engine.specs.catalogue import ATTACKS
 from engine.specs.methods import NO_METHOD
-from engine.types.core import ExaminationRequest, RosterRequest
-from engine.types.patching import FooledRequest, GroupProofRequest, MapSet
+from engine.types.core import AttackResultsRequest, ExplanationRequest
+from engine.types.patching import FooledRequest, GroupTestRequest, MapSet
 from engine.types.requests import PaceRequest
 
 PGD = "pgd-linf:eps=8/255,steps=10"
@@ -28,10 +28,10 @@ PLAN = AuditPlan(
     method=engine.method("two-run"),
     tier="custom",
     attacks=(engine.attack(PGD), engine.attack("corruption-blur:strength=2")),
-    survivors=(engine.attack("square:eps=8/255,queries=1000"),),
+    in_cascade=(engine.attack("square:eps=8/255,queries=1000"),),
     curve=(engine.attack("fgsm-linf:eps=1/255"), engine.attack("fgsm-linf:eps=2/255")),
     controls=(engine.attack("noise-sign:eps=8/255"),),
-    premade=(Premade("red", "reds", "linf", "8/255"),),
+    precomputed=(Precomputed("red", "reds", "linf", "8/255"),),
     images=Images(10),
     thresholds=(Threshold("t", PGD, "accuracy", 0.5, 0.95),),
     seed=0,
@@ -51,17 +51,17 @@ PLAN_VALUE = {
 }  # fmt: skip
 STORED: tuple[tuple[Any, str, dict], ...] = (
     (
-        RosterRequest("m", "d", engine.attack(PGD), 3),
+        AttackResultsRequest("m", "d", engine.attack(PGD), 3),
         "d142078a7086b6fd938dadf3e77b944f",
         {"model": "m", "data": "d", "attack": PGD, "label": 3, "seed": 0},
     ),
     (
-        ExaminationRequest("m", "d", engine.attack(PGD), ("00001",)),
+        ExplanationRequest("m", "d", engine.attack(PGD), ("00001",)),
         "d129021d6e87d9f29a668eedaa796dfb",
         {"model": "m", "data": "d", "attack": PGD, "samples": ["00001"], "method": "two-run", "seed": 0},
     ),
     (
-        ExaminationRequest("m", "d", engine.attack(TARGETED), ("00001",), engine.method("mask"), 7),
+        ExplanationRequest("m", "d", engine.attack(TARGETED), ("00001",), engine.method("mask"), 7),
         "1a0f3833c59d304943f20ae2fdaec088",
         {"model": "m", "data": "d", "attack": TARGETED, "samples": ["00001"], "method": "mask", "seed": 7},
     ),
@@ -71,7 +71,7 @@ STORED: tuple[tuple[Any, str, dict], ...] = (
         {"model": "m", "data": "d", "attack": LENGTH, "samples": ["1", "2"], "seed": 0},
     ),
     (
-        GroupProofRequest(FooledRequest("m", "d", engine.attack(PGD), ("1",)), SETS, "restore"),
+        GroupTestRequest(FooledRequest("m", "d", engine.attack(PGD), ("1",)), SETS, "restore"),
         "d75736f8ce422aa4c6ae7c1060f67b76",
         {
             "group": {"model": "m", "data": "d", "attack": PGD, "samples": ["1"], "seed": 0},

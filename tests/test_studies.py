@@ -18,7 +18,7 @@ from engine.patching import causal, minimal, patch, subjects, trials
 from engine.service import tasks, worker
 from engine.service.auditor import Auditor
 from engine.service.tasks import MOST_FOOLED
-from engine.types.patching import CURVES, FooledRequest, GroupProofRequest, MapSet
+from engine.types.patching import CURVES, FooledRequest, GroupTestRequest, MapSet
 from tests import stores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -98,7 +98,7 @@ def test_each_smallest_set_restores_its_image_and_no_map_of_it_can_be_left_out(d
 
 
 def test_the_prefix_before_restores_and_the_one_below_it_does_not(digits, group, found):
-    ranks = scorers.ranks(digits[0], trials.attack_flow(group))
+    ranks = scorers.ranks(digits[0], trials.attack_conductance(group))
     for row, one in enumerate(found.images):
         assert restored(digits[0], group, row, ranks[row] < one.prefix)
         assert not restored(digits[0], group, row, ranks[row] < one.prefix - 1)
@@ -160,12 +160,12 @@ def test_pairs_that_do_not_fit_into_memory_at_once_give_the_same(group, pairs, m
 
 
 def test_the_curve_ends_at_all_labels_and_its_lines_are_told(digits, request_, monkeypatch):
-    total = int(scorers.claimable(digits[0]).sum())
+    total = int(scorers.eligible(digits[0]).sum())
     monkeypatch.setattr(causal, "COUNTS", (1, 16, total, total + 1))
     monkeypatch.setattr(causal, "DRAWS", 3)
     curve = causal.curve(*digits, request_, quiet)
     assert curve.counts == (1, 16, total)
-    assert {line.name for line in curve.lines} | {one.partition(":")[0] for one in curve.missing} == set(CURVES)
+    assert {line.name for line in curve.lines} | {item.partition(":")[0] for item in curve.missing} == set(CURVES)
     by_name = {line.name: line for line in curve.lines}
     for name in ("attack flow", "one set for all", "datapath difference", "largest change", "random"):
         assert by_name[name].effects[-1].flipped == 1.0
@@ -180,9 +180,9 @@ def test_the_curve_ends_at_all_labels_and_its_lines_are_told(digits, request_, m
 def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs, monkeypatch):
     monkeypatch.setattr(causal, "DRAWS", 2)
     profile = causal.profile(*digits, request_, quiet)
-    named = {one.site for one in profile.sites}
+    named = {item.site for item in profile.sites}
     for site in digits[0].sites:
-        assert (site.name in named) is (site.is_claimable and not site.is_cut)
+        assert (site.name in named) is (site.is_eligible and not site.is_cut)
     assert named.isdisjoint(profile.excluded)
     assert len(named) + len(profile.excluded) == len(digits[0].sites)
     cut = next(k for k, site in enumerate(digits[0].sites) if site.is_cut and k)
@@ -191,7 +191,7 @@ def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs,
     )
     start = sum(site.channels for site in digits[0].sites[:cut])
     every[..., start : start + digits[0].sites[cut].channels] = True
-    assert pairs.tried(every).effect(pairs.fooled.true).flipped == 1.0, "which is why cut sites are left out"
+    assert pairs.tried(every).effect(pairs.fooled.true).flipped == 1.0, "which is why cut layers are left out"
 
 
 def test_a_defence_is_tried_on_images_it_was_not_found_on(digits, request_, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_defence_is_tried_on_images_it_was_not_found_on(digits, request_, monk
     assert hint.adversarial.before.value == 0.0, "every held-out image was fooled"
     assert hint.clean.change.value == pytest.approx(hint.clean.after.value - hint.clean.before.value)
     assert hint.clean.beyond_random.value == pytest.approx(hint.clean.after.value - hint.clean.random.value)
-    assert hint.shared.chosen.count == sum(len(one) for one in hint.shared.chosen.channels)
+    assert hint.shared.chosen.count == sum(len(channel) for channel in hint.shared.chosen.channels)
 
 
 def test_draws_of_one_image_do_not_pass_for_independent_trials():
@@ -253,7 +253,7 @@ def test_a_worker_answers_each_study_with_its_record(store, request_, monkeypatc
     monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
     monkeypatch.setattr(causal, "COUNTS", (2, 8))
     few = dataclasses.replace(request_, samples=request_.samples[:4])
-    asked = GroupProofRequest(few, MapSet(("layer2.0",), ((1, 5),)), "restore") if kind == "group-proof" else few
+    asked = GroupTestRequest(few, MapSet(("layer2.0",), ((1, 5),)), "restore") if kind == "group-proof" else few
     key = f"{list(STUDIES).index(kind):032x}"
     task = tasks.TASKS[kind]
     worker.perform(tasks.order(task, key, asked), str(store.root))

@@ -19,9 +19,9 @@ from engine.parameters import TextValue
 from engine.service import answers, tasks, worker
 from engine.service.tasks import TASKS
 from engine.store import Store
-from engine.types.core import DatasetCard, ExaminationRequest, ModelCard
+from engine.types.core import DatasetCard, ExplanationRequest, ModelCard
 
-PAIR = ExaminationRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=3", ("00003",))
+PAIR = ExplanationRequest("digits-standard", "digits", "pgd-linf:eps=24/255,steps=3", ("00003",))
 FROZEN = {
     "attack-checks-request/1", "attack-checks/1", "attack-results-request/1", "attack-results/1", "attacked-group/1",
     "channel-set/1", "correct-images-request/1", "correct-images/1", "data-import-request/1", "data-import/1",
@@ -84,8 +84,8 @@ def store(tmp_path):
 
 
 def test_what_a_command_computes_is_kept_and_not_computed_again(store):
-    first = answers.result(answers.answers(store, quiet), tasks.EXAMINATION, PAIR)
-    assert first.key == tasks.EXAMINATION.key(store, PAIR)
+    first = answers.result(answers.answers(store, quiet), tasks.EXPLANATION, PAIR)
+    assert first.key == tasks.EXPLANATION.key(store, PAIR)
     assert store.records.has("examination", first.key)
     assert not list((store.root / "work").iterdir())
 
@@ -95,12 +95,12 @@ def test_what_a_command_computes_is_kept_and_not_computed_again(store):
     bare = dataclasses.replace(PAIR, attack=engine.attack("pgd-linf:steps=3,eps=24/255"))
     again = answers.answers(store, quiet)
     again.jobs.submit = never
-    assert answers.result(again, tasks.EXAMINATION, bare).key == first.key
+    assert answers.result(again, tasks.EXPLANATION, bare).key == first.key
 
 
 def test_a_command_fails_with_the_reason_of_the_work(store):
     with pytest.raises(UnknownName, match="No sample is called 'nobody'"):
-        answers.result(answers.answers(store, quiet), tasks.EXAMINATION, dataclasses.replace(PAIR, samples=("nobody",)))
+        answers.result(answers.answers(store, quiet), tasks.EXPLANATION, dataclasses.replace(PAIR, samples=("nobody",)))
     assert not Path(store.root / "records" / "examination").exists()
 
 

@@ -110,9 +110,9 @@ def test_what_few_classes_do_not_allow_is_told_with_its_reason(tier, classes, to
 def test_each_tier_runs_all_of_the_one_below():
     fast, standard, thorough = (tiers.contents(name, EPSILON, 32) for name in tiers.TIERS)
     assert set(fast.everywhere) < set(standard.everywhere) == set(thorough.everywhere)
-    assert fast.survivors == ()
-    assert set(standard.survivors) - set(thorough.survivors) == {catalogue.attack("square:eps=8/255,queries=1000")}
-    assert catalogue.attack("square:eps=8/255,queries=5000") in thorough.survivors
+    assert fast.in_cascade == ()
+    assert set(standard.in_cascade) - set(thorough.in_cascade) == {catalogue.attack("square:eps=8/255,queries=1000")}
+    assert catalogue.attack("square:eps=8/255,queries=5000") in thorough.in_cascade
     assert fast.controls == standard.controls == thorough.controls
     assert len(fast.checks) == 16
     assert [tiers.TIERS[name].is_evidence for name in tiers.TIERS] == [False, True, True]
@@ -120,7 +120,7 @@ def test_each_tier_runs_all_of_the_one_below():
 
 def test_only_the_thorough_tier_may_call_itself_autoattack():
     for name, may in (("fast", False), ("standard", False), ("thorough", True)):
-        specs = tiers.contents(name, EPSILON, 32).survivors
+        specs = tiers.contents(name, EPSILON, 32).in_cascade
         assert catalogue.is_autoattack(specs, EPSILON, 10) is may
 
 
@@ -131,7 +131,7 @@ def test_the_length_budget_grows_with_the_image(side, length):
 
 def test_every_attack_of_a_tier_is_at_its_budget():
     found = tiers.contents("thorough", Fraction(2, 255), 32)
-    for spec in (*found.controls, *found.everywhere, *found.survivors):
+    for spec in (*found.controls, *found.everywhere, *found.in_cascade):
         assert spec.name == "pgd-l2" or spec.epsilon == Fraction(2, 255)
 
 

@@ -17,9 +17,9 @@ from engine.data import register
 from engine.errors import BadInput
 from engine.models import register as load
 from engine.patching import causal, minimal, subjects
-from engine.patching import faithfulness as certificates
-from engine.types import faithfulness as certificate_parts
-from engine.types.core import ExaminationRequest
+from engine.patching import faithfulness as faithfulness_checks
+from engine.types import faithfulness as faithfulness_parts
+from engine.types.core import ExplanationRequest
 from tests import audits, stores, two_classes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,7 +56,7 @@ def test_all_studies_are_made_and_the_third_class_is_said_to_be_missing(store, t
     assert command(store, "prove", tmp_path / "p.json", "--images", "6", "--maps", "16") == 0
     table, found = capsys.readouterr().out, json.loads((tmp_path / "p.json").read_text())
     for part, whole in (("proof", "controls"), ("curve", "lines")):
-        names = {one["name"] for one in found[part][whole]}
+        names = {item["name"] for item in found[part][whole]}
         assert {"random", "noisy copy", "largest change"} <= names
         assert not {"third class", "another image"} & names
         assert THIRD in found[part]["missing"]
@@ -66,7 +66,7 @@ def test_all_studies_are_made_and_the_third_class_is_said_to_be_missing(store, t
     assert "; proven." not in table
 
 
-def test_a_proof_needs_no_second_class_among_the_images(store, tmp_path, capsys):
+def test_a_causal_test_needs_no_second_class_among_the_images(store, tmp_path, capsys):
     assert command(store, "prove", tmp_path / "p.json", "--images", "1", "--maps", "4", "--studies", "proof") == 0
     assert "fooled images" in capsys.readouterr().out
 
@@ -108,28 +108,30 @@ def test_images_of_one_class_alone_cannot_be_evaluated_and_the_message_counts_ri
 
 
 @pytest.fixture(scope="module")
-def examined(world):
+def explained(world):
     """One fooled image with all its checks."""
     bundle, dataset = world
     found, _ = next(
         pair
         for pair in (
-            explain.examine(
+            explain.explain(
                 bundle,
                 dataset,
-                ExaminationRequest(two_classes.MODEL, two_classes.DATA, engine.attack(ATTACK), (key,)),
+                ExplanationRequest(two_classes.MODEL, two_classes.DATA, engine.attack(ATTACK), (key,)),
                 lambda *_: None,
             )
             for key in dataset.keys
         )
         if pair[0].outcomes[0].status == "fooled"
     )
-    parts = [certificates.part(name, bundle, dataset, found, lambda *_: None) for name in certificate_parts.PARTS]
-    return found, certificate_parts.merge(parts)
+    parts = [
+        faithfulness_checks.part(name, bundle, dataset, found, lambda *_: None) for name in faithfulness_parts.PARTS
+    ]
+    return found, faithfulness_parts.merge(parts)
 
 
-def test_no_wrong_class_is_made_up_where_there_is_none(examined):
-    found, known = examined
+def test_no_wrong_class_is_made_up_where_there_is_none(explained):
+    found, known = explained
     for side in ("clean", "adversarial"):
         one = getattr(known, side)
         assert one.wrong_class is None
@@ -140,16 +142,16 @@ def test_no_wrong_class_is_made_up_where_there_is_none(examined):
     assert set(known.unavailable) <= set(faithfulness.build_card(found, known).failures)
 
 
-def test_a_reference_that_gives_the_answer_anyway_carries_nothing(examined):
+def test_a_reference_that_gives_the_answer_anyway_carries_nothing(explained):
     """The blurred copy is answered with one of the two classes: into it, any maps whatever would seem to carry that one."""
-    found, known = examined
+    found, known = explained
     sides = [getattr(found, name) for name in ("clean", "adversarial")]
-    assert {one.baseline for one in sides} == {"blur"}
+    assert {side.baseline for side in sides} == {"blur"}
     (trivial,) = [k for k, one in enumerate(sides) if not one.sizes]
     assert sides[trivial].carries_at is None
     one = (known.clean, known.adversarial)[trivial]
     assert (one.carries_at, one.random_low, one.random_high, one.noisy_copy) == (None, None, None, None)
-    assert sum(text.startswith("Carries the label (") for text in known.unavailable) == 1
+    assert sum(text.startswith("Transplant carries the label (") for text in known.unavailable) == 1
     assert all(float(np.abs(site).max()) > 0 for one in sides for site in one.scores[1:]), (
         "a class is no rival of its own"
     )
@@ -168,7 +170,7 @@ def test_an_audit_says_which_attacks_two_classes_leave_out(store):
     plan = plan.replace('"gradient"', '"none"').replace("block = 2", "block = 6")
     run = audits.drive(store, audits.planned(store, plan))[0]
     found = results.read_summary(run.place, run.manifest)
-    assert not any(one.name.startswith(("apgd-dlr", "apgd-t")) for one in found.models[0].conditions)
+    assert not any(condition.name.startswith(("apgd-dlr", "apgd-t")) for condition in found.models[0].conditions)
     state = State(run.id, "finished", 1, 1)
     left_out = report.as_json(run, state, found, 0.0)["left_out"]
     assert left_out == [

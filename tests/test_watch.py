@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from dashboard import progress
-from engine import Answer, Certificates, UnknownName
+from engine import Answer, Faithfulness, UnknownName
 from engine.jobs import queue
 from tests.fakes import FakeAuditor
 
@@ -19,20 +19,20 @@ class At(FakeAuditor):
     def __init__(self, **answers: Answer) -> None:
         self.answers = answers
 
-    def roster(self, request):
-        return self.answers.get("roster") or super().roster(request)
+    def attack_results(self, request):
+        return self.answers.get("roster") or super().attack_results(request)
 
-    def examination(self, request):
-        return self.answers.get("examination") or super().examination(request)
+    def explanation(self, request):
+        return self.answers.get("examination") or super().explanation(request)
 
-    def certificates(self, request):
-        return self.answers.get("certificates") or super().certificates(request)
+    def faithfulness_checks(self, request):
+        return self.answers.get("certificates") or super().faithfulness_checks(request)
 
     def gallery(self, model, data):
         return self.answers.get("gallery") or super().gallery(model, data)
 
 
-def test_a_view_that_is_ready_names_its_examination_and_what_has_arrived():
+def test_a_view_that_is_ready_names_its_explanation_and_what_has_arrived():
     work = progress.look({}, FakeAuditor())
     assert work.stage == "certificates"
     assert work.key == "fake00000"
@@ -53,7 +53,7 @@ def test_the_counts_name_everything_that_was_attempted():
 def test_a_view_without_a_layer_is_shown_where_the_datapaths_part_at_its_strongest_map():
     auditor = FakeAuditor()
     work = progress.look({"share": 0.3}, auditor)
-    found = auditor.examined(work.key)
+    found = auditor.explained(work.key)
     site = [place.name for place in found.sites].index(work.view["layer"])
     both = [max(pair) for pair in zip(found.clean.strength[site], found.adversarial.strength[site], strict=True)]
     assert work.view["channel"] == both.index(max(both))
@@ -72,7 +72,7 @@ def test_a_layer_and_map_that_were_asked_for_are_kept():
     ("question", "stage", "text"),
     [
         ("roster", "roster", "Attacking the images of class '0' … 12 of 50"),
-        ("examination", "examination", "Examining sample 00000 … 12 of 50"),
+        ("examination", "examination", "Explaining sample 00000 … 12 of 50"),
     ],
 )
 def test_work_in_progress_says_how_far_it_is_and_is_asked_again(question, stage, text):
@@ -93,21 +93,23 @@ def test_work_that_failed_says_why_and_can_be_tried_again(question):
 
 
 def test_a_part_that_failed_is_told_and_the_rest_is_shown():
-    known = Certificates(done=("clean",), failed=("The swap control ended without a result.",))
-    work = progress.look({}, At(certificates=Answer("ready", known)))
+    known = Faithfulness(done=("clean",), failed=("The swap control ended without a result.",))
+    work = progress.look({}, At(faithfulness_checks=Answer("ready", known)))
     assert work.key == "fake00000"
     assert work.progress.text == "The swap control ended without a result."
     assert work.progress.can_retry
 
 
 def test_a_gallery_at_work_keeps_the_page_asking():
-    work = progress.look({}, At(certificates=Answer("ready", Certificates()), gallery=Answer("working", None, 1, 4)))
+    work = progress.look(
+        {}, At(faithfulness_checks=Answer("ready", Faithfulness()), gallery=Answer("working", None, 1, 4))
+    )
     assert (work.stage, work.gallery) == ("gallery", "working")
     assert work.progress.is_working
 
 
 def test_when_all_is_there_nothing_is_asked_again():
-    work = progress.look({}, At(certificates=Answer("ready", Certificates(done=("clean",)))))
+    work = progress.look({}, At(faithfulness_checks=Answer("ready", Faithfulness(done=("clean",)))))
     assert work.stage == "done"
     assert not work.progress.is_working
 
@@ -138,14 +140,14 @@ def test_unknown_names_are_named_and_the_page_goes_on():
 
 
 def test_a_wait_that_an_audit_causes_is_told():
-    work = progress.look({}, At(examination=Answer("working", None, 0, 0, queue.AUDITING)))
+    work = progress.look({}, At(explanation=Answer("working", None, 0, 0, queue.AUDITING)))
     assert "an audit is running" in work.progress.text
     assert work.progress.text.endswith("after the part it is at …")
 
 
 def test_an_error_of_the_engine_becomes_its_text():
     class Broken(FakeAuditor):
-        def examination(self, request):
+        def explanation(self, request):
             raise UnknownName("sample", request.samples[0], ["00001"])
 
     work = progress.look({}, Broken())
@@ -155,7 +157,7 @@ def test_an_error_of_the_engine_becomes_its_text():
 
 def test_an_error_that_is_not_the_engines_is_not_swallowed():
     class Broken(FakeAuditor):
-        def examination(self, request):
+        def explanation(self, request):
             return 1 // (len(request.samples) - 1)
 
     with pytest.raises(ZeroDivisionError):
@@ -173,7 +175,7 @@ def test_the_page_is_told_how_far_the_work_is_and_looks_again_while_it_goes_on()
     assert facts["again"] is facts["progress"]["is_working"] is True
 
 
-def test_another_strength_is_drawn_beside_once_it_has_been_examined():
+def test_another_strength_is_drawn_beside_once_it_has_been_explained():
     work = progress.look({"versus": "pgd-linf@8/255"}, FakeAuditor())
     assert work.rival["attack"] != work.request["attack"]
     assert work.rival["samples"] == work.request["samples"]
@@ -183,15 +185,15 @@ def test_another_strength_is_drawn_beside_once_it_has_been_examined():
     assert f"pgd-linf@{work.view['epsilon']}" not in offered
 
 
-def test_while_it_is_examined_the_page_goes_on_and_says_so():
+def test_while_it_is_explained_the_page_goes_on_and_says_so():
     class Slow(FakeAuditor):
-        def examination(self, request):
-            done = super().examination(request)
+        def explanation(self, request):
+            done = super().explanation(request)
             return Answer("working", None, 1, 4) if "8/255" in request.attack.text else done
 
     work = progress.look({"versus": "pgd-linf@8/255"}, Slow())
     assert (work.key is not None, work.rival) == (True, None)
-    assert work.progress.text == "Examining the attack to draw beside … 1 of 4"
+    assert work.progress.text == "Explaining the attack to compare with … 1 of 4"
     assert work.progress.is_working
 
 

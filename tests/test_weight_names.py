@@ -115,7 +115,7 @@ def test_what_tools_put_around_names_is_taken_off_with_a_note(tmp_path, form):
     bundle, notes = added(tmp_path, content)
     images = toys.pictures(3)
     assert torch.equal(bundle.logits(images), toys.bundle(NETWORK).logits(images))
-    assert any(note in one for one in notes), notes
+    assert any(note in item for item in notes), notes
 
 
 REFUSED = {

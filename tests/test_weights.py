@@ -18,7 +18,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from engine.data import sources as intake
+from engine.data import sources as validation
 from engine.errors import BadInput
 from engine.models import architectures, checkpoints, unpickling
 
@@ -144,7 +144,7 @@ def test_a_disguised_pickle_leaves_no_side_effect(tmp_path, marker, disguise):
 def test_a_pickle_in_a_data_set_leaves_no_side_effect(tmp_path, marker):
     object_array(tmp_path / "set.npz", marker)
     with pytest.raises(BadInput, match="holds Python objects"):
-        intake.read_npz(tmp_path / "set.npz")
+        validation.read_npz(tmp_path / "set.npz")
     assert not marker.exists()
 
 

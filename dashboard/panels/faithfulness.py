@@ -1,4 +1,4 @@
-"""What may be claimed of an examination: the headline, and the checks that speak for and against it."""
+"""What may be claimed of an explanation: the headline, and the checks that speak for and against it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dashboard import ids
 from dashboard.wording import percent
 from engine import (
     SIDES,
-    Certificate,
-    Certificates,
     Comparison,
     Datapath,
-    Examination,
+    DatapathChecks,
+    Explanation,
+    Faithfulness,
     GroupDatapath,
     Restoration,
     SiteSpan,
@@ -41,24 +41,24 @@ class Clause:
     is_known: bool = True
 
 
-def headline(examination: Examination, comparison: Comparison, certificates: Certificates) -> tuple[Clause, ...]:
+def headline(explanation: Explanation, comparison: Comparison, faithfulness_checks: Faithfulness) -> tuple[Clause, ...]:
     """Return the clauses in reading order; each claims only what a record holds."""
     return (
-        Clause(_predictions(examination)),
+        Clause(_predictions(explanation)),
         Clause(_parting(comparison)),
-        _merging(examination, certificates),
-        _restoring(examination, certificates.restoration),
+        _merging(explanation, faithfulness_checks),
+        _restoring(explanation, faithfulness_checks.restoration),
     )
 
 
-def beside(examination: Examination, comparison: Comparison) -> str:
+def beside(explanation: Explanation, comparison: Comparison) -> str:
     """Return in one sentence what the attack that is drawn beside did to the same images."""
-    return f"Beside, {attack(examination)}: {_predictions(examination)} {_parting(comparison)}"
+    return f"Compared with {attack(explanation)}: {_predictions(explanation)} {_parting(comparison)}"
 
 
-def group(versus: str | None, examination: Examination) -> str | None:
+def group(versus: str | None, explanation: Explanation) -> str | None:
     """Return the name of a group that is drawn beside; None where another attack is, or nothing."""
-    into = examination.classes[examination.adversarial.target]
+    into = explanation.classes[explanation.adversarial.target]
     return {"class": f"clean images of class '{into}'", "noise": "noise of the same size"}.get(versus or "")
 
 
@@ -67,98 +67,99 @@ def beside_group(name: str, comparison: Comparison) -> str:
     shared = sum(len(site.shared) for site in comparison.sites)
     adversarial = shared + sum(len(site.adversarial_only) for site in comparison.sites)
     return (
-        f"Beside, {name} (blue) against the adversarial run (orange): they share {shared} of the {adversarial} maps that "
+        f"Compared with {name} (blue) against the adversarial run (orange): they share {shared} of the {adversarial} channels that "
         "the adversarial datapath keeps."
     )
 
 
-def attack(examination: Examination) -> str:
+def attack(explanation: Explanation) -> str:
     """Return the attack as a short name with its strength, for example `mifgsm-linf 8/255`."""
-    own = examination.request.attack
+    own = explanation.request.attack
     return f"{own.name} {own.strength_text}".rstrip()
 
 
-def _predictions(examination: Examination) -> str:
-    if len(examination.outcomes) > 1:
-        return _group(examination)
-    outcome = examination.outcomes[0]
-    before, after = (examination.classes[side.label] for side in (outcome.before, outcome.after))
+def _predictions(explanation: Explanation) -> str:
+    if len(explanation.outcomes) > 1:
+        return _group(explanation)
+    outcome = explanation.outcomes[0]
+    before, after = (explanation.classes[side.label] for side in (outcome.before, outcome.after))
     if outcome.before.label == outcome.after.label:
         return f"Clean '{before}' stays '{after}' at {percent(outcome.after.confidence)}."
     return f"Clean '{before}' → '{after}' at {percent(outcome.after.confidence)}."
 
 
-def _group(examination: Examination) -> str:
-    outcomes = examination.outcomes
+def _group(explanation: Explanation) -> str:
+    outcomes = explanation.outcomes
     changed = [outcome for outcome in outcomes if outcome.before.label != outcome.after.label]
-    name = examination.classes[examination.clean.target]
+    name = explanation.classes[explanation.clean.target]
     if not changed:
         return f"{len(outcomes)} images of '{name}', every one keeps its class."
-    into = examination.classes[examination.adversarial.target]
-    landed = sum(outcome.after.label == examination.adversarial.target for outcome in changed)
+    into = explanation.classes[explanation.adversarial.target]
+    landed = sum(outcome.after.label == explanation.adversarial.target for outcome in changed)
     return f"{len(outcomes)} images of '{name}', {len(changed)} change class, {landed} of them to '{into}'."
 
 
 def _parting(comparison: Comparison) -> str:
-    if comparison.parts_at is None and comparison.images > 1:
+    if comparison.diverges_at is None and comparison.images > 1:
         return f"With {comparison.images} images no two layers in a row lie further apart than under noise of the same size."
-    if comparison.parts_at is None:
+    if comparison.diverges_at is None:
         return "The datapaths nowhere differ by more than under noise of the same size, two layers in a row."
-    where = f"{comparison.parts_at}{spanned(comparison.parts_span)}"
-    if comparison.apart_from == comparison.parts_at:
+    where = f"{comparison.diverges_at}{spanned(comparison.divergence_span)}"
+    if comparison.diverges_from == comparison.diverges_at:
         return f"The datapaths part at {where} and stay apart."
-    if comparison.apart_from is None:
+    if comparison.diverges_from is None:
         return f"The datapaths part at {where}, but not for good: later layers lie within noise again."
-    return f"The datapaths first part at {where}; from {comparison.apart_from} on they stay apart."
+    return f"The datapaths first part at {where}; from {comparison.diverges_from} on they stay apart."
 
 
-def _merging(examination: Examination, certificates: Certificates) -> Clause:
-    into = examination.classes[examination.adversarial.target]
-    if keeps_class(examination):
-        return Clause("Both runs give the same class, so there is no other class to merge with.")
-    kinship = certificates.kinship
-    if kinship is None:
-        why = "this data cannot tell" if "kinship" in certificates.done else "not yet checked"
+def _merging(explanation: Explanation, faithfulness_checks: Faithfulness) -> Clause:
+    into = explanation.classes[explanation.adversarial.target]
+    if keeps_class(explanation):
+        return Clause("Both runs give the same class, so there is no other class to converge on.")
+    class_similarity = faithfulness_checks.class_similarity
+    if class_similarity is None:
+        why = "this data cannot tell" if "kinship" in faithfulness_checks.done else "not yet checked"
         return Clause(f"Where the adversarial one joins class '{into}': {why}.", is_known=False)
-    if kinship.merges_at is None:
+    if class_similarity.converges_at is None:
         return Clause(f"The adversarial one never stays nearer to class '{into}' than to the true class.")
     return Clause(
-        f"From {kinship.merges_at}{spanned(kinship.merges_span)} on the adversarial one is nearer to class '{into}'."
+        f"From {class_similarity.converges_at}{spanned(class_similarity.convergence_span)} on the adversarial one is "
+        f"nearer to class '{into}'."
     )
 
 
-def _restoring(examination: Examination, restoration: Restoration | None) -> Clause:
-    name = examination.classes[examination.clean.target]
-    if keeps_class(examination):
+def _restoring(explanation: Explanation, restoration: Restoration | None) -> Clause:
+    name = explanation.classes[explanation.clean.target]
+    if keeps_class(explanation):
         return Clause("The class was not lost, so there is nothing to restore.")
     if restoration is None:
-        return Clause(f"Whether clean maps put back restore '{name}': not yet checked.", is_known=False)
+        return Clause(f"Whether clean channels patched in restore '{name}': not yet checked.", is_known=False)
     if not restoration.sizes:
-        return Clause(f"No number of clean maps was put back, so nothing is known of restoring '{name}'.")
-    total = claimable_maps(examination)
+        return Clause(f"No number of clean channels was patched in, so nothing is known of restoring '{name}'.")
+    total = eligible_maps(explanation)
     if restoration.restores_at is not None:
         k = restoration.sizes.index(restoration.restores_at)
         return Clause(
-            f"{restoration.restores_at} of {total:,} clean maps put back{_own(examination)} restore "
-            f"{restored(examination, restoration, k)} (random maps: {percent(restoration.random[k])})."
+            f"{restoration.restores_at} of {total:,} clean channels patched in{_own(explanation)} restore "
+            f"{restored(explanation, restoration, k)} (random maps: {percent(restoration.random[k])})."
         )
     best = max(range(len(restoration.sizes)), key=lambda k: restoration.restored[k])
-    many = f"Up to {restoration.sizes[-1]} of {total:,} clean maps put back{_own(examination)}"
+    many = f"Up to {restoration.sizes[-1]} of {total:,} clean channels patched in{_own(explanation)}"
     random = f"(random maps: {percent(restoration.random[best])})"
-    if len(examination.outcomes) > 1:
-        return Clause(f"{many} restore at most {restored(examination, restoration, best)} {random}.")
+    if len(explanation.outcomes) > 1:
+        return Clause(f"{many} restore at most {restored(explanation, restoration, best)} {random}.")
     does = f"restore '{name}' at some numbers only" if restoration.restored[best] else f"do not restore '{name}'"
     return Clause(f"{many} {does} {random}.")
 
 
-def _own(examination: Examination) -> str:
-    """Of a group every image gets back its own maps, the strongest of its own attack flow: no common set."""
-    return ", each image's own," if len(examination.outcomes) > 1 else ""
+def _own(explanation: Explanation) -> str:
+    """Of a group every image gets back its own maps, the strongest of its own attack conductance: no common set."""
+    return ", each image's own," if len(explanation.outcomes) > 1 else ""
 
 
-def restored(examination: Examination, restoration: Restoration, k: int) -> str:
+def restored(explanation: Explanation, restoration: Restoration, k: int) -> str:
     """Return what the k-th number of maps restores: the class of the one image, or of how many images of a group."""
-    name, images = examination.classes[examination.clean.target], len(examination.outcomes)
+    name, images = explanation.classes[explanation.clean.target], len(explanation.outcomes)
     return f"'{name}'" if images == 1 else f"'{name}' in {round(restoration.restored[k] * images)} of {images} images"
 
 
@@ -167,14 +168,14 @@ def spanned(span: SiteSpan | None) -> str:
     return "" if span is None else f" [{span.first}, {span.last or 'nowhere'}]"
 
 
-def keeps_class(examination: Examination) -> bool:
-    """Whether the attack left the class as it was, so that there is no margin to be put back."""
-    return examination.clean.target == examination.adversarial.target
+def keeps_class(explanation: Explanation) -> bool:
+    """Whether the attack left the class as it was, so that there is no margin to be patched."""
+    return explanation.clean.target == explanation.adversarial.target
 
 
-def claimable_maps(examination: Examination) -> int:
+def eligible_maps(explanation: Explanation) -> int:
     """Return the number of maps that restoration may choose from."""
-    return sum(site.channels for site in examination.sites if site.is_claimable)
+    return sum(site.channels for site in explanation.sites if site.is_eligible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +219,8 @@ class _Line:
     name: str
     good: str
     help: str
-    read: Callable[[Certificate], str]
-    speaks_against: Callable[[Certificate], bool] = lambda _: False
+    read: Callable[[DatapathChecks], str]
+    speaks_against: Callable[[DatapathChecks], bool] = lambda _: False
 
 
 def _rate(value: float | None) -> str:
@@ -238,17 +239,17 @@ def _low(value: float | None) -> bool:
     return value is not None and value <= WRONG_SIDE
 
 
-def _band(certificate: Certificate) -> str:
-    if certificate.random_low is None or certificate.random_high is None:
+def _band(faithfulness_part: DatapathChecks) -> str:
+    if faithfulness_part.random_low is None or faithfulness_part.random_high is None:
         return NOT_RUN
-    return f"{percent(certificate.random_low)} to {percent(certificate.random_high)}"
+    return f"{percent(faithfulness_part.random_low)} to {percent(faithfulness_part.random_high)}"
 
 
 _CONTROLS = (
     _Line(
-        "Random maps",
+        "Random channels",
         "near 0",
-        "Share of references carried by equally many maps drawn at random (95 % of the draws).",
+        "Share of references carried by equally many channels drawn at random (95 % of the draws).",
         _band,
         lambda one: _high(one.random_high),
     ),
@@ -267,15 +268,15 @@ _CONTROLS = (
         lambda one: _high(one.noisy_copy),
     ),
     _Line(
-        "One site at a time",
+        "One layer at a time",
         "high",
-        "Keep minus swap when a single site keeps its top 30 %, mean over sites.",
+        "Single-layer test: prediction kept minus cross-image control when one layer keeps its top 30 %, mean over layers.",
         lambda one: _number(one.one_site_gap),
     ),
     _Line(
         "Other seed",
         "high",
-        "Jaccard of the datapath with the one found from another seed; equally strong maps are drawn anew.",
+        "Jaccard of the datapath with the one found from another seed; equally strong channels are drawn anew.",
         lambda one: _number(one.seed_jaccard),
     ),
     _Line(
@@ -294,79 +295,79 @@ _CONTROLS = (
 )
 
 
-def build_card(examination: Examination, certificates: Certificates) -> Card:
+def build_card(explanation: Explanation, faithfulness_checks: Faithfulness) -> Card:
     """Return the card; a part that has not arrived reads "not run", a part that failed is listed."""
-    sides = ((examination.clean, certificates.clean), (examination.adversarial, certificates.adversarial))
+    sides = ((explanation.clean, faithfulness_checks.clean), (explanation.adversarial, faithfulness_checks.adversarial))
     carries = tuple(_carries(one.carries_at, path.carries_at, path.sizes) for path, one in sides)
-    lines = _lines(examination)
+    lines = _lines(explanation)
     first = Check(
-        "Carries the label",
-        "few maps",
-        "Smallest number of maps whose transplant carries the label into every reference (a group: into 9 of 10).",
+        "Transplant carries the label",
+        "few channels",
+        "Smallest number of channels whose transplant carries the label into every reference (a group: into 9 of 10).",
         *carries,
     )
     checks = (Check(line.name, line.good, line.help, *(_cell(line, one) for _, one in sides)) for line in lines)
     return Card(
-        (first, *checks, *_group_checks(examination, certificates)),
-        () if keeps_class(examination) else _restored(certificates),
-        certificates.restoration.restores_at if certificates.restoration else None,
-        _restoration_note(examination, certificates),
-        (*(f"Not finished: {text}" for text in certificates.failed), *certificates.unavailable),
+        (first, *checks, *_group_checks(explanation, faithfulness_checks)),
+        () if keeps_class(explanation) else _restored(faithfulness_checks),
+        faithfulness_checks.restoration.restores_at if faithfulness_checks.restoration else None,
+        _restoration_note(explanation, faithfulness_checks),
+        (*(f"Not finished: {text}" for text in faithfulness_checks.failed), *faithfulness_checks.unavailable),
         tuple(_warning(name, one) for name, (path, one) in zip(SIDES, sides, strict=True) if _is_label(path, one)),
-        _counted(examination, certificates),
+        _counted(explanation, faithfulness_checks),
     )
 
 
-def against(examination: Examination, certificates: Certificates) -> tuple[Clause, ...]:
+def against(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[Clause, ...]:
     """Return the clause that belongs to the headline where checks speak against a datapath; none where none does."""
-    sides = zip(SIDES, (certificates.clean, certificates.adversarial), strict=True)
-    found = [
+    sides = zip(SIDES, (faithfulness_checks.clean, faithfulness_checks.adversarial), strict=True)
+    results = [
         f"{line.name.lower()} {line.read(one)} ({name}; good is {line.good})"
         for name, one in sides
-        for line in _lines(examination)
+        for line in _lines(explanation)
         if line.speaks_against(one)
     ]
-    return (Clause(f"Checks speak against the datapaths: {', '.join(found)}.", is_known=False),) if found else ()
+    return (Clause(f"Checks speak against the datapaths: {', '.join(results)}.", is_known=False),) if results else ()
 
 
-def _lines(examination: Examination) -> tuple[_Line, ...]:
-    return (*_CONTROLS[:2], _swap(examination.clean.baseline), *_CONTROLS[2:])
+def _lines(explanation: Explanation) -> tuple[_Line, ...]:
+    return (*_CONTROLS[:2], _swap(explanation.clean.baseline), *_CONTROLS[2:])
 
 
-def _cell(line: _Line, certificate: Certificate) -> str:
-    return f"{AGAINST if line.speaks_against(certificate) else ''}{line.read(certificate)}"
+def _cell(line: _Line, faithfulness_part: DatapathChecks) -> str:
+    return f"{AGAINST if line.speaks_against(faithfulness_part) else ''}{line.read(faithfulness_part)}"
 
 
-def _counted(examination: Examination, certificates: Certificates) -> str:
+def _counted(explanation: Explanation, faithfulness_checks: Faithfulness) -> str:
     """How many trials the shares are of."""
-    images, references = len(examination.outcomes), len(examination.references)
+    images, references = len(explanation.outcomes), len(explanation.references)
     trials = f"{images} image{'s' * (images > 1)}"
-    if examination.clean.baseline == "references":
+    if explanation.clean.baseline == "references":
         trials = f"{images * references} trials ({trials} in {references} other runs)"
-    again = certificates.restoration
-    draws = f" Random maps put back: {again.draws} draws for each image." if again and again.draws else ""
+    again = faithfulness_checks.restoration
+    draws = f" Random channels patched in: {again.draws} draws for each image." if again and again.draws else ""
     return f"Shares of this table are of {trials}; {AGAINST.strip()} marks what speaks against a datapath.{draws}"
 
 
-def _group_checks(examination: Examination, certificates: Certificates) -> tuple[Check, ...]:
+def _group_checks(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[Check, ...]:
     """What half of a group's images say of the other half; nothing for a pair, which has no other half."""
-    if len(examination.outcomes) == 1:
+    if len(explanation.outcomes) == 1:
         return ()
-    groups = {group.name: group for group in certificates.groups.groups} if certificates.groups else {}
+    groups = {group.name: group for group in faithfulness_checks.groups.groups} if faithfulness_checks.groups else {}
     sides = [
-        (groups.get(name), path) for name, path in zip(SIDES, (examination.clean, examination.adversarial), strict=True)
+        (groups.get(name), path) for name, path in zip(SIDES, (explanation.clean, explanation.adversarial), strict=True)
     ]
     held_out = Check(
         "Held-out images",
         "high",
-        "Share of images that had no part in the group's datapath whose label its maps carry (95 % interval; random maps).",
+        "Share of images that had no part in the group's datapath whose label its channels carry (95 % interval; random channels).",
         *(_held_out(group, path) for group, path in sides),
     )
     special = Check(
         "Special to this class",
-        "named maps",
-        "Maps that matter more for these images than for classes at large, the strongest first.",
-        *(_special(group, examination) for group, _ in sides),
+        "named channels",
+        "Channels that matter more for these images than for classes at large, the strongest first.",
+        *(_special(group, explanation) for group, _ in sides),
     )
     return held_out, special
 
@@ -379,37 +380,39 @@ def _held_out(group: GroupDatapath | None, datapath: Datapath) -> str:
     k = held.sizes.index(datapath.carries_at) if datapath.carries_at in held.sizes else len(held.sizes) - 1
     low, high = percent(held.low[k]), percent(held.high[k])
     return (
-        f"{percent(held.carried[k])} of {held.images} [{low}, {high}] with {held.sizes[k]} maps "
+        f"{percent(held.carried[k])} of {held.images} [{low}, {high}] with {held.sizes[k]} channels "
         f"(random {percent(held.random[k])})"
     )
 
 
-def _special(group: GroupDatapath | None, examination: Examination) -> str:
+def _special(group: GroupDatapath | None, explanation: Explanation) -> str:
     if group is None:
         return NOT_RUN
-    rows = [(site.name, row) for site, row in zip(examination.sites, group.specific, strict=True) if site.is_claimable]
-    found = [(float(excess), name, channel) for name, row in rows for channel, excess in enumerate(row) if excess > 0]
-    found.sort(key=lambda one: -one[0])
-    return ", ".join(f"{site} map {channel}" for _, site, channel in found[:NAMED]) or "none"
+    rows = [(site.name, row) for site, row in zip(explanation.sites, group.specific, strict=True) if site.is_eligible]
+    results = [(float(excess), name, channel) for name, row in rows for channel, excess in enumerate(row) if excess > 0]
+    results.sort(key=lambda one: -one[0])
+    return ", ".join(f"{site} channel {channel}" for _, site, channel in results[:NAMED]) or "none"
 
 
-def _is_label(datapath: Datapath, certificate: Certificate) -> bool:
+def _is_label(datapath: Datapath, faithfulness_part: DatapathChecks) -> bool:
     """Whether kept maps on nothing give their class to at least half of the other images."""
-    return datapath.baseline == "zero" and certificate.swap is not None and certificate.swap >= CARRIES_LABEL
-
-
-def _warning(name: str, certificate: Certificate) -> str:
     return (
-        f"Put on other images, the {name} mask gives {percent(certificate.swap or 0.0)} of them this class: "
-        f"the mask carries the label, not the image. Read its maps as a label, not as an explanation."
+        datapath.baseline == "zero" and faithfulness_part.swap is not None and faithfulness_part.swap >= CARRIES_LABEL
     )
 
 
-def _carries(certified: int | None, found: int | None, sizes: tuple[int, ...]) -> str:
-    number = certified if certified is not None else found
+def _warning(name: str, faithfulness_part: DatapathChecks) -> str:
+    return (
+        f"Put on other images, the {name} mask gives {percent(faithfulness_part.swap or 0.0)} of them this class: "
+        f"the mask carries the label, not the image. Read its channels as a label, not as an explanation."
+    )
+
+
+def _carries(checked: int | None, result: int | None, sizes: tuple[int, ...]) -> str:
+    number = checked if checked is not None else result
     if number is not None:
-        return f"{number} maps"
-    return f"not with {sizes[-1]} maps" if sizes else NOT_RUN
+        return f"{number} channels"
+    return f"not with {sizes[-1]} channels" if sizes else NOT_RUN
 
 
 def _swap(baseline: str) -> _Line:
@@ -418,34 +421,37 @@ def _swap(baseline: str) -> _Line:
         text = (
             "Share of other images that this mask gives this image's class. High: it carries the label, not the image."
         )
-        return _Line("Swap", "near 0", text, lambda one: _rate(one.swap), lambda one: _high(one.swap))
-    text = "The same maps filled from another image give that image's class."
-    return _Line("Swap", "near 100 %", text, lambda one: _rate(one.swap), lambda one: _low(one.swap))
+        return _Line("Cross-image control", "near 0", text, lambda one: _rate(one.swap), lambda one: _high(one.swap))
+    text = "The same channels filled from another image give that image's class."
+    return _Line("Cross-image control", "near 100 %", text, lambda one: _rate(one.swap), lambda one: _low(one.swap))
 
 
-def _restored(certificates: Certificates) -> tuple[Restored, ...]:
-    known = certificates.restoration
+def _restored(faithfulness_checks: Faithfulness) -> tuple[Restored, ...]:
+    known = faithfulness_checks.restoration
     if known is None:
         return ()
     rows = zip(known.sizes, known.restored, known.random, strict=True)
     return tuple(Restored(size, percent(restored), percent(random)) for size, restored, random in rows)
 
 
-def _restoration_note(examination: Examination, certificates: Certificates) -> str:
-    known, images = certificates.restoration, len(examination.outcomes)
-    if keeps_class(examination):
+def _restoration_note(explanation: Explanation, faithfulness_checks: Faithfulness) -> str:
+    known, images = faithfulness_checks.restoration, len(explanation.outcomes)
+    if keeps_class(explanation):
         return "The class stayed what it was, so there is nothing to restore."
     if known is None:
-        return "Not run yet: whether clean maps put back into the adversarial run restore the class."
+        return "Not run yet: whether clean channels patched in into the adversarial run restore the class."
     if known.restores_at is None:
         return f"No number that was tried restores {'the image' if images == 1 else 'nine in ten of the images'}."
     own = "" if images == 1 else ", each image's own,"
-    what = restored(examination, known, known.sizes.index(known.restores_at))
-    return f"{known.restores_at} maps by attack flow{own} restore {what}."
+    what = restored(explanation, known, known.sizes.index(known.restores_at))
+    return f"{known.restores_at} channels by attack conductance{own} restore {what}."
 
 
 def layout() -> html.Div:
     """Return the card; its tables are drawn in the browser when the network's facts arrive (see panels/network/view.py)."""
-    checks = html.Div([html.H3("Certificate"), html.Div(id=ids.CHECKS)], className="card")
-    restored = html.Div([html.H3("Clean maps put back"), html.Div(id=ids.RESTORATION)], className="card")
+    checks = html.Div([html.H3("Faithfulness checks"), html.Div(id=ids.CHECKS)], className="card")
+    restored = html.Div(
+        [html.H3("Activation patching: clean channels into the adversarial run"), html.Div(id=ids.RESTORATION)],
+        className="card",
+    )
     return html.Div([checks, restored, html.Div(id=ids.FAILURES, className="failures")], className="cards")

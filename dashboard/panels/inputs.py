@@ -9,7 +9,7 @@ from dash import html
 from dashboard import ids
 from dashboard.markup import aria
 from dashboard.wording import percent
-from engine import MEASURES, Examination, Outcome
+from engine import MEASURES, Explanation, Outcome
 
 MOST_CLASSES = 5
 
@@ -50,16 +50,16 @@ class Strip:
 
 
 def picture(key: str, row: int, side: str) -> str:
-    """Return the address of a picture of an examination; side is clean, adversarial, noise or perturbation."""
+    """Return the address of a picture of an explanation; side is clean, adversarial, noise or perturbation."""
     return f"/media/examination/{key}/{row}/{side}.png"
 
 
-def build(examination: Examination, amplification: int) -> Strip:
+def build(explanation: Explanation, amplification: int) -> Strip:
     """Return the strip; `amplification` is the factor by which the perturbation picture is enlarged."""
-    outcome, classes, key = examination.outcomes[0], examination.classes, examination.key
-    is_group = len(examination.outcomes) > 1
+    outcome, classes, key = explanation.outcomes[0], explanation.classes, explanation.key
+    is_group = len(explanation.outcomes) > 1
     return Strip(
-        title=f"{len(examination.outcomes)} images, first: {outcome.sample}"
+        title=f"{len(explanation.outcomes)} images, first: {outcome.sample}"
         if is_group
         else f"Sample {outcome.sample}",
         clean=picture(key, 0, "clean"),
@@ -68,16 +68,16 @@ def build(examination: Examination, amplification: int) -> Strip:
         amplification=amplification,
         clean_text=f"{classes[outcome.before.label]} · {percent(outcome.before.confidence)}",
         adversarial_text=f"{classes[outcome.after.label]} · {percent(outcome.after.confidence)}",
-        change=_change(examination),
+        change=_change(explanation),
         bars=_bars(outcome, classes),
-        members=tuple(_member(examination, row) for row in range(len(examination.outcomes))) if is_group else (),
+        members=tuple(_member(explanation, row) for row in range(len(explanation.outcomes))) if is_group else (),
     )
 
 
-def _change(examination: Examination) -> str:
+def _change(explanation: Explanation) -> str:
     """Return the size of the first image's change: its share of the area where that is what the attack is held to."""
-    outcome = examination.outcomes[0]
-    if examination.request.attack.norm.name == "area":
+    outcome = explanation.outcomes[0]
+    if explanation.request.attack.norm.name == "area":
         return f"{MEASURES['area'].text(outcome.area)} · L2 {outcome.l2:.3g}"
     return f"L∞ {outcome.linf * 255:.3g}/255 · L2 {outcome.l2:.3g}"
 
@@ -91,11 +91,11 @@ def _bars(outcome: Outcome, classes: tuple[str, ...]) -> tuple[Bar, ...]:
     )
 
 
-def _member(examination: Examination, row: int) -> Member:
-    outcome, classes = examination.outcomes[row], examination.classes
+def _member(explanation: Explanation, row: int) -> Member:
+    outcome, classes = explanation.outcomes[row], explanation.classes
     into = classes[outcome.after.label]
     text = f"{outcome.sample}: {classes[outcome.before.label]} → {into}, {percent(outcome.after.confidence)}"
-    return Member(outcome.sample, picture(examination.key, row, "adversarial"), text)
+    return Member(outcome.sample, picture(explanation.key, row, "adversarial"), text)
 
 
 def layout() -> html.Section:
@@ -104,7 +104,9 @@ def layout() -> html.Section:
         [
             html.H2("Inputs", className="sr-only"),
             html.Div(id=ids.INPUTS_BODY, className="inputs-body"),
-            html.Div(id=ids.STRIP, className="strip", role="group", **aria(label="Samples of this class and outcome")),
+            html.Div(
+                id=ids.STRIP, className="strip", role="group", **aria(label="Samples of this class and attack result")
+            ),
         ],
         id=ids.INPUTS,
         className="panel inputs",

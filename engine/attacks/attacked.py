@@ -97,7 +97,7 @@ class AttackedImages:
     @classmethod
     def of(cls, clean: Tensor, adversarial: Tensor, seeds: Tensor, outcomes: tuple[Outcome, ...]) -> AttackedImages:
         """Return images with the answers that their outcomes tell."""
-        said = [(one.before.label, one.after.label) for one in outcomes]
+        said = [(outcome.before.label, outcome.after.label) for outcome in outcomes]
         before, after = torch.tensor(said, dtype=torch.int64, device=clean.device).view(-1, 2).unbind(1)
         return cls(clean, adversarial, seeds, before, after, outcomes)
 
@@ -109,14 +109,14 @@ class AttackedImages:
     @property
     def samples(self) -> tuple[str, ...]:
         """The keys of the images in their data set."""
-        return tuple(one.sample for one in self.outcomes)
+        return tuple(outcome.sample for outcome in self.outcomes)
 
     @property
     def stored(self) -> np.ndarray:
         """(images, channels, height, width) uint8, read-only: the adversarial images as they are stored."""
-        found = images.to_bytes(self.adversarial.cpu().numpy())
-        found.setflags(write=False)
-        return found
+        result = images.to_bytes(self.adversarial.cpu().numpy())
+        result.setflags(write=False)
+        return result
 
     def rows(self, index: Tensor) -> AttackedImages:
         """Return some of the images, by (n,) int64 index."""
@@ -206,9 +206,9 @@ def rival(outcome: Outcome) -> int:
 
 def pixels(pictures: Tensor) -> np.ndarray:
     """Return images (batch, channels, height, width) in [0, 1] as (batch, height, width, channels) uint8, read-only."""
-    found = np.ascontiguousarray(images.to_bytes(pictures.permute(0, 2, 3, 1).cpu().numpy()))
-    found.setflags(write=False)
-    return found
+    ascontiguousarray = np.ascontiguousarray(images.to_bytes(pictures.permute(0, 2, 3, 1).cpu().numpy()))
+    ascontiguousarray.setflags(write=False)
+    return ascontiguousarray
 
 
 def pictures(stored: np.ndarray, device: torch.device) -> Tensor:

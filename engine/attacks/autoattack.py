@@ -37,7 +37,7 @@ STEP = 0x9E3779B97F4A7C1
 SILENT = logging.getLogger("engine.attacks.autoattack")
 SILENT.addHandler(logging.NullHandler())
 SILENT.propagate = False
-"""Takes the library's warning of zero gradients: credibility check G4 says it with numbers."""
+"""Takes the library's warning of zero gradients: attack sanity check G4 says it with numbers."""
 
 
 def attack(bundle: Classifier, subjects: Subjects, spec: LibraryAttack) -> tuple[np.ndarray, np.ndarray]:
@@ -161,8 +161,8 @@ def _square(bundle: Classifier, subjects: Subjects, spec: Square, _strongest: St
         stripes.to(bundle.device), _single(bundle), **_options(bundle, spec), n_queries=spec.queries
     )
     searcher.init_hyperparam(subjects.images)
-    _, found = searcher.attack_single_run(subjects.images, subjects.labels)
-    yield torch.arange(len(found), device=found.device), found
+    _, result = searcher.attack_single_run(subjects.images, subjects.labels)
+    yield torch.arange(len(result), device=result.device), result
 
 
 class _SharedSquares(SquareAttack):

@@ -63,7 +63,9 @@ def form(answers: Tensor) -> str:
     if bool((answers >= -NONE).all()) and _are_alike(answers.sum(dim=1), _tolerance(answers)):
         return f"of every image sum to {float(answers.sum(dim=1).mean()):.4g}, as shares do"
     sums = [_log_sums(answers, base) for base in BASES]
-    if bool((answers <= SMALL).all()) and any(_spread(one) < SMALL and float(one.abs().max()) < WHOLE for one in sums):
+    if bool((answers <= SMALL).all()) and any(
+        _spread(item) < SMALL and float(item.abs().max()) < WHOLE for item in sums
+    ):
         return "are logarithms of shares"
     return ""
 
@@ -73,9 +75,9 @@ def form_of(answer: Answer, pictures: Tensor, near: Tensor) -> str:
 
     Where they are all of one sign, the network is asked again, about the pictures far outside their range of brightness.
     """
-    found = form(near)
-    if found or len(near) < FEWEST or not bool(near.isfinite().all()):
-        return found
+    result = form(near)
+    if result or len(near) < FEWEST or not bool(near.isfinite().all()):
+        return result
     if not bool((near >= -NONE).all()) and not bool((near <= SMALL).all()):
         return ""
     return _squashed(near, _far(answer, pictures[:LOOKED_AT], near))
@@ -84,10 +86,10 @@ def form_of(answer: Answer, pictures: Tensor, near: Tensor) -> str:
 def _far(answer: Answer, pictures: Tensor, near: Tensor) -> Tensor:
     """Return the finite answers to pictures far outside their range; none where the network refuses such pictures."""
     try:
-        found = torch.cat([answer(pictures * FAR), answer(pictures * -FAR)])
+        result = torch.cat([answer(pictures * FAR), answer(pictures * -FAR)])
     except (RuntimeError, ValueError):
         return near[:0]
-    return found[found.isfinite().all(dim=1)]
+    return result[result.isfinite().all(dim=1)]
 
 
 def _squashed(near: Tensor, far: Tensor) -> str:
@@ -171,9 +173,9 @@ def check_logits(logits: Tensor, count: int, classes: int) -> None:
 
 def check_form(answer: Answer, pictures: Tensor, near: Tensor) -> None:
     """Raise BadInput where the answers `near` to some pictures are probabilities or made of them."""
-    found = form_of(answer, pictures, near)
-    if found:
-        raise BadInput(f"The network's answers {found}; attacks need the logits before a softmax or sigmoid.")
+    result = form_of(answer, pictures, near)
+    if result:
+        raise BadInput(f"The network's answers {result}; attacks need the logits before a softmax or sigmoid.")
 
 
 def _check_integers(name: str, values: Tensor, count: int) -> None:

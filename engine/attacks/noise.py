@@ -104,10 +104,10 @@ def _square(shape: torch.Size, side: int, generator: Generator) -> Tensor:
     """Return (channels + 1, height, width): content, and at last where it is."""
     channels, height, width = shape
     row, column = (int(torch.randint(0, length - side + 1, (), generator=generator)) for length in (height, width))
-    found = torch.zeros(channels + 1, height, width)
-    found[:-1, row : row + side, column : column + side] = torch.rand(channels, side, side, generator=generator)
-    found[-1, row : row + side, column : column + side] = 1.0
-    return found
+    result = torch.zeros(channels + 1, height, width)
+    result[:-1, row : row + side, column : column + side] = torch.rand(channels, side, side, generator=generator)
+    result[-1, row : row + side, column : column + side] = 1.0
+    return result
 
 
 def _signs(shape: torch.Size, generator: Generator) -> Tensor:
@@ -176,7 +176,7 @@ def _contrast(images: Tensor, _seeds: Tensor, level: int) -> Tensor:
 
 def _jpeg(images: Tensor, _seeds: Tensor, level: int) -> Tensor:
     stored = (images * 255).round().to(torch.uint8).cpu()
-    coded = torch.stack([transforms.jpeg(one, QUALITIES[level]) for one in stored])
+    coded = torch.stack([transforms.jpeg(item, QUALITIES[level]) for item in stored])
     return (coded.to(images.dtype) / 255).to(images.device)
 
 

@@ -64,9 +64,9 @@ def run(
         correct, subjects = _subjects(clean, plain, (labels, seeds, before), spec)
         after, is_judged = before.clone(), torch.from_numpy(~correct).to(bundle.device)
         if correct.any():
-            made, rows = RUNNERS[spec.family](bundle, subjects, spec), (~is_judged).nonzero()[:, 0]
-            stored[correct], failed[correct] = made.stored, made.broken
-            after[rows], is_judged[rows] = made.logits.to(after.dtype), made.is_judged
+            result, rows = RUNNERS[spec.family](bundle, subjects, spec), (~is_judged).nonzero()[:, 0]
+            stored[correct], failed[correct] = result.stored, result.broken
+            after[rows], is_judged[rows] = result.logits.to(after.dtype), result.is_judged
         rows = (~is_judged).nonzero()[:, 0]
         if len(rows):
             after[rows] = answers(bundle, unit(stored[rows.cpu().numpy()], bundle.device))
@@ -143,11 +143,11 @@ def _painted(bundle: Classifier, subjects: Subjects, spec: Attack, points: Tenso
 
 def _climbed(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _Made:
     """Attack by gradient ascent from every start of the attack, and keep of each image what harms it most."""
-    made = _climbed_once(bundle, subjects, spec)
+    climbed_once = _climbed_once(bundle, subjects, spec)
     for start in range(1, spec.restarts):
         other = _climbed_once(bundle, subjects.restarted(start), spec)
-        made = _stronger(bundle, _task(subjects, spec), (made, other))
-    return made
+        climbed_once = _stronger(bundle, _task(subjects, spec), (climbed_once, other))
+    return climbed_once
 
 
 def _stronger(bundle: Classifier, task: gradient.Task, sides: tuple[_Made, _Made]) -> _Made:
@@ -169,32 +169,34 @@ def _stronger(bundle: Classifier, task: gradient.Task, sides: tuple[_Made, _Made
     )
 
 
-def _judged(bundle: Classifier, made: _Made) -> _Made:
+def _judged(bundle: Classifier, perturbed: _Made) -> _Made:
     """Predict the stored images that were not."""
-    rows = (~made.is_judged).nonzero()[:, 0]
+    rows = (~perturbed.is_judged).nonzero()[:, 0]
     if not len(rows):
-        return made
-    logits, is_judged = made.logits.clone(), torch.ones_like(made.is_judged)
-    logits[rows] = answers(bundle, unit(made.stored[rows.cpu().numpy()], bundle.device)).to(logits)
-    return _Made(made.stored, made.broken, logits, is_judged)
+        return perturbed
+    logits, is_judged = perturbed.logits.clone(), torch.ones_like(perturbed.is_judged)
+    logits[rows] = answers(bundle, unit(perturbed.stored[rows.cpu().numpy()], bundle.device)).to(logits)
+    return _Made(perturbed.stored, perturbed.broken, logits, is_judged)
 
 
 def _climbed_once(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> _Made:
     """Attack by gradient ascent; climb again, minding the rounding, where only rounding undid a success."""
     ascent, points_of = gradient.ascent_of(spec), partial(gradient.ascend, bundle)
     task = _task(subjects, spec)
-    found = points_of(task, ascent, gradient.accept_none)
-    made = _Made.unjudged(bundle, rounded(subjects.clean, found.points, spec), found.broken.cpu().numpy())
-    rows = found.crossed.nonzero()[:, 0]
+    result = points_of(task, ascent, gradient.accept_none)
+    unjudged = _Made.unjudged(bundle, rounded(subjects.clean, result.points, spec), result.broken.cpu().numpy())
+    rows = result.crossed.nonzero()[:, 0]
     if len(rows):
-        made.logits[rows] = answers(bundle, unit(made.stored[rows.cpu().numpy()], bundle.device)).to(made.logits)
-        made.is_judged[rows] = task.is_reached(rows, made.logits[rows].argmax(dim=1))
-        lost = rows[~made.is_judged[rows]]
+        unjudged.logits[rows] = answers(bundle, unit(unjudged.stored[rows.cpu().numpy()], bundle.device)).to(
+            unjudged.logits
+        )
+        unjudged.is_judged[rows] = task.is_reached(rows, unjudged.logits[rows].argmax(dim=1))
+        lost = rows[~unjudged.is_judged[rows]]
         if len(lost):
             again = subjects.at(lost)
             points = points_of(_task(again, spec), ascent, _accept(bundle, again, spec)).points
-            made.stored[lost.cpu().numpy()] = rounded(again.clean, points, spec)
-    return made
+            unjudged.stored[lost.cpu().numpy()] = rounded(again.clean, points, spec)
+    return unjudged
 
 
 def _task(subjects: Subjects, spec: GradientAttack) -> gradient.Task:
@@ -215,8 +217,8 @@ def _accept(bundle: Classifier, subjects: Subjects, spec: GradientAttack) -> gra
 
 def _matched(bundle: Classifier, subjects: Subjects, spec: NoiseGaussian | NoiseShuffled) -> _Made:
     """Return the noise that is matched, image by image, to the stored PGD perturbation of the same seed."""
-    made = _climbed(bundle, subjects, PgdLinf(spec.epsilon, spec.steps))
-    return _Made.unjudged(bundle, MATCHED[type(spec)](subjects, made.stored, spec), made.broken)
+    climbed = _climbed(bundle, subjects, PgdLinf(spec.epsilon, spec.steps))
+    return _Made.unjudged(bundle, MATCHED[type(spec)](subjects, climbed.stored, spec), climbed.broken)
 
 
 def _shuffled(subjects: Subjects, attacked: np.ndarray, spec: NoiseShuffled) -> np.ndarray:

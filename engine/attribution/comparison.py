@@ -8,29 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine import statistics
-from engine.types.core import Datapath, Examination
+from engine.types.core import Datapath, Explanation
 from engine.types.faithfulness import ClassDatapaths, Comparison, SiteComparison, SiteSpan
 
 CLEAN, ADVERSARIAL, CLASS, NOISE = 1, 2, 4, 8
 """Bits of a membership."""
 
 
-def kept_by(examination: Examination, share: float, site: int, classes: ClassDatapaths | None) -> np.ndarray:
+def kept_by(explanation: Explanation, share: float, site: int, classes: ClassDatapaths | None) -> np.ndarray:
     """Return per channel of a site the bits of the datapaths that keep it at `share`, (channels,) int64.
 
     Without the class datapaths, and where the attack left the class as it was, no map has the bit `CLASS`.
     """
     strengths = {
-        CLEAN: examination.clean.strength[site],
-        ADVERSARIAL: examination.adversarial.strength[site],
-        NOISE: examination.noise.strength[site],
+        CLEAN: explanation.clean.strength[site],
+        ADVERSARIAL: explanation.adversarial.strength[site],
+        NOISE: explanation.noise.strength[site],
     }
-    if classes is not None and examination.clean.target != examination.adversarial.target:
+    if classes is not None and explanation.clean.target != explanation.adversarial.target:
         strengths[CLASS] = classes.fooled[site]
-    found = np.zeros(examination.sites[site].channels, np.int64)
+    result = np.zeros(explanation.sites[site].channels, np.int64)
     for bit, strength in strengths.items():
-        found[statistics.per_site((strength,), share)[0]] |= bit
-    return found
+        result[statistics.per_site((strength,), share)[0]] |= bit
+    return result
 
 
 RUNNING = 2
@@ -60,27 +60,27 @@ class Distances:
         return self.attacked - self.noise.mean(axis=1)
 
 
-def compare(examination: Examination, share: float, classes: ClassDatapaths | None = None) -> Comparison:
-    """Return per site the sets, distances and floors of an examination's datapaths at `share` kept maps per site.
+def compare(explanation: Explanation, share: float, classes: ClassDatapaths | None = None) -> Comparison:
+    """Return per site the sets, distances and floors of an explanation's datapaths at `share` kept maps per site.
 
     `target_only` is empty until the class datapaths are given. Distances are means over images with 95 % bootstrap
     intervals; a single pair has no interval, and its floor is the range over the noise draws.
     """
-    return against(examination, examination.clean, share, classes)
+    return against(explanation, explanation.clean, share, classes)
 
 
 def against(
-    examination: Examination, reference: Datapath, share: float, classes: ClassDatapaths | None = None
+    explanation: Explanation, reference: Datapath, share: float, classes: ClassDatapaths | None = None
 ) -> Comparison:
     """Return the same with another datapath of as many images in the clean run's place."""
     clean = statistics.per_site(reference.strength, share)
-    adversarial = statistics.per_site(examination.adversarial.strength, share)
-    noise = statistics.per_site(examination.noise.strength, share)
+    adversarial = statistics.per_site(explanation.adversarial.strength, share)
+    noise = statistics.per_site(explanation.noise.strength, share)
     target = statistics.per_site(classes.fooled, share) if classes else tuple(np.empty(0, int) for _ in clean)
-    distances = _distances(examination, reference, share)
+    distances = _distances(explanation, reference, share)
     centres, lows, highs = _intervals(distances.attacked)
     floor_low, floor_high = _floor(distances)
-    flows, floors = _flows(examination)
+    flows, floors = _flows(explanation)
     p_values = _excess(distances)
     sites = tuple(
         SiteComparison(
@@ -98,21 +98,21 @@ def against(
             p_value=p_values[k] if p_values is not None else None,
             target_only=_members(np.setdiff1d(target[k], np.union1d(clean[k], adversarial[k]))),
             noise_also=_members(np.intersect1d(np.setdiff1d(adversarial[k], clean[k]), noise[k])),
-            is_claimable=site.is_claimable,
+            is_eligible=site.is_eligible,
         )
-        for k, site in enumerate(examination.sites)
+        for k, site in enumerate(explanation.sites)
     )
     return Comparison(
         share=share,
         sites=sites,
-        parts_at=parts_at(sites),
-        images=len(examination.outcomes),
-        parts_span=_parts_span(sites, distances),
-        apart_from=apart_from(sites),
+        diverges_at=diverges_at(sites),
+        images=len(explanation.outcomes),
+        divergence_span=_parts_span(sites, distances),
+        diverges_from=diverges_from(sites),
     )
 
 
-def parts_at(sites: tuple[SiteComparison, ...]) -> str | None:
+def diverges_at(sites: tuple[SiteComparison, ...]) -> str | None:
     """Return the first site whose distance exceeds its floor for `RUNNING` sites in a row, or None.
 
     Of several images: in Holm-corrected one-sided tests over all sites. Of a single pair: beyond every noise draw. Sites of
@@ -122,14 +122,14 @@ def parts_at(sites: tuple[SiteComparison, ...]) -> str | None:
     return sites[place].site if place < len(sites) else None
 
 
-def apart_from(sites: tuple[SiteComparison, ...]) -> str | None:
+def diverges_from(sites: tuple[SiteComparison, ...]) -> str | None:
     """Return the first claimable site from which on every one exceeds its floor, or None."""
-    claimable = [site for site in sites if site.is_claimable]
-    place = int(merges_at(np.array([[_is_above(site) for site in claimable]]))[0])
-    return claimable[place].site if place < len(claimable) else None
+    eligible = [site for site in sites if site.is_eligible]
+    place = int(converges_at(np.array([[_is_above(site) for site in eligible]]))[0])
+    return eligible[place].site if place < len(eligible) else None
 
 
-def merges_at(nearer: np.ndarray) -> np.ndarray:
+def converges_at(nearer: np.ndarray) -> np.ndarray:
     """Return per row the first site from which on every one is nearer to the fooled-into class; the number of sites for none.
 
     nearer: (rows, sites) bool.
@@ -137,7 +137,7 @@ def merges_at(nearer: np.ndarray) -> np.ndarray:
     return nearer.shape[1] - np.cumprod(nearer[:, ::-1], axis=1).sum(axis=1)
 
 
-def merges_span(
+def convergence_span(
     scores: Sequence[np.ndarray], true: Kept, fooled: Kept, *, share: float, names: Sequence[str]
 ) -> SiteSpan | None:
     """Return where the datapath of a group drawn anew from its images would merge with the fooled-into class.
@@ -156,7 +156,7 @@ def merges_span(
         _shared(site, into, share) > _shared(site, own, share)
         for site, own, into in zip(np.split(pooled, columns, axis=1), true, fooled, strict=True)
     ]
-    return span(merges_at(np.stack(nearer, axis=1)), names)
+    return span(converges_at(np.stack(nearer, axis=1)), names)
 
 
 def span(places: np.ndarray, names: Sequence[str]) -> SiteSpan | None:
@@ -181,16 +181,16 @@ def _members(indices: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in indices)
 
 
-def _distances(examination: Examination, reference: Datapath, share: float) -> Distances:
-    images = len(examination.outcomes)
-    draws = len(examination.noise.scores[0]) // images
-    attacked = np.empty((images, len(examination.sites)))
-    noise = np.empty((images, draws, len(examination.sites)))
+def _distances(explanation: Explanation, reference: Datapath, share: float) -> Distances:
+    images = len(explanation.outcomes)
+    draws = len(explanation.noise.scores[0]) // images
+    attacked = np.empty((images, len(explanation.sites)))
+    noise = np.empty((images, draws, len(explanation.sites)))
     for image in range(images):
         own = _kept(reference, image, share)
-        attacked[image] = _apart(own, _kept(examination.adversarial, image, share))
+        attacked[image] = _apart(own, _kept(explanation.adversarial, image, share))
         for draw in range(draws):
-            noise[image, draw] = _apart(own, _kept(examination.noise, image * draws + draw, share))
+            noise[image, draw] = _apart(own, _kept(explanation.noise, image * draws + draw, share))
     return Distances(attacked, noise)
 
 
@@ -252,7 +252,7 @@ def _parts_span(sites: tuple[SiteComparison, ...], distances: Distances) -> Site
     # Of the sample itself the span tells what `parts_at` tells, whatever ties and the order of Holm's steps decided.
     above, mean = np.array([_is_above(site) for site in sites]), excess.mean(axis=0)
     needed = np.where(above, np.minimum(needed, mean - 1e-12), np.maximum(needed, mean + 1e-12))
-    needed[[not site.is_claimable for site in sites]] = np.inf
+    needed[[not site.is_eligible for site in sites]] = np.inf
     return span(_first_running(_weights(len(excess), DRAWS) @ excess > needed), [site.site for site in sites])
 
 
@@ -266,7 +266,7 @@ def _needed(means: np.ndarray) -> np.ndarray:
 
 
 def _is_above(site: SiteComparison) -> bool:
-    if not site.is_claimable:
+    if not site.is_eligible:
         return False
     if site.p_value is None:
         return site.distance > site.floor_high
@@ -295,10 +295,10 @@ def _shared(pooled: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
     return np.isin(kept, other).sum(axis=1)
 
 
-def _flows(examination: Examination) -> tuple[list[float], list[float]]:
-    """Attack flow per site and the largest of its noise control, as shares of the margin the attack took."""
-    last = examination.flow[-1].sum(axis=1).mean()
+def _flows(explanation: Explanation) -> tuple[list[float], list[float]]:
+    """Attack conductance per site and the largest of its noise control, as shares of the margin the attack took."""
+    last = explanation.flow[-1].sum(axis=1).mean()
     scale = 1.0 / last if abs(last) > 1e-9 else 0.0
-    flows = [float(site.sum(axis=1).mean() * scale) for site in examination.flow]
-    floors = [float(np.abs(site.sum(axis=1)).max() * abs(scale)) for site in examination.noise_flow]
+    flows = [float(site.sum(axis=1).mean() * scale) for site in explanation.flow]
+    floors = [float(np.abs(site.sum(axis=1)).max() * abs(scale)) for site in explanation.noise_flow]
     return flows, floors

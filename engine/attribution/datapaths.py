@@ -57,15 +57,15 @@ def share_carried(bundle: ModelBundle, case: Case, references: References, choic
 
     choices: each per site (images, channels) bool. All of them go in one row of trials: four references fill no batch.
     """
-    found, count = [], len(choices)
+    result, count = [], len(choices)
     for block, rows in case.blocks(bundle, references):
         out_of, into = block.pairs(references)
         chosen = tuple(torch.cat([site[rows[out_of]] for site in sites]) for sites in zip(*choices, strict=True))
         donor = hooks.record(bundle, block.images)
         trials = into.repeat(count), out_of.repeat(count)
         labels = transplant_labels(bundle, references.images, donor, trials, chosen)
-        found.append((labels.view(count, -1) == block.targets[out_of]).view(count, len(rows), -1))
-    return torch.cat(found, dim=1)
+        result.append((labels.view(count, -1) == block.targets[out_of]).view(count, len(rows), -1))
+    return torch.cat(result, dim=1)
 
 
 def can_show(case: Case, references: References) -> Tensor:
@@ -175,17 +175,17 @@ def score(bundle: ModelBundle, case: Case, references: References, *, method: Me
     def scored(rows: Tensor) -> Contributions:
         return compute(bundle, case.rows(rows), references, seed)
 
-    found = scorers.batched(bundle, len(case.images), scored)
-    return found.scores, found.passes
+    batched = scorers.batched(bundle, len(case.images), scored)
+    return batched.scores, batched.passes
 
 
 def with_edges(bundle: ModelBundle, case: Case, references: References, *, method: Method, seed: int) -> Extracted:
     """Return the scores of a method and the connections of the two-run passes, which every method shares."""
-    found = _between_runs(bundle, case, references, with_edges=True)
+    between_runs = _between_runs(bundle, case, references, with_edges=True)
     if method == TWO_RUN:
-        return found
+        return between_runs
     own, passes = score(bundle, case, references, method=method, seed=seed)
-    return Extracted(own, found.matrices, found.completeness, found.passes + passes)
+    return Extracted(own, between_runs.matrices, between_runs.completeness, between_runs.passes + passes)
 
 
 def datapath(bundle: ModelBundle, case: Case, references: References, per_map: PerMap, *, method: Method) -> Datapath:
@@ -232,14 +232,14 @@ def smallest_lasting(sizes: tuple[int, ...], shares: tuple[float, ...]) -> int |
 
 def claim_sizes(bundle: ModelBundle) -> tuple[int, ...]:
     """Return the sizes to try: `SIZES` up to `LARGEST_SIZE` and to half of the claimable maps."""
-    most = min(LARGEST_SIZE, int(scorers.claimable(bundle).sum()) // 2)
+    most = min(LARGEST_SIZE, int(scorers.eligible(bundle).sum()) // 2)
     return tuple(size for size in SIZES if size <= most) or (max(1, most),)
 
 
 def two_run(bundle: ModelBundle, case: Case, references: References, _seed: int) -> Contributions:
     """Return the joint mask integrated gradients against the references, mean over these."""
-    found = _between_runs(bundle, case, references, with_edges=False)
-    return Contributions(found.scores, {}, found.passes)
+    between_runs = _between_runs(bundle, case, references, with_edges=False)
+    return Contributions(between_runs.scores, {}, between_runs.passes)
 
 
 def geometric_mean(
@@ -249,10 +249,10 @@ def geometric_mean(
 
     A factor that a method's scores share changes no order, so nothing is scaled before.
     """
-    found = [scorer(part)(bundle, case, references, seed) for part in parts]
-    logs = [sum(site.abs().log() for site in sites) for sites in zip(*(one.scores for one in found), strict=True)]
+    results = [scorer(part)(bundle, case, references, seed) for part in parts]
+    logs = [sum(site.abs().log() for site in sites) for sites in zip(*(item.scores for item in results), strict=True)]
     scores = tuple((site / len(parts)).exp() for site in logs)
-    return Contributions(scores, {}, sum(one.passes for one in found))
+    return Contributions(scores, {}, sum(item.passes for item in results))
 
 
 Scorer = Callable[[ModelBundle, Case, References, int], Contributions]
@@ -280,11 +280,11 @@ def _between_runs(bundle: ModelBundle, case: Case, references: References, *, wi
         # A blurred copy may answer the target itself: a class is no rival of its own.
         question = scorers.Question(block.images[own], targets, rivals.masked_fill(rivals == targets, -1))
         donor = hooks.record(bundle, block.images).rows(own)
-        found = scorers.into_runs(bundle, question, references.images[other], donor, taps=wanted)
-        gathered.append(found.scores)
-        passes += found.passes
+        into_runs = scorers.into_runs(bundle, question, references.images[other], donor, taps=wanted)
+        gathered.append(into_runs.scores)
+        passes += into_runs.passes
         if with_edges:
-            edges = connections.between(bundle, question.images, references.images[other], found.gradients)
+            edges = connections.between(bundle, question.images, references.images[other], into_runs.gradients)
             for link, matrix in edges.matrices.items():
                 matrices[link] = matrices.get(link, 0) + matrix / total
             for target, error in connections.completeness(edges).items():
@@ -360,16 +360,16 @@ def class_mean(bundle: ModelBundle, dataset: Dataset, labels: Sequence[int], rec
 
     Classes without a correctly classified image are left out. Raises BadInput where none is left.
     """
-    found = []
+    results = []
     for label in labels:
         case = of_classes(bundle, dataset, [label] * CLASS_IMAGES, avoid=())
         if not len(case.images):
             continue
         references = baselines.references(bundle, dataset, case, avoid=frozenset({label}), seed=recipe.seed)
-        found.append(_strength(bundle, case, references, recipe))
-    if not found:
+        results.append(_strength(bundle, case, references, recipe))
+    if not results:
         raise BadInput("No image of these classes is classified correctly, so there is no mean over classes.")
-    return _read_only(np.mean(site, axis=0) for site in zip(*found, strict=True))
+    return _read_only(np.mean(site, axis=0) for site in zip(*results, strict=True))
 
 
 def some_classes(bundle: ModelBundle, dataset: Dataset, played: Iterable[int], *, seed: int) -> tuple[int, ...]:
@@ -387,12 +387,12 @@ def of_classes(bundle: ModelBundle, dataset: Dataset, wanted: Sequence[int], *, 
     avoid: samples to leave out.
     """
     every, barred = baselines.labels(bundle, dataset), set(avoid)
-    found: dict[int, list[Tensor]] = {}
+    results: dict[int, list[Tensor]] = {}
     for label in sorted(set(wanted)):
         rows = [int(k) for k in np.flatnonzero(every == label) if dataset.keys[k] not in barred]
         limit = hooks.batch_limit(bundle)
-        found[label] = list(baselines.correct(bundle, dataset, rows, wanted.count(label), at_once=limit).images)
-    chosen = [(label, found[label].pop(0)) for label in wanted if found[label]]
+        results[label] = list(baselines.correct(bundle, dataset, rows, wanted.count(label), at_once=limit).images)
+    chosen = [(label, results[label].pop(0)) for label in wanted if results[label]]
     labels = torch.tensor([label for label, _ in chosen], dtype=torch.int64, device=bundle.device)
     height, width = bundle.size
     empty = torch.empty(0, bundle.channels, height, width, device=bundle.device)

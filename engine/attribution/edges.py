@@ -15,7 +15,7 @@ from torch.nn.grad import conv2d_weight
 
 from engine.models import hooks, paths
 from engine.models import network as precision
-from engine.models.network import ModelBundle, Tap, Way
+from engine.models.network import ModelBundle, Probe, Way
 
 Gradients = dict[int, Tensor]
 HEAD_STEPS = 64
@@ -97,8 +97,8 @@ def taps(bundle: ModelBundle) -> frozenset[int]:
     network = precision.folded(bundle)
     chained = next_taps(network)
     exits = {chained.get(way.exit, way.exit) for way in network.ways}
-    arriving = {tap for way in network.ways for tap in network.arrivals[way.target]}
-    return frozenset(exits | {chained.get(tap, tap) for tap in arriving})
+    arriving = {probe for way in network.ways for probe in network.arrivals[way.target]}
+    return frozenset(exits | {chained.get(probe, probe) for probe in arriving})
 
 
 def between(bundle: ModelBundle, images: Tensor, starts: Tensor, gradients: Gradients) -> Edges:
@@ -116,8 +116,8 @@ def between(bundle: ModelBundle, images: Tensor, starts: Tensor, gradients: Grad
         entrances.setdefault(way.entrance, []).append(way)
     targets: dict[int, list[int]] = {}
     for target in sorted({way.target for way in network.ways}):
-        for tap in network.arrivals[target]:
-            targets.setdefault(tap, []).append(target)
+        for probe in network.arrivals[target]:
+            targets.setdefault(probe, []).append(target)
     sums = _Sums(network, gradients, rows, Edges(matrices, {}, past), entrances, targets, next_taps(network))
     with torch.no_grad(), network.visiting(sums):
         # Channels last: a CPU convolves 16 channels of 32 x 32 three times as fast (9.3 and 2.9 ms for 64 rows).
@@ -187,7 +187,7 @@ Ends = list[list[Tensor]]
 def _precise(tail: fx.GraphModule, ends: Ends) -> tuple[fx.GraphModule, Ends]:
     if sum(parameter.numel() for parameter in tail.parameters()) > LARGE:
         return tail, ends
-    return copy.deepcopy(tail).double(), [[maps.double() for maps in one] for one in ends]
+    return copy.deepcopy(tail).double(), [[maps.double() for maps in end] for end in ends]
 
 
 def _contributions(bundle: ModelBundle, tail: fx.GraphModule, ends: Ends, classes: Tensor) -> Head:
@@ -195,10 +195,10 @@ def _contributions(bundle: ModelBundle, tail: fx.GraphModule, ends: Ends, classe
         last, first = (tail(*maps)[:, classes] for maps in ends)
     rounding = float(ROUNDING * torch.finfo(last.dtype).eps * torch.maximum(last.abs(), first.abs()).sum())
     arriving = (last - first).sum(dim=0)
-    found = Head(_integrated(tail, ends, classes, 1), arriving, rounding)
-    if found.completeness > LINEAR:
-        found = Head(_integrated(tail, ends, classes, HEAD_STEPS), arriving, rounding)
-    matrices = dict(zip(bundle.heads, found.matrices.values(), strict=True))
+    head = Head(_integrated(tail, ends, classes, 1), arriving, rounding)
+    if head.completeness > LINEAR:
+        head = Head(_integrated(tail, ends, classes, HEAD_STEPS), arriving, rounding)
+    matrices = dict(zip(bundle.heads, head.matrices.values(), strict=True))
     return Head({site: matrix.to(bundle.mean.dtype) for site, matrix in matrices.items()}, arriving, rounding)
 
 
@@ -226,13 +226,13 @@ def next_taps(network: ModelBundle) -> dict[int, int]:
     """
     calls = [node for node in network.network.graph.nodes if node.op == "call_module"]
     modules = {node: network.network.get_submodule(str(node.target)) for node in calls}
-    numbers = {node: module.number for node, module in modules.items() if isinstance(module, Tap)}
-    found: dict[int, int] = {}
+    numbers = {node: module.number for node, module in modules.items() if isinstance(module, Probe)}
+    results: dict[int, int] = {}
     for node in reversed(numbers):
         readers = list(node.users)
         if len(readers) == 1 and readers[0] in numbers and numbers[node] >= len(network.sites):
-            found[numbers[node]] = found.get(numbers[readers[0]], numbers[readers[0]])
-    return found
+            results[numbers[node]] = results.get(numbers[readers[0]], numbers[readers[0]])
+    return results
 
 
 def _together(images: Tensor, starts: Tensor) -> tuple[_Rows, Tensor]:

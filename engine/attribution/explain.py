@@ -23,20 +23,27 @@ from engine.models import hooks
 from engine.models.network import ModelBundle
 from engine.specs.threat_model import Attack
 from engine.store.store import Dataset
-from engine.types.core import Connection, Examination, ExaminationRequest, Outcome, Roster, RosterRequest
+from engine.types.core import AttackResults, AttackResultsRequest, Connection, Explanation, ExplanationRequest, Outcome
 
 Report = Callable[[int, int, str], None]
 """Called with (done, total, message)."""
 
 OVERVIEW = 32
 """Largest side of a stored feature map: larger ones are max-pooled."""
-STAGES = ("Attacking", "Choosing references", "Clean datapath", "Adversarial datapath", "Noise control", "Attack flow")
+STAGES = (
+    "Attacking",
+    "Choosing references",
+    "Clean datapath",
+    "Adversarial datapath",
+    "Noise control",
+    "Attack conductance",
+)
 
 
-def examine(
-    bundle: ModelBundle, dataset: Dataset, request: ExaminationRequest, report: Report
-) -> tuple[Examination, dict[str, np.ndarray]]:
-    """Return the examination of a request and the feature maps to store beside it.
+def explain(
+    bundle: ModelBundle, dataset: Dataset, request: ExplanationRequest, report: Report
+) -> tuple[Explanation, dict[str, np.ndarray]]:
+    """Return the explanation of a request and the feature maps to store beside it.
 
     The maps are named `003/clean`, `003/adversarial` and `003/noise` (each image's first noise copy), (channels, height,
     width) float16, mean over the images, sides above `OVERVIEW` max-pooled. Raises UnknownName and BadSetting.
@@ -59,7 +66,7 @@ def examine(
     step.next()
     flow, noise_flow = flows(bundle, pairs, noise)
     change, overviews = _maps(bundle, pairs, noise)
-    found = Examination(
+    explanation = Explanation(
         key="",
         request=request,
         sites=bundle.sites,
@@ -78,7 +85,7 @@ def examine(
         passes=of_clean.passes + of_adversarial.passes + passes + flow.passes + noise_flow.passes,
         seconds=time.perf_counter() - started,
     )
-    return found, overviews
+    return explanation, overviews
 
 
 def _pictures(**sides: Tensor) -> dict[str, np.ndarray]:
@@ -126,7 +133,7 @@ def image_seeds(attack: Attack | str, data: str, samples: tuple[str, ...], seed:
 def flows(
     bundle: ModelBundle, pairs: AttackedImages, noise: Tensor
 ) -> tuple[scorers.Contributions, scorers.Contributions]:
-    """Return the attack flow of the adversarial images and, as its control, of their noise copies."""
+    """Return the attack conductance of the adversarial images and, as its control, of their noise copies."""
     count, draws = pairs.count, len(noise) // pairs.count
     rivals = torch.tensor([attacks.rival(outcome) for outcome in pairs.outcomes], device=bundle.device)
     # One row of runs: an adversarial image alone would go through at half the speed.
@@ -150,15 +157,15 @@ def sides(pairs: AttackedImages) -> tuple[Case, Case]:
 
 def changes(clean: hooks.Trace, adversarial: hooks.Trace) -> hooks.PerMap:
     """Return per site (images, channels): L2 distance of each map over the mean of the two norms, 0 to 2."""
-    found = []
+    results = []
     for a, b in zip(clean.maps, adversarial.maps, strict=True):
         distance, first, second = ((t.flatten(2).norm(dim=2)) for t in (a - b, a, b))
-        found.append(2 * distance / (first + second).clamp(min=1e-6))
-    return tuple(found)
+        results.append(2 * distance / (first + second).clamp(min=1e-6))
+    return tuple(results)
 
 
 def _connections(
-    bundle: ModelBundle, references: References, sides: tuple[Case, Case], found: tuple[Extracted, Extracted]
+    bundle: ModelBundle, references: References, sides: tuple[Case, Case], extracteds: tuple[Extracted, Extracted]
 ) -> tuple[Connection, ...]:
     last = len(bundle.sites)
     heads = [_head(bundle, case, references, sides) for case in sides]
@@ -168,8 +175,8 @@ def _connections(
             matrices = [head.matrices[link.source] for head in heads]
             error = max(head.completeness for head in heads)
         else:
-            matrices = [side.matrices[link.source, link.target] for side in found]
-            error = max(side.completeness[link.target] for side in found)
+            matrices = [side.matrices[link.source, link.target] for side in extracteds]
+            error = max(side.completeness[link.target] for side in extracteds)
         clean, adversarial = _arrays(matrices)
         result.append(Connection.of((link.source, link.target), clean, adversarial, error))
     return tuple(result)
@@ -214,14 +221,14 @@ def _overview(mean: Tensor) -> np.ndarray:
 
 
 def _arrays(tensors: tuple[Tensor, ...] | list[Tensor]) -> tuple[np.ndarray, ...]:
-    found = tuple(np.ascontiguousarray(tensor.float().cpu().numpy()) for tensor in tensors)
-    for array in found:
+    result = tuple(np.ascontiguousarray(tensor.float().cpu().numpy()) for tensor in tensors)
+    for array in result:
         array.setflags(write=False)
-    return found
+    return result
 
 
 class _Steps:
-    """Counts the stages of one examination for whoever waits."""
+    """Counts the stages of one explanation for whoever waits."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -236,7 +243,7 @@ MOST = 100
 """Images of a class that are attacked; a larger class is sampled evenly."""
 
 
-def attack_class(bundle: ModelBundle, dataset: Dataset, request: RosterRequest, report: Report) -> Roster:
+def attack_class(bundle: ModelBundle, dataset: Dataset, request: AttackResultsRequest, report: Report) -> AttackResults:
     """Return the outcome of every image of the class (at most `MOST`, evenly spread), in data-set order."""
     every = np.flatnonzero(baselines.labels(bundle, dataset) == request.label)
     if len(every) > MOST:
@@ -253,4 +260,4 @@ def attack_class(bundle: ModelBundle, dataset: Dataset, request: RosterRequest, 
         labels = torch.full((len(samples),), request.label, device=bundle.device)
         pictures = baselines.load(bundle, dataset, samples)
         outcomes += runner.run(bundle, pictures, labels, request.attack, torch.tensor(seeds), samples=samples).outcomes
-    return Roster(request, tuple(outcomes))
+    return AttackResults(request, tuple(outcomes))

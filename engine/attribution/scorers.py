@@ -31,21 +31,21 @@ def uniform(images: Tensor, count: int, *, seed: int) -> Tensor:
     return drawn.to(images.device)
 
 
-def claimable(bundle: ModelBundle) -> Tensor:
+def eligible(bundle: ModelBundle) -> Tensor:
     """Return (all maps,) bool: False where a few maps carry any answer trivially (`Site.is_claimable`)."""
-    flags = [torch.full((site.channels,), site.is_claimable) for site in bundle.sites]
+    flags = [torch.full((site.channels,), site.is_eligible) for site in bundle.sites]
     return torch.cat(flags).to(bundle.device)
 
 
 def largest(bundle: ModelBundle, scores: PerMap, count: int) -> PerMap:
     """Return per site (batch, channels) bool: the `count` claimable maps with the largest |score| of each image."""
-    flat = hooks.join(scores).abs().masked_fill(~claimable(bundle), -1.0)
+    flat = hooks.join(scores).abs().masked_fill(~eligible(bundle), -1.0)
     return hooks.split(_top(flat, count), bundle)
 
 
 def ranks(bundle: ModelBundle, scores: PerMap) -> Tensor:
     """Return each map's place (images, all maps), 0 for the largest |score| among the maps that claims may use."""
-    flat = hooks.join(scores).abs().masked_fill(~claimable(bundle), -1.0)
+    flat = hooks.join(scores).abs().masked_fill(~eligible(bundle), -1.0)
     return flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
 
 
@@ -53,7 +53,7 @@ def at_random(bundle: ModelBundle, batch: int, count: int, generator: torch.Gene
     """Return per site (batch, channels) bool: `count` claimable maps drawn for each image."""
     total = sum(site.channels for site in bundle.sites)
     drawn = torch.rand(batch, total, generator=generator).to(bundle.device)
-    return hooks.split(_top(drawn.masked_fill(~claimable(bundle), -1.0), count), bundle)
+    return hooks.split(_top(drawn.masked_fill(~eligible(bundle), -1.0), count), bundle)
 
 
 def share_of_each_site(scores: PerMap, share: float) -> PerMap:
@@ -138,8 +138,8 @@ def into_runs(
     ResNet-20, 16 maps, 100 pairs: 74 instead of 99 labels carried.
     """
     asked = Question(starts, question.targets, question.rivals)
-    found = between_runs(bundle, asked, donor, taps=taps, steps=steps)
-    return Contributions(tuple(-site for site in found.scores), found.gradients, found.passes)
+    result = between_runs(bundle, asked, donor, taps=taps, steps=steps)
+    return Contributions(tuple(-site for site in result.scores), result.gradients, result.passes)
 
 
 def at_once(bundle: ModelBundle, question: Question) -> Contributions:
@@ -154,7 +154,7 @@ def conductance(bundle: ModelBundle, question: Question, starts: Tensor, *, step
 
     Dhamdhere et al., ICLR 2019: each step's change of a map times the mean of the gradients at the step's ends, all sites in
     the same passes (Shrikumar et al. 2018). At every cut site the maps sum to the whole change of the margin, up to the
-    quadrature of `steps`. From the clean image to the adversarial one it is the attack flow.
+    quadrature of `steps`. From the clean image to the adversarial one it is the attack conductance.
     """
     network, areas = bundles.folded(bundle), hooks.Trapezoids(len(bundle.sites))
     for step in range(steps + 1):
@@ -219,7 +219,7 @@ def decide(bundle: ModelBundle, question: Question, starts: Tensor, *, reference
     """
     pair = bundle, bundles.reduced(bundle)
     runs = [hooks.record(each, starts) for each in pair]
-    found = [between_runs(each, question, run) for each, run in zip(pair, runs, strict=True)]
+    results = [between_runs(each, question, run) for each, run in zip(pair, runs, strict=True)]
     speeds = []
     for _ in range(ROUNDS):
         seconds = []
@@ -232,7 +232,7 @@ def decide(bundle: ModelBundle, question: Question, starts: Tensor, *, reference
     return Decision(
         content_hash=bundle.content_hash,
         device=str(bundle.device),
-        rank_correlation=rank_correlation(*(_averaged(each.scores, references) for each in found)),
+        rank_correlation=rank_correlation(*(_averaged(each.scores, references) for each in results)),
         speed=float(np.median(speeds)),
     )
 

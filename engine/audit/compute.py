@@ -26,7 +26,7 @@ from engine.attribution.baselines import Case, References
 from engine.audit import manifest as manifests
 from engine.audit import shards
 from engine.audit.manifest import Condition, Manifest, Place
-from engine.audit.plan import Premade
+from engine.audit.plan import Precomputed
 from engine.audit.shards import Found, NoShard, Receipt, Rows
 from engine.errors import BadInput, UnknownName
 from engine.models import hooks
@@ -103,12 +103,12 @@ class _Drawn:
             self.held.move_to_end(avoid)
             return self.held[avoid]
         seed = self.subject.manifest.plan.seed
-        found = baselines.references(self.subject.bundle, self.subject.dataset, case, avoid=avoid, seed=seed)
-        if found.kind == "references":
-            self.held[avoid] = found
+        result = baselines.references(self.subject.bundle, self.subject.dataset, case, avoid=avoid, seed=seed)
+        if result.kind == "references":
+            self.held[avoid] = result
             if len(self.held) > HELD:
                 self.held.popitem(last=False)
-        return found
+        return result
 
 
 def require_fit(manifest: Manifest, condition: Condition, bundle: ModelBundle) -> None:
@@ -144,8 +144,8 @@ def compute(subject: Subject, store: Store, samples: Sequence[int], check: Check
             else _Measured.nothing(len(samples))
         )
     pictures = attacked.pixels(whole.adversarial)
-    found = _rows(subject, list(samples), whole, measured, pictures)
-    return Found(found, pictures if subject.manifest.plan.images.is_kept else None)
+    rows = _rows(subject, list(samples), whole, measured, pictures)
+    return Found(rows, pictures if subject.manifest.plan.images.is_kept else None)
 
 
 def _judged(subject: Subject, store: Store, chosen: list[int]) -> AttackedImages:
@@ -160,11 +160,11 @@ def _judged(subject: Subject, store: Store, chosen: list[int]) -> AttackedImages
     if subject.condition.kind == "clean":
         return _unattacked(subject, asked, clean)
     if subject.condition.kind == "premade":
-        return _premade(subject, store, chosen, asked)
+        return _precomputed(subject, store, chosen, asked)
     left = [place for place, sample in enumerate(samples) if sample not in subject.broken]
     if len(left) == len(samples):
         return _attacked(subject, clean, labels, samples)
-    outcomes, stored = [replace(one, status=BROKEN) for one in judged(bundle, asked, clean)], clean.clone()
+    outcomes, stored = [replace(item, status=BROKEN) for item in judged(bundle, asked, clean)], clean.clone()
     if left:
         part = _attacked(subject, clean[left], labels[left], tuple(samples[place] for place in left))
         stored[left] = part.adversarial
@@ -188,9 +188,9 @@ def _seeds(subject: Subject, samples: tuple[str, ...]) -> Tensor:
     return explain.image_seeds(subject.condition.name, manifest.images.content_hash, samples, manifest.plan.seed)
 
 
-def _premade(subject: Subject, store: Store, chosen: list[int], asked: Batch) -> AttackedImages:
+def _precomputed(subject: Subject, store: Store, chosen: list[int], asked: Batch) -> AttackedImages:
     manifest = subject.manifest
-    (paired,) = [one for one in manifest.premade if one.name == subject.condition.name]
+    (paired,) = [item for item in manifest.precomputed if item.name == subject.condition.name]
     other = store.dataset(paired.data)
     samples = tuple(paired.samples[k] for k in chosen)
     if other.image_hashes(samples) != tuple(paired.hashes[k] for k in chosen):
@@ -233,23 +233,23 @@ class _Measured:
 def _measured(subject: Subject, whole: AttackedImages, check: Check) -> _Measured:
     """Score the datapath of every image that was right without attack; where it was attacked, also the flow.
 
-    Each image is explained against references of classes that play no part in it, as in its examination.
+    Each image is explained against references of classes that play no part in it, as in its explanation.
     """
     count, widths = len(whole.outcomes), [site.channels for site in subject.bundle.sites]
     is_clean = subject.condition.kind == "clean"
-    found = tuple(np.zeros((count, width)) for width in widths)
+    result = tuple(np.zeros((count, width)) for width in widths)
     flow = () if is_clean else tuple(np.zeros((count, width)) for width in widths)
     scored = [k for k, one in enumerate(whole.outcomes) if is_scored(one.status, is_clean=is_clean)]
     drawn = _Drawn(subject)
     for group in _groups(whole.outcomes, scored):
         for part in _split(group, hooks.batch_limit(subject.bundle)):
             check(count)
-            _fill(found, part, _scores(subject, whole, part, drawn))
+            _fill(result, part, _scores(subject, whole, part, drawn))
             if flow:
                 _fill(flow, part, _flow(subject.bundle, whole, part))
     mask = np.zeros(count, dtype=bool)
     mask[scored] = True
-    return _Measured(found, flow, mask)
+    return _Measured(result, flow, mask)
 
 
 def is_scored(status: str, *, is_clean: bool) -> bool:
@@ -259,10 +259,10 @@ def is_scored(status: str, *, is_clean: bool) -> bool:
 
 def _groups(outcomes: tuple[Outcome, ...], scored: list[int]) -> list[list[int]]:
     """Gather images whose references must avoid the same classes, in the order of their first image."""
-    found: dict[frozenset[int], list[int]] = {}
+    groups: dict[frozenset[int], list[int]] = {}
     for k in scored:
-        found.setdefault(attacked.played([outcomes[k]]), []).append(k)
-    return list(found.values())
+        groups.setdefault(attacked.played([outcomes[k]]), []).append(k)
+    return list(groups.values())
 
 
 def _split(group: list[int], limit: int) -> Iterator[list[int]]:
@@ -279,12 +279,12 @@ def _scores(subject: Subject, whole: AttackedImages, part: list[int], drawn: _Dr
         alone = [_scores(subject, whole, [k], drawn) for k in part]
         return tuple(torch.cat(site) for site in zip(*alone, strict=True))
     plan = subject.manifest.plan
-    found, _ = datapaths.score(subject.bundle, case, references, method=plan.method, seed=plan.seed)
-    return found
+    result, _ = datapaths.score(subject.bundle, case, references, method=plan.method, seed=plan.seed)
+    return result
 
 
 def _flow(bundle: ModelBundle, whole: AttackedImages, part: list[int]) -> tuple[Tensor, ...]:
-    """The attack flow from the adversarial image to its own clean run, as in an examination."""
+    """The attack conductance from the adversarial image to its own clean run, as in an explanation."""
     rivals = torch.tensor([attacked.rival(whole.outcomes[k]) for k in part], device=bundle.device)
     question = scorers.Question(whole.clean[part], whole.before[part], rivals)
     return scorers.conductance(bundle, question, whole.adversarial[part]).scores
@@ -303,18 +303,20 @@ def _rows(
     scaled_scores, score_total = shards.scaled(measured.scores) if measured.scores else nothing
     scaled_flow, flow_total = shards.scaled(measured.flow) if measured.flow else nothing
     return Rows(
-        samples=tuple(one.sample for one in outcomes),
+        samples=tuple(outcome.sample for outcome in outcomes),
         names=tuple(subject.manifest.images.names[k] for k in chosen),
-        labels=np.array([one.label for one in outcomes], dtype=np.int32),
-        before=np.array([one.before.label for one in outcomes], dtype=np.int32),
-        before_confidence=np.array([one.before.confidence for one in outcomes]),
-        after=np.array([one.after.label for one in outcomes], dtype=np.int32),
-        after_confidence=np.array([one.after.confidence for one in outcomes]),
-        status=tuple(one.status for one in outcomes),
-        linf=np.array([one.linf for one in outcomes]),
-        l2=np.array([one.l2 for one in outcomes]),
+        labels=np.array([outcome.label for outcome in outcomes], dtype=np.int32),
+        before=np.array([outcome.before.label for outcome in outcomes], dtype=np.int32),
+        before_confidence=np.array([outcome.before.confidence for outcome in outcomes]),
+        after=np.array([outcome.after.label for outcome in outcomes], dtype=np.int32),
+        after_confidence=np.array([outcome.after.confidence for outcome in outcomes]),
+        status=tuple(outcome.status for outcome in outcomes),
+        linf=np.array([outcome.linf for outcome in outcomes]),
+        l2=np.array([outcome.l2 for outcome in outcomes]),
         in_budget=_in_budget(subject, outcomes),
-        targets=np.array([shards.NO_TARGET if one.target is None else one.target for one in outcomes], dtype=np.int32),
+        targets=np.array(
+            [shards.NO_TARGET if outcome.target is None else outcome.target for outcome in outcomes], dtype=np.int32
+        ),
         image_hashes=tuple(image_hash(picture) for picture in pictures),
         is_scored=measured.is_scored,
         score_total=score_total,
@@ -328,13 +330,13 @@ def _in_budget(subject: Subject, outcomes: tuple[Outcome, ...]) -> np.ndarray:
     """(images,) bool. Attacks run here verify their own budgets; pre-made images are measured against the declared one."""
     if subject.condition.kind != "premade":
         return np.ones(len(outcomes), dtype=bool)
-    (premade,) = [one for one in subject.manifest.plan.premade if one.name == subject.condition.name]
-    limit = float(_budget(premade)) + runner.TOLERANCE
-    return np.array([one.size(premade.norm) <= limit for one in outcomes])
+    (precomputed,) = [item for item in subject.manifest.plan.precomputed if item.name == subject.condition.name]
+    limit = float(_budget(precomputed)) + runner.TOLERANCE
+    return np.array([outcome.size(precomputed.norm) <= limit for outcome in outcomes])
 
 
-def _budget(premade: Premade) -> Fraction:
-    return parameters.read_fraction("epsilon", premade.epsilon)
+def _budget(precomputed: Precomputed) -> Fraction:
+    return parameters.read_fraction("epsilon", precomputed.epsilon)
 
 
 @contextmanager
@@ -393,17 +395,17 @@ def _made(
     started = time.perf_counter()
     broken = shards.broken(place, condition, [block])
     subject = Subject(bundle, store.dataset(manifest.images.data), manifest, condition, broken)
-    found = compute(subject, store, range(rows.start, rows.stop), check)
+    result = compute(subject, store, range(rows.start, rows.stop), check)
     seconds = time.perf_counter() - started
-    receipt = Receipt(place.run, condition.folder, block, len(found.rows.samples), seconds, str(bundle.device))
-    shards.write(place, manifest, condition, receipt, found)
+    receipt = Receipt(place.run, condition.folder, block, len(result.rows.samples), seconds, str(bundle.device))
+    shards.write(place, manifest, condition, receipt, result)
 
 
 def _condition(manifest: Manifest, folder: str, block: int) -> Condition:
-    for one in manifest.conditions:
-        if one.folder == folder and 0 <= block < manifest.blocks:
-            return one
-    raise UnknownName("shard", f"{folder}, block {block}", [one.folder for one in manifest.conditions])
+    for condition in manifest.conditions:
+        if condition.folder == folder and 0 <= block < manifest.blocks:
+            return condition
+    raise UnknownName("shard", f"{folder}, block {block}", [condition.folder for condition in manifest.conditions])
 
 
 BATCH = 64
@@ -421,11 +423,11 @@ def measure_pace(bundle: ModelBundle, dataset: Dataset, method: Method, count: i
     rows = np.linspace(0, len(labels) - 1, min(BATCH, len(labels), hooks.batch_limit(bundle))).astype(int)
     with threads(count):
         pictures = baselines.load(bundle, dataset, tuple(dataset.keys[row] for row in rows))
-        found = measure_attack(bundle, pictures, torch.tensor(labels[rows], device=bundle.device))
+        attack = measure_attack(bundle, pictures, torch.tensor(labels[rows], device=bundle.device))
         if method == NO_METHOD:
-            return found
+            return attack
         case = Case(pictures[:GROUP], torch.tensor(labels[rows][:GROUP], device=bundle.device))
-        return dataclasses.replace(found, explain_seconds=_explained(bundle, dataset, case, method))
+        return dataclasses.replace(attack, explain_seconds=_explained(bundle, dataset, case, method))
 
 
 def _explained(bundle: ModelBundle, dataset: Dataset, case: Case, method: Method) -> float:

@@ -20,10 +20,10 @@ FEWEST: Final = 2
 """Images below which a share is none."""
 TOLERANCE: Final = 1e-6
 """How far, in [0, 1] units, a measured change may exceed a budget: float arithmetic only."""
-CONTROL, CURVE, PREMADE, WORST = "control", "curve", "premade", "worst case"
+CONTROL, CURVE, PRECOMPUTED, WORST = "control", "curve", "premade", "worst case"
 """Kinds of conditions; the last one is that of all attacks together."""
 UNFINISHED: Final = "The run is not finished, so nothing is decided yet."
-NO_ATTACK: Final = "The run has no attack and no pre-made set, so it has no worst case."
+NO_ATTACK: Final = "The run has no attack and no precomputed set, so it has no worst case."
 STRADDLES: Final = "The interval reaches to both sides of the threshold: more images are needed."
 
 
@@ -42,7 +42,7 @@ class Treated:
     name: str
     kind: str
     budgets: tuple[Budget, ...]
-    """None without attack and for everyday damage; of the worst case those of its attacks, or else of its pre-made sets."""
+    """None without attack and for everyday damage; of the worst case those of its attacks, or else of its precomputed sets."""
     samples: np.ndarray
     labels: np.ndarray
     is_judged: np.ndarray
@@ -57,7 +57,7 @@ class Treated:
     linf: np.ndarray
     l2: np.ndarray
     attack: Attack | None = None
-    """None without attack, for a pre-made set, and of the worst case."""
+    """None without attack, for a precomputed set, and of the worst case."""
 
     def on(self, chosen: np.ndarray) -> Treated:
         """Return the chosen images, (images,) bool or indices, alone."""
@@ -65,7 +65,7 @@ class Treated:
             self.samples, self.labels, self.is_judged, self.was_right, self.is_right, self.is_changed, self.is_fooled,
             self.linf, self.l2,
         )  # fmt: skip
-        part = Treated(self.name, self.kind, self.budgets, *(one[chosen] for one in arrays))
+        part = Treated(self.name, self.kind, self.budgets, *(array[chosen] for array in arrays))
         return replace(part, attack=self.attack)
 
     @property
@@ -96,9 +96,9 @@ def treated(name: str, kind: str, budgets: tuple[Budget, ...], own: Rows, attack
 
 def budgets(manifest: Manifest, condition: Condition) -> tuple[Budget, ...]:
     """Return the budget of a condition's attack, none where it has none."""
-    if condition.kind == PREMADE:
-        own = [one for one in manifest.plan.premade if one.name == condition.name]
-        return tuple(Budget(one.norm, float(parameters.read_fraction("epsilon", one.epsilon))) for one in own)
+    if condition.kind == PRECOMPUTED:
+        own = [item for item in manifest.plan.precomputed if item.name == condition.name]
+        return tuple(Budget(item.norm, float(parameters.read_fraction("epsilon", item.epsilon))) for item in own)
     if condition.kind in (CLEAN, CONTROL):
         return ()
     spec = condition.attack
@@ -109,7 +109,7 @@ def of_condition(own: Treated, others: Sequence[Treated]) -> tuple[str, ...]:
     """Return why the rates of a condition say little, over all its images; one sentence each."""
     if own.kind == CLEAN:
         return ()
-    return tuple(_sentence(one) for one in (*_unchanged(own), *_found_elsewhere(own, others)))
+    return tuple(_sentence(item) for item in (*_unchanged(own), *_found_elsewhere(own, others)))
 
 
 def reason(threshold: Threshold, own: Treated, others: Sequence[Treated], outcome: Outcome) -> str:
@@ -119,12 +119,12 @@ def reason(threshold: Threshold, own: Treated, others: Sequence[Treated], outcom
     """
     if outcome == "fail":
         return ""
-    found = [*_too_little(threshold, own), *_unchanged(own), *_found_elsewhere(own, others)]
-    if not found and outcome == "pass":
-        found = [*_uncounted(threshold, own, others)]
-    if not found and outcome == "inconclusive":
+    results = [*_too_little(threshold, own), *_unchanged(own), *_found_elsewhere(own, others)]
+    if not results and outcome == "pass":
+        results = [*_uncounted(threshold, own, others)]
+    if not results and outcome == "inconclusive":
         return STRADDLES
-    return " ".join(map(_sentence, found))
+    return " ".join(map(_sentence, results))
 
 
 def chosen(threshold: Threshold, own: Treated, classes: tuple[str, ...]) -> Treated:
@@ -235,17 +235,17 @@ def _is_weaker(one: Attack | None, other: Attack | None) -> bool:
 
 def _fooled_by(own: Treated, other: Treated) -> np.ndarray:
     """Return (images of `own`,) bool: another condition fools the image with a change that this one's budget allows."""
-    found = np.zeros(len(own.labels), dtype=bool)
+    result = np.zeros(len(own.labels), dtype=bool)
     here, there = _paired(own, other)
     for budget in own.budgets:
-        found[here] |= (other.is_fooled & (_size(other, budget.norm) <= budget.epsilon + TOLERANCE))[there]
-    return found
+        result[here] |= (other.is_fooled & (_size(other, budget.norm) <= budget.epsilon + TOLERANCE))[there]
+    return result
 
 
 def _size(treated: Treated, norm: str) -> np.ndarray:
     """Return (images,) the size of each change in a norm, at most: areas are not stored, so what has no such budget has all."""
     if norm == "area":
-        kept = [one.epsilon for one in treated.budgets if one.norm == norm]
+        kept = [item.epsilon for item in treated.budgets if item.norm == norm]
         if treated.attack is not None and treated.attack.norm.name == norm:
             kept.append(float(treated.attack.budget))
         return np.full(len(treated.labels), min(kept, default=1.0))

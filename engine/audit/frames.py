@@ -31,11 +31,11 @@ def images(store: Store, run: str) -> pd.DataFrame:
     `linf` and `l2` are of the change in [0, 1] units; classes stand by name. Raises UnknownName, StoreError.
     """
     opened = Run.open(store, run)
-    found = results.gathered(opened.place, opened.manifest)
+    gathered = results.gathered(opened.place, opened.manifest)
     parts = [
-        _images(opened.manifest, condition, found[condition.folder])
+        _images(opened.manifest, condition, gathered[condition.folder])
         for condition in opened.manifest.conditions
-        if condition.folder in found
+        if condition.folder in gathered
     ]
     if not parts:
         raise BadInput(f"Run {run[:12]} has no finished shard yet.")
@@ -44,8 +44,8 @@ def images(store: Store, run: str) -> pd.DataFrame:
 
 def conditions(store: Store, run: str) -> pd.DataFrame:
     """Return one row per model and condition: statuses, robust accuracy with Wilson intervals, and what is doubted."""
-    found = _summary(store, run)
-    rows = [_condition(model, one) for model in found.models for one in _every(model)]
+    summary = _summary(store, run)
+    rows = [_condition(model, one) for model in summary.models for one in _every(model)]
     return pd.DataFrame(rows)
 
 
@@ -53,11 +53,11 @@ def thresholds(store: Store, run: str) -> pd.DataFrame:
     """Return one row per agreed threshold: what it asks, what was found (Clopper-Pearson), and what that decides."""
     rows = [
         {
-            "name": one.threshold.name, "condition": one.threshold.condition, "metric": one.threshold.metric,
-            "at_least": one.threshold.at_least, "confidence": one.threshold.confidence, "outcome": one.outcome,
-            "n": one.n, "value": one.value, "low": one.low, "high": one.high, "reason": one.reason,
+            "name": item.threshold.name, "condition": item.threshold.condition, "metric": item.threshold.metric,
+            "at_least": item.threshold.at_least, "confidence": item.threshold.confidence, "outcome": item.outcome,
+            "n": item.n, "value": item.value, "low": item.low, "high": item.high, "reason": item.reason,
         }
-        for one in _summary(store, run).thresholds
+        for item in _summary(store, run).thresholds
     ]  # fmt: skip
     columns = [
         "name",
@@ -75,16 +75,16 @@ def thresholds(store: Store, run: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def evaluation(found: dict[str, Any]) -> pd.DataFrame:
+def evaluation(result: dict[str, Any]) -> pd.DataFrame:
     """Return the JSON of `evaluate` as one row per method, question and size.
 
     size: the share of each layer kept for `sufficient`, else the number of feature maps moved. A control that the classes do not
     allow is absent.
     """
     rows = []
-    for method in found["methods"]:
+    for method in result["methods"]:
         for question in (name for name in QUESTIONS if name in method):
-            sizes = found["kept"] if question == "sufficient" else found["maps"]
+            sizes = result["kept"] if question == "sufficient" else result["maps"]
             columns = {name: values for name, values in method[question].items() if isinstance(values, list)}
             for k, size in enumerate(sizes):
                 row = {name: values[k] for name, values in columns.items()}
@@ -125,7 +125,7 @@ def _images(manifest: Manifest, condition: Condition, rows: Rows) -> pd.DataFram
         "name": rows.names, "true_class": classes(rows.labels), "before": classes(rows.before),
         "before_confidence": rows.before_confidence, "after": classes(rows.after),
         "after_confidence": rows.after_confidence, "status": rows.status, "linf": rows.linf, "l2": rows.l2,
-        "in_budget": rows.in_budget, "target": classes(-1 if one == NO_TARGET else one for one in rows.targets),
+        "in_budget": rows.in_budget, "target": classes(-1 if target == NO_TARGET else target for target in rows.targets),
         "image_hash": rows.image_hashes,
     })  # fmt: skip
 

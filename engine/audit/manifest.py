@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal
@@ -15,7 +15,7 @@ import numpy as np
 from engine import class_names, hashing, serialization
 from engine.audit.plan import CLEAN, AuditPlan, Images
 from engine.errors import BadInput, StoreError, UnknownName
-from engine.hashing import VERSION
+from engine.hashing import VERSION, stored_as
 from engine.specs import catalogue
 from engine.specs.methods import NO_METHOD
 from engine.specs.threat_model import Attack
@@ -29,8 +29,8 @@ LIBRARIES: Final = ("torch", "torchvision", "numpy", "pyautoattack")
 
 def installed() -> tuple[tuple[str, str], ...]:
     """Return (name, version) pairs; a library that is not installed has an empty version. Imports none of them."""
-    found = [("faultline", VERSION), ("python", platform.python_version())]
-    return (*found, *((name, _version(name)) for name in LIBRARIES))
+    results = [("faultline", VERSION), ("python", platform.python_version())]
+    return (*results, *((name, _version(name)) for name in LIBRARIES))
 
 
 def difference(planned: tuple[tuple[str, str], ...], here: tuple[tuple[str, str], ...]) -> str:
@@ -109,8 +109,8 @@ def place(root: Path, run: str) -> Place:
 def listed(root: Path) -> list[str]:
     """Return the ids of all runs of a store."""
     folder = root / RUNS
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(one.name for one in found if files.is_key(one.name) and Place(one).manifest.is_file())
+    result = folder.iterdir() if folder.is_dir() else ()
+    return sorted(item.name for item in result if files.is_key(item.name) and Place(item).manifest.is_file())
 
 
 Role = Literal["candidate", "baseline"]
@@ -161,8 +161,8 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class PremadeImages:
-    """Where the images of a pre-made set lie, in the order of the run's images."""
+class PrecomputedImages:
+    """Where the images of a precomputed set lie, in the order of the run's images."""
 
     name: str
     data: str
@@ -180,7 +180,7 @@ class Condition:
     role: Role
     kind: Kind
     name: str
-    """`clean`, the full id of an attack, or the name of a pre-made set."""
+    """`clean`, the full id of an attack, or the name of a precomputed set."""
     after: tuple[str, ...] = ()
     """Folders of the attacks before it: it leaves out what any of those fooled, block by block."""
 
@@ -208,7 +208,7 @@ class Manifest:
     models: tuple[AuditedModel, ...]
     classes: tuple[str, ...]
     images: Chosen
-    premade: tuple[PremadeImages, ...]
+    precomputed: tuple[PrecomputedImages, ...] = field(metadata=stored_as("premade"))
     conditions: tuple[Condition, ...]
     block: int
     """Images of one block; the last one may have fewer."""
@@ -239,24 +239,24 @@ class Manifest:
 
     def model(self, role: Role) -> AuditedModel:
         """Return the model of a role; raises BadInput."""
-        for one in self.models:
-            if one.role == role:
-                return one
+        for item in self.models:
+            if item.role == role:
+                return item
         raise BadInput(f"This run has no {role}.")
 
     def of(self, role: Role) -> tuple[Condition, ...]:
         """Return the conditions of one model, the clean one first."""
-        return tuple(one for one in self.conditions if one.role == role)
+        return tuple(condition for condition in self.conditions if condition.role == role)
 
 
 def build(plan: AuditPlan, store: Store) -> Manifest:
-    """Return the manifest of a plan. Raises BadInput where models, data and pre-made sets do not go together."""
+    """Return the manifest of a plan. Raises BadInput where models, data and precomputed sets do not go together."""
     roles: list[tuple[Role, str]] = [(CANDIDATE, plan.model)]
     if plan.baseline:
         roles.append((BASELINE, plan.baseline))
     models = tuple(_model(role, name, store) for role, name in roles)
     dataset, classes = store.dataset(plan.data), store.model_card(plan.model).classes
-    sets = [(one.name, store.dataset(one.data)) for one in plan.premade]
+    sets = [(item.name, store.dataset(item.data)) for item in plan.precomputed]
     rows = _chosen(dataset.labels_for_classes(classes), _allowed(dataset, sets), plan.images)
     images = _images(dataset, classes, rows)
     return Manifest(
@@ -267,7 +267,7 @@ def build(plan: AuditPlan, store: Store) -> Manifest:
         models=models,
         classes=classes,
         images=images,
-        premade=tuple(_paired(name, one, classes, images) for name, one in sets),
+        precomputed=tuple(_paired(name, one, classes, images) for name, one in sets),
         conditions=_conditions(plan, models),
         block=plan.images.block or _block(models),
         dtype="float32",
@@ -326,16 +326,16 @@ def _model(role: Role, name: str, store: Store) -> AuditedModel:
 
 
 def _allowed(dataset: Dataset, sets: list[tuple[str, Dataset]]) -> np.ndarray:
-    """Return (images,) bool: those that every pre-made set holds under the same name."""
+    """Return (images,) bool: those that every precomputed set holds under the same name."""
     every = np.ones(dataset.card.count, dtype=bool)
     for name, one in sets:
         held = set(map(class_names.plain, one.names))
         if len(held) < len(one.names):
-            raise BadInput(f"The pre-made set '{name}' names an image twice; its images cannot be paired.")
+            raise BadInput(f"The precomputed set '{name}' names an image twice; its images cannot be paired.")
         every &= np.array([class_names.plain(own) in held for own in dataset.names])
         if not every.any():
             raise BadInput(
-                f"No image of the pre-made set '{name}' is named as one of '{dataset.card.name}'; they are paired by name."
+                f"No image of the precomputed set '{name}' is named as one of '{dataset.card.name}'; they are paired by name."
             )
     return every
 
@@ -346,13 +346,13 @@ def _chosen(labels: np.ndarray, allowed: np.ndarray, images: Images) -> np.ndarr
     if images.count > available:
         raise BadInput(f"The plan wants {images.count} images, and only {available} are there; lower images.count.")
     generator = np.random.default_rng(images.seed)
-    found = []
+    results = []
     present = np.unique(labels[allowed])
     counts = np.array([int((allowed & (labels == label)).sum()) for label in present])
     for label, quota in zip(present, _quotas(counts, images.count), strict=True):
         of_class = np.flatnonzero(allowed & (labels == label))
-        found.append(np.sort(generator.permutation(of_class)[:quota]))
-    return np.concatenate(found)
+        results.append(np.sort(generator.permutation(of_class)[:quota]))
+    return np.concatenate(results)
 
 
 def _quotas(counts: np.ndarray, wanted: int) -> np.ndarray:
@@ -377,38 +377,38 @@ def _images(dataset: Dataset, classes: tuple[str, ...], rows: np.ndarray) -> Cho
     )
 
 
-def _paired(name: str, dataset: Dataset, classes: tuple[str, ...], images: Chosen) -> PremadeImages:
+def _paired(name: str, dataset: Dataset, classes: tuple[str, ...], images: Chosen) -> PrecomputedImages:
     place = {class_names.plain(own): row for row, own in enumerate(dataset.names)}
     rows = [place[class_names.plain(own)] for own in images.names]
     labels = dataset.labels_for_classes(classes)
     for own, row, label in zip(images.names, rows, images.labels, strict=True):
         if int(labels[row]) != label:
             raise BadInput(
-                f"Image '{own[:80]}' of the pre-made set '{name}' is labelled '{classes[labels[row]]}', the original "
-                f"'{classes[label]}'; a pre-made set carries the true classes."
+                f"Image '{own[:80]}' of the precomputed set '{name}' is labelled '{classes[labels[row]]}', the original "
+                f"'{classes[label]}'; a precomputed set holds the true classes."
             )
     samples = tuple(dataset.keys[row] for row in rows)
-    return PremadeImages(name, dataset.card.name, dataset.card.content_hash, samples, dataset.image_hashes(samples))
+    return PrecomputedImages(name, dataset.card.name, dataset.card.content_hash, samples, dataset.image_hashes(samples))
 
 
 def _conditions(plan: AuditPlan, models: tuple[AuditedModel, ...]) -> tuple[Condition, ...]:
     treatments: list[tuple[Kind, str, str]] = [("clean", CLEAN, CLEAN)]
-    treatments += [("control" if one.is_control else "attack", one.text, one.name) for one in plan.attacks]
-    treatments += [("attack", one.text, one.name) for one in plan.survivors]
-    treatments += [("premade", one.name, one.name) for one in plan.premade]
-    treatments += [("control", one.text, one.name) for one in plan.controls]
-    treatments += [("curve", one.text, one.name) for one in plan.curve if one not in plan.attacks]
-    survivors = {one.text for one in plan.survivors}
-    found: list[Condition] = []
+    treatments += [("control" if attack.is_control else "attack", attack.text, attack.name) for attack in plan.attacks]
+    treatments += [("attack", item.text, item.name) for item in plan.in_cascade]
+    treatments += [("premade", item.name, item.name) for item in plan.precomputed]
+    treatments += [("control", control.text, control.name) for control in plan.controls]
+    treatments += [("curve", item.text, item.name) for item in plan.curve if item not in plan.attacks]
+    in_cascade = {item.text for item in plan.in_cascade}
+    conditions: list[Condition] = []
     for model in models:
         before: list[str] = []
         for kind, name, stem in treatments:
-            folder = f"{len(found):02d}-{model.role}-{stem}"
-            after = tuple(before) if name in survivors else ()
-            found.append(Condition(folder, model.role, kind, name, after))
+            folder = f"{len(conditions):02d}-{model.role}-{stem}"
+            after = tuple(before) if name in in_cascade else ()
+            conditions.append(Condition(folder, model.role, kind, name, after))
             if kind == "attack":
                 before.append(folder)
-    return tuple(found)
+    return tuple(conditions)
 
 
 def _block(models: tuple[AuditedModel, ...]) -> int:

@@ -7,7 +7,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, final
@@ -18,6 +18,7 @@ import tree_sitter_toml
 from engine import class_names, parameters
 from engine.audit import tiers
 from engine.errors import BadInput, EngineError, UnknownName
+from engine.hashing import stored_as
 from engine.specs import catalogue, methods, threat_model
 from engine.specs.catalogue import StoredAttack
 from engine.specs.methods import Method, StoredMethodOrNone
@@ -63,62 +64,62 @@ class Table:
         """Return a text of 1 to 200 printable characters."""
         if default is not None and key not in self.values:
             return default
-        found = self._found(key, default)
-        if not isinstance(found, str) or not 1 <= len(found) <= 200 or not found.isprintable():
-            raise self.wrong(f"must be a text of 1 to 200 printable characters, got {_shown(found)}", key)
-        return found
+        result = self._found(key, default)
+        if not isinstance(result, str) or not 1 <= len(result) <= 200 or not result.isprintable():
+            raise self.wrong(f"must be a text of 1 to 200 printable characters, got {_shown(result)}", key)
+        return result
 
     def texts(self, key: str) -> list[str]:
         """Return a list of texts, empty where the key is absent."""
-        found = self.values.get(key, [])
-        if not isinstance(found, list):
-            raise self.wrong(f"must be a list of texts, got {_shown(found)}", key)
-        for index, item in enumerate(found):
+        result = self.values.get(key, [])
+        if not isinstance(result, list):
+            raise self.wrong(f"must be a list of texts, got {_shown(result)}", key)
+        for index, item in enumerate(result):
             if not isinstance(item, str):
                 raise self.wrong(f"must be a text, got {_shown(item)}", key, index)
-        return found
+        return result
 
     def whole(self, key: str, low: int, high: int, default: int | None = None) -> int:
         """Return a whole number in [low, high]."""
-        found = self._found(key, default)
-        if type(found) is not int or not low <= found <= high:
-            raise self.wrong(f"must be a whole number from {low} to {high}, got {_shown(found)}", key)
-        return found
+        result = self._found(key, default)
+        if type(result) is not int or not low <= result <= high:
+            raise self.wrong(f"must be a whole number from {low} to {high}, got {_shown(result)}", key)
+        return result
 
     def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
         """Return a number in [low, high]."""
-        found = self._found(key, default)
-        if type(found) not in (int, float) or not math.isfinite(found) or not low <= found <= high:
-            raise self.wrong(f"must be a number from {low:g} to {high:g}, got {_shown(found)}", key)
-        return float(found)
+        result = self._found(key, default)
+        if type(result) not in (int, float) or not math.isfinite(result) or not low <= result <= high:
+            raise self.wrong(f"must be a number from {low:g} to {high:g}, got {_shown(result)}", key)
+        return float(result)
 
     def flag(self, key: str, default: bool) -> bool:
         """Return true or false."""
-        found = self._found(key, default)
-        if type(found) is not bool:
-            raise self.wrong(f"must be true or false, got {_shown(found)}", key)
-        return found
+        result = self._found(key, default)
+        if type(result) is not bool:
+            raise self.wrong(f"must be true or false, got {_shown(result)}", key)
+        return result
 
     def choice(self, key: str, known: tuple[str, ...], default: str | None = None) -> str:
         """Return one of some texts."""
-        found = self.text(key, default)
-        if found not in known:
-            raise self.wrong(str(UnknownName("choice", found, known)), key)
-        return found
+        result = self.text(key, default)
+        if result not in known:
+            raise self.wrong(str(UnknownName("choice", result, known)), key)
+        return result
 
     def table(self, key: str) -> Table:
         """Return the table under a key, an empty one where it is absent."""
-        found = self.values.get(key, {})
-        if not isinstance(found, dict):
-            raise self.wrong(f"must be a table [{key}], got {_shown(found)}", key)
-        return Table(self.file, self.lines, (*self.place, key), found)
+        result = self.values.get(key, {})
+        if not isinstance(result, dict):
+            raise self.wrong(f"must be a table [{key}], got {_shown(result)}", key)
+        return Table(self.file, self.lines, (*self.place, key), result)
 
     def tables(self, key: str) -> list[Table]:
         """Return the tables of a [[list]], none where it is absent."""
-        found = self.values.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise self.wrong(f"must be tables, each headed [[{key}]], got {_shown(found)}", key)
-        return [Table(self.file, self.lines, (*self.place, key, index), item) for index, item in enumerate(found)]
+        result = self.values.get(key, [])
+        if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
+            raise self.wrong(f"must be tables, each headed [[{key}]], got {_shown(result)}", key)
+        return [Table(self.file, self.lines, (*self.place, key, index), item) for index, item in enumerate(result)]
 
     def checked(self, check: Callable[[], T], *below: str | int) -> T:
         """Return what `check` does; an EngineError of it is told with the line of the value it was about."""
@@ -137,9 +138,9 @@ class Table:
             raise self._wrong(self.place, (*self.place, key), f"the key '{key}' is missing")
         return self.values.get(key, default)
 
-    def _wrong(self, told: Place, place: Place, problem: str) -> WrongPlan:
-        name = _named(told)
-        text = f"{self.file} line {self._line(told)}: {name}{': ' if name else ''}{problem}."
+    def _wrong(self, result: Place, place: Place, problem: str) -> WrongPlan:
+        name = _named(result)
+        text = f"{self.file} line {self._line(result)}: {name}{': ' if name else ''}{problem}."
         return WrongPlan(text, place, problem)
 
     def _line(self, place: Place) -> int:
@@ -185,7 +186,7 @@ def _positions(text: str) -> Iterator[tuple[Place, int]]:
                 counts[place] = counts.get(place, -1) + 1
                 place = (*place, counts[place])
             yield place, node.start_point.row + 1
-        pairs = [node] if node.type == "pair" else [one for one in node.named_children if one.type == "pair"]
+        pairs = [node] if node.type == "pair" else [child for child in node.named_children if child.type == "pair"]
         for pair in pairs:
             yield from _pair(pair, place)
 
@@ -196,7 +197,7 @@ def _pair(pair: tree_sitter.Node, above: Place) -> Iterator[tuple[Place, int]]:
 
 def _value(node: tree_sitter.Node, place: Place) -> Iterator[tuple[Place, int]]:
     yield place, node.start_point.row + 1
-    items = [one for one in node.named_children if one.type not in ("comment", "escape_sequence")]
+    items = [child for child in node.named_children if child.type not in ("comment", "escape_sequence")]
     if node.type == "array":
         for index, item in enumerate(items):
             yield from _value(item, (*place, index))
@@ -225,7 +226,16 @@ def _shown(value: object) -> str:
 
 
 Metric = Literal["accuracy", "resistance"]
-METRICS: Final = ("accuracy", "resistance")
+METRICS: Final[dict[str, Metric]] = {
+    "accuracy": "accuracy",
+    "robust-on-correct": "resistance",
+    "resistance": "resistance",
+}
+"""What a plan calls each metric; `resistance` is the word of version 0.1, still read."""
+METRIC_TITLES: Final[dict[Metric, str]] = {
+    "accuracy": "accuracy",
+    "resistance": "robust accuracy on clean-correct images",
+}
 CUSTOM: Final = "custom"
 DEVICES: Final = ("cpu", "cuda")
 CLEAN, WORST_CASE = "clean", "worst-case"
@@ -249,7 +259,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Premade:
+class Precomputed:
     """Adversarial images that somebody else made: a data set of the store whose images are named as the originals are."""
 
     name: str
@@ -265,7 +275,7 @@ class Threshold:
 
     name: str
     condition: str
-    """`clean`, `worst-case`, the full id of an attack, or the name of a pre-made set."""
+    """`clean`, `worst-case`, the full id of an attack, or the name of a precomputed set."""
     metric: Metric
     """`accuracy`: share of all images still classified right; `resistance`: the same among those right without attack."""
     at_least: float
@@ -288,20 +298,27 @@ class AuditPlan:
     tier: str
     """Name of the tier whose attacks were taken over, or `custom`."""
     attacks: tuple[StoredAttack, ...]
-    """Each on every image; they decide the worst case, with `survivors`."""
-    survivors: tuple[StoredAttack, ...]
+    """Each on every image; they decide the worst case, with `in_cascade`."""
+    in_cascade: tuple[StoredAttack, ...] = field(metadata=stored_as("survivors"))
     """In order, each on the images that no attack before has fooled."""
     curve: tuple[StoredAttack, ...]
     """One attack at growing strength, for the curve alone."""
     controls: tuple[StoredAttack, ...]
     """The noise controls."""
-    premade: tuple[Premade, ...]
+    precomputed: tuple[Precomputed, ...] = field(metadata=stored_as("premade"))
     images: Images
     thresholds: tuple[Threshold, ...]
     seed: int
     device: str
     threads: int
     """Threads torch computes with, wherever the run goes on: the last bits of a sum depend on them."""
+
+
+def _precomputed_key(table: Table) -> str:
+    """Return what the plan calls its precomputed sets: `premade` is the word of version 0.1, still read."""
+    if "premade" in table.values and "precomputed" in table.values:
+        raise table.wrong("[[premade]] is the old name of [[precomputed]]; use the new one alone", "premade")
+    return "premade" if "premade" in table.values else "precomputed"
 
 
 def read(path: Path, store: Store) -> AuditPlan:
@@ -313,13 +330,13 @@ def understood(table: Table, store: Store) -> AuditPlan:
     """Return the plan that a file's table stands for. Raises BadInput naming file, line and key of what is wrong."""
     table.only(
         "name", "model", "baseline", "data", "method", "tier", "epsilon", "attacks", "controls", "seed", "device",
-        "threads", "images", "curve", "premade", "thresholds",
+        "threads", "images", "curve", "precomputed", "premade", "thresholds",
     )  # fmt: skip
     card = store.model_card(_model(table, "model", store))
     tier = table.choice("tier", (CUSTOM, *tiers.TIERS), CUSTOM)
     curve = _curve(table.table("curve"), len(card.classes))
-    attacks, survivors = _with_tier(table, tier, (_attacks(table, card), curve), card)
-    premade = tuple(_premade(one, store, card) for one in table.tables("premade"))
+    attacks, in_cascade = _with_tier(table, tier, (_attacks(table, card), curve), card)
+    precomputed = tuple(_precomputed(item, store, card) for item in table.tables(_precomputed_key(table)))
     plan = AuditPlan(
         name=table.text("name", Path(table.file).stem or "audit"),
         model=card.name,
@@ -328,10 +345,10 @@ def understood(table: Table, store: Store) -> AuditPlan:
         method=_method(table),
         tier=tier,
         attacks=attacks,
-        survivors=survivors,
+        in_cascade=in_cascade,
         curve=curve,
-        controls=_controls((*attacks, *survivors)) if table.flag("controls", True) else (),
-        premade=premade,
+        controls=_controls((*attacks, *in_cascade)) if table.flag("controls", True) else (),
+        precomputed=precomputed,
         images=_images(table.table("images")),
         thresholds=(),
         seed=table.whole("seed", 0, LARGEST_SEED, 0),
@@ -339,13 +356,13 @@ def understood(table: Table, store: Store) -> AuditPlan:
         threads=table.whole("threads", 1, 256, 2),
     )
     _require_sound(table, plan, store)
-    return replace(plan, thresholds=tuple(_threshold(one, plan, card) for one in _distinct(table, "thresholds")))
+    return replace(plan, thresholds=tuple(_threshold(item, plan, card) for item in _distinct(table, "thresholds")))
 
 
 def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
-    if not (plan.attacks or plan.premade or plan.curve):
+    if not (plan.attacks or plan.precomputed or plan.curve):
         raise table.wrong(
-            "a plan needs attacks, a curve or a pre-made set; for example attacks = ['pgd-linf']", "attacks"
+            "a plan needs attacks, a curve or a precomputed set; for example attacks = ['pgd-linf']", "attacks"
         )
     if len(store.model_card(plan.model).classes) < 2:
         raise table.wrong(f"'{plan.model}' has a single class and is right whatever it is shown", "model")
@@ -353,7 +370,7 @@ def _require_sound(table: Table, plan: AuditPlan, store: Store) -> None:
         raise table.wrong("must be another model than 'model'", "baseline")
     if plan.baseline and not _has_same_classes(plan, store):
         raise table.wrong(f"'{plan.baseline}' has other classes than '{plan.model}', or in another order", "baseline")
-    _distinct(table, "premade")
+    _distinct(table, _precomputed_key(table))
 
 
 def _has_same_classes(plan: AuditPlan, store: Store) -> bool:
@@ -376,13 +393,13 @@ def _method(table: Table) -> Method:
 
 
 def _attacks(table: Table, card: ModelCard) -> tuple[Attack, ...]:
-    found: list[Attack] = []
+    attacks: list[Attack] = []
     for index, text in enumerate(table.texts("attacks")):
         spec = table.checked(functools.partial(_effective, text, card), "attacks", index)
-        if spec in found:
+        if spec in attacks:
             raise table.wrong(f"'{spec.text}' stands here twice", "attacks", index)
-        found.append(spec)
-    return tuple(found)
+        attacks.append(spec)
+    return tuple(attacks)
 
 
 def _effective(text: str, card: ModelCard) -> Attack:
@@ -430,25 +447,25 @@ def _with_tier(
             )
         return attacks, ()
     epsilon = table.checked(functools.partial(parameters.read_fraction, "epsilon", table.text("epsilon")), "epsilon")
-    found = table.checked(functools.partial(tiers.contents, tier, epsilon, min(card.size)), "epsilon")
+    checked = table.checked(functools.partial(tiers.contents, tier, epsilon, min(card.size)), "epsilon")
     budget = threat_model.LINF, epsilon
     table.checked(functools.partial(_require_a_step, f"the tier '{tier}'", budget, card), "epsilon")
     classes = len(card.classes)
-    every = [one for one in found.everywhere if not catalogue.obstacle(one, classes)]
-    applicable = [one for one in found.survivors if not catalogue.obstacle(one, classes)]
-    survivors = [one for one in applicable if one not in (*attacks, *curve)]
-    asked = [one for one in curve if one in found.survivors]
-    return tuple(dict.fromkeys((*every, *asked, *attacks))), tuple(survivors)
+    every = [item for item in checked.everywhere if not catalogue.obstacle(item, classes)]
+    applicable = [item for item in checked.in_cascade if not catalogue.obstacle(item, classes)]
+    in_cascade = [item for item in applicable if item not in (*attacks, *curve)]
+    asked = [item for item in curve if item in checked.in_cascade]
+    return tuple(dict.fromkeys((*every, *asked, *attacks))), tuple(in_cascade)
 
 
 def _controls(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
-    """The noise controls of every norm that has some, at the strength of the strongest attack in it."""
-    found: list[Attack] = []
+    """The noise controls of every norm that has some, at epsilon of the strongest attack in it."""
+    controls: list[Attack] = []
     for norm, names in CONTROLS.items():
         strongest = max((spec.budget for spec in attacks if spec.norm.name == norm and not spec.is_control), default=0)
         if strongest:
-            found += [catalogue.ATTACKS[name]().at(Fraction(strongest)) for name in names]
-    return tuple(one for one in found if one not in attacks)
+            controls += [catalogue.ATTACKS[name]().at(Fraction(strongest)) for name in names]
+    return tuple(item for item in controls if item not in attacks)
 
 
 def _curve(table: Table, classes: int) -> tuple[Attack, ...]:
@@ -457,15 +474,15 @@ def _curve(table: Table, classes: int) -> tuple[Attack, ...]:
         return ()
     table.only("attack", "epsilons")
     spec = table.checked(functools.partial(_applicable, table.text("attack"), classes), "attack")
-    found: dict[Fraction, Attack] = {}
+    results: dict[Fraction, Attack] = {}
     for index, text in enumerate(table.texts("epsilons")):
-        made = table.checked(functools.partial(_at, spec, text), "epsilons", index)
-        if made.budget in found:
-            raise table.wrong(f"the strength {text} stands here twice", "epsilons", index)
-        found[made.budget] = made
-    if not found:
-        raise table.wrong("a curve needs strengths, for example epsilons = ['1/255', '2/255']", "epsilons")
-    return tuple(found[epsilon] for epsilon in sorted(found))
+        checked = table.checked(functools.partial(_at, spec, text), "epsilons", index)
+        if checked.budget in results:
+            raise table.wrong(f"epsilon {text} stands here twice", "epsilons", index)
+        results[checked.budget] = checked
+    if not results:
+        raise table.wrong("a curve needs epsilons, for example epsilons = ['1/255', '2/255']", "epsilons")
+    return tuple(results[epsilon] for epsilon in sorted(results))
 
 
 def _at(spec: Attack, epsilon: str) -> Attack:
@@ -484,27 +501,27 @@ def _images(table: Table) -> Images:
     )
 
 
-def _premade(table: Table, store: Store, card: ModelCard) -> Premade:
+def _precomputed(table: Table, store: Store, card: ModelCard) -> Precomputed:
     table.only("name", "data", "norm", "epsilon")
     name, epsilon = table.text("name"), table.text("epsilon")
-    table.checked(lambda: files.require_name("pre-made set", name), "name")
+    table.checked(lambda: files.require_name("precomputed set", name), "name")
     if name in (CLEAN, WORST_CASE):
         raise table.wrong(f"'{name}' already means something else; choose another name", "name")
     budget = table.checked(lambda: parameters.read_fraction("epsilon", epsilon), "epsilon")
     norm = table.choice("norm", tuple(threat_model.BUDGETED), threat_model.LINF.name)
     size = threat_model.BUDGETED[norm], budget
-    table.checked(lambda: _require_a_step(f"the pre-made set '{name}'", size, card), "epsilon")
-    return Premade(name, _data(table, store), norm, epsilon)
+    table.checked(lambda: _require_a_step(f"the precomputed set '{name}'", size, card), "epsilon")
+    return Precomputed(name, _data(table, store), norm, epsilon)
 
 
 def _distinct(table: Table, key: str) -> list[Table]:
     """Return the tables of a list; each must have a name of its own."""
-    found: set[str] = set()
-    for one in table.tables(key):
-        name = one.text("name")
-        if name in found:
-            raise one.wrong(f"another one is called '{name}' already", "name")
-        found.add(name)
+    texts: set[str] = set()
+    for item in table.tables(key):
+        name = item.text("name")
+        if name in texts:
+            raise item.wrong(f"another one is called '{name}' already", "name")
+        texts.add(name)
     return table.tables(key)
 
 
@@ -514,15 +531,16 @@ def _threshold(table: Table, plan: AuditPlan, card: ModelCard) -> Threshold:
     label = table.checked(lambda: _class(asked, card.classes), "class") if asked else ""
     condition = table.checked(lambda: _condition(table.text("condition"), plan), "condition")
     if condition == WORST_CASE and not (
-        plan.premade or plan.survivors or not all(one.is_control for one in plan.attacks)
+        plan.precomputed or plan.in_cascade or not all(attack.is_control for attack in plan.attacks)
     ):
-        raise table.wrong("the plan has no attack and no pre-made set, so it has no worst case", "condition")
+        raise table.wrong("the plan has no attack and no precomputed set, so it has no worst case", "condition")
     for spec in plan.curve:
         if condition == spec.text:
             table.checked(functools.partial(_require_a_step, spec.name, (spec.norm, spec.budget), card), "condition")
-    metric: Metric = "resistance" if table.choice("metric", METRICS, "accuracy") == "resistance" else "accuracy"
+    named = table.choice("metric", tuple(METRICS), "accuracy")
+    metric = METRICS[named]
     if metric == "resistance" and condition == CLEAN:
-        raise table.wrong("'resistance' compares with the images without attack; use 'accuracy' for those", "metric")
+        raise table.wrong(f"'{named}' compares with the images without attack; use 'accuracy' for those", "metric")
     at_least, confidence = table.number("at_least", 0.0, 1.0), table.number("confidence", 0.5, 0.9999, 0.95)
     if not at_least:
         raise table.wrong("must be above 0: every model reaches 0, so passing it would say nothing", "at_least")
@@ -535,15 +553,15 @@ def _class(text: str, classes: tuple[str, ...]) -> str:
 
 def _condition(text: str, plan: AuditPlan) -> str:
     """Return the condition a threshold speaks of; a bare attack name will do where the plan has one of that name."""
-    specs = (*plan.attacks, *plan.survivors, *plan.curve, *plan.controls)
-    known = {CLEAN, WORST_CASE, *(spec.text for spec in specs), *(one.name for one in plan.premade)}
+    specs = (*plan.attacks, *plan.in_cascade, *plan.curve, *plan.controls)
+    known = {CLEAN, WORST_CASE, *(spec.text for spec in specs), *(item.name for item in plan.precomputed)}
     if text in known:
         return text
     try:
         spec = catalogue.attack(text)
     except UnknownName as error:
         raise UnknownName("condition of this plan", text, known) from error
-    same = {one for one in specs if one.name == text}
+    same = {item for item in specs if item.name == text}
     full = same.pop() if len(same) == 1 else spec
     if full.text not in known:
         raise BadInput(f"the plan has no attack '{full}'. It has: {', '.join(sorted(known))}.")

@@ -15,6 +15,7 @@ from engine import class_names, serialization
 from engine.audit import manifest as manifests
 from engine.audit import results, shards, summary, tiers
 from engine.audit.manifest import CANDIDATE, Condition, Manifest, Place, Role
+from engine.audit.plan import METRIC_TITLES
 from engine.audit.runs import Run, State, state_of
 from engine.audit.shards import Rows
 from engine.audit.summary import ConditionResult, Decision, ModelResult, Pairing, Rate, Summary, Verdict, of_clean
@@ -43,11 +44,11 @@ UNATTACKED: Final[dict[Status, str]] = {**STATUS, "unperturbed": "right", "clean
 VERDICTS: Final[dict[Verdict, str]] = {
     "pass": "PASS: every threshold is met.",
     "fail": "FAIL: not every threshold is met.",
-    "inconclusive": "INCONCLUSIVE: not every threshold could be told; why stands beside it.",
+    "inconclusive": "INCONCLUSIVE: not every threshold could be decided; the reason stands beside it.",
     "nothing to decide": "none: no thresholds were agreed before this run, so it decides nothing.",
 }
-ON_SURVIVORS: Final = (
-    "On survivors: only what the attacks before left unbroken was attacked; what those broke counts as not right."
+IN_CASCADE: Final = (
+    "In the cascade: attacked were only images that no earlier attack broke; those count as broken here too."
 )
 
 
@@ -66,42 +67,44 @@ def about(seconds: float) -> str:
     )
 
 
-def run_verdict(found: Summary) -> str:
+def run_verdict(result: Summary) -> str:
     """Return what the thresholds of a run say together, in one line."""
-    if found.is_interim:
+    if result.is_interim:
         return "not decided yet: the run is not finished."
-    return VERDICTS[summary.verdict(found)]
+    return VERDICTS[summary.verdict(result)]
 
 
 def left_out(tier: str, classes: int) -> str:
     """Return which attacks of a tier do not apply to a model of so many classes, and why; empty where all do."""
-    found = tiers.left_out(tier, classes)
-    return f"Left out of the tier '{tier}': {' '.join(found)}" if found else ""
+    result = tiers.left_out(tier, classes)
+    return f"Left out of the tier '{tier}': {' '.join(result)}" if result else ""
 
 
-def status_counts(found: ConditionResult) -> str:
+def status_counts(condition_result: ConditionResult) -> str:
     """Return how the images of a condition ended, for example `85 clean wrong, 915 fooled`."""
-    words = UNATTACKED if found.kind == "clean" else STATUS
-    told = [f"{found.statuses[name]} {words[name]}" for name in ORDER if found.statuses.get(name)]
-    if found.outside_budget:
-        told.append(f"{found.outside_budget} outside their budget, left out")
-    return ", ".join(told)
+    words = UNATTACKED if condition_result.kind == "clean" else STATUS
+    results = [
+        f"{condition_result.statuses[name]} {words[name]}" for name in ORDER if condition_result.statuses.get(name)
+    ]
+    if condition_result.outside_budget:
+        results.append(f"{condition_result.outside_budget} outside their budget, left out")
+    return ", ".join(results)
 
 
-def condition_name(found: ConditionResult) -> str:
-    """Return a condition's name, the share of the area where its id holds one, and that it ran on survivors where it did."""
-    is_area = found.kind in ATTACKING and catalogue.measure_of(found.name).scale == "area"
+def condition_name(condition_result: ConditionResult) -> str:
+    """Return a condition's name, the share of the area where its id holds one, and that it ran in the cascade where it did."""
+    is_area = condition_result.kind in ATTACKING and catalogue.measure_of(condition_result.name).scale == "area"
     notes = [
-        catalogue.attack(found.name).strength_text if is_area else "",
-        "on survivors" if found.is_cumulative else "",
+        catalogue.attack(condition_result.name).strength_text if is_area else "",
+        "in the cascade" if condition_result.is_cumulative else "",
     ]
     shown = ", ".join(filter(None, notes))
-    return f"{found.name} ({shown})" if shown else found.name
+    return f"{condition_result.name} ({shown})" if shown else condition_result.name
 
 
 ATTACKING: Final = ("attack", "control", "curve")
 """Kinds of conditions whose name is the id of an attack."""
-SURVIVORS: Final = (0.02, 0.5)
+CASCADE: Final = (0.02, 0.5)
 """Shares of images that the attacks on every image leave, between which the estimate runs: an ordinary network, a robust one."""
 SOME_BUDGET: Final = Fraction(8, 255)
 """What the checks cost does not depend on their budget."""
@@ -111,7 +114,7 @@ JUDGED: Final[dict[str, Cost]] = {"clean": Cost(0, 1), "premade": Cost(0, 2)}
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run costs: from few survivors to many. Attacks that stop early make it less."""
+    """What a run costs: from few unbroken images to many. Attacks that stop early make it less."""
 
     images: int
     passes_low: float
@@ -121,24 +124,24 @@ class Forecast:
     """In all, on one worker, with the scoring of feature maps."""
     seconds_high: float
     checks_seconds: float
-    """Of the credibility checks, which are made once somebody opens the run's page; at most."""
+    """Of the attack sanity checks, which are made once somebody opens the run's page; at most."""
 
 
 def forecast(manifest: Manifest, paces: Mapping[Role, Pace]) -> Forecast:
     """Return what a run costs at the measured pace of each of its models."""
-    costs = [list(_costs(manifest, paces, share)) for share in SURVIVORS]
-    passes = [sum(one[0] for one in own) for own in costs]
+    costs = [list(_costs(manifest, paces, share)) for share in CASCADE]
+    passes = [sum(item[0] for item in own) for own in costs]
     images = len(manifest.images.samples)
-    seconds = [images * sum(one[1] for one in own) for own in costs]
+    seconds = [images * sum(item[1] for item in own) for own in costs]
     return Forecast(images, passes[0], passes[1], seconds[0], seconds[1], _checks(manifest, paces[CANDIDATE]))
 
 
-def forecast_text(name: str, found: Forecast) -> str:
+def forecast_text(name: str, forecast: Forecast) -> str:
     """Return an estimate in one line, for example `standard: 51 to 93 passes per image, 12 to 25 min on one worker`."""
-    passes = _between(f"{found.passes_low:.0f}", f"{found.passes_high:.0f}")
-    time = _between(about(found.seconds_low), about(found.seconds_high))
-    checks = f"its page's checks take another {about(found.checks_seconds)}"
-    return f"{name}: {found.images:,} images, {passes} passes per image, about {time} on one worker; {checks}"
+    passes = _between(f"{forecast.passes_low:.0f}", f"{forecast.passes_high:.0f}")
+    time = _between(about(forecast.seconds_low), about(forecast.seconds_high))
+    checks = f"its page's checks take another {about(forecast.checks_seconds)}"
+    return f"{name}: {forecast.images:,} images, {passes} passes per image, about {time} on one worker; {checks}"
 
 
 def _costs(manifest: Manifest, paces: Mapping[Role, Pace], share: float) -> Iterator[tuple[float, float]]:
@@ -158,7 +161,7 @@ def _cost(condition: Condition, classes: int) -> Cost:
 def _checks(manifest: Manifest, pace: Pace) -> float:
     every, left = tiers.check_cost(Setup("", SOME_BUDGET), len(manifest.classes))
     images = min(len(manifest.images.samples), tiers.CHECKED_IMAGES)
-    return images * (_seconds(every, pace) + SURVIVORS[1] * _seconds(left, pace))
+    return images * (_seconds(every, pace) + CASCADE[1] * _seconds(left, pace))
 
 
 def _seconds(cost: Cost, pace: Pace) -> float:
@@ -179,50 +182,50 @@ SHOWN = 3
 """Largest confusions told of each condition."""
 
 
-def as_json(run: Run, state: State, found: Summary, seconds: float) -> dict[str, Any]:
+def as_json(run: Run, state: State, result: Summary, seconds: float) -> dict[str, Any]:
     """Return what `audit --json` prints."""
-    candidate, others = found.models[0], found.models[1:]
-    told = {
+    candidate, others = result.models[0], result.models[1:]
+    results = {
         "run": run.id,
         "status": state.state,
-        "is_interim": found.is_interim,
+        "is_interim": result.is_interim,
         "message": state.message,
         "shards": {"done": state.done, "total": state.total},
         "plan": run.manifest.plan.name,
         "data": run.manifest.images.data,
         **_model(candidate),
         "left_out": list(tiers.left_out(run.manifest.plan.tier, len(run.manifest.classes))),
-        "verdict": "inconclusive" if found.is_interim else summary.verdict(found),
-        "thresholds": [_threshold(one) for one in found.thresholds],
+        "verdict": "inconclusive" if result.is_interim else summary.verdict(result),
+        "thresholds": [_threshold(threshold) for threshold in result.thresholds],
         "seconds": round(seconds, 3),
     }
     if others:
-        told["baseline"] = _model(others[0])
-        told["comparison"] = [_pairing(one) for one in found.pairings]
-    return told
+        results["baseline"] = _model(others[0])
+        results["comparison"] = [_pairing(pairing) for pairing in result.pairings]
+    return results
 
 
-def text(run: Run, state: State, found: Summary) -> str:
+def text(run: Run, state: State, summary: Summary) -> str:
     """Return the table that `audit` prints."""
     lines = [f"Run {run.id}: {state.state}{f' ({state.message})' if state.message else ''}"]
     if state.state in ("interrupted", "cancelled"):
         lines.append("The same command goes on.")
-    if found.is_interim:
+    if summary.is_interim:
         lines.append(
             f"INTERIM: {state.done} of {state.total} shards. Blocks hold few classes each, so these figures will change."
         )
-    for model in found.models:
+    for model in summary.models:
         lines.append(f"{model.model} ({model.role}), {len(run.manifest.images.samples)} images planned")
-        for one in (*model.conditions, *([model.worst_case] if model.worst_case else [])):
-            lines += [_line(one), *(f"    ? {doubt}" for doubt in one.doubts)]
-        if any(one.is_cumulative for one in model.conditions):
-            lines.append(f"  {ON_SURVIVORS}")
+        for item in (*model.conditions, *([model.worst_case] if model.worst_case else [])):
+            lines += [_line(item), *(f"    ? {doubt}" for doubt in item.doubts)]
+        if any(condition.is_cumulative for condition in model.conditions):
+            lines.append(f"  {IN_CASCADE}")
         if not model.is_monotone:
-            lines.append("  Accuracy rises with an attack's strength beyond its intervals: gradients may be masked.")
-    lines += [_pairing_line(one) for one in found.pairings]
+            lines.append("  Accuracy rises with epsilon beyond its intervals: gradients may be masked.")
+    lines += [_pairing_line(pairing) for pairing in summary.pairings]
     lines += [left_out(run.manifest.plan.tier, len(run.manifest.classes))]
-    lines += [_threshold_line(one) for one in found.thresholds]
-    lines.append(f"Verdict: {run_verdict(found)}")
+    lines += [_threshold_line(threshold) for threshold in summary.thresholds]
+    lines.append(f"Verdict: {run_verdict(summary)}")
     return "\n".join(filter(None, lines))
 
 
@@ -238,9 +241,9 @@ def progress_line(state: State) -> str:
     return ", ".join(parts) + (f": {state.message}" if state.message else "")
 
 
-def interim_line(found: Summary) -> str:
+def interim_line(summary: Summary) -> str:
     """Return the candidate's worst case so far, marked as interim."""
-    worst = found.models[0].worst_case
+    worst = summary.models[0].worst_case
     if worst is None or not worst.accuracy.n:
         return ""
     return f"; interim worst case {_rate(worst.accuracy)}"
@@ -248,20 +251,20 @@ def interim_line(found: Summary) -> str:
 
 def _model(model: ModelResult) -> dict[str, Any]:
     clean = of_clean(model)
-    attacked = [one for one in model.conditions if one is not clean]
+    attacked = [condition for condition in model.conditions if condition is not clean]
     return {
         "model": model.model,
         "clean": None if clean is None else {**_accuracy(clean.accuracy, "accuracy"), **_details(clean)},
-        "conditions": {one.name: _attacked(one) for one in attacked},
+        "conditions": {item.name: _attacked(item) for item in attacked},
         "worst_case": None if model.worst_case is None else _attacked(model.worst_case),
         "curve": [
             {
-                "attack": one.attack,
-                "epsilon": one.epsilon,
-                "strength": catalogue.measure_of(one.attack).text(one.epsilon),
-                **_accuracy(one.accuracy, "robust_accuracy"),
+                "attack": item.attack,
+                "epsilon": item.epsilon,
+                "strength": catalogue.measure_of(item.attack).text(item.epsilon),
+                **_accuracy(item.accuracy, "robust_accuracy"),
             }
-            for one in model.curve
+            for item in model.curve
         ],
         "curve_is_monotone": model.is_monotone,
     }
@@ -326,12 +329,12 @@ def _pairing_line(one: Pairing) -> str:
 def _threshold_line(one: Decision) -> str:
     asked = one.threshold
     where = f"{asked.condition}{f', class {asked.label}' if asked.label else ''}"
-    found = "no images" if one.value is None else (
+    result = "no images" if one.value is None else (
         f"{100 * one.value:.1f} % [{100 * (one.low or 0):.1f}, {100 * (one.high or 0):.1f}], n = {one.n}"
     )  # fmt: skip
     return (
-        f"Threshold '{asked.name}': {one.outcome.upper()}: {asked.metric} under {where} at least "
-        f"{100 * asked.at_least:g} %, found {found} (Clopper-Pearson {100 * asked.confidence:g} %)"
+        f"Threshold '{asked.name}': {one.outcome.upper()}: {METRIC_TITLES[asked.metric]} under {where} at least "
+        f"{100 * asked.at_least:g} %, found {result} (Clopper-Pearson {100 * asked.confidence:g} %)"
         f"{f'. {one.reason}' if one.reason else ''}"
     )
 
@@ -364,25 +367,27 @@ def of_run(place: Place, manifest: Manifest) -> Examples:
     table = results.read_table(place, COLUMNS)
     handles = class_names.handles(manifest.classes)
     is_own = {
-        (one.role, one.name): pc.and_(pc.equal(table["role"], one.role), pc.equal(table["condition"], one.name))
-        for one in manifest.conditions
+        (condition.role, condition.name): pc.and_(
+            pc.equal(table["role"], condition.role), pc.equal(table["condition"], condition.name)
+        )
+        for condition in manifest.conditions
     }
     return _examples({where: table.filter(mask) for where, mask in is_own.items()}, handles)
 
 
-def of_rows(found: Mapping[str, Rows], manifest: Manifest) -> Examples:
+def of_rows(values: Mapping[str, Rows], manifest: Manifest) -> Examples:
     """Return the examples of what a run has so far, its rows by condition folder."""
     tables: dict[tuple[str, str], pa.Table] = {
-        (one.role, one.name): shards.plain_table(found[one.folder])
-        for one in manifest.conditions
-        if one.folder in found
+        (condition.role, condition.name): shards.plain_table(values[condition.folder])
+        for condition in manifest.conditions
+        if condition.folder in values
     }
     return _examples(tables, class_names.handles(manifest.classes))
 
 
 def _examples(tables: Mapping[tuple[str, str], pa.Table], classes: Sequence[str]) -> Examples:
-    found = {where: _fooled(table, classes) or _resisted(table, classes) for where, table in tables.items()}
-    return {where: one for where, one in found.items() if one is not None}
+    examples = {where: _fooled(table, classes) or _resisted(table, classes) for where, table in tables.items()}
+    return {where: one for where, one in examples.items() if one is not None}
 
 
 def _fooled(table: pa.Table, classes: Sequence[str]) -> Example | None:
@@ -434,7 +439,7 @@ class RunView:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the credibility checks of a run are made on."""
+    """What the attack sanity checks of a run are made on."""
 
     model: str
     data: str
@@ -449,7 +454,7 @@ def checked(store: Store, run: str) -> Checked:
     manifest = Run.open(store, run).manifest
     samples = manifest.images.samples
     step = max(1, len(samples) // CHECKED_IMAGES)
-    specs = (*manifest.plan.attacks, *manifest.plan.survivors, *manifest.plan.curve)
+    specs = (*manifest.plan.attacks, *manifest.plan.in_cascade, *manifest.plan.curve)
     budgets = [spec.epsilon for spec in specs if spec.epsilon is not None and spec.norm is threat_model.LINF]
     return Checked(
         manifest.model(CANDIDATE).name,
@@ -476,8 +481,8 @@ def view(opened: Run, now: RunCard) -> RunView:
     place, manifest = opened.place, opened.manifest
     if now.state.state == "finished":
         return RunView(now, manifest, results.read_summary(place, manifest), of_run(place, manifest))
-    found = results.gathered(place, manifest)
-    return RunView(now, manifest, summary.summarise(manifest, found, is_interim=True), of_rows(found, manifest))
+    gathered = results.gathered(place, manifest)
+    return RunView(now, manifest, summary.summarise(manifest, gathered, is_interim=True), of_rows(gathered, manifest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,14 +53,14 @@ def seal(place: Place, manifest: Manifest) -> None:
     receipts = [_receipt(place, condition, block) for condition, block in _every(manifest)]
     with files.disk_errors("writing a result"), files.new_folder(place.result) as new:
         _write(new, place, manifest, from_rows=False)
-        made = Seal(
+        result = Seal(
             place.run,
             len(receipts),
-            hashing.content_key(tuple(one.rows_hash for one in receipts)),
-            sum(one.receipt.seconds for one in receipts),
+            hashing.content_key(tuple(item.rows_hash for item in receipts)),
+            sum(item.receipt.seconds for item in receipts),
         )
         hashes = {file.name: files.file_hash(file) for file in sorted(new.iterdir())}
-        (new / SEAL).write_bytes(files.pack(Envelope(Seal.SCHEMA, serialization.flatten(made).value, files=hashes)))
+        (new / SEAL).write_bytes(files.pack(Envelope(Seal.SCHEMA, serialization.flatten(result).value, files=hashes)))
 
 
 def read_seal(place: Place) -> tuple[Seal, dict[str, str]]:
@@ -85,17 +85,17 @@ def read_summary(place: Place, manifest: Manifest) -> Summary:
     One that older rules made is not believed: it is made anew from the run's rows.
     """
     _, hashes = read_seal(place)
-    found = serialization.rebuild(Summary, json.loads(_sealed(place, SUMMARY, "summary", hashes)))
-    return found if found.rules == summary.RULES else _made_anew(place, manifest, hashes)
+    result = serialization.rebuild(Summary, json.loads(_sealed(place, SUMMARY, "summary", hashes)))
+    return result if result.rules == summary.RULES else _made_anew(place, manifest, hashes)
 
 
 def _made_anew(place: Place, manifest: Manifest, hashes: dict[str, str]) -> Summary:
     table = pq.read_table(pa.BufferReader(_sealed(place, TABLE, "table of rows", hashes)))
-    found = {}
-    for one in manifest.conditions:
-        own = pc.and_(pc.equal(table["role"], one.role), pc.equal(table["condition"], one.name))
-        found[one.folder] = shards.from_plain([table.filter(own).select([name for name, _ in shards.PLAIN])])
-    return summary.summarise(manifest, found, is_interim=False)
+    results = {}
+    for condition in manifest.conditions:
+        own = pc.and_(pc.equal(table["role"], condition.role), pc.equal(table["condition"], condition.name))
+        results[condition.folder] = shards.from_plain([table.filter(own).select([name for name, _ in shards.PLAIN])])
+    return summary.summarise(manifest, results, is_interim=False)
 
 
 def _sealed(place: Place, name: str, what: str, hashes: dict[str, str]) -> bytes:
@@ -125,15 +125,15 @@ def open_cube(place: Place, role: Role) -> Cube:
 
 def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
     """Return the rows, without maps, of every condition that has a shard, block by block."""
-    found: dict[str, list[pa.Table]] = {}
+    results: dict[str, list[pa.Table]] = {}
     for condition, block in _every(manifest):
         try:
             receipt = shards.glance(place, condition.folder, block)
         except NoShard:
             continue
         part = _plain(place.shard(condition.folder, block) / shards.ROWS, receipt.rows_hash)
-        found.setdefault(condition.folder, []).append(part)
-    return {folder: shards.from_plain(parts) for folder, parts in found.items()}
+        results.setdefault(condition.folder, []).append(part)
+    return {folder: shards.from_plain(parts) for folder, parts in results.items()}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -149,12 +149,12 @@ def contradictions(place: Place, manifest: Manifest) -> list[str]:
     A summary that older rules made is never read (`read_summary`), so it is not compared either.
     """
     with tempfile.TemporaryDirectory() as name:
-        made = Path(name)
+        path = Path(name)
         _plain.cache_clear()
-        _write(made, place, manifest, from_rows=True)
+        _write(path, place, manifest, from_rows=True)
         return [
             f"{file.name} is not what the shards add up to"
-            for file in sorted(made.iterdir())
+            for file in sorted(path.iterdir())
             if files.file_hash(file) != files.file_hash(place.result / file.name)
             and not (file.name == SUMMARY and _is_outdated(place))
         ]
@@ -166,13 +166,13 @@ def _is_outdated(place: Place) -> bool:
 
 def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -> None:
     """Write table, cubes and summary; the cubes from the shards' parts, or from their rows all over again."""
-    found = gathered(place, manifest)
-    _write_table(folder / TABLE, manifest, found)
+    result = gathered(place, manifest)
+    _write_table(folder / TABLE, manifest, result)
     for model in manifest.models if manifest.is_scored else ():
         parts = _parts(place, manifest, model.role, from_rows=from_rows)
         shards.merge(folder, model.role, _shape(manifest, model.role), parts)
-    told = summary.summarise(manifest, found, is_interim=False)
-    (folder / SUMMARY).write_text(json.dumps(serialization.flatten(told).value, indent=1), encoding="utf-8")
+    summarise = summary.summarise(manifest, result, is_interim=False)
+    (folder / SUMMARY).write_text(json.dumps(serialization.flatten(summarise).value, indent=1), encoding="utf-8")
 
 
 def _every(manifest: Manifest) -> Iterator[tuple[Condition, int]]:
@@ -203,12 +203,12 @@ def _parts(place: Place, manifest: Manifest, role: Role, *, from_rows: bool) -> 
                 yield index, shards.part(place, condition.folder, block)
 
 
-def _write_table(path: Path, manifest: Manifest, found: dict[str, Rows]) -> None:
+def _write_table(path: Path, manifest: Manifest, values: dict[str, Rows]) -> None:
     tables = []
-    for one in manifest.conditions:
-        table = shards.plain_table(found[one.folder])
+    for condition in manifest.conditions:
+        table = shards.plain_table(values[condition.folder])
         for name in ("kind", "condition", "role"):
-            value = {"kind": one.kind, "condition": one.name, "role": one.role}[name]
+            value = {"kind": condition.kind, "condition": condition.name, "role": condition.role}[name]
             table = table.add_column(0, name, pa.array([value] * len(table), type=pa.string()))
         tables.append(table)
     pq.write_table(pa.concat_tables(tables), path, compression="zstd", use_dictionary=False)

@@ -115,13 +115,13 @@ def _whole_lines(descriptor: int) -> list[bytes]:
 
 
 def _chain(lines: list[bytes]) -> tuple[Event, ...]:
-    found: list[Event] = []
+    results: list[Event] = []
     for expected, line in enumerate(lines, start=1):
         event = _read(line, expected)
-        if event.number != expected or event.hash != _chained(found[-1].hash if found else "", astuple(event)[:5]):
+        if event.number != expected or event.hash != _chained(results[-1].hash if results else "", astuple(event)[:5]):
             raise _changed(expected)
-        found.append(event)
-    return tuple(found)
+        results.append(event)
+    return tuple(results)
 
 
 def _read(line: bytes, number: int) -> Event:
@@ -367,7 +367,7 @@ class _Driver:
             self.workers.submit(self.task(self.run.id, piece), priority="shard", doing=doing)
 
     def _is_ready(self, piece: Piece) -> bool:
-        """Tell whether the attacks whose survivors a piece is made on are through with its block."""
+        """Tell whether the earlier attacks of the cascade that a piece builds on are through with its block."""
         return not any((folder, piece.block) in self.undone for folder in piece.condition.after)
 
     def _collect(self) -> None:
@@ -417,18 +417,18 @@ class _Driver:
             return self._made("interrupted", message)
 
     def _left(self, state: Ending, message: str) -> State:
-        found = self._made(state, message)
-        self._write(found)
-        self.tell(found)
-        return found
+        result = self._made(state, message)
+        self._write(result)
+        self.tell(result)
+        return result
 
     def _note(self, state: Ending) -> None:
         now = time.monotonic()
         if now - self.noted >= NOTED_EVERY:
             self.noted = now
-            found = self._made(state, self.failures[0] if self.failures else "")
-            self._write(found)
-            self.tell(found)
+            result = self._made(state, self.failures[0] if self.failures else "")
+            self._write(result)
+            self.tell(result)
 
     def _made(self, state: Ending, message: str) -> State:
         elapsed = max(time.monotonic() - self.begun, 1e-9)

@@ -78,7 +78,7 @@ class Rows:
     scores: tuple[np.ndarray, ...]
     """Per site (images, channels) float16, signed: 1 is what a map has on average over the network. Empty if unscored."""
     flow: tuple[np.ndarray, ...]
-    """Attack flow, scaled alike. Empty where nothing is attacked."""
+    """Attack conductance, scaled alike. Empty where nothing is attacked."""
 
 
 def scaled(per_site: Sequence[np.ndarray]) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
@@ -123,10 +123,10 @@ def from_plain(tables: Sequence[pa.Table]) -> Rows:
 
 def joined(parts: Sequence[Rows]) -> Rows:
     """Return the rows of several blocks behind one another, with maps where every block has them."""
-    found = _rows(pa.concat_tables([plain_table(part) for part in parts]))
+    rows = _rows(pa.concat_tables([plain_table(part) for part in parts]))
     scores = tuple(np.concatenate(site) for site in zip(*(part.scores for part in parts), strict=True))
     flow = tuple(np.concatenate(site) for site in zip(*(part.flow for part in parts), strict=True))
-    return replace(found, scores=scores, flow=flow)
+    return replace(rows, scores=scores, flow=flow)
 
 
 def plain_table(rows: Rows) -> pa.Table:
@@ -138,9 +138,9 @@ def plain_table(rows: Rows) -> pa.Table:
 def picked(rows: Rows, chosen: Sequence[int]) -> Rows:
     """Return some rows, by index."""
     index = np.asarray(chosen, dtype=np.int64)
-    found = _rows(plain_table(rows).take(index))
+    result = _rows(plain_table(rows).take(index))
     scores, flow = (tuple(site[index] for site in values) for values in (rows.scores, rows.flow))
-    return replace(found, scores=scores, flow=flow)
+    return replace(result, scores=scores, flow=flow)
 
 
 def judged(rows: Rows) -> np.ndarray:
@@ -174,8 +174,8 @@ def _columns(rows: Rows) -> list[Any]:
 
 
 def _rows(table: pa.Table) -> Rows:
-    found: list[Any] = [_plain(table[name]) for name, _ in PLAIN]
-    return Rows(*found, *(_maps(table, prefix) for prefix in ("score_", "flow_")))
+    rows: list[Any] = [_plain(table[name]) for name, _ in PLAIN]
+    return Rows(*rows, *(_maps(table, prefix) for prefix in ("score_", "flow_")))
 
 
 def _plain(column: pa.ChunkedArray) -> Any:
@@ -185,12 +185,12 @@ def _plain(column: pa.ChunkedArray) -> Any:
 
 
 def _maps(table: pa.Table, prefix: str) -> tuple[np.ndarray, ...]:
-    found = []
+    maps = []
     for name in table.column_names:
         if name.startswith(prefix) and name != f"{prefix}total":
             column = table[name].combine_chunks()
-            found.append(column.flatten().to_numpy().reshape(len(column), -1))
-    return tuple(found)
+            maps.append(column.flatten().to_numpy().reshape(len(column), -1))
+    return tuple(maps)
 
 
 Group = Literal["fooled", "kept"]
@@ -227,18 +227,18 @@ class MapStatistics:
 def cube_part(rows: Rows) -> Part:
     """Return what a block adds, computed from the values as stored so that anybody can compute it again."""
     group = _groups(rows)
-    found = sorted({(int(g), int(c)) for g, c in zip(group, rows.labels, strict=True) if g >= 0})
+    result = sorted({(int(g), int(c)) for g, c in zip(group, rows.labels, strict=True) if g >= 0})
     maps = sum(site.shape[1] for site in rows.scores)
-    shape = (len(found), len(MEASURES), maps)
-    sums, squares, n = np.zeros(shape), np.zeros(shape), np.zeros(len(found))
+    shape = (len(result), len(MEASURES), maps)
+    sums, squares, n = np.zeros(shape), np.zeros(shape), np.zeros(len(result))
     values = [np.abs(_joined(rows.scores, len(rows.samples), maps)), _joined(rows.flow, len(rows.samples), maps)]
-    for place, (one, label) in enumerate(found):
+    for place, (one, label) in enumerate(result):
         chosen = (group == one) & (rows.labels == label)
         n[place] = chosen.sum()
         for measure, value in enumerate(values):
             sums[place, measure] = value[chosen].sum(axis=0)
             squares[place, measure] = (value[chosen] ** 2).sum(axis=0)
-    return Part(np.array(found, dtype=np.int32).reshape(-1, 2), n, sums, squares)
+    return Part(np.array(result, dtype=np.int32).reshape(-1, 2), n, sums, squares)
 
 
 def merge(folder: Path, name: str, shape: tuple[int, int, int], parts: Iterable[tuple[int, Part]]) -> None:
@@ -307,11 +307,11 @@ def _file(folder: Path, name: str, what: str) -> Path:
 
 def _groups(rows: Rows) -> np.ndarray:
     """(images,) int: index into `GROUPS`, -1 for images that count nowhere."""
-    found = np.full(len(rows.samples), -1)
+    full = np.full(len(rows.samples), -1)
     for place, status in enumerate(rows.status):
         if rows.is_scored[place]:
-            found[place] = GROUPS.index("fooled") if status == "fooled" else GROUPS.index("kept")
-    return found
+            full[place] = GROUPS.index("fooled") if status == "fooled" else GROUPS.index("kept")
+    return full
 
 
 def _joined(per_site: Sequence[np.ndarray], images: int, maps: int) -> np.ndarray:
@@ -365,7 +365,7 @@ class Found:
     """(images, height, width, channels) uint8, or None where images are not kept."""
 
 
-def write(place: Place, manifest: Manifest, condition: Condition, receipt: Receipt, found: Found) -> None:
+def write(place: Place, manifest: Manifest, condition: Condition, receipt: Receipt, result: Found) -> None:
     """Store a shard; one that is there already stays. Raises StoreError when the disk refuses."""
     sites = [name for name, _ in manifest.model(condition.role).sites] if manifest.scores(condition) else []
     about = {"run": place.run, "condition": condition.name, "role": condition.role, "block": str(receipt.block)}
@@ -373,11 +373,11 @@ def write(place: Place, manifest: Manifest, condition: Condition, receipt: Recei
         files.disk_errors("writing a shard"),
         files.new_folder(place.shard(condition.folder, receipt.block)) as new,
     ):
-        write_rows(new / ROWS, found.rows, sites, about)
+        write_rows(new / ROWS, result.rows, sites, about)
         if manifest.scores(condition):
-            files.write(new / PART, _arrays(cube_part(found.rows)))
-        if found.images is not None:
-            np.save(new / IMAGES, found.images, allow_pickle=False)
+            files.write(new / PART, _arrays(cube_part(result.rows)))
+        if result.images is not None:
+            np.save(new / IMAGES, result.images, allow_pickle=False)
         hashes = {file.name: files.file_hash(file) for file in sorted(new.iterdir())}
         sealed = Envelope(Receipt.SCHEMA, serialization.flatten(receipt).value, files=hashes)
         (new / RECEIPT).write_bytes(files.pack(sealed))
@@ -461,12 +461,12 @@ def broken(place: Place, condition: Condition, blocks: Sequence[int]) -> frozens
 
     Raises StoreError where one of those shards is not there or is damaged: the same audit, taken up again, makes it anew.
     """
-    found: set[str] = set()
+    texts: set[str] = set()
     for folder in condition.after:
         for block in blocks:
             try:
                 fared = statuses(place, folder, block)
             except NoShard as error:
                 raise StoreError(f"Block {block} of {folder} is missing or damaged; run the audit again.") from error
-            found |= {sample for sample, status in fared.items() if status == "fooled"}
-    return frozenset(found)
+            texts |= {sample for sample, status in fared.items() if status == "fooled"}
+    return frozenset(texts)

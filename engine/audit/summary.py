@@ -42,8 +42,8 @@ class Rate:
         """Return the share of (images,) bool."""
         if not len(hits):
             return cls(0, None, None, None)
-        found = statistics.proportion(hits)
-        return cls(found.n, found.value, found.low, found.high)
+        proportion = statistics.proportion(hits)
+        return cls(proportion.n, proportion.value, proportion.low, proportion.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class ModelResult:
     model: str
     conditions: tuple[ConditionResult, ...]
     worst_case: ConditionResult | None
-    """Per image over all attacks and pre-made sets; None where the run has none."""
+    """Per image over all attacks and precomputed sets; None where the run has none."""
     curve: tuple[CurvePoint, ...]
     is_monotone: bool
     """Accuracy never rises with the strength of an attack, beyond what its intervals allow."""
@@ -159,24 +159,24 @@ class Summary:
     """Which `RULES` made it; a summary of older ones is not read but made anew from the run's rows."""
 
 
-def summarise(manifest: Manifest, found: Mapping[str, Rows], *, is_interim: bool) -> Summary:
+def summarise(manifest: Manifest, values: Mapping[str, Rows], *, is_interim: bool) -> Summary:
     """Return the summary of rows by condition folder; a condition without rows yet is left out."""
     models: list[ModelResult] = []
     tables: dict[tuple[Role, str], Treated] = {}
     for model in manifest.models:
-        fared = _treatments(manifest, model.role, found)
-        worst = _worst(manifest, model.role, found)
+        fared = _treatments(manifest, model.role, values)
+        worst = _worst(manifest, model.role, values)
         every = (*fared, *([worst] if worst else []))
-        tables |= {(model.role, one.name): one for one in every}
-        made = _model(manifest, model.role, found)
-        models.append(made if is_interim else _with_doubts(made, every))
+        tables |= {(model.role, item.name): item for item in every}
+        result = _model(manifest, model.role, values)
+        models.append(result if is_interim else _with_doubts(result, every))
     decided = _undecided(manifest, tables) if is_interim else _decided(manifest, tables)
     return Summary(is_interim, tuple(models), decided, _pairings(manifest, tables), RULES)
 
 
-def verdict(found: Summary) -> Verdict:
+def verdict(summary: Summary) -> Verdict:
     """Return what all thresholds together say: `pass` only where there are some and every one is passed."""
-    outcomes = {one.outcome for one in found.thresholds}
+    outcomes = {threshold.outcome for threshold in summary.thresholds}
     if not outcomes:
         return "nothing to decide"
     if "fail" in outcomes:
@@ -184,21 +184,23 @@ def verdict(found: Summary) -> Verdict:
     return "pass" if outcomes == {"pass"} else "inconclusive"
 
 
-def _with_doubts(made: ModelResult, fared: tuple[Treated, ...]) -> ModelResult:
+def _with_doubts(model_result: ModelResult, fared: tuple[Treated, ...]) -> ModelResult:
     """Return a model's results with what must be doubted of each condition."""
-    told = {one.name: doubts.of_condition(one, fared) for one in fared}
-    worst = made.worst_case
+    with_doubts = {item.name: doubts.of_condition(item, fared) for item in fared}
+    worst = model_result.worst_case
     return replace(
-        made,
-        conditions=tuple(replace(one, doubts=told[one.name]) for one in made.conditions),
-        worst_case=None if worst is None else replace(worst, doubts=told[WORST_CASE]),
+        model_result,
+        conditions=tuple(
+            replace(condition, doubts=with_doubts[condition.name]) for condition in model_result.conditions
+        ),
+        worst_case=None if worst is None else replace(worst, doubts=with_doubts[WORST_CASE]),
     )
 
 
-def _model(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> ModelResult:
-    ran = [one for one in manifest.of(role) if one.folder in found]
-    conditions = tuple(_condition(manifest, one, found[one.folder]) for one in ran)
-    worst = _worst_rows(manifest, role, found)
+def _model(manifest: Manifest, role: Role, values: Mapping[str, Rows]) -> ModelResult:
+    ran = [item for item in manifest.of(role) if item.folder in values]
+    conditions = tuple(_condition(manifest, item, values[item.folder]) for item in ran)
+    worst = _worst_rows(manifest, role, values)
     curve = _curve(ran, conditions)
     return ModelResult(
         role=role,
@@ -246,42 +248,42 @@ def _statuses(own: Rows, chosen: np.ndarray) -> dict[str, int]:
     return {status: counts.get(status, 0) for status in STATUSES}
 
 
-def _treatments(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> tuple[Treated, ...]:
+def _treatments(manifest: Manifest, role: Role, values: Mapping[str, Rows]) -> tuple[Treated, ...]:
     """Return how the images of one model fared under every condition that has rows."""
     return tuple(
         doubts.treated(
-            one.name,
-            one.kind,
-            doubts.budgets(manifest, one),
-            found[one.folder],
-            one.attack if one.is_attacked else None,
+            item.name,
+            item.kind,
+            doubts.budgets(manifest, item),
+            values[item.folder],
+            item.attack if item.is_attacked else None,
         )
-        for one in manifest.of(role)
-        if one.folder in found
+        for item in manifest.of(role)
+        if item.folder in values
     )
 
 
-def _worst(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Treated | None:
-    worst = _worst_rows(manifest, role, found)
+def _worst(manifest: Manifest, role: Role, values: Mapping[str, Rows]) -> Treated | None:
+    worst = _worst_rows(manifest, role, values)
     if worst is None:
         return None
-    # A pre-made set may have a larger budget than the attacks that were run; it is none of theirs.
-    decisive = [one for one in manifest.of(role) if one.kind in DECISIVE]
-    attacks = [one for one in decisive if one.kind == "attack"] or decisive
+    # A precomputed set may have a larger budget than the attacks that were run; it is none of theirs.
+    decisive = [item for item in manifest.of(role) if item.kind in DECISIVE]
+    attacks = [item for item in decisive if item.kind == "attack"] or decisive
     budgets = [budget for one in attacks for budget in doubts.budgets(manifest, one)]
     return doubts.treated(WORST_CASE, doubts.WORST, tuple(dict.fromkeys(budgets)), worst)
 
 
-def _worst_rows(manifest: Manifest, role: Role, found: Mapping[str, Rows]) -> Rows | None:
+def _worst_rows(manifest: Manifest, role: Role, values: Mapping[str, Rows]) -> Rows | None:
     """Return per image its worst row over all attacks: fooled if any fooled it, else failed if any failed.
 
     Interim, only images count that have met every attack. None where the run has no attack.
     """
-    names = [one.folder for one in manifest.of(role) if one.kind in DECISIVE]
-    if not names or not all(name in found for name in names):
+    names = [item.folder for item in manifest.of(role) if item.kind in DECISIVE]
+    if not names or not all(name in values for name in names):
         return None
-    shared = set.intersection(*(set(found[name].samples) for name in names))
-    every = shards.joined([found[name] for name in names])
+    shared = set.intersection(*(set(values[name].samples) for name in names))
+    every = shards.joined([values[name] for name in names])
     judged = shards.judged(every)
     worst: dict[str, tuple[int, int]] = {}
     for place, sample in enumerate(every.samples):
@@ -326,8 +328,8 @@ def _is_monotone(name: str, curve: tuple[CurvePoint, ...]) -> bool:
 
 def _undecided(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Decision, ...]:
     """Return the figures of the thresholds while the run goes on: part of its images decides nothing."""
-    found = _decisions(manifest, tables, others=[])
-    return tuple(replace(one, outcome="inconclusive", reason=doubts.UNFINISHED) for one in found)
+    decisions = _decisions(manifest, tables, others=[])
+    return tuple(replace(item, outcome="inconclusive", reason=doubts.UNFINISHED) for item in decisions)
 
 
 def _decided(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Decision, ...]:
@@ -339,16 +341,16 @@ def _decisions(
     manifest: Manifest, tables: Mapping[tuple[Role, str], Treated], *, others: list[Treated]
 ) -> tuple[Decision, ...]:
     """Return what the rows say of every threshold; others: the conditions that may find more than its own."""
-    found = []
-    for one in manifest.plan.thresholds:
-        own = tables.get((CANDIDATE, one.condition))
+    decisions = []
+    for threshold in manifest.plan.thresholds:
+        own = tables.get((CANDIDATE, threshold.condition))
         if own is None:
-            found.append(Decision(one, "inconclusive", 0, None, None, None, doubts.NO_ATTACK))
-        elif empty := doubts.nothing_chosen(one, own, manifest.classes):
-            found.append(Decision(one, "inconclusive", 0, None, None, None, empty))
+            decisions.append(Decision(threshold, "inconclusive", 0, None, None, None, doubts.NO_ATTACK))
+        elif empty := doubts.nothing_chosen(threshold, own, manifest.classes):
+            decisions.append(Decision(threshold, "inconclusive", 0, None, None, None, empty))
         else:
-            found.append(_decision(one, doubts.chosen(one, own, manifest.classes), others))
-    return tuple(found)
+            decisions.append(_decision(threshold, doubts.chosen(threshold, own, manifest.classes), others))
+    return tuple(decisions)
 
 
 def _decision(threshold: Threshold, own: Treated, others: list[Treated]) -> Decision:
@@ -360,27 +362,27 @@ def _decision(threshold: Threshold, own: Treated, others: list[Treated]) -> Deci
         outcome = "inconclusive"
     if not n:
         return Decision(threshold, outcome, 0, None, None, None, reason)
-    found = statistics.clopper_pearson(count, n, threshold.confidence)
-    return Decision(threshold, outcome, n, found.value, found.low, found.high, reason)
+    clopper_pearson = statistics.clopper_pearson(count, n, threshold.confidence)
+    return Decision(threshold, outcome, n, clopper_pearson.value, clopper_pearson.low, clopper_pearson.high, reason)
 
 
 def _pairings(manifest: Manifest, tables: Mapping[tuple[Role, str], Treated]) -> tuple[Pairing, ...]:
     """Compare the models under every condition that both have met, on the images that were judged for both."""
     if not manifest.plan.baseline:
         return ()
-    names = [one.name for one in manifest.of(CANDIDATE)] + [WORST_CASE]
+    names = [item.name for item in manifest.of(CANDIDATE)] + [WORST_CASE]
     both = [name for name in names if (CANDIDATE, name) in tables and (BASELINE, name) in tables]
     counts = [(name, *_crossed(tables[CANDIDATE, name], tables[BASELINE, name])) for name in both]
-    counts = [one for one in counts if sum(one[1:])]
+    counts = [count for count in counts if sum(count[1:])]
     if not counts:
         return ()
-    adjusted = holm(np.array([statistics.mcnemar(one[2], one[3]) for one in counts]))
-    found = []
+    adjusted = holm(np.array([statistics.mcnemar(count[2], count[3]) for count in counts]))
+    pairings = []
     for (name, both_right, first, second, neither), p_holm in zip(counts, adjusted, strict=True):
         gap = statistics.paired_difference(both_right, first, second, neither)
         p_value = statistics.mcnemar(first, second)
-        found.append(Pairing(name, gap.n, gap.value, gap.low, gap.high, first, second, p_value, float(p_holm)))
-    return tuple(found)
+        pairings.append(Pairing(name, gap.n, gap.value, gap.low, gap.high, first, second, p_value, float(p_holm)))
+    return tuple(pairings)
 
 
 def _crossed(first: Treated, second: Treated) -> tuple[int, int, int, int]:
@@ -394,4 +396,4 @@ def _crossed(first: Treated, second: Treated) -> tuple[int, int, int, int]:
 
 def of_clean(result: ModelResult) -> ConditionResult | None:
     """Return a model's result without attack, None where it is not there yet."""
-    return next((one for one in result.conditions if one.name == CLEAN), None)
+    return next((condition for condition in result.conditions if condition.name == CLEAN), None)

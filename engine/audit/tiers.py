@@ -25,7 +25,7 @@ from engine.types.checks import CHECKS, CURVE, Setup
 
 TierName = Literal["fast", "standard", "thorough"]
 CHECKED_IMAGES = 64
-"""Images the credibility checks are made on, at most."""
+"""Images the attack sanity checks are made on, at most."""
 ANY_EPSILON = Fraction(8, 255)
 """Which attacks apply does not depend on their budget."""
 SIDE_OF_UNIT_LENGTH = 64
@@ -47,7 +47,7 @@ TIERS: dict[str, Tier] = {
     "fast": Tier(
         "fast",
         "Fast",
-        "Controls, FGSM, MI-FGSM, PGD and the credibility checks. For screening: it is no evidence for an approval.",
+        "Controls, FGSM, MI-FGSM, PGD and the attack sanity checks. For screening: it is no evidence for an approval.",
         is_evidence=False,
     ),
     "standard": Tier(
@@ -73,10 +73,10 @@ class Contents:
     controls: tuple[Attack, ...]
     everywhere: tuple[Attack, ...]
     """Attacks on every image."""
-    survivors: tuple[Attack, ...]
+    in_cascade: tuple[Attack, ...]
     """Attacks in order, each on the images that nothing has broken yet."""
     checks: tuple[str, ...]
-    """Names of the credibility checks."""
+    """Names of the attack sanity checks."""
 
 
 def tier(name: str) -> Tier:
@@ -88,28 +88,28 @@ def tier(name: str) -> Tier:
 
 def contents(name: str, epsilon: Fraction, side: int) -> Contents:
     """Return what a tier runs at an Linf budget on images of a shorter side in pixels; raises UnknownName."""
-    found = tier(name).name
+    result = tier(name).name
     controls = (NoiseSign(epsilon), NoiseGaussian(epsilon), NoiseShuffled(epsilon))
     everywhere: tuple[Attack, ...] = (Fgsm(epsilon), MiFgsm(epsilon), PgdLinf(epsilon))
-    survivors: tuple[Attack, ...] = ()
-    if found != "fast":
+    in_cascade: tuple[Attack, ...] = ()
+    if result != "fast":
         length = Fraction(side, SIDE_OF_UNIT_LENGTH)
         everywhere += (PgdL2(length), MiFgsm(epsilon, target=catalogue.RANDOM))
-        survivors = (PgdLinf(epsilon, 20), ApgdCe(epsilon), ApgdDlr(epsilon))
-    if found == "standard":
-        survivors += (Square(epsilon, 1000),)
-    if found == "thorough":
-        survivors += tuple(spec for spec in catalogue.autoattack(epsilon) if spec not in survivors)
-    return Contents(controls, everywhere, survivors, tuple(check.name for check in CHECKS))
+        in_cascade = (PgdLinf(epsilon, 20), ApgdCe(epsilon), ApgdDlr(epsilon))
+    if result == "standard":
+        in_cascade += (Square(epsilon, 1000),)
+    if result == "thorough":
+        in_cascade += tuple(spec for spec in catalogue.autoattack(epsilon) if spec not in in_cascade)
+    return Contents(controls, everywhere, in_cascade, tuple(check.name for check in CHECKS))
 
 
 def left_out(name: str, classes: int) -> tuple[str, ...]:
     """Return which attacks of a tier a model of so many classes does not allow, one sentence each; none of no tier."""
     if name not in TIERS:
         return ()
-    found = contents(name, ANY_EPSILON, SIDE_OF_UNIT_LENGTH)
-    obstacles = [catalogue.obstacle(one, classes) for one in (*found.everywhere, *found.survivors)]
-    return tuple(dict.fromkeys(one for one in obstacles if one))
+    result = contents(name, ANY_EPSILON, SIDE_OF_UNIT_LENGTH)
+    obstacles = [catalogue.obstacle(item, classes) for item in (*result.everywhere, *result.in_cascade)]
+    return tuple(dict.fromkeys(item for item in obstacles if item))
 
 
 def cost(spec: Attack, classes: int) -> Cost:
@@ -120,7 +120,7 @@ def cost(spec: Attack, classes: int) -> Cost:
 
 
 def check_cost(setup: Setup, classes: int) -> tuple[Cost, Cost]:
-    """Return what the credibility checks cost per image, and per image that no gradient attack fools."""
+    """Return what the attack sanity checks cost per image, and per image that no gradient attack fools."""
     short, long = (
         cost(PgdLinf(setup.epsilon, setup.steps), classes),
         cost(PgdLinf(setup.epsilon, 2 * setup.steps), classes),

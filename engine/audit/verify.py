@@ -63,35 +63,35 @@ def verify(store: Store, run: str, *, images: int, seed: int) -> Verification:
     damaged, whole = _damaged_shards(place, manifest)
     damaged += _damaged_result(place, manifest, is_comparable=not damaged) + _damaged_log(store)
     state = "finished" if results.is_finished(place) else "interrupted"
-    found = () if damaged else _replicated(store, (place, manifest), images, seed)
-    agreed = all(one.same_answer >= LEAST_AGREEMENT * one.images for one in found)
-    is_sound = bool(found) and agreed and not damaged and state == "finished"
-    return Verification(run, state, tuple(damaged), whole, found, is_sound)
+    result = () if damaged else _replicated(store, (place, manifest), images, seed)
+    agreed = all(item.same_answer >= LEAST_AGREEMENT * item.images for item in result)
+    is_sound = bool(result) and agreed and not damaged and state == "finished"
+    return Verification(run, state, tuple(damaged), whole, result, is_sound)
 
 
-def text(found: Verification) -> str:
+def text(verification: Verification) -> str:
     """Return what `verify` prints."""
-    lines = [f"Run {found.run}: {found.state}; {found.shards} shards are whole."]
-    lines += [f"  DAMAGED: {one}" for one in found.damaged]
-    for one in found.replicated:
+    lines = [f"Run {verification.run}: {verification.state}; {verification.shards} shards are whole."]
+    lines += [f"  DAMAGED: {item}" for item in verification.damaged]
+    for item in verification.replicated:
         lines.append(
-            f"  {one.role} {one.condition}: {one.same_answer} of {one.images} recomputed images have the stored answer, "
-            f"{one.same_pixels} are the same to the last bit; largest change of a map's score {one.largest_score_change:.2g}"
+            f"  {item.role} {item.condition}: {item.same_answer} of {item.images} recomputed images have the stored answer, "
+            f"{item.same_pixels} are the same to the last bit; largest change of a map's score {item.largest_score_change:.2g}"
         )
-    return "\n".join([*lines, _verdict(found)])
+    return "\n".join([*lines, _verdict(verification)])
 
 
-def _verdict(found: Verification) -> str:
-    if found.is_sound:
+def _verdict(verification: Verification) -> str:
+    if verification.is_sound:
         return "The run is sound."
-    if not found.damaged and not found.replicated and found.state == "finished":
+    if not verification.damaged and not verification.replicated and verification.state == "finished":
         return "The files are whole, but no image was computed again, so the run was NOT verified."
     return "The run is NOT sound."
 
 
-def as_json(found: Verification) -> dict[str, Any]:
+def as_json(verification: Verification) -> dict[str, Any]:
     """Return what `verify --json` prints."""
-    return serialization.flatten(found).value
+    return serialization.flatten(verification).value
 
 
 def _damaged_shards(place: Place, manifest: Manifest) -> tuple[list[str], int]:
@@ -139,16 +139,16 @@ def _replicated(store: Store, run: tuple[Place, Manifest], images: int, seed: in
     chosen = np.sort(np.random.default_rng(seed).permutation(len(manifest.images.samples))[:images])
     if not len(chosen):
         return ()
-    bundles = {one.role: register.bundle(store, one.name) for one in manifest.models}
-    found = []
+    bundles = {model.role: register.bundle(store, model.name) for model in manifest.models}
+    results = []
     for condition in manifest.conditions:
         bundle = bundles[condition.role]
         compute.require_fit(manifest, condition, bundle)
-        broken = shards.broken(place, condition, [int(one) for one in np.unique(chosen // manifest.block)])
+        broken = shards.broken(place, condition, [int(item) for item in np.unique(chosen // manifest.block)])
         subject = compute.Subject(bundle, store.dataset(manifest.images.data), manifest, condition, broken)
         again = compute.compute(subject, store, [int(k) for k in chosen], lambda _done: None).rows
-        found.append(_compared(condition, _stored(place, manifest, condition, chosen), again))
-    return tuple(found)
+        results.append(_compared(condition, _stored(place, manifest, condition, chosen), again))
+    return tuple(results)
 
 
 def _stored(place: Place, manifest: Manifest, condition: Condition, chosen: np.ndarray) -> Rows:

@@ -25,7 +25,7 @@ from engine.models.network import ModelBundle
 from engine.specs.catalogue import Fgsm, NoiseSign, PgdLinf, Square
 from engine.specs.threat_model import Attack
 from engine.store import Dataset
-from engine.types.checks import CHECKS, CURVE, HUGE, CheckResult, Conditions, Credibility, Figure, Setup
+from engine.types.checks import CHECKS, CURVE, HUGE, AttackSanity, CheckResult, Conditions, Figure, Setup
 
 FEW = 2
 SHARE = 0.01
@@ -110,12 +110,12 @@ def reason_to_stop(look: Look) -> str:
 
 def judge(look: Look, attacks: Attacks | None, conditions: Conditions) -> tuple[CheckResult, ...]:
     """Return all sixteen results in order; without attacks those that need them are `not run`."""
-    found = {result.check: result for result in (_clean(look), _repeats(look), _logits(look), _inference(look))}
-    found["G15"] = _stated(conditions)
+    results = {result.check: result for result in (_clean(look), _repeats(look), _logits(look), _inference(look))}
+    results["G15"] = _stated(conditions)
     if attacks is not None:
-        found |= {result.check: result for result in _of_attacks(look, attacks)}
+        results |= {result.check: result for result in _of_attacks(look, attacks)}
     reason = reason_to_stop(look) or "Not run."
-    return tuple(found.get(check.name, CheckResult(check.name, "not run", reason)) for check in CHECKS)
+    return tuple(results.get(check.name, CheckResult(check.name, "not run", reason)) for check in CHECKS)
 
 
 def without_attacks(look: Look) -> tuple[CheckResult, ...]:
@@ -151,12 +151,12 @@ def _slack(look: Look) -> float:
     return max(FEW, SHARE * len(look.right))
 
 
-def _beyond_slack(check: str, look: Look, told: tuple[float, int, str], **figures: float) -> CheckResult:
+def _beyond_slack(check: str, look: Look, result: tuple[float, int, str], **figures: float) -> CheckResult:
     """Return the result of a check that fails where a difference exceeds the tolerance; told: it, what could differ, sentence.
 
     Where even the largest difference would not exceed it, passing would say nothing.
     """
-    difference, most, text = told
+    difference, most, text = result
     if most <= _slack(look):
         few = f"Not run: with {most} images to tell apart no difference would exceed the tolerance of {_slack(look):g}."
         return CheckResult(check, "not run", few)
@@ -261,7 +261,9 @@ def _worst_case(look: Look, attacks: Attacks) -> CheckResult:
     single = [_left(look, fared) for fared in (attacks.fgsm, attacks.pgd, attacks.longer)]
     share = statistics.proportion(look.right & ~attacks.white_box() & ~attacks.square.fooled)
     worst = round(share.value * share.n)
-    text = f"{worst} of {share.n} images resist every attack; the strongest single attack leaves {min(single)}."
+    text = (
+        f"{worst} of {share.n} images stay right under every attack; the strongest single attack leaves {min(single)}."
+    )
     return _result("G12", worst > min(single), text, share=share.value, low=share.low, high=share.high)
 
 
@@ -281,7 +283,9 @@ def _moved(attacks: Attacks) -> CheckResult:
 def _stated(conditions: Conditions) -> CheckResult:
     optional = {"reference", "attacks"}
     missing = [
-        one.name for one in fields(conditions) if one.name not in optional and getattr(conditions, one.name) in ("", ())
+        field.name
+        for field in fields(conditions)
+        if field.name not in optional and getattr(conditions, field.name) in ("", ())
     ]
     text = (
         f"Not recorded: {', '.join(missing)}."
@@ -309,7 +313,7 @@ class Reference:
     bundle: Classifier
 
 
-def check(bundle: Classifier, batch: Batch, setup: Setup, reference: Reference | None = None) -> Credibility:
+def check(bundle: Classifier, batch: Batch, setup: Setup, reference: Reference | None = None) -> AttackSanity:
     """Return all sixteen checks of a network on some images; what was not run says why.
 
     Without a reference the check of transfer is not run. Costs about 7 passes per step of `setup` and image, and
@@ -330,7 +334,7 @@ def check(bundle: Classifier, batch: Batch, setup: Setup, reference: Reference |
         reference=reference.name if reference is not None else "",
     )
     epsilon = parameters.fraction_text(setup.epsilon, "1/255")
-    return Credibility(judge(look, attacks, conditions), len(batch.samples), epsilon, conditions)
+    return AttackSanity(judge(look, attacks, conditions), len(batch.samples), epsilon, conditions)
 
 
 class _Probe:
@@ -390,11 +394,11 @@ class _Probe:
         largest = 0.0
         for block in self._blocks(rows):
             chosen = self.batch.at(block)
-            found = self._run(self.bundle, chosen, spec, draw)
-            fooled[block] = [one.status == "fooled" for one in found.outcomes]
-            unmoved[block] = [one.status in ("unperturbed", "failed") for one in found.outcomes]
+            result = self._run(self.bundle, chosen, spec, draw)
+            fooled[block] = [outcome.status == "fooled" for outcome in result.outcomes]
+            unmoved[block] = [outcome.status in ("unperturbed", "failed") for outcome in result.outcomes]
             # Measured here again: the attack's own word for its budget is what this is to check.
-            change = found.stored.astype(np.int64) - guards.check_images(chosen.pictures)
+            change = result.stored.astype(np.int64) - guards.check_images(chosen.pictures)
             largest = max(largest, float(np.abs(change).max()) / 255)
         return Fared(fooled, unmoved, largest, float(spec.budget))
 
@@ -404,10 +408,10 @@ class _Probe:
         attacked, fooled = np.zeros((2, len(self.batch.samples)), dtype=bool)
         for block in self._blocks(np.arange(len(self.batch.samples))):
             chosen = self.batch.at(block)
-            found = self._run(reference, chosen, spec)
-            attacked[block] = [one.status in ("fooled", "resisted") for one in found.outcomes]
+            result = self._run(reference, chosen, spec)
+            attacked[block] = [outcome.status in ("fooled", "resisted") for outcome in result.outcomes]
             with isolated(self.bundle.network):
-                said = answers(self.bundle, found.adversarial.to(self.bundle.device)).argmax(dim=1).cpu()
+                said = answers(self.bundle, result.adversarial.to(self.bundle.device)).argmax(dim=1).cpu()
             fooled[block] = (said != chosen.labels.cpu()).numpy()
         return Transfer(attacked, fooled)
 
@@ -468,9 +472,9 @@ def check_samples(
     epsilon: str,
     reference: Reference | None,
     report: Report,
-) -> Credibility:
+) -> AttackSanity:
     """Return all sixteen checks on some samples at a budget such as `8/255`; raises BadSetting, BadInput."""
-    report(0, 0, "Checking how far the attacks can be believed")
+    report(0, 0, "Running the attack sanity checks")
     budget: Fraction = parameters.read_fraction("epsilon", epsilon)
     every = baselines.labels(bundle, dataset)
     labels = torch.tensor([int(every[dataset.row(sample)]) for sample in samples], device=bundle.device)

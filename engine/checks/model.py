@@ -15,14 +15,22 @@ from torch import Tensor, nn
 from engine import statistics
 from engine.attacks import guards
 from engine.attribution import baselines
-from engine.checks import attacks, proofs
+from engine.checks import attacks, equality
 from engine.jobs.worker import Report
 from engine.models import hooks, register
 from engine.models.architectures import IMAGENET_MEAN, IMAGENET_STD
 from engine.models.network import ModelBundle
 from engine.models.register import Agreement
 from engine.store import Dataset, Store
-from engine.types.checks import INTAKE_CHECKS, CheckOutcome, CheckResult, Figure, InexactLink, IntakeReport, Suspicion
+from engine.types.checks import (
+    VALIDATION_CHECKS,
+    CheckOutcome,
+    CheckResult,
+    Figure,
+    InexactLink,
+    Suspicion,
+    ValidationReport,
+)
 from engine.types.core import ChannelOrder, ModelCard
 
 SIGNIFICANCE = 0.05
@@ -55,11 +63,11 @@ def find_suspicions(
     if not first:
         return ()
     best = first[0][1]
-    others = [one for one in _candidates(best.bundle) if one.kind != best.kind]
+    others = [candidate for candidate in _candidates(best.bundle) if candidate.kind != best.kind]
     undone = predict(best.bundle, images)
     further = _significant(undone, best.bundle, images, labels + best.shift, others)[:1]
     together = _significant(declared, bundle, images, labels, [_joined(best, one) for _, one in further])
-    return tuple(found for found, _ in (*together, *first))
+    return tuple(result for result, _ in (*together, *first))
 
 
 def predict(bundle: ModelBundle, images: Tensor) -> Tensor:
@@ -72,13 +80,13 @@ def _significant(
     declared: Tensor, bundle: ModelBundle, images: Tensor, labels: Tensor, candidates: list[Candidate]
 ) -> list[tuple[Suspicion, Candidate]]:
     right = (declared == labels).cpu().numpy()
-    found = []
-    for one in candidates:
-        answers = declared if one.bundle is bundle else predict(one.bundle, images)
-        without = (answers == labels + one.shift).cpu().numpy()
+    results = []
+    for candidate in candidates:
+        answers = declared if candidate.bundle is bundle else predict(candidate.bundle, images)
+        without = (answers == labels + candidate.shift).cpu().numpy()
         if without.sum() > right.sum() and _p_value(without, right) < SIGNIFICANCE / len(candidates):
-            found.append((_suspicion(one, without, right), one))
-    return sorted(found, key=lambda pair: -pair[0].after.value)
+            results.append((_suspicion(candidate, without, right), candidate))
+    return sorted(results, key=lambda pair: -pair[0].after.value)
 
 
 def _p_value(without: np.ndarray, right: np.ndarray) -> float:
@@ -89,11 +97,11 @@ def _suspicion(one: Candidate, without: np.ndarray, right: np.ndarray) -> Suspic
     counts = [int(part.sum()) for part in (without & right, without & ~right, right & ~without, ~right & ~without)]
     gain = statistics.paired_difference(*counts)
     before, after = statistics.proportion(right), statistics.proportion(without)
-    told = (
+    result = (
         f"{one.mistake} Right: {_percent(before)} as declared, {_percent(after)} otherwise, of {gain.n} images; difference "
         f"{100 * gain.value:+.0f} [{100 * gain.low:+.0f}, {100 * gain.high:+.0f}] points."
     )
-    return Suspicion(told, one.remedy, before, after, gain)
+    return Suspicion(result, one.remedy, before, after, gain)
 
 
 def _percent(share: statistics.Estimate) -> str:
@@ -199,7 +207,7 @@ def stored(store: Store, bundle: ModelBundle) -> Subject:
     return Subject(card, bundle, register.network(store, card.name), register.stored_hash(store, card.name))
 
 
-def check(subject: Subject, dataset: Dataset | None, report: Report) -> IntakeReport:
+def check(subject: Subject, dataset: Dataset | None, report: Report) -> ValidationReport:
     """Return the intake report of a model, on made-up pictures where no labelled data set is given.
 
     Raises BadInput where the classes of the data set are not the model's.
@@ -207,30 +215,30 @@ def check(subject: Subject, dataset: Dataset | None, report: Report) -> IntakeRe
     card, bundle = subject.card, subject.bundle
     report(0, 4, f"Checking '{card.name}'")
     labelled = None if dataset is None else _drawn(bundle, dataset)
-    found = [_loads(bundle, card), _hash(subject), _sites(card), *_of_answers(bundle, labelled)]
-    report(1, 4, "Proving that the network is the one handed in, and that it is read exactly")
-    proofs, inexact = _proofs(subject, None if labelled is None else labelled.images)
-    found += proofs
+    results = [_loads(bundle, card), _hash(subject), _sites(card), *_of_answers(bundle, labelled)]
+    report(1, 4, "Checking that the network is the one handed in, and that it is read exactly")
+    checks_of_equality, inexact = _equality_checks(subject, None if labelled is None else labelled.images)
+    results += checks_of_equality
     report(2, 4, "Counting right answers")
     suspicions: tuple[Suspicion, ...] = ()
     if labelled is not None:
-        found.append(_accuracy(labelled, card))
+        results.append(_accuracy(labelled, card))
         report(3, 4, "Trying other preprocessings")
         tried = len(labelled.images)
         suspicions = find_suspicions(bundle, labelled.images, labelled.labels[:tried], labelled.predictions[:tried])
-        found.append(_preprocessing(suspicions, tried))
+        results.append(_preprocessing(suspicions, tried))
     name = "" if dataset is None else dataset.card.name
     images = 0 if labelled is None else len(labelled.labels)
-    return IntakeReport(card.name, card.content_hash, name, images, _complete(found), suspicions, inexact)
+    return ValidationReport(card.name, card.content_hash, name, images, _complete(results), suspicions, inexact)
 
 
-def _proofs(subject: Subject, images: Tensor | None) -> tuple[list[CheckResult], tuple[InexactLink, ...]]:
+def _equality_checks(subject: Subject, images: Tensor | None) -> tuple[list[CheckResult], tuple[InexactLink, ...]]:
     """That the network is the one handed in, that its edges are exact and its receptive fields right."""
     bundle = subject.bundle
     pictures = register.pictures_to_compare(bundle, register.LEAST, images)
-    edges, inexact = proofs.of_edges(bundle, pictures)
-    function = proofs.of_function(subject.agreement or subject.network, bundle, pictures)
-    return [function, edges, proofs.of_fields(bundle)], inexact
+    edges, inexact = equality.of_edges(bundle, pictures)
+    function = equality.of_function(subject.agreement or subject.network, bundle, pictures)
+    return [function, edges, equality.of_fields(bundle)], inexact
 
 
 def some(bundle: ModelBundle, dataset: Dataset) -> Tensor:
@@ -250,11 +258,11 @@ def _drawn(bundle: ModelBundle, dataset: Dataset) -> Labelled:
     return Labelled(torch.as_tensor(every[rows], device=bundle.device), torch.cat(predictions), first)
 
 
-def _complete(found: list[CheckResult]) -> tuple[CheckResult, ...]:
+def _complete(check_results: list[CheckResult]) -> tuple[CheckResult, ...]:
     """Every check in order, its figures finite; what was not run says so."""
-    by_name = {result.check: replace(result, figures=_finite_only(result.figures)) for result in found}
+    by_name = {result.check: replace(result, figures=_finite_only(result.figures)) for result in check_results}
     missing = "It needs labelled images: name a data set with the model's classes."
-    return tuple(by_name.get(check.name, CheckResult(check.name, "not run", missing)) for check in INTAKE_CHECKS)
+    return tuple(by_name.get(check.name, CheckResult(check.name, "not run", missing)) for check in VALIDATION_CHECKS)
 
 
 def _finite_only(figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
@@ -279,16 +287,16 @@ def _loads(bundle: ModelBundle, card: ModelCard) -> CheckResult:
 
 
 def _hash(subject: Subject) -> CheckResult:
-    found, card = subject.found_hash, subject.card
-    same = found == card.content_hash
-    text = f"Content {found}." if same else f"The stored weights are {found}, checked were {card.content_hash}."
+    result, card = subject.found_hash, subject.card
+    same = result == card.content_hash
+    text = f"Content {result}." if same else f"The stored weights are {result}, checked were {card.content_hash}."
     return _result("hash", not same, text)
 
 
 def _sites(card: ModelCard) -> CheckResult:
-    maps, claimable = sum(site.channels for site in card.sites), sum(site.is_claimable for site in card.sites)
-    text = f"{len(card.sites)} sites with {maps:,} feature maps and {len(card.links)} links between them."
-    return _result("sites", claimable < 1, text, sites=len(card.sites), maps=maps, links=len(card.links))
+    maps, eligible = sum(site.channels for site in card.sites), sum(site.is_eligible for site in card.sites)
+    text = f"{len(card.sites)} layers with {maps:,} feature maps and {len(card.links)} links between them."
+    return _result("sites", eligible < 1, text, sites=len(card.sites), maps=maps, links=len(card.links))
 
 
 def _of_answers(bundle: ModelBundle, labelled: Labelled | None) -> list[CheckResult]:
@@ -325,7 +333,10 @@ def _answers(bundle: ModelBundle, pictures: Tensor) -> Tensor:
 
 
 def _evaluation(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
-    together, alone = _answers(bundle, pictures), torch.cat([_answers(bundle, one[None]) for one in pictures[:2]])
+    together, alone = (
+        _answers(bundle, pictures),
+        torch.cat([_answers(bundle, picture[None]) for picture in pictures[:2]]),
+    )
     difference = float((together[: len(alone)] - alone).abs().max() / together.abs().max().clamp(min=1.0))
     training = sum(module.training for module in bundle.network.modules())
     text = f"Answers in a batch and alone differ by {difference:.1e} of the largest logit; {training} parts are in training mode."
@@ -340,8 +351,8 @@ def _finite(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
 
 def _logits(bundle: ModelBundle, pictures: Tensor) -> CheckResult:
     """Probabilities, percentages and their logarithms fail, however they were made; black, white and noise help to tell."""
-    found = guards.form_of(functools.partial(_answers, bundle), pictures, _answers(bundle, pictures))
-    return _result("logits", bool(found), f"The answers {found or 'are not probabilities'}.")
+    form_of = guards.form_of(functools.partial(_answers, bundle), pictures, _answers(bundle, pictures))
+    return _result("logits", bool(form_of), f"The answers {form_of or 'are not probabilities'}.")
 
 
 def _accuracy(labelled: Labelled, card: ModelCard) -> CheckResult:

@@ -17,7 +17,7 @@ from engine.audit import manifest as manifests
 from engine.audit import plan, report, results, summary
 from engine.audit.report import Forecast
 from engine.audit.runs import Run, State
-from engine.cli.command import DONE, FAILED, INTERRUPTED, TLS_VARIABLES, Told
+from engine.cli.command import DONE, FAILED, INTERRUPTED, TLS_VARIABLES, Reply
 from engine.errors import BadInput, EngineError, StoreError, WorkFailed
 from engine.jobs import Jobs
 from engine.jobs.connection import TlsFiles
@@ -31,14 +31,14 @@ INTERIM_EVERY: Final = 20.0
 """Seconds between two interim results: each reads the rows of all finished shards."""
 
 
-def audit(options: argparse.Namespace) -> Told:
+def audit(options: argparse.Namespace) -> Reply:
     """Run or resume the audit of a plan."""
     store = Store(options.store, create=False)
     run = Run(store, manifests.build(plan.read(options.plan, store), store))
     started = time.monotonic()
     if options.cancel:
         run.cancel()
-        return Told(f"Run {run.id} is told to stop.", {"run": run.id, "status": "cancelled"})
+        return Reply(f"Run {run.id} is told to stop.", {"run": run.id, "status": "cancelled"})
     jobs = Jobs(
         store.root, worker.perform, scheduler=options.scheduler, allow_plain=options.allow_plain, tls=_tls(options)
     )
@@ -55,33 +55,33 @@ def audit(options: argparse.Namespace) -> Told:
     return _told(run, state, time.monotonic() - started)
 
 
-def verify(options: argparse.Namespace) -> Told:
+def verify(options: argparse.Namespace) -> Reply:
     """Check that a run's files are what was written, and compute a sample of it again."""
     from engine.audit import verify as verification
 
     root, run = _located(options)
-    found = verification.verify(Store(root, create=False), run, images=options.images, seed=options.seed)
-    return Told(verification.text(found), verification.as_json(found), DONE if found.is_sound else FAILED)
+    result = verification.verify(Store(root, create=False), run, images=options.images, seed=options.seed)
+    return Reply(verification.text(result), verification.as_json(result), DONE if result.is_sound else FAILED)
 
 
-def export(options: argparse.Namespace) -> Told:
+def export(options: argparse.Namespace) -> Reply:
     """Write the tables of a run, finished or not, as CSV."""
     from engine.audit import frames
 
     root, run = _located(options)
     written = frames.export(Store(root, create=False), run, options.out)
     listed = ", ".join(f"{name}.csv ({count} rows)" for name, count in written.items())
-    return Told(f"Wrote {listed}.", {"run": run, "rows": written})
+    return Reply(f"Wrote {listed}.", {"run": run, "rows": written})
 
 
 def _forecast(answers: Answers, run: Run) -> Forecast:
     """Return what a run will cost; raises WorkFailed where its pace cannot be measured."""
-    found = driver.forecast_of(answers, run.manifest, PAUSE)
-    while found.state == "working":
-        found = driver.forecast_of(answers, run.manifest, PAUSE)
-    if found.value is None:
-        raise WorkFailed(found.message)
-    return found.value
+    forecast_of = driver.forecast_of(answers, run.manifest, PAUSE)
+    while forecast_of.state == "working":
+        forecast_of = driver.forecast_of(answers, run.manifest, PAUSE)
+    if forecast_of.value is None:
+        raise WorkFailed(forecast_of.message)
+    return forecast_of.value
 
 
 def _cost(answers: Answers, run: Run) -> str:
@@ -91,19 +91,19 @@ def _cost(answers: Answers, run: Run) -> str:
         return f"What the run will cost cannot be told: {error}"
 
 
-def _costing(run: Run, found: Forecast) -> Told:
-    told = {"run": run.id, "plan": run.manifest.plan.name, "tier": run.manifest.plan.tier}
-    return Told(report.forecast_text(run.manifest.plan.tier, found), {**told, **dataclasses.asdict(found)})
+def _costing(run: Run, forecast: Forecast) -> Reply:
+    results = {"run": run.id, "plan": run.manifest.plan.name, "tier": run.manifest.plan.tier}
+    return Reply(report.forecast_text(run.manifest.plan.tier, forecast), {**results, **dataclasses.asdict(forecast)})
 
 
-def _told(run: Run, state: State, seconds: float) -> Told:
+def _told(run: Run, state: State, seconds: float) -> Reply:
     manifest = run.manifest
     is_finished = state.state == "finished"
-    found = results.read_summary(run.place, manifest) if is_finished else results.interim(run.place, manifest)
-    told = report.as_json(run, state, found, seconds)
-    is_passed = summary.verdict(found) in ("pass", "nothing to decide")
+    result = results.read_summary(run.place, manifest) if is_finished else results.interim(run.place, manifest)
+    value = report.as_json(run, state, result, seconds)
+    is_passed = summary.verdict(result) in ("pass", "nothing to decide")
     code = (DONE if is_passed else FAILED) if is_finished else INTERRUPTED
-    return Told(report.text(run, state, found), told, code)
+    return Reply(report.text(run, state, result), value, code)
 
 
 def _tls(options: argparse.Namespace) -> TlsFiles | None:
@@ -112,7 +112,7 @@ def _tls(options: argparse.Namespace) -> TlsFiles | None:
         return None
     if not all(given):
         raise BadInput("A TLS connection needs all of --tls-ca, --tls-cert and --tls-key.")
-    return TlsFiles(*(Path(str(one)) for one in given))
+    return TlsFiles(*(Path(str(item)) for item in given))
 
 
 def _located(options: argparse.Namespace) -> tuple[Path, str]:
@@ -122,7 +122,7 @@ def _located(options: argparse.Namespace) -> tuple[Path, str]:
         if folder.parent.name != manifests.RUNS:
             raise BadInput("RUN must be the folder of a run, STORE/runs/ID, or an id together with --store.")
         return folder.parent.parent, folder.name
-    fitting = [one for one in manifests.listed(options.store) if one.startswith(options.run)]
+    fitting = [item for item in manifests.listed(options.store) if item.startswith(options.run)]
     if len(fitting) > 1:
         raise BadInput(f"{len(fitting)} runs begin with '{options.run}'; give more of the id.")
     return options.store, fitting[0] if fitting else options.run

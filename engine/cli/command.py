@@ -15,14 +15,14 @@ from engine.store import files
 DONE: Final = 0
 FAILED: Final = 1
 """A threshold of an audit failed or could not be told, a verification found a difference, or a model fails a check of its
-intake report."""
+validation report."""
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 3
 """The same command goes on where this one ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Reply:
     """What a command says: a line or table for people, and the same for programs (`--json`)."""
 
     text: str
@@ -38,10 +38,10 @@ def require_new(out: Path) -> None:
         raise BadInput(f"There is no folder {out.parent.name} for {out.name}.")
 
 
-def write(out: Path, found: dict[str, Any], doing: str) -> None:
+def write(out: Path, values: dict[str, Any], doing: str) -> None:
     """Write an answer whole, or raise StoreError that says what was being done."""
     with files.disk_errors(doing):
-        files.write_file(out, (json.dumps(found, indent=2) + "\n").encode())
+        files.write_file(out, (json.dumps(values, indent=2) + "\n").encode())
 
 
 TLS_VARIABLES: Final = {
@@ -145,17 +145,18 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="Part of --torchvision, `test` if not given.")
     parser.add_argument("--classes", type=Path, metavar="F", help="Class names in order, one per line.")
     parser.add_argument("--size", help="Fit pictures of other sizes to this many pixels (not for --npz).")
-    parser.add_argument("--epsilon", default="", help="Attack strength the menus start with, for example 8/255.")
+    parser.add_argument("--epsilon", default="", help="Epsilon the menus start with, for example 8/255.")
 
 
 def _store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")
 
 
-STUDIES: Final = ("proof", "smallest", "curve", "profile", "defence")
+TEST: Final = "test"
+STUDIES: Final = (TEST, "smallest", "curve", "profile", "defence")
 
 
-def add_prove(parser: argparse.ArgumentParser) -> None:
+def add_causal_test(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `prove`."""
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")
     parser.add_argument("--model", required=True, help="A model of the store.")
@@ -169,12 +170,14 @@ def add_prove(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=100, metavar="N", help="Images to attack, 100 if not given.")
     first = "Without --class and --sample: index from which on correctly classified images are taken, 128 if not given."
     parser.add_argument("--first", type=int, default=128, metavar="K", help=first)
-    parser.add_argument("--maps", type=int, default=32, metavar="K", help="Maps of the proof, 32 if not given.")
+    parser.add_argument(
+        "--maps", type=int, default=32, metavar="K", help="Channels of the causal test, 32 if not given."
+    )
     parser.add_argument(
         "--studies", default=",".join(STUDIES), metavar="A,B", help=f"Of {', '.join(STUDIES)}; all if not given."
     )
     parser.add_argument(
-        "--sites", choices=("all", "blocks"), default="all", help="All sites (default), or the stem and block outputs."
+        "--sites", choices=("all", "blocks"), default="all", help="All layers (default), or the stem and block outputs."
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of random starts, controls and random sets.")
     parser.add_argument("--out", type=Path, required=True, metavar="F", help="JSON file to write; must not exist.")
@@ -185,7 +188,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")
 
 
-def add_examine(parser: argparse.ArgumentParser) -> None:
+def add_explain(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `examine`."""
     add_store(parser)
     parser.add_argument("--model", required=True, help="A model of the store.")
@@ -198,9 +201,9 @@ def add_examine(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", default=methods.TWO_RUN.name, help=f"One of {', '.join(methods.METHODS)}.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of references and random starts.")
-    parser.add_argument("--quick", action="store_true", help="Leave the certificate out.")
+    parser.add_argument("--quick", action="store_true", help="Leave the faithfulness checks out.")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="Folder for examination.json and arrays.npz."
+        "--out", type=Path, required=True, metavar="DIR", help="Folder for explanation.json and arrays.npz."
     )
 
 
@@ -217,9 +220,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--first", type=int, default=128, metavar="K", help="Index of the first image, 128 if not given."
     )
     parser.add_argument("--methods", metavar="A,B", help="Comma-separated names of methods; all if not given.")
-    parser.add_argument("--maps", default="8,16,32,64,128", metavar="K,L", help="Numbers of maps to move, rising.")
+    parser.add_argument("--maps", default="8,16,32,64,128", metavar="K,L", help="Numbers of channels to move, rising.")
     parser.add_argument(
-        "--sites", choices=("all", "blocks"), default="all", help="All sites (default), or the stem and block outputs."
+        "--sites", choices=("all", "blocks"), default="all", help="All layers (default), or the stem and block outputs."
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of references, controls and random starts.")
     parser.add_argument("--out", type=Path, required=True, metavar="F", help="JSON file to write; must not exist.")

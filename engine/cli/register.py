@@ -1,4 +1,4 @@
-"""The subcommands `model add`, `model check` and `data add`: files in, cards and an intake report out."""
+"""The subcommands `model add`, `model check` and `data add`: files in, cards and a validation report out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import serialization
-from engine.cli.command import DONE, FAILED, Told
+from engine.cli.command import DONE, FAILED, Reply
 from engine.errors import BadInput
 from engine.service import answers as at_once
 from engine.service import tasks
 from engine.store import Store
-from engine.types import checks as intake_records
-from engine.types.checks import PROOFS, IntakeReport
+from engine.types import checks as validation_records
+from engine.types.checks import PROOFS, ValidationReport
 from engine.types.core import ModelCard
 from engine.types.requests import Place
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from engine.data.sources import Images
 
 
-def demo(options: argparse.Namespace) -> Told:
+def demo(options: argparse.Namespace) -> Reply:
     """Put the embedded demo into a store."""
     from engine import demo as embedded
 
     store = Store(options.store)
     embedded.install(store)
     models = [f"{card.name} ({sum(site.channels for site in card.sites)} feature maps)" for card in store.models()]
-    found = {"models": [card.name for card in store.models()], "data": embedded.DATA}
-    return Told(f"The store holds {', '.join(models)} and the data set {embedded.DATA}.", found)
+    results = {"models": [card.name for card in store.models()], "data": embedded.DATA}
+    return Reply(f"The store holds {', '.join(models)} and the data set {embedded.DATA}.", results)
 
 
-def add_model(options: argparse.Namespace) -> Told:
-    """Add a model and make its intake report; a model that fails a check is stored, and said to fail (exit code 1).
+def add_model(options: argparse.Namespace) -> Reply:
+    """Add a model and make its validation report; a model that fails a check is stored, and said to fail (exit code 1).
 
     Nothing is stored, and no store made, before everything that was handed in was checked and the network proved to be the
     one handed in.
@@ -49,28 +49,28 @@ def add_model(options: argparse.Namespace) -> Told:
     classes, declared = sources.read_classes(options.classes), register.declared(options)
     with (
         _weights(options) as file,
-        register.checked(register.Submission(options.name, options.architecture, file, classes, declared)) as found,
+        register.checked(register.Submission(options.name, options.architecture, file, classes, declared)) as result,
     ):
         if dataset is not None:
-            register.require_fit(found.card, dataset)
-        proof = register.agreement(found, None if dataset is None else model.some(found.bundle, dataset))
-        subject = model.Subject(found.card, found.bundle, found.network, found.card.content_hash, proof)
+            register.require_fit(result.card, dataset)
+        causal_test = register.agreement(result, None if dataset is None else model.some(result.bundle, dataset))
+        subject = model.Subject(result.card, result.bundle, result.network, result.card.content_hash, causal_test)
         report = model.check(subject, dataset, silent)
         store = Store(options.store)
-        added = register.put(store, found, proof)
+        added = register.put(store, result, causal_test)
     _keep(store, report, options.data)
-    text = "\n".join((_sentence(added.card), *added.notes, *intake_records.lines(report)))
-    told = dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)}
-    return Told(text, told, _code(report))
+    text = "\n".join((_sentence(added.card), *added.notes, *validation_records.lines(report)))
+    results = dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)}
+    return Reply(text, results, _code(report))
 
 
 def silent(_done: int, _total: int, _message: str) -> None:
     """Report progress to nobody."""
 
 
-def _keep(store: Store, report: IntakeReport, data: str) -> None:
-    key = tasks.INTAKE.key(store, Place(report.model, data or ""))
-    store.records.write(tasks.INTAKE.shelf, key, report)
+def _keep(store: Store, report: ValidationReport, data: str) -> None:
+    key = tasks.VALIDATION.key(store, Place(report.model, data or ""))
+    store.records.write(tasks.VALIDATION.shelf, key, report)
 
 
 def _weights(options: argparse.Namespace) -> AbstractContextManager[Path]:
@@ -87,23 +87,23 @@ def _tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def architectures(options: argparse.Namespace) -> Told:
+def architectures(options: argparse.Namespace) -> Reply:
     """Survey torchvision's classifiers."""
     from engine.models import architectures as survey
 
     rows = [survey.row(name) for name in options.only or survey.surveyed_names()]
-    return Told(survey.markdown(rows), {"architectures": [dataclasses.asdict(row) for row in rows]})
+    return Reply(survey.markdown(rows), {"architectures": [dataclasses.asdict(row) for row in rows]})
 
 
-def check_model(options: argparse.Namespace) -> Told:
-    """Make the intake report of a stored model, or tell the stored one."""
+def check_model(options: argparse.Namespace) -> Reply:
+    """Make the validation report of a stored model, or tell the stored one."""
     answers = at_once.answers(Store(options.store, create=False), silent)
-    report = at_once.result(answers, tasks.INTAKE, Place(options.name, options.data or ""))
-    text = "\n".join((f"{report.model}: {report.verdict}", *intake_records.lines(report)))
-    return Told(text, _as_json(report), _code(report))
+    report = at_once.result(answers, tasks.VALIDATION, Place(options.name, options.data or ""))
+    text = "\n".join((f"{report.model}: {report.verdict}", *validation_records.lines(report)))
+    return Reply(text, _as_json(report), _code(report))
 
 
-def add_data(options: argparse.Namespace) -> Told:
+def add_data(options: argparse.Namespace) -> Reply:
     """Add a data set."""
     from engine.data import register as catalogue
     from engine.data import sources
@@ -114,13 +114,13 @@ def add_data(options: argparse.Namespace) -> Told:
     if options.epsilon:
         attacks.attack_at("pgd-linf", options.epsilon)
     classes = sources.read_classes(options.classes) if options.classes else None
-    found, source = _images(options, classes)
+    result, source = _images(options, classes)
     # No store is made before everything that was handed in is known to be usable.
-    described = catalogue.card(options.name, found, source=source, epsilon=options.epsilon)
-    card = catalogue.put(Store(options.store), described, found)
+    described = catalogue.card(options.name, result, source=source, epsilon=options.epsilon)
+    card = catalogue.put(Store(options.store), described, result)
     per_class = f"{len(card.classes)} classes, {min(card.class_counts)} to {max(card.class_counts)} images each"
     text = f"Added {card.name}: {card.count} images of {card.size[0]} x {card.size[1]} pixels, {per_class}."
-    return Told("\n".join((text, *card.warnings)), dataclasses.asdict(card))
+    return Reply("\n".join((text, *card.warnings)), dataclasses.asdict(card))
 
 
 def _images(options: argparse.Namespace, classes: tuple[str, ...] | None) -> tuple[Images, str]:
@@ -142,9 +142,9 @@ def _images(options: argparse.Namespace, classes: tuple[str, ...] | None) -> tup
     from engine.data import torchvision_sets
 
     root = _needed("--root", options.root)
-    found = torchvision_sets.read(options.torchvision, root, options.split, size=size)
+    result = torchvision_sets.read(options.torchvision, root, options.split, size=size)
     source = f"torchvision {options.torchvision} {options.split}"
-    return (found if classes is None else sources.with_classes(found, classes)), source
+    return (result if classes is None else sources.with_classes(result, classes)), source
 
 
 def _needed(option: str, folder: Path | None) -> Path:
@@ -153,19 +153,19 @@ def _needed(option: str, folder: Path | None) -> Path:
     return folder
 
 
-def _code(report: IntakeReport) -> int:
-    """A report whose proofs were not all made fails: nothing is claimed of a network on trust."""
+def _code(report: ValidationReport) -> int:
+    """A report with a check that was not run fails: nothing is claimed of a network on trust."""
     unproved = any(result.check in PROOFS and result.outcome != "pass" for result in report.results)
     return FAILED if report.verdict == "fail" or unproved else DONE
 
 
-def _as_json(report: IntakeReport) -> dict[str, Any]:
+def _as_json(report: ValidationReport) -> dict[str, Any]:
     return serialization.flatten(report).value | {"verdict": report.verdict}
 
 
 def _sentence(card: ModelCard) -> str:
     maps = sum(site.channels for site in card.sites)
-    size = f"{card.parameters:,} parameters, {len(card.sites)} sites, {maps} feature maps"
+    size = f"{card.parameters:,} parameters, {len(card.sites)} layers, {maps} feature maps"
     cut = "x".join(map(str, card.size))
     resized = "" if card.resize is None else f"shortest side {card.resize}, "
     taken = f"{resized}centre {cut}, {card.order.upper() if card.channels == 3 else 'grey'}"

@@ -1,4 +1,4 @@
-"""The commands `examine`, `evaluate` and `prove`: one explanation, the table of methods, every study of a group."""
+"""The commands `explain`, `evaluate` and `patching`: one explanation, the table of methods, every study of a group."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from engine import benchmark, class_names, serialization, statistics
 from engine.attribution import comparison
 from engine.cli import command
-from engine.cli.command import STUDIES, Told
+from engine.cli.command import STUDIES, TEST, Reply
 from engine.errors import BadInput, BadSetting, UnknownName
 from engine.jobs.worker import Report
 from engine.patching import tables
@@ -28,73 +28,94 @@ from engine.specs.threat_model import Attack
 from engine.store import files
 from engine.store.store import Store
 from engine.types import faithfulness
-from engine.types.core import SIDES, Datapath, Examination, ExaminationRequest, Outcome, Prediction
-from engine.types.faithfulness import Certificates, Comparison, GroupDatapath, Groups
+from engine.types.core import SIDES, Datapath, Explanation, ExplanationRequest, Outcome, Prediction
+from engine.types.faithfulness import Comparison, Faithfulness, GroupDatapath, Groups
 from engine.types.patching import (
     CorrectRequest,
     EvaluateRequest,
     EvaluationRequest,
     FooledRequest,
-    GroupProofRequest,
+    GroupTestRequest,
     SiteChoice,
     StrongestRequest,
 )
-from engine.types.requests import CertificatePart
+from engine.types.requests import FaithfulnessRequest
 
+EXPLANATION, OLD_EXPLANATION = "explanation.json", "examination.json"
+"""The second is the name of version 0.1, which this version still writes."""
 SHARE = 0.2
 SPECIFIC = 16
 """Maps named for each group: those that exceed the mean over classes most."""
 MEANING = {
-    "clean_only, shared, adversarial_only": "maps among the strongest share of the site in the clean datapath alone, in both, "
+    "clean_only, shared, adversarial_only": "channels among the strongest share of the layer in the clean datapath alone, in both, "
     "in the adversarial one alone",
-    "target_only": "maps of the datapath of clean images of the fooled-into class that neither of the two has",
+    "target_only": "channels of the datapath of clean images of the fooled-into class that neither of the two has",
     "noise_also": "those of adversarial_only that noise of the same L2 size brings into the datapath too",
     "distance": "1 - Jaccard of the clean and the adversarial datapath, mean over images, with a 95 % bootstrap interval over "
     "images; floor: the same for noise of the same size",
-    "p_value": "one-sided, that the distance exceeds the floor, Holm-adjusted over the sites; null for a single pair",
-    "parts_at": "first site whose distance exceeds the floor for two sites running; parts_span: its 95 % bootstrap interval over "
-    "images, `share` the part of the resamples that part at all, `last` null where more than 2.5 % never do; apart_from: first "
-    "site from which on every one exceeds its floor; sites of which nothing may be claimed (the stem) never count",
-    "merges_at": "first site from which on the adversarial datapath is more like the fooled-into class's than the true class's; "
-    "merges_span as parts_span, the class datapaths held fixed",
-    "kinship": "Jaccard per site of the adversarial datapath (true_class, fooled_into), the clean one (clean_*) and that of "
+    "p_value": "one-sided, that the distance exceeds the floor, Holm-adjusted over the layers; null for a single pair",
+    "diverges_at": "first layer whose distance exceeds the floor for two layers running; divergence_span: its 95 % "
+    "bootstrap interval over "
+    "images, `share` the part of the resamples that diverge at all, `last` null where more than 2.5 % never do; "
+    "diverges_from: first "
+    "layer from which on every one exceeds its floor; layers of which nothing may be claimed (the stem) never count",
+    "converges_at": "first layer from which on the adversarial datapath is more like the fooled-into class's than the "
+    "true class's; "
+    "convergence_span as divergence_span, the class datapaths held fixed",
+    "class_similarity": "Jaccard per layer of the adversarial datapath (true_class, fooled_into), the clean one "
+    "(clean_*) and that of "
     "same-norm noise (noise_*) with the datapaths of other clean images of the true and of the fooled-into class; classes: "
     "of these two with each other",
-    "cross": "2 x 2 design, Jaccard per site of four datapaths, clean or adversarial image asked for the true or the fooled-into "
+    "input_by_target": "2 x 2 design, Jaccard per layer of four datapaths, clean or adversarial image asked for the "
+    "true or the fooled-into "
     "class; same_input_*: one image, both questions; same_answer_*: one question, both images; each_its_own: clean asked for "
     "true, adversarial for fooled-into; exchanged: the other way round",
-    "groups": "datapath of half of a group's images; held_out: share of the other half whose label its strongest maps carry into "
-    "at least 9 of 10 references, with a 95 % Wilson interval, beside random maps; specific: strength less the mean over classes",
-    "certificate": "null reads not run, never passed; not_applicable names the checks that mean nothing for the method",
+    "groups": "datapath of half of a group's images; held_out: share of the other half whose label its strongest "
+    "channels carry into "
+    "at least 9 of 10 references, with a 95 % Wilson interval, beside random channels; specific: strength less the "
+    "mean over classes",
+    "faithfulness": "null reads not run, never passed; not_applicable names the checks that mean nothing for the method",
 }
-"""What stands under the names of an examination's JSON."""
+"""What stands under the names of an explanation's JSON."""
+OLD_NAMES: Final = {
+    "diverges_at": "parts_at",
+    "divergence_span": "parts_span",
+    "diverges_from": "apart_from",
+    "converges_at": "merges_at",
+    "convergence_span": "merges_span",
+    "class_similarity": "kinship",
+    "input_by_target": "cross",
+    "faithfulness_parts": "certificate_parts",
+    "faithfulness": "certificate",
+}
+"""Names in the JSON of version 0.1, which this version still writes beside the new ones."""
 
 
 LONGEST_COUNT = 9
 """Digits of a number of maps."""
 
 
-def examine(options: argparse.Namespace) -> Told:
-    """Examine one pair or a small group."""
+def explain(options: argparse.Namespace) -> Reply:
+    """Explain one attacked image or a small group."""
     attack, method = catalogue.attack(options.attack), methods.method(options.method)
     samples = tuple(options.sample)
-    request = ExaminationRequest(options.model, options.data, attack, samples, method, options.seed)
-    found = examined(_answers(options, _told_to_nobody), request, options.out, certify=not options.quick)
-    return Told(sentence(found), found)
+    request = ExplanationRequest(options.model, options.data, attack, samples, method, options.seed)
+    result = explained(_answers(options, _told_to_nobody), request, options.out, with_checks=not options.quick)
+    return Reply(sentence(result), result)
 
 
-def evaluate(options: argparse.Namespace) -> Told:
+def evaluate(options: argparse.Namespace) -> Reply:
     """Ask every method the same questions of the same images."""
     names = [part.strip() for part in options.methods.split(",")] if options.methods else list(methods.METHODS)
     attack, scored = catalogue.attack(options.attack), tuple(methods.method(name) for name in names)
     settings = EvaluationRequest(attack, options.images, scored, options.first, options.seed, _counts(options.maps))
     request = EvaluateRequest(options.model, options.data, options.sites, settings)
-    found = evaluated(_answers(options, _told_on_stderr), request, options.out)
-    return Told(tables.evaluation_text(found), found)
+    result = evaluated(_answers(options, _told_on_stderr), request, options.out)
+    return Reply(tables.evaluation_text(result), result)
 
 
-def prove(options: argparse.Namespace) -> Told:
-    """Put clean maps back in a group: every study."""
+def patching(options: argparse.Namespace) -> Reply:
+    """Run activation patching in a group: every study."""
     images = Images(tuple(options.sample or ()), options.label, options.images, options.first)
     study = Study(
         model=options.model,
@@ -102,19 +123,19 @@ def prove(options: argparse.Namespace) -> Told:
         attack=catalogue.attack(options.attack),
         images=images,
         maps=options.maps,
-        studies=tuple(part.strip() for part in options.studies.split(",")),
+        studies=tuple(OLD_STUDIES.get(part.strip(), part.strip()) for part in options.studies.split(",")),
         sites=options.sites,
         seed=options.seed,
     )
-    found = proved(_answers(options, _told_on_stderr), study, options.out)
-    return Told(tables.patching_text(found), found)
+    result = intervened(_answers(options, _told_on_stderr), study, options.out)
+    return Reply(tables.patching_text(result), result)
 
 
-def measure(options: argparse.Namespace) -> Told:
+def measure(options: argparse.Namespace) -> Reply:
     """Measure speed and memory."""
-    found = benchmark.run(Store(options.store, create=False), options.model, options.data)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return Told(benchmark.text(found), found)
+    result = benchmark.run(Store(options.store, create=False), options.model, options.data)
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return Reply(benchmark.text(result), result)
 
 
 def _answers(options: argparse.Namespace, report: Report) -> Answers:
@@ -137,76 +158,83 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def examined(answers: Answers, request: ExaminationRequest, out: Path, *, certify: bool) -> dict[str, Any]:
-    """Examine a request with the models and data of a store, write `examination.json` and `arrays.npz`, return the JSON.
+def explained(answers: Answers, request: ExplanationRequest, out: Path, *, with_checks: bool) -> dict[str, Any]:
+    """Explain a request with the models and data of a store, write `explanation.json` and `arrays.npz`, return the JSON.
 
-    What the store holds already, a page's examinations among it, is not computed again.
+    What the store holds already, a page's explanations among it, is not computed again.
 
-    Raises BadInput when `out` already holds another examination, and whatever the request lacks.
+    Raises BadInput when `out` already holds another explanation, and whatever the request lacks.
     """
-    if (out / "examination.json").exists():
-        raise BadInput(f"{out.name} already holds an examination; choose another folder.")
+    if any((out / name).exists() for name in (EXPLANATION, OLD_EXPLANATION)):
+        raise BadInput(f"{out.name} already holds an explanation; choose another folder.")
     started = time.perf_counter()
-    found = at_once.result(answers, tasks.EXAMINATION, request)
-    requests = [CertificatePart(found.key, name) for name in (faithfulness.PARTS if certify else ())]
-    known = faithfulness.merge([at_once.result(answers, tasks.CERTIFICATE, part) for part in requests])
-    compared = comparison.compare(found, SHARE, known.classes)
-    summary = _summary(found, compared, known, time.perf_counter() - started)
-    with files.disk_errors("writing an examination"):
+    result = at_once.result(answers, tasks.EXPLANATION, request)
+    requests = [FaithfulnessRequest(result.key, name) for name in (faithfulness.PARTS if with_checks else ())]
+    known = faithfulness.merge([at_once.result(answers, tasks.FAITHFULNESS, part) for part in requests])
+    compared = comparison.compare(result, SHARE, known.classes)
+    summary = _summary(result, compared, known, time.perf_counter() - started)
+    with files.disk_errors("writing an explanation"):
         out.mkdir(parents=True, exist_ok=True)
-        files.write_file(out / "arrays.npz", _arrays(found, known.groups))
-        files.write_file(out / "examination.json", (json.dumps(summary, indent=2) + "\n").encode())
+        files.write_file(out / "arrays.npz", _arrays(result, known.groups))
+        for name in (EXPLANATION, OLD_EXPLANATION):
+            files.write_file(out / name, (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 
-def sentence(found: dict[str, Any]) -> str:
-    """Return one line that says what an examination's JSON holds."""
-    before, after = (f"'{found[side]['class']}' ({found[side]['confidence']:.0%})" for side in ("before", "after"))
+def sentence(values: dict[str, Any]) -> str:
+    """Return one line that says what an explanation's JSON holds."""
+    before, after = (f"'{values[side]['class']}' ({values[side]['confidence']:.0%})" for side in ("before", "after"))
     where = (
-        f"parts {_at(found['parts_at'], found['parts_span'])}, merges {_at(found['merges_at'], found['merges_span'])}"
+        f"diverges {_at(values['diverges_at'], values['divergence_span'])}, "
+        f"converges on the fooled-into class {_at(values['converges_at'], values['convergence_span'])}"
     )
-    return f"{found['sample']} {before} -> {after}, {found['status']}; {where}; {found['seconds']:.1f} s"
+    return f"{values['sample']} {before} -> {after}, {values['status']}; {where}; {values['seconds']:.1f} s"
 
 
 def _at(site: str | None, span: dict[str, Any] | None) -> str:
     if span is None:
-        return f"at {site or 'no site'}"
-    return f"at {site or 'no site'} [{span['first']}, {span['last'] or 'no site'}]"
+        return f"at {site or 'no layer'}"
+    return f"at {site or 'no layer'} [{span['first']}, {span['last'] or 'no layer'}]"
 
 
-def _summary(found: Examination, compared: Comparison, known: Certificates, seconds: float) -> dict[str, Any]:
-    first = found.outcomes[0]
-    return {
-        **_outcome(first, found),
-        "pairs": [_outcome(outcome, found) for outcome in found.outcomes],
-        "model": found.request.model,
-        "data": found.request.data,
-        "attack": found.request.attack.text,
-        "seed": found.request.seed,
+def _summary(explanation: Explanation, compared: Comparison, known: Faithfulness, seconds: float) -> dict[str, Any]:
+    first = explanation.outcomes[0]
+    return _with_old_names({
+        **_outcome(first, explanation),
+        "pairs": [_outcome(outcome, explanation) for outcome in explanation.outcomes],
+        "model": explanation.request.model,
+        "data": explanation.request.data,
+        "attack": explanation.request.attack.text,
+        "seed": explanation.request.seed,
         "share": SHARE,
-        "references": list(found.references),
-        "clean": _datapath(found.clean, known.clean),
-        "adversarial": _datapath(found.adversarial, known.adversarial),
+        "references": list(explanation.references),
+        "clean": _datapath(explanation.clean, known.clean),
+        "adversarial": _datapath(explanation.adversarial, known.adversarial),
         "restoration": _plain(known.restoration),
-        "kinship": _plain(known.kinship),
-        "cross": _plain(known.cross),
+        "class_similarity": _plain(known.class_similarity),
+        "input_by_target": _plain(known.cross),
         "unavailable": list(known.unavailable),
-        "groups": [_group(group, found) for group in known.groups.groups] if known.groups else [],
-        "certificate_parts": {"done": list(known.done), "failed": list(known.failed)},
-        "sites": _sites(found, compared),
-        "connections_complete_to": max(edge.completeness for edge in found.connections),
-        "parts_at": compared.parts_at,
-        "parts_span": _plain(compared.parts_span),
-        "apart_from": compared.apart_from,
-        "merges_at": known.kinship.merges_at if known.kinship else None,
-        "merges_span": _plain(known.kinship.merges_span) if known.kinship else None,
+        "groups": [_group(group, explanation) for group in known.groups.groups] if known.groups else [],
+        "faithfulness_parts": {"done": list(known.done), "failed": list(known.failed)},
+        "sites": _sites(explanation, compared),
+        "connections_complete_to": max(edge.completeness for edge in explanation.connections),
+        "diverges_at": compared.diverges_at,
+        "divergence_span": _plain(compared.divergence_span),
+        "diverges_from": compared.diverges_from,
+        "converges_at": known.class_similarity.converges_at if known.class_similarity else None,
+        "convergence_span": _plain(known.class_similarity.convergence_span) if known.class_similarity else None,
         "meaning": MEANING,
-        "passes": found.passes,
+        "passes": explanation.passes,
         "seconds": seconds,
-    }
+    })  # fmt: skip
 
 
-def _sites(found: Examination, compared: Comparison) -> list[dict[str, Any]]:
+def _with_old_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values with those that were renamed under their old names too."""
+    return values | {OLD_NAMES[name]: value for name, value in values.items() if name in OLD_NAMES}
+
+
+def _sites(explanation: Explanation, compared: Comparison) -> list[dict[str, Any]]:
     return [
         {
             "name": site.name,
@@ -224,16 +252,18 @@ def _sites(found: Examination, compared: Comparison) -> list[dict[str, Any]]:
             "flow": row.flow,
             "flow_floor": row.flow_floor,
         }
-        for site, row in zip(found.sites, compared.sites, strict=True)
+        for site, row in zip(explanation.sites, compared.sites, strict=True)
     ]
 
 
-def _group(group: GroupDatapath, found: Examination) -> dict[str, Any]:
+def _group(group: GroupDatapath, explanation: Explanation) -> dict[str, Any]:
     excess = np.concatenate(group.specific)
-    places = [(site.name, channel) for site in found.sites for channel in range(site.channels)]
-    claimable = np.repeat([site.is_claimable for site in found.sites], [site.channels for site in found.sites])
-    order = np.argsort(-np.where(claimable, excess, -np.inf), kind="stable")
-    strongest = [k for k in order[:SPECIFIC] if claimable[k] and excess[k] > 0]
+    places = [(site.name, channel) for site in explanation.sites for channel in range(site.channels)]
+    eligible = np.repeat(
+        [site.is_eligible for site in explanation.sites], [site.channels for site in explanation.sites]
+    )
+    order = np.argsort(-np.where(eligible, excess, -np.inf), kind="stable")
+    strongest = [k for k in order[:SPECIFIC] if eligible[k] and excess[k] > 0]
     return {
         "name": group.name,
         "images": group.images,
@@ -242,25 +272,25 @@ def _group(group: GroupDatapath, found: Examination) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome, found: Examination) -> dict[str, Any]:
+def _outcome(outcome: Outcome, explanation: Explanation) -> dict[str, Any]:
     return {
         "sample": outcome.sample,
-        "label": found.classes[outcome.label],
+        "label": explanation.classes[outcome.label],
         "status": outcome.status,
-        "before": _prediction(outcome.before, found),
-        "after": _prediction(outcome.after, found),
+        "before": _prediction(outcome.before, explanation),
+        "after": _prediction(outcome.after, explanation),
         "norms": {"linf": outcome.linf, "l2": outcome.l2, "area": outcome.area},
     }
 
 
-def _prediction(prediction: Prediction, found: Examination) -> dict[str, Any]:
-    return {"class": found.classes[prediction.label], "confidence": prediction.confidence}
+def _prediction(prediction: Prediction, explanation: Explanation) -> dict[str, Any]:
+    return {"class": explanation.classes[prediction.label], "confidence": prediction.confidence}
 
 
-def _datapath(datapath: Datapath, certificate: object) -> dict[str, Any]:
-    values = _plain(certificate)
+def _datapath(datapath: Datapath, faithfulness_part: object) -> dict[str, Any]:
+    values = _plain(faithfulness_part)
     values["random_band"] = [values.pop("random_low"), values.pop("random_high")]
-    return {
+    return _with_old_names({
         "method": datapath.method.name,
         "baseline": datapath.baseline,
         "maps": datapath.carries_at,
@@ -268,31 +298,31 @@ def _datapath(datapath: Datapath, certificate: object) -> dict[str, Any]:
         "sizes": list(datapath.sizes),
         "carried": list(datapath.carried),
         "converged": datapath.converged,
-        "certificate": values,
-    }
+        "faithfulness": values,
+    })  # fmt: skip
 
 
 def _plain(record: object) -> Any:
     return serialization.flatten(record).value
 
 
-def _arrays(found: Examination, groups: Groups | None) -> bytes:
-    members: dict[str, np.ndarray] = dict(found.images)
-    members["images"] = np.stack([found.images["clean"], found.images["adversarial"]])
-    for side, datapath in (("clean", found.clean), ("adversarial", found.adversarial)):
+def _arrays(explanation: Explanation, groups: Groups | None) -> bytes:
+    members: dict[str, np.ndarray] = dict(explanation.images)
+    members["images"] = np.stack([explanation.images["clean"], explanation.images["adversarial"]])
+    for side, datapath in (("clean", explanation.clean), ("adversarial", explanation.adversarial)):
         kept = statistics.per_site(datapath.strength, SHARE)
-        for site, scores, chosen in zip(found.sites, datapath.scores, kept, strict=True):
+        for site, scores, chosen in zip(explanation.sites, datapath.scores, kept, strict=True):
             members[f"scores_{side}/{site.name}"] = scores
             members[f"kept_{side}/{site.name}"] = chosen
-    for site, flow in zip(found.sites, found.flow, strict=True):
+    for site, flow in zip(explanation.sites, explanation.flow, strict=True):
         members[f"flow/{site.name}"] = flow
-    for edge in found.connections:
-        target = found.sites[edge.target].name if edge.target < len(found.sites) else "logits"
+    for edge in explanation.connections:
+        target = explanation.sites[edge.target].name if edge.target < len(explanation.sites) else "logits"
         for side in SIDES:
-            whole = edge.whole(side, found.sites[edge.source].channels)
-            members[f"edges_{side}/{found.sites[edge.source].name}->{target}"] = whole
+            whole = edge.whole(side, explanation.sites[edge.source].channels)
+            members[f"edges_{side}/{explanation.sites[edge.source].name}->{target}"] = whole
     for group in groups.groups if groups else ():
-        for site, strength, specific in zip(found.sites, group.strength, group.specific, strict=True):
+        for site, strength, specific in zip(explanation.sites, group.strength, group.specific, strict=True):
             members[f"strength_{group.name}/{site.name}"] = strength
             members[f"specific_{group.name}/{site.name}"] = specific
     buffer = io.BytesIO()
@@ -303,12 +333,14 @@ def _arrays(found: Examination, groups: Groups | None) -> bytes:
 def evaluated(answers: Answers, request: EvaluateRequest, out: Path) -> dict[str, Any]:
     """Run an evaluation, write its JSON and return it. Raises BadInput for a file that exists or cannot be there."""
     command.require_new(out)
-    found = tables.evaluation_json(at_once.result(answers, tasks.EVALUATION, request))
-    found["site_choice"] = request.sites
-    command.write(out, found, "writing an evaluation")
-    return found
+    evaluation_json = tables.evaluation_json(at_once.result(answers, tasks.EVALUATION, request))
+    evaluation_json["site_choice"] = request.sites
+    command.write(out, evaluation_json, "writing an evaluation")
+    return evaluation_json
 
 
+OLD_STUDIES: Final = {"proof": TEST}
+"""Words of version 0.1 for a study."""
 OF_GROUP: Final[dict[str, tasks.Task]] = {
     "smallest": tasks.SMALLEST,
     "curve": tasks.CURVE,
@@ -338,7 +370,7 @@ class Study:
     attack: Attack
     images: Images
     maps: int
-    """Maps with the most attack flow over the group, put back by the proof."""
+    """Maps with the most attack conductance over the group, patched by the causal test."""
     studies: tuple[str, ...] = STUDIES
     sites: SiteChoice = "all"
     seed: int = 0
@@ -351,13 +383,13 @@ class Study:
             raise BadSetting("--images and --maps must be at least 1, and --first not negative.")
 
 
-def proved(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
+def intervened(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
     """Answer, write the JSON and return it. Raises BadInput for a file that exists or cannot be there."""
     started = time.perf_counter()
     command.require_new(out)
     samples = _samples(answers, study)
     group = FooledRequest(study.model, study.data, study.attack, samples, study.seed, study.sites)
-    found = {
+    results: dict[str, Any] = {
         "model": study.model,
         "data": study.data,
         "attack": study.attack.text,
@@ -367,21 +399,23 @@ def proved(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
         **{name: _answered(answers, group, name, study.maps) for name in study.studies},
         "seconds": time.perf_counter() - started,
     }
-    command.write(out, found, "writing a proof")
-    return found
+    if TEST in results:
+        results |= {"proof": {**results[TEST], "is_proven": results[TEST]["is_supported"]}}
+    command.write(out, results, "writing causal tests")
+    return results
 
 
 def _answered(answers: Answers, group: FooledRequest, name: str, maps: int) -> dict[str, Any]:
-    if name == "proof":
-        return _proof(answers, group, maps)
+    if name == TEST:
+        return _causal_test(answers, group, maps)
     return serialization.flatten(at_once.result(answers, OF_GROUP[name], group)).value
 
 
-def _proof(answers: Answers, group: FooledRequest, maps: int) -> dict[str, Any]:
-    """The group's maps with the most attack flow put back, beside the six controls; `is_proven` says what they say."""
+def _causal_test(answers: Answers, group: FooledRequest, maps: int) -> dict[str, Any]:
+    """The group's channels with the most attack conductance patched, beside the controls; `is_supported` is the verdict."""
     chosen = at_once.result(answers, tasks.STRONGEST, StrongestRequest(group, maps))
-    found = at_once.result(answers, tasks.GROUP_PROOF, GroupProofRequest(group, chosen, "restore"))
-    return {**serialization.flatten(found).value, "is_proven": found.is_proven}
+    result = at_once.result(answers, tasks.GROUP_TEST, GroupTestRequest(group, chosen, "restore"))
+    return {**serialization.flatten(result).value, "is_supported": result.is_supported}
 
 
 def _samples(answers: Answers, study: Study) -> tuple[str, ...]:

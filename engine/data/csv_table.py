@@ -96,12 +96,12 @@ def _column(path: Path, lines: Sequence[Line], named: str | None, usual: Sequenc
         if named not in known:
             raise UnknownName(f"column of {path.name}", named, known)
         return named
-    found = next((column for column in usual if column in known), None)
-    if found is None:
+    result = next((column for column in usual if column in known), None)
+    if result is None:
         raise BadInput(
             f"{path.name} has none of the columns {', '.join(usual)}; name one. It has: {', '.join(known)[:200]}."
         )
-    return found
+    return result
 
 
 def _labels(
@@ -125,7 +125,7 @@ def _check_texts(name: str, cells: Sequence[tuple[int, str]], first: int, classe
     named = frozenset(map(class_names.plain, classes))
     numbers = [(number, cell) for number, cell in cells if _is_number(cell) and class_names.plain(cell) not in named]
     if numbers:
-        number, cell = next((one for one in numbers if not _is_whole(one[1])), numbers[0])
+        number, cell = next((item for item in numbers if not _is_whole(item[1])), numbers[0])
         raise BadInput(
             f"Line {number} of {name} has the label '{cell[:80]}'; labels must all be whole numbers from {first}, or all "
             "be names of classes."
@@ -176,16 +176,16 @@ def _file(path: Path, folder: Path, number: int, name: str) -> Path:
         raise BadInput(f"Line {number} of {path.name} names no picture.")
     try:
         # As it is written first: two files may differ in nothing but how their letters are composed.
-        found = next(filter(None, (_with_suffix(root, written) for written in _forms(name))), [])
+        results = next(filter(None, (_with_suffix(root, written) for written in _forms(name))), [])
     except (OSError, RuntimeError):
         # A name that is too long, or links that lead round in a circle.
-        found = []
-    if len(found) != 1:
-        problem = "no picture" if not found else f"{len(found)} pictures"
+        results = []
+    if len(results) != 1:
+        problem = "no picture" if not results else f"{len(results)} pictures"
         raise BadInput(
             f"Line {number} of {path.name} names '{name[:80]}', and {folder.name} holds {problem} of that name."
         )
-    return found[0]
+    return results[0]
 
 
 def _forms(name: str) -> Iterator[str]:
@@ -196,13 +196,13 @@ def _forms(name: str) -> Iterator[str]:
 def _with_suffix(root: Path, name: str) -> list[Path]:
     """Return the files of that name, as it stands or with a suffix, that lie in the folder itself."""
     tried = [(root / name).resolve(), *((root / f"{name}{suffix}").resolve() for suffix in SUFFIXES)]
-    return [one for one in tried if one.is_relative_to(root) and one.is_file()]
+    return [item for item in tried if item.is_relative_to(root) and item.is_file()]
 
 
 def _check_hash(path: Path, number: int, file: Path, wanted: str | None) -> None:
     if not wanted:
         return
     with images.opened(file, "a picture", images.LIMITS.file_bytes) as content:
-        found = hashlib.file_digest(content, HASH_COLUMN).hexdigest()
-    if found != wanted.strip().lower():
+        hexdigest = hashlib.file_digest(content, HASH_COLUMN).hexdigest()
+    if hexdigest != wanted.strip().lower():
         raise BadInput(f"{file.name} is not the picture whose {HASH_COLUMN} stands in line {number} of {path.name}.")

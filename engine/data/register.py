@@ -18,38 +18,43 @@ UNEVEN = 10
 """How many times the images of the smallest class the largest may have before it is said."""
 
 
-def add(store: Store, name: str, found: Images, *, source: str, epsilon: str = "") -> DatasetCard:
+def add(store: Store, name: str, images: Images, *, source: str, epsilon: str = "") -> DatasetCard:
     """Store images under a name. The same ones again change nothing; raises BadInput for others under that name."""
-    return put(store, card(name, found, source=source, epsilon=epsilon), found)
+    return put(store, card(name, images, source=source, epsilon=epsilon), images)
 
 
-def put(store: Store, described: DatasetCard, found: Images) -> DatasetCard:
+def put(store: Store, described: DatasetCard, images: Images) -> DatasetCard:
     """Store images under the name of their card, and return the card that the store has; raises as `add`."""
-    store.add_data(described, found.x, found.y, found.names)
+    store.add_data(described, images.x, images.y, images.names)
     return store.data_card(described.name)
 
 
-def card(name: str, found: Images, *, source: str, epsilon: str = "") -> DatasetCard:
+def card(name: str, images: Images, *, source: str, epsilon: str = "") -> DatasetCard:
     """Return what describes images, with all that is to be said of them; nothing is stored. Raises BadInput for the name."""
     files.require_name("data set", name)
-    hashes = tuple(image_hash(image) for image in found.x)
-    pixels = hashing.array_hash(np.ascontiguousarray(found.x)), hashing.array_hash(np.ascontiguousarray(found.y))
+    hashes = tuple(image_hash(image) for image in images.x)
+    pixels = hashing.array_hash(np.ascontiguousarray(images.x)), hashing.array_hash(np.ascontiguousarray(images.y))
     return DatasetCard(
         name=name,
-        content_hash=hashing.content_key((*pixels, found.classes)),
-        count=len(found.x),
-        classes=found.classes,
-        class_counts=tuple(int(n) for n in np.bincount(found.y, minlength=len(found.classes))),
-        channels=found.x.shape[3],
-        size=(found.x.shape[1], found.x.shape[2]),
+        content_hash=hashing.content_key((*pixels, images.classes)),
+        count=len(images.x),
+        classes=images.classes,
+        class_counts=tuple(int(n) for n in np.bincount(images.y, minlength=len(images.classes))),
+        channels=images.x.shape[3],
+        size=(images.x.shape[1], images.x.shape[2]),
         source=source,
         added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         epsilon=epsilon,
-        warnings=(*class_names.remarks(found.classes), *found.remarks, *_duplicates(found, hashes), *_counts(found)),
+        warnings=(
+            *class_names.remarks(images.classes),
+            *images.remarks,
+            *_duplicates(images, hashes),
+            *_counts(images),
+        ),
     )
 
 
-def _duplicates(found: Images, hashes: Sequence[str]) -> Iterator[str]:
+def _duplicates(images: Images, hashes: Sequence[str]) -> Iterator[str]:
     """One sentence where images stand in a data set twice: they make intervals look narrower than they are."""
     places: dict[str, list[int]] = {}
     for index, one in enumerate(hashes):
@@ -58,17 +63,17 @@ def _duplicates(found: Images, hashes: Sequence[str]) -> Iterator[str]:
     if not again:
         return
     extra, first = sum(len(rows) - 1 for rows in again), again[0]
-    torn = sum(len({int(found.y[row]) for row in rows}) > 1 for rows in again)
+    torn = sum(len({int(images.y[row]) for row in rows}) > 1 for rows in again)
     torn_text = f"; {torn} of them with different labels" if torn else ""
     yield (
-        f"{extra} image{'s are' if extra > 1 else ' is'} the same as another one (first: {found.names[first[0]]} and "
-        f"{found.names[first[1]]}){torn_text}."
+        f"{extra} image{'s are' if extra > 1 else ' is'} the same as another one (first: {images.names[first[0]]} and "
+        f"{images.names[first[1]]}){torn_text}."
     )
 
 
-def _counts(found: Images) -> Iterator[str]:
+def _counts(images: Images) -> Iterator[str]:
     """One sentence where classes have so few images that rates of a class say little."""
-    counts = np.bincount(found.y, minlength=len(found.classes))
+    counts = np.bincount(images.y, minlength=len(images.classes))
     empty, few = int((counts == 0).sum()), int(((counts > 0) & (counts < FEW)).sum())
     if empty:
         yield f"{empty} of {len(counts)} classes have no image."

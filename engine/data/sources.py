@@ -77,7 +77,7 @@ class Archive:
             raise BadInput(f"{what} is encrypted; save it without a password.")
         if entry.compress_type not in COMPRESSIONS:
             raise BadInput(f"{what} is compressed in another way than numpy does; save it with numpy.savez_compressed.")
-        with images.told(what, "an npy array"):
+        with images.read_errors(what, "an npy array"):
             with self._archive.open(entry) as member:
                 self._check_header(what, member, entry)
             with self._archive.open(entry) as member:
@@ -148,9 +148,9 @@ def read_npz(path: Path, classes: Sequence[str] | None = None, *, first_label: i
     classes: names to use instead of the file's own; without either they are called 0, 1, ... first_label: what `y` calls
     the first class. Raises BadInput in one line for anything else.
     """
-    with opened(path) as found:
-        x, y = found.array("x"), found.array("y")
-        own = found.array("classes") if "classes" in found else None
+    with opened(path) as result:
+        x, y = result.array("x"), result.array("y")
+        own = result.array("classes") if "classes" in result else None
     _check_pixels(path.name, x)
     labels = _labels(path.name, y, len(x), first_label)
     names = _named(path.name, own, labels)
@@ -185,14 +185,14 @@ def read_folder(path: Path, classes: Sequence[str] | None = None, *, size: tuple
     samples = file_names(pictures)
     labels = np.asarray([places[file.parent.name] for file in pictures], dtype=np.int64)
     opened = decoded(pictures, size)
-    found = labelled(path.name, opened.pixels, labels, names, samples)
-    return replace(found, remarks=(*sorted_out.remarks(), *opened.remarks))
+    result = labelled(path.name, opened.pixels, labels, names, samples)
+    return replace(result, remarks=(*sorted_out.remarks(), *opened.remarks))
 
 
-def with_classes(found: Images, classes: Sequence[str]) -> Images:
+def with_classes(images: Images, classes: Sequence[str]) -> Images:
     """Return images with their labels read as indices into `classes`; raises BadInput for a label that has no name."""
-    _check_named("The data set", found.y, classes)
-    return replace(found, classes=tuple(classes))
+    _check_named("The data set", images.y, classes)
+    return replace(images, classes=tuple(classes))
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def _named(name: str, classes: np.ndarray | None, labels: np.ndarray) -> tuple[s
         raise BadInput(f"'classes' in {name} must be a list of texts, got {classes.dtype} {classes.shape}.")
     if len(classes) > MOST_CLASSES:
         raise BadInput(f"{name} must name between 1 and {MOST_CLASSES} classes, got {len(classes)}.")
-    with images.told(f"The array 'classes' in {name}", "text"):
+    with images.read_errors(f"The array 'classes' in {name}", "text"):
         texts = classes.tolist()
     return checked_names(name, texts)
 
@@ -310,28 +310,28 @@ def _entries(folder: Path) -> tuple[list[Path], list[str]]:
 
     Raises BadInput for a link, which could lead to what nobody handed in.
     """
-    with images.told(folder.name, "a folder"):
-        found = sorted(folder.iterdir())
-        kept = [entry for entry in found if not is_left_over(entry.name)]
+    with images.read_errors(folder.name, "a folder"):
+        result = sorted(folder.iterdir())
+        kept = [entry for entry in result if not is_left_over(entry.name)]
         link = next((entry for entry in kept if entry.is_symlink()), None)
     if link is not None:
         raise BadInput(f"{folder.name}/{link.name} is a link; put what it leads to in its place.")
-    return kept, [entry.name for entry in found if is_left_over(entry.name)]
+    return kept, [entry.name for entry in result if is_left_over(entry.name)]
 
 
 def indices(wanted: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
     """Return the index of every wanted class; raises UnknownName, and BadInput for one that stands twice in the list."""
     names = tuple(map(class_names.plain, classes))
     places, often = {name: index for index, name in enumerate(names)}, Counter(names)
-    found: dict[str, int] = {}
+    results: dict[str, int] = {}
     for name in wanted:
         form = class_names.plain(name)
         if form not in places:
             raise UnknownName("class", name, classes)
         if often[form] > 1:
             raise BadInput(f"The class '{name[:80]}' stands twice in the list of classes; the label could mean either.")
-        found[name] = places[form]
-    return found
+        results[name] = places[form]
+    return results
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -387,8 +387,8 @@ def decoded(pictures: Sequence[Path], size: tuple[int, int] | None) -> Decoded:
 
 
 def _picture(file: Path, size: tuple[int, int] | None) -> images.Decoded:
-    found = images.read(file)
-    return replace(found, pixels=fitted(file.name, found.pixels, size))
+    result = images.read(file)
+    return replace(result, pixels=fitted(file.name, result.pixels, size))
 
 
 def fitted(name: str, picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

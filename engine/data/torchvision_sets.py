@@ -31,9 +31,9 @@ def read(name: str, root: Path, split: str = "test", *, size: tuple[int, int] | 
 
     Raises UnknownName, and BadInput where the folder does not hold all of it or pictures differ in size.
     """
-    found = _opened(name, root, split)
-    pixels, labels, remarks = _decoded(found, name, size)
-    classes = tuple(map(str, getattr(found, "classes", range(int(labels.max()) + 1))))
+    opened = _opened(name, root, split)
+    pixels, labels, remarks = _decoded(opened, name, size)
+    classes = tuple(map(str, getattr(opened, "classes", range(int(labels.max()) + 1))))
     named = sources.checked_names(name, classes)
     _check_folders(name, named)
     samples = tuple(f"{split}-{index:05d}" for index in range(len(labels)))
@@ -42,7 +42,7 @@ def read(name: str, root: Path, split: str = "test", *, size: tuple[int, int] | 
 
 def _check_folders(name: str, classes: tuple[str, ...]) -> None:
     """Refuse what torchvision took for a class because it lay among the class folders; raises BadInput."""
-    left = next((one for one in classes if sources.is_left_over(one)), None)
+    left = next((class_ for class_ in classes if sources.is_left_over(class_)), None)
     if left is not None:
         raise BadInput(f"Among the class folders of {name} lies '{left}', left by another program; remove it.")
 
@@ -61,12 +61,12 @@ def _opened(name: str, root: Path, split: str) -> Any:
         ) from error
 
 
-def _decoded(found: Any, name: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def _decoded(result: Any, name: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return (images, height, width, 3) uint8, (images,) int64 labels, and what is to be said of them."""
-    count = len(found)
+    count = len(result)
     if not 1 <= count <= sources.MOST_IMAGES:
         raise BadInput(f"{name} has {count:,} images; 1 to {sources.MOST_IMAGES:,} are read.")
-    first = _sample(found, name, 0, size).pixels
+    first = _sample(result, name, 0, size).pixels
     if first.nbytes * count > sources.MOST_BYTES:
         raise BadInput(
             f"{count:,} pictures of {first.nbytes:,} bytes are more than the {sources.MOST_BYTES:,} that are read."
@@ -74,7 +74,7 @@ def _decoded(found: Any, name: str, size: tuple[int, int] | None) -> tuple[np.nd
     pixels, labels = np.empty((count, *first.shape), dtype=np.uint8), np.empty(count, dtype=np.int64)
     noted = []
     for index in range(count):
-        sample = _sample(found, name, index, size)
+        sample = _sample(result, name, index, size)
         picture, labels[index] = sample.pixels, sample.label
         if sample.is_turned:
             noted.append(f"image {index}")
@@ -94,9 +94,9 @@ class Sample:
     is_turned: bool
 
 
-def _sample(found: Any, name: str, index: int, size: tuple[int, int] | None) -> Sample:
+def _sample(result: Any, name: str, index: int, size: tuple[int, int] | None) -> Sample:
     what = f"Image {index} of {name}"
-    with images.told(what, "a picture with a label"):
-        picture, label = found[index]
+    with images.read_errors(what, "a picture with a label"):
+        picture, label = result[index]
         decoded, number, is_turned = np.asarray(picture.convert("RGB")), int(label), images.is_turned(picture)
     return Sample(sources.fitted(what, decoded, size), number, is_turned)

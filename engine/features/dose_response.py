@@ -19,7 +19,7 @@ from engine.models.network import ModelBundle
 from engine.specs.threat_model import Attack
 from engine.store.store import Dataset
 from engine.types.checks import Responses
-from engine.types.core import Examination
+from engine.types.core import Explanation
 
 STRENGTHS = tuple(Fraction(eighths, 8) for eighths in (0, 1, 2, 4, 6, 8, 12))
 
@@ -43,22 +43,22 @@ class _Row:
     noise: _Answers
 
 
-def respond(bundle: ModelBundle, dataset: Dataset, examined: Examination, report: Report) -> Responses:
-    """Return the responses of an examination's images.
+def respond(bundle: ModelBundle, dataset: Dataset, explained: Explanation, report: Report) -> Responses:
+    """Return the responses of an explanation's images.
 
     At strength 1 the stored adversarial images and noise copies are read again, at 0 the clean ones; every other
-    strength is what an examination at that epsilon would attack with. Raises Unsupported for an attack without epsilon.
+    strength is what an explanation at that epsilon would attack with. Raises Unsupported for an attack without epsilon.
     """
-    spec = examined.request.attack
+    spec = explained.request.attack
     if spec.epsilon is None:
-        raise Unsupported(f"{spec.name} has no epsilon to vary, so there is no response over strength.")
-    rows = list(_rows(bundle, dataset, examined, spec, report))
-    is_right = np.array([outcome.before.label == outcome.label for outcome in examined.outcomes])
-    truth = np.array([outcome.label for outcome in examined.outcomes])
-    copies = len(examined.images["noise"]) // len(truth)
+        raise Unsupported(f"{spec.name} has no epsilon to vary, so there is no dose-response.")
+    rows = list(_rows(bundle, dataset, explained, spec, report))
+    is_right = np.array([outcome.before.label == outcome.label for outcome in explained.outcomes])
+    truth = np.array([outcome.label for outcome in explained.outcomes])
+    copies = len(explained.images["noise"]) // len(truth)
     labels, noise_labels = _stacked([row.attacked.labels for row in rows]), _stacked([row.noise.labels for row in rows])
     return Responses(
-        examination=examined.key,
+        explanation=explained.key,
         strengths=tuple(str(row.strength) for row in rows),
         epsilons=tuple(spec.at(spec.budget * row.strength).epsilon_text for row in rows),
         mean=_per_site([row.attacked.mean for row in rows]),
@@ -73,13 +73,15 @@ def respond(bundle: ModelBundle, dataset: Dataset, examined: Examination, report
     )
 
 
-def _rows(bundle: ModelBundle, dataset: Dataset, examined: Examination, spec: Attack, report: Report) -> Iterator[_Row]:
+def _rows(
+    bundle: ModelBundle, dataset: Dataset, explained: Explanation, spec: Attack, report: Report
+) -> Iterator[_Row]:
     stored = {
-        side: attacked.pictures(examined.images[side], bundle.device) for side in ("clean", "adversarial", "noise")
+        side: attacked.pictures(explained.images[side], bundle.device) for side in ("clean", "adversarial", "noise")
     }
     copies = len(stored["noise"]) // len(stored["clean"])
     for done, strength in enumerate(STRENGTHS):
-        report(done, len(STRENGTHS), "Attacking at growing strength")
+        report(done, len(STRENGTHS), "Attacking at growing epsilon")
         if strength == 0:
             sides = stored["clean"], stored["clean"].repeat_interleave(copies, dim=0)
         elif strength == 1:
@@ -89,16 +91,16 @@ def _rows(bundle: ModelBundle, dataset: Dataset, examined: Examination, spec: At
                 other = spec.at(spec.budget * strength)
             except BadSetting:
                 continue
-            sides = _attacked(bundle, dataset, examined, (other, copies))
+            sides = _attacked(bundle, dataset, explained, (other, copies))
         lengths = (sides[0] - stored["clean"]).flatten(1).norm(dim=1)
         yield _Row(strength, lengths, *(_answers(bundle, side) for side in sides))
 
 
 def _attacked(
-    bundle: ModelBundle, dataset: Dataset, examined: Examination, wanted: tuple[Attack, int]
+    bundle: ModelBundle, dataset: Dataset, explained: Explanation, wanted: tuple[Attack, int]
 ) -> tuple[Tensor, Tensor]:
-    """Attacked images and noise at another strength, with as many noise copies as the stored examination has."""
-    request, (spec, copies) = examined.request, wanted
+    """Attacked images and noise at another strength, with as many noise copies as the stored explanation has."""
+    request, (spec, copies) = explained.request, wanted
     pairs = explain.attacked(bundle, dataset, spec, request.samples, request.seed)
     return pairs.adversarial, explain.noise_copies(pairs, copies)
 

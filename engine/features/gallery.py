@@ -52,13 +52,13 @@ def at_positions(
 ) -> Tensor:
     """Return (samples, channels): what arrives at a site at one flat position of each sample; positions: (samples,)."""
     step = hooks.batch_limit(bundle)
-    found = []
+    results = []
     for first in range(0, len(samples), step):
         part = slice(first, first + step)
         maps = arrival(bundle, baselines.load(bundle, dataset, samples[part]), site).flatten(2)
         where = torch.as_tensor(np.array(positions[part]), dtype=torch.int64, device=maps.device)
-        found.append(maps.gather(2, where[:, None, None].expand(-1, maps.shape[1], 1))[:, :, 0])
-    return torch.cat(found)
+        results.append(maps.gather(2, where[:, None, None].expand(-1, maps.shape[1], 1))[:, :, 0])
+    return torch.cat(results)
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def build(bundle: ModelBundle, dataset: Dataset, report: Report) -> Gallery:
         samples,
         _frozen(labels[rows]),
         *(
-            tuple(_frozen(getattr(one, what)) for one in best[kind])
+            tuple(_frozen(getattr(item, what)) for item in best[kind])
             for kind in best
             for what in ("images", "positions")
         ),

@@ -17,7 +17,7 @@ from engine.attribution.explain import Report
 from engine.features import gallery as galleries
 from engine.models.network import ModelBundle
 from engine.store.store import Dataset
-from engine.types.checks import Synthesis
+from engine.types.checks import FeatureVisualization
 from engine.types.core import Gallery, Site
 
 STEPS = 96
@@ -173,9 +173,9 @@ OTHERS_PATCHES = 2
 LEAST_OTHERS = 8
 
 
-def synthesise(
+def visualize(
     bundle: ModelBundle, dataset: Dataset, gallery: Gallery, place: tuple[int, int], report: Report
-) -> Synthesis:
+) -> FeatureVisualization:
     """Return the picture that excites the feature map at `place`, (site, channel), judged by its top patches.
 
     Of fixed seed: the same place gives the same picture. Cost in image-passes: `painting.STEPS` forward and backward,
@@ -190,17 +190,17 @@ def synthesise(
     with torch.no_grad():
         maps = galleries.arrival(bundle, picture, site)
     real = _Real(bundle, dataset, gallery, site, *galleries.spread(bundle, ordinary, site))
-    found, own = centre(maps)[0], real.patches(channel)
-    return Synthesis(
+    result, own = centre(maps)[0], real.patches(channel)
+    return FeatureVisualization(
         layer=bundle.sites[site].name,
         channel=channel,
         picture=attacked.pixels(picture)[0],
         field=_field(bundle.sites[site], (maps.shape[2] // 2, maps.shape[3] // 2), ground.size),
         is_before_activation=bundle.inputs[site] != site,
-        achieved=float(found[channel]),
+        achieved=float(result[channel]),
         real=_frozen(own[:, channel]),
         usual=float(real.mean[channel]),
-        recognition=_recognition(real, channel, found, own) if is_excited else None,
+        recognition=_recognition(real, channel, result, own) if is_excited else None,
         is_silent=not is_excited,
         steps=STEPS,
         seed=SEED,
@@ -226,19 +226,19 @@ class _Real:
         positions = self.gallery.activation_positions[self.site][channel][:most]
         return galleries.at_positions(self.bundle, self.dataset, self.site, samples, positions)
 
-    def resemblance(self, found: Tensor, patches: Tensor, left_out: list[int]) -> float:
+    def resemblance(self, result: Tensor, patches: Tensor, left_out: list[int]) -> float:
         """Return the rank correlation over the site's maps of what arrives, (channels,), with the mean over patches."""
         used = self.deviation > 0
         used[left_out] = False
         pair = [
             ((answers.double() - self.mean) / self.deviation)[used].cpu().numpy()
-            for answers in (found, patches.mean(dim=0))
+            for answers in (result, patches.mean(dim=0))
         ]
         value = float(stats.spearmanr(*pair).statistic)
         return value if math.isfinite(value) else 0.0
 
 
-def _recognition(real: _Real, channel: int, found: Tensor, own: Tensor) -> float | None:
+def _recognition(real: _Real, channel: int, result: Tensor, own: Tensor) -> float | None:
     """See `Synthesis.recognition`; found: (channels,) of the picture's centre; own: (patches, channels)."""
     alive = [int(k) for k in (real.deviation > 0).nonzero()[:, 0] if int(k) != channel]
     if len(alive) < LEAST_OTHERS:
@@ -246,8 +246,8 @@ def _recognition(real: _Real, channel: int, found: Tensor, own: Tensor) -> float
     wins = []
     for k in np.linspace(0, len(alive) - 1, min(OTHERS, len(alive))).astype(int):
         left_out = [channel, alive[k]]
-        theirs = real.resemblance(found, real.patches(alive[k], OTHERS_PATCHES), left_out)
-        wins.append(real.resemblance(found, own, left_out) > theirs)
+        theirs = real.resemblance(result, real.patches(alive[k], OTHERS_PATCHES), left_out)
+        wins.append(real.resemblance(result, own, left_out) > theirs)
     return float(np.mean(wins))
 
 

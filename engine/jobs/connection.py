@@ -167,8 +167,8 @@ class Connection:
             if self._ownership.claim():
                 return self._started()
             try:
-                found = read(self._root)
-                return _connected(found.address, found.security())
+                result = read(self._root)
+                return _connected(result.address, result.security())
             except (NoContact, OSError, TimeoutError) as error:
                 # The holder is still starting, or it just died and the lock is free in a moment.
                 log.debug("No cluster yet: %r", error)

@@ -58,7 +58,7 @@ class Ticket:
     """Plain JSON with the content key under `key`; the same key is the same work in every process."""
     priority: Priority
     doing: str
-    """What the work does, for example `examining the pair`."""
+    """What the work does, for example `explaining the pair`."""
     sent: threading.Event
     settled: threading.Event
 
@@ -254,9 +254,11 @@ class Jobs:
 
     def _warn(self, text: str, key: str, reason: str) -> None:
         """Log a reason once a minute: a full disk fails everything in the queue alike."""
-        now, told = time.monotonic(), self._warned.get(text + reason)
-        log.log(logging.DEBUG if told is not None and now - told < RETRY_AFTER else logging.WARNING, text, key, reason)
-        self._warned[text + reason] = now if told is None or now - told >= RETRY_AFTER else told
+        now, result = time.monotonic(), self._warned.get(text + reason)
+        log.log(
+            logging.DEBUG if result is not None and now - result < RETRY_AFTER else logging.WARNING, text, key, reason
+        )
+        self._warned[text + reason] = now if result is None or now - result >= RETRY_AFTER else result
 
     def _failure(self, key: str) -> str | None:
         """Why a piece of work failed within the last minute, here or in another process; None if it did not."""

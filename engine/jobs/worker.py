@@ -101,7 +101,7 @@ AFTER = 0.5
 class Resting:
     """Returns freed memory to the system once there has been no work for a while, where the C library is glibc.
 
-    MobileNetV2 at 224 pixels: the worker holds 0.9 GB at rest instead of the 1.75 GB that an examination leaves; giving it
+    MobileNetV2 at 224 pixels: the worker holds 0.9 GB at rest instead of the 1.75 GB that an explanation leaves; giving it
     back takes 0.07 s.
     """
 

@@ -50,7 +50,7 @@ def _library(name: str) -> ModuleType:
         raise BadInput(f"'{name}' needs timm, which is not installed here: pip install timm.") from error
     known = library.list_models()
     if name.removeprefix(PREFIX) not in known:
-        raise UnknownName("architecture of timm", name, [f"{PREFIX}{one}" for one in known])
+        raise UnknownName("architecture of timm", name, [f"{PREFIX}{item}" for item in known])
     return library
 
 
@@ -85,7 +85,7 @@ def fetched(architecture: str, tell: Callable[[str], None]) -> Iterator[Path]:
 def _hash(name: str) -> str | None:
     """The beginning of the SHA-256 in a name such as `resnet50-0676ba61.pth`."""
     stem = Path(name).stem.rpartition("-")[2]
-    return stem if len(stem) >= 8 and all(one in "0123456789abcdef" for one in stem) else None
+    return stem if len(stem) >= 8 and all(item in "0123456789abcdef" for item in stem) else None
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -121,13 +121,13 @@ def _robust_resnet(stem: int, width: int, stages: int) -> Architecture:
 
 def _small_cnn(tensors: Tensors, classes: int) -> nn.Module:
     first, linear = tensors.get("0.weight"), tensors.get("5.weight")
-    shapes = [() if one is None else tuple(one.shape) for one in (first, linear)]
+    shapes = [() if item is None else tuple(item.shape) for item in (first, linear)]
     # With the other sizes as they must be, a network is never larger than the file it is built for.
     fits = (*shapes[0][:1], *shapes[0][2:]) == (16, 4, 4) and len(shapes[1]) == 2 and shapes[1][0] == 100
     if first is None or linear is None or not fits:
         raise BadInput(
             "The weights do not fit small_cnn: it needs 0.weight (16, channels, 4, 4) and 5.weight (100, inputs), got "
-            f"{' and '.join('nothing' if one is None else _shape(one) for one in (first, linear))}."
+            f"{' and '.join('nothing' if item is None else _shape(item) for item in (first, linear))}."
         )
     # 800 inputs to the first linear layer mean 28-pixel images without padding (5 x 5 x 32).
     return zoo.small_cnn(first.shape[1], classes, padding=0 if linear.shape[1] == 800 else 1, flat=linear.shape[1])
@@ -236,11 +236,11 @@ def _check_fit(name: str, wanted: Tensors, got: Tensors, classes: int) -> None:
         _fault("of another shape", [f"{key} is {_shape(got[key])}, needs {_shape(wanted[key])}" for key in misshapen]),
         _fault("of another type", [f"{key} holds {_type(got[key])}, needs {_type(wanted[key])}" for key in retyped]),
     ]
-    told = "; ".join(fault for fault in faults if fault)
-    if told:
+    result = "; ".join(fault for fault in faults if fault)
+    if result:
         is_named = not (missing or unexpected)
         way_out = _way_out(wanted, got, misshapen, classes) if is_named else checkpoints.hint(name, wanted, got)
-        raise BadInput(f"The weights do not fit {name}: {told}.{way_out}")
+        raise BadInput(f"The weights do not fit {name}: {result}.{way_out}")
 
 
 def _way_out(wanted: Tensors, got: Tensors, misshapen: list[str], classes: int) -> str:
@@ -285,13 +285,13 @@ class Row:
 
     def line(self) -> str:
         """Return the row in Markdown."""
-        found = f"{self.sites} | {self.maps:,}" if not self.reason else f"refused | {self.reason}"
-        return f"| `{self.name}` | {self.side} | {found} |"
+        result = f"{self.sites} | {self.maps:,}" if not self.reason else f"refused | {self.reason}"
+        return f"| `{self.name}` | {self.side} | {result} |"
 
 
 HEAD = """# Torchvision's classifiers
 
-Made by `python -m engine architectures`. *Sites* are the places whose feature maps are read, scored and put back; a
+Made by `python -m engine architectures`. *Layers* are the places whose feature maps are read, scored and patched; a
 refused network holds something between them through which no exact share of one map in the next can be named.
 
 | name | pixels | sites | feature maps, or reason |

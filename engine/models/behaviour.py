@@ -68,7 +68,7 @@ class Bench:
 
     def operands(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """Return the nearest map tensors that a node depends on, in the order in which they are computed."""
-        return tuple(sorted(one for one in self.inside(node) if is_map(one) or one.op == "placeholder"))
+        return tuple(sorted(item for item in self.inside(node) if is_map(item) or item.op == "placeholder"))
 
     def inside(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield what a node reads, directly and through nodes that yield no map tensors, those that do included."""
@@ -139,17 +139,17 @@ def elementwise(bench: Bench, node: fx.Node) -> Behaviour | None:
     if known is None or known[0] != inside:
         operands = bench.operands(node)
         small, same = _small(bench, node, operands), tuple(range(node.meta["shape"][1]))
-        found = None if small is None else Behaviour(operands, (same,) * len(operands), small.is_affine(), True)
-        known = node.meta["elementwise"] = inside, found
+        result = None if small is None else Behaviour(operands, (same,) * len(operands), small.is_affine(), True)
+        known = node.meta["elementwise"] = inside, result
     return known[1]
 
 
 def _tried(bench: Bench, node: fx.Node) -> Behaviour:
-    found = elementwise(bench, node)
-    if found is not None:
-        return found
+    result = elementwise(bench, node)
+    if result is not None:
+        return result
     operands = bench.operands(node)
-    trial = _Trial(bench, node, operands, {one: one.meta["shape"] for one in (*operands, node)})
+    trial = _Trial(bench, node, operands, {item: item.meta["shape"] for item in (*operands, node)})
     if trial.mixes_batch():
         return Behaviour(operands, (None,) * len(operands), False, False, mixes_batch=True)
     channels: list[Channels | None] = [None] * len(operands)
@@ -166,14 +166,14 @@ def as_weights(bench: Bench, node: fx.Node) -> tuple[Tensor, Tensor] | None:
     operands = bench.operands(node)
     if len(operands) != 1 or operands[0].meta["shape"][2:] != node.meta["shape"][2:]:
         return None
-    return _Trial(bench, node, operands, {one: one.meta["shape"] for one in (*operands, node)}).as_weights()
+    return _Trial(bench, node, operands, {item: item.meta["shape"] for item in (*operands, node)}).as_weights()
 
 
 def _small(bench: Bench, node: fx.Node, operands: tuple[fx.Node, ...]) -> _Trial | None:
     """A trial of an elementwise operation, on tensors of few positions where it takes them; None where it is not elementwise."""
     if not operands or any(operand.meta["shape"] != node.meta["shape"] for operand in operands):
         return None
-    if any(one.meta.get("shape") != node.meta["shape"] for one in bench.inside(node)):
+    if any(item.meta.get("shape") != node.meta["shape"] for item in bench.inside(node)):
         # A number per map, such as a gate, is made of all positions, whatever the trial would show.
         return None
     _, channels, height, width = node.meta["shape"]
@@ -198,7 +198,7 @@ class Places:
 def places(bench: Bench, node: fx.Node, operand: fx.Node) -> Places | None:
     """Return which positions of `operand` those that come out depend on; None where each depends on its own."""
     operands = bench.operands(node)
-    trial = _Trial(bench, node, operands, {one: one.meta["shape"] for one in (*operands, node)})
+    trial = _Trial(bench, node, operands, {item: item.meta["shape"] for item in (*operands, node)})
     if trial.keeps_places():
         return None
     (rows_rows, rows_columns), (columns_rows, columns_columns) = (trial.places(operand, axis) for axis in (0, 1))
@@ -254,7 +254,7 @@ class _Trial:
     @torch.no_grad()
     def places(self, operand: fx.Node, axis: int) -> tuple[Tensor, Tensor]:
         """Each row (axis 0) or column (axis 1) of `operand` is changed alone: which rows, and which columns, change behind it."""
-        given = {one: self._drawn(one, 1) for one in self.operands}
+        given = {item: self._drawn(item, 1) for item in self.operands}
         other, before = self._drawn(operand, 1, 3.0), self._result(given)
         count = self.shapes[operand][2 + axis]
         rows, columns = [], []
@@ -311,8 +311,8 @@ class _Trial:
         with_bit, without = changes[:, 0], changes[:, 1]
         if bool((with_bit & without).any()):
             return None
-        found = (with_bit.long() << torch.arange(bits, device="cpu")[:, None]).sum(dim=0)
-        return tuple(torch.where(changes.any(dim=(0, 1)), found, NONE).tolist())
+        result = (with_bit.long() << torch.arange(bits, device="cpu")[:, None]).sum(dim=0)
+        return tuple(torch.where(changes.any(dim=(0, 1)), result, NONE).tolist())
 
     def _changed(self, operand: fx.Node, sets: Tensor) -> Iterator[Tensor]:
         """Of sets of channels of `operand`, first of two, then of more at once, which channels come out otherwise.
@@ -320,7 +320,7 @@ class _Trial:
         All are tried on the same values: each set is given others in turn.
         """
         # Among positive values, too: a unit that is silent on the others would hide what depends on it.
-        starts = [{one: self._drawn(one, 1) + shift for one in self.operands} for shift in (0.0, 2.0)]
+        starts = [{item: self._drawn(item, 1) + shift for item in self.operands} for shift in (0.0, 2.0)]
         for part in (sets[:2], *(sets[2:].split(self._rows(operand)) if len(sets) > 2 else ())):
             first, second = (self._changed_from(operand, part, given) for given in starts)
             yield first | second
@@ -383,14 +383,14 @@ def _is_usable(module: nn.Module) -> bool:
 
 def _usable(module: nn.Module) -> nn.Module:
     """The same layer with numbers in its weights, where it has shapes alone or values that are not finite."""
-    made = copy.deepcopy(module)
-    for part in made.modules():
+    deepcopy = copy.deepcopy(module)
+    for part in deepcopy.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
                 part._parameters[name] = nn.Parameter(_sane(parameter), requires_grad=False)
         for name, buffer in part._buffers.items():
             part._buffers[name] = None if buffer is None else _sane(buffer)
-    return made
+    return deepcopy
 
 
 def _sane(tensor: Tensor) -> Tensor:

@@ -170,9 +170,9 @@ def logits(answer: Any, batch: int) -> Tensor:
 def _require_rows(shapes: list[tuple[int, ...]], batch: int, form: str) -> None:
     """Require one tensor with a row per picture and a logit per class in it."""
     if form or len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != batch:
-        told = " and ".join(f"({', '.join(_side(side, batch) for side in shape)})" for shape in shapes) or "no tensor"
+        result = " and ".join(f"({', '.join(_side(side, batch) for side in shape)})" for shape in shapes) or "no tensor"
         raise Unsupported(
-            f"The network answers{form} {told}; one tensor of shape (batch, classes), a logit per class, is needed. Wrap it in a "
+            f"The network answers{form} {result}; one tensor of shape (batch, classes), a logit per class, is needed. Wrap it in a "
             "module that answers its logits alone."
         )
 
@@ -244,20 +244,20 @@ class _Builder:
         if (before.shape, before.dtype) == (value.shape, value.dtype):
             self._alias(node, node.args[1])
             return
-        made = self._read(node.args[1])  # type: ignore[arg-type]
+        described = self._read(node.args[1])  # type: ignore[arg-type]
         if before.dtype != value.dtype:
-            made = self._described(self.graph.call_function(aten.to.dtype, (made, value.dtype)), node)
+            described = self._described(self.graph.call_function(aten.to.dtype, (described, value.dtype)), node)
         size = self._arguments(list(value.shape))
-        self.nodes[node] = self._described(self.graph.call_function(aten.expand.default, (made, size)), node)
+        self.nodes[node] = self._described(self.graph.call_function(aten.expand.default, (described, size)), node)
 
     def _values(self, arguments: Any) -> Any:
         return fx.map_arg(arguments, lambda source: self.known[source])
 
     def _call(self, node: fx.Node) -> fx.Node:
         maker = layers.MAKERS.get(node.target)
-        made = maker(node, self.known) if maker else None
-        if made is not None:
-            module, tensor = made
+        result = maker(node, self.known) if maker else None
+        if result is not None:
+            module, tensor = result
             return self.graph.call_module(self._registered(module, node), (self._read(tensor),))
         if node.target in LIKE:
             return self._filled(node, LIKE[node.target])
@@ -307,7 +307,7 @@ class _Builder:
             known = self.known.get(arguments)
             return known if isinstance(known, int | float) else self._read(arguments)
         if isinstance(arguments, tuple | list):
-            return type(arguments)(self._arguments(one) for one in arguments)
+            return type(arguments)(self._arguments(argument) for argument in arguments)
         if isinstance(arguments, dict):
             return {key: self._arguments(one) for key, one in arguments.items()}
         if type(arguments) is int and arguments and arguments % BATCH == 0:
@@ -327,25 +327,25 @@ class _Builder:
         if source not in self.constants:
             name = f"faultline_constant_{len(self.constants)}"
             self.root[name] = self.known[source].detach()
-            made = self.graph.get_attr(name)
-            made.meta = {"shape": self.known[source].shape, "live": False, "stack": (), "name": name}
-            self.constants[source] = made
+            attr = self.graph.get_attr(name)
+            attr.meta = {"shape": self.known[source].shape, "live": False, "stack": (), "name": name}
+            self.constants[source] = attr
         return self.constants[source]
 
-    def _described(self, made: fx.Node, node: fx.Node) -> fx.Node:
+    def _described(self, result: fx.Node, node: fx.Node) -> fx.Node:
         value = node.meta.get("val")
         path, is_leaf = self._place(node)
         kind = kind_of(node)
-        made.meta = {
+        result.meta = {
             "shape": _of_one(value.shape) if isinstance(value, Tensor) else torch.Size(),
             "is_batch": _is_of_batch(value),
-            "live": any(source.meta.get("live", False) for source in made.all_input_nodes),
+            "live": any(source.meta.get("live", False) for source in result.all_input_nodes),
             "stack": self._stack(node),
             "path": path,
             "name": path if is_leaf and path else ".".join(part for part in (path, kind) if part),
             "line": _line(node),
         }
-        return made
+        return result
 
     def _stack(self, node: fx.Node) -> tuple[tuple[str, type], ...]:
         """(dotted name, class) of the modules around a node, the outermost first."""
@@ -448,6 +448,6 @@ def _of_one(shape: torch.Size) -> torch.Size:
 
 def _line(node: fx.Node) -> str:
     """` (own.py, line 12)` of the innermost line of the network's own source, or nothing."""
-    found = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [(file, line) for file, line in found if not file.startswith(LIBRARIES)]
+    findall = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [(file, line) for file, line in findall if not file.startswith(LIBRARIES)]
     return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""

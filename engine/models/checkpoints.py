@@ -73,9 +73,9 @@ def _described(start: bytes) -> str:
         if OLD_TORCH in start[:16]:
             return "a pickle in torch's format from before 1.6; load it with torch.load(…, weights_only=True) and save it anew"
         return f"a pickle, which runs code when it is opened; {WAY_OUT}"
-    for offset, mark, found in BEGINNINGS:
+    for offset, mark, result in BEGINNINGS:
         if start[offset : offset + len(mark)] == mark:
-            return found
+            return result
     if _is_onnx(start):
         return f"an ONNX graph, whose layers are not those of a registered architecture; {WAY_OUT}"
     return "of no known format; save the network's state_dict() with safetensors"
@@ -168,8 +168,8 @@ def opened(path: Path) -> Iterator[Weights]:
         raise BadInput(f"{path.name} has {path.stat().st_size:,} bytes; at most {LARGEST_FILE:,} are read.")
     with tempfile.TemporaryDirectory(prefix="faultline-") as folder:
         file, notes = (path, ()) if kind == "safetensors" else _converted(path, Path(folder))
-        found = Weights(read(file, path.name), file, kind, notes)
-        yield _unwrapped(found, Path(folder) / "unwrapped.safetensors")
+        weights = Weights(read(file, path.name), file, kind, notes)
+        yield _unwrapped(weights, Path(folder) / "unwrapped.safetensors")
 
 
 def read(path: Path, name: str = "") -> dict[str, Tensor]:
@@ -215,13 +215,13 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def wrapper(names: Mapping[str, object]) -> str:
     """Return the wrappers that stand before every name, such as `module.`; empty where there is none."""
-    found = ""
-    while names and all(name.startswith(found) for name in names):
-        inner = next((one for one in WRAPPERS if all(name.startswith(f"{found}{one}.") for name in names)), "")
+    result = ""
+    while names and all(name.startswith(result) for name in names):
+        inner = next((item for item in WRAPPERS if all(name.startswith(f"{result}{item}.") for name in names)), "")
         if not inner:
-            return found
-        found += f"{inner}."
-    return found
+            return result
+        result += f"{inner}."
+    return result
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
@@ -232,17 +232,17 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(short) else {name: name for name in names}
 
 
-def _unwrapped(found: Weights, target: Path) -> Weights:
+def _unwrapped(weights: Weights, target: Path) -> Weights:
     """Take off what tools put before names and beside them; nothing of a network is ever left out here."""
-    beside = _beside(found.tensors)
-    kept = {name: tensor for name, tensor in found.tensors.items() if name not in beside}
+    beside = _beside(weights.tensors)
+    kept = {name: tensor for name, tensor in weights.tensors.items() if name not in beside}
     short = short_names(kept)
     tensors = {short[name]: tensor for name, tensor in kept.items()}
-    notes = (*found.notes, *_taken_off(beside, short))
-    if tensors.keys() == found.tensors.keys():
-        return replace(found, notes=notes)
+    notes = (*weights.notes, *_taken_off(beside, short))
+    if tensors.keys() == weights.tensors.keys():
+        return replace(weights, notes=notes)
     safetensors.torch.save_file(tensors, target)
-    return Weights(tensors, target, found.format, notes)
+    return Weights(tensors, target, weights.format, notes)
 
 
 def _beside(tensors: Mapping[str, Tensor]) -> frozenset[str]:
@@ -297,31 +297,31 @@ def _converted(path: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BadInput(f"{path.name} could not be opened within {SECONDS} seconds.") from error
-    told = _told(done.stdout)
-    if "error" in told:
-        raise BadInput(f"{path.name} {str(told['error'])[:240]}; {WAY_OUT}.")
+    result = _told(done.stdout)
+    if "error" in result:
+        raise BadInput(f"{path.name} {str(result['error'])[:240]}; {WAY_OUT}.")
     if done.returncode or not target.is_file():
         raise BadInput(f"{path.name} could not be opened as a state_dict within its limits; {WAY_OUT}.")
-    return target, _notes(told)
+    return target, _notes(result)
 
 
 def _told(output: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(output)
+        result = json.loads(output)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}
 
 
-def _notes(told: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(values: Mapping[str, Any]) -> tuple[str, ...]:
     converted = "A state_dict was converted to safetensors."
-    if not told.get("inside"):
+    if not values.get("inside"):
         return (converted,)
-    left = ", ".join(map(str, told["left_out"][:6]))
-    found = converted, printable(f"The weights lay under '{told['inside']}'; left out: {left or 'nothing'}.")
-    others = ", ".join(f"'{one}'" for one in told["others"][:6])
+    left = ", ".join(map(str, values["left_out"][:6]))
+    result = converted, printable(f"The weights lay under '{values['inside']}'; left out: {left or 'nothing'}.")
+    others = ", ".join(f"'{item}'" for item in values["others"][:6])
     what = f"Other weights of the same names lie under {others}; to take those, save them alone."
-    return (*found, printable(what)) if others else found
+    return (*result, printable(what)) if others else result
 
 
 def _one_line(error: Exception) -> str:
@@ -341,17 +341,17 @@ Tensors = Mapping[str, Tensor]
 def placed(wanted: Tensors, got: Tensors) -> dict[str, Tensor]:
     """Return the tensors of a file under the names of a network, as far as the names leave no doubt.
 
-    What intake took off every name (`weights.short_names`) is put back where a network really has it; a prefix is taken off
+    What intake took off every name (`weights.short_names`) is restored where a network really has it; a prefix is taken off
     where all of the file stands behind it. Nothing of a file is ever left out.
     """
     places = {short: full for full, short in short_names(wanted).items()}
-    found = {key if key in wanted else places.get(key, key): tensor for key, tensor in got.items()}
-    if len(found) < len(got):
+    results = {key if key in wanted else places.get(key, key): tensor for key, tensor in got.items()}
+    if len(results) < len(got):
         return dict(got)
-    before = next(iter(prefixes(wanted, found)), "")
-    if not all(key.startswith(before) for key in found):
-        return found
-    return {key.removeprefix(before): tensor for key, tensor in found.items()}
+    before = next(iter(prefixes(wanted, results)), "")
+    if not all(key.startswith(before) for key in results):
+        return results
+    return {key.removeprefix(before): tensor for key, tensor in results.items()}
 
 
 def prefixes(wanted: Tensors, got: Tensors) -> list[str]:
@@ -362,11 +362,11 @@ def prefixes(wanted: Tensors, got: Tensors) -> list[str]:
 
 def hint(name: str, wanted: Tensors, got: Tensors) -> str:
     """Return what to do with a file whose names are not those of the network called `name`; empty where nothing is known."""
-    found = prefixes(wanted, got)
-    if len(found) > 1:
-        return f" {_several(name, wanted, got, found)}"
-    if found:
-        return f" {_one(name, found[0], wanted, got)}"
+    result = prefixes(wanted, got)
+    if len(result) > 1:
+        return f" {_several(name, wanted, got, result)}"
+    if result:
+        return f" {_one(name, result[0], wanted, got)}"
     return _most(name, wanted, got)
 
 
@@ -385,16 +385,16 @@ def _candidates(needed: list[str], got: Tensors) -> list[str]:
     return sorted(key.removesuffix(ending) for key in got if key == ending or key.endswith(f".{ending}"))
 
 
-def _several(name: str, wanted: Tensors, got: Tensors, found: list[str]) -> str:
-    ways = " and ".join(_behind(before) for before in found[:NAMED])
-    first, *others = found
+def _several(name: str, wanted: Tensors, got: Tensors, texts: list[str]) -> str:
+    ways = " and ".join(_behind(before) for before in texts[:NAMED])
+    first, *others = texts
     is_equal = all(
         torch.equal(got[f"{first}{key}"], got[f"{other}{key}"]) for other in others for key in _needed(wanted)
     )
     what = "the same values, so either will do" if is_equal else "different values"
     return (
-        f"The file holds the names of {name} {len(found)} times, {ways}, with {what}: save the one that is meant alone, "
-        f"without its prefix.{_declaration(wanted, got, found)}"
+        f"The file holds the names of {name} {len(texts)} times, {ways}, with {what}: save the one that is meant alone, "
+        f"without its prefix.{_declaration(wanted, got, texts)}"
     )
 
 
@@ -435,16 +435,16 @@ def _behind(before: str) -> str:
     return f"behind the prefix '{before[:80]}'" if before else "without a prefix"
 
 
-def _declaration(wanted: Tensors, got: Tensors, found: list[str]) -> str:
+def _declaration(wanted: Tensors, got: Tensors, texts: list[str]) -> str:
     """What to declare where a file has a normaliser that the network has not: its values decide every answer."""
-    own = {f"{before}{key}" for before in found for key in wanted}
+    own = {f"{before}{key}" for before in texts for key in wanted}
     values = {key: tensor for key, tensor in got.items() if key not in own and _is_normaliser(key, tensor)}
     if not values:
         return ""
-    told = "; ".join(
+    result = "; ".join(
         f"{key[:80]} = {_listed(tensor)}" for key, tensor in sorted(values.items(), key=lambda one: one[0])[: 2 * NAMED]
     )
-    return f" The file's normaliser is no part of this network: declare its values with --mean and --std ({told})."
+    return f" The file's normaliser is no part of this network: declare its values with --mean and --std ({result})."
 
 
 def _is_normaliser(key: str, tensor: Tensor) -> bool:

@@ -83,8 +83,8 @@ class Walker:
     def _is_made_of_pictures(self, node: fx.Node) -> bool:
         if not is_map(node) or self.is_carrier(node) or self.is_norm_of_channels(node):
             return False
-        found = self.behaviour(node)
-        return found.keeps_channels and all(self.is_picture(operand) for operand in found.operands)
+        behaviour = self.behaviour(node)
+        return behaviour.keeps_channels and all(self.is_picture(operand) for operand in behaviour.operands)
 
     def is_scaling(self, node: fx.Node) -> bool:
         """Tell whether a node multiplies each map by a number of its own (squeeze-and-excitation), or all by one per place.
@@ -119,8 +119,8 @@ class Walker:
         """Tell whether a node is a non-linearity applied to each element."""
         if not is_map(node) or self.is_carrier(node) or self.counts_as_it_was(node):
             return False
-        found = self.behaviour(node)
-        return found.is_elementwise and not found.is_affine and len(found.operands) == 1
+        behaviour = self.behaviour(node)
+        return behaviour.is_elementwise and not behaviour.is_affine and len(behaviour.operands) == 1
 
     def is_join(self, node: fx.Node) -> bool:
         """Tell whether a node puts several tensors together channel by channel."""
@@ -145,8 +145,8 @@ class Walker:
             return False
         if self.counts_as_it_was(node):
             return True
-        found = self.behaviour(node)
-        return len(found.operands) == 1 and found.keeps_channels and not self.is_activation(node)
+        behaviour = self.behaviour(node)
+        return len(behaviour.operands) == 1 and behaviour.keeps_channels and not self.is_activation(node)
 
     def carried(self, node: fx.Node) -> fx.Node:
         """Return the tensor whose feature maps a passing node hands on: its operand, of a product the one that is scaled."""
@@ -159,8 +159,8 @@ class Walker:
         """Return of each channel of a passing node or a join the channel of `operand` that it depends on, NONE for none."""
         if self.counts_as_it_was(node):
             return tuple(range(node.meta["shape"][1]))
-        found = self.behaviour(node)
-        channels = found.channels[found.operands.index(operand)]
+        behaviour = self.behaviour(node)
+        channels = behaviour.channels[behaviour.operands.index(operand)]
         if channels is None:
             raise unsupported(node)
         return channels
@@ -186,16 +186,16 @@ class Walker:
 
     def sites(self) -> list[fx.Node]:
         """Return the site nodes in order of execution."""
-        found, followed = set(self.forced) | set(self.heads()), self.followed()
+        result, followed = set(self.forced) | set(self.heads()), self.followed()
         for node in self.traced.graph.nodes:
             if node not in followed or not is_map(node) or self.is_picture(node):
                 continue
             if self.is_carrier(node):
-                found.add(self.producer(node.all_input_nodes[0]))
+                result.add(self.producer(node.all_input_nodes[0]))
             elif self._is_own_site(node):
-                found.add(node)
+                result.add(node)
         order = [
-            node for node in self.traced.graph.nodes if node in found and is_map(node) and not self.is_picture(node)
+            node for node in self.traced.graph.nodes if node in result and is_map(node) and not self.is_picture(node)
         ]
         return [node for node in order if node in self.forced or not self._is_gate(node)]
 
@@ -208,23 +208,23 @@ class Walker:
         """Raise Unsupported where a node mixes feature maps and is no convolution, or mixes pictures."""
         if self.is_carrier(node) or self.counts_as_it_was(node):
             return
-        found = self.behaviour(node)
-        if found.mixes_batch:
+        behaviour = self.behaviour(node)
+        if behaviour.mixes_batch:
             raise unsupported(node, "makes a picture's answer depend on the others of its batch")
-        if not found.keeps_channels:
+        if not behaviour.keeps_channels:
             raise unsupported(node, mixing(node))
 
     def followed(self) -> set[fx.Node]:
         """Return what the logits depend on in other ways than through a gate alone: what makes a gate counts as no feature map."""
         output = next(node for node in reversed(self.traced.graph.nodes) if node.op == "output")
-        pending, found = [output], {output}
+        pending, result = [output], {output}
         while pending:
             node = pending.pop()
             sources = [self.carried(node)] if is_map(node) and self.counts_as_it_was(node) else node.all_input_nodes
-            new = [source for source in sources if source not in found and source.meta.get("live")]
-            found.update(new)
+            new = [source for source in sources if source not in result and source.meta.get("live")]
+            result.update(new)
             pending += new
-        return found
+        return result
 
     def _is_own_site(self, node: fx.Node) -> bool:
         """Whether a tensor is a site whoever reads it: an activation, a sum, a product of maps."""
@@ -279,7 +279,7 @@ MIXING = {
 
 def mixing(node: fx.Node) -> str:
     """Return in words what keeps an operation from being followed: attention and norms by name, of others that it mixes."""
-    pending, seen, told = [node], {node}, {capture.kind_of(node)}
+    pending, seen, result = [node], {node}, {capture.kind_of(node)}
     while pending:
         reader = pending.pop()
         # What axes are moved of is no feature map yet, whatever its shape.
@@ -289,10 +289,10 @@ def mixing(node: fx.Node) -> str:
             if source not in seen and source.meta.get("live") and not is_end:
                 seen.add(source)
                 pending.append(source)
-                told.add(capture.kind_of(source))
+                result.add(capture.kind_of(source))
     # Queries and keys are moved about for an attention that only comes next.
-    told |= {capture.kind_of(user) for user in node.users if user.op == "call_function"}
-    known = next((reason for kind, reason in MIXING.items() if kind in told), None)
+    result |= {capture.kind_of(user) for user in node.users if user.op == "call_function"}
+    known = next((reason for kind, reason in MIXING.items() if kind in result), None)
     if known:
         return f"{known}; no exact share of one map in the next can be named"
     return "mixes feature maps in a way that is no convolution"

@@ -42,8 +42,8 @@ class Axis:
         places = torch.arange(positions, dtype=torch.float64, device="cpu") * self.jump
         first = (places + self.low).clamp(min=0)
         last = (places + self.high).clamp(max=side) - 1
-        found = torch.stack([first.floor(), last.ceil()], dim=1).long()
-        return torch.where((last >= first)[:, None], found, NOWHERE)
+        long = torch.stack([first.floor(), last.ceil()], dim=1).long()
+        return torch.where((last >= first)[:, None], long, NOWHERE)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -92,10 +92,12 @@ def _sights(walker: graph.Walker, node: fx.Node, sights: dict[fx.Node, Sights]) 
         # A gate has seen the whole image, but it moves nothing: what a position shows is what the scaled map shows there.
         return sights[walker.carried(node)]
     operands = walker.bench.operands(node)
-    found = [_through(walker, node, operand, sights[operand]) for operand in operands]
-    if len({one.is_turned for one in found}) > 1:
-        found = [_everywhere(one) if one.is_turned else one for one in found]
-    return Sights(_union([one.rows for one in found]), _union([one.columns for one in found]), found[0].is_turned)
+    results = [_through(walker, node, operand, sights[operand]) for operand in operands]
+    if len({item.is_turned for item in results}) > 1:
+        results = [_everywhere(item) if item.is_turned else item for item in results]
+    return Sights(
+        _union([item.rows for item in results]), _union([item.columns for item in results]), results[0].is_turned
+    )
 
 
 def _everywhere(sights: Sights) -> Sights:
@@ -135,7 +137,7 @@ Reading = tuple[Tensor, Window | None]
 
 
 def _of_convolution(module: nn.Conv2d, before: torch.Size, after: torch.Size) -> tuple[Reading, Reading]:
-    found = []
+    results = []
     for axis in (0, 1):
         kernel, stride = module.kernel_size[axis], module.stride[axis]
         padding, dilation = int(module.padding[axis]), module.dilation[axis]
@@ -145,8 +147,8 @@ def _of_convolution(module: nn.Conv2d, before: torch.Size, after: torch.Size) ->
             + padding
         )
         depends = (offsets >= 0) & (offsets <= (kernel - 1) * dilation) & (offsets % dilation == 0)
-        found.append((depends, (float(stride), float(-padding), float((kernel - 1) * dilation - padding))))
-    return found[0], found[1]
+        results.append((depends, (float(stride), float(-padding), float((kernel - 1) * dilation - padding))))
+    return results[0], results[1]
 
 
 def _behind(reading: Reading, before: Sight) -> Sight:
@@ -310,8 +312,8 @@ def _is_class_evidence(walker: graph.Walker, site: fx.Node) -> bool:
     logits = output.all_input_nodes[0]
     if walker.heads() != (site,) or logits.meta["shape"][1] != site.meta["shape"][1]:
         return False
-    found = walker.behaviour(logits)
-    return len(found.operands) == 1 and found.channels == (tuple(range(site.meta["shape"][1])),)
+    behaviour = walker.behaviour(logits)
+    return len(behaviour.operands) == 1 and behaviour.channels == (tuple(range(site.meta["shape"][1])),)
 
 
 def _is_cut(traced: fx.GraphModule, site: fx.Node) -> bool:

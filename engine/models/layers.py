@@ -42,7 +42,7 @@ def convolution(node: fx.Node, known: Mapping[fx.Node, Any], padding: tuple[int,
     weight, bias = given["weight"], given["bias"]
     if weight not in known or (bias is not None and bias not in known) or given["input"] in known:
         return None
-    kernel, stride, dilation = (_pair(one) for one in (known[weight].shape[2:], given["stride"], given["dilation"]))
+    kernel, stride, dilation = (_pair(item) for item in (known[weight].shape[2:], given["stride"], given["dilation"]))
     padding = padding or _padding(given["padding"], kernel, dilation)
     if padding is None:
         return None
@@ -124,9 +124,9 @@ def _batch_norm(node: fx.Node, known: Mapping[fx.Node, Any]) -> Made | None:
 
 def _normalising(arguments: tuple[Any, ...], momentum: float, eps: float, known: Mapping[fx.Node, Any]) -> Made | None:
     tensor, *weights = arguments
-    if any(one is not None and one not in known for one in weights) or len(tensor.meta["val"].shape) != 4:
+    if any(item is not None and item not in known for item in weights) or len(tensor.meta["val"].shape) != 4:
         return None
-    weight, bias, mean, variance = (None if one is None else cast(Tensor, known[one]) for one in weights)
+    weight, bias, mean, variance = (None if item is None else cast(Tensor, known[item]) for item in weights)
     if mean is None or variance is None:
         return None
     is_affine = weight is not None or bias is not None

@@ -42,7 +42,7 @@ Visit = Callable[[int, Tensor], Tensor]
 """Given a tap's number and its tensor, returns the tensor that the network goes on with."""
 
 
-class Tap(nn.Module):
+class Probe(nn.Module):
     """An identity in the network at which a visitor may read or replace the tensor."""
 
     def __init__(self, number: int) -> None:
@@ -81,7 +81,7 @@ class ModelBundle:
     """
 
     network: fx.GraphModule
-    taps: tuple[Tap, ...]
+    taps: tuple[Probe, ...]
     sites: tuple[Site, ...]
     links: tuple[Link, ...]
     ways: tuple[Way, ...]
@@ -124,13 +124,13 @@ class ModelBundle:
     @contextmanager
     def visiting(self, visit: Visit) -> Iterator[None]:
         """Let `visit` see and replace the tensor at every tap: sites are numbered first, in order."""
-        for tap in self.taps:
-            tap.visit = visit
+        for probe in self.taps:
+            probe.visit = visit
         try:
             yield
         finally:
-            for tap in self.taps:
-                tap.visit = None
+            for probe in self.taps:
+                probe.visit = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def _assembled(
     )
 
 
-def _insert_taps(plan: paths.Plan) -> tuple[tuple[Tap, ...], tuple[Way, ...], tuple[tuple[int, ...], ...]]:
+def _insert_taps(plan: paths.Plan) -> tuple[tuple[Probe, ...], tuple[Way, ...], tuple[tuple[int, ...], ...]]:
     inserter = _Inserter(plan.walker)
     # Edges first, sites last: a site's tap then takes over every reader, the taps on its edges included.
     arrivals = [
@@ -239,7 +239,7 @@ def _insert_taps(plan: paths.Plan) -> tuple[tuple[Tap, ...], tuple[Way, ...], tu
         inserter.on_node(node, k)
     # What a path has a copy of may have had no other reader.
     capture.without_unused(plan.walker.traced).graph.lint()
-    return tuple(tap for _, tap in sorted(inserter.taps.items())), tuple(ways), tuple(arrivals)
+    return tuple(probe for _, probe in sorted(inserter.taps.items())), tuple(ways), tuple(arrivals)
 
 
 class _Inserter:
@@ -249,19 +249,19 @@ class _Inserter:
         self.walker, self.traced = walker, walker.traced
         self.regions = {node: _region(node) for node in self.traced.graph.nodes if graph.is_map(node)}
         """Of each node that yields feature maps, the nodes that compute it from others of that kind."""
-        self.taps: dict[int, Tap] = {}
+        self.taps: dict[int, Probe] = {}
 
     def next_number(self, first: int) -> int:
         """Return the number of the next tap on an edge; sites have those below `first`."""
         return first + len(self.taps)
 
     def _new(self, after: fx.Node, number: int) -> fx.Node:
-        self.taps[number] = Tap(number)
+        self.taps[number] = Probe(number)
         self.traced.add_submodule(f"tap_{number}", self.taps[number])
         with self.traced.graph.inserting_after(after):
-            made = self.traced.graph.call_module(f"tap_{number}", (after,))
-        made.meta = dict(after.meta)
-        return made
+            call_module = self.traced.graph.call_module(f"tap_{number}", (after,))
+        call_module.meta = dict(after.meta)
+        return call_module
 
     def on_path(self, path: paths.Path, nodes: tuple[fx.Node, ...]) -> Way:
         """Tap where a path's maps enter and where they leave its convolution."""
@@ -284,10 +284,10 @@ class _Inserter:
             if _origin(source) is _origin(tensor)
         ]
         last = readers[0][1]
-        made = self._new(last, number)
+        result = self._new(last, number)
         for node, source in readers:
-            if node is not made:
-                node.replace_input_with(source, made)
+            if node is not result:
+                node.replace_input_with(source, result)
         return number
 
     def on_exit(self, path: paths.Path, number: int) -> int:
@@ -321,31 +321,31 @@ class _Inserter:
             return end if _origin(source) is before else copies.get(source, source)
 
         inside = set(self.regions.get(node, ()))
-        for one in [one for one in self.traced.graph.nodes if one in inside or one is node]:
-            with self.traced.graph.inserting_before(one):
-                copies[one] = self.traced.graph.node_copy(one, read)
+        for item in [item for item in self.traced.graph.nodes if item in inside or item is node]:
+            with self.traced.graph.inserting_before(item):
+                copies[item] = self.traced.graph.node_copy(item, read)
         return copies[node]
 
     def on_node(self, node: fx.Node, number: int) -> int:
         """Tap what every reader takes from `node`."""
         readers = list(node.users)
-        tap = self._new(node, number)
+        probe = self._new(node, number)
         for reader in readers:
-            reader.replace_input_with(node, tap)
+            reader.replace_input_with(node, probe)
         return number
 
 
 def _behind(network: fx.GraphModule, taps: Mapping[str, fx.Node]) -> list[fx.Node]:
     """The nodes between some taps and the answer, in order, both included."""
     output = next(node for node in reversed(network.graph.nodes) if node.op == "output")
-    pending, found = [output], {output}
+    pending, result = [output], {output}
     while pending:
         node = pending.pop()
         if node.target not in taps and node.target is not capture.batch_size:
-            new = [source for source in node.all_input_nodes if source not in found]
-            found.update(new)
+            new = [source for source in node.all_input_nodes if source not in result]
+            result.update(new)
             pending += new
-    return [node for node in network.graph.nodes if node in found]
+    return [node for node in network.graph.nodes if node in result]
 
 
 def _copied_into(
@@ -359,14 +359,19 @@ def _copied_into(
 
 def _region(node: fx.Node) -> tuple[fx.Node, ...]:
     """The nodes that yield no feature maps, on the way from those that do to `node`."""
-    found: dict[fx.Node, None] = {}
+    results: dict[fx.Node, None] = {}
     pending = list(node.all_input_nodes)
     while pending:
         source = pending.pop()
-        if source not in found and source.meta.get("live") and not graph.is_map(source) and source.op != "placeholder":
-            found[source] = None
+        if (
+            source not in results
+            and source.meta.get("live")
+            and not graph.is_map(source)
+            and source.op != "placeholder"
+        ):
+            results[source] = None
             pending += source.all_input_nodes
-    return tuple(found)
+    return tuple(results)
 
 
 def _origin(node: fx.Node) -> fx.Node:
@@ -417,7 +422,7 @@ def reduced(bundle: ModelBundle) -> ModelBundle:
 
 
 def double(bundle: ModelBundle) -> ModelBundle:
-    """Return a twin that computes in float64 on the CPU, for proofs: rounding then leaves 1e-12 and not 1e-5."""
+    """Return a twin that computes in float64 on the CPU, for the checks of equality: rounding then leaves 1e-12 and not 1e-5."""
     twin = _copied(bundle, shares_weights=False)
     twin.network.to(device="cpu", dtype=torch.float64, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return dataclasses.replace(twin, mean=bundle.mean.cpu().double(), std=bundle.std.cpu().double())
@@ -447,8 +452,10 @@ def _copied(bundle: ModelBundle, *, shares_weights: bool) -> ModelBundle:
         dataclasses.replace(way, module=way.module and copies[way.module])  # type: ignore[arg-type]
         for way in bundle.ways
     )
-    taps = {module.number: module for module in network.modules() if isinstance(module, Tap)}
-    return dataclasses.replace(bundle, network=network, ways=ways, taps=tuple(tap for _, tap in sorted(taps.items())))
+    taps = {module.number: module for module in network.modules() if isinstance(module, Probe)}
+    return dataclasses.replace(
+        bundle, network=network, ways=ways, taps=tuple(probe for _, probe in sorted(taps.items()))
+    )
 
 
 def _fold(twin: ModelBundle) -> ModelBundle:
@@ -479,7 +486,7 @@ def _foldable(network: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Conv2d, nn.
         if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or calls[node.target] > 1:
             continue
         source = node.all_input_nodes[0]
-        while isinstance(_module(network, source), Tap) and len(source.users) == 1:
+        while isinstance(_module(network, source), Probe) and len(source.users) == 1:
             source = source.all_input_nodes[0]
         convolution = _module(network, source)
         if isinstance(convolution, nn.Conv2d) and len(source.users) == calls[source.target] == 1:

@@ -78,10 +78,10 @@ def plan(traced: fx.GraphModule) -> Plan:
     raise graph.unsupported(next(iter(search.needed)))
 
 
-def links(found: tuple[Path, ...], sites: int, heads: tuple[int, ...]) -> tuple[Link, ...]:
+def links(paths: tuple[Path, ...], sites: int, heads: tuple[int, ...]) -> tuple[Link, ...]:
     """Return the site pairs that any path joins, ordered by target, and last those to the logits."""
     through: dict[tuple[int, int], set[str]] = {}
-    for path in found:
+    for path in paths:
         if path.source != PICTURE:
             through.setdefault((path.target, path.source), set()).update(path.through)
     between = (Link(source, target, tuple(sorted(names))) for (target, source), names in sorted(through.items()))
@@ -152,17 +152,17 @@ class _Search:
         self.walker.require_channels(node)
         channels = node.meta["shape"][1]
         for operand in self.walker.behaviour(node).operands:
-            nearest = found = self._edge(operand, node, tuple(range(channels)))
+            nearest = result = self._edge(operand, node, tuple(range(channels)))
             if nearest.targets is not None and not nearest.is_straight(channels):
                 raise graph.unsupported(node, "moves feature maps about and changes them in one")
-            end, targets = operand, found.targets
+            end, targets = operand, result.targets
             while not self._is_source(end) and self._is_step(end) and len(end.users) == 1:
                 before = self.walker.carried(end)
                 edge = self._edge(before, end, targets)
                 if not self._is_linear(end) and edge.is_straight(channels):
-                    found = edge
+                    result = edge
                 end, targets = before, edge.targets
-            yield nearest if self._is_source(end) else found
+            yield nearest if self._is_source(end) else result
 
     def _edge(self, tensor: fx.Node, reader: fx.Node, behind: Channels | None) -> _Arrival:
         """The edge before `reader`, whose channels become those that `behind` tells."""
@@ -240,7 +240,7 @@ class _Search:
     def _is_own(self, node: fx.Node, chain: tuple[fx.Node, ...]) -> bool:
         """Whether a sum is read for this target alone; what several read has one gradient for all and becomes a site."""
         self.walker.require_channels(node)
-        is_shared = any(len(one.users) > 1 for one in (node, *chain))
+        is_shared = any(len(item.users) > 1 for item in (node, *chain))
         if is_shared or not self.walker.is_affine(node):
             self.needed.add(node)
             return False
@@ -280,11 +280,11 @@ def _turned(channels: Channels, behind: Channels | None, count: int) -> Channels
 
     channels: per channel behind the step the one before it.
     """
-    found = [NONE] * count
+    result = [NONE] * count
     for k, before in enumerate(channels):
         if behind is None or before == NONE or behind[k] == NONE:
             continue
-        if found[before] != NONE:
+        if result[before] != NONE:
             return None
-        found[before] = behind[k]
-    return None if behind is None else tuple(found)
+        result[before] = behind[k]
+    return None if behind is None else tuple(result)

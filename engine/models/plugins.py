@@ -135,13 +135,13 @@ def _way_out(error: BaseException) -> str:
     return " A plug-in is one file: put what it needs into it, or install it." if is_neighbour or is_relative else ""
 
 
-def _are_numbers(found: Any) -> bool:
-    are_all = isinstance(found, tuple | list) and all(type(one) in (int, float) for one in found)
-    return are_all and len(found) > 0 and all(map(math.isfinite, found))
+def _are_numbers(result: Any) -> bool:
+    are_all = isinstance(result, tuple | list) and all(type(item) in (int, float) for item in result)
+    return are_all and len(result) > 0 and all(map(math.isfinite, result))
 
 
-def _are_whole(found: Any) -> bool:
-    return isinstance(found, tuple | list) and all(type(one) is int for one in found)
+def _are_whole(result: Any) -> bool:
+    return isinstance(result, tuple | list) and all(type(item) is int for item in result)
 
 
 def _folder() -> Path | None:

@@ -60,28 +60,28 @@ class Agreement:
 
 def require(network: nn.Module, bundle: ModelBundle, images: Tensor) -> Agreement:
     """Return how far the audited network agrees with the untouched one; raises Unsupported where it is another function."""
-    found = compare(network, bundle, images)
-    if not found.holds:
-        raise Unsupported(sentence(found))
-    return found
+    result = compare(network, bundle, images)
+    if not result.holds:
+        raise Unsupported(sentence(result))
+    return result
 
 
-def sentence(found: Agreement) -> str:
+def sentence(agreement: Agreement) -> str:
     """Return what was compared, for people."""
-    worst = max(found.together, found.alone)
-    if found.holds:
+    worst = max(agreement.together, agreement.alone)
+    if agreement.holds:
         return (
-            f"On {found.pictures} pictures, in batches and alone, logits differ from those of the module handed in by at most "
+            f"On {agreement.pictures} pictures, in batches and alone, logits differ from those of the module handed in by at most "
             f"{worst:.0e} of their range over the pictures."
         )
-    if found.beside_others > SAME:
+    if agreement.beside_others > SAME:
         return (
-            f"The network answers a picture otherwise beside others than alone (by {found.beside_others:.0e} of the range of "
+            f"The network answers a picture differently in a batch than alone (by {agreement.beside_others:.0e} of the range of "
             "logits): its answers depend on the batch, or on what it was asked before."
         )
     return (
         f"The network that would be audited is not the one handed in: logits differ by {worst:.0e} of their range over "
-        f"{found.pictures} pictures. Its forward does something that cannot be captured: write it in plain operations."
+        f"{agreement.pictures} pictures. Its forward does something that cannot be captured: write it in plain operations."
     )
 
 
@@ -93,12 +93,12 @@ def pictures_to_compare(bundle: ModelBundle, count: int, real: Tensor | None = N
     shape = bundle.channels, *bundle.size
     generator = torch.Generator("cpu").manual_seed(0)
     kept = torch.zeros(0, *shape, device="cpu") if real is None else real[: count * 3 // 4].cpu()
-    made = count - len(kept)
-    coarse = torch.rand((made, bundle.channels, 4, 4), generator=generator, device="cpu")
+    result = count - len(kept)
+    coarse = torch.rand((result, bundle.channels, 4, 4), generator=generator, device="cpu")
     smooth = nn.functional.interpolate(coarse, size=bundle.size, mode="bilinear")
-    noise = torch.rand((made, *shape), generator=generator, device="cpu")
-    contrast = torch.linspace(0.1, 1.0, made, device="cpu").view(-1, 1, 1, 1)
-    drawn = torch.where(torch.arange(made, device="cpu").view(-1, 1, 1, 1) % 2 == 0, smooth, noise) * contrast
+    noise = torch.rand((result, *shape), generator=generator, device="cpu")
+    contrast = torch.linspace(0.1, 1.0, result, device="cpu").view(-1, 1, 1, 1)
+    drawn = torch.where(torch.arange(result, device="cpu").view(-1, 1, 1, 1) % 2 == 0, smooth, noise) * contrast
     drawn[:2] = torch.tensor([0.0, 1.0], device="cpu").view(2, 1, 1, 1)[: len(drawn[:2])]
     return torch.cat([kept, drawn]).to(bundle.device)
 
@@ -115,18 +115,18 @@ def compare(network: nn.Module, bundle: ModelBundle, images: Tensor) -> Agreemen
     expected = torch.cat([untouched(network, bundle, part) for part in parts])
     answered = torch.cat([bundle.logits(part) for part in parts])
     singles = images[:: max(1, len(images) // ALONE)][:ALONE]
-    expected_alone = torch.cat([untouched(network, bundle, one[None]) for one in singles])
-    answered_alone = torch.cat([bundle.logits(one[None]) for one in singles])
+    expected_alone = torch.cat([untouched(network, bundle, single[None]) for single in singles])
+    answered_alone = torch.cat([bundle.logits(single[None]) for single in singles])
     rows = torch.arange(len(images), device=images.device)[:: max(1, len(images) // ALONE)][:ALONE]
     errors = (
         _error(answered, expected),
         _error(answered_alone, expected_alone),
         _error(expected[rows], expected_alone),
     )
-    found = Agreement(len(images), *errors)
+    agreement = Agreement(len(images), *errors)
     if SAME < max(errors) < ROUNDING:
-        return _in_double(network, bundle, images, _worst(answered, expected), found)
-    return found
+        return _in_double(network, bundle, images, _worst(answered, expected), agreement)
+    return agreement
 
 
 def untouched(network: nn.Module, bundle: ModelBundle, images: Tensor) -> Tensor:
@@ -167,8 +167,8 @@ def _in_double(network: nn.Module, bundle: ModelBundle, images: Tensor, rows: sl
         twin, original = bundles.double(bundle), copy.deepcopy(network).cpu().double()
         chosen = images[rows].cpu().double()
         expected, answered = untouched(original, twin, chosen), twin.logits(chosen)
-        expected_alone = torch.cat([untouched(original, twin, one[None]) for one in chosen[:IN_DOUBLE]])
-        answered_alone = torch.cat([twin.logits(one[None]) for one in chosen[:IN_DOUBLE]])
+        expected_alone = torch.cat([untouched(original, twin, item[None]) for item in chosen[:IN_DOUBLE]])
+        answered_alone = torch.cat([twin.logits(item[None]) for item in chosen[:IN_DOUBLE]])
     except (Unsupported, RuntimeError, TypeError):
         return single
     errors = (
@@ -186,7 +186,7 @@ def require_same_twice(network: nn.Module, again: nn.Module, bundle: ModelBundle
     What a module draws when it is built and keeps outside of its `state_dict` (layers in a plain list, a permutation) is in no
     file: another network would be audited each time.
     """
-    first, second = (untouched(one.to(bundle.device), bundle, images) for one in (network, again))
+    first, second = (untouched(item.to(bundle.device), bundle, images) for item in (network, again))
     if _error(first, second) > SAME:
         raise Unsupported(
             "The network answers otherwise each time it is built: it draws numbers that are not among its weights. Register them "
@@ -260,39 +260,41 @@ def add(store: Store, submission: Submission) -> Added:
     Raises BadInput (weights that do not fit or are no weights file), UnknownName and Unsupported (also where the network that
     would be audited is another function than the one handed in); then nothing is stored.
     """
-    with checked(submission) as found:
-        return put(store, found, agreement(found))
+    with checked(submission) as result:
+        return put(store, result, agreement(result))
 
 
 @contextmanager
 def checked(submission: Submission) -> Iterator[Checked]:
     """Yield a submission that was checked and whose sites were found; its file goes when the block ends. Raises as `add`."""
     files.require_name("model", submission.name)
-    with checkpoints.opened(submission.weights) as found:
-        network, made, card = _read(submission, found.tensors)
-        yield Checked(card, found.file, found.notes, network, made)
+    with checkpoints.opened(submission.weights) as result:
+        network, results, card = _read(submission, result.tensors)
+        yield Checked(card, result.file, result.notes, network, results)
 
 
-def agreement(found: Checked, images: Tensor | None = None) -> Agreement:
+def agreement(checked: Checked, images: Tensor | None = None) -> Agreement:
     """Return how the network that would be audited agrees with the one handed in, on at least 64 pictures, real ones among them.
 
     images: (pictures, channels, height, width) in [0, 1]. Raises Unsupported where the two are not the same function.
     """
-    with plugins.guarded(found.card.architecture):
-        pictures = pictures_to_compare(found.bundle, LEAST, images)
+    with plugins.guarded(checked.card.architecture):
+        pictures = pictures_to_compare(checked.bundle, LEAST, images)
         with torch.random.fork_rng():
             torch.manual_seed(SECOND_SEED)
-            again = architectures.build(found.card.architecture, checkpoints.read(found.file), len(found.card.classes))
-        require_same_twice(found.network, again, found.bundle, pictures[-AT_LOADING:])
-        return require(found.network, found.bundle, pictures)
+            again = architectures.build(
+                checked.card.architecture, checkpoints.read(checked.file), len(checked.card.classes)
+            )
+        require_same_twice(checked.network, again, checked.bundle, pictures[-AT_LOADING:])
+        return require(checked.network, checked.bundle, pictures)
 
 
-def put(store: Store, found: Checked, proof: Agreement) -> Added:
+def put(store: Store, checked: Checked, causal_test: Agreement) -> Added:
     """Put a model into the store; `proof` says that it is the one handed in. Raises BadInput where another one has its name."""
-    if not proof.holds:
-        raise Unsupported(sentence(proof))
-    store.add_model(found.card, found.file)
-    return Added(store.model_card(found.card.name), (*found.notes, *class_names.remarks(found.card.classes)))
+    if not causal_test.holds:
+        raise Unsupported(sentence(causal_test))
+    store.add_model(checked.card, checked.file)
+    return Added(store.model_card(checked.card.name), (*checked.notes, *class_names.remarks(checked.card.classes)))
 
 
 def require_fit(card: ModelCard, dataset: Dataset) -> None:
@@ -312,7 +314,7 @@ def _read(submission: Submission, tensors: dict[str, Tensor]) -> tuple[nn.Module
     network = architectures.build(submission.architecture, tensors, len(submission.classes))
     with plugins.guarded(submission.architecture):
         own_hash = content_hash(_named(submission.architecture, plugin), tensors, declared, submission.classes)
-        made = bundles.bundle(network, declared, Identity(submission.classes, submission.name, own_hash))
+        bundle = bundles.bundle(network, declared, Identity(submission.classes, submission.name, own_hash))
     card = ModelCard(
         name=submission.name,
         architecture=submission.architecture,
@@ -323,15 +325,15 @@ def _read(submission: Submission, tensors: dict[str, Tensor]) -> tuple[nn.Module
         size=declared.size,
         mean=declared.mean,
         std=declared.std,
-        sites=made.sites,
-        links=made.links,
+        sites=bundle.sites,
+        links=bundle.links,
         added=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         resize=declared.resize,
         order=declared.order,
         plugin=plugin,
         declared_accuracy=submission.declared.accuracy,
     )
-    return network, made, card
+    return network, bundle, card
 
 
 def bundle(store: Store, name: str) -> ModelBundle:
@@ -347,10 +349,10 @@ def block_bundle(store: Store, name: str) -> ModelBundle:
 def _bundled(store: Store, name: str, make: Callable[[nn.Module, Preprocessing, Identity], ModelBundle]) -> ModelBundle:
     card, untouched = store.model_card(name), network(store, name)
     with plugins.guarded(card.architecture):
-        made = make(untouched, _declared(card), Identity(card.classes, name, card.content_hash))
-        require(untouched, made, pictures_to_compare(made, AT_LOADING))
-    _require_same_sites(card, made)
-    return made
+        result = make(untouched, _declared(card), Identity(card.classes, name, card.content_hash))
+        require(untouched, result, pictures_to_compare(result, AT_LOADING))
+    _require_same_sites(card, result)
+    return result
 
 
 def network(store: Store, name: str) -> nn.Module:
@@ -360,14 +362,17 @@ def network(store: Store, name: str) -> nn.Module:
     return architectures.build(card.architecture, checkpoints.read(store.weights(name)), len(card.classes))
 
 
-def _require_same_sites(card: ModelCard, made: ModelBundle) -> None:
+def _require_same_sites(card: ModelCard, model_bundle: ModelBundle) -> None:
     """What is stored of a model speaks of its sites: those must be the ones that are read now. Raises BadInput."""
     known = {(site.name, site.channels, site.height, site.width) for site in card.sites}
-    other = [site.name for site in made.sites if (site.name, site.channels, site.height, site.width) not in known]
-    if other or len(made.sites) not in (len(card.sites), sum(site.role != "inner" for site in card.sites)):
-        told = other[0] if other else f"{len(made.sites)} sites instead of {len(card.sites)}"
+    other = [
+        site.name for site in model_bundle.sites if (site.name, site.channels, site.height, site.width) not in known
+    ]
+    if other or len(model_bundle.sites) not in (len(card.sites), sum(site.role != "inner" for site in card.sites)):
+        result = other[0] if other else f"{len(model_bundle.sites)} layers instead of {len(card.sites)}"
         raise BadInput(
-            f"'{card.name}' was added by another version of Faultline, which read its layers otherwise ({told}); what is stored of "
+            f"'{card.name}' was added by another version of Faultline, which read its layers otherwise ({result}); what "
+            "is stored of "
             "it stays readable. Add the model again under another name."
         )
 
@@ -397,17 +402,19 @@ def _declared(card: ModelCard) -> Preprocessing:
     return Preprocessing(card.channels, card.size, card.mean, card.std, card.resize, card.order)
 
 
-def content_hash(architecture: str, found: dict[str, Tensor], declared: Preprocessing, classes: tuple[str, ...]) -> str:
+def content_hash(
+    architecture: str, values: dict[str, Tensor], declared: Preprocessing, classes: tuple[str, ...]
+) -> str:
     """Return the hash of everything that decides what the model answers."""
-    tensors = tuple((key, hashing.array_hash(found[key].cpu().numpy())) for key in sorted(found))
+    tensors = tuple((key, hashing.array_hash(values[key].cpu().numpy())) for key in sorted(values))
     return hashing.content_key((architecture, tensors, declared, classes))
 
 
 def _preprocessing(submission: Submission, tensors: dict[str, Tensor]) -> Preprocessing:
     usual, declared = architectures.architecture(submission.architecture), submission.declared
     # Files list their tensors by name: SqueezeNet's `classifier` stands before its first convolution.
-    found = {tensor.shape[1] for tensor in tensors.values() if tensor.ndim == 4}
-    channels = next((one for one in (len(usual.mean), *CHANNELS) if one in found), len(usual.mean))
+    results = {tensor.shape[1] for tensor in tensors.values() if tensor.ndim == 4}
+    channels = next((item for item in (len(usual.mean), *CHANNELS) if item in results), len(usual.mean))
     mean, std = _normalisation(declared, usual, channels)
     size = declared.size or usual.size
     if not all(SMALLEST <= side <= LARGEST for side in size):
@@ -496,12 +503,12 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        found = tuple(float(part) for part in text.replace(",", " ").split())
+        result = tuple(float(part) for part in text.replace(",", " ").split())
     except ValueError:
-        found = ()
-    if not found or not all(map(math.isfinite, found)):
+        result = ()
+    if not result or not all(map(math.isfinite, result)):
         raise BadInput(f"{option} must be numbers such as 0.485,0.456,0.406, got '{text[:80]}'.")
-    return found
+    return result
 
 
 def _share(text: str | None) -> float | None:

@@ -92,9 +92,9 @@ class _Rewriter:
             whole = weight.reshape((1,) * (4 - weight.ndim) + tuple(weight.shape))
             self.traced.register_buffer(name, whole.permute(*(order.index(axis) for axis in range(4))).contiguous())
         with self.traced.graph.inserting_after(source):
-            made = self.traced.graph.get_attr(name)
-        made.meta = source.meta | {"shape": getattr(self.traced, name).shape}
-        return made
+            attr = self.traced.graph.get_attr(name)
+        attr.meta = source.meta | {"shape": getattr(self.traced, name).shape}
+        return attr
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         """The layer that does the same with channels first; None where it is not known how."""
@@ -117,18 +117,19 @@ class _Rewriter:
         if len(given["normalized_shape"]) != 1:
             return None
         weight, bias = (
-            None if one is None else getattr(self.traced, str(one.target)) for one in (given["weight"], given["bias"])
+            None if item is None else getattr(self.traced, str(item.target))
+            for item in (given["weight"], given["bias"])
         )
         return ChannelNorm(weight, bias, float(given["eps"]))
 
 
 def as_convolution(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """Return the convolution of one pixel with these weights (outputs, inputs) and biases (outputs,)."""
-    made = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, device="meta")
-    made.weight = nn.Parameter(weight.detach()[:, :, None, None], requires_grad=False)
+    conv2d = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, device="meta")
+    conv2d.weight = nn.Parameter(weight.detach()[:, :, None, None], requires_grad=False)
     if bias is not None:
-        made.bias = nn.Parameter(bias.detach(), requires_grad=False)
-    return made.eval()
+        conv2d.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return conv2d.eval()
 
 
 def order_of(node: fx.Node) -> Order | None:
@@ -190,11 +191,11 @@ def _is_expanded_gate(node: fx.Node) -> bool:
 
 def _broadcasts(node: fx.Node, source: fx.Node) -> bool:
     """Whether a node works element by element, with another operand of its own full shape."""
-    others = [one for one in node.all_input_nodes if one is not source and one.meta.get("live")]
+    others = [item for item in node.all_input_nodes if item is not source and item.meta.get("live")]
     is_tensorwise = node.target in (
         aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default,
     )  # fmt: skip
-    return is_tensorwise and any(one.meta["shape"] == node.meta["shape"] for one in others)
+    return is_tensorwise and any(other.meta["shape"] == node.meta["shape"] for other in others)
 
 
 def _adds(node: fx.Node) -> bool:
@@ -204,9 +205,9 @@ def _adds(node: fx.Node) -> bool:
 
 def _expand(traced: fx.GraphModule, node: fx.Node, source: fx.Node) -> None:
     with traced.graph.inserting_before(node):
-        made = traced.graph.call_function(aten.expand.default, (source, [-1, node.meta["shape"][1], -1, -1]))
-    made.meta = source.meta | {"shape": node.meta["shape"]}
-    node.replace_input_with(source, made)
+        call_function = traced.graph.call_function(aten.expand.default, (source, [-1, node.meta["shape"][1], -1, -1]))
+    call_function.meta = source.meta | {"shape": node.meta["shape"]}
+    node.replace_input_with(source, call_function)
 
 
 def _fuse(traced: fx.GraphModule) -> None:
@@ -218,15 +219,15 @@ def _fuse(traced: fx.GraphModule) -> None:
         above[node] = [node]
         if node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), nn.Conv2d | ChannelNorm):
             continue
-        found = behaviour.elementwise(bench, node)
-        if found is None:
+        elementwise = behaviour.elementwise(bench, node)
+        if elementwise is None:
             continue
-        shared = _shared([above.get(operand, [operand]) for operand in found.operands])
+        shared = _shared([above.get(operand, [operand]) for operand in elementwise.operands])
         above[node] += shared
-        if shared and _reads_otherwise(node, found.operands):
-            made = _module(traced, node, shared[0])
-            above[made] = [made, *shared]
-            _absorb(traced, bench, made, above)
+        if shared and _reads_otherwise(node, elementwise.operands):
+            module = _module(traced, node, shared[0])
+            above[module] = [module, *shared]
+            _absorb(traced, bench, module, above)
 
 
 def _reads_otherwise(node: fx.Node, operands: tuple[fx.Node, ...]) -> bool:
@@ -246,20 +247,20 @@ def _module(traced: fx.GraphModule, node: fx.Node, start: fx.Node) -> fx.Node:
     inside = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {start: inside.placeholder("x")}
     root: dict[str, object] = {}
-    for one in _between(traced, node, start):
-        is_batch = one.target is capture.batch_size
-        copies[one] = inside.node_copy(one, lambda source: copies[start] if is_batch else copies[source])  # noqa: B023
-        if one.op in ("get_attr", "call_module"):
-            name = str(one.target)
-            root[name] = traced.get_submodule(name) if one.op == "call_module" else getattr(traced, name)
+    for item in _between(traced, node, start):
+        is_batch = item.target is capture.batch_size
+        copies[item] = inside.node_copy(item, lambda source: copies[start] if is_batch else copies[source])  # noqa: B023
+        if item.op in ("get_attr", "call_module"):
+            name = str(item.target)
+            root[name] = traced.get_submodule(name) if item.op == "call_module" else getattr(traced, name)
     inside.output(copies[node])
     name = f"formula_{node.name}"
     traced.add_submodule(name, fx.GraphModule(root, inside))
     with traced.graph.inserting_after(node):
-        made = traced.graph.call_module(name, (start,))
-    made.meta = dict(node.meta)
-    node.replace_all_uses_with(made)
-    return made
+        call_module = traced.graph.call_module(name, (start,))
+    call_module.meta = dict(node.meta)
+    node.replace_all_uses_with(call_module)
+    return call_module
 
 
 def _between(traced: fx.GraphModule, node: fx.Node, start: fx.Node) -> list[fx.Node]:
@@ -272,20 +273,20 @@ def _between(traced: fx.GraphModule, node: fx.Node, start: fx.Node) -> list[fx.N
             inside.add(source)
             if source.target is not capture.batch_size:
                 pending.append(source)
-    return [one for one in traced.graph.nodes if one in inside]
+    return [item for item in traced.graph.nodes if item in inside]
 
 
-def _absorb(traced: fx.GraphModule, bench: Bench, made: fx.Node, above: dict[fx.Node, list[fx.Node]]) -> None:
+def _absorb(traced: fx.GraphModule, bench: Bench, node: fx.Node, above: dict[fx.Node, list[fx.Node]]) -> None:
     """Take a number that a formula's value alone is multiplied with, as the last step of hardswish, into the formula."""
-    (start,) = made.all_input_nodes
-    while len(made.users) == 1:
-        (user,) = made.users
-        is_number = user.op == "call_function" and user.all_input_nodes == [made] and is_map(user)
-        found = behaviour.elementwise(bench, user) if is_number else None
-        if found is None or not found.is_affine:
+    (start,) = node.all_input_nodes
+    while len(node.users) == 1:
+        (user,) = node.users
+        is_number = user.op == "call_function" and user.all_input_nodes == [node] and is_map(user)
+        result = behaviour.elementwise(bench, user) if is_number else None
+        if result is None or not result.is_affine:
             return
-        made = _module(traced, user, start)
-        above[made] = [made, *above.get(start, [start])]
+        node = _module(traced, user, start)
+        above[node] = [node, *above.get(start, [start])]
 
 
 def made_convolution(traced: fx.GraphModule, bench: Bench, node: fx.Node) -> bool:
@@ -295,13 +296,13 @@ def made_convolution(traced: fx.GraphModule, bench: Bench, node: fx.Node) -> boo
     """
     known = behaviour.measured(bench, node)
     is_linear_mix = known.is_affine and known.channels == (None,) and not known.mixes_batch
-    found = behaviour.as_weights(bench, node) if is_linear_mix else None
-    if found is None:
+    result = behaviour.as_weights(bench, node) if is_linear_mix else None
+    if result is None:
         return False
     name = f"{node.name}_as_convolution"
-    traced.add_submodule(name, as_convolution(*found))
+    traced.add_submodule(name, as_convolution(*result))
     with traced.graph.inserting_after(node):
-        made = traced.graph.call_module(name, (bench.operands(node)[0],))
-    made.meta = dict(node.meta)
-    node.replace_all_uses_with(made)
+        call_module = traced.graph.call_module(name, (bench.operands(node)[0],))
+    call_module.meta = dict(node.meta)
+    node.replace_all_uses_with(call_module)
     return True

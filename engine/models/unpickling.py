@@ -129,8 +129,8 @@ def _require_held(tensors: dict[str, Any]) -> None:
             _end(error=f"repeats the values of {key[:80]!r} without holding them all")
 
 
-def _end(**found: Any) -> NoReturn:
-    sys.stdout.write(json.dumps(found) + "\n")
+def _end(**result: Any) -> NoReturn:
+    sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
     os._exit(0)
 

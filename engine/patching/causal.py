@@ -19,19 +19,19 @@ from engine.patching import controls, patch, subjects, trials
 from engine.patching.patch import Exchange, Exchanges, Tried
 from engine.patching.subjects import FooledGroup
 from engine.store.store import Dataset
-from engine.types.core import Examination
+from engine.types.core import Explanation
 from engine.types.patching import (
     CURVES,
+    CausalTest,
     Control,
     ControlName,
     CurveLine,
     CurveName,
     Direction,
     FooledRequest,
-    GroupProofRequest,
+    GroupTestRequest,
     MapResponse,
     MapSet,
-    Proof,
     RestorationCurve,
     SiteEffect,
     SiteProfile,
@@ -45,34 +45,36 @@ NOISES = 2
 """Noisy copies per image."""
 
 
-def prove(
-    bundle: ModelBundle, dataset: Dataset, examination: Examination, chosen: MapSet, direction: Direction
-) -> Proof:
-    """Return what putting the chosen maps in does to the images of an examination, with all controls.
+def intervene(
+    bundle: ModelBundle, dataset: Dataset, explanation: Explanation, chosen: MapSet, direction: Direction
+) -> CausalTest:
+    """Return what putting the chosen maps in does to the images of an explanation, with all controls.
 
     Raises UnknownName for sites and maps that are not there, BadInput for an empty choice and where the attack took nothing.
     """
     picked = patch.mask(bundle, chosen)
-    fooled = subjects.of_examination(subjects.shared(bundle, dataset, examination))
-    return _proof(examination.key, fooled, picked, direction)
+    fooled = subjects.of_explanation(subjects.shared(bundle, dataset, explanation))
+    return _causal_test(explanation.key, fooled, picked, direction)
 
 
-def prove_group(bundle: ModelBundle, dataset: Dataset, request: GroupProofRequest, report: explain.Report) -> Proof:
+def intervene_in_group(
+    bundle: ModelBundle, dataset: Dataset, request: GroupTestRequest, report: explain.Report
+) -> CausalTest:
     """Return the same for all images of a group that the attack fools, of however many classes; raises as `prove`."""
     picked = patch.mask(bundle, request.chosen)
     report(0, 2, "Attacking")
     fooled = subjects.gather_group(bundle, dataset, request.group)
-    report(1, 2, "Putting maps back, with controls")
-    return _proof("", fooled, picked, request.direction)
+    report(1, 2, "Putting channels back, with controls")
+    return _causal_test("", fooled, picked, request.direction)
 
 
-def _proof(examination: str, fooled: FooledGroup, picked: Tensor, direction: Direction) -> Proof:
+def _causal_test(explanation: str, fooled: FooledGroup, picked: Tensor, direction: Direction) -> CausalTest:
     bundle, pairs = fooled.bundle, patch.exchanges(fooled, direction)
     tried = pairs.tried(_for_each(picked, fooled)[None])
     compared, missing = _controls(pairs, picked)
     chosen = patch.map_set(bundle, picked)
-    return Proof(
-        examination=examination,
+    return CausalTest(
+        explanation=explanation,
         direction=direction,
         chosen=chosen,
         effect=tried.effect(_aim(pairs)),
@@ -81,7 +83,7 @@ def _proof(examination: str, fooled: FooledGroup, picked: Tensor, direction: Dir
         confidences=tuple(tried.confidences[0].tolist()),
         controls=tuple(compared),
         missing=tuple(missing),
-        trivial=tuple(site.name for site in bundle.sites if site.name in chosen.sites and not site.is_claimable),
+        trivial=tuple(site.name for site in bundle.sites if site.name in chosen.sites and not site.is_eligible),
         samples=fooled.images.samples,
         responses=responses(fooled, chosen) if chosen.count <= NAMED else (),
     )
@@ -132,20 +134,20 @@ def _controls(pairs: Exchanges, picked: Tensor) -> tuple[list[Control], list[str
         "noisy copy": _noisy_copy,
         "another image": _another_image,
     }
-    found, missing = [], []
+    result, missing = [], []
     for name, make in makers.items():
         try:
-            found.append(make(pairs, picked))
+            result.append(make(pairs, picked))
         except BadInput as error:
             missing.append(f"{name}: {error}")
-    return found, missing
+    return result, missing
 
 
 def _random(pairs: Exchanges, picked: Tensor) -> Control:
     bundle, count = pairs.fooled.bundle, int(picked.sum())
-    available = int(scorers.claimable(bundle).sum())
+    available = int(scorers.eligible(bundle).sum())
     if count > available:
-        raise BadInput(f"{count} maps were chosen, and claims may use only {available}.")
+        raise BadInput(f"{count} channels were chosen, and claims may use only {available}.")
     drawn = controls.random_ranks(bundle, DRAWS, pairs.fooled.images.count, pairs.fooled.seed) < count
     return Control("random", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
 
@@ -225,10 +227,10 @@ def noisy_copies(pairs: Exchanges, choices: Tensor) -> list[Tried]:
 
 def _another_image(pairs: Exchanges, picked: Tensor) -> Control:
     """The same maps from clean images of other classes."""
-    found = other_images(pairs, _for_each(picked, pairs.fooled)[None])
-    own = torch.cat([tried.labels[0] == labels for tried, labels in found])
-    tried = patch.stacked([tried for tried, _ in found])
-    return Control("another image", tried.effect(_aim(pairs)), len(found), float(own.float().mean()))
+    result = other_images(pairs, _for_each(picked, pairs.fooled)[None])
+    own = torch.cat([tried.labels[0] == labels for tried, labels in result])
+    tried = patch.stacked([tried for tried, _ in result])
+    return Control("another image", tried.effect(_aim(pairs)), len(result), float(own.float().mean()))
 
 
 def other_images(pairs: Exchanges, choices: Tensor) -> list[tuple[Tried, Tensor]]:
@@ -249,7 +251,7 @@ def other_images(pairs: Exchanges, choices: Tensor) -> list[tuple[Tried, Tensor]
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 SITE_MAPS = 4
-"""Maps of one site put back at a time: a quarter of the narrowest sites of a CIFAR ResNet."""
+"""Maps of one site patched at a time: a quarter of the narrowest sites of a CIFAR ResNet."""
 
 
 def curve(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: Report) -> RestorationCurve:
@@ -262,24 +264,24 @@ def curve(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report:
 
 def profile(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: Report) -> SiteProfile:
     """Return what a few maps of each site alone win back, beside random ones of the site; raises BadInput for none."""
-    tried = [k for k, site in enumerate(bundle.sites) if site.is_claimable and not site.is_cut]
+    tried = [k for k, site in enumerate(bundle.sites) if site.is_eligible and not site.is_cut]
     report(0, len(tried), "Attacking")
     fooled = subjects.gather_group(bundle, dataset, request)
-    pairs, flow = patch.exchanges(fooled, "restore"), trials.shared(trials.attack_flow(fooled))
-    found = []
+    pairs, flow = patch.exchanges(fooled, "restore"), trials.shared(trials.attack_conductance(fooled))
+    results = []
     for done, k in enumerate(tried):
-        report(done, len(tried), f"Putting maps of {bundle.sites[k].name} back")
-        found.append(_of_site(pairs, flow, k))
+        report(done, len(tried), f"Patching channels of {bundle.sites[k].name} back")
+        results.append(_of_site(pairs, flow, k))
     return SiteProfile(
         subjects.group(fooled, len(request.samples)),
-        tuple(found),
+        tuple(results),
         tuple(site.name for k, site in enumerate(bundle.sites) if k not in tried),
         DRAWS,
     )
 
 
 def _counts(bundle: ModelBundle) -> tuple[int, ...]:
-    most = int(scorers.claimable(bundle).sum())
+    most = int(scorers.eligible(bundle).sum())
     return tuple(count for count in COUNTS if count <= most)
 
 
@@ -288,7 +290,7 @@ class _Drawing:
 
     def __init__(self, pairs: Exchanges, counts: tuple[int, ...]) -> None:
         self.pairs, self.counts, self.fooled = pairs, counts, pairs.fooled
-        self.flow = trials.attack_flow(pairs.fooled)
+        self.flow = trials.attack_conductance(pairs.fooled)
 
     def curve(self, attempted: int, report: Report) -> RestorationCurve:
         makers: dict[CurveName, Callable[[], CurveLine]] = {
@@ -323,7 +325,7 @@ class _Drawing:
     def _told(self, name: CurveName, draws: list[Tried], aim: Tensor) -> CurveLine:
         """Return a line from draws that hold one row per number of maps."""
         recovered, labels = (
-            torch.stack([getattr(one, what) for one in draws], dim=1) for what in ("recovered", "labels")
+            torch.stack([getattr(draw, what) for draw in draws], dim=1) for what in ("recovered", "labels")
         )
         return CurveLine(name, tuple(patch.effect(recovered[k], labels[k] == aim) for k in range(len(self.counts))))
 
@@ -337,7 +339,7 @@ class _Drawing:
 
     def _random(self) -> CurveLine:
         ranks = controls.random_ranks(self.fooled.bundle, DRAWS, self.fooled.images.count, self.fooled.seed)
-        tried = [self.pairs.tried(self._choices(one)) for one in ranks]
+        tried = [self.pairs.tried(self._choices(rank)) for rank in ranks]
         return self._told("random", tried, self.fooled.true)
 
     def _third_class(self) -> CurveLine:
@@ -351,9 +353,9 @@ class _Drawing:
 
     def _another_image(self) -> CurveLine:
         choices = self._choices(scorers.ranks(self.fooled.bundle, self.flow))
-        found = other_images(self.pairs, choices)
-        line = self._told("another image", [tried for tried, _ in found], self.fooled.true)
-        hits = torch.stack([tried.labels == labels for tried, labels in found], dim=1)
+        result = other_images(self.pairs, choices)
+        line = self._told("another image", [tried for tried, _ in result], self.fooled.true)
+        hits = torch.stack([tried.labels == labels for tried, labels in result], dim=1)
         return CurveLine(line.name, line.effects, tuple(patch.share(hits[k]) for k in range(len(self.counts))))
 
 

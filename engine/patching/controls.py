@@ -35,7 +35,7 @@ def same_layers(bundle: ModelBundle, picked: Tensor, shape: tuple[int, int], see
     for site in hooks.split(picked[None], bundle):
         count = int(site.sum())
         if 2 * count > site.shape[1]:
-            raise BadInput("more than half of a layer's maps were chosen, so equally many others do not exist.")
+            raise BadInput("more than half of a layer's channels were chosen, so equally many others do not exist.")
         order = torch.rand(*shape, site.shape[1], generator=generator).to(site.device)
         order = order.masked_fill(site, -1.0).argsort(dim=2, descending=True)[..., :count]
         none = torch.zeros(*shape, site.shape[1], dtype=torch.bool, device=site.device)

@@ -65,12 +65,12 @@ def _kept(per_map: PerMap, seed: int) -> PerMap:
     Dead maps and copies would else be kept at the same places by every score, and read as agreement.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    results = []
     for site in per_map:
         order = torch.rand(site.shape, generator=generator).argsort(1).to(site.device)
         (kept,) = scorers.share_of_each_site((site.abs().gather(1, order),), SHARE)
-        found.append(torch.zeros_like(kept).scatter(1, order, kept))
-    return tuple(found)
+        results.append(torch.zeros_like(kept).scatter(1, order, kept))
+    return tuple(results)
 
 
 def _alike(kept: PerMap, there: PerMap) -> Estimate:
@@ -127,7 +127,7 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
         fooled=pairs.images.count,
         sites=len(bundle.sites),
         total_maps=sum(site.channels for site in bundle.sites),
-        left_out=tuple(site.name for site in bundle.sites if not site.is_claimable),
+        left_out=tuple(site.name for site in bundle.sites if not site.is_eligible),
         maps=walk.maps,
         rows=tuple(rows),
         seconds=time.perf_counter() - started,
@@ -136,20 +136,20 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
 
 
 def _missing(walk: Walk) -> tuple[str, ...]:
-    found = []
+    results = []
     if walk.subjects.thirds is None or walk.pairs.thirds is None:
-        found.append(f"wrong class: a third class is needed, and the network has {len(walk.bundle.classes)}.")
+        results.append(f"wrong class: a third class is needed, and the network has {len(walk.bundle.classes)}.")
     lacking = [
         question
         for question, strangers in (("transplant", walk.subjects.strangers), ("restore", walk.pairs.strangers))
         if strangers is None
     ]
     if lacking:
-        found.append(
+        results.append(
             f"other image ({', '.join(lacking)}): every image needs another one of a third class, correctly classified, "
             "among those looked at."
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def row(walk: Walk, method: Method, steps: Steps) -> MethodRow:

@@ -21,14 +21,14 @@ from engine.patching import controls, subjects
 from engine.patching.subjects import Evidence
 from engine.specs.methods import RANDOM
 from engine.store.store import Dataset
-from engine.types.core import Datapath, Examination
+from engine.types.core import Datapath, Explanation
 from engine.types.faithfulness import (
-    Certificate,
-    Certificates,
     ClassDatapaths,
-    Cross,
+    ClassSimilarity,
+    DatapathChecks,
+    Faithfulness,
     Groups,
-    Kinship,
+    InputByTarget,
     Restoration,
     SiteSpan,
 )
@@ -41,43 +41,43 @@ Kept = tuple[np.ndarray, ...]
 Strength = tuple[np.ndarray, ...]
 
 
-def of_classes(evidence: Evidence) -> Certificates:
+def of_classes(evidence: Evidence) -> Faithfulness:
     """Return per site how alike the adversarial datapath is to those of the true and of the fooled-into class, and both."""
-    examination = evidence.examination
-    found = [_of_class(evidence, int(case.targets.mode().values)) for case in (evidence.clean, evidence.adversarial)]
-    true, fooled = (_kept(strength) for strength, _ in found)
+    explanation = evidence.explanation
+    results = [_of_class(evidence, int(case.targets.mode().values)) for case in (evidence.clean, evidence.adversarial)]
+    true, fooled = (_kept(strength) for strength, _ in results)
     clean, adversarial, noise = (
-        _kept(path.strength) for path in (examination.clean, examination.adversarial, examination.noise)
+        _kept(path.strength) for path in (explanation.clean, explanation.adversarial, explanation.noise)
     )
-    return Certificates(
-        kinship=Kinship(
+    return Faithfulness(
+        class_similarity=ClassSimilarity(
             true_class=_jaccards(adversarial, true),
             fooled_into=_jaccards(adversarial, fooled),
-            images=min(images for _, images in found),
-            merges_at=_merges_at(evidence, _jaccards(adversarial, true), _jaccards(adversarial, fooled)),
+            images=min(images for _, images in results),
+            converges_at=_converges_at(evidence, _jaccards(adversarial, true), _jaccards(adversarial, fooled)),
             clean_true=_jaccards(clean, true),
             clean_fooled=_jaccards(clean, fooled),
             noise_true=_jaccards(noise, true),
             noise_fooled=_jaccards(noise, fooled),
             classes=_jaccards(true, fooled),
-            merges_span=_merges_span(evidence, true, fooled),
+            convergence_span=_convergence_span(evidence, true, fooled),
         ),
-        classes=ClassDatapaths(found[0][0], found[1][0]),
+        classes=ClassDatapaths(results[0][0], results[1][0]),
     )
 
 
-def crossed(evidence: Evidence) -> Cross:
+def crossed(evidence: Evidence) -> InputByTarget:
     """Return the 2 x 2 design: input clean or adversarial, evidence sought for the true or the fooled-into class.
 
     Two datapaths that must give different answers differ from the first site on for any attack; this tells how much of
     the difference is the answer's and how much the input's.
     """
     true, fooled = evidence.clean.targets, evidence.adversarial.targets
-    clean_true = _kept(evidence.examination.clean.strength)
-    adversarial_fooled = _kept(evidence.examination.adversarial.strength)
+    clean_true = _kept(evidence.explanation.clean.strength)
+    adversarial_fooled = _kept(evidence.explanation.adversarial.strength)
     clean_fooled = _scored(evidence, Case(evidence.clean.images, fooled))
     adversarial_true = _scored(evidence, Case(evidence.adversarial.images, true))
-    return Cross(
+    return InputByTarget(
         same_input_clean=_jaccards(clean_true, clean_fooled),
         same_input_adversarial=_jaccards(adversarial_fooled, adversarial_true),
         same_answer_true=_jaccards(clean_true, adversarial_true),
@@ -97,13 +97,13 @@ def similarity(datapath: Datapath, per_map: PerMap, seed: int) -> float:
 
 
 def _of_class(evidence: Evidence, label: int) -> tuple[Strength, int]:
-    """The mean strength of clean, correctly classified images of a class, the examined ones left out; and their number.
+    """The mean strength of clean, correctly classified images of a class, the explained ones left out; and their number.
 
     Raises BadInput where there is none, as often with a thousand classes and a small data set.
     """
     bundle, dataset = evidence.bundle, evidence.dataset
     every = np.flatnonzero(baselines.labels(bundle, dataset) == label)
-    own = set(evidence.examination.request.samples)
+    own = set(evidence.explanation.request.samples)
     rows = [int(k) for k in every if dataset.keys[k] not in own][: 3 * IMAGES]
     pictures = baselines.correct(bundle, dataset, rows, IMAGES, at_once=hooks.batch_limit(bundle)).images
     if not len(pictures):
@@ -124,27 +124,29 @@ def _scores(evidence: Evidence, case: Case) -> PerMap:
     return datapaths.score(evidence.bundle, case, references, method=evidence.method, seed=evidence.seed)[0]
 
 
-def _merges_at(evidence: Evidence, true: tuple[float, ...], fooled: tuple[float, ...]) -> str | None:
+def _converges_at(evidence: Evidence, true: tuple[float, ...], fooled: tuple[float, ...]) -> str | None:
     sites = evidence.bundle.sites
-    place = int(comparison.merges_at(np.array([[b > a for a, b in zip(true, fooled, strict=True)]]))[0])
+    place = int(comparison.converges_at(np.array([[b > a for a, b in zip(true, fooled, strict=True)]]))[0])
     return None if place == len(sites) or _keeps_class(evidence) else sites[place].name
 
 
-def _merges_span(evidence: Evidence, true: Kept, fooled: Kept) -> SiteSpan | None:
-    names, scores = [site.name for site in evidence.bundle.sites], evidence.examination.adversarial.scores
-    return None if _keeps_class(evidence) else comparison.merges_span(scores, true, fooled, share=SHARE, names=names)
+def _convergence_span(evidence: Evidence, true: Kept, fooled: Kept) -> SiteSpan | None:
+    names, scores = [site.name for site in evidence.bundle.sites], evidence.explanation.adversarial.scores
+    return (
+        None if _keeps_class(evidence) else comparison.convergence_span(scores, true, fooled, share=SHARE, names=names)
+    )
 
 
 def _keeps_class(evidence: Evidence) -> bool:
-    """Whether the attack changed no answer, so that there is no other class to merge with."""
+    """Whether the attack changed no answer, so that there is no other class to converge on."""
     return evidence.clean.targets.equal(evidence.adversarial.targets)
 
 
 def _strength(per_map: PerMap) -> Strength:
-    found = statistics.strength([site.cpu().numpy() for site in per_map])
-    for site in found:
+    strength = statistics.strength([site.cpu().numpy() for site in per_map])
+    for site in strength:
         site.setflags(write=False)
-    return found
+    return strength
 
 
 def _kept(strength: Strength) -> Kept:
@@ -157,7 +159,7 @@ def _jaccards(first: Kept, second: Kept) -> tuple[float, ...]:
 
 RANDOM_DRAWS = 20
 RANDOM_TRIALS = 80
-"""Of random maps put back, per size: from four images on each of them needs fewer draws for a mean rate (one pair: 20)."""
+"""Of random maps patched, per size: from four images on each of them needs fewer draws for a mean rate (one pair: 20)."""
 ONE_SITE_IMAGES = 4
 """Images whose sites are tried one by one: each takes two passes per site."""
 OTHERS = 4
@@ -166,48 +168,48 @@ ONE_SITE_SHARE = 0.3
 
 
 def part(
-    name: str, bundle: ModelBundle, dataset: Dataset, examination: Examination, report: explain.Report
-) -> Certificates:
-    """Return one part of an examination's certificates, all other fields left at "not run".
+    name: str, bundle: ModelBundle, dataset: Dataset, explanation: Explanation, report: explain.Report
+) -> Faithfulness:
+    """Return one part of an explanation's faithfulness checks, all other fields left at "not run".
 
     A part that this data does not allow says why (`Certificates.unavailable`). Raises UnknownName.
     """
-    checks: dict[str, Callable[[Evidence], Certificates]] = {
-        "clean": lambda evidence: Certificates(
+    checks: dict[str, Callable[[Evidence], Faithfulness]] = {
+        "clean": lambda evidence: Faithfulness(
             clean=compared(evidence, "clean"), unavailable=_lacking(evidence, "clean")
         ),
-        "adversarial": lambda evidence: Certificates(
+        "adversarial": lambda evidence: Faithfulness(
             adversarial=compared(evidence, "adversarial"), unavailable=_lacking(evidence, "adversarial")
         ),
-        "restoration": lambda evidence: Certificates(restoration=restoration(evidence)),
+        "restoration": lambda evidence: Faithfulness(restoration=restoration(evidence)),
         "stability": stability,
         "kinship": of_classes,
         "weights": random_weights,
-        "cross": lambda evidence: Certificates(cross=crossed(evidence)),
-        "groups": lambda evidence: Certificates(groups=of_groups(evidence)),
+        "cross": lambda evidence: Faithfulness(cross=crossed(evidence)),
+        "groups": lambda evidence: Faithfulness(groups=of_groups(evidence)),
     }
     if name not in checks:
-        raise UnknownName("certificate part", name, checks)
+        raise UnknownName("faithfulness check", name, checks)
     report(0, 1, f"Checking: {name}")
     try:
-        found = checks[name](subjects.shared(bundle, dataset, examination))
+        faithfulness = checks[name](subjects.shared(bundle, dataset, explanation))
     except BadInput as error:
-        found = Certificates(unavailable=(str(error),))
-    return replace(found, done=(name,))
+        faithfulness = Faithfulness(unavailable=(str(error),))
+    return replace(faithfulness, done=(name,))
 
 
-def compared(evidence: Evidence, side: str) -> Certificate:
+def compared(evidence: Evidence, side: str) -> DatapathChecks:
     """Return the size that carries with its random, wrong-class, swap and noisy-copy controls and the one-site gap."""
     case, datapath = evidence.side(side)
     per_map, method = evidence.scores(datapath), evidence.method
     if method.baseline != "references":
-        found = _kept_controls(evidence, case, per_map)
+        kept_controls = _kept_controls(evidence, case, per_map)
     elif datapath.sizes and _shows_something(evidence, case):
-        found = _transplant_controls(evidence, case, datapath, per_map)
+        kept_controls = _transplant_controls(evidence, case, datapath, per_map)
     else:
-        found = Certificate()
+        kept_controls = DatapathChecks()
     return replace(
-        found,
+        kept_controls,
         carries_at=datapath.carries_at,
         one_site_gap=one_site_gap(evidence, case, per_map),
         not_applicable=(
@@ -220,18 +222,19 @@ def compared(evidence: Evidence, side: str) -> Certificate:
 def _lacking(evidence: Evidence, side: str) -> tuple[str, ...]:
     """Return which controls of a datapath the classes do not allow, one sentence each."""
     case, _ = evidence.side(side)
-    found = []
+    results = []
     if evidence.method.takes_aim and not _has_third_class(evidence):
-        found.append(
+        results.append(
             f"Wrong class ({side}): a third class is needed, neither of the two answers nor a reference's, and the network "
             f"has {len(evidence.bundle.classes)}."
         )
     if evidence.method.baseline == "references" and not _shows_something(evidence, case):
-        found.append(
-            f"Carries the label ({side}): without images of a third class a blurred copy is the reference, and that gets this "
+        results.append(
+            f"Transplant carries the label ({side}): without images of a third class a blurred copy is the reference, "
+            "and that gets this "
             "answer anyway."
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def _shows_something(evidence: Evidence, case: Case) -> bool:
@@ -239,7 +242,7 @@ def _shows_something(evidence: Evidence, case: Case) -> bool:
 
 
 def restoration(evidence: Evidence) -> Restoration:
-    """Put clean maps back into the adversarial run, by attack flow and at random, and count the labels that return.
+    """Put clean maps back into the adversarial run, by attack conductance and at random, and count the labels that return.
 
     Only images whose label the attack took count; raises BadInput where it took none.
     """
@@ -248,7 +251,7 @@ def restoration(evidence: Evidence) -> Restoration:
         raise BadInput("Restoration: the attack left the class as it was, so there is nothing to restore.")
     bundle, flow = (
         evidence.bundle,
-        tuple(torch.from_numpy(np.array(site)).to(evidence.bundle.device) for site in evidence.examination.flow),
+        tuple(torch.from_numpy(np.array(site)).to(evidence.bundle.device) for site in evidence.explanation.flow),
     )
     donor = hooks.record(bundle, evidence.clean.images)
     rows = torch.arange(len(evidence.clean.images))[taken]
@@ -266,9 +269,9 @@ def restoration(evidence: Evidence) -> Restoration:
     return Restoration(sizes, tuple(restored), tuple(at_random), lasting, draws)
 
 
-def stability(evidence: Evidence) -> Certificates:
+def stability(evidence: Evidence) -> Faithfulness:
     """Return the Jaccard similarity of both datapaths with themselves under another seed and under small input noise."""
-    found = {}
+    results = {}
     for side in ("clean", "adversarial"):
         case, datapath = evidence.side(side)
         other = baselines.references(
@@ -279,23 +282,23 @@ def stability(evidence: Evidence) -> Certificates:
         noisy = datapaths.score(
             evidence.bundle, noisy_case, evidence.references, method=evidence.method, seed=evidence.seed
         )[0]
-        found[side] = Certificate(
+        results[side] = DatapathChecks(
             seed_jaccard=similarity(datapath, seeded, evidence.seed),
             noise_jaccard=similarity(datapath, noisy, evidence.seed),
         )
-    return Certificates(clean=found["clean"], adversarial=found["adversarial"])
+    return Faithfulness(clean=results["clean"], adversarial=results["adversarial"])
 
 
-def random_weights(evidence: Evidence) -> Certificates:
+def random_weights(evidence: Evidence) -> Faithfulness:
     """Return the Jaccard similarity of both datapaths with those of the same network with shuffled weights."""
-    found = {}
+    results = {}
     with hooks.weights(evidence.bundle, evidence.seed):
         for side in ("clean", "adversarial"):
             case, datapath = evidence.side(side)
             there = replace(evidence.references, trace=hooks.record(evidence.bundle, evidence.references.images))
             other = datapaths.score(evidence.bundle, case, there, method=evidence.method, seed=evidence.seed)[0]
-            found[side] = Certificate(random_weights_jaccard=similarity(datapath, other, evidence.seed))
-    return Certificates(clean=found["clean"], adversarial=found["adversarial"])
+            results[side] = DatapathChecks(random_weights_jaccard=similarity(datapath, other, evidence.seed))
+    return Faithfulness(clean=results["clean"], adversarial=results["adversarial"])
 
 
 def of_groups(evidence: Evidence) -> Groups:
@@ -311,12 +314,12 @@ def of_groups(evidence: Evidence) -> Groups:
             "Groups: without images of a third class a blurred copy is the reference, and that gets one of the two answers "
             "anyway, so nothing can be carried into it."
         )
-    samples = evidence.examination.request.samples
+    samples = evidence.explanation.request.samples
     into = datapaths.of_classes(bundle, dataset, evidence.adversarial.targets.tolist(), avoid=samples)
-    made = datapaths.of_pairs(evidence.clean, evidence.adversarial, evidence.noise(), into)
+    pairs = datapaths.of_pairs(evidence.clean, evidence.adversarial, evidence.noise(), into)
     classes = datapaths.some_classes(bundle, dataset, evidence.played, seed=evidence.seed)
     mean = datapaths.class_mean(bundle, dataset, classes, recipe)
-    return Groups(datapaths.datapaths(bundle, made, evidence.references, mean, recipe), classes)
+    return Groups(datapaths.datapaths(bundle, pairs, evidence.references, mean, recipe), classes)
 
 
 def one_site_gap(evidence: Evidence, case: Case, per_map: PerMap) -> float:
@@ -334,7 +337,7 @@ def one_site_gap(evidence: Evidence, case: Case, per_map: PerMap) -> float:
     return float(keep - swap)
 
 
-def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per_map: PerMap) -> Certificate:
+def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per_map: PerMap) -> DatapathChecks:
     bundle, references = evidence.bundle, evidence.references
     size = datapath.carries_at or datapath.sizes[-1]
     chosen = scorers.largest(bundle, per_map, size)
@@ -343,7 +346,7 @@ def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per
     def carries(wrong: Case, aimed: PerMap) -> Tensor:
         return datapaths.share_carried(bundle, wrong, references, [scorers.largest(bundle, aimed, size)])
 
-    return Certificate(
+    return DatapathChecks(
         random_low=low,
         random_high=high,
         wrong_class=_when_aimed(evidence, case, carries),
@@ -352,7 +355,7 @@ def _transplant_controls(evidence: Evidence, case: Case, datapath: Datapath, per
     )
 
 
-def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certificate:
+def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> DatapathChecks:
     """The controls of the published criterion: keep a share of every site by |score|, zero the rest."""
     bundle = evidence.bundle
     chosen = _kept_share(per_map)
@@ -364,7 +367,7 @@ def _kept_controls(evidence: Evidence, case: Case, per_map: PerMap) -> Certifica
     gates = tuple(site.float()[others] for site in chosen)
     foreign = torch.arange(len(others)) % len(evidence.references.images)
     swapped = datapaths.gate_labels(bundle, evidence.references.images, foreign, gates) == case.targets[others]
-    return Certificate(
+    return DatapathChecks(
         random_low=float(np.quantile(rates, 0.025)),
         random_high=float(np.quantile(rates, 0.975)),
         wrong_class=_when_aimed(

@@ -41,15 +41,15 @@ def smallest_prefix(ranks: Tensor, most: int, suffices: Suffices) -> Tensor:
         return suffices(ranks < sizes[:, None], every)
 
     low, high = torch.zeros_like(every), torch.ones_like(every)
-    found = tried(high)
-    while bool((~found & (high < most)).any()):
-        grows = ~found & (high < most)
+    result = tried(high)
+    while bool((~result & (high < most)).any()):
+        grows = ~result & (high < most)
         low, high = torch.where(grows, high, low), torch.where(grows, (2 * high).clamp(max=most), high)
-        found = found | (grows & tried(high))
-    while bool((found & (high - low > 1)).any()):
-        middle = torch.where(found, (low + high) // 2, high)
+        result = result | (grows & tried(high))
+    while bool((result & (high - low > 1)).any()):
+        middle = torch.where(result, (low + high) // 2, high)
         is_enough = tried(middle)
-        low, high = torch.where(is_enough, low, middle), torch.where(is_enough & found, middle, high)
+        low, high = torch.where(is_enough, low, middle), torch.where(is_enough & result, middle, high)
     return high
 
 
@@ -97,8 +97,8 @@ def find(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: 
     """
     report(0, 3, "Attacking")
     fooled = subjects.gather_group(bundle, dataset, request)
-    report(1, 3, "Searching the maps of each image")
-    pairs, flow = patch.exchanges(fooled, "restore"), trials.attack_flow(fooled)
+    report(1, 3, "Searching the channels of each image")
+    pairs, flow = patch.exchanges(fooled, "restore"), trials.attack_conductance(fooled)
     ranks = scorers.ranks(bundle, flow)
     parts = [_of_block(block, ranks[rows]) for block, rows in pairs.blocks()]
     prefix, chosen = (torch.cat(side) for side in zip(*parts, strict=True))
@@ -120,12 +120,12 @@ def find(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: 
         for k, sample in enumerate(fooled.images.samples)
     )
     report(2, 3, "Searching one set for all images")
-    restored = [one for one in images if one.is_restored]
+    restored = [image for image in images if image.is_restored]
     return SmallestSets(
         group=subjects.group(fooled, len(request.samples)),
         images=images,
-        sizes=statistics.mean_of_several(np.array([one.chosen.count for one in restored])),
-        prefixes=statistics.mean_of_several(np.array([one.prefix for one in restored])),
+        sizes=statistics.mean_of_several(np.array([item.chosen.count for item in restored])),
+        prefixes=statistics.mean_of_several(np.array([item.prefix for item in restored])),
         effect=tried.effect(fooled.true),
         random=random.effect(fooled.true),
         draws=DRAWS,
@@ -143,7 +143,7 @@ def for_all(pairs: Exchanges, flow: PerMap, wanted: float) -> SharedSet:
         labels = pairs.tried(choices[:, None].expand(-1, images, -1)).labels
         return (labels == fooled.true).sum(dim=1) >= needed
 
-    prefix = smallest_prefix(ranks, int(scorers.claimable(fooled.bundle).sum()), suffices)
+    prefix = smallest_prefix(ranks, int(scorers.eligible(fooled.bundle).sum()), suffices)
     chosen = pruned(ranks < prefix[:, None], ranks, suffices)[0]
     tried = pairs.tried(chosen.expand(1, images, -1))
     drawn = controls.random_ranks(fooled.bundle, DRAWS, images, fooled.seed) < int(chosen.sum())
@@ -164,7 +164,7 @@ def _of_block(block: Exchange, ranks: Tensor) -> tuple[Tensor, Tensor]:
         few = block if len(problems) == len(ranks) else block.rows(problems)
         return few.restores(choices)
 
-    prefix = smallest_prefix(ranks, int(scorers.claimable(block.fooled.bundle).sum()), suffices)
+    prefix = smallest_prefix(ranks, int(scorers.eligible(block.fooled.bundle).sum()), suffices)
     return prefix, pruned(ranks < prefix[:, None], ranks, suffices)
 
 
@@ -228,20 +228,20 @@ def hint(
     report(0, 3, "Searching on one half")
     searched = subjects.gather_group(bundle, dataset, half)
     pairs = patch.exchanges(searched, "restore")
-    found = for_all(pairs, trials.attack_flow(searched), WANTED)
+    result = for_all(pairs, trials.attack_conductance(searched), WANTED)
     report(1, 3, "Attacking the other half")
     attacked = subjects.attack(bundle, dataset, rest)
     held_out = subjects.of_attacked(bundle, dataset, rest, attacked)
     pairs = patch.exchanges(held_out, "restore")
-    chosen = patch.mask(bundle, found.chosen)
+    chosen = patch.mask(bundle, result.chosen)
     drawn = controls.random_ranks(bundle, DRAWS, 1, request.seed) < int(chosen.sum())
     images = held_out.images.count
-    report(2, 3, "Fixing maps to their means")
+    report(2, 3, "Fixing channels to their means")
     fixed = clean_means(bundle, dataset, means)
     trial = _Trial(bundle, fixed, torch.cat([chosen[None], drawn[:, 0]]))
     return Defence(
         searched=subjects.group(searched, len(half.samples)),
-        shared=found,
+        shared=result,
         held_out=subjects.group(held_out, len(rest.samples)),
         own_values=pairs.tried(chosen.expand(1, images, -1)).effect(held_out.true),
         own_values_random=pairs.tried(drawn.expand(-1, images, -1)).effect(held_out.true),

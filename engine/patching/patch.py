@@ -154,12 +154,12 @@ def joined(parts: list[Tried]) -> Tried:
     """Join what trials of one block after the other did."""
     if len(parts) == 1:
         return parts[0]
-    return Tried(*(torch.cat([getattr(one, name) for one in parts], dim=1) for name in Tried.__slots__))
+    return Tried(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in Tried.__slots__))
 
 
 def stacked(parts: list[Tried]) -> Tried:
     """Join draw after draw on the same images."""
-    return Tried(*(torch.cat([getattr(one, name) for one in parts]) for name in Tried.__slots__))
+    return Tried(*(torch.cat([getattr(part, name) for part in parts]) for name in Tried.__slots__))
 
 
 def effect(recovered: Tensor, flipped: Tensor) -> Effect:
@@ -178,11 +178,11 @@ def share(hits: Tensor) -> Estimate:
 
     Draws of one image are alike, so trials alone would promise too much; images alone promise too much where none is hit.
     """
-    found = statistics.proportion(hits.flatten().cpu().numpy())
+    proportion = statistics.proportion(hits.flatten().cpu().numpy())
     if len(hits) == 1 or hits.shape[1] == 1:
-        return found
+        return proportion
     spread = statistics.mean(hits.double().mean(dim=0).cpu().numpy())
-    return Estimate(found.value, min(found.low, spread.low), max(found.high, spread.high), found.n)
+    return Estimate(proportion.value, min(proportion.low, spread.low), max(proportion.high, spread.high), proportion.n)
 
 
 def mask(bundle: ModelBundle, chosen: MapSet) -> Tensor:
@@ -205,8 +205,10 @@ def mask(bundle: ModelBundle, chosen: MapSet) -> Tensor:
 def map_set(bundle: ModelBundle, chosen: Tensor) -> MapSet:
     """Return (all maps,) bool as a choice by site."""
     parts = chosen.split([site.channels for site in bundle.sites])
-    found = [(site.name, tuple(part.nonzero()[:, 0].tolist())) for site, part in zip(bundle.sites, parts, strict=True)]
-    used = [(name, channels) for name, channels in found if channels]
+    results = [
+        (site.name, tuple(part.nonzero()[:, 0].tolist())) for site, part in zip(bundle.sites, parts, strict=True)
+    ]
+    used = [(name, channels) for name, channels in results if channels]
     return MapSet(tuple(name for name, _ in used), tuple(channels for _, channels in used))
 
 

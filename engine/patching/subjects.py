@@ -22,17 +22,17 @@ from engine.patching import controls
 from engine.specs.methods import Method
 from engine.specs.threat_model import Attack
 from engine.store.store import Dataset
-from engine.types.core import Datapath, Examination
+from engine.types.core import Datapath, Explanation
 from engine.types.patching import FEWEST, FooledRequest, Group
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Evidence:
-    """An examination's images back on the device, with what every check needs."""
+    """An explanation's images back on the device, with what every check needs."""
 
     bundle: ModelBundle
     dataset: Dataset
-    examination: Examination
+    explanation: Explanation
     attacked: AttackedImages
     references: References
 
@@ -49,29 +49,29 @@ class Evidence:
     def side(self, name: str) -> tuple[Case, Datapath]:
         """Return the case and datapath of `clean` or `adversarial`."""
         return (
-            (self.clean, self.examination.clean)
+            (self.clean, self.explanation.clean)
             if name == "clean"
-            else (self.adversarial, self.examination.adversarial)
+            else (self.adversarial, self.explanation.adversarial)
         )
 
     @property
     def method(self) -> Method:
-        """The method of the examination."""
-        return self.examination.request.method
+        """The method of the explanation."""
+        return self.explanation.request.method
 
     @property
     def played(self) -> frozenset[int]:
         """The classes that play a part in the question and must not serve as references."""
-        return attacks.played(self.examination.outcomes)
+        return attacks.played(self.explanation.outcomes)
 
     @property
     def seed(self) -> int:
-        """The seed of the examination."""
-        return self.examination.request.seed
+        """The seed of the explanation."""
+        return self.explanation.request.seed
 
     def noise(self) -> Case:
         """Return the same-norm noisy copies, image-major, each with what the network says of it."""
-        pictures = attacks.pictures(self.examination.images["noise"], self.bundle.device)
+        pictures = attacks.pictures(self.explanation.images["noise"], self.bundle.device)
         return Case(pictures, hooks.logits(self.bundle, pictures).argmax(1))
 
     def scores(self, datapath: Datapath) -> PerMap:
@@ -79,18 +79,18 @@ class Evidence:
         return tuple(torch.from_numpy(np.array(site)).to(self.bundle.device) for site in datapath.scores)
 
 
-def gather_evidence(bundle: ModelBundle, dataset: Dataset, examination: Examination) -> Evidence:
-    """Return the evidence of a stored examination; the references are drawn again, by the same seed."""
-    request, outcomes = examination.request, examination.outcomes
+def gather_evidence(bundle: ModelBundle, dataset: Dataset, explanation: Explanation) -> Evidence:
+    """Return the evidence of a stored explanation; the references are drawn again, by the same seed."""
+    request, outcomes = explanation.request, explanation.outcomes
     attacked = AttackedImages.of(
-        clean=attacks.pictures(examination.images["clean"], bundle.device),
-        adversarial=attacks.pictures(examination.images["adversarial"], bundle.device),
+        clean=attacks.pictures(explanation.images["clean"], bundle.device),
+        adversarial=attacks.pictures(explanation.images["adversarial"], bundle.device),
         seeds=explain.image_seeds(request.attack, dataset.card.content_hash, request.samples, request.seed),
         outcomes=outcomes,
     )
     clean, avoid = Case(attacked.clean, attacked.before), attacks.played(outcomes)
     references = baselines.references(bundle, dataset, clean, avoid=avoid, seed=request.seed)
-    return Evidence(bundle, dataset, examination, attacked, references)
+    return Evidence(bundle, dataset, explanation, attacked, references)
 
 
 @final
@@ -100,22 +100,22 @@ class Shared:
     def __init__(self) -> None:
         self._last: Evidence | None = None
 
-    def __call__(self, bundle: ModelBundle, dataset: Dataset, examination: Examination) -> Evidence:
-        """Return what `gather` returns, gathered anew only for another examination, network or data set."""
+    def __call__(self, bundle: ModelBundle, dataset: Dataset, explanation: Explanation) -> Evidence:
+        """Return what `gather` returns, gathered anew only for another explanation, network or data set."""
         last = self._last
-        if last is None or not _is_of(last, bundle, dataset, examination):
-            last = self._last = gather_evidence(bundle, dataset, examination)
+        if last is None or not _is_of(last, bundle, dataset, explanation):
+            last = self._last = gather_evidence(bundle, dataset, explanation)
         return last
 
 
-def _is_of(evidence: Evidence, bundle: ModelBundle, dataset: Dataset, examination: Examination) -> bool:
-    known = evidence.examination
-    is_same = known is examination or bool(examination.key and known.key == examination.key)
+def _is_of(evidence: Evidence, bundle: ModelBundle, dataset: Dataset, explanation: Explanation) -> bool:
+    known = evidence.explanation
+    is_same = known is explanation or bool(explanation.key and known.key == explanation.key)
     return is_same and evidence.bundle is bundle and evidence.dataset.card == dataset.card
 
 
 shared: Final = Shared()
-"""Of this process. An examination that is not stored has no key and is known by itself."""
+"""Of this process. An explanation that is not stored has no key and is known by itself."""
 
 
 OTHERS = 4
@@ -166,9 +166,9 @@ def attack(bundle: ModelBundle, dataset: Dataset, request: FooledRequest) -> Att
     """Return the attacked images of a request that the network got right before; raises UnknownName, BadSetting."""
     parts = []
     for samples in _blocks(request.samples, hooks.batch_limit(bundle)):
-        found = explain.attacked(bundle, dataset, request.attack, samples, request.seed)
-        right = [k for k, outcome in enumerate(found.outcomes) if outcome.before.label == outcome.label]
-        parts.append(found.rows(torch.tensor(right, dtype=torch.int64, device=bundle.device)))
+        attacked = explain.attacked(bundle, dataset, request.attack, samples, request.seed)
+        right = [k for k, outcome in enumerate(attacked.outcomes) if outcome.before.label == outcome.label]
+        parts.append(attacked.rows(torch.tensor(right, dtype=torch.int64, device=bundle.device)))
     return attacks.joined(parts)
 
 
@@ -185,18 +185,18 @@ def of_attacked(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, i
     fooled = images.rows((images.before != images.after).nonzero()[:, 0])
     if not fooled.count:
         raise BadInput(
-            f"{request.attack} fools none of the {len(request.samples)} images, so there is nothing to put back; "
+            f"{request.attack} fools none of the {len(request.samples)} images, so there is nothing to patch; "
             "name a stronger attack or other images."
         )
     return FooledGroup(bundle, fooled, _others(bundle, dataset, fooled, request.seed), request.seed)
 
 
-def of_examination(evidence: Evidence) -> FooledGroup:
-    """Return the images of an examination; raises BadInput where the attack left the class of one as it was."""
+def of_explanation(evidence: Evidence) -> FooledGroup:
+    """Return the images of an explanation; raises BadInput where the attack left the class of one as it was."""
     images, seed = evidence.attacked, evidence.seed
     if bool((images.before == images.after).any()):
         raise BadInput(
-            "The attack left the class of an image as it was, so there is nothing to put back; choose fooled images."
+            "The attack left the class of an image as it was, so there is nothing to patch; choose fooled images."
         )
     return FooledGroup(evidence.bundle, images, _others(evidence.bundle, evidence.dataset, images, seed), seed)
 
@@ -204,8 +204,8 @@ def of_examination(evidence: Evidence) -> FooledGroup:
 def group(fooled: FooledGroup, attempted: int) -> Group:
     """Return what a record says of the images and of the maps that can be chosen."""
     sites = fooled.bundle.sites
-    total = sum(site.channels for site in sites if site.is_claimable)
-    return Group(attempted, fooled.images.samples, total, tuple(site.name for site in sites if not site.is_claimable))
+    total = sum(site.channels for site in sites if site.is_eligible)
+    return Group(attempted, fooled.images.samples, total, tuple(site.name for site in sites if not site.is_eligible))
 
 
 def _blocks(samples: tuple[str, ...], size: int) -> Iterator[tuple[str, ...]]:
@@ -258,24 +258,24 @@ def choose(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int, see
 
     Raises BadInput where fewer than two are left or they are all of one class.
     """
-    found = right(bundle, dataset, count, first=first)
-    classes = len(found.labels.unique())
-    if len(found.samples) < FEWEST or classes < FEWEST:
+    result = right(bundle, dataset, count, first=first)
+    classes = len(result.labels.unique())
+    if len(result.samples) < FEWEST or classes < FEWEST:
         raise BadInput(
-            f"Data set '{dataset.card.name}' has {len(found.samples)} correctly classified images of "
+            f"Data set '{dataset.card.name}' has {len(result.samples)} correctly classified images of "
             f"{classes} class{'' if classes == 1 else 'es'} from index {first} on; at least {FEWEST} images of {FEWEST} "
             "classes are needed."
         )
-    return matched(bundle, found.samples, found.images, found.labels, seed=seed)
+    return matched(bundle, result.samples, result.images, result.labels, seed=seed)
 
 
 def right(bundle: ModelBundle, dataset: Dataset, count: int, *, first: int) -> CorrectImages:
     """Return the first `count` correctly classified images from index `first` on; raises BadInput where there are none."""
     rows = range(first, max(first, dataset.card.count))
-    found = baselines.correct(bundle, dataset, rows, count, at_once=hooks.batch_limit(bundle))
-    if not found.samples:
+    correct = baselines.correct(bundle, dataset, rows, count, at_once=hooks.batch_limit(bundle))
+    if not correct.samples:
         raise BadInput(f"Data set '{dataset.card.name}' has no correctly classified image from index {first} on.")
-    return found
+    return correct
 
 
 def matched(
@@ -301,20 +301,20 @@ def matched(
 def fooled(bundle: ModelBundle, dataset: Dataset, subjects: MatchedImages, attack: Attack, seed: int) -> FooledPairs:
     """Return the subjects that an attack fools. Raises BadInput where fewer than two are fooled."""
     generator = torch.Generator().manual_seed(seed + 1)
-    found = _attacked(bundle, dataset, subjects.samples, attack, seed)
-    if found.count < FEWEST:
+    attacked = _attacked(bundle, dataset, subjects.samples, attack, seed)
+    if attacked.count < FEWEST:
         raise BadInput(
-            f"{attack} fools {found.count} of {len(subjects.samples)} images; at least {FEWEST} are needed. "
+            f"{attack} fools {attacked.count} of {len(subjects.samples)} images; at least {FEWEST} are needed. "
             "Name a stronger attack or more images."
         )
     labels, classes = subjects.labels.cpu(), torch.arange(len(bundle.classes))
-    answers = torch.stack([found.before, found.after], dim=1).cpu()
+    answers = torch.stack([attacked.before, attacked.after], dim=1).cpu()
     has_strangers = controls.all_have_one(labels, answers)
     strangers = _drawn(labels, answers, generator).to(bundle.device) if has_strangers else None
     thirds = _drawn(classes, answers, generator).to(bundle.device) if controls.all_have_one(classes, answers) else None
     return FooledPairs(
-        images=found,
-        noisy=found.noisy(found.adversarial, draws=1),
+        images=attacked,
+        noisy=attacked.noisy(attacked.adversarial, draws=1),
         strangers=None if strangers is None else subjects.images[strangers],
         stranger_labels=None if strangers is None else subjects.labels[strangers],
         thirds=thirds,
@@ -327,9 +327,9 @@ def _attacked(
     """Return those that are fooled."""
     parts = []
     for rows in torch.arange(len(samples)).split(hooks.batch_limit(bundle)):
-        found = explain.attacked(bundle, dataset, attack, tuple(samples[k] for k in rows.tolist()), seed)
-        chosen = [k for k, outcome in enumerate(found.outcomes) if outcome.status == "fooled"]
-        parts.append(found.rows(torch.tensor(chosen, dtype=torch.int64, device=bundle.device)))
+        attacked = explain.attacked(bundle, dataset, attack, tuple(samples[k] for k in rows.tolist()), seed)
+        chosen = [k for k, outcome in enumerate(attacked.outcomes) if outcome.status == "fooled"]
+        parts.append(attacked.rows(torch.tensor(chosen, dtype=torch.int64, device=bundle.device)))
     return attacks.joined(parts)
 
 

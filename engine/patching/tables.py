@@ -9,7 +9,7 @@ from typing import Any
 from engine.patching import trials
 from engine.patching.trials import Estimates
 from engine.statistics import Estimate
-from engine.types.patching import Evaluation, MethodRow
+from engine.types.patching import TITLES, Evaluation, MethodRow
 
 HEADLINES = {"sufficient": "agreement", "transplant": "carried", "restore": "restored", "joint_restore": "restored"}
 """The column whose interval is called plain `low` and `high`; any other column's is `<column>_low`, `<column>_high`."""
@@ -25,62 +25,62 @@ ASKED = {
 """The controls that the table shows of each question."""
 
 
-def evaluation_json(found: Evaluation) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return the documented JSON."""
-    request = found.request
+    request = evaluation.request
     return {
-        "model": found.model,
-        "data": found.data,
+        "model": evaluation.model,
+        "data": evaluation.data,
         "attack": request.attack.text,
-        "images": found.images,
+        "images": evaluation.images,
         "first": request.first,
-        "fooled": found.fooled,
+        "fooled": evaluation.fooled,
         "seed": request.seed,
-        "sites": found.sites,
-        "total_maps": found.total_maps,
-        "left_out": list(found.left_out),
-        "missing": list(found.missing),
+        "sites": evaluation.sites,
+        "total_maps": evaluation.total_maps,
+        "left_out": list(evaluation.left_out),
+        "missing": list(evaluation.missing),
         "kept": list(trials.KEPT),
-        "maps": list(found.maps),
-        "seconds": found.seconds,
-        "methods": [_method(row) for row in found.rows],
+        "maps": list(evaluation.maps),
+        "seconds": evaluation.seconds,
+        "methods": [_method(row) for row in evaluation.rows],
     }
 
 
-def evaluation_text(found: dict[str, Any]) -> str:
+def evaluation_text(values: dict[str, Any]) -> str:
     """Return the JSON of an evaluation as a table of one screen: percentages with their 95 % intervals.
 
     Every size is shown for each method's own answer; the controls stand beside it at one size in the middle.
     """
-    rows = found["methods"]
-    kept, maps = [f"{share:.0%}" for share in found["kept"]], [str(count) for count in found["maps"]]
+    rows = values["methods"]
+    kept, maps = [f"{share:.0%}" for share in values["kept"]], [str(count) for count in values["maps"]]
     share, count = len(kept) // 2, len(maps) // 2
     restored = [(row["name"], row["restore"]) for row in rows]
     restored += [("two-run joint", row["joint_restore"]) for row in rows if "joint_restore" in row]
     lines = [
-        *_head(found),
-        f"Sufficient: a share of every site kept, the rest zeroed; the answer stays. At {kept[share]}:",
+        *_head(values),
+        f"Sufficient: a share of every layer kept, the rest zeroed; the answer stays. At {kept[share]}:",
         _line("", [*kept, *_titles("sufficient"), f"{'KL, nats':>18}"]),
         *(
             _line(row["name"], [*_moved(row["sufficient"], "sufficient", share), _divergence(row, share)])
             for row in rows
         ),
         "",
-        f"Transplant: maps copied into another class's run; the label goes over. With {maps[count]}:",
+        f"Transplant: channels copied into another class's run; the label goes over. With {maps[count]}:",
         _line("", [*maps, *_titles("transplant")]),
         *(_line(row["name"], _moved(row["transplant"], "transplant", count)) for row in rows),
         "",
-        f"Restore: clean maps put into the adversarial run; the label returns. With {maps[count]}:",
+        f"Restore: clean channels put into the adversarial run; the label returns. With {maps[count]}:",
         _line("", [*maps, *_titles("restore")]),
         *(_line(name, _moved(group, "restore", count)) for name, group in restored),
         *_rest(rows, kept),
-        *_notes(found),
+        *_notes(values),
     ]
     return "\n".join(line.rstrip() for line in lines)
 
 
 def _method(row: MethodRow) -> dict[str, Any]:
-    found = {
+    results = {
         "name": row.method.name,
         "title": row.method.doc,
         "takes_aim": row.method.takes_aim,
@@ -91,39 +91,39 @@ def _method(row: MethodRow) -> dict[str, Any]:
     }
     for name, headline in HEADLINES.items():
         if getattr(row, name) is not None:
-            found[name] = _columns(getattr(row, name), headline)
-    return found
+            results[name] = _columns(getattr(row, name), headline)
+    return results
 
 
 def _columns(record: Any, headline: str) -> dict[str, Any]:
     """Flatten a record of estimates: values under their own name, bounds beside them."""
-    found: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value, prefix = getattr(record, field.name), "" if field.name == headline else f"{field.name}_"
         if value is None:
-            found[field.name] = None
+            columns[field.name] = None
         elif isinstance(value, Estimate):
-            found |= {field.name: value.value, f"{prefix}low": value.low, f"{prefix}high": value.high}
+            columns |= {field.name: value.value, f"{prefix}low": value.low, f"{prefix}high": value.high}
         elif isinstance(value, tuple):
-            found |= _lists(field.name, prefix, value)
+            columns |= _lists(field.name, prefix, value)
         else:
-            found[field.name] = _columns(value, "")
-    return found
+            columns[field.name] = _columns(value, "")
+    return columns
 
 
 def _lists(name: str, prefix: str, values: Estimates) -> dict[str, list[float]]:
     return {
-        name: [one.value for one in values],
-        f"{prefix}low": [one.low for one in values],
-        f"{prefix}high": [one.high for one in values],
+        name: [item.value for item in values],
+        f"{prefix}low": [item.low for item in values],
+        f"{prefix}high": [item.high for item in values],
     }
 
 
-def _head(found: dict[str, Any]) -> list[str]:
+def _head(values: dict[str, Any]) -> list[str]:
     return [
-        f"{found['model']} on {found['data']}: {found['images']} correctly classified images from index "
-        f"{found['first']} on, {found['fooled']} of them fooled by {found['attack']};",
-        f"{found['sites']} sites, {found['total_maps']} feature maps. Percent [95 % interval].",
+        f"{values['model']} on {values['data']}: {values['images']} correctly classified images from index "
+        f"{values['first']} on, {values['fooled']} of them fooled by {values['attack']};",
+        f"{values['sites']} layers, {values['total_maps']} feature maps. Percent [95 % interval].",
         "",
     ]
 
@@ -157,9 +157,9 @@ def _line(name: str, cells: Iterable[str]) -> str:
 
 def _rest(rows: list[dict[str, Any]], kept: list[str]) -> list[str]:
     share = len(kept) // 2 + 1
-    title = f"Fewest maps that restore; one site keeps {kept[share]}, the others are whole; Jaccard of the kept fifths; cost"
+    title = f"Fewest channels that restore; one layer keeps {kept[share]}, the others are whole; Jaccard of the kept fifths; cost"
     heads = (
-        "fewest maps",
+        "fewest channels",
         "answer stays",
         "other image",
         "other seed",
@@ -192,106 +192,111 @@ def _wide(name: str, cells: Iterable[str]) -> str:
     return f"{name:<12}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
-def _notes(found: dict[str, Any]) -> list[str]:
-    unaimed = [row["name"] for row in found["methods"] if not row["takes_aim"]]
-    note = f"{', '.join(unaimed)} cannot be aimed at a class: a low wrong class proves nothing there."
+def _notes(values: dict[str, Any]) -> list[str]:
+    unaimed = [row["name"] for row in values["methods"] if not row["takes_aim"]]
+    note = f"{', '.join(unaimed)} cannot be aimed at a class: a low wrong-target share says nothing there."
     return [
         "",
-        "Other image: low is good where maps are kept (its own answer should stay), high where they are moved (its class comes).",
+        "Other image: low is good where channels are kept (its own answer should stay), high where they are moved (its "
+        "class comes).",
         *(
-            [f"No claim may choose maps of {', '.join(found['left_out'])}: a few of them carry any answer trivially."]
-            if found["left_out"]
+            [
+                f"No claim may choose channels of {', '.join(values['left_out'])}: a few of them carry any answer trivially."
+            ]
+            if values["left_out"]
             else []
         ),
         *([note] if unaimed else []),
-        *(f"{NOT_THERE} Not run, {text}" for text in found["missing"]),
+        *(f"{NOT_THERE} Not run, {text}" for text in values["missing"]),
     ]
 
 
 Effect = dict[str, Any]
 
 
-def patching_text(found: dict[str, Any]) -> str:
+def patching_text(values: dict[str, Any]) -> str:
     """Return the JSON of `files.prove` as text."""
     parts = [
-        ("proof", _proof),
+        ("test", _causal_test),
         ("smallest", _smallest),
         ("curve", _curve),
         ("profile", _profile),
         ("defence", _defence),
     ]
-    lines = [f"{found['model']} on {found['data']}, {len(found['attempted'])} images under {found['attack']}."]
+    lines = [f"{values['model']} on {values['data']}, {len(values['attempted'])} images under {values['attack']}."]
     for name, tell in parts:
-        if name in found:
-            lines += ["", *tell(found[name])]
+        if name in values:
+            lines += ["", *tell(values[name])]
     return "\n".join(lines)
 
 
-def _proof(found: dict[str, Any]) -> list[str]:
-    count = sum(len(one) for one in found["chosen"]["channels"])
+def _causal_test(values: dict[str, Any]) -> list[str]:
+    count = sum(len(item) for item in values["chosen"]["channels"])
     lines = [
-        f"Proof: the {count} maps with the most attack flow over {len(found['labels'])} fooled images, the same for all; "
-        + _told(found),
-        _row("chosen", [_label(found["effect"]), f"margin {_margin(found['effect'])}"]),
+        f"Causal test: the {count} channels with the most attack conductance over {len(values['labels'])} fooled images, "
+        "the same for all; " + _told(values),
+        _row("chosen", [_label(values["effect"]), f"margin {_margin(values['effect'])}"]),
     ]
-    for one in found["controls"]:
-        own = "" if one["their_own"] is None else f"{100 * one['their_own']:.0f} give that image's class"
-        lines.append(_row(one["name"], [_label(one["effect"]), f"margin {_margin(one['effect'])}", own]))
-    return lines + [f"  left out: {line}" for line in found["missing"]]
+    for item in values["controls"]:
+        own = "" if item["their_own"] is None else f"{100 * item['their_own']:.0f} give that image's class"
+        lines.append(_row(TITLES[item["name"]], [_label(item["effect"]), f"margin {_margin(item['effect'])}", own]))
+    return lines + [f"  left out: {line}" for line in values["missing"]]
 
 
-def _told(found: dict[str, Any]) -> str:
-    if not found["is_proven"]:
-        return "not proven."
-    return "proven by the controls that were run." if found["missing"] else "proven."
+def _told(values: dict[str, Any]) -> str:
+    if not values["is_supported"]:
+        return "not supported."
+    return "supported by the controls that were run." if values["missing"] else "supported."
 
 
-def _smallest(found: dict[str, Any]) -> list[str]:
-    sizes, prefixes, shared = found["sizes"], found["prefixes"], found["shared"]
-    group = found["group"]
-    lines = [f"Smallest sets found, of {group['total']} maps; {len(group['samples'])} fooled of {group['attempted']}."]
+def _smallest(values: dict[str, Any]) -> list[str]:
+    sizes, prefixes, shared = values["sizes"], values["prefixes"], values["shared"]
+    group = values["group"]
+    lines = [
+        f"Smallest sets found, of {group['total']} channels; {len(group['samples'])} fooled of {group['attempted']}."
+    ]
     if sizes:
-        lines.append(_row("maps per image", [_plain(sizes), f"before pruning {_plain(prefixes)}"]))
-    lines.append(_row("restored by them", [_label(found["effect"]), f"random sets {_label(found['random'])}"]))
-    count = sum(len(one) for one in shared["chosen"]["channels"])
+        lines.append(_row("channels per image", [_plain(sizes), f"before pruning {_plain(prefixes)}"]))
+    lines.append(_row("restored by them", [_label(values["effect"]), f"random sets {_label(values['random'])}"]))
+    count = sum(len(item) for item in shared["chosen"]["channels"])
     reached = "reached" if shared["is_reached"] else "not reached"
     return [
         *lines,
-        _row("one set for all", [f"{count} maps (before pruning {shared['prefix']})", _label(shared["effect"])]),
+        _row("one set for all", [f"{count} channels (before pruning {shared['prefix']})", _label(shared["effect"])]),
         _row("", [f"wanted {100 * shared['wanted']:.0f}: {reached}", f"random sets {_label(shared['random'])}"]),
     ]
 
 
-def _curve(found: dict[str, Any]) -> list[str]:
-    lines = ["Labels restored (third class: labels given) with so many maps put back:"]
-    lines.append(_table_line("", [str(count) for count in found["counts"]]))
-    for one in found["lines"]:
-        lines.append(_table_line(one["name"], [_label(effect, n=False) for effect in one["effects"]]))
-        if one["their_own"]:
-            lines.append(_table_line("  its own class", [_share(share) for share in one["their_own"]]))
-    return lines + [f"  left out: {line}" for line in found["missing"]]
+def _curve(values: dict[str, Any]) -> list[str]:
+    lines = ["Labels restored (wrong target: labels given) with so many clean channels patched in:"]
+    lines.append(_table_line("", [str(count) for count in values["counts"]]))
+    for item in values["lines"]:
+        lines.append(_table_line(item["name"], [_label(effect, n=False) for effect in item["effects"]]))
+        if item["their_own"]:
+            lines.append(_table_line("  its own class", [_share(share) for share in item["their_own"]]))
+    return lines + [f"  left out: {line}" for line in values["missing"]]
 
 
-def _profile(found: dict[str, Any]) -> list[str]:
-    lines = ["A few maps of one site alone: share of the margin won back, beside random maps of the site."]
-    for one in found["sites"]:
-        name = f"{one['site']}, {one['maps']} maps"
-        lines.append(_row(name, [_margin(one["effect"]), f"random {_margin(one['random'])}"]))
-    return [*lines, f"  left out, because they restore trivially: {', '.join(found['excluded'])}"]
+def _profile(values: dict[str, Any]) -> list[str]:
+    lines = ["A few channels of one layer alone: share of the margin won back, beside random channels of the layer."]
+    for item in values["sites"]:
+        name = f"{item['site']}, {item['maps']} channels"
+        lines.append(_row(name, [_margin(item["effect"]), f"random {_margin(item['random'])}"]))
+    return [*lines, f"  left out, because they restore trivially: {', '.join(values['excluded'])}"]
 
 
-def _defence(found: dict[str, Any]) -> list[str]:
-    count = sum(len(one) for one in found["shared"]["chosen"]["channels"])
+def _defence(values: dict[str, Any]) -> list[str]:
+    count = sum(len(item) for item in values["shared"]["chosen"]["channels"])
     lines = [
-        f"Defence: {count} maps found on {len(found['searched']['samples'])} images, tried on "
-        f"{len(found['held_out']['samples'])} others.",
-        _row("own clean values", [_label(found["own_values"]), f"random {_label(found['own_values_random'])}"]),
+        f"Defence: {count} channels found on {len(values['searched']['samples'])} images, tried on "
+        f"{len(values['held_out']['samples'])} others.",
+        _row("own clean values", [_label(values["own_values"]), f"random {_label(values['own_values_random'])}"]),
     ]
     for side in ("adversarial", "clean"):
-        one = found[side]
+        one = values[side]
         cells = [f"{_share(one['before'])} -> {_share(one['after'])}", f"change {_share(one['change'])}"]
         if one["random"]:
-            cells.append(f"random maps {_share(one['random'])}")
+            cells.append(f"random channels {_share(one['random'])}")
         lines.append(_row(f"fixed to means, {side}", [*cells, f"n = {one['before']['n']}"]))
     return lines
 

@@ -31,7 +31,7 @@ ONE_SITES = 7
 
 def map_counts(bundle: ModelBundle, wanted: tuple[int, ...] = MAPS) -> tuple[int, ...]:
     """Return the numbers of maps tried: those wanted, as far as there are that many claimable ones."""
-    most = int(scorers.claimable(bundle).sum())
+    most = int(scorers.eligible(bundle).sum())
     return tuple(count for count in wanted if count <= most) or (most,)
 
 
@@ -59,7 +59,7 @@ def transplant(
     recipients = subjects.images[subjects.partners]
     chosen = [scorers.largest(bundle, own, count) for count in counts]
     forced = [] if aimed is None else [scorers.largest(bundle, aimed, count) for count in counts]
-    quota = [_claimable_alone(bundle, kept) for kept in _shares(own)]
+    quota = [_eligible_alone(bundle, kept) for kept in _shares(own)]
     labels = moved_labels(bundle, recipients, subjects.images, [*chosen, *quota, *forced])
     carried, shared, wrong = labels.split([len(chosen), len(quota), len(forced)])
     swap, strangers = None, subjects.strangers
@@ -127,7 +127,7 @@ def fewest_maps(bundle: ModelBundle, pairs: FooledPairs, own: PerMap) -> Tensor:
     # No map restores nothing: every pair was fooled.
     low, high = (
         torch.zeros_like(pairs.images.before),
-        torch.full_like(pairs.images.before, int(scorers.claimable(bundle).sum())),
+        torch.full_like(pairs.images.before, int(scorers.eligible(bundle).sum())),
     )
     while bool((high - low > 1).any()):
         middle = (low + high) // 2
@@ -158,8 +158,8 @@ def _shares(per_map: PerMap) -> list[PerMap]:
     return [scorers.share_of_each_site(magnitudes, share) for share in KEPT]
 
 
-def _claimable_alone(bundle: ModelBundle, kept: PerMap) -> PerMap:
-    return tuple(site & bundle.sites[k].is_claimable for k, site in enumerate(kept))
+def _eligible_alone(bundle: ModelBundle, kept: PerMap) -> PerMap:
+    return tuple(site & bundle.sites[k].is_eligible for k, site in enumerate(kept))
 
 
 def _gated_alone(kept: PerMap, number: int) -> PerMap:
@@ -168,7 +168,7 @@ def _gated_alone(kept: PerMap, number: int) -> PerMap:
 
 def _spread(bundle: ModelBundle) -> list[int]:
     """Numbers of at most `ONE_SITES` sites, evenly spread over the claimable ones."""
-    inside = [k for k, site in enumerate(bundle.sites) if site.is_claimable]
+    inside = [k for k, site in enumerate(bundle.sites) if site.is_eligible]
     places = np.linspace(0, len(inside) - 1, min(ONE_SITES, len(inside))).round().astype(int)
     return [inside[k] for k in places]
 
@@ -217,8 +217,8 @@ def score(bundle: ModelBundle, method: Method, ask: Ask, *, seed: int) -> tuple[
         run = hooks.record(bundle, ask.images[rows])
         return scorers.into_runs(bundle, question.rows(rows), ask.starts[rows], run)
 
-    found = scorers.batched(bundle, len(ask.images), between)
-    return found.scores, found.passes
+    batched = scorers.batched(bundle, len(ask.images), between)
+    return batched.scores, batched.passes
 
 
 def for_transplant(bundle: ModelBundle, method: Method, ask: Ask, own: PerMap) -> PerMap:
@@ -237,7 +237,7 @@ def for_restore(bundle: ModelBundle, method: Method, pairs: FooledPairs, *, seed
 
     None for the wrong third of a network of two classes.
 
-    Two-run: the attack flow. Zero-baseline methods: how much the datapath of the clean image (for that class) differs
+    Two-run: the attack conductance. Zero-baseline methods: how much the datapath of the clean image (for that class) differs
     from that of the adversarial one (for its own answer). Activation: the difference of the maps, each site's divided
     by their sum (restored at 16 of ResNet-20's maps: 89 of 100, undivided 40).
     """
@@ -245,8 +245,8 @@ def for_restore(bundle: ModelBundle, method: Method, pairs: FooledPairs, *, seed
     if method == TWO_RUN:
         return flow(bundle, own), None if aimed is None else flow(bundle, aimed)
     if method == ACTIVATION:
-        found = by_site(differences(bundle, pairs.images.clean, pairs.images.adversarial))
-        return found, None if aimed is None else found
+        result = by_site(differences(bundle, pairs.images.clean, pairs.images.adversarial))
+        return result, None if aimed is None else result
     clean = score(bundle, method, own, seed=seed)[0]
     forced = None if aimed is None else score(bundle, method, aimed, seed=seed)[0]
     if method.baseline == "references":
@@ -265,7 +265,7 @@ def joint(bundle: ModelBundle, pairs: FooledPairs) -> tuple[PerMap, PerMap | Non
 
 
 def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
-    """Return the attack flow from the runs of an ask's starts to those of its images, signed."""
+    """Return the attack conductance from the runs of an ask's starts to those of its images, signed."""
     question = ask.question
 
     def between(rows: Tensor) -> Contributions:
@@ -312,8 +312,8 @@ def _scored(bundle: ModelBundle, method: Method, ask: Ask, seed: int) -> tuple[P
     return datapaths.score(bundle, Case(ask.images, ask.targets), references, method=method, seed=seed)
 
 
-def attack_flow(fooled: FooledGroup) -> PerMap:
-    """Return the attack flow per site (images, channels), signed."""
+def attack_conductance(fooled: FooledGroup) -> PerMap:
+    """Return the attack conductance per site (images, channels), signed."""
     return flow(fooled.bundle, Ask(fooled.images.clean, fooled.true, fooled.images.adversarial, fooled.into))
 
 
@@ -329,11 +329,11 @@ def shared_ranks(fooled: FooledGroup, flow: PerMap) -> Tensor:
 
 
 def strongest(fooled: FooledGroup, count: int) -> MapSet:
-    """Return the maps with the most attack flow over a group; raises BadSetting for too many."""
-    available = int(scorers.claimable(fooled.bundle).sum())
+    """Return the channels with the most attack conductance over a group; raises BadSetting for too many."""
+    available = int(scorers.eligible(fooled.bundle).sum())
     if not 1 <= count <= available:
-        raise BadSetting(f"From 1 to {available} maps can be put back, got {count}.")
-    return patch.map_set(fooled.bundle, (shared_ranks(fooled, attack_flow(fooled)) < count)[0])
+        raise BadSetting(f"From 1 to {available} channels can be patched, got {count}.")
+    return patch.map_set(fooled.bundle, (shared_ranks(fooled, attack_conductance(fooled)) < count)[0])
 
 
 def datapath_difference(fooled: FooledGroup) -> PerMap:
@@ -358,6 +358,6 @@ def datapath_difference(fooled: FooledGroup) -> PerMap:
 def largest_change(fooled: FooledGroup) -> PerMap:
     """Return per site (images, channels) how far the attack moved each map, each site's scaled to sum to one.
 
-    Not the relative change of the proof's control, which restores less (ResNet-20, 32 images, 32 maps: 38 %).
+    Not the relative change of the causal test's control, which restores less (ResNet-20, 32 images, 32 maps: 38 %).
     """
     return by_site(differences(fooled.bundle, fooled.images.clean, fooled.images.adversarial))

@@ -36,20 +36,20 @@ class Recent:
         """Return a held record, or what `fetch` returns, held from now on.
 
         Several requests for one record wait for the first to fetch it: a page asks for its parts all at once, and six
-        copies of an examination of MobileNetV2 filled 700 MB.
+        copies of an explanation of MobileNetV2 filled 700 MB.
         """
-        found = self.get(kind, key, noun)
-        if found is not None:
-            return found
+        result = self.get(kind, key, noun)
+        if result is not None:
+            return result
         with self._lock:
             turn = self._turns.setdefault((kind, key), threading.Lock())
         try:
             with turn:
-                found = self.get(kind, key, noun)
-                if found is None:
-                    found = fetch()
-                    self.put(kind, key, found)
-                return found
+                result = self.get(kind, key, noun)
+                if result is None:
+                    result = fetch()
+                    self.put(kind, key, result)
+                return result
         finally:
             with self._lock:
                 self._turns.pop((kind, key), None)
@@ -69,7 +69,7 @@ class Recent:
         with self._lock:
             self._held[kind, key] = (size, record)
             self._held.move_to_end((kind, key))
-            while len(self._held) > 1 and sum(one[0] for one in self._held.values()) > self._budget:
+            while len(self._held) > 1 and sum(item[0] for item in self._held.values()) > self._budget:
                 self._held.popitem(last=False)
 
 

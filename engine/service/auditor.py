@@ -13,42 +13,42 @@ from engine.jobs import Jobs, Workers
 from engine.service import tasks, worker
 from engine.service.answers import Answers
 from engine.service.driver import Runs
-from engine.service.registry import Desk, Inbox
+from engine.service.registry import ImportFolder, ModelRegistry
 from engine.service.tasks import Task
 from engine.specs import catalogue, methods
 from engine.specs.catalogue import AttackCard
 from engine.store import NotStored, Store
 from engine.types import faithfulness
-from engine.types.checks import Credibility, IntakeReport, Responses, Synthesis
+from engine.types.checks import AttackSanity, FeatureVisualization, Responses, ValidationReport
 from engine.types.core import (
     Answer,
+    AttackResults,
+    AttackResultsRequest,
     DatasetCard,
-    Examination,
-    ExaminationRequest,
+    Explanation,
+    ExplanationRequest,
     Gallery,
     ModelCard,
-    Roster,
-    RosterRequest,
 )
-from engine.types.faithfulness import PARTS, Certificates
+from engine.types.faithfulness import PARTS, Faithfulness
 from engine.types.patching import (
+    CausalTest,
     Defence,
     Direction,
     FooledRequest,
-    GroupProofRequest,
+    GroupTestRequest,
     MapSet,
-    Proof,
     RestorationCurve,
     SiteProfile,
     SmallestSets,
 )
 from engine.types.requests import (
-    CertificatePart,
-    CredibilityRequest,
+    AttackSanityRequest,
+    CausalTestRequest,
+    FaithfulnessRequest,
     FeatureRequest,
     Nothing,
     Place,
-    ProofRequest,
     ResponsesRequest,
 )
 
@@ -60,37 +60,42 @@ Record = TypeVar("Record")
 class Auditor:
     """Everything the screen may ask. Thread-safe; several processes may open one store."""
 
-    def __init__(self, store: Store, jobs: Workers, inbox: Inbox | None = None) -> None:
+    def __init__(self, store: Store, jobs: Workers, import_folder: ImportFolder | None = None) -> None:
         self._store = store
         self._jobs = jobs
         self._answers = Answers(store, jobs)
-        self.desk = Desk(self._answers, inbox or Inbox(None))
-        """Where models and data sets come in and are retired."""
+        self.model_registry = ModelRegistry(self._answers, import_folder or ImportFolder(None))
+        """Where models and data sets come in and are archived."""
         self.audits = Runs(self._answers)
         """The audit runs of the store."""
 
     @classmethod
     def open(
-        cls, root: str | Path, *, scheduler: str | None = None, allow_plain: bool = False, inbox: Path | None = None
+        cls,
+        root: str | Path,
+        *,
+        scheduler: str | None = None,
+        allow_plain: bool = False,
+        import_folder: Path | None = None,
     ) -> Auditor:
         """Open a store, or make one of an empty folder; no worker starts before the first piece of work.
 
-        inbox: folder that models and data sets may be added from. scheduler: address of an existing Dask cluster that
+        import folder: folder that models and data sets may be added from. scheduler: address of an existing Dask cluster that
         sees the same folder; by default a worker on this machine.
         Raises StoreError for a folder that cannot be used and BadInput for an unsafe address.
         """
         store = Store(root)
         store.sweep()
         jobs = Jobs(store.root, worker.perform, scheduler=scheduler, allow_plain=allow_plain)
-        return cls(store, jobs, Inbox(inbox))
+        return cls(store, jobs, ImportFolder(import_folder))
 
     def models(self) -> tuple[ModelCard, ...]:
         """Return the cards of all models that are in use, in the order they were added."""
-        return self.desk.models()
+        return self.model_registry.models()
 
     def datasets(self) -> tuple[DatasetCard, ...]:
         """Return the cards of all data sets that are in use, in the order they were added."""
-        return self.desk.datasets()
+        return self.model_registry.datasets()
 
     def attacks(self) -> tuple[AttackCard, ...]:
         """Return the cards of all attacks and noise controls."""
@@ -107,30 +112,30 @@ class Auditor:
         """
         return self._answers.ask(task, request)
 
-    def intake(self, model: str, data: str = "") -> Answer[IntakeReport]:
+    def validation(self, model: str, data: str = "") -> Answer[ValidationReport]:
         """Return what was checked of a model when it was handed in, on labelled images if named; raises UnknownName."""
-        return self.ask(tasks.INTAKE, Place(model, data))
+        return self.ask(tasks.VALIDATION, Place(model, data))
 
-    def roster(self, request: RosterRequest) -> Answer[Roster]:
+    def attack_results(self, request: AttackResultsRequest) -> Answer[AttackResults]:
         """Return how every image of a class fares under one attack; raises BadInput."""
-        return self.ask(tasks.ROSTER, request)
+        return self.ask(tasks.ATTACK_RESULTS, request)
 
-    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
-        """Return the examination of a pair or a small group; raises BadInput."""
-        return self.ask(tasks.EXAMINATION, request)
+    def explanation(self, request: ExplanationRequest) -> Answer[Explanation]:
+        """Return the explanation of a pair or a small group; raises BadInput."""
+        return self.ask(tasks.EXPLANATION, request)
 
-    def certificates(self, request: ExaminationRequest) -> Answer[Certificates]:
-        """Return what is known so far of how far an examination can be trusted; raises BadInput.
+    def faithfulness_checks(self, request: ExplanationRequest) -> Answer[Faithfulness]:
+        """Return what is known so far of how far an explanation can be trusted; raises BadInput.
 
-        Asked for only once the examination is there. A part that failed is listed in `failed` with its reason.
+        Asked for only once the explanation is there. A part that failed is listed in `failed` with its reason.
         """
-        examined = self.examination(request)
-        if examined.value is None:
-            return Answer(examined.state, None, examined.done, examined.total, examined.message)
-        answers = [self._part(examined.value.key, part) for part in PARTS]
-        failed = Certificates(failed=tuple(one.message for one in answers if one.state == "failed"))
-        merged = faithfulness.merge([*(one.value for one in answers if one.value is not None), failed])
-        working = [one for one in answers if one.state == "working"]
+        explained = self.explanation(request)
+        if explained.value is None:
+            return Answer(explained.state, None, explained.done, explained.total, explained.message)
+        answers = [self._part(explained.value.key, part) for part in PARTS]
+        failed = Faithfulness(failed=tuple(answer.message for answer in answers if answer.state == "failed"))
+        merged = faithfulness.merge([*(answer.value for answer in answers if answer.value is not None), failed])
+        working = [answer for answer in answers if answer.state == "working"]
         done, total = len(answers) - len(working), len(answers)
         if not working:
             return Answer("ready", merged, done, total)
@@ -140,30 +145,30 @@ class Auditor:
         """Return the top patches of every feature map of a model over a data set; raises BadInput."""
         return self.ask(tasks.GALLERY, Place(model, data))
 
-    def synthesis(self, model: str, data: str, layer: str, channel: int) -> Answer[Synthesis]:
+    def feature_visualization(self, model: str, data: str, layer: str, channel: int) -> Answer[FeatureVisualization]:
         """Return the picture made to excite one feature map, judged by its top patches; raises BadInput.
 
         Made only once the gallery is there; until then the answer says how far that is.
         """
         place = Place(model, data)
         request = FeatureRequest(model, data, layer, channel, tasks.GALLERY.key(self._store, place))
-        tasks.SYNTHESIS.require(self._store, request)
+        tasks.FEATURE_VISUALIZATION.require(self._store, request)
         gallery = self.ask(tasks.GALLERY, place)
         if gallery.value is None:
             return Answer(gallery.state, None, gallery.done, gallery.total, gallery.message)
-        return self.ask(tasks.SYNTHESIS, request)
+        return self.ask(tasks.FEATURE_VISUALIZATION, request)
 
-    def responses(self, examination: str) -> Answer[Responses]:
-        """Return how every feature map answers to a stored examination's attack at other strengths.
+    def responses(self, explanation: str) -> Answer[Responses]:
+        """Return how every feature map answers to a stored explanation's attack at other strengths.
 
-        examination: its key; raises UnknownName. An attack without epsilon fails with its reason.
+        explanation: its key; raises UnknownName. An attack without epsilon fails with its reason.
         """
-        return self.ask(tasks.RESPONSES, ResponsesRequest(self.examined(examination).key))
+        return self.ask(tasks.RESPONSES, ResponsesRequest(self.explained(explanation).key))
 
-    def examined(self, key: str) -> Examination:
-        """Return a stored examination by its key; raises UnknownName."""
+    def explained(self, key: str) -> Explanation:
+        """Return a stored explanation by its key; raises UnknownName."""
         try:
-            return self._answers.stored(tasks.EXAMINATION, key)
+            return self._answers.stored(tasks.EXPLANATION, key)
         except NotStored as error:
             raise UnknownName("examination", key, []) from error
 
@@ -178,7 +183,7 @@ class Auditor:
     def noise_maps(self, key: str, site: int) -> np.ndarray:
         """Return the activations of each image's first same-norm noise copy at a site, as `maps` returns the others.
 
-        Raises UnknownName for a key or site that is not stored, and for an examination made before these were kept.
+        Raises UnknownName for a key or site that is not stored, and for an explanation made before these were kept.
         """
         (noise,) = self._maps(key, site, ("noise",))
         return noise
@@ -203,27 +208,27 @@ class Auditor:
             return Answer("ready", self.models())
         return Answer(progress.state, None, progress.done, progress.total, progress.message)
 
-    def retry(self, request: RosterRequest | ExaminationRequest) -> None:
-        """Let work that failed be asked again at once, an examination with all parts of its certificate."""
-        if isinstance(request, RosterRequest):
-            self._answers.retry(tasks.ROSTER, request)
+    def retry(self, request: AttackResultsRequest | ExplanationRequest) -> None:
+        """Let work that failed be asked again at once, an explanation with all its faithfulness checks."""
+        if isinstance(request, AttackResultsRequest):
+            self._answers.retry(tasks.ATTACK_RESULTS, request)
             return
-        key = self._answers.retry(tasks.EXAMINATION, request)
+        key = self._answers.retry(tasks.EXPLANATION, request)
         self._answers.retry(tasks.RESPONSES, ResponsesRequest(key))
         for part in PARTS:
-            self._answers.retry(tasks.CERTIFICATE, CertificatePart(key, part))
+            self._answers.retry(tasks.FAITHFULNESS, FaithfulnessRequest(key, part))
 
-    def proof(self, examination: str, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+    def causal_test(self, explanation: str, chosen: MapSet, direction: Direction) -> Answer[CausalTest]:
         """Return what putting the chosen maps of one run into the other does, with its controls.
 
-        examination: key of a stored one; raises UnknownName. Maps that are not there, and an attack that took nothing, fail
+        explanation: key of a stored one; raises UnknownName. Maps that are not there, and an attack that took nothing, fail
         with their reason.
         """
-        return self.ask(tasks.PROOF, ProofRequest(self.examined(examination).key, chosen, direction))
+        return self.ask(tasks.CAUSAL_TEST, CausalTestRequest(self.explained(explanation).key, chosen, direction))
 
-    def group_proof(self, group: FooledRequest, chosen: MapSet, direction: Direction) -> Answer[Proof]:
+    def group_test(self, group: FooledRequest, chosen: MapSet, direction: Direction) -> Answer[CausalTest]:
         """Return the same for all images of a group that the attack fools, of one class or several; raises BadInput."""
-        return self.ask(tasks.GROUP_PROOF, GroupProofRequest(group, chosen, direction))
+        return self.ask(tasks.GROUP_TEST, GroupTestRequest(group, chosen, direction))
 
     def smallest_sets(self, group: FooledRequest) -> Answer[SmallestSets]:
         """Return the smallest sets of maps found that restore the label, per image and for the group; raises BadInput."""
@@ -241,16 +246,18 @@ class Auditor:
         """Return whether maps found on half of a group help the other half, and what fixing them costs; raises BadInput."""
         return self.ask(tasks.DEFENCE, group)
 
-    def credibility(self, run: str) -> Answer[Credibility]:
-        """Return the credibility checks of a run's candidate, on some of the run's images at its largest pixel budget.
+    def attack_sanity(self, run: str) -> Answer[AttackSanity]:
+        """Return the attack sanity checks of a run's candidate, on some of the run's images at its largest pixel budget.
 
         The baseline's adversarial images are those that are transferred. Raises UnknownName, StoreError.
         """
-        found = report.checked(self._store, run)
-        reference = self._store.model_card(found.reference) if found.reference else None
+        checked = report.checked(self._store, run)
+        reference = self._store.model_card(checked.reference) if checked.reference else None
         key = tasks.model_key(reference) if reference else ""
-        request = CredibilityRequest(found.model, found.data, found.samples, found.epsilon, found.reference, key)
-        return self.ask(tasks.CREDIBILITY, request)
+        request = AttackSanityRequest(
+            checked.model, checked.data, checked.samples, checked.epsilon, checked.reference, key
+        )
+        return self.ask(tasks.ATTACK_SANITY, request)
 
     def close(self) -> None:
         """End the worker, if this process started it. What was in flight can be asked for again."""
@@ -258,22 +265,22 @@ class Auditor:
         self.audits.close()
 
     def _maps(self, key: str, site: int, sides: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-        sites = self.examined(key).sites
+        sites = self.explained(key).sites
         if not 0 <= site < len(sites):
             raise UnknownName("site", site, [f"0 to {len(sites) - 1}"])
         members = tuple(f"{site:03d}/{side}" for side in sides)
         try:
-            found = self._store.records.read_extra(tasks.EXAMINATION.shelf, key, "maps", members, Examination)
+            extra = self._store.records.read_extra(tasks.EXPLANATION.shelf, key, "maps", members, Explanation)
         except NotStored as error:
             raise UnknownName("examination", key, []) from error
-        return tuple(_read_only(maps) for maps in found)
+        return tuple(_read_only(maps) for maps in extra)
 
-    def _part(self, examination: str, part: str) -> Answer[Certificates]:
-        doing = f"checking the {part} part of the certificate"
-        return self._answers.ask(tasks.CERTIFICATE, CertificatePart(examination, part), patience=0, doing=doing)
+    def _part(self, explanation: str, part: str) -> Answer[Faithfulness]:
+        doing = f"checking the {part} part of the faithfulness checks"
+        return self._answers.ask(tasks.FAITHFULNESS, FaithfulnessRequest(explanation, part), patience=0, doing=doing)
 
 
 def _read_only(maps: np.ndarray) -> np.ndarray:
-    found = maps.astype(np.float32)
-    found.setflags(write=False)
-    return found
+    astype = maps.astype(np.float32)
+    astype.setflags(write=False)
+    return astype

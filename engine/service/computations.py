@@ -18,39 +18,39 @@ from engine.features import gallery as galleries
 from engine.models import register as models
 from engine.patching import causal, evaluate, faithfulness, minimal, subjects, trials
 from engine.service import registry
-from engine.service.tasks import EXAMINATION, GALLERY
+from engine.service.tasks import EXPLANATION, GALLERY
 from engine.service.worker import Bench, Kept
 from engine.specs import catalogue
 from engine.store import Store
-from engine.types.checks import Credibility, IntakeReport, Responses, Synthesis
-from engine.types.core import Examination, ExaminationRequest, Gallery, Roster, RosterRequest
-from engine.types.faithfulness import Certificates
+from engine.types.checks import AttackSanity, FeatureVisualization, Responses, ValidationReport
+from engine.types.core import AttackResults, AttackResultsRequest, Explanation, ExplanationRequest, Gallery
+from engine.types.faithfulness import Faithfulness
 from engine.types.patching import (
+    CausalTest,
     CorrectImages,
     CorrectRequest,
     Defence,
     EvaluateRequest,
     Evaluation,
     FooledRequest,
-    GroupProofRequest,
+    GroupTestRequest,
     MapSet,
-    Proof,
     RestorationCurve,
     SiteProfile,
     SmallestSets,
     StrongestRequest,
 )
 from engine.types.requests import (
-    CertificatePart,
-    CredibilityRequest,
+    AttackSanityRequest,
+    CausalTestRequest,
     DataTask,
+    FaithfulnessRequest,
     FeatureRequest,
     ModelTask,
     Nothing,
     Pace,
     PaceRequest,
     Place,
-    ProofRequest,
     ResponsesRequest,
     ShardRequest,
     Taken,
@@ -73,8 +73,8 @@ def data(store: Store, task: DataTask) -> Taken:
     if order.epsilon:
         catalogue.attack_at("pgd-linf", order.epsilon)
     classes = _classes(store, order.classes, task.classes) if order.classes else None
-    found = _images(task, classes)
-    card = register.add(store, order.name, found, source=task.kind, epsilon=order.epsilon)
+    images = _images(task, classes)
+    card = register.add(store, order.name, images, source=task.kind, epsilon=order.epsilon)
     return Taken(card.name, card.warnings)
 
 
@@ -97,23 +97,23 @@ def _classes(store: Store, named: str, path: str | None) -> tuple[str, ...]:
     return store.data_card(named.removeprefix("data:")).classes
 
 
-def roster(bench: Bench, request: RosterRequest) -> Roster:
+def attack_results(bench: Bench, request: AttackResultsRequest) -> AttackResults:
     """Attack every image of a class."""
     return explain.attack_class(*bench.both(request), request, bench.report)
 
 
-def examination(bench: Bench, request: ExaminationRequest) -> Kept[Examination]:
+def explanation(bench: Bench, request: ExplanationRequest) -> Kept[Explanation]:
     """Explain a pair or a small group; its feature maps are kept beside it in half precision, for the screen."""
-    found, maps = explain.examine(*bench.both(request), request, bench.report)
+    result, maps = explain.explain(*bench.both(request), request, bench.report)
     kept = {name: np.asarray(one, dtype=np.float16) for name, one in maps.items()}
-    return Kept(dataclasses.replace(found, key=bench.key), {"maps": kept})
+    return Kept(dataclasses.replace(result, key=bench.key), {"maps": kept})
 
 
-def certificate(bench: Bench, request: CertificatePart) -> Certificates:
+def faithfulness_part(bench: Bench, request: FaithfulnessRequest) -> Faithfulness:
     """Check one part of how far an explanation can be trusted."""
-    examined = bench.stored(EXAMINATION, request.examination)
-    found = faithfulness.part(request.part, *bench.both(examined.request), examined, bench.report)
-    return dataclasses.replace(found, done=(request.part,))
+    explained = bench.stored(EXPLANATION, request.explanation)
+    part = faithfulness.part(request.part, *bench.both(explained.request), explained, bench.report)
+    return dataclasses.replace(part, done=(request.part,))
 
 
 def gallery(bench: Bench, request: Place) -> Gallery:
@@ -121,30 +121,30 @@ def gallery(bench: Bench, request: Place) -> Gallery:
     return galleries.build(*bench.both(request), bench.report)
 
 
-def synthesis(bench: Bench, request: FeatureRequest) -> Synthesis:
+def feature_visualization(bench: Bench, request: FeatureRequest) -> FeatureVisualization:
     """Make the picture that excites a feature map."""
     bundle, dataset = bench.both(request)
     place = [site.name for site in bundle.sites].index(request.layer), request.channel
-    return visualization.synthesise(bundle, dataset, bench.stored(GALLERY, request.gallery), place, bench.report)
+    return visualization.visualize(bundle, dataset, bench.stored(GALLERY, request.gallery), place, bench.report)
 
 
 def responses(bench: Bench, request: ResponsesRequest) -> Responses:
     """Attack the images of an explanation at other strengths."""
-    examined = bench.stored(EXAMINATION, request.examination)
-    return dose_response.respond(*bench.both(examined.request), examined, bench.report)
+    explained = bench.stored(EXPLANATION, request.explanation)
+    return dose_response.respond(*bench.both(explained.request), explained, bench.report)
 
 
-def proof(bench: Bench, request: ProofRequest) -> Proof:
+def causal_test(bench: Bench, request: CausalTestRequest) -> CausalTest:
     """Put chosen maps of an explanation's one run into the other, with every control."""
-    examined = bench.stored(EXAMINATION, request.examination)
-    bundle, dataset = bench.both(examined.request)
+    explained = bench.stored(EXPLANATION, request.explanation)
+    bundle, dataset = bench.both(explained.request)
     bench.report(0, 0, "Putting maps back, with controls")
-    return causal.prove(bundle, dataset, examined, request.chosen, request.direction)
+    return causal.intervene(bundle, dataset, explained, request.chosen, request.direction)
 
 
-def group_proof(bench: Bench, request: GroupProofRequest) -> Proof:
+def group_test(bench: Bench, request: GroupTestRequest) -> CausalTest:
     """Put chosen maps back in every image of a group that the attack fools."""
-    return causal.prove_group(*bench.both(request), request, bench.report)
+    return causal.intervene_in_group(*bench.both(request), request, bench.report)
 
 
 def smallest(bench: Bench, request: FooledRequest) -> SmallestSets:
@@ -168,7 +168,7 @@ def evaluation(bench: Bench, request: EvaluateRequest) -> Evaluation:
 
 
 def strongest(bench: Bench, request: StrongestRequest) -> MapSet:
-    """Find the maps with the most attack flow over a group; raises BadSetting for more than the network has."""
+    """Find the channels with the most attack conductance over a group; raises BadSetting for more than the network has."""
     return trials.strongest(subjects.gather_group(*bench.both(request), request.group), request.count)
 
 
@@ -182,7 +182,7 @@ def defence(bench: Bench, request: FooledRequest) -> Defence:
     return minimal.hint(*bench.both(request), request, bench.report)
 
 
-def credibility(bench: Bench, request: CredibilityRequest) -> Credibility:
+def attack_sanity(bench: Bench, request: AttackSanityRequest) -> AttackSanity:
     """Check whether attacks on a model can be believed."""
     bundle, dataset = bench.both(request)
     name = request.reference
@@ -197,7 +197,7 @@ def pace(bench: Bench, request: PaceRequest) -> Pace:
     return compute.measure_pace(bundle, dataset, request.method, request.threads)
 
 
-def intake(bench: Bench, request: Place) -> IntakeReport:
+def validation(bench: Bench, request: Place) -> ValidationReport:
     """Check a stored model."""
     dataset = bench.store.dataset(request.data) if request.data else None
     subject = checks.stored(bench.store, bench.bundle(request.model))
@@ -205,13 +205,13 @@ def intake(bench: Bench, request: Place) -> IntakeReport:
 
 
 def take_model(bench: Bench, request: ModelTask) -> Taken:
-    """Add a model from the inbox."""
+    """Add a model from the import folder."""
     bench.report(0, 0, "Adding a model")
     return model(bench.store, request)
 
 
 def take_data(bench: Bench, request: DataTask) -> Taken:
-    """Add a data set from the inbox."""
+    """Add a data set from the import folder."""
     bench.report(0, 0, "Adding a data set")
     return data(bench.store, request)
 

@@ -121,9 +121,9 @@ class Runs:
         with self._lock:
             known = self._threads.get(run.id)
             if known is None or not known.is_alive():
-                made = threading.Thread(target=self._driven, args=(run,), name=f"run-{run.id[:8]}", daemon=True)
-                self._threads[run.id] = made
-                made.start()
+                thread = threading.Thread(target=self._driven, args=(run,), name=f"run-{run.id[:8]}", daemon=True)
+                self._threads[run.id] = thread
+                thread.start()
 
     def _driven(self, run: Run) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The registry: models and data sets come in from a folder on the server, and leave the menus when they are retired."""
+"""The registry: models and data sets come in from a folder on the server, and leave the menus when they are archived."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.data import sources
 from engine.errors import BadInput, StoreError, UnknownName, printable
 from engine.service import tasks
 from engine.service.answers import Answers
-from engine.types.checks import IntakeReport
+from engine.types.checks import ValidationReport
 from engine.types.core import Answer, DatasetCard, ModelCard
 from engine.types.requests import DataOrder, DataTask, Entry, EntryKind, ModelOrder, ModelTask, Place, Taken
 
@@ -37,18 +37,18 @@ KEY_WIDTH: Final = 16
 
 
 @final
-class Inbox:
+class ImportFolder:
     """The files and folders of one folder; hidden ones, what other programs left, links and names that cannot be shown are not."""
 
     def __init__(self, root: Path | None) -> None:
         """root: the folder, or None where the administrator has not set one; raises StoreError for one that is not there."""
         if root is not None and not root.is_dir():
-            raise StoreError("The inbox is not a folder; make it, or start without one.")
+            raise StoreError("The import folder is not a folder; make it, or start without one.")
         self._root = root.resolve() if root else None
 
     @property
     def is_set(self) -> bool:
-        """Whether the administrator has set an inbox."""
+        """Whether the administrator has set an import folder."""
         return self._root is not None
 
     def entries(self) -> tuple[Entry, ...]:
@@ -67,7 +67,7 @@ class Inbox:
                 if entry.kind not in kinds:
                     raise BadInput(f"'{entry.name[:80]}' is {entry.kind}; what is needed is {' or '.join(kinds)}.")
                 return path, entry.kind
-        raise UnknownName("entry of the inbox", key, [entry.name for entry, _ in self._found()])
+        raise UnknownName("entry of the import folder", key, [entry.name for entry, _ in self._found()])
 
     def model(self, order: ModelOrder) -> ModelTask:
         """Return an order with its files; raises UnknownName, BadInput."""
@@ -95,13 +95,13 @@ class Inbox:
         try:
             return list(self._root.iterdir()) if self._root else []
         except OSError as error:
-            raise StoreError(f"The inbox cannot be read: {error.strerror}.") from error
+            raise StoreError(f"The import folder cannot be read: {error.strerror}.") from error
 
 
 def unchanged(path: str, key: str) -> Path:
     """Return where an entry lies that is still what was ordered; raises BadInput where it changed since."""
-    found = _entry(Path(path))
-    if found is None or found.key != key:
+    entry = _entry(Path(path))
+    if entry is None or entry.key != key:
         raise BadInput(f"{Path(path).name[:80]} changed since it was chosen; choose it again.")
     return Path(path)
 
@@ -139,16 +139,16 @@ def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     waiting = [folder]
     while waiting:
         try:
-            with os.scandir(waiting.pop()) as found:
+            with os.scandir(waiting.pop()) as result:
                 # A Mac or Windows that only looks into a folder leaves its own files there: the pictures are the same.
-                kept = (entry for entry in found if not sources.is_left_over(entry.name))
+                kept = (entry for entry in result if not sources.is_left_over(entry.name))
                 entries = sorted(kept, key=lambda entry: entry.name)
-            told = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries]
+            results = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries]
         except OSError:
             # What cannot be read is refused, with its name, when the folder is added.
             continue
-        yield from told
-        waiting += [path for path, status in told if stat.S_ISDIR(status.st_mode)]
+        yield from results
+        waiting += [path for path, status in results if stat.S_ISDIR(status.st_mode)]
 
 
 SURVEY: Final = Path(__file__).parents[1] / "models" / "ARCHITECTURES.md"
@@ -161,62 +161,64 @@ OWN: Final = (
 
 
 @final
-class Desk:
+class ModelRegistry:
     """What a store holds and what could be added to it."""
 
-    def __init__(self, answers: Answers, inbox: Inbox) -> None:
+    def __init__(self, answers: Answers, import_folder: ImportFolder) -> None:
         self._answers = answers
         self._store = answers.store
-        self._inbox = inbox
+        self._import_folder = import_folder
 
-    def models(self, *, retired: bool = False) -> tuple[ModelCard, ...]:
-        """Return the cards of all models that are in use, or of those that are retired."""
-        return tuple(card for card in self._store.models() if self._store.is_retired("models", card.name) is retired)
+    def models(self, *, archived: bool = False) -> tuple[ModelCard, ...]:
+        """Return the cards of all models that are in use, or of those that are archived."""
+        return tuple(card for card in self._store.models() if self._store.is_archived("models", card.name) is archived)
 
-    def datasets(self, *, retired: bool = False) -> tuple[DatasetCard, ...]:
-        """Return the cards of all data sets that are in use, or of those that are retired."""
-        return tuple(card for card in self._store.datasets() if self._store.is_retired("data", card.name) is retired)
+    def datasets(self, *, archived: bool = False) -> tuple[DatasetCard, ...]:
+        """Return the cards of all data sets that are in use, or of those that are archived."""
+        return tuple(card for card in self._store.datasets() if self._store.is_archived("data", card.name) is archived)
 
-    def retire(self, shelf: Literal["models", "data"], name: str, *, retired: bool = True) -> None:
+    def archive(self, shelf: Literal["models", "data"], name: str, *, archived: bool = True) -> None:
         """Take a model or data set out of the menus, or back into them; nothing is deleted. Raises UnknownName, StoreError."""
-        self._store.retire(shelf, name, retired=retired)
+        self._store.archive(shelf, name, archived=archived)
 
-    def reports(self, model: str, datasets: Iterable[str]) -> tuple[IntakeReport, ...]:
-        """Return the intake reports of a model that are made already, on noise and on these data sets; raises UnknownName."""
+    def reports(self, model: str, datasets: Iterable[str]) -> tuple[ValidationReport, ...]:
+        """Return the validation reports of a model that are made already, on noise and on these data sets; raises UnknownName."""
         places = [Place(model, name) for name in ("", *datasets)]
-        made = [place for place in places if self._answers.is_stored(tasks.INTAKE, place)]
-        return tuple(self._answers.stored(tasks.INTAKE, tasks.INTAKE.key(self._store, place)) for place in made)
+        results = [place for place in places if self._answers.is_stored(tasks.VALIDATION, place)]
+        return tuple(
+            self._answers.stored(tasks.VALIDATION, tasks.VALIDATION.key(self._store, place)) for place in results
+        )
 
     def architectures(self) -> tuple[str, ...]:
         """Return the names of the architectures that weights can be loaded into, those of plug-ins and timm left out."""
         rows = SURVEY.read_text(encoding="utf-8").splitlines()
-        found = [ROW.match(row) for row in rows if "| refused |" not in row]
-        return tuple(sorted((*OWN, *(one[1] for one in found if one))))
+        results = [ROW.match(row) for row in rows if "| refused |" not in row]
+        return tuple(sorted((*OWN, *(item[1] for item in results if item))))
 
     @property
-    def has_inbox(self) -> bool:
+    def has_import_folder(self) -> bool:
         """Whether the administrator has set a folder to add from."""
-        return self._inbox.is_set
+        return self._import_folder.is_set
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return what lies in the inbox; nothing where none is set. Raises StoreError."""
-        return self._inbox.entries()
+        """Return what lies in the import folder; nothing where none is set. Raises StoreError."""
+        return self._import_folder.entries()
 
     def left_out(self) -> str:
-        """Return one sentence on what lies hidden in the inbox or was left there by other programs. Raises StoreError."""
-        return self._inbox.left_out()
+        """Return one sentence on what lies hidden in the import folder or was left there by other programs. Raises StoreError."""
+        return self._import_folder.left_out()
 
     def take_model(self, order: ModelOrder) -> Answer[Taken]:
         """Add a model; raises UnknownName and BadInput for files that are not there. The rest fails with its reason."""
-        return self._answers.ask(tasks.TAKE_MODEL, self._inbox.model(order))
+        return self._answers.ask(tasks.TAKE_MODEL, self._import_folder.model(order))
 
     def take_data(self, order: DataOrder) -> Answer[Taken]:
         """Add a data set; raises and fails as `take_model`."""
-        return self._answers.ask(tasks.TAKE_DATA, self._inbox.data(order))
+        return self._answers.ask(tasks.TAKE_DATA, self._import_folder.data(order))
 
     def forget(self, order: ModelOrder | DataOrder) -> None:
         """Let an order that failed be tried again."""
         if isinstance(order, ModelOrder):
-            self._answers.retry(tasks.TAKE_MODEL, self._inbox.model(order))
+            self._answers.retry(tasks.TAKE_MODEL, self._import_folder.model(order))
         else:
-            self._answers.retry(tasks.TAKE_DATA, self._inbox.data(order))
+            self._answers.retry(tasks.TAKE_DATA, self._import_folder.data(order))

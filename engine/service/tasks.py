@@ -16,35 +16,43 @@ from engine.audit import runs
 from engine.errors import BadInput, BadSetting, StoreError, UnknownName
 from engine.jobs import Priority
 from engine.store import Store
-from engine.types.checks import INTAKE_CHECKS, Credibility, IntakeReport, Responses, Synthesis
-from engine.types.core import DatasetCard, Examination, ExaminationRequest, Gallery, ModelCard, Roster, RosterRequest
-from engine.types.faithfulness import PARTS, Certificates
+from engine.types.checks import VALIDATION_CHECKS, AttackSanity, FeatureVisualization, Responses, ValidationReport
+from engine.types.core import (
+    AttackResults,
+    AttackResultsRequest,
+    DatasetCard,
+    Explanation,
+    ExplanationRequest,
+    Gallery,
+    ModelCard,
+)
+from engine.types.faithfulness import PARTS, Faithfulness
 from engine.types.patching import (
+    CausalTest,
     CorrectImages,
     CorrectRequest,
     Defence,
     EvaluateRequest,
     Evaluation,
     FooledRequest,
-    GroupProofRequest,
+    GroupTestRequest,
     MapSet,
-    Proof,
     RestorationCurve,
     SiteProfile,
     SmallestSets,
     StrongestRequest,
 )
 from engine.types.requests import (
-    CertificatePart,
-    CredibilityRequest,
+    AttackSanityRequest,
+    CausalTestRequest,
     DataTask,
+    FaithfulnessRequest,
     FeatureRequest,
     ModelTask,
     Nothing,
     Pace,
     PaceRequest,
     Place,
-    ProofRequest,
     ResponsesRequest,
     ShardRequest,
     Taken,
@@ -54,7 +62,7 @@ Request = TypeVar("Request")
 Record = TypeVar("Record")
 MOST_SAMPLES: Final = 16
 MOST_FOOLED: Final = 2000
-"""Attacked images of a group that maps are put back in."""
+"""Attacked images of a group that maps are patched in."""
 LARGEST_SEED: Final = 2**31 - 1
 
 
@@ -98,7 +106,7 @@ def _by_checks(shelf: str, store: Store, request: Place) -> str:
     """Without a name there is no data set."""
     data = data_key(store.data_card(request.data)) if request.data else ""
     # A report that knows fewer checks is no answer: what it does not name would read as passed.
-    checks = tuple(check.name for check in INTAKE_CHECKS)
+    checks = tuple(check.name for check in VALIDATION_CHECKS)
     return hashing.content_key(shelf, request, model_key(store.model_card(request.model)), data, checks, hashing.FORMAT)
 
 
@@ -164,7 +172,7 @@ def understood(ordered: dict[str, Any]) -> tuple[Task[Any, Any], str, Any]:
         raise BadInput(f"The request of a {kind} task is malformed: {error}") from error
 
 
-def _class_attack(store: Store, request: RosterRequest) -> None:
+def _class_attack(store: Store, request: AttackResultsRequest) -> None:
     _check_seed(request.seed)
     model = store.model_card(request.model)
     store.dataset(request.data).labels_for(model)
@@ -172,14 +180,14 @@ def _class_attack(store: Store, request: RosterRequest) -> None:
         raise BadSetting(f"A class index must lie in 0 to {len(model.classes) - 1}, got {str(request.label)[:20]}.")
 
 
-def _one_class(store: Store, request: ExaminationRequest) -> None:
+def _one_class(store: Store, request: ExplanationRequest) -> None:
     _check_seed(request.seed)
     dataset = store.dataset(request.data)
     labels = dataset.labels_for(store.model_card(request.model))
     if not 1 <= len(request.samples) <= MOST_SAMPLES or len(set(request.samples)) != len(request.samples):
-        raise BadInput(f"An examination takes 1 to {MOST_SAMPLES} different samples, got {len(request.samples)}.")
+        raise BadInput(f"An explanation takes 1 to {MOST_SAMPLES} different samples, got {len(request.samples)}.")
     if len({int(labels[dataset.row(sample)]) for sample in request.samples}) > 1:
-        raise BadInput("The samples of an examination must be of one class.")
+        raise BadInput("The samples of an explanation must be of one class.")
 
 
 def _group(store: Store, group: FooledRequest) -> None:
@@ -192,13 +200,13 @@ def _group(store: Store, group: FooledRequest) -> None:
     _check_seed(group.seed)
 
 
-def _group_of(store: Store, request: StrongestRequest | GroupProofRequest) -> None:
+def _group_of(store: Store, request: StrongestRequest | GroupTestRequest) -> None:
     _group(store, request.group)
 
 
-def _known_part(_store: Store, request: CertificatePart) -> None:
+def _known_part(_store: Store, request: FaithfulnessRequest) -> None:
     if request.part not in PARTS:
-        raise BadInput(f"A certificate has no part called '{request.part[:80]}'. Known: {', '.join(PARTS)}.")
+        raise BadInput(f"There is no faithfulness check called '{request.part[:80]}'. Known: {', '.join(PARTS)}.")
 
 
 def _known_map(store: Store, request: FeatureRequest) -> None:
@@ -215,37 +223,37 @@ def _check_seed(seed: int) -> None:
 
 
 _HOME: Final = "engine.service.computations"
-ROSTER: Final = Task(
-    kind="roster", request=RosterRequest, record=Roster, run=f"{_HOME}:roster", title="attacking a class",
+ATTACK_RESULTS: Final = Task(
+    kind="roster", request=AttackResultsRequest, record=AttackResults, run=f"{_HOME}:attack_results", title="attacking a class",
     priority="roster", require=_class_attack,
 )  # fmt: skip
-EXAMINATION: Final = Task(
-    kind="examination", request=ExaminationRequest, record=Examination, run=f"{_HOME}:examination",
-    title="examining the pair", require=_one_class,
+EXPLANATION: Final = Task(
+    kind="examination", request=ExplanationRequest, record=Explanation, run=f"{_HOME}:explanation",
+    title="explaining the pair", require=_one_class,
 )  # fmt: skip
-CERTIFICATE: Final = Task(
-    kind="certificate", request=CertificatePart, record=Certificates, run=f"{_HOME}:certificate",
-    title="checking a part of the certificate", priority="certificate", depends=_by_values, require=_known_part,
+FAITHFULNESS: Final = Task(
+    kind="certificate", request=FaithfulnessRequest, record=Faithfulness, run=f"{_HOME}:faithfulness_part",
+    title="checking a part of the faithfulness checks", priority="certificate", depends=_by_values, require=_known_part,
 )  # fmt: skip
 GALLERY: Final = Task(
     kind="gallery", request=Place, record=Gallery, run=f"{_HOME}:gallery", title="collecting the top patches",
     priority="gallery",
 )  # fmt: skip
-SYNTHESIS: Final = Task(
-    kind="synthesis", request=FeatureRequest, record=Synthesis, run=f"{_HOME}:synthesis",
+FEATURE_VISUALIZATION: Final = Task(
+    kind="synthesis", request=FeatureRequest, record=FeatureVisualization, run=f"{_HOME}:feature_visualization",
     title="making the picture of a feature map", require=_known_map,
 )  # fmt: skip
 RESPONSES: Final = Task(
     kind="responses", request=ResponsesRequest, record=Responses, run=f"{_HOME}:responses",
-    title="attacking at growing strength", depends=_by_values,
+    title="attacking at growing epsilon", depends=_by_values,
 )  # fmt: skip
-PROOF: Final = Task(
-    kind="proof", request=ProofRequest, record=Proof, run=f"{_HOME}:proof", title="putting maps back",
+CAUSAL_TEST: Final = Task(
+    kind="proof", request=CausalTestRequest, record=CausalTest, run=f"{_HOME}:causal_test", title="activation patching",
     depends=_by_request,
 )  # fmt: skip
-GROUP_PROOF: Final = Task(
-    kind="group-proof", request=GroupProofRequest, record=Proof, run=f"{_HOME}:group_proof",
-    title="putting maps back in a group", require=_group_of,
+GROUP_TEST: Final = Task(
+    kind="group-proof", request=GroupTestRequest, record=CausalTest, run=f"{_HOME}:group_test",
+    title="activation patching in a group", require=_group_of,
 )  # fmt: skip
 SMALLEST: Final = Task(
     kind="smallest", request=FooledRequest, record=SmallestSets, run=f"{_HOME}:smallest",
@@ -253,11 +261,11 @@ SMALLEST: Final = Task(
 )  # fmt: skip
 CURVE: Final = Task(
     kind="curve", request=FooledRequest, record=RestorationCurve, run=f"{_HOME}:curve",
-    title="putting growing numbers of maps back", require=_group,
+    title="activation patching, growing numbers of channels", require=_group,
 )  # fmt: skip
 PROFILE: Final = Task(
     kind="profile", request=FooledRequest, record=SiteProfile, run=f"{_HOME}:profile",
-    title="putting maps back layer by layer", require=_group,
+    title="activation patching layer by layer", require=_group,
 )  # fmt: skip
 EVALUATION: Final = Task(
     kind="evaluation", request=EvaluateRequest, record=Evaluation, run=f"{_HOME}:evaluation",
@@ -265,7 +273,7 @@ EVALUATION: Final = Task(
 )  # fmt: skip
 STRONGEST: Final = Task(
     kind="strongest", request=StrongestRequest, record=MapSet, run=f"{_HOME}:strongest",
-    title="finding the maps with the most attack flow", require=_group_of,
+    title="ranking channels by attack conductance", require=_group_of,
 )  # fmt: skip
 CORRECT: Final = Task(
     kind="correct", request=CorrectRequest, record=CorrectImages, run=f"{_HOME}:correct",
@@ -275,15 +283,15 @@ DEFENCE: Final = Task(
     kind="defence", request=FooledRequest, record=Defence, run=f"{_HOME}:defence",
     title="trying the maps on other images", require=_group,
 )  # fmt: skip
-CREDIBILITY: Final = Task(
-    kind="credibility", request=CredibilityRequest, record=Credibility, run=f"{_HOME}:credibility",
-    title="checking how far the attacks can be believed", priority="gallery",
+ATTACK_SANITY: Final = Task(
+    kind="credibility", request=AttackSanityRequest, record=AttackSanity, run=f"{_HOME}:attack_sanity",
+    title="running the attack sanity checks", priority="gallery",
 )  # fmt: skip
 PACE: Final = Task(
     kind="pace", request=PaceRequest, record=Pace, run=f"{_HOME}:pace", title="measuring the pace",
 )  # fmt: skip
-INTAKE: Final = Task(
-    kind="intake", request=Place, record=IntakeReport, run=f"{_HOME}:intake", title="checking the model",
+VALIDATION: Final = Task(
+    kind="intake", request=Place, record=ValidationReport, run=f"{_HOME}:validation", title="checking the model",
     priority="gallery", depends=_by_checks,
 )  # fmt: skip
 TAKE_MODEL: Final = Task(
@@ -305,8 +313,9 @@ SHARD: Final = Task(
 TASKS: Final[dict[str, Task[Any, Any]]] = {
     task.kind: task
     for task in (
-        ROSTER, EXAMINATION, CERTIFICATE, GALLERY, SYNTHESIS, RESPONSES, PROOF, GROUP_PROOF, SMALLEST, CURVE, PROFILE,
-        EVALUATION, STRONGEST, CORRECT, DEFENCE, CREDIBILITY, PACE, INTAKE, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
+        ATTACK_RESULTS, EXPLANATION, FAITHFULNESS, GALLERY, FEATURE_VISUALIZATION, RESPONSES, CAUSAL_TEST, GROUP_TEST,
+        SMALLEST, CURVE, PROFILE,
+        EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
     )
 }  # fmt: skip
 """Every kind of work by its name."""

@@ -124,9 +124,9 @@ def perform(
     # Checked here too: a worker trusts no request, whoever handed it in.
     task.require(store, request)
     with streams.kept_apart():
-        found = compute(task, Bench(store, key, report or Notes(store_root).reporter(key)), request)
+        result = compute(task, Bench(store, key, report or Notes(store_root).reporter(key)), request)
     if leaves_record:
-        kept = found if isinstance(found, Kept) else Kept(found)
+        kept = result if isinstance(result, Kept) else Kept(result)
         store.records.write(task.shelf, key, kept.record, extras=kept.extras)
     return key
 

@@ -514,9 +514,9 @@ def obstacle(spec: Attack, classes: int) -> str:
 
 def check_applicable(spec: Attack, classes: int) -> None:
     """Raise BadInput where `obstacle` finds one."""
-    found = obstacle(spec, classes)
-    if found:
-        raise BadInput(f"Not applicable: {found}")
+    result = obstacle(spec, classes)
+    if result:
+        raise BadInput(f"Not applicable: {result}")
 
 
 def autoattack(epsilon: Fraction) -> tuple[LibraryAttack, ...]:

@@ -122,7 +122,7 @@ DECLARED: Final = (
     ACTIVATION,
     RANDOM,
 )
-METHODS: Final = {one.name: one for one in DECLARED}
+METHODS: Final = {item.name: item for item in DECLARED}
 """By name, the default first."""
 
 

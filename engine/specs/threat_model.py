@@ -123,7 +123,7 @@ AREA = Norm("area", _square, _nearest, _one_pixel)
 """Any change of pixels within one square: its size is the square's share of the picture."""
 NO_NORM = Norm("none", _largest, _nearest, _one_step)
 """Of everyday damage, which has no budget."""
-BUDGETED: Final = {one.name: one for one in (LINF, L2, AREA)}
+BUDGETED: Final = {item.name: item for item in (LINF, L2, AREA)}
 """The norms in which a budget can be given, by name."""
 
 
@@ -225,7 +225,7 @@ class Attack(TextValue):
         """Return the same attack at another strength; raises BadSetting where it has none or that is out of range."""
         if self.epsilon is None:
             raise BadSetting(
-                f"{self.name} has no epsilon; its settings are {', '.join(one.name for one in fields(self))}."
+                f"{self.name} has no epsilon; its settings are {', '.join(field.name for field in fields(self))}."
             )
         return replace(self, epsilon=epsilon)
 

@@ -130,10 +130,10 @@ def sweep(directory: Path) -> None:
 
 
 def _make_parents(folder: Path) -> None:
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(mode=0o700, exist_ok=True)
-        _sync(one.parent)
+    missing = [item for item in (folder, *folder.parents) if not item.exists()]
+    for item in reversed(missing):
+        item.mkdir(mode=0o700, exist_ok=True)
+        _sync(item.parent)
 
 
 def _rename_new(temporary: Path, target: Path) -> bool:
@@ -246,18 +246,18 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 def read(path: Path, hashes: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Return the members named in `hashes`, read-only; raises Corrupt when one is not what was written."""
-    found = {}
+    results = {}
     try:
         with zipfile.ZipFile(path) as archive:
             for name, expected in hashes.items():
                 content = archive.read(f"{name}.npy")
                 if hashing.bytes_hash(content) != expected:
                     raise Corrupt(f"{path.name}: {name} differs from what was written")
-                found[name] = _unpacked(content)
+                results[name] = _unpacked(content)
     # RuntimeError and NotImplementedError: a flipped flag makes a member look encrypted or compressed.
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, RuntimeError, FileNotFoundError) as error:
         raise Corrupt(f"{path.name}: {error}") from error
-    return found
+    return results
 
 
 def _packed(array: np.ndarray) -> bytes:

@@ -70,12 +70,12 @@ class Shelf:
             hashes = self._sealed(place, schema(noun)).archives.get(name, {})
             if not set(members) <= set(hashes):
                 raise NotStored(f"This {kind} holds no {name} of that name.")
-            found = files.read(place / f"{name}.npz", {member: hashes[member] for member in members})
+            result = files.read(place / f"{name}.npz", {member: hashes[member] for member in members})
         except Corrupt as error:
             raise self._discarded(place, error) from error
         except OSError as error:
             raise _unreadable(error) from error
-        return tuple(found[member] for member in members)
+        return tuple(result[member] for member in members)
 
     def sweep(self) -> None:
         """Remove what dead writers left behind."""

@@ -67,13 +67,13 @@ class Dataset:
         """
         rows = [self.row(sample) for sample in samples]
         height, width = self.card.size
-        found = np.empty((len(rows), height, width, self.card.channels), dtype=np.uint8)
+        empty = np.empty((len(rows), height, width, self.card.channels), dtype=np.uint8)
         with disk_errors("reading an image"):
             for place, row in enumerate(rows):
-                found[place] = self._pixels[row]
-                self._check(found[place], row)
-        found.setflags(write=False)
-        return found
+                empty[place] = self._pixels[row]
+                self._check(empty[place], row)
+        empty.setflags(write=False)
+        return empty
 
     def image_hashes(self, samples: Sequence[str]) -> tuple[str, ...]:
         """Return the hashes that guard some images, without reading the images; raises UnknownName."""
@@ -107,9 +107,9 @@ class Dataset:
             if count and place == class_names.LACKING:
                 raise self._misfit(name, classes)
         # LACKING for a class that the model lacks: no image has that label.
-        found = np.asarray(places, dtype=np.int64)[self.labels]
-        found.setflags(write=False)
-        return found
+        result = np.asarray(places, dtype=np.int64)[self.labels]
+        result.setflags(write=False)
+        return result
 
     def _misfit(self, name: str, classes: tuple[str, ...]) -> BadInput:
         often, own = (Counter(map(class_names.plain, names)) for names in (classes, self.card.classes))
@@ -153,7 +153,7 @@ MARKER: Final = "faultline.json"
 FOREIGN_ALLOWED: Final = {"lost+found"}
 """What an empty folder may hold: the root of a freshly made file system has this one."""
 WEIGHTS: Final = "weights.safetensors"
-RETIRED: Final = "retired"
+ARCHIVED: Final = "retired"
 """Name of the empty file that marks what is out of the menus; the card and its hash stay as they are."""
 Card = TypeVar("Card", ModelCard, DatasetCard)
 log = logging.getLogger(__name__)
@@ -229,16 +229,16 @@ class Store:
             held = self._datasets[name] = Dataset(card, folder)
         return held
 
-    def is_retired(self, shelf: str, name: str) -> bool:
+    def is_archived(self, shelf: str, name: str) -> bool:
         """Tell whether a model (shelf `models`) or data set (`data`) was taken out of the menus."""
-        return (self.root / shelf / name / RETIRED).exists()
+        return (self.root / shelf / name / ARCHIVED).exists()
 
-    def retire(self, shelf: str, name: str, *, retired: bool) -> None:
+    def archive(self, shelf: str, name: str, *, archived: bool) -> None:
         """Take a model or data set out of the menus, or back into them; raises UnknownName, StoreError."""
         self._require_known("model" if shelf == "models" else "data set", shelf, name)
-        mark = self.root / shelf / name / RETIRED
-        with durable.disk_errors("retiring" if retired else "taking back"):
-            if retired:
+        mark = self.root / shelf / name / ARCHIVED
+        with durable.disk_errors("retiring" if archived else "taking back"):
+            if archived:
                 durable.write_file(mark, b"")
             else:
                 mark.unlink(missing_ok=True)
@@ -281,7 +281,7 @@ class Store:
         if not create:
             raise StoreError("This folder is no Faultline store; name the folder that the store was made in.")
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        foreign = [one.name for one in self.root.iterdir() if not one.name.startswith(durable.PREFIX)]
+        foreign = [item.name for item in self.root.iterdir() if not item.name.startswith(durable.PREFIX)]
         if not set(foreign) <= FOREIGN_ALLOWED | {MARKER}:
             raise StoreError("This folder holds other files and is no Faultline store; name an empty or a new folder.")
         try:
@@ -294,18 +294,18 @@ class Store:
     def _check_format(self) -> None:
         try:
             marker = json.loads((self.root / MARKER).read_bytes())
-            found = marker["format"]
+            result = marker["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{MARKER} is damaged, so this folder cannot be opened as a store.") from error
-        if found != FORMAT:
+        if result != FORMAT:
             raise StoreError(
-                f"This store has format {str(found)[:20]}, and this Faultline reads format {FORMAT}; "
+                f"This store has format {str(result)[:20]}, and this Faultline reads format {FORMAT}; "
                 "open it with the version that wrote it, or name a new folder."
             )
 
     def _listed(self, shelf: str) -> list[str]:
         with durable.disk_errors("listing what it holds"):
-            return sorted(one.name for one in (self.root / shelf).iterdir() if names.is_name(one.name))
+            return sorted(item.name for item in (self.root / shelf).iterdir() if names.is_name(item.name))
 
     def _require_known(self, kind: str, shelf: str, name: object) -> None:
         if not names.is_name(name) or not (self.root / shelf / str(name) / "card.json").is_file():
@@ -371,7 +371,7 @@ def _declared(card: ModelCard | DatasetCard) -> str:
     """What was declared beside the content: reports and menus depend on it."""
     if isinstance(card, ModelCard):
         return f"the accuracy {card.declared_accuracy:g}" if card.declared_accuracy is not None else "no accuracy"
-    return f"the strength {card.epsilon}" if card.epsilon else "no strength"
+    return f"epsilon {card.epsilon}" if card.epsilon else "no epsilon"
 
 
 def _seal(folder: Path, card: ModelCard | DatasetCard) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from engine.errors import BadInput
-from engine.hashing import Schema
+from engine.hashing import Schema, stored_as
 from engine.statistics import Estimate
 
 CheckOutcome = Literal["pass", "fail", "not run"]
@@ -67,7 +67,9 @@ CHECKS: tuple[Check, ...] = (
         "White box beats transfer",
         "Images made against another network fool more often than those made against this one.",
     ),
-    Check("G12", "Worst case per image", "The share of images that resist every attack is not what is reported."),
+    Check(
+        "G12", "Worst case per image", "The share of images that stay right under every attack is not what is reported."
+    ),
     Check("G13", "Budget kept", "An attacked image lies outside its budget or outside the range of brightness."),
     Check("G14", "Attacks moved", "A gradient attack left an image exactly as it was."),
     Check(
@@ -169,7 +171,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Credibility:
+class AttackSanity:
     """All sixteen checks of one model, in order."""
 
     SCHEMA: ClassVar[Schema] = Schema("attack-checks/1", "Credibility")
@@ -190,7 +192,7 @@ class Credibility:
         return verdict(self.results)
 
 
-INTAKE_CHECKS: tuple[Check, ...] = (
+VALIDATION_CHECKS: tuple[Check, ...] = (
     Check(
         "loads", "Loads", "The weights do not fit the architecture, or the network does not answer one logit per class."
     ),
@@ -264,7 +266,7 @@ class InexactLink:
 
 
 @dataclass(frozen=True, slots=True)
-class IntakeReport:
+class ValidationReport:
     """All intake checks of one model, in order."""
 
     SCHEMA: ClassVar[Schema] = Schema("model-validation/1", "IntakeReport")
@@ -290,11 +292,11 @@ class IntakeReport:
         return verdict(self.results)
 
 
-def lines(report: IntakeReport) -> tuple[str, ...]:
+def lines(report: ValidationReport) -> tuple[str, ...]:
     """Return the report for people, one line per check and suspicion."""
-    titles = {check.name: check.title for check in INTAKE_CHECKS}
-    checks = [f"  {one.outcome:8} {titles[one.check]}: {one.sentence}" for one in report.results]
-    return (*checks, *(f"  remedy   {one.mistake} Say {one.remedy}." for one in report.suspicions))
+    titles = {check.name: check.title for check in VALIDATION_CHECKS}
+    checks = [f"  {result.outcome:8} {titles[result.check]}: {result.sentence}" for result in report.results]
+    return (*checks, *(f"  remedy   {suspicion.mistake} Say {suspicion.remedy}." for suspicion in report.suspicions))
 
 
 Array = np.ndarray
@@ -320,7 +322,7 @@ DOUBTS: dict[Doubt, str] = {
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Synthesis:
+class FeatureVisualization:
     """The picture made to excite one feature map, and how far the real patches bear it out.
 
     Strengths are read before the activation, where the site has one, at one position: a dead unit has a strength too.
@@ -365,31 +367,31 @@ class Synthesis:
         """Why the picture should not be believed, empty where nothing speaks against it; see `DOUBTS`."""
         if self.is_silent:
             return ("silent",)
-        found: list[Doubt] = []
+        results: list[Doubt] = []
         if self.excess is not None and self.excess < 1:
-            found.append("weak")
+            results.append("weak")
         if self.excess is None or self.excess > BEYOND:
-            found.append("beyond")
+            results.append("beyond")
         if self.recognition is not None and self.recognition < RECOGNISED:
-            found.append("foreign")
-        return tuple(found)
+            results.append("foreign")
+        return tuple(results)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Responses:
     """How every feature map answers to one attack at growing strength, beside noise of the same length.
 
-    Row by row: the clean images first, then the attack run anew at each strength, with the seeds that an examination at
+    Row by row: the clean images first, then the attack run anew at each strength, with the seeds that an explanation at
     that strength has. Noise is drawn anew too, as long (L2) as that strength's perturbation. An attack changes pixels by
     whole steps of 1/255: below that, nothing changes.
     """
 
     SCHEMA: ClassVar[Schema] = Schema("dose-response/1", "Responses")
 
-    examination: str
-    """Key of the examination whose images, attack and seed these are."""
+    explanation: str = field(metadata=stored_as("examination"))
+    """Key of the explanation whose images, attack and seed these are."""
     strengths: tuple[str, ...]
-    """Exact multiples of the examination's epsilon, `0` to `3/2`; those that the attack does not allow are left out."""
+    """Exact multiples of the explanation's epsilon, `0` to `3/2`; those that the attack does not allow are left out."""
     epsilons: tuple[str, ...]
     """The same as exact values on a scale from 0 to 1, for example `8/255`."""
     mean: tuple[Array, ...]

@@ -58,8 +58,8 @@ class Site:
 
         It may reach beyond the picture; a position that depends on nothing sees a stretch of no length.
         """
-        found = self._seen(0, row), self._seen(1, column)
-        return (found[1], found[0]) if self.field_is_turned else found
+        result = self._seen(0, row), self._seen(1, column)
+        return (result[1], result[0]) if self.field_is_turned else result
 
     def _seen(self, axis: int, place: int) -> tuple[float, float]:
         if self.field_spans:
@@ -75,7 +75,7 @@ class Site:
         return rows if axis == 0 or None in across else across  # type: ignore[return-value]
 
     @property
-    def is_claimable(self) -> bool:
+    def is_eligible(self) -> bool:
         """False where a few maps carry any answer trivially: the stem, and maps that are the classes' own evidence."""
         return self.role not in ("stem", "evidence")
 
@@ -178,7 +178,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class RosterRequest:
+class AttackResultsRequest:
     """Which images to attack: all of one class of a data set, in order."""
 
     SCHEMA: ClassVar[Schema] = Schema("attack-results-request/1", "RosterRequest")
@@ -192,12 +192,12 @@ class RosterRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class AttackResults:
     """How every image of a class fared under one attack."""
 
     SCHEMA: ClassVar[Schema] = Schema("attack-results/1", "Roster")
 
-    request: RosterRequest
+    request: AttackResultsRequest
     outcomes: tuple[Outcome, ...]
 
     def with_status(self, status: Status) -> tuple[Outcome, ...]:
@@ -206,7 +206,7 @@ class Roster:
 
 
 @dataclass(frozen=True, slots=True)
-class ExaminationRequest:
+class ExplanationRequest:
     """One pair (one sample) or a small group (several samples of one class) to examine."""
 
     SCHEMA: ClassVar[Schema] = Schema("explanation-request/1", "ExaminationRequest")
@@ -294,9 +294,9 @@ class Connection:
         entries = self.run(side)
         if self.sources is None:
             return entries
-        found = np.zeros((len(entries), channels), entries.dtype)
-        np.put_along_axis(found, self.sources.astype(np.int64), entries, axis=1)
-        return found
+        result = np.zeros((len(entries), channels), entries.dtype)
+        np.put_along_axis(result, self.sources.astype(np.int64), entries, axis=1)
+        return result
 
     def into(self, side: Side, channel: int) -> tuple[Array, Array]:
         """Return which source maps lead into a map of the target, and their contributions."""
@@ -322,13 +322,13 @@ class Connection:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Examination:
+class Explanation:
     """Everything of one pair, or of one small group of pairs."""
 
     SCHEMA: ClassVar[Schema] = Schema("explanation/1", "Examination")
 
     key: str
-    request: ExaminationRequest
+    request: ExplanationRequest
     sites: tuple[Site, ...]
     links: tuple[Link, ...]
     classes: tuple[str, ...]
@@ -339,7 +339,7 @@ class Examination:
     noise: Datapath
     """The same-norm noise control; `scores` rows are image-major: image 0's draws, then image 1's."""
     flow: tuple[Array, ...]
-    """Attack flow: per site (images, channels), signed. What a map's change adds to the margin the attack took away."""
+    """Attack conductance: per site (images, channels), signed. What a map's change adds to the margin the attack took away."""
     noise_flow: tuple[Array, ...]
     """The same for the noise control: (images * draws, channels)."""
     change: tuple[Array, ...]
@@ -357,17 +357,17 @@ class Examination:
     @property
     def inexact(self) -> dict[tuple[int, int], str]:
         """Why the edges of some links are not what changing one map alone does, by (source, target), in words."""
-        found = {}
+        results = {}
         for link, connection in zip(self.links, self.connections, strict=True):
             if link.through:
                 gates = "the gate" if len(link.through) == 1 else "the gates"
-                found[link.source, link.target] = (
+                results[link.source, link.target] = (
                     f"a map counts with what {gates} {', '.join(link.through)} read of others"
                 )
             elif connection.completeness > COMPLETE:
                 what = "several layers follow" if link.target == len(self.sites) else "contributions do not add up"
-                found[link.source, link.target] = f"{what}: complete to {connection.completeness:.1%}"
-        return found
+                results[link.source, link.target] = f"{what}: complete to {connection.completeness:.1%}"
+        return results
 
 
 @dataclass(frozen=True, eq=False, slots=True)

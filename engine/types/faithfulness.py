@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from engine.hashing import Schema
+from engine.hashing import Schema, stored_as
 from engine.specs.methods import StoredMethod
 
 Array = np.ndarray
@@ -40,7 +40,7 @@ class SiteComparison:
     floor_high: float
     """The same distance to same-norm noisy copies: of one pair the range over the draws, else a 95 % interval."""
     flow: float
-    """Attack flow of the site, share of the whole margin lost (signed)."""
+    """Attack conductance of the site, share of the whole margin lost (signed)."""
     flow_floor: float
     """Largest |flow| of a noise draw, same unit."""
     distance_low: float = 0.0
@@ -52,7 +52,7 @@ class SiteComparison:
     """Maps of the fooled-into class's datapath that neither image's has."""
     noise_also: tuple[int, ...] = ()
     """Those of `adversarial_only` that noise of the same size brings in too."""
-    is_claimable: bool = True
+    is_eligible: bool = True
     """False where a few maps carry any answer, so that nothing may be claimed of the site (`Site.is_claimable`)."""
 
 
@@ -62,17 +62,17 @@ class Comparison:
 
     share: float
     sites: tuple[SiteComparison, ...]
-    parts_at: str | None
+    diverges_at: str | None
     """First claimable site whose distance exceeds the floor for two sites running, or None."""
     images: int = 1
-    parts_span: SiteSpan | None = None
+    divergence_span: SiteSpan | None = None
     """Of `parts_at`, over the images; None for a single pair and where the datapaths hardly ever part."""
-    apart_from: str | None = None
+    diverges_from: str | None = None
     """First claimable site from which on every one exceeds its floor: there they have parted for good; or None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class DatapathChecks:
     """How far one datapath can be trusted. `None` reads "not run", never "passed"."""
 
     carries_at: int | None = None
@@ -98,7 +98,10 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """Clean maps put back into the adversarial run, by attack flow and at random (the stem left out)."""
+    """Clean channels patched into the adversarial run: by attack conductance and at random.
+
+    The stem is left out.
+    """
 
     sizes: tuple[int, ...]
     restored: tuple[float, ...]
@@ -112,14 +115,14 @@ class Restoration:
 
 
 @dataclass(frozen=True, slots=True)
-class Kinship:
+class ClassSimilarity:
     """Per site, how alike the adversarial datapath is to the true class's and to the fooled-into class's (Jaccard)."""
 
     true_class: tuple[float, ...]
     fooled_into: tuple[float, ...]
     images: int
     """Clean images behind each class's datapath."""
-    merges_at: str | None
+    converges_at: str | None = field(metadata=stored_as("merges_at"))
     """First site from which the fooled-into class stays the nearer one, or None."""
     clean_true: tuple[float, ...] = ()
     """The clean datapath and the true class's: how alike an image is to its own class before the attack."""
@@ -131,7 +134,7 @@ class Kinship:
     """The datapath of same-norm noisy copies and the fooled-into class's: what noise of the same size brings nearer."""
     classes: tuple[float, ...] = ()
     """The true class's datapath and the fooled-into class's."""
-    merges_span: SiteSpan | None = None
+    convergence_span: SiteSpan | None = field(default=None, metadata=stored_as("merges_span"))
     """Of `merges_at`, over the images with the class datapaths held fixed; None for a single pair."""
 
 
@@ -145,7 +148,7 @@ class ClassDatapaths:
 
 
 @dataclass(frozen=True, slots=True)
-class Cross:
+class InputByTarget:
     """The 2 x 2 design, per site as Jaccard similarities: what differs because of the answer, what because of the input.
 
     Four datapaths: of the clean and of the adversarial image, each asked for the true and for the fooled-into class.
@@ -209,15 +212,15 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificates:
-    """What is known so far of how far an examination can be trusted; parts arrive one by one."""
+class Faithfulness:
+    """What is known so far of how far an explanation can be trusted; parts arrive one by one."""
 
     SCHEMA: ClassVar[Schema] = Schema("faithfulness/1", "Certificates")
 
-    clean: Certificate = Certificate()
-    adversarial: Certificate = Certificate()
+    clean: DatapathChecks = DatapathChecks()
+    adversarial: DatapathChecks = DatapathChecks()
     restoration: Restoration | None = None
-    kinship: Kinship | None = None
+    class_similarity: ClassSimilarity | None = field(default=None, metadata=stored_as("kinship"))
     done: tuple[str, ...] = ()
     """Names of the parts that have arrived."""
     failed: tuple[str, ...] = ()
@@ -225,7 +228,7 @@ class Certificates:
     unavailable: tuple[str, ...] = ()
     """Why a part can say nothing of this data; it is done, and asked again it would say the same."""
     classes: ClassDatapaths | None = None
-    cross: Cross | None = None
+    cross: InputByTarget | None = None
     groups: Groups | None = None
 
 
@@ -233,28 +236,30 @@ PARTS: Final = ("clean", "adversarial", "restoration", "stability", "kinship", "
 """In the order in which they are asked for."""
 
 
-def merge(partials: Sequence[Certificates]) -> Certificates:
+def merge(partials: Sequence[Faithfulness]) -> Faithfulness:
     """Return what several parts say together: of each field the value that is there, of `done` and `failed` all."""
-    return Certificates(
-        clean=_joined([one.clean for one in partials]),
-        adversarial=_joined([one.adversarial for one in partials]),
-        restoration=next((one.restoration for one in partials if one.restoration is not None), None),
-        kinship=next((one.kinship for one in partials if one.kinship is not None), None),
-        classes=next((one.classes for one in partials if one.classes is not None), None),
-        cross=next((one.cross for one in partials if one.cross is not None), None),
-        groups=next((one.groups for one in partials if one.groups is not None), None),
-        done=tuple(part for part in PARTS if any(part in one.done for one in partials)),
+    return Faithfulness(
+        clean=_joined([partial.clean for partial in partials]),
+        adversarial=_joined([partial.adversarial for partial in partials]),
+        restoration=next((partial.restoration for partial in partials if partial.restoration is not None), None),
+        class_similarity=next(
+            (partial.class_similarity for partial in partials if partial.class_similarity is not None), None
+        ),
+        classes=next((partial.classes for partial in partials if partial.classes is not None), None),
+        cross=next((partial.cross for partial in partials if partial.cross is not None), None),
+        groups=next((partial.groups for partial in partials if partial.groups is not None), None),
+        done=tuple(part for part in PARTS if any(part in partial.done for partial in partials)),
         failed=tuple(message for one in partials for message in one.failed),
         unavailable=tuple(message for one in partials for message in one.unavailable),
     )
 
 
-def _joined(sides: Sequence[Certificate]) -> Certificate:
+def _joined(sides: Sequence[DatapathChecks]) -> DatapathChecks:
     """One side's certificate; a field that no part has set stays None, which reads `not run`."""
     known: dict[str, Any] = {}
     for side in sides:
-        for one in dataclasses.fields(side):
-            value = getattr(side, one.name)
+        for declared in dataclasses.fields(side):
+            value = getattr(side, declared.name)
             if value is not None and value != ():
-                known.setdefault(one.name, value)
-    return Certificate(**known)
+                known.setdefault(declared.name, value)
+    return DatapathChecks(**known)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from engine import hashing
 from engine.errors import BadSetting
-from engine.hashing import Schema
+from engine.hashing import Schema, stored_as
 from engine.specs.catalogue import StoredAttack
 from engine.specs.methods import StoredMethod
 from engine.statistics import Estimate
@@ -16,14 +16,29 @@ Direction = Literal["restore", "inject"]
 """`restore`: clean maps into the adversarial run; `inject`: adversarial maps into the clean run."""
 ControlName = Literal["random", "same layers", "largest change", "third class", "noisy copy", "another image"]
 CONTROLS: dict[ControlName, str] = {
-    "random": "As many maps, drawn from all layers that claims may use.",
-    "same layers": "As many maps of the same layers, drawn from those that were not chosen.",
-    "largest change": "The maps that the attack changed most, as many.",
-    "third class": "The maps with the most attack flow towards a class that plays no part; counted is that class.",
-    "noisy copy": "The same maps, from a copy of the receiving image under noise of the attack's length.",
-    "another image": "The same maps, from a clean image of another class.",
+    "random": "As many channels, drawn from all layers that claims may use.",
+    "same layers": "As many channels of the same layers, drawn from those that were not chosen.",
+    "largest change": "The channels that the attack changed most, as many.",
+    "third class": (
+        "The channels with the most attack conductance towards a class that is neither the true nor the "
+        "predicted one; counted is that class."
+    ),
+    "noisy copy": "The same channels, from a copy of the receiving image under noise of the attack's L2 norm.",
+    "another image": "The same channels, from a clean image of another class.",
 }
 """What each control puts in; each but `COMPARED` must do less than the chosen maps."""
+TITLES: dict[str, str] = {
+    "attack flow": "attack conductance",
+    "one set for all": "one set for all images",
+    "datapath difference": "datapath difference",
+    "largest change": "largest activation change",
+    "random": "random channels",
+    "same layers": "layer-matched random",
+    "third class": "wrong target",
+    "noisy copy": "norm-matched noise",
+    "another image": "cross-image",
+}
+"""What a control or a line of a curve is called wherever it is shown; stored results hold the names on the left."""
 COMPARED: ControlName = "largest change"
 """Another way to choose, not a control: that it restores too does not speak against the chosen maps."""
 
@@ -40,7 +55,7 @@ class MapSet:
     @property
     def count(self) -> int:
         """Maps in all."""
-        return sum(len(one) for one in self.channels)
+        return sum(len(channel) for channel in self.channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +99,12 @@ class MapResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """One intervention on the images of an examination, beside its controls."""
+class CausalTest:
+    """One intervention on the images of an explanation, beside its controls."""
 
     SCHEMA: ClassVar[Schema] = Schema("patching-test/1", "Proof")
 
-    examination: str
+    explanation: str = field(metadata=stored_as("examination"))
     direction: Direction
     chosen: MapSet
     effect: Effect
@@ -109,15 +124,15 @@ class Proof:
     """Of the chosen maps, where they are few enough to be named in a sentence."""
 
     @property
-    def is_proven(self) -> bool:
+    def is_supported(self) -> bool:
         """Whether every control that was run did less than the chosen maps, beyond both intervals, and random ones were run.
 
         `COMPARED` has no say.
         """
-        if self.trivial or "random" not in {one.name for one in self.controls}:
+        if self.trivial or "random" not in {control.name for control in self.controls}:
             return False
-        refuting = [one for one in self.controls if one.name != COMPARED]
-        return all(one.effect.flipped_high < self.effect.flipped_low for one in refuting)
+        refuting = [control for control in self.controls if control.name != COMPARED]
+        return all(item.effect.flipped_high < self.effect.flipped_low for item in refuting)
 
 
 CurveName = Literal[
@@ -131,16 +146,21 @@ CurveName = Literal[
     "another image",
 ]
 CURVES: dict[CurveName, str] = {
-    "attack flow": "Each image's maps with the most attack flow.",
-    "one set for all": "The maps with the most attack flow over the group (each image's flow scaled to one), the same for all.",
-    "datapath difference": "Each image's maps in which the two-run datapaths of the clean and the adversarial image differ most.",
-    "largest change": "Each image's maps whose values the attack changed most, each layer's changes scaled to one.",
-    "random": "As many maps, drawn from all layers that claims may use.",
-    "third class": "Control: each image's maps with the most flow towards a class that plays no part; counted is that class.",
-    "noisy copy": "Control: the maps of the attack flow, from the adversarial image under noise of the attack's length.",
-    "another image": "Control: the maps of the attack flow, from a clean image of another class.",
+    "attack flow": "Each image's channels with the most attack conductance.",
+    "one set for all": (
+        "The channels with the most attack conductance over the group (each image scaled to sum to "
+        "one), the same for all."
+    ),
+    "datapath difference": (
+        "Each image's channels in which the two-run datapaths of the clean and the adversarial image differ most."
+    ),
+    "largest change": "Each image's channels whose values the attack changed most, each layer's changes scaled to one.",
+    "random": "As many channels, drawn from all layers that claims may use.",
+    "third class": "Control: each image's channels with the most conductance towards an uninvolved class; counted is that class.",
+    "noisy copy": "Control: the same channels, from the adversarial image under noise of the attack's L2 norm.",
+    "another image": "Control: the same channels, from a clean image of another class.",
 }
-"""Which maps each line puts back, and from where."""
+"""Which maps each line patches, and from where."""
 CHOICES: frozenset[CurveName] = frozenset({"attack flow", "one set for all", "datapath difference", "largest change"})
 """Ways to choose maps; all other lines are controls."""
 SiteChoice = Literal["all", "blocks"]
@@ -165,7 +185,7 @@ class FooledRequest:
 
 @dataclass(frozen=True, slots=True)
 class StrongestRequest:
-    """How many maps with the most attack flow over the images of a group that the attack fools."""
+    """How many channels with the most attack conductance over the images of a group that the attack fools."""
 
     SCHEMA: ClassVar[Schema] = Schema("strongest-channels-request/1")
 
@@ -210,7 +230,7 @@ class CorrectImages:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupProofRequest:
+class GroupTestRequest:
     """Which maps to put where in the runs of all images of a group that the attack fools."""
 
     SCHEMA: ClassVar[Schema] = Schema("group-patching-request/1", "GroupProofRequest")
@@ -255,7 +275,7 @@ class SmallestSet:
     sample: str
     chosen: MapSet
     prefix: int
-    """Maps with the most attack flow that restore it, before those that are not needed were taken out."""
+    """Maps with the most attack conductance that restore it, before those that are not needed were taken out."""
     is_restored: bool
     """By a real pass with exactly these maps; False where all maps together do not restore it."""
     recovery: float
@@ -280,7 +300,7 @@ class SharedSet:
 
 @dataclass(frozen=True, slots=True)
 class SmallestSets:
-    """The smallest sets found, per image and for the group: by attack flow, then pruned; each verified by a real pass."""
+    """The smallest sets found, per image and for the group: by attack conductance, then pruned; each verified by a real pass."""
 
     SCHEMA: ClassVar[Schema] = Schema("minimal-sets/1", "SmallestSets")
 
@@ -311,7 +331,7 @@ class CurveLine:
 
 @dataclass(frozen=True, slots=True)
 class RestorationCurve:
-    """Clean maps put back into the adversarial runs of a group: share of labels restored against the number of maps."""
+    """Clean channels patched into a group's adversarial runs: share of labels restored against the number of channels."""
 
     SCHEMA: ClassVar[Schema] = Schema("patching-curve/1", "RestorationCurve")
 
@@ -326,12 +346,12 @@ class RestorationCurve:
 
 @dataclass(frozen=True, slots=True)
 class SiteEffect:
-    """Some maps of one site alone put back."""
+    """Some maps of one site alone patched."""
 
     site: str
     maps: int
     effect: Effect
-    """Those with the most attack flow over the group."""
+    """Those with the most attack conductance over the group."""
     random: Effect
     """As many random maps of the site."""
 
@@ -431,7 +451,7 @@ class Transplant:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Clean maps put back into the adversarial run. One entry per number of maps."""
+    """Clean channels patched into the adversarial run. One entry per number of maps."""
 
     restored: Estimates
     """The clean label comes back."""
@@ -512,7 +532,7 @@ class MethodRow:
     transplant: Transplant
     restore: Restore
     joint_restore: Restore | None
-    """Two-run alone: restoring by the joint mask gradients between the two runs instead of the attack flow."""
+    """Two-run alone: restoring by the joint mask gradients between the two runs instead of the attack conductance."""
     one_site: OneSite
     stability: Stability
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from engine import hashing
-from engine.hashing import Schema
+from engine.hashing import Schema, stored_as
 from engine.specs.methods import StoredMethodOrNone
-from engine.types.core import ExaminationRequest, RosterRequest
-from engine.types.patching import Direction, FooledRequest, GroupProofRequest, MapSet
+from engine.types.core import AttackResultsRequest, ExplanationRequest
+from engine.types.patching import Direction, FooledRequest, GroupTestRequest, MapSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Pace:
     """Of one forward with backward."""
     forward_seconds: float
     explain_seconds: float = 0.0
-    """Of scoring the feature maps of one attacked image and its attack flow; 0 where nothing is scored."""
+    """Of scoring the feature maps of one attacked image and its attack conductance; 0 where nothing is scored."""
 
 
 EntryKind = Literal["weights", "npz", "folder", "csv", "classes"]
@@ -30,7 +30,7 @@ EntryKind = Literal["weights", "npz", "folder", "csv", "classes"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or folder that lies in the inbox."""
+    """One file or folder that lies in the import folder."""
 
     key: str
     """Changes with name, size and time, of a folder also those below: what was looked at is what is added."""
@@ -128,12 +128,12 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class CertificatePart:
-    """One part of the certificate of a stored examination."""
+class FaithfulnessRequest:
+    """One part of the faithfulness checks of a stored explanation."""
 
     SCHEMA: ClassVar[Schema] = Schema("faithfulness-part-request/1", "CertificatePart")
 
-    examination: str
+    explanation: str = field(metadata=stored_as("examination"))
     """Its key."""
     part: str
 
@@ -154,28 +154,28 @@ class FeatureRequest:
 
 @dataclass(frozen=True, slots=True)
 class ResponsesRequest:
-    """How the images of a stored examination answer to its attack at other strengths."""
+    """How the images of a stored explanation answer to its attack at other strengths."""
 
     SCHEMA: ClassVar[Schema] = Schema("dose-response-request/1", "ResponsesRequest")
 
-    examination: str
+    explanation: str = field(metadata=stored_as("examination"))
     """Its key."""
 
 
 @dataclass(frozen=True, slots=True)
-class ProofRequest:
-    """Which maps of a stored examination's runs to put where."""
+class CausalTestRequest:
+    """Which maps of a stored explanation's runs to put where."""
 
     SCHEMA: ClassVar[Schema] = Schema("patching-request/1", "ProofRequest")
 
-    examination: str
+    explanation: str = field(metadata=stored_as("examination"))
     """Its key."""
     chosen: MapSet
     direction: Direction
 
 
 @dataclass(frozen=True, slots=True)
-class CredibilityRequest:
+class AttackSanityRequest:
     """A model, the images it is attacked on, and the model whose adversarial images are transferred to it."""
 
     SCHEMA: ClassVar[Schema] = Schema("attack-checks-request/1", "CredibilityRequest")
@@ -223,16 +223,16 @@ class ShardRequest:
 
 
 Request = (
-    RosterRequest
-    | ExaminationRequest
-    | CertificatePart
+    AttackResultsRequest
+    | ExplanationRequest
+    | FaithfulnessRequest
     | Place
     | FeatureRequest
     | ResponsesRequest
-    | ProofRequest
+    | CausalTestRequest
     | FooledRequest
-    | GroupProofRequest
-    | CredibilityRequest
+    | GroupTestRequest
+    | AttackSanityRequest
     | PaceRequest
     | ModelTask
     | DataTask

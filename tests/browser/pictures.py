@@ -16,7 +16,7 @@ from tests.browser.conftest import browser_path, launch, logged_in, settled, unt
 
 VIEW = "model=digits-standard&data=digits&label=4&attack=pgd-linf&layer=layer3.0"
 PANELS = {"network": "#network-panel", "layer": ".layer-panel", "neuron": ".neuron-panel"}
-PROOF = "model=digits-standard&data=digits&label=4&attack=pgd-linf&sample=group&prove=flow:16&study=curve"
+CAUSAL_TEST = "model=digits-standard&data=digits&label=4&attack=pgd-linf&sample=group&patch=flow:16&study=curve"
 COLOURS = 128
 """Of each picture: a third of the bytes, and no difference that can be seen."""
 
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         speed.opened(browser, logged_in(browser, served), f"{served.url}/?{VIEW}") as (page, _),
     ):
         _draw(page, options.out)
-        page.goto(f"{served.url}/?{PROOF}")
-        _prove(page, options.out)
+        page.goto(f"{served.url}/?{CAUSAL_TEST}")
+        _intervene(page, options.out)
     for name in ("page", "proof", *PANELS):
         path = options.out / f"{name}.png"
         Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
@@ -53,12 +53,12 @@ def _draw(page: Any, out: Path) -> None:
         page.locator(selector).screenshot(path=out / f"{name}.png")
 
 
-def _prove(page: Any, out: Path) -> None:
-    until(page, "Boolean(document.querySelector('#proof .claim'))", seconds=120)
+def _intervene(page: Any, out: Path) -> None:
+    until(page, "Boolean(document.querySelector('#causal-test .claim'))", seconds=120)
     until(page, "document.querySelectorAll('#study-tables table').length > 0", seconds=120)
     until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length >= 5", seconds=120)
     page.wait_for_timeout(1500)
-    page.locator("#proof-panel").screenshot(path=out / "proof.png")
+    page.locator("#causal-test-panel").screenshot(path=out / "proof.png")
 
 
 if __name__ == "__main__":

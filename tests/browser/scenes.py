@@ -99,7 +99,7 @@ def _rows() -> list[tuple[str, int]]:
         known = [(f"classes/{row['file']}", int(row["class_index"])) for row in csv.DictReader(file)]
     with (IMAGENET / "sample300" / "labels.csv").open() as file:
         single = [(f"sample300/{row['file']}", int(row["class_index"])) for row in csv.DictReader(file)]
-    several = [row for label in LOOKED_AT for row in [one for one in known if one[1] == label][:SEVERAL]]
+    several = [row for label in LOOKED_AT for row in [item for item in known if item[1] == label][:SEVERAL]]
     others = [row for row in single if row[1] not in LOOKED_AT]
     return several + others[:: len(others) // OTHERS][:OTHERS]
 

@@ -59,7 +59,7 @@ class Traffic:
     def cpu_seconds(self) -> float:
         """Return the CPU time of the page's main thread."""
         metrics = self.session.send("Performance.getMetrics")["metrics"]
-        return next(one["value"] for one in metrics if one["name"] == "ThreadTime")
+        return next(metric["value"] for metric in metrics if metric["name"] == "ThreadTime")
 
 
 @dataclass
@@ -99,17 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def table(series: Sequence[Series]) -> str:
     """Return one line per measurement: median, range, target, and what it cost."""
     lines = [f"{'what':<34} {'median':>8} {'range':>15} {'target':>8} {'n':>3} {'CPU ms':>7} {'calls':>6} {'KB':>7}"]
-    for one in series:
-        middle, low, high = statistics.median(one.values), min(one.values), max(one.values)
-        target = "" if one.target is None else f"{one.target:g}"
-        verdict = "" if one.target is None else "  ok" if middle <= one.target else "  MISSED"
+    for line in series:
+        middle, low, high = statistics.median(line.values), min(line.values), max(line.values)
+        target = "" if line.target is None else f"{line.target:g}"
+        verdict = "" if line.target is None else "  ok" if middle <= line.target else "  MISSED"
         extra = "".join(
             f" {statistics.median(values):>{width}.0f}" if values else " " * (width + 1)
-            for values, width in ((one.cpu, 7), (one.requests, 6), (one.kilobytes, 7))
+            for values, width in ((line.cpu, 7), (line.requests, 6), (line.kilobytes, 7))
         )
         span = f"{low:.0f} to {high:.0f}"
         lines.append(
-            f"{one.name:<34} {middle:>5.0f} {one.unit:<2} {span:>15} {target:>8} {len(one.values):>3}{extra}{verdict}"
+            f"{line.name:<34} {middle:>5.0f} {line.unit:<2} {span:>15} {target:>8} {len(line.values):>3}{extra}{verdict}"
         )
     return "\n".join(lines) + "\n"
 

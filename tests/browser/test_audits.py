@@ -114,4 +114,4 @@ def test_no_serious_accessibility_violation(form, auditing, theme):
     page.get_by_role("button", name="What will it cost?").click()
     until(page, "document.querySelector('.form-field.wrong')")
     found = axe.Axe().run(page).response["violations"]
-    assert [(one["id"], one["impact"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert [(item["id"], item["impact"]) for item in found if item["impact"] in ("serious", "critical")] == []

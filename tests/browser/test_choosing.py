@@ -1,4 +1,4 @@
-"""Choosing maps to put back: by click, by rectangle, by key, in the table; the link of the proof holds them."""
+"""Choosing maps to patched: by click, by rectangle, by key, in the table; the link of the causal test holds them."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_clicks_and_keys_choose_maps_instead_of_opening_them(page):
     until(page, f"new URLSearchParams(location.search).get('channel') !== '{before}'")
 
 
-def test_a_rectangle_chooses_tiles_and_the_proof_is_a_link(page):
+def test_a_rectangle_chooses_tiles_and_the_causal_test_is_a_link(page):
     first, third = tile(page, 0), tile(page, 2)
     drag(page, (first["x"] + 4, first["y"] + 4), (third["x"] + 9, third["y"] + 9))
     until(page, f"{CHOSEN} === 3")
-    page.locator("#choice-prove").click()
-    until(page, "document.querySelector('#proof h3')?.textContent.includes('3 chosen maps of layer3.0')")
-    until(page, "document.querySelectorAll('#proof .proof-table').length === 2")
-    assert query(page)["prove"].startswith("map:layer3.0:")
+    page.locator("#choice-test").click()
+    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('3 chosen maps of layer3.0')")
+    until(page, "document.querySelectorAll('#causal-test .causal-test-table').length === 2")
+    assert query(page)["patch"].startswith("map:layer3.0:")
     page.reload()
     until(page, f"{CHOSEN} === 3")
     page.locator("#choice-clear").click()
@@ -104,7 +104,7 @@ def test_a_rectangle_over_the_river_chooses_the_bars_it_meets(page):
 
 
 def test_the_table_chooses_without_a_mouse(page):
-    page.locator("summary", has_text="Exact numbers of every site").click()
+    page.locator("summary", has_text="Exact numbers of every layer").click()
     button = page.locator("#site-table [data-choose]").first
     button.focus()
     page.keyboard.press("Enter")
@@ -112,7 +112,7 @@ def test_the_table_chooses_without_a_mouse(page):
 
 
 def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page):
-    page.get_by_role("button", name="How many maps it takes").click()
+    page.get_by_role("button", name="How many channels it takes").click()
     until(page, "document.querySelector('#study .verdict')?.textContent.includes('random ones')")
     until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length >= 5")
     assert page.locator("#study-figure").bounding_box()["width"] > 900
@@ -121,8 +121,8 @@ def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page
     page.get_by_role("button", name="Smallest sets").click()
     until(page, "document.querySelectorAll('#study-tables table').length === 2")
     assert not page.locator("#study-plot").is_visible()
-    page.get_by_role("button", name="Prove this set on the images shown").click()
-    until(page, "document.querySelector('#proof h3')?.textContent.includes('chosen maps of')")
+    page.get_by_role("button", name="Test this set on the images shown").click()
+    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('chosen maps of')")
     page.get_by_role("button", name="Smallest sets").click()
     until(page, "!new URLSearchParams(location.search).has('study')")
     assert page.locator("#study").inner_text() == ""

@@ -40,7 +40,7 @@ def percent(cell: str) -> float:
 
 
 @pytest.mark.parametrize("attack", ["attack=mifgsm-linf&epsilon=16/255", "attack=pgd-linf&epsilon=4/255&sample=00001"])
-def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_proof(page: Watched, imagenet, attack):
+def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_causal_test(page: Watched, imagenet, attack):
     shown = page.page
     shown.goto(f"{imagenet.url}/?model=mobilenet&data=pandas&label=giant panda&{attack}")
     until(shown, "Boolean(document.querySelector('#network-river .main-svg .trace'))", seconds=PATIENCE)
@@ -55,13 +55,13 @@ def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_proof(page
     )
     until(shown, ended, seconds=PATIENCE)
     assert shown.locator("#checks td").filter(has_text="not run").count() == 0
-    shown.get_by_role("button", name="Prove 64 maps").click()
-    until(shown, "Boolean(document.querySelector('#proof .claim'))", seconds=PATIENCE)
-    rows = shown.locator("#proof .proof-table:not(.members-table) tbody tr")
+    shown.get_by_role("button", name="Prove 64 channels").click()
+    until(shown, "Boolean(document.querySelector('#causal-test .claim'))", seconds=PATIENCE)
+    rows = shown.locator("#causal-test .causal-test-table:not(.members-table) tbody tr")
     assert rows.nth(1).locator("th").inner_text().startswith("Random")
     restored, at_random = (percent(rows.nth(k).locator("td").nth(1).inner_text()) for k in (0, 1))
     assert restored >= 90
     assert at_random <= 10
     found = require("axe_playwright_python.sync_playwright").Axe().run(shown)
-    serious = [one["id"] for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
+    serious = [item["id"] for item in found.response["violations"] if item["impact"] in ("serious", "critical")]
     assert serious == []

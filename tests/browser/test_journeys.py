@@ -143,10 +143,10 @@ def test_the_dark_theme_is_in_the_link_and_reaches_the_figures(watched, served):
 def test_no_serious_accessibility_violation(watched, served, theme):
     axe = require("axe_playwright_python.sync_playwright")
     page = watched.page
-    page.goto(f"{served.url}/?{PAIR}&theme={theme}&layer=layer3.0&channel=3&prove=map:layer3.0:1-4&study=smallest")
+    page.goto(f"{served.url}/?{PAIR}&theme={theme}&layer=layer3.0&channel=3&patch=map:layer3.0:1-4&study=smallest")
     settled(page)
     page.wait_for_selector("#layer-tiles button", state="attached")
     page.wait_for_selector("#study-tables table", state="attached")
-    page.wait_for_selector("#proof table", state="attached")
+    page.wait_for_selector("#causal-test table", state="attached")
     found = axe.Axe().run(page).response["violations"]
-    assert [(one["id"], one["impact"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert [(item["id"], item["impact"]) for item in found if item["impact"] in ("serious", "critical")] == []

@@ -48,11 +48,11 @@ def test_a_stage_folds_and_unfolds_by_its_name_and_the_link_says_so(page):
 
 def test_another_strength_is_drawn_beside_and_survives_a_reload(page):
     choose(page, "versus-select", "8\\/255$")
-    until(page, "document.querySelector('#beside')?.textContent?.startsWith('Beside, pgd-linf 8/255')")
+    until(page, "document.querySelector('#beside')?.textContent?.startsWith('Compared with pgd-linf 8/255')")
     until(page, "Boolean(document.querySelector('#network-river .js-plotly-plot')._fullLayout.yaxis4)")
     assert page.locator("#network-river").bounding_box()["height"] > 900
     page.reload()
-    until(page, "document.querySelector('#beside')?.textContent?.startsWith('Beside, pgd-linf 8/255')")
+    until(page, "document.querySelector('#beside')?.textContent?.startsWith('Compared with pgd-linf 8/255')")
     choose(page, "versus-select", "^nothing$")
     until(page, "document.querySelector('#beside')?.textContent === ''")
     until(page, "document.querySelector('#network-river').getBoundingClientRect().height < 700")
@@ -113,10 +113,10 @@ def test_a_combination_of_datapaths_shows_exactly_its_maps(page):
     until(page, f"document.querySelectorAll('#layer-tiles button').length === {every}")
 
 
-def test_the_synthesised_feature_and_the_response_appear_by_themselves(page):
+def test_the_visualized_feature_and_the_response_appear_by_themselves(page):
     until(page, "Boolean(document.querySelector('#feature img')?.naturalWidth)", seconds=120)
     until(page, "document.querySelector('#response .js-plotly-plot').data.length === 2", seconds=120)
-    assert "drives the map to" in page.locator("#feature").inner_text()
+    assert "drives the channel to" in page.locator("#feature").inner_text()
 
 
 def test_the_audits_page_opens_by_its_tab_and_by_its_link(page, served):
@@ -130,23 +130,25 @@ def test_the_audits_page_opens_by_its_tab_and_by_its_link(page, served):
     until(page, "document.querySelector('#audit-list').textContent.includes('python -m engine audit')")
 
 
-def test_a_proof_is_made_shown_beside_its_controls_and_found_again_by_its_link(page):
-    page.get_by_role("button", name="Prove 16 maps").click()
+def test_a_causal_test_is_made_shown_beside_its_controls_and_found_again_by_its_link(page):
+    page.get_by_role("button", name="Prove 16 channels").click()
     until(
         page,
-        "document.querySelector('#proof h3')?.textContent.includes('16 maps with the most attack flow')",
+        "document.querySelector('#causal-test h3')?.textContent.includes('16 channels with the most attack conductance')",
         seconds=60,
     )
-    names = page.locator("#proof .proof-table:not(.members-table) tbody th").all_inner_texts()
-    assert names[0].startswith("Chosen maps")
+    names = page.locator("#causal-test .causal-test-table:not(.members-table) tbody th").all_inner_texts()
+    assert names[0].startswith("Chosen channels")
     assert names[1].split()[0].startswith("Random")
     assert len(names) == 1 + len(CONTROLS)
-    claim = page.locator("#proof .claim").inner_text()
-    assert "equally many random maps" in claim
-    assert query(page)["prove"] == "flow:16"
+    claim = page.locator("#causal-test .claim").inner_text()
+    assert "equally many random channels" in claim
+    assert query(page)["patch"] == "flow:16"
     page.reload()
-    until(page, f"document.querySelector('#proof .claim')?.textContent.length === {len(claim)}")
-    page.locator("#neuron-card [data-prove]").click()
-    until(page, "document.querySelector('#proof h3')?.textContent.includes('feature map 3 of layer3.0')", seconds=60)
+    until(page, f"document.querySelector('#causal-test .claim')?.textContent.length === {len(claim)}")
+    page.locator("#neuron-card [data-patch]").click()
+    until(
+        page, "document.querySelector('#causal-test h3')?.textContent.includes('feature map 3 of layer3.0')", seconds=60
+    )
     page.get_by_role("button", name="the other way round").click()
-    until(page, "document.querySelector('#proof h3')?.textContent.includes('adversarial values')", seconds=60)
+    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('adversarial values')", seconds=60)

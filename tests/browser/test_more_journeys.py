@@ -51,7 +51,7 @@ def test_with_the_keyboard_alone_from_the_filters_to_a_feature_map(watched, serv
     until(page, "new URLSearchParams(location.search).get('label') === '4'", seconds=30)
     until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '4'\")")
     settled(page)
-    wait_until(lambda: tiles.inner_html() != before, what="the maps of the other class")
+    wait_until(lambda: tiles.inner_html() != before, what="the channels of the other class")
     at_rest(page, tiles.inner_html)
     press_until(page, "Tab", "document.activeElement.closest('#layer-tiles') !== null")
     page.keyboard.press("Home")
@@ -92,7 +92,7 @@ def test_an_image_that_resisted_is_shown_as_one_that_keeps_its_class(watched, se
     page.wait_for_selector("#network-river .main-svg .trace", state="attached")
     headline = page.locator("#headline").inner_text()
     assert re.match(r"Clean '\d' stays '\d' at", headline)
-    assert "no other class to merge with" in headline
+    assert "no other class to converge on" in headline
     assert "nothing to restore" in headline
 
 
@@ -100,7 +100,7 @@ def test_where_nothing_was_fooled_there_is_nothing_to_prove(watched, served):
     page = watched.page
     page.goto(f"{served.url}/?{PAIR}&epsilon=0.25/255")
     page.locator("#empty-state").wait_for()
-    assert not page.locator("#proof-panel").is_visible()
+    assert not page.locator("#causal-test-panel").is_visible()
 
 
 @pytest.mark.parametrize("width", [640, 1024, 1280, 1920])

@@ -13,17 +13,17 @@ from werkzeug.serving import make_server
 
 from dashboard import app as application
 from dashboard import media, page
-from engine import Answer, Examination, ExaminationRequest
+from engine import Answer, Explanation, ExplanationRequest
 from tests import fakes
 
 
 @functools.cache
-def _examined(key: str) -> Examination:
-    examination = fakes.FakeAuditor().examined(key)
+def _explained(key: str) -> Explanation:
+    explanation = fakes.FakeAuditor().explained(key)
     # A store holds maps from the start: making them up must not count as part of the click that shows them.
-    for site in range(len(examination.sites)):
+    for site in range(len(explanation.sites)):
         _maps(key, site)
-    return examination
+    return explanation
 
 
 @functools.cache
@@ -34,13 +34,13 @@ def _maps(key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
 class Remembering(fakes.FakeAuditor):
     """Makes every record once, as a store holds it."""
 
-    def examined(self, key: str) -> Examination:
-        """Return an examination."""
-        return _examined(key)
+    def explained(self, key: str) -> Explanation:
+        """Return an explanation."""
+        return _explained(key)
 
-    def examination(self, request: ExaminationRequest) -> Answer[Examination]:
-        """Return the examination of a request."""
-        return Answer("ready", _examined("fake" + "-".join(request.samples)))
+    def explanation(self, request: ExplanationRequest) -> Answer[Explanation]:
+        """Return the explanation of a request."""
+        return Answer("ready", _explained("fake" + "-".join(request.samples)))
 
     def maps(self, key: str, site: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the maps of a site."""

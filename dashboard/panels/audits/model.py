@@ -11,15 +11,16 @@ from dashboard.protocol import Field
 from dashboard.wording import measured
 from engine import (
     CHECKS,
+    IN_CASCADE,
     LIMITS,
     METHODS,
-    ON_SURVIVORS,
+    METRIC_TITLES,
     TIERS,
     Answer,
     AttackCard,
+    AttackSanity,
     BadInput,
     ConditionResult,
-    Credibility,
     DatasetCard,
     Decision,
     ModelCard,
@@ -57,7 +58,7 @@ CUSTOM, NONE = "custom", "none"
 CONDITIONS: Final = (("worst-case", "Worst case of all attacks"), ("clean", "Without attack"))
 METRICS: Final = (
     ("accuracy", "Accuracy: right of all images"),
-    ("resistance", "Resistance: still right of those right without attack"),
+    ("robust-on-correct", "Robust accuracy on clean-correct images (1 − attack success rate)"),
 )
 FIELDS: Final[dict[tuple[str, ...], str]] = {("images", "count"): "count", ("images", "seed"): "seed"}
 """By place in a plan: the field of the form it is filled from, where that has another name."""
@@ -140,7 +141,7 @@ class Versus:
 
 
 @dataclass(frozen=True, slots=True)
-class Believed:
+class SanityCheck:
     """How far attacks on a run's candidate can be believed: one line per check, and what stands above and below them."""
 
     title: str
@@ -173,18 +174,18 @@ class Panel:
 def line(card: RunCard) -> Line:
     """Return a run's entry in the list."""
     state, total = card.state, max(1, card.state.total)
-    told = [f"{state.done} of {state.total} parts"]
+    results = [f"{state.done} of {state.total} parts"]
     if state.state == "running" and state.rate:
-        told.append(f"{state.rate:.0f} images a second")
+        results.append(f"{state.rate:.0f} images a second")
     if state.state == "running" and state.seconds_left is not None:
-        told.append(f"{duration(state.seconds_left)} left")
+        results.append(f"{duration(state.seconds_left)} left")
     if state.message or card.problem:
-        told.append(card.problem or state.message)
+        results.append(card.problem or state.message)
     about = f"{card.model} · {card.data} · {card.images:,} images" if card.model else ""
     is_running, can_go_on = state.state == "running", state.state in ("interrupted", "cancelled") and not card.problem
     is_stopping = is_running and state.is_stopping
     shown, share = "stopping" if is_stopping else state.state, state.done / total
-    return Line(card.run, card.name, about, shown, share, is_running, is_stopping, can_go_on, " · ".join(told))
+    return Line(card.run, card.name, about, shown, share, is_running, is_stopping, can_go_on, " · ".join(results))
 
 
 def panel(view: RunView) -> Panel:
@@ -198,22 +199,22 @@ def panel(view: RunView) -> Panel:
     return Panel(
         line(view.card),
         interim,
-        tuple(_threshold(one, is_interim=summary.is_interim) for one in summary.thresholds),
-        tuple(_model(one, view) for one in summary.models),
+        tuple(_threshold(threshold, is_interim=summary.is_interim) for threshold in summary.thresholds),
+        tuple(_model(model, view) for model in summary.models),
         tuple(sorted(map(_versus, summary.pairings), key=lambda one: not one.is_worst)),
         f"Verdict: {run_verdict(summary)}" if summary.thresholds else "",
         left_out(view.manifest.plan.tier, len(view.manifest.classes)),
     )
 
 
-def believed(answer: Answer[Credibility], candidate: str) -> Believed:
-    """Return the credibility panel of a run's candidate; what was not run never reads as passed."""
-    found = answer.value
-    title = f"Can attacks on {candidate} be believed?"
-    if found is None:
+def sanity(answer: Answer[AttackSanity], candidate: str) -> SanityCheck:
+    """Return the attack sanity panel of a run's candidate; what was not run never reads as passed."""
+    value = answer.value
+    title = f"Can attacks on {candidate} be trusted?"
+    if value is None:
         why = answer.message or "not run yet"
         state = "could not be made" if answer.state == "failed" else "are being made"
-        return Believed(
+        return SanityCheck(
             title,
             "",
             f"The checks {state}: {why}",
@@ -222,79 +223,92 @@ def believed(answer: Answer[Credibility], candidate: str) -> Believed:
         )
     titles = {check.name: check for check in CHECKS}
     checks = tuple(
-        (f"{one.check} {titles[one.check].title}", one.outcome, one.sentence, titles[one.check].fails_when)
-        for one in found.results
+        (
+            f"{result.check} {titles[result.check].title}",
+            result.outcome,
+            result.sentence,
+            titles[result.check].fails_when,
+        )
+        for result in value.results
     )
-    counts = {outcome: len(found.with_outcome(outcome)) for outcome in ("pass", "fail", "not run")}
-    told = f"{counts['pass']} passed, {counts['fail']} failed, {counts['not run']} not run"
+    counts = {outcome: len(value.with_outcome(outcome)) for outcome in ("pass", "fail", "not run")}
+    results = f"{counts['pass']} passed, {counts['fail']} failed, {counts['not run']} not run"
     verdict = {
-        "fail": f"Attacks on {candidate} must not be believed: {told}.",
-        "incomplete": f"Nothing speaks against attacks on {candidate}, but not every check was run: {told}.",
-        "pass": f"Nothing speaks against attacks on {candidate}: {told}.",
-    }[found.verdict]
+        "fail": f"Attacks on {candidate} fail their sanity checks: {results}.",
+        "incomplete": f"Nothing speaks against attacks on {candidate}, but not every check was run: {results}.",
+        "pass": f"Nothing speaks against attacks on {candidate}: {results}.",
+    }[value.verdict]
     scope = (
-        f"Checked on the candidate alone, with attacks made for these checks on {found.images} of the run's images; "
+        f"Checked on the candidate alone, with attacks made for these checks on {value.images} of the run's images; "
         "the run's own attacks and figures are no part of it."
     )
-    where = found.conditions
+    where = value.conditions
     transferred = f", transfer from {where.reference}" if where.reference else ""
     made = f"seed {where.seed}, {where.device}, {where.precision}{transferred}"
-    return Believed(title, scope, verdict, checks, f"{found.images} images, budget {found.epsilon}, {made}. {LIMITS}")
+    return SanityCheck(
+        title, scope, verdict, checks, f"{value.images} images, budget {value.epsilon}, {made}. {LIMITS}"
+    )
 
 
-def caution(answer: Answer[Credibility], found: Summary) -> str:
+def caution(answer: Answer[AttackSanity], summary: Summary) -> str:
     """Return what a passed run must not be taken for, where the checks speak against its attacks; else empty."""
     checks = answer.value
-    if found.is_interim or checks is None or checks.verdict != "fail":
+    if summary.is_interim or checks is None or checks.verdict != "fail":
         return ""
-    if not any(one.outcome == "pass" and one.threshold.condition != CLEAN for one in found.thresholds):
+    if not any(item.outcome == "pass" and item.threshold.condition != CLEAN for item in summary.thresholds):
         return ""
-    return "Thresholds under attack are met, but attacks on this model must not be believed (the checks below): this is no pass."
+    return (
+        "Thresholds under attack are met, but attacks on this model fail their sanity checks (below): this is no pass."
+    )
 
 
-def rate(found: Rate) -> str:
+def rate(result: Rate) -> str:
     """Return a share with its interval, or that there are no images."""
-    if found.value is None or found.low is None or found.high is None:
+    if result.value is None or result.low is None or result.high is None:
         return "no images"
-    return measured(found.value, found.low, found.high)
+    return measured(result.value, result.low, result.high)
 
 
-def _model(found: ModelResult, view: RunView) -> ModelPart:
-    worst = found.worst_case
-    rows = [_row(one, _link(one, found, view)) for one in found.conditions]
-    is_left_out = any(one.kind in EXPLAINED and not _is_shown(one.name, view) for one in found.conditions)
+def _model(model_result: ModelResult, view: RunView) -> ModelPart:
+    worst = model_result.worst_case
+    rows = [_row(condition, _link(condition, model_result, view)) for condition in model_result.conditions]
+    is_left_out = any(
+        condition.kind in EXPLAINED and not _is_shown(condition.name, view) for condition in model_result.conditions
+    )
     if worst is not None:
         rows.append(_row(worst, ""))
     warning = (
-        ""
-        if found.is_monotone
-        else "Accuracy rises with an attack's strength beyond its intervals: gradients may be masked."
+        "" if model_result.is_monotone else "Accuracy rises with epsilon beyond its intervals: gradients may be masked."
     )
     classes = (
-        tuple(ClassRow(one.name, rate(one.accuracy), one.accuracy.value, one.has_few) for one in worst.classes)
+        tuple(
+            ClassRow(class_.name, rate(class_.accuracy), class_.accuracy.value, class_.has_few)
+            for class_ in worst.classes
+        )
         if worst
         else ()
     )
-    notes = [ON_SURVIVORS] if any(one.is_cumulative for one in found.conditions) else []
+    notes = [IN_CASCADE] if any(condition.is_cumulative for condition in model_result.conditions) else []
     notes += [NOT_EXPLAINED] if is_left_out else []
-    return ModelPart(f"{found.model} ({found.role})", tuple(rows), classes, warning, tuple(notes))
+    return ModelPart(f"{model_result.model} ({model_result.role})", tuple(rows), classes, warning, tuple(notes))
 
 
-def _row(found: ConditionResult, link: str) -> Row:
-    flows = ", ".join(f"{flow.true} → {flow.into} ({flow.images})" for flow in found.confusion[:MOST_FLOWS])
-    accuracy = found.accuracy
+def _row(condition_result: ConditionResult, link: str) -> Row:
+    flows = ", ".join(f"{flow.true} → {flow.into} ({flow.images})" for flow in condition_result.confusion[:MOST_FLOWS])
+    accuracy = condition_result.accuracy
     return Row(
-        condition_name(found), found.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high, accuracy.value,
-        status_counts(found), flows, link, found.doubts,
+        condition_name(condition_result), condition_result.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high,
+        accuracy.value,
+        status_counts(condition_result), flows, link, condition_result.doubts,
     )  # fmt: skip
 
 
-def _link(found: ConditionResult, model: ModelResult, view: RunView) -> str:
+def _link(condition_result: ConditionResult, model: ModelResult, view: RunView) -> str:
     """Return the query of an image of the run under this very attack; empty where the levels cannot show it."""
-    example = view.examples.get((model.role, found.name))
-    if found.kind not in EXPLAINED or example is None or not _is_shown(found.name, view):
+    example = view.examples.get((model.role, condition_result.name))
+    if condition_result.kind not in EXPLAINED or example is None or not _is_shown(condition_result.name, view):
         return ""
-    own = attack(found.name)
+    own = attack(condition_result.name)
     query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": own.name}
     query |= {"epsilon": own.epsilon_text, "outcome": example.outcome, "sample": example.sample}
     return urlencode({key: value for key, value in query.items() if value})
@@ -308,26 +322,26 @@ def _is_shown(name: str, view: RunView) -> bool:
         return False
 
 
-def _threshold(found: Decision, *, is_interim: bool) -> tuple[str, str, str, str]:
-    asked = found.threshold
+def _threshold(decision: Decision, *, is_interim: bool) -> tuple[str, str, str, str]:
+    asked = decision.threshold
     where = f"{asked.condition}, class {asked.label}" if asked.label else asked.condition
-    agreed = f"{asked.metric} under {where} at least {100 * asked.at_least:g} %"
-    shown = "no images" if found.value is None else (
-        f"{measured(found.value, found.low or 0.0, found.high or 0.0)}, n = {found.n}"
+    agreed = f"{METRIC_TITLES[asked.metric]} under {where} at least {100 * asked.at_least:g} %"
+    shown = "no images" if decision.value is None else (
+        f"{measured(decision.value, decision.low or 0.0, decision.high or 0.0)}, n = {decision.n}"
     )  # fmt: skip
-    outcome = "not decided yet" if is_interim else OUTCOMES[found.outcome]
-    return asked.name, agreed, shown, f"{outcome}: {found.reason}" if found.reason and not is_interim else outcome
+    outcome = "not decided yet" if is_interim else OUTCOMES[decision.outcome]
+    return asked.name, agreed, shown, f"{outcome}: {decision.reason}" if decision.reason and not is_interim else outcome
 
 
-def _versus(found: Pairing) -> Versus:
-    points = [f"{100 * value:+.1f}".replace("-", "−") for value in (found.difference, found.low, found.high)]
+def _versus(pairing: Pairing) -> Versus:
+    points = [f"{100 * value:+.1f}".replace("-", "−") for value in (pairing.difference, pairing.low, pairing.high)]
     return Versus(
-        found.name,
-        found.n,
+        pairing.name,
+        pairing.n,
         f"{points[0]} [{points[1]}, {points[2]}]",
-        (found.only_candidate, found.only_baseline),
-        f"< {SMALLEST_P}" if found.p_holm < SMALLEST_P else f"{found.p_holm:.3f}",
-        found.name == WORST,
+        (pairing.only_candidate, pairing.only_baseline),
+        f"< {SMALLEST_P}" if pairing.p_holm < SMALLEST_P else f"{pairing.p_holm:.3f}",
+        pairing.name == WORST,
     )
 
 
@@ -365,7 +379,7 @@ def build_form(
     """Return the form for what a store holds and the engine offers."""
     strength = next((card.epsilon for card in datasets if card.epsilon), USUAL_STRENGTH)
     choices = tuple(
-        AttackChoice(card.name, card.title, tuple(_setting(one, card, strength) for one in card.settings))
+        AttackChoice(card.name, card.title, tuple(_setting(setting, card, strength) for setting in card.settings))
         for card in attacks
         if not card.is_control
     )
@@ -382,15 +396,15 @@ def plan(values: object) -> dict[str, Any]:
     Texts that should be numbers and are not stay texts, so that the plan's own check tells what is wrong with them.
     """
     given: Values = values if isinstance(values, Mapping) else {}
-    found: dict[str, Any] = {name: _text(given, name) for name in ("name", "model", "baseline", "data", "method")}
+    results: dict[str, Any] = {name: _text(given, name) for name in ("name", "model", "baseline", "data", "method")}
     if _text(given, "tier") != CUSTOM:
-        found |= {name: _text(given, name) for name in ("tier", "epsilon")}
-    found["seed"] = _whole(_text(given, "seed"))
-    found["images"] = _filled({"count": _whole(_text(given, "count")), "seed": found["seed"]})
-    found["attacks"] = [_attack(one) for one in _rows(given, "attacks")]
-    found["controls"] = given.get("controls") is True
-    found["thresholds"] = [_agreed(one) for one in _rows(given, "thresholds")]
-    return _filled(found)
+        results |= {name: _text(given, name) for name in ("tier", "epsilon")}
+    results["seed"] = _whole(_text(given, "seed"))
+    results["images"] = _filled({"count": _whole(_text(given, "count")), "seed": results["seed"]})
+    results["attacks"] = [_attack(row) for row in _rows(given, "attacks")]
+    results["controls"] = given.get("controls") is True
+    results["thresholds"] = [_agreed(row) for row in _rows(given, "thresholds")]
+    return _filled(results)
 
 
 def field_of(place: Sequence[str | int]) -> str:
@@ -417,15 +431,21 @@ def _subject(models: Sequence[ModelCard], datasets: Sequence[DatasetCard]) -> Gr
 
 
 def _attacks(strength: str) -> Group:
-    tiers = tuple((one.name, one.title) for one in TIERS.values())
-    told = " ".join(f"{one.title}: {one.help}" for one in TIERS.values())
+    tiers = tuple((tier.name, tier.title) for tier in TIERS.values())
+    result = " ".join(f"{tier.title}: {tier.help}" for tier in TIERS.values())
     return Group(
         "Attacks",
-        told,
+        result,
         (
             Field("tier", "Tier", "menu", "standard", options=(*tiers, (CUSTOM, "Only the attacks added below"))),
-            Field("epsilon", "Strength of the tier", "text", strength, "Largest change of a pixel, for example 8/255."),
-            Field("controls", "Noise controls", "check", "yes", "Noise as strong as the strongest attack, beside it."),
+            Field("epsilon", "Epsilon of the tier", "text", strength, "Largest change of a pixel, for example 8/255."),
+            Field(
+                "controls",
+                "Noise controls",
+                "check",
+                "yes",
+                "Random noise of the same size as the strongest attack, as a baseline.",
+            ),
         ),
         "attacks",
     )
@@ -436,7 +456,15 @@ def _method(methods: Sequence[str]) -> Group:
     return Group(
         "Feature maps",
         "",
-        (Field("method", "Scored by", "menu", options[0][0], options=(*options, (NONE, "Not scored: answers alone"))),),
+        (
+            Field(
+                "method",
+                "Attribution method",
+                "menu",
+                options[0][0],
+                options=(*options, (NONE, "Not scored: answers alone")),
+            ),
+        ),
     )
 
 
@@ -446,7 +474,7 @@ def _thresholds() -> Group:
 
 
 def _threshold_fields(attacks: Sequence[AttackChoice]) -> tuple[Field, ...]:
-    conditions = (*CONDITIONS, *((one.name, f"{one.title} ({one.name})") for one in attacks))
+    conditions = (*CONDITIONS, *((attack.name, f"{attack.title} ({attack.name})") for attack in attacks))
     return (
         Field("name", "Name", "text", "withstands the agreed attacks"),
         Field("condition", "Under", "menu", CONDITIONS[0][0], options=conditions),
@@ -461,7 +489,9 @@ def _setting(card: SettingCard, attack: AttackCard, strength: str) -> Field:
     """Return the field of an attack's setting; the strength of an Linf attack begins as that of the tier does."""
     label = card.name.replace("_", " ").capitalize()
     if card.choices:
-        return Field(card.name, label, "menu", card.default, card.help, tuple((one, one) for one in card.choices))
+        return Field(
+            card.name, label, "menu", card.default, card.help, tuple((choice, choice) for choice in card.choices)
+        )
     value = strength if card.name == "epsilon" and attack.norm == "linf" else card.default
     return Field(card.name, label, "text", value, f"{card.help} {card.low:g} to {card.high:g}.")
 
@@ -473,18 +503,18 @@ def _attack(row: Values) -> str:
 
 
 def _agreed(row: Values) -> dict[str, Any]:
-    found: dict[str, Any] = {name: _text(row, name) for name in ("name", "condition", "metric", "class")}
-    return _filled(found | {name: _number(_text(row, name)) for name in NUMBERS})
+    results: dict[str, Any] = {name: _text(row, name) for name in ("name", "condition", "metric", "class")}
+    return _filled(results | {name: _number(_text(row, name)) for name in NUMBERS})
 
 
 def _rows(values: Values, name: str) -> list[Values]:
-    found = values.get(name)
-    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    result = values.get(name)
+    return [item for item in result if isinstance(item, Mapping)] if isinstance(result, list) else []
 
 
 def _text(values: Values, name: str) -> str:
-    found = values.get(name)
-    return found.strip() if isinstance(found, str) else ""
+    result = values.get(name)
+    return result.strip() if isinstance(result, str) else ""
 
 
 def _filled(values: dict[str, Any]) -> dict[str, Any]:

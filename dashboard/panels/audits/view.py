@@ -15,10 +15,10 @@ from dashboard import theme as themes
 from dashboard.auditor import Auditor
 from dashboard.markup import aria, data
 from dashboard.panels.audits import model as audits
-from dashboard.panels.audits.model import Believed, Line, ModelPart, Panel, Row, Versus
+from dashboard.panels.audits.model import Line, ModelPart, Panel, Row, SanityCheck, Versus
 from engine import (
     Answer,
-    Credibility,
+    AttackSanity,
     EngineError,
     Forecast,
     ModelResult,
@@ -75,7 +75,7 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any
     theme = "dark" if ask.get("theme") == "dark" else "light"
     try:
         view: RunView | None = auditor.audits.view(run) if run else None
-        checks = auditor.credibility(run) if run and view else None
+        checks = auditor.attack_sanity(run) if run and view else None
     except EngineError as error:
         view, checks, problem = None, None, str(error)
     facts = {
@@ -115,18 +115,18 @@ def _resume(auditor: Auditor, ask: protocol.Ask) -> protocol.Facts:
 
 
 def _run_of(stored: protocol.Ask | None) -> str:
-    found = (stored or {}).get("run")
-    return found if isinstance(found, str) else ""
+    result = (stored or {}).get("run")
+    return result if isinstance(result, str) else ""
 
 
-def _run(view: RunView | None, checks: Answer[Credibility] | None) -> list[Component]:
+def _run(view: RunView | None, checks: Answer[AttackSanity] | None) -> list[Component]:
     if view is None or checks is None:
         return []
     caution = audits.caution(checks, view.summary)
     return [
         *_panel(audits.panel(view)),
         *([html.P(caution, className="warning", role="alert")] if caution else []),
-        *_believed(audits.believed(checks, view.card.model)),
+        *_sanity(audits.sanity(checks, view.card.model)),
     ]
 
 
@@ -185,12 +185,20 @@ def _pairings(pairings: tuple[Versus, ...]) -> list[Component]:
     rows = [
         html.Tr(
             [
-                html.Th(one.name, scope="row"),
-                *(html.Td(text) for text in (f"{one.n:,}", one.difference, f"{one.only[0]}, {one.only[1]}", one.p)),
+                html.Th(pairing.name, scope="row"),
+                *(
+                    html.Td(text)
+                    for text in (
+                        f"{pairing.n:,}",
+                        pairing.difference,
+                        f"{pairing.only[0]}, {pairing.only[1]}",
+                        pairing.p,
+                    )
+                ),
             ],
-            className="worst" if one.is_worst else "",
+            className="worst" if pairing.is_worst else "",
         )
-        for one in pairings
+        for pairing in pairings
     ]
     return [
         html.H3("Candidate against baseline, on the same images"),
@@ -202,7 +210,10 @@ def _thresholds(panel: Panel) -> list[Component]:
     if not panel.thresholds:
         return [html.P("No thresholds were agreed before this run, so it decides nothing.", className="note")]
     heads = ("Threshold", "Agreed before the run", "Found (Clopper-Pearson)", "Outcome")
-    rows = [html.Tr([html.Th(one[0], scope="row"), *(html.Td(text) for text in one[1:])]) for one in panel.thresholds]
+    rows = [
+        html.Tr([html.Th(threshold[0], scope="row"), *(html.Td(text) for text in threshold[1:])])
+        for threshold in panel.thresholds
+    ]
     return [html.Table([markup.head(heads), html.Tbody(rows)]), html.P(panel.verdict, className="verdict")]
 
 
@@ -219,19 +230,19 @@ def _model(model: ModelPart) -> list[Component]:
     ]
 
 
-def _believed(found: Believed) -> list[Component]:
+def _sanity(sanity_check: SanityCheck) -> list[Component]:
     heads = ("Check", "Outcome", "Found", "Fails when")
     rows = [
         html.Tr([html.Th(name, scope="row"), html.Td(MARKS[outcome]), html.Td(said), html.Td(when, className="muted")],
                 className=f"check-{outcome.replace(' ', '-')}")
-        for name, outcome, said, when in found.checks
+        for name, outcome, said, when in sanity_check.checks
     ]  # fmt: skip
     return [
-        html.H3(found.title),
-        *([html.P(found.scope, className="note")] if found.scope else []),
-        html.P(found.verdict, className="verdict"),
+        html.H3(sanity_check.title),
+        *([html.P(sanity_check.scope, className="note")] if sanity_check.scope else []),
+        html.P(sanity_check.verdict, className="verdict"),
         html.Table([markup.head(heads), html.Tbody(rows)]),
-        html.P(found.about, className="note"),
+        html.P(sanity_check.about, className="note"),
     ]
 
 
@@ -256,9 +267,10 @@ def _classes(model: ModelPart) -> list[Component]:
     if not model.classes:
         return []
     items = [
-        html.Li([html.B(one.name), f" {one.accuracy}"], className="few" if one.has_few else "") for one in model.classes
+        html.Li([html.B(class_.name), f" {class_.accuracy}"], className="few" if class_.has_few else "")
+        for class_ in model.classes
     ]
-    note = html.P(FEW, className="note") if any(one.has_few for one in model.classes) else ""
+    note = html.P(FEW, className="note") if any(class_.has_few for class_ in model.classes) else ""
     return [
         html.Details(
             [html.Summary("Worst case by class"), html.Ul(items, className="by-class"), note], className="twin"
@@ -341,7 +353,7 @@ def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:
 
 def _curve_layout(models: Sequence[ModelResult], theme: str) -> go.Layout:
     axes = dict.fromkeys(measure_of(point.attack).axis for model in models for point in model.curve)
-    strength = {**themes.titled(" · ".join(axes) or "strength ε"), "rangemode": "tozero"}
+    strength = {**themes.titled(" · ".join(axes) or "epsilon ε"), "rangemode": "tozero"}
     accuracy = {**themes.titled("accuracy in %"), "range": [-3, 103]}
     return go.Layout(**themes.small_plot(theme, height=CURVE_HEIGHT, x=strength, y=accuracy), showlegend=True)
 

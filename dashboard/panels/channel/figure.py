@@ -188,12 +188,12 @@ def response_curve(response: Response, theme: str) -> go.Figure:
     colours = themes.palette(theme)
     figure = go.Figure(layout=_response_layout(theme, response.measure.axis))
     symbols = ["circle" if share > 0.5 else "circle-open" for share in response.fooled]
-    told = np.column_stack([response.written, [f"{share:.0%}" for share in response.fooled]])
+    column_stack = np.column_stack([response.written, [f"{share:.0%}" for share in response.fooled]])
     figure.add_trace(
         go.Scatter(
             x=response.epsilon,
             y=response.attack,
-            customdata=told,
+            customdata=column_stack,
             hovertemplate="attack at %{customdata[0]}: peak %{y:.3g}, %{customdata[1]} fooled<extra></extra>",
             mode="lines+markers",
             line={"color": colours.adversarial, "width": 2},
@@ -216,7 +216,7 @@ def response_curve(response: Response, theme: str) -> go.Figure:
 
 def empty_response(theme: str) -> go.Figure:
     """Return a figure with nothing in it."""
-    figure = go.Figure(layout=_response_layout(theme, "strength ε"))
+    figure = go.Figure(layout=_response_layout(theme, "epsilon ε"))
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure

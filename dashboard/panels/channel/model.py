@@ -15,14 +15,14 @@ from engine import (
     Comparison,
     Datapath,
     DatasetCard,
-    Examination,
+    Explanation,
+    FeatureVisualization,
     Gallery,
     Measure,
     ModelCard,
     Responses,
     Side,
     Site,
-    Synthesis,
     UnknownName,
     class_handles,
     read_fraction,
@@ -137,13 +137,13 @@ def check_channel(channel: int, site: Site) -> None:
 
 
 def build_card(
-    examination: Examination, comparison: Comparison, maps: tuple[np.ndarray, np.ndarray], ask: protocol.NeuronAsk
+    explanation: Explanation, comparison: Comparison, maps: tuple[np.ndarray, np.ndarray], ask: protocol.NeuronAsk
 ) -> NeuronCard:
     """Return the card of a map; maps: clean and adversarial (height, width) as stored. Raises UnknownName."""
-    k = layer.site_index(examination, ask.layer)
-    site, sets = examination.sites[k], comparison.sites[k]
+    k = layer.site_index(explanation, ask.layer)
+    site, sets = explanation.sites[k], comparison.sites[k]
     check_channel(ask.channel, site)
-    image = examination.images["clean"].shape[1:3]
+    image = explanation.images["clean"].shape[1:3]
     group = int(layer.groups(sets, site.channels)[ask.channel])
     return NeuronCard(
         key=ask.key,
@@ -155,14 +155,14 @@ def build_card(
         width=maps[0].shape[1],
         field_size=(site.receptive_field(0)[0], site.receptive_field(1)[0]),
         sees_everything=all(site.receptive_field(axis)[0] >= image[axis] for axis in (0, 1)),
-        images=len(examination.outcomes),
+        images=len(explanation.outcomes),
         group=group,
-        clean=_standing(examination.clean, k, ask.channel, kept=group in (layer.CLEAN_ONLY, layer.SHARED)),
+        clean=_standing(explanation.clean, k, ask.channel, kept=group in (layer.CLEAN_ONLY, layer.SHARED)),
         adversarial=_standing(
-            examination.adversarial, k, ask.channel, kept=group in (layer.ADVERSARIAL_ONLY, layer.SHARED)
+            explanation.adversarial, k, ask.channel, kept=group in (layer.ADVERSARIAL_ONLY, layer.SHARED)
         ),
-        flow=float(layer.flow_shares(examination, k)[ask.channel]),
-        change=float(examination.change[k][ask.channel]),
+        flow=float(layer.flow_shares(explanation, k)[ask.channel]),
+        change=float(explanation.change[k][ask.channel]),
         clean_peak=peak(maps[0], site, image),
         adversarial_peak=peak(maps[1], site, image),
     )
@@ -175,10 +175,10 @@ def peak(stored: np.ndarray, site: Site, image: tuple[int, int]) -> Peak:
     return Peak(row, column, float(stored[row, column]), box)
 
 
-def grid(examination: Examination, site: Site, maps: tuple[np.ndarray, np.ndarray]) -> Grid:
+def grid(explanation: Explanation, site: Site, maps: tuple[np.ndarray, np.ndarray]) -> Grid:
     """Return values and receptive fields of all positions; maps: clean and adversarial (height, width) as stored."""
     rows, columns = maps[0].shape
-    height, width = examination.images["clean"].shape[1:3]
+    height, width = explanation.images["clean"].shape[1:3]
     fields_of = [_seen(site, row, 0, (rows, columns), (height, width)) for row in range(rows)]
     across = [_seen(site, 0, column, (rows, columns), (height, width)) for column in range(columns)]
     return Grid(
@@ -205,9 +205,9 @@ def _rounded(values: np.ndarray) -> tuple[float, ...]:
 def distribution(clean: np.ndarray, adversarial: np.ndarray, noise: np.ndarray | None = None) -> Distribution:
     """Return histograms of the maps over common bins from their joint lowest to their joint highest value."""
     maps = [clean, adversarial, *([] if noise is None else [noise])]
-    low, high = float(min(one.min() for one in maps)), float(max(one.max() for one in maps))
+    low, high = float(min(map.min() for map in maps)), float(max(map.max() for map in maps))
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
-    return Distribution(edges, *(np.histogram(one, edges)[0] for one in maps))
+    return Distribution(edges, *(np.histogram(map, edges)[0] for map in maps))
 
 
 def patches(gallery: Gallery, model: ModelCard, data: DatasetCard, ask: protocol.NeuronAsk, order: str) -> Patches:
@@ -272,45 +272,49 @@ class Neighbourhood:
     @property
     def largest(self) -> float:
         """Largest |contribution| listed; 0 without neighbours."""
-        return max((abs(one.contribution) for one in (*self.incoming, *self.outgoing)), default=0.0)
+        return max((abs(item.contribution) for item in (*self.incoming, *self.outgoing)), default=0.0)
 
 
 def build_neighbourhood(
-    examination: Examination, comparison: Comparison, site: int, channel: int, side: Side
+    explanation: Explanation, comparison: Comparison, site: int, channel: int, side: Side
 ) -> Neighbourhood:
     """Return the neighbourhood of a map in one datapath."""
-    why = examination.inexact
+    why = explanation.inexact
     into = {source: reason for (source, target), reason in why.items() if target == site}
     out_of = {target: reason for (source, target), reason in why.items() if source == site}
-    incoming, all_incoming = _strongest(examination, comparison, _incoming(examination, site, channel, side), into)
-    outgoing, all_outgoing = _strongest(examination, comparison, _outgoing(examination, site, channel, side), out_of)
-    group = int(layer.groups(comparison.sites[site], examination.sites[site].channels)[channel])
-    name = _map_name(examination, site, channel)
+    incoming, all_incoming = _strongest(explanation, comparison, _incoming(explanation, site, channel, side), into)
+    outgoing, all_outgoing = _strongest(explanation, comparison, _outgoing(explanation, site, channel, side), out_of)
+    group = int(layer.groups(comparison.sites[site], explanation.sites[site].channels)[channel])
+    name = _map_name(explanation, site, channel)
     return Neighbourhood(name, group, side, incoming, outgoing, all_incoming, all_outgoing)
 
 
-def _incoming(examination: Examination, site: int, channel: int, side: Side) -> Candidates:
-    return [(one.source, *one.into(side, channel)) for one in examination.connections if one.target == site]
+def _incoming(explanation: Explanation, site: int, channel: int, side: Side) -> Candidates:
+    return [
+        (connection.source, *connection.into(side, channel))
+        for connection in explanation.connections
+        if connection.target == site
+    ]
 
 
-def _outgoing(examination: Examination, site: int, channel: int, side: Side) -> Candidates:
-    found = []
-    for connection in examination.connections:
+def _outgoing(explanation: Explanation, site: int, channel: int, side: Side) -> Candidates:
+    results = []
+    for connection in explanation.connections:
         if connection.source == site:
             values = connection.out_of(side, channel)
-            is_one_class = connection.target == len(examination.sites) and _has_one_class(examination)
+            is_one_class = connection.target == len(explanation.sites) and _has_one_class(explanation)
             values = values[:1] if is_one_class else values
-            found.append((connection.target, np.arange(len(values)), values))
-    return found
+            results.append((connection.target, np.arange(len(values)), values))
+    return results
 
 
-def _has_one_class(examination: Examination) -> bool:
+def _has_one_class(explanation: Explanation) -> bool:
     """Whether both rows of the logits are the same class, as for an image that resisted."""
-    return examination.clean.target == examination.adversarial.target
+    return explanation.clean.target == explanation.adversarial.target
 
 
 def _strongest(
-    examination: Examination, comparison: Comparison, candidates: Candidates, why: Mapping[int, str]
+    explanation: Explanation, comparison: Comparison, candidates: Candidates, why: Mapping[int, str]
 ) -> tuple[tuple[Neighbour, ...], int]:
     """Return the strongest neighbours that contribute at all, over all links together, and how many contribute.
 
@@ -322,26 +326,26 @@ def _strongest(
     rows = np.concatenate([rows for _, rows, _ in candidates])
     values = np.concatenate([values for _, _, values in candidates])
     best = [int(i) for i in np.argsort(-np.abs(values), kind="stable")[:NEIGHBOURS] if values[i] != 0]
-    found = [_neighbour(examination, comparison, int(sites[i]), int(rows[i]), float(values[i])) for i in best]
-    marked = [replace(one, inexact=why.get(int(sites[i]), "")) for i, one in zip(best, found, strict=True)]
+    results = [_neighbour(explanation, comparison, int(sites[i]), int(rows[i]), float(values[i])) for i in best]
+    marked = [replace(one, inexact=why.get(int(sites[i]), "")) for i, one in zip(best, results, strict=True)]
     return tuple(marked), int(np.count_nonzero(values))
 
 
-def _neighbour(examination: Examination, comparison: Comparison, site: int, row: int, value: float) -> Neighbour:
-    if site == len(examination.sites):
-        return Neighbour(f"class {_logit_class(examination, row)}", None, None, None, value)
-    group = int(layer.groups(comparison.sites[site], examination.sites[site].channels)[row])
-    return Neighbour(_map_name(examination, site, row), examination.sites[site].name, row, group, value)
+def _neighbour(explanation: Explanation, comparison: Comparison, site: int, row: int, value: float) -> Neighbour:
+    if site == len(explanation.sites):
+        return Neighbour(f"class {_logit_class(explanation, row)}", None, None, None, value)
+    group = int(layer.groups(comparison.sites[site], explanation.sites[site].channels)[row])
+    return Neighbour(_map_name(explanation, site, row), explanation.sites[site].name, row, group, value)
 
 
-def _map_name(examination: Examination, site: int, channel: int) -> str:
-    return f"{examination.sites[site].name} · {channel}"
+def _map_name(explanation: Explanation, site: int, channel: int) -> str:
+    return f"{explanation.sites[site].name} · {channel}"
 
 
-def _logit_class(examination: Examination, row: int) -> str:
+def _logit_class(explanation: Explanation, row: int) -> str:
     """Return the class of a row of the logits: the true class, then the fooled-into class."""
-    label = examination.clean.target if row == 0 else examination.adversarial.target
-    return examination.classes[label]
+    label = explanation.clean.target if row == 0 else explanation.adversarial.target
+    return explanation.classes[label]
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,35 +370,38 @@ class Response:
     measure: Measure
 
 
-def describe(found: Synthesis) -> Feature:
+def describe(feature_visualization: FeatureVisualization) -> Feature:
     """Return what is said beside the picture."""
-    place = "before its activation" if found.is_before_activation else "at this site"
-    strongest = float(found.real.max(initial=0.0))
-    told = [
-        f"It drives the map to {number(found.achieved)} {place}; the strongest real patch to {number(strongest)}.",
-        "Made by gradient ascent from noise, for the map's centre position and no more than it sees: what the map can answer "
+    place = "before its activation" if feature_visualization.is_before_activation else "at this layer"
+    strongest = float(feature_visualization.real.max(initial=0.0))
+    results = [
+        f"It drives the channel to {number(feature_visualization.achieved)} {place}; the strongest real patch to "
+        f"{number(strongest)}.",
+        "Made by gradient ascent from noise, for the channel's centre position and no more than it sees: what the "
+        "channel can answer "
         "to, not what it finds in this data.",
     ]
-    if found.recognition is not None:
-        told.insert(
+    if feature_visualization.recognition is not None:
+        results.insert(
             1,
-            f"The layer answers to it as to this map's patches, more so than as to those of {_others(found.recognition)}.",
+            "The layer answers to it as to this channel's patches, more so than as to those of "
+            f"{_others(feature_visualization.recognition)}.",
         )
-    return Feature(tuple(told), tuple(DOUBTS[doubt] for doubt in found.doubts))
+    return Feature(tuple(results), tuple(DOUBTS[doubt] for doubt in feature_visualization.doubts))
 
 
-def response(found: Responses, site: int, channel: int, measure: Measure) -> Response:
+def response(responses: Responses, site: int, channel: int, measure: Measure) -> Response:
     """Return the mean over images of one map's peak, under the attack and under noise of the same length."""
-    values = np.array([float(read_fraction("epsilon", text)) for text in found.epsilons])
+    values = np.array([float(read_fraction("epsilon", text)) for text in responses.epsilons])
     return Response(
         epsilon=values * measure.factor,
         written=tuple(measure.text(float(value)) for value in values),
-        attack=np.asarray(found.peak[site][:, channel]),
-        noise=np.asarray(found.noise_peak[site][:, channel]),
-        fooled=np.asarray(found.fooled.mean(axis=1)),
+        attack=np.asarray(responses.peak[site][:, channel]),
+        noise=np.asarray(responses.noise_peak[site][:, channel]),
+        fooled=np.asarray(responses.fooled.mean(axis=1)),
         measure=measure,
     )
 
 
 def _others(share: float) -> str:
-    return "every other map of the layer" if share == 1 else f"{percent(share)} of the layer's other maps"
+    return "every other channel of the layer" if share == 1 else f"{percent(share)} of the layer's other channels"

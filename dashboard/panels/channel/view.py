@@ -21,17 +21,17 @@ from dashboard.panels.channel.model import Neighbour, Neighbourhood, NeuronCard,
 from dashboard.panels.layer import model as layer
 from dashboard.pictures import Box
 from dashboard.wording import number, percent, signed, signed_percent
-from engine import SIDES, Answer, EngineError, Examination, Gallery, Synthesis, UnknownName, compare
+from engine import SIDES, Answer, EngineError, Explanation, FeatureVisualization, Gallery, UnknownName, compare
 
 NOTHING = "No feature map chosen yet. Click a tile of the layer, or move to one with the arrow keys and press Enter."
-PROBE = "Click a position of a map, or move over it with the arrow keys, to see what it answers and what it sees."
+PROBE = "Click a position of a channel, or move over it with the arrow keys, to see what it answers and what it sees."
 ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
 SIDE_TITLES = (("clean", "clean"), ("adversarial", "adversarial"))
 NEIGHBOURHOOD_LEGEND = (
-    "Left feeds this map, right is fed by it. Width: size of the contribution; dashed: it counts against. "
-    "C clean only, S shared, A adversarial only, – in neither. Click a map to walk to it."
+    "Left feeds this channel, right is fed by it. Width: size of the contribution; dashed: it counts against. "
+    "C clean only, S shared, A adversarial only, – in neither. Click a channel to walk to it."
 )
-INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one map alone does something else. The list says why."
+INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one channel alone does something else. The list says why."
 FINISHED = ("ready", "failed")
 
 
@@ -76,29 +76,29 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any
         return _nothing(NOTHING), channel_figure.empty_histogram("light")
     try:
         ask = protocol.neuron(stored)
-        examination = auditor.examined(ask.key)
-        maps = _maps(auditor, examination, ask)
-        noise = _noise(auditor, examination, ask)
+        explanation = auditor.explained(ask.key)
+        maps = _maps(auditor, explanation, ask)
+        noise = _noise(auditor, explanation, ask)
     except EngineError as error:
         return _nothing(str(error)), channel_figure.empty_histogram("light")
     histogram = channel_figure.histogram(channel_model.distribution(*maps, *noise), ask.theme)
-    return _facts(auditor, ask, examination, maps), histogram
+    return _facts(auditor, ask, explanation, maps), histogram
 
 
 def _facts(
-    auditor: Auditor, ask: protocol.NeuronAsk, examination: Examination, maps: tuple[Any, Any]
+    auditor: Auditor, ask: protocol.NeuronAsk, explanation: Explanation, maps: tuple[Any, Any]
 ) -> dict[str, Any]:
-    comparison = compare(examination, ask.share)
-    shown = channel_model.build_card(examination, comparison, maps, ask)
+    comparison = compare(explanation, ask.share)
+    shown = channel_model.build_card(explanation, comparison, maps, ask)
     near = {
-        side: channel_model.build_neighbourhood(examination, comparison, shown.site, ask.channel, side)
+        side: channel_model.build_neighbourhood(explanation, comparison, shown.site, ask.channel, side)
         for side in SIDES
     }
     return {
         "title": f"{shown.layer} · feature map {shown.channel}",
         "message": "",
         "card": markup.pieces(draw_card(shown)),
-        "grid": asdict(channel_model.grid(examination, examination.sites[shown.site], maps)),
+        "grid": asdict(channel_model.grid(explanation, explanation.sites[shown.site], maps)),
         "patches": {order: markup.pieces(one) for order, one in _patches(auditor, ask).items()},
         "neighbours": {side: _neighbours(one) for side, one in near.items()},
         "stylesheet": channel_figure.stylesheet(ask.theme),
@@ -107,16 +107,16 @@ def _facts(
 
 def _patches(auditor: Auditor, ask: protocol.NeuronAsk) -> dict[str, Component]:
     """Return the patches by order, or why they are not there. A gallery that gets ready later makes the page ask again."""
-    found = auditor.gallery(ask.request.model, ask.request.data)
-    if found.value is None:
-        return dict.fromkeys(channel_model.ORDERS, gallery_awaited(found))
+    result = auditor.gallery(ask.request.model, ask.request.data)
+    if result.value is None:
+        return dict.fromkeys(channel_model.ORDERS, gallery_awaited(result))
     try:
         model = protocol.card("model", ask.request.model, auditor.models())
         data = protocol.card("data set", ask.request.data, auditor.datasets())
-        shown = [channel_model.patches(found.value, model, data, ask, order) for order in channel_model.ORDERS]
+        shown = [channel_model.patches(result.value, model, data, ask, order) for order in channel_model.ORDERS]
     except EngineError as error:
         return dict.fromkeys(channel_model.ORDERS, html.P(str(error), className="nothing"))
-    return {one.order: gallery(one, (model.name, data.name)) for one in shown}
+    return {item.order: gallery(item, (model.name, data.name)) for item in shown}
 
 
 def _nothing(message: str) -> dict[str, Any]:
@@ -139,18 +139,18 @@ def _neighbours(shown: channel_model.Neighbourhood) -> dict[str, Any]:
     }
 
 
-def _maps(auditor: Auditor, examination: Examination, ask: protocol.NeuronAsk) -> tuple[Any, Any]:
+def _maps(auditor: Auditor, explanation: Explanation, ask: protocol.NeuronAsk) -> tuple[Any, Any]:
     """Return the clean and the adversarial map as stored, (height, width) each; raises UnknownName."""
-    site = layer.site_index(examination, ask.layer)
-    channel_model.check_channel(ask.channel, examination.sites[site])
+    site = layer.site_index(explanation, ask.layer)
+    channel_model.check_channel(ask.channel, explanation.sites[site])
     clean, adversarial = auditor.maps(ask.key, site)
     return clean[ask.channel], adversarial[ask.channel]
 
 
-def _noise(auditor: Auditor, examination: Examination, ask: protocol.NeuronAsk) -> list[Any]:
-    """Return the map on the same-norm noisy copy; nothing for an examination that was stored without it."""
+def _noise(auditor: Auditor, explanation: Explanation, ask: protocol.NeuronAsk) -> list[Any]:
+    """Return the map on the same-norm noisy copy; nothing for an explanation that was stored without it."""
     try:
-        return [auditor.noise_maps(ask.key, layer.site_index(examination, ask.layer))[ask.channel]]
+        return [auditor.noise_maps(ask.key, layer.site_index(explanation, ask.layer))[ask.channel]]
     except UnknownName:
         return []
 
@@ -173,7 +173,7 @@ def _distribution_section() -> html.Div:
         config={"displayModeBar": False, "responsive": True},
         style={"height": channel_figure.HISTOGRAM_HEIGHT},
     )
-    return html.Div([html.H3("Activations over the map's positions"), graph], className="neuron-part")
+    return html.Div([html.H3("Activations over the channel's positions"), graph], className="neuron-part")
 
 
 def _neighbourhood_section() -> html.Div:
@@ -243,14 +243,14 @@ def gallery_awaited(answer: Answer[Gallery]) -> Component:
 def neighbour_lists(shown: Neighbourhood) -> list[Component]:
     """Return incoming and outgoing connections as lists of buttons."""
     return [
-        _neighbour_list("Feeds this map", shown.incoming, shown.incoming_total),
-        _neighbour_list("Fed by this map", shown.outgoing, shown.outgoing_total),
+        _neighbour_list("Feeds this channel", shown.incoming, shown.incoming_total),
+        _neighbour_list("Fed by this channel", shown.outgoing, shown.outgoing_total),
     ]
 
 
 def neighbour_note(shown: Neighbourhood) -> str:
     """Return what dots mean where some connection is not exact, else nothing."""
-    return INEXACT_LEGEND if any(one.inexact for one in (*shown.incoming, *shown.outgoing)) else ""
+    return INEXACT_LEGEND if any(item.inexact for item in (*shown.incoming, *shown.outgoing)) else ""
 
 
 def _side(card: NeuronCard, side: str) -> Component:
@@ -275,7 +275,7 @@ def _side(card: NeuronCard, side: str) -> Component:
                 style=size,
                 tabIndex=0,
                 role="group",
-                **aria(label=f"Positions of the map on the {side} input: arrow keys move between them"),
+                **aria(label=f"Positions of the channel on the {side} input: arrow keys move between them"),
             ),
         ],
         className=f"neuron-side {side}",
@@ -301,7 +301,7 @@ def _outline(peak: Peak, side: str) -> Component:
 def _reading(card: NeuronCard) -> str:
     moved = (card.clean_peak.row, card.clean_peak.column) != (card.adversarial_peak.row, card.adversarial_peak.column)
     sight = "the whole image" if card.sees_everything else f"{card.field_size[0]:g} × {card.field_size[1]:g} pixels"
-    mean = f" Maps are means over {card.images} images; the first input is shown." if card.images > 1 else ""
+    mean = f" Channels are means over {card.images} images; the first input is shown." if card.images > 1 else ""
     return (
         f"Boxes: what the peak position sees ({sight}), clean solid, adversarial dashed. "
         f"The peak {'moved' if moved else 'stayed in place'} under attack.{mean}"
@@ -313,14 +313,16 @@ def _numbers(card: NeuronCard) -> Component:
     rows = [_row("Clean", card.clean, card.channels), _row("Adversarial", card.adversarial, card.channels)]
     facts = (
         f"{layer.GROUP_MARKS[card.group]} {layer.GROUP_NAMES[card.group]}",
-        f"attack flow {signed_percent(card.flow)} of the margin that the attack took",
+        f"attack conductance {signed_percent(card.flow)} of the margin that the attack took",
         f"change {number(card.change)}",
     )
-    prove = html.Button("Prove this map", className="plain-button", **data(prove=f"map:{card.layer}:{card.channel}"))
+    intervene = html.Button(
+        "Test this channel", className="plain-button", **data(patch=f"map:{card.layer}:{card.channel}")
+    )
     return html.Div(
         [
             html.Table([markup.head(heads), html.Tbody(rows)], className="numbers"),
-            html.Ul([*(html.Li(fact) for fact in facts), html.Li(prove)], className="facts"),
+            html.Ul([*(html.Li(fact) for fact in facts), html.Li(intervene)], className="facts"),
         ]
     )
 
@@ -352,7 +354,9 @@ def _percent_place(index: int, count: int) -> str:
 
 def _neighbour_list(title: str, neighbours: tuple[Neighbour, ...], total: int) -> Component:
     heading = html.H4(f"{title}: strongest {len(neighbours)} of {total:,}" if neighbours else f"{title}: nothing")
-    return html.Div([heading, html.Ol([html.Li(_neighbour(one)) for one in neighbours])], className="neighbours")
+    return html.Div(
+        [heading, html.Ol([html.Li(_neighbour(neighbour)) for neighbour in neighbours])], className="neighbours"
+    )
 
 
 def _neighbour(one: Neighbour) -> list[Component | str]:
@@ -381,7 +385,7 @@ def feature_part() -> html.Div:
     )
     return html.Div(
         [
-            html.Div([html.H3("Synthesised feature"), html.Div(id=ids.FEATURE)], className="neuron-part"),
+            html.Div([html.H3("Feature visualization"), html.Div(id=ids.FEATURE)], className="neuron-part"),
             html.Div(
                 [
                     html.H3("Peak as the attack grows"),
@@ -401,7 +405,7 @@ def facts(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any]
     """
     try:
         ask = protocol.neuron(stored or {})
-        site = layer.site_index(auditor.examined(ask.key), ask.layer)
+        site = layer.site_index(auditor.explained(ask.key), ask.layer)
         picture, is_made = _picture(auditor, ask, site)
         note, figure, is_known = _response(auditor, ask, site)
     except EngineError as error:
@@ -412,7 +416,9 @@ def facts(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any]
 
 
 def _picture(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[Component, bool]:
-    answer: Answer[Synthesis] = auditor.synthesis(ask.request.model, ask.request.data, ask.layer, ask.channel)
+    answer: Answer[FeatureVisualization] = auditor.feature_visualization(
+        ask.request.model, ask.request.data, ask.layer, ask.channel
+    )
     if answer.value is None:
         text = wording.awaited(answer, doing="Being made", failed="The picture could not be made")
         return html.P(text, className="nothing"), answer.state in FINISHED
@@ -425,14 +431,14 @@ def _picture(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[Comp
         src=f"/media/feature/{names}/{site}/{ask.channel}.png?v={version}",
         alt="Picture made to excite this feature map",
     )
-    told = [*(html.P(text, className="warning") for text in shown.caveats), *(html.P(text) for text in shown.told)]
-    return html.Div([html.Div(image, className="framed"), html.Div(told)], className="synthesis"), True
+    results = [*(html.P(text, className="warning") for text in shown.caveats), *(html.P(text) for text in shown.told)]
+    return html.Div([html.Div(image, className="framed"), html.Div(results)], className="synthesis"), True
 
 
 def _response(auditor: Auditor, ask: protocol.NeuronAsk, site: int) -> tuple[str, go.Figure, bool]:
     answer = auditor.responses(ask.key)
     if answer.value is None:
-        note = wording.awaited(answer, doing="Attacking at other strengths", failed="Not to be had")
+        note = wording.awaited(answer, doing="Attacking at other epsilons", failed="Not to be had")
         return note, channel_figure.empty_response(ask.theme), answer.state in FINISHED
     shown = channel_model.response(answer.value, site, ask.channel, ask.request.attack.measure)
     return "", channel_figure.response_curve(shown, ask.theme), True

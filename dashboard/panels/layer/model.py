@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from dashboard import pictures, protocol
-from engine import ClassDatapaths, Comparison, Examination, SiteComparison, UnknownName, kept_by
+from engine import ClassDatapaths, Comparison, Explanation, SiteComparison, UnknownName, kept_by
 
 CLEAN_ONLY, SHARED, ADVERSARIAL_ONLY, NEITHER = range(4)
 GROUP_NAMES = ("clean only", "shared", "adversarial only", "in neither")
@@ -44,7 +44,7 @@ class LayerPanel:
     change: tuple[float, ...] = ()
     """Relative L2 change of the map, 0 to about 2."""
     flow: tuple[int, ...] = ()
-    """Attack flow, signed, parts per million of the margin the attack took."""
+    """Attack conductance, signed, parts per million of the margin the attack took."""
     member: tuple[int, ...] = ()
     """Bits: kept by the clean (1), adversarial (2), fooled-into class's (4), noise's (8) datapath."""
     has_class: bool = False
@@ -71,9 +71,9 @@ class LayerPanel:
         return {**{field.name: getattr(self, field.name) for field in fields(self)}, "title": self.title}
 
 
-def site_index(examination: Examination, layer: str) -> int:
+def site_index(explanation: Explanation, layer: str) -> int:
     """Return the index of a site; raises UnknownName."""
-    names = [site.name for site in examination.sites]
+    names = [site.name for site in explanation.sites]
     if layer not in names:
         raise UnknownName("layer", layer, names)
     return names.index(layer)
@@ -81,17 +81,17 @@ def site_index(examination: Examination, layer: str) -> int:
 
 def groups(site: SiteComparison, channels: int) -> np.ndarray:
     """Return per channel its index into `GROUP_NAMES`, (channels,) int64."""
-    found = np.full(channels, NEITHER)
+    full = np.full(channels, NEITHER)
     for group, members in enumerate((site.clean_only, site.shared, site.adversarial_only)):
-        found[list(members)] = group
-    return found
+        full[list(members)] = group
+    return full
 
 
-def flow_shares(examination: Examination, site: int) -> np.ndarray:
-    """Return the attack flow of each map of a site as a share of the margin the attack took, (channels,), signed."""
-    margin = examination.flow[-1].sum(axis=1).mean()
+def flow_shares(explanation: Explanation, site: int) -> np.ndarray:
+    """Return the attack conductance of each map of a site as a share of the margin the attack took, (channels,), signed."""
+    margin = explanation.flow[-1].sum(axis=1).mean()
     return (
-        examination.flow[site].mean(axis=0) / margin if abs(margin) > 1e-9 else np.zeros(len(examination.change[site]))
+        explanation.flow[site].mean(axis=0) / margin if abs(margin) > 1e-9 else np.zeros(len(explanation.change[site]))
     )
 
 
@@ -101,11 +101,11 @@ def empty(message: str) -> LayerPanel:
 
 
 def build(
-    examination: Examination, comparison: Comparison, ask: protocol.LayerAsk, classes: ClassDatapaths | None = None
+    explanation: Explanation, comparison: Comparison, ask: protocol.LayerAsk, classes: ClassDatapaths | None = None
 ) -> LayerPanel:
-    """Return the panel of one site; raises UnknownName for a layer that the examination does not have."""
-    k = site_index(examination, ask.layer)
-    site = examination.sites[k]
+    """Return the panel of one site; raises UnknownName for a layer that the explanation does not have."""
+    k = site_index(explanation, ask.layer)
+    site = explanation.sites[k]
     group = groups(comparison.sites[k], site.channels)
     return LayerPanel(
         key=ask.key,
@@ -119,16 +119,16 @@ def build(
         is_stem=site.role == "stem",
         is_evidence=site.role == "evidence",
         is_cut=site.is_cut,
-        images=len(examination.outcomes),
+        images=len(explanation.outcomes),
         counts=tuple(np.bincount(group, minlength=len(GROUP_NAMES)).tolist()),
         group=tuple(group.tolist()),
-        clean=_parts_per_million(examination.clean.strength[k]),
-        adversarial=_parts_per_million(examination.adversarial.strength[k]),
-        change=tuple(round(float(value), 3) for value in examination.change[k]),
-        flow=_parts_per_million(flow_shares(examination, k)),
-        member=tuple(kept_by(examination, ask.share, k, classes).tolist()),
-        has_class=classes is not None and examination.clean.target != examination.adversarial.target,
-        class_name=examination.classes[examination.adversarial.target],
+        clean=_parts_per_million(explanation.clean.strength[k]),
+        adversarial=_parts_per_million(explanation.adversarial.strength[k]),
+        change=tuple(round(float(value), 3) for value in explanation.change[k]),
+        flow=_parts_per_million(flow_shares(explanation, k)),
+        member=tuple(kept_by(explanation, ask.share, k, classes).tolist()),
+        has_class=classes is not None and explanation.clean.target != explanation.adversarial.target,
+        class_name=explanation.classes[explanation.adversarial.target],
     )
 
 

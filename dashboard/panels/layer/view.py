@@ -17,10 +17,10 @@ NOTHING = "No layer chosen yet. Click a column of the network above, or choose a
 SORTS = (
     ("importance", "Importance"),
     ("change", "Change"),
-    ("flow", "Attack flow"),
+    ("flow", "Attack conductance"),
     ("index", "Index"),
 )
-SCALES = (("channel", "per map"), ("layer", "per layer"))
+SCALES = (("channel", "per channel"), ("layer", "per layer"))
 MODES = (("maps", "alone"), ("overlay", "over the input"), ("difference", "difference"))
 
 
@@ -80,10 +80,10 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> layer.LayerPanel:
         return layer.empty(NOTHING)
     try:
         ask = protocol.layer(stored)
-        examination = auditor.examined(ask.key)
-        certificates = auditor.certificates(ask.request).value
-        classes = certificates.classes if certificates else None
-        return layer.build(examination, compare(examination, ask.share), ask, classes)
+        explanation = auditor.explained(ask.key)
+        faithfulness_checks = auditor.faithfulness_checks(ask.request).value
+        classes = faithfulness_checks.classes if faithfulness_checks else None
+        return layer.build(explanation, compare(explanation, ask.share), ask, classes)
     except EngineError as error:
         return layer.empty(str(error))
 
@@ -146,7 +146,7 @@ def _controls() -> html.Div:
     return html.Div(
         [
             _labelled("Show", group),
-            html.Div([html.Div(id=ids.LAYER_PROVE, className="prove-row"), choosing()], className="prove-line"),
+            html.Div([html.Div(id=ids.LAYER_TEST, className="button-row"), choosing()], className="button-line"),
             html.Div([sort, _labelled("Colour scale", scale), _labelled("Maps", mode)], className="control-row"),
         ],
         className="layer-controls",

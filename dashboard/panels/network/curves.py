@@ -1,4 +1,4 @@
-"""The curves above the river: distance and attack flow by layer, as plotly traces."""
+"""The curves above the river: distance and attack conductance by layer, as plotly traces."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FLOW_WIDTH = 0.34
 
 def traces(curves: Curves, colours: Palette) -> list[Scatter | Bar]:
     """Return the traces of both plots: distances on the axis y2, flows on y3."""
-    kinship = _kinship(curves, colours)
-    return [_floor(curves, colours), *kinship, _distance(curves, colours), *_flow(curves, colours)]
+    class_similarity = _class_similarity(curves, colours)
+    return [_floor(curves, colours), *class_similarity, _distance(curves, colours), *_flow(curves, colours)]
 
 
 def axes(colours: Palette) -> dict[str, object]:
@@ -64,7 +64,7 @@ def texts(curves: Curves, colours: Palette) -> list[dict[str, object]]:
     return [
         _title(_distance_title(curves, colours), DISTANCE_TITLE_Y, colours),
         _title(
-            "<b>Attack flow</b> through each branch, share of the margin lost · grey: largest under noise of the same size",
+            "<b>Attack conductance</b> through each branch, share of the margin lost · grey: largest under noise of the same size",
             FLOW_TITLE_Y,
             colours,
         ),
@@ -172,7 +172,7 @@ def _whiskers(curves: Curves, colours: Palette) -> dict[str, object] | None:
     }
 
 
-def _kinship(curves: Curves, colours: Palette) -> list[Scatter]:
+def _class_similarity(curves: Curves, colours: Palette) -> list[Scatter]:
     lines = (
         (curves.true_class, curves.true_name, colours.clean, "solid"),
         (curves.fooled_into, curves.fooled_name, colours.adversarial, "dot"),
@@ -197,7 +197,7 @@ def _flow(curves: Curves, colours: Palette) -> list[Bar]:
     x = np.array([k for k, _ in present])
     floor = np.array([flow.floor for _, flow in present])
     text = [
-        f"<b>{html.escape(flow.site)}</b><br>attack flow {flow.share:+.1%}<br>largest under noise {flow.floor:.1%}"
+        f"<b>{html.escape(flow.site)}</b><br>attack conductance {flow.share:+.1%}<br>largest under noise {flow.floor:.1%}"
         for _, flow in present
     ]
     above = [colours.adversarial if abs(flow.share) > flow.floor else colours.shared for _, flow in present]
@@ -209,7 +209,7 @@ def _flow(curves: Curves, colours: Palette) -> list[Bar]:
         width=0.8,
         marker={"color": themes.transparent(colours.shared, 0.35), "line": {"width": 0}},
         hoverinfo="skip",
-        name="flow under noise",
+        name="conductance under noise",
     )
     bars = Bar(
         x=x,
@@ -219,6 +219,6 @@ def _flow(curves: Curves, colours: Palette) -> list[Bar]:
         marker={"color": above, "line": {"width": 0}},
         hovertext=text,
         hovertemplate="%{hovertext}<extra></extra>",
-        name="attack flow",
+        name="attack conductance",
     )
     return [floors, bars]

@@ -52,11 +52,11 @@ MARK_SIZE = 7
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Drawing:
-    """One examination's river as it is drawn."""
+    """One explanation's river as it is drawn."""
 
     river: River
     curves: Curves
-    certified: frozenset[str]
+    checked: frozenset[str]
     """Datapaths (`clean`, `adversarial`) whose certificate is in; the others' bars are hatched: provisional."""
     answers: tuple[str, str]
     """What the clean and the adversarial input were called, written beside the head."""
@@ -104,9 +104,9 @@ def traces(drawing: Drawing, colours: Palette, axis: str = "y") -> list[Scatter 
     """Return bands, bars and the points that carry the bands' numbers, on the vertical axis `axis`."""
     river = drawing.river
     kinds = [(is_bypass, is_exact) for is_bypass in (True, False) for is_exact in (True, False)]
-    found: list[Scatter | Bar] = [trace for kind in kinds for trace in _bands(river, colours, *kind)]
-    found += [*_bars(river, colours, drawing.certified), *_band_points(river)]
-    return [trace.update(yaxis=axis) for trace in found]
+    results: list[Scatter | Bar] = [trace for kind in kinds for trace in _bands(river, colours, *kind)]
+    results += [*_bars(river, colours, drawing.checked), *_band_points(river)]
+    return [trace.update(yaxis=axis) for trace in results]
 
 
 def extent(river: River) -> float:
@@ -157,7 +157,7 @@ def ribbon(bands: Iterable[Band]) -> tuple[np.ndarray, np.ndarray]:
 
 def _bands(river: River, colours: Palette, is_bypass: bool, is_exact: bool) -> list[Scatter]:
     fade = BYPASS_FADE if is_bypass else 1.0
-    found = []
+    bands = []
     for group in ("shared", "clean", "adversarial"):
         drawn = [band for band in river.bands if band.colour_group == group and band.is_bypass is is_bypass]
         chosen = [band for band in drawn if bool(band.inexact) is not is_exact]
@@ -169,7 +169,7 @@ def _bands(river: River, colours: Palette, is_bypass: bool, is_exact: bool) -> l
             **(EDGE if is_exact else INEXACT_EDGE),
             "color": themes.transparent(colours.of(group), (0.55 if is_exact else 0.9) * fade),
         }
-        found.append(
+        bands.append(
             Scatter(
                 x=x,
                 y=y,
@@ -181,18 +181,18 @@ def _bands(river: River, colours: Palette, is_bypass: bool, is_exact: bool) -> l
                 name=f"bands {group}" if is_exact else f"bands {group}, not exact",
             )
         )
-    return found
+    return bands
 
 
-def _bars(river: River, colours: Palette, certified: frozenset[str]) -> list[Bar]:
-    found = []
+def _bars(river: River, colours: Palette, checked: frozenset[str]) -> list[Bar]:
+    bars = []
     for group in GROUPS:
         chosen = [bar for bar in river.bars if bar.group == group]
         needed = {"clean", "adversarial"} if group == "shared" else {group}
-        pattern = {"shape": "" if needed <= certified else "/", "fgcolor": colours.panel, "size": 6, "solidity": 0.4}
+        pattern = {"shape": "" if needed <= checked else "/", "fgcolor": colours.panel, "size": 6, "solidity": 0.4}
         columns = [river.columns[bar.column] for bar in chosen]
         text = [_bar_text(column, group, bar.count) for column, bar in zip(columns, chosen, strict=True)]
-        found.append(
+        bars.append(
             Bar(
                 x=[bar.column for bar in chosen],
                 y=[bar.high - bar.low for bar in chosen],
@@ -204,7 +204,7 @@ def _bars(river: River, colours: Palette, certified: frozenset[str]) -> list[Bar
                 name=f"bars {group}",
             )
         )
-    return found
+    return bars
 
 
 def _bar_text(column: Column, group: str, count: int) -> str:
@@ -221,7 +221,7 @@ def _band_points(river: River) -> list[Scatter]:
     names = [column.name for column in river.columns]
     text = [
         f"{html.escape(names[band.source])} → {html.escape(names[band.target])}<br>"
-        f"{WORDS[band.groups[0]]} → {WORDS[band.groups[1]]}<br>{percent(band.share)} of the strength between them"
+        f"{WORDS[band.groups[0]]} → {WORDS[band.groups[1]]}<br>{percent(band.share)} of the edge weight between them"
         f"{_why(band)}"
         for band in river.bands
     ]
@@ -243,8 +243,8 @@ def _why(band: Band) -> str:
     if not band.inexact:
         return ""
     more = len(band.inexact) - REASONS
-    told = "; ".join(band.inexact[:REASONS]) + (f"; and {more} more on its way" if more > 0 else "")
-    lines = textwrap.wrap(f"Not exact here: {told}.", HOVER_LETTERS)
+    result = "; ".join(band.inexact[:REASONS]) + (f"; and {more} more on its way" if more > 0 else "")
+    lines = textwrap.wrap(f"Not exact here: {result}.", HOVER_LETTERS)
     return "".join(f"<br>{html.escape(line)}" for line in lines)
 
 
@@ -315,10 +315,10 @@ def _fold(river: River, name: str, first: int, last: int) -> dict[str, object]:
     count = river.columns[first].stands_for
     if last == first and count == 1:
         return {}
-    told = (
+    result = (
         f"click to unfold its {count} layers" if count > 1 else f"click to fold its {last - first + 1} layers into one"
     )
-    return {"name": f"stage:{name}", "captureevents": True, "hovertext": told}
+    return {"name": f"stage:{name}", "captureevents": True, "hovertext": result}
 
 
 def _mark(stands_for: int, more: int) -> str:
@@ -328,7 +328,7 @@ def _mark(stands_for: int, more: int) -> str:
 
 def _room(answers: tuple[str, str]) -> int:
     """Return the pixels to the right of the columns that the longer answer needs beyond the half column left to it."""
-    return 12 + max(0, BOLD_LETTER * max(len(one[:LONGEST_ANSWER]) for one in answers) - BOLD_LETTER)
+    return 12 + max(0, BOLD_LETTER * max(len(answer[:LONGEST_ANSWER]) for answer in answers) - BOLD_LETTER)
 
 
 def answers(drawing: Drawing, colours: Palette, axis: str = "y") -> list[dict[str, object]]:
@@ -354,7 +354,7 @@ def answers(drawing: Drawing, colours: Palette, axis: str = "y") -> list[dict[st
 def add(figure: Figure, rival: Drawing, *, theme: str) -> Figure:
     """Return the figure with a rival drawn beside, whose river has the same columns.
 
-    The rival's distance is a line with open diamonds, its attack flow an open diamond on the same scale.
+    The rival's distance is a line with open diamonds, its attack conductance an open diamond on the same scale.
     """
     colours, layout = themes.palette(theme), figure.to_dict()["layout"]
     figure.add_traces([*traces(rival, colours, "y4"), *_curves(rival, colours)])
@@ -409,15 +409,15 @@ def _curves(rival: Drawing, colours: Palette) -> list[Scatter]:
             yaxis="y3",
             mode="markers",
             marker=marker,
-            hovertemplate=f"{name}: attack flow %{{y:+.1%}}<extra></extra>",
-            name=f"attack flow under {name}",
+            hovertemplate=f"{name}: attack conductance %{{y:+.1%}}<extra></extra>",
+            name=f"attack conductance under {name}",
         ),
     ]
 
 
 def _title(rival: Drawing, colours: Palette) -> dict[str, Any]:
     return {
-        "text": f"<b>Beside: {html.escape(rival.attack)}</b> · ◇ its distance and attack flow above",
+        "text": f"<b>Compared with: {html.escape(rival.attack)}</b> · ◇ its distance and attack conductance above",
         "xref": "paper",
         "x": 0.0,
         "xanchor": "left",

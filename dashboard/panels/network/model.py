@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, fields, replace
 import numpy as np
 
 from dashboard.wording import percent
-from engine import ClassDatapaths, Comparison, Connection, Datapath, Examination, Kinship, Side, SiteComparison
+from engine import ClassDatapaths, ClassSimilarity, Comparison, Connection, Datapath, Explanation, Side, SiteComparison
 
 GROUPS = ("adversarial", "shared", "clean")
 """From top to bottom: maps only in the adversarial datapath, in both, only in the clean one."""
@@ -34,10 +34,10 @@ HIDDEN_BELOW = 0.005
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so is run as a formula by spreadsheets, so it is quoted with an apostrophe."""
 CLASS, NOISE = "class", "noise"
-"""Values of `versus` that name a group of the same examination instead of another attack."""
+"""Values of `versus` that name a group of the same explanation instead of another attack."""
 
 
-def between(examination: Examination, comparison: Comparison, columns: Sequence[int]) -> Strengths:
+def between(explanation: Explanation, comparison: Comparison, columns: Sequence[int]) -> Strengths:
     """Return the strength of the connections between shown sites; the head is site `len(sites)`.
 
     The clean run's contributions count for maps of the clean datapath, the adversarial run's for maps of the
@@ -50,9 +50,9 @@ def between(examination: Examination, comparison: Comparison, columns: Sequence[
     """
     runs = []
     for run in RUN_GROUPS:
-        found = _of_run(examination, comparison, columns, run)
-        total = sum(float(matrix.sum()) for matrix in found.values())
-        runs.append({pair: matrix / total for pair, matrix in found.items()} if total else found)
+        result = _of_run(explanation, comparison, columns, run)
+        total = sum(float(matrix.sum()) for matrix in result.values())
+        runs.append({pair: matrix / total for pair, matrix in result.items()} if total else result)
     clean, adversarial = runs
     zero = np.zeros((len(GROUPS), len(GROUPS)))
     pairs = sorted(set(clean) | set(adversarial))
@@ -67,22 +67,22 @@ def _joined(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
     return total
 
 
-def inexact(examination: Examination, columns: Sequence[int]) -> Reasons:
+def inexact(explanation: Explanation, columns: Sequence[int]) -> Reasons:
     """Return the shown pairs of sites between which any link on the way, through sites not shown too, is not exact."""
-    why = examination.inexact
+    why = explanation.inexact
     if not why:
         return {}
     sources: dict[int, list[int]] = {}
-    for link in examination.links:
+    for link in explanation.links:
         sources.setdefault(link.target, []).append(link.source)
-    found: Reasons = {}
+    results: Reasons = {}
     origins: dict[int, _Origins] = {}
-    for target in range(len(examination.sites) + 1):
+    for target in range(len(explanation.sites) + 1):
         reached = _reached([(origins[source], why.get((source, target))) for source in sources.get(target, ())])
         origins[target] = {target: {}} if target in columns else reached
         if target in columns:
-            found |= {(column, target): tuple(reasons) for column, reasons in reached.items() if reasons}
-    return found
+            results |= {(column, target): tuple(reasons) for column, reasons in reached.items() if reasons}
+    return results
 
 
 def _reached(links: Sequence[tuple[_Origins, str | None]]) -> _Origins:
@@ -95,33 +95,33 @@ def _reached(links: Sequence[tuple[_Origins, str | None]]) -> _Origins:
     return reached
 
 
-def members(examination: Examination, comparison: Comparison, run: Side) -> tuple[np.ndarray, ...]:
+def members(explanation: Explanation, comparison: Comparison, run: Side) -> tuple[np.ndarray, ...]:
     """Return per site (channels, groups) float32: one where a map of the run's datapath is in the group; head last."""
-    found = []
-    for site, sets in zip(examination.sites, comparison.sites, strict=True):
+    results = []
+    for site, sets in zip(explanation.sites, comparison.sites, strict=True):
         belongs = np.zeros((site.channels, len(GROUPS)), np.float32)
         kept = {"adversarial": sets.adversarial_only, "shared": sets.shared, "clean": sets.clean_only}
         for group in RUN_GROUPS[run]:
             belongs[list(kept[group]), GROUPS.index(group)] = 1.0
-        found.append(belongs)
+        results.append(belongs)
     head = np.zeros((len(HEAD_ROWS), len(GROUPS)), np.float32)
-    same = examination.clean.target == examination.adversarial.target
+    same = explanation.clean.target == explanation.adversarial.target
     head[HEAD_ROWS[run], GROUPS.index("shared" if same else run)] = 1.0
-    return (*found, head)
+    return (*results, head)
 
 
-def _of_run(examination: Examination, comparison: Comparison, columns: Sequence[int], run: Side) -> Strengths:
-    belongs = members(examination, comparison, run)
+def _of_run(explanation: Explanation, comparison: Comparison, columns: Sequence[int], run: Side) -> Strengths:
+    belongs = members(explanation, comparison, run)
     incoming: Incoming = {}
-    for connection in examination.connections:
+    for connection in explanation.connections:
         incoming.setdefault(connection.target, []).append(connection)
     walk = _Walk(run, incoming, {site: {site: belongs[site]} for site in columns})
-    found: Strengths = {}
+    results: Strengths = {}
     for target in columns:
         kept = np.flatnonzero(belongs[target].any(axis=1))
         for column, part in walk.gathered(target, kept).items():
-            found[column, target] = belongs[target][kept].T @ part
-    return found
+            results[column, target] = belongs[target][kept].T @ part
+    return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +135,15 @@ class _Walk:
 
     def gathered(self, target: int, kept: np.ndarray | slice = slice(None)) -> dict[int, np.ndarray]:
         """Return per shown source site (kept maps, groups): what its groups contribute to each kept map of the target."""
-        found: dict[int, np.ndarray] = {}
+        results: dict[int, np.ndarray] = {}
         for connection in self.incoming.get(target, ()):
             for column, shares in self._origins(connection.source).items():
-                found[column] = found.get(column, 0.0) + connection.carried_back(self.run, shares, kept)
-        return found
+                results[column] = results.get(column, 0.0) + connection.carried_back(self.run, shares, kept)
+        return results
 
     def _origins(self, source: int) -> dict[int, np.ndarray]:
         if source not in self.known:
-            strengths = [np.abs(one.run(self.run)).sum(axis=1) for one in self.incoming.get(source, ())]
+            strengths = [np.abs(item.run(self.run)).sum(axis=1) for item in self.incoming.get(source, ())]
             scale = 1.0 / np.maximum(sum(strengths, start=np.zeros(1, np.float32)), 1e-12)
             self.known[source] = {column: part * scale[:, None] for column, part in self.gathered(source).items()}
         return self.known[source]
@@ -157,7 +157,7 @@ class Column:
     label: str
     stage: str
     site: int
-    """Index into the examination's sites; their number for the head."""
+    """Index into the explanation's sites; their number for the head."""
     is_head: bool
     kept: int
     """Maps in each datapath."""
@@ -219,47 +219,47 @@ class River:
     @property
     def stages(self) -> tuple[tuple[str, int, int], ...]:
         """Runs of columns of one stage: name, first and last column."""
-        found: list[tuple[str, int, int]] = []
+        results: list[tuple[str, int, int]] = []
         for k, column in enumerate(self.columns):
-            if found and found[-1][0] == column.stage:
-                found[-1] = (column.stage, found[-1][1], k)
+            if results and results[-1][0] == column.stage:
+                results[-1] = (column.stage, results[-1][1], k)
             else:
-                found.append((column.stage, k, k))
-        return tuple(found)
+                results.append((column.stage, k, k))
+        return tuple(results)
 
 
 def build_river(
-    examination: Examination, comparison: Comparison, detail: str, folded: frozenset[str] = frozenset()
+    explanation: Explanation, comparison: Comparison, detail: str, folded: frozenset[str] = frozenset()
 ) -> River:
     """Return the river of `blocks` (stem, block outputs, head) or of all `sites`.
 
     Of a folded stage only the last column is shown; what flows through the others is passed on to it.
     """
-    shown = [k for k, site in enumerate(examination.sites) if detail == "sites" or site.role != "inner"]
-    shown = shown or list(range(len(examination.sites)))
-    stands_for = Counter(examination.sites[k].stage for k in shown)
-    last = {examination.sites[k].stage: k for k in shown}
+    shown = [k for k, site in enumerate(explanation.sites) if detail == "sites" or site.role != "inner"]
+    shown = shown or list(range(len(explanation.sites)))
+    stands_for = Counter(explanation.sites[k].stage for k in shown)
+    last = {explanation.sites[k].stage: k for k in shown}
     columns = (
         *(
-            _folded(_column(examination, comparison.sites[k], k, detail), stands_for)
-            if examination.sites[k].stage in folded
-            else _column(examination, comparison.sites[k], k, detail)
+            _folded(_column(explanation, comparison.sites[k], k, detail), stands_for)
+            if explanation.sites[k].stage in folded
+            else _column(explanation, comparison.sites[k], k, detail)
             for k in shown
-            if examination.sites[k].stage not in folded or k == last[examination.sites[k].stage]
+            if explanation.sites[k].stage not in folded or k == last[explanation.sites[k].stage]
         ),
-        _head(examination),
+        _head(explanation),
     )
     bars = tuple(bar for k, column in enumerate(columns) for bar in stack(k, column))
     order = {column.site: k for k, column in enumerate(columns)}
-    found = between(examination, comparison, [column.site for column in columns])
-    placed = {(order[source], order[target]): matrix for (source, target), matrix in found.items()}
+    result = between(explanation, comparison, [column.site for column in columns])
+    placed = {(order[source], order[target]): matrix for (source, target), matrix in result.items()}
     bands, hidden = lay(placed, bars)
     why = {
         (order[source], order[target]): reasons
-        for (source, target), reasons in inexact(examination, list(order)).items()
+        for (source, target), reasons in inexact(explanation, list(order)).items()
     }
     bands = tuple(replace(band, inexact=why.get((band.source, band.target), ())) for band in bands)
-    return River(columns, bars, bands, hidden, _places(examination, columns))
+    return River(columns, bars, bands, hidden, _places(explanation, columns))
 
 
 def stack(index: int, column: Column) -> list[Bar]:
@@ -306,19 +306,19 @@ def _slots(flows: Sequence[tuple], spans: dict, *, is_leaving: bool) -> dict[int
     by_bar: dict[tuple[int, str], list[int]] = {}
     for k, flow in enumerate(flows):
         by_bar.setdefault((flow[near], flow[2 + near]), []).append(k)
-    found = {}
+    slots = {}
     for key, members in by_bar.items():
         bar = spans[key]
         scale = (bar.high - bar.low) / sum(flows[k][4] for k in members)
         top = bar.high
         for k in sorted(members, key=lambda k: (GROUPS.index(flows[k][2 + far]), flows[k][far])):
-            found[k] = (top - flows[k][4] * scale, top)
-            top = found[k][0]
-    return found
+            slots[k] = (top - flows[k][4] * scale, top)
+            top = slots[k][0]
+    return slots
 
 
-def _column(examination: Examination, sets: SiteComparison, site: int, detail: str) -> Column:
-    place = examination.sites[site]
+def _column(explanation: Explanation, sets: SiteComparison, site: int, detail: str) -> Column:
+    place = explanation.sites[site]
     counts = (len(sets.adversarial_only), len(sets.shared), len(sets.clean_only))
     label = place.name if detail == "blocks" else place.name.removeprefix(f"{place.stage}.")
     return Column(place.name, label, place.stage, site, False, counts[1] + max(counts[0], counts[2]), counts)
@@ -329,16 +329,16 @@ def _folded(column: Column, stands_for: Mapping[str, int]) -> Column:
     return replace(column, label=column.stage, stands_for=stands_for[column.stage])
 
 
-def _head(examination: Examination) -> Column:
-    same = examination.clean.target == examination.adversarial.target
+def _head(explanation: Explanation) -> Column:
+    same = explanation.clean.target == explanation.adversarial.target
     counts = (0, 1, 0) if same else (1, 0, 1)
-    return Column("head", "answer", "head", len(examination.sites), True, 1, counts)
+    return Column("head", "answer", "head", len(explanation.sites), True, 1, counts)
 
 
-def _places(examination: Examination, columns: Sequence[Column]) -> tuple[tuple[str, float], ...]:
+def _places(explanation: Explanation, columns: Sequence[Column]) -> tuple[tuple[str, float], ...]:
     shown = [column.site for column in columns]
-    x = np.interp(np.arange(len(examination.sites)), shown, np.arange(len(shown)))
-    return tuple((site.name, float(place)) for site, place in zip(examination.sites, x, strict=True))
+    x = np.interp(np.arange(len(explanation.sites)), shown, np.arange(len(shown)))
+    return tuple((site.name, float(place)) for site, place in zip(explanation.sites, x, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +352,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Attack flow through one site that other paths pass by."""
+    """Attack conductance through one site that other paths pass by."""
 
     site: str
     share: float
@@ -383,37 +383,41 @@ class Curves:
     merges: Mark | None
 
 
-def build_curves(examination: Examination, comparison: Comparison, drawn: River, kinship: Kinship | None) -> Curves:
+def build_curves(
+    explanation: Explanation, comparison: Comparison, drawn: River, class_similarity: ClassSimilarity | None
+) -> Curves:
     """Return the curves at the columns of the river; the marks may lie between them."""
     sites = [column.site for column in drawn.columns if not column.is_head]
     rows = [comparison.sites[k] for k in sites]
     places = dict(drawn.places)
-    fooled_name = examination.classes[examination.adversarial.target]
+    fooled_name = explanation.classes[explanation.adversarial.target]
     return Curves(
         names=tuple(row.site for row in rows),
         distance=tuple(row.distance for row in rows),
         interval=tuple((row.distance_low, row.distance_high) for row in rows) if comparison.images > 1 else None,
         floor_low=tuple(row.floor_low for row in rows),
         floor_high=tuple(row.floor_high for row in rows),
-        flow=tuple(_flow(examination, comparison, k, set(sites)) for k in sites),
-        true_class=tuple(kinship.true_class[k] for k in sites) if kinship else None,
-        fooled_into=tuple(kinship.fooled_into[k] for k in sites) if kinship else None,
-        true_name=examination.classes[examination.clean.target],
+        flow=tuple(_flow(explanation, comparison, k, set(sites)) for k in sites),
+        true_class=tuple(class_similarity.true_class[k] for k in sites) if class_similarity else None,
+        fooled_into=tuple(class_similarity.fooled_into[k] for k in sites) if class_similarity else None,
+        true_name=explanation.classes[explanation.clean.target],
         fooled_name=fooled_name,
-        parts=_mark(places, comparison.parts_at, "part at"),
-        merges=_mark(places, kinship.merges_at if kinship else None, f"nearer to '{fooled_name}' from"),
+        parts=_mark(places, comparison.diverges_at, "part at"),
+        merges=_mark(
+            places, class_similarity.converges_at if class_similarity else None, f"nearer to '{fooled_name}' from"
+        ),
     )
 
 
-def _flow(examination: Examination, comparison: Comparison, site: int, shown: set[int]) -> Flow | None:
+def _flow(explanation: Explanation, comparison: Comparison, site: int, shown: set[int]) -> Flow | None:
     """The flow of a site, or for a block's output, where it is the whole margin by construction, of the block's branch."""
-    inside = range(site) if examination.sites[site].is_cut else range(site + 1)
-    block = examination.sites[site].name
+    inside = range(site) if explanation.sites[site].is_cut else range(site + 1)
+    block = explanation.sites[site].name
     places = [
         k
         for k in inside
-        if not examination.sites[k].is_cut
-        and (k == site or (k not in shown and examination.sites[k].name.startswith(f"{block}.")))
+        if not explanation.sites[k].is_cut
+        and (k == site or (k not in shown and explanation.sites[k].name.startswith(f"{block}.")))
     ]
     if not places:
         return None
@@ -446,7 +450,7 @@ class Row:
     """Every path runs through it, so its flow is the whole margin whatever the attack."""
 
 
-def site_rows(examination: Examination, comparison: Comparison) -> tuple[Row, ...]:
+def site_rows(explanation: Explanation, comparison: Comparison) -> tuple[Row, ...]:
     """Return one row per site in network order, whatever the river shows."""
     return tuple(
         Row(
@@ -464,7 +468,7 @@ def site_rows(examination: Examination, comparison: Comparison) -> tuple[Row, ..
             place.role,
             place.is_cut,
         )
-        for place, sets in zip(examination.sites, comparison.sites, strict=True)
+        for place, sets in zip(explanation.sites, comparison.sites, strict=True)
     )
 
 
@@ -481,39 +485,39 @@ def _safe(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
 
 
-def summary(examination: Examination, comparison: Comparison) -> str:
+def summary(explanation: Explanation, comparison: Comparison) -> str:
     """Return what the river shows in words, for those who cannot see it."""
     first, last = comparison.sites[0], comparison.sites[-1]
     widest = max(comparison.sites, key=lambda site: site.distance - site.floor_high)
     return (
-        f"Network of {len(examination.sites)} sites at {percent(comparison.share)} kept maps. "
-        f"At {first.site} {len(first.shared)} maps are shared and {len(first.clean_only)} clean only; "
+        f"Network of {len(explanation.sites)} layers at {percent(comparison.share)} kept channels. "
+        f"At {first.site} {len(first.shared)} channels are shared and {len(first.clean_only)} clean only; "
         f"at {last.site} {len(last.shared)} are shared and {len(last.clean_only)} clean only. "
         f"Most above noise: {widest.site}, distance {widest.distance:.2f} against at most {widest.floor_high:.2f}."
     )
 
 
-def against_class(examination: Examination, classes: ClassDatapaths) -> Examination:
-    """Return the examination with clean images of the fooled-into class in the clean run's place.
+def against_class(explanation: Explanation, classes: ClassDatapaths) -> Explanation:
+    """Return the explanation with clean images of the fooled-into class in the clean run's place.
 
     Their datapath is a mean over images, so it stands for every image of a group; of their connections nothing is known.
     """
-    images = len(examination.outcomes)
+    images = len(explanation.outcomes)
     scores = tuple(np.repeat(site[None].astype(np.float32), images, axis=0) for site in classes.fooled)
-    return _in_place_of_clean(examination, scores, examination.adversarial.target)
+    return _in_place_of_clean(explanation, scores, explanation.adversarial.target)
 
 
-def against_noise(examination: Examination) -> Examination:
-    """Return the examination with each image's first same-norm noisy copy in the clean run's place."""
-    images = len(examination.outcomes)
-    scores = tuple(site[:: max(1, len(site) // images)][:images] for site in examination.noise.scores)
-    return _in_place_of_clean(examination, scores, examination.noise.target)
+def against_noise(explanation: Explanation) -> Explanation:
+    """Return the explanation with each image's first same-norm noisy copy in the clean run's place."""
+    images = len(explanation.outcomes)
+    scores = tuple(site[:: max(1, len(site) // images)][:images] for site in explanation.noise.scores)
+    return _in_place_of_clean(explanation, scores, explanation.noise.target)
 
 
-def _in_place_of_clean(examination: Examination, scores: tuple[np.ndarray, ...], target: int) -> Examination:
-    path: Datapath = replace(examination.clean, scores=scores, target=target, carries_at=None, sizes=(), carried=())
-    unknown = tuple(_without_clean(link) for link in examination.connections)
-    return replace(examination, clean=path, connections=unknown)
+def _in_place_of_clean(explanation: Explanation, scores: tuple[np.ndarray, ...], target: int) -> Explanation:
+    path: Datapath = replace(explanation.clean, scores=scores, target=target, carries_at=None, sizes=(), carried=())
+    unknown = tuple(_without_clean(link) for link in explanation.connections)
+    return replace(explanation, clean=path, connections=unknown)
 
 
 def _without_clean(link: Connection) -> Connection:

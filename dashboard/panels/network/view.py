@@ -16,7 +16,7 @@ from dashboard.markup import aria, choosing, menu
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
-from engine import Certificates, Comparison, Examination, WorkFailed, compare
+from engine import Comparison, Explanation, Faithfulness, WorkFailed, compare
 
 CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
 
@@ -26,9 +26,9 @@ class Shown:
     """What one ask of the network level comes to."""
 
     view: ViewState
-    examination: Examination
+    explanation: Explanation
     comparison: Comparison
-    certificates: Certificates
+    faithfulness_checks: Faithfulness
     river: network.River
     rival: Shown | None = None
     """The same images under another attack, drawn beside."""
@@ -68,37 +68,37 @@ def answer(auditor: Auditor, ask: protocol.Ask) -> tuple[protocol.Facts, Figure]
 
 
 def read(ask: protocol.Ask, auditor: Auditor) -> Shown:
-    """Return the records of an ask; raises BadInput for one that is malformed, WorkFailed for one not examined."""
-    shown = _examined(ask.get("request"), ViewState.from_dict(ask), auditor)
+    """Return the records of an ask; raises BadInput for one that is malformed, WorkFailed for one not explained."""
+    shown = _explained(ask.get("request"), ViewState.from_dict(ask), auditor)
     if shown.view.versus in (network.CLASS, network.NOISE):
         return replace(shown, rival=_group(shown))
     if ask.get("rival") is None:
         return shown
-    return replace(shown, rival=_examined(ask["rival"], shown.view, auditor))
+    return replace(shown, rival=_explained(ask["rival"], shown.view, auditor))
 
 
 def _group(shown: Shown) -> Shown | None:
-    """Return the group of the same examination that is drawn beside; None until its datapath is known."""
-    examination, classes = shown.examination, shown.certificates.classes
+    """Return the group of the same explanation that is drawn beside; None until its datapath is known."""
+    explanation, classes = shown.explanation, shown.faithfulness_checks.classes
     if shown.view.versus == network.NOISE:
-        return _drawn(network.against_noise(examination), shown.view, shown.certificates)
-    if classes is None or faithfulness.keeps_class(examination):
+        return _drawn(network.against_noise(explanation), shown.view, shown.faithfulness_checks)
+    if classes is None or faithfulness.keeps_class(explanation):
         return None
-    return _drawn(network.against_class(examination, classes), shown.view, shown.certificates)
+    return _drawn(network.against_class(explanation, classes), shown.view, shown.faithfulness_checks)
 
 
-def _examined(stored: Any, view: ViewState, auditor: Auditor) -> Shown:
+def _explained(stored: Any, view: ViewState, auditor: Auditor) -> Shown:
     request = protocol.request(stored)
-    answer = auditor.examination(request)
+    answer = auditor.explanation(request)
     if answer.value is None:
-        raise WorkFailed(answer.message or "The examination is not there yet; the page asks for it again.")
-    return _drawn(answer.value, view, auditor.certificates(request).value or Certificates())
+        raise WorkFailed(answer.message or "The explanation is not there yet; the page asks for it again.")
+    return _drawn(answer.value, view, auditor.faithfulness_checks(request).value or Faithfulness())
 
 
-def _drawn(examination: Examination, view: ViewState, certificates: Certificates) -> Shown:
-    comparison = compare(examination, view.share)
-    drawn = network.build_river(examination, comparison, view.detail, frozenset((view.folded or "").split(",")))
-    return Shown(view, examination, comparison, certificates, drawn)
+def _drawn(explanation: Explanation, view: ViewState, faithfulness_checks: Faithfulness) -> Shown:
+    comparison = compare(explanation, view.share)
+    drawn = network.build_river(explanation, comparison, view.detail, frozenset((view.folded or "").split(",")))
+    return Shown(view, explanation, comparison, faithfulness_checks, drawn)
 
 
 def draw(shown: Shown) -> Figure:
@@ -108,63 +108,63 @@ def draw(shown: Shown) -> Figure:
 
 
 def _rival(shown: Shown, rival: Shown) -> network_figure.Drawing:
-    """Return what is drawn beside; a group is named as one, and has no attack flow of its own."""
-    name = faithfulness.group(shown.view.versus, shown.examination)
-    found = _drawing(rival)
+    """Return what is drawn beside; a group is named as one, and has no attack conductance of its own."""
+    name = faithfulness.group(shown.view.versus, shown.explanation)
+    drawing = _drawing(rival)
     if name is None:
-        return found
-    lines = replace(found.curves, flow=(None,) * len(found.curves.flow))
-    into = shown.examination.classes[rival.examination.clean.target]
-    return replace(found, attack=name, curves=lines, answers=(into, found.answers[1]))
+        return drawing
+    lines = replace(drawing.curves, flow=(None,) * len(drawing.curves.flow))
+    into = shown.explanation.classes[rival.explanation.clean.target]
+    return replace(drawing, attack=name, curves=lines, answers=(into, drawing.answers[1]))
 
 
 def _drawing(shown: Shown) -> network_figure.Drawing:
-    examination, classes = shown.examination, shown.examination.classes
+    explanation, classes = shown.explanation, shown.explanation.classes
     return network_figure.Drawing(
         shown.river,
-        network.build_curves(examination, shown.comparison, shown.river, shown.certificates.kinship),
-        certified=frozenset(shown.certificates.done),
-        answers=(classes[examination.clean.target], classes[examination.adversarial.target]),
-        attack=faithfulness.attack(examination),
+        network.build_curves(explanation, shown.comparison, shown.river, shown.faithfulness_checks.class_similarity),
+        checked=frozenset(shown.faithfulness_checks.done),
+        answers=(classes[explanation.clean.target], classes[explanation.adversarial.target]),
+        attack=faithfulness.attack(explanation),
     )
 
 
 def facts(shown: Shown) -> dict[str, Any]:
     """Return all that stands around the river, as plain values."""
-    examination, comparison, certificates = shown.examination, shown.comparison, shown.certificates
-    images = examination.images
+    explanation, comparison, faithfulness_checks = shown.explanation, shown.comparison, shown.faithfulness_checks
+    images = explanation.images
     clauses = (
-        *faithfulness.headline(examination, comparison, certificates),
-        *faithfulness.against(examination, certificates),
+        *faithfulness.headline(explanation, comparison, faithfulness_checks),
+        *faithfulness.against(explanation, faithfulness_checks),
     )
     factor = pictures.amplification(images["clean"][0], images["adversarial"][0])
     return {
-        "key": examination.key,
+        "key": explanation.key,
         "headline": [asdict(clause) for clause in clauses],
-        "summary": network.summary(examination, comparison),
+        "summary": network.summary(explanation, comparison),
         "beside": _beside(shown),
-        "note": river_note(shown.river, certificates),
-        "card": asdict(faithfulness.build_card(examination, certificates)),
-        "inputs": asdict(inputs.build(examination, factor)),
-        "sites": [asdict(row) for row in network.site_rows(examination, comparison)],
+        "note": river_note(shown.river, faithfulness_checks),
+        "card": asdict(faithfulness.build_card(explanation, faithfulness_checks)),
+        "inputs": asdict(inputs.build(explanation, factor)),
+        "sites": [asdict(row) for row in network.site_rows(explanation, comparison)],
     }
 
 
 def _beside(shown: Shown) -> str:
-    name = faithfulness.group(shown.view.versus, shown.examination)
+    name = faithfulness.group(shown.view.versus, shown.explanation)
     if name is None:
-        return faithfulness.beside(shown.rival.examination, shown.rival.comparison) if shown.rival else ""
+        return faithfulness.beside(shown.rival.explanation, shown.rival.comparison) if shown.rival else ""
     if shown.rival is None:
-        return f"Beside, {name}: not yet compared, or the attack kept the class."
+        return f"Compared with {name}: the comparison is not available yet, or that attack kept the class."
     return faithfulness.beside_group(name, shown.rival.comparison)
 
 
-def river_note(drawn: network.River, certificates: Certificates) -> str:
+def river_note(drawn: network.River, faithfulness_checks: Faithfulness) -> str:
     """Return what the reader must know of the drawing itself: what is not exact, hidden or provisional."""
     limit = wording.percent(network.HIDDEN_BELOW)
     hidden = f"{drawn.hidden} weak connections (under {limit}) are not drawn." if drawn.hidden else ""
-    sides = " and ".join(side for side in ("clean", "adversarial") if side not in certificates.done)
-    open_ = f"Hatched bars are provisional: the certificate of the {sides} datapath is not in." if sides else ""
+    sides = " and ".join(side for side in ("clean", "adversarial") if side not in faithfulness_checks.done)
+    open_ = f"Hatched bars are provisional: the faithfulness checks of the {sides} datapath is not in." if sides else ""
     return " ".join(filter(None, (_inexact(drawn), hidden, open_)))
 
 
@@ -182,8 +182,8 @@ def _inexact(drawn: network.River) -> str:
 
 def file(shown: Shown) -> dict[str, Any]:
     """Return the site table as a file for download."""
-    rows = network.site_rows(shown.examination, shown.comparison)
-    return dcc.send_string(network.to_csv(rows), f"faultline-{shown.examination.key[:16]}-sites.csv", type="text/csv")
+    rows = network.site_rows(shown.explanation, shown.comparison)
+    return dcc.send_string(network.to_csv(rows), f"faultline-{shown.explanation.key[:16]}-sites.csv", type="text/csv")
 
 
 def _connect(app: Dash) -> None:
@@ -201,7 +201,7 @@ def _heading() -> html.Div:
         id=ids.DETAIL,
         size="xs",
         value="blocks",
-        data=[{"value": "blocks", "label": "Blocks"}, {"value": "sites", "label": "Every site"}],
+        data=[{"value": "blocks", "label": "Blocks"}, {"value": "sites", "label": "Every layer"}],
         **aria(label="Detail of the network"),
     )
     return html.Div(
@@ -210,7 +210,7 @@ def _heading() -> html.Div:
             html.Div(detail, className="detail"),
             choosing(),
             _legend(),
-            html.Div([menu(ids.VERSUS, "Beside"), menu(ids.LAYER, "Layer")], className="layer-pick"),
+            html.Div([menu(ids.VERSUS, "Compare with"), menu(ids.LAYER, "Layer")], className="layer-pick"),
         ],
         className="panel-heading",
     )
@@ -236,7 +236,7 @@ def _body() -> list[Any]:
         html.Div(graph, className="river-frame", **aria(describedby=ids.RIVER_SUMMARY)),
         html.P(id=ids.RIVER_NOTE, className="note"),
         faithfulness.layout(),
-        html.Details([html.Summary("Exact numbers of every site"), _table()], className="twin"),
+        html.Details([html.Summary("Exact numbers of every layer"), _table()], className="twin"),
     ]
 
 

@@ -1,1 +1,1 @@
-"""Maps put back, and what that shows."""
+"""Maps patched, and what that shows."""

@@ -44,7 +44,7 @@ def _trace(line: Line, place: int, plot: Plot, colours: Palette) -> go.Scatter:
     values = [100 * value for value in line.value]
     dash = "solid" if line.look in ("chosen", "random") else DASHES[place % len(DASHES)]
     symbol = {"chosen": "circle", "random": "circle-open"}.get(line.look, SYMBOLS[place % len(SYMBOLS)])
-    where = "%{x} maps" if plot.is_counts else "%{x}"
+    where = "%{x} channels" if plot.is_counts else "%{x}"
     return go.Scatter(
         x=list(line.x),
         y=values,

@@ -1,4 +1,4 @@
-"""Which maps a link chooses to put back, and what doing so has shown."""
+"""Which maps a link chooses to patched, and what doing so has shown."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from dashboard.wording import bounds, percent
 from engine import (
     COMPARED,
     CONTROLS,
+    TITLES,
     BadInput,
+    CausalTest,
     Comparison,
     Control,
     Direction,
     Effect,
-    Examination,
+    Explanation,
     MapSet,
     Prediction,
-    Proof,
 )
 
 FLOW = re.compile(r"flow:(\d{1,12})")
@@ -48,16 +49,16 @@ class Asked:
     title: str
 
 
-def asked(text: str, examination: Examination, comparison: Comparison) -> Asked:
+def asked(text: str, explanation: Explanation, comparison: Comparison) -> Asked:
     """Return the choice of a link, the maps of all its terms together.
 
     Raises BadInput for what is not written so or names nothing, UnknownName for a layer or map that is not there.
     """
     direction: Direction = "inject" if text.startswith(INJECT) else "restore"
     whose = "adversarial" if direction == "inject" else "clean"
-    terms = [_term(one, examination, comparison) for one in text.removeprefix(INJECT).split(JOIN)]
-    chosen = _gathered(frozenset().union(*(places for places, _ in terms)), examination)
-    what = terms[0][1] if len(terms) == 1 else f"{chosen.count} chosen maps of {_layers(len(chosen.sites))}"
+    terms = [_term(item, explanation, comparison) for item in text.removeprefix(INJECT).split(JOIN)]
+    chosen = _gathered(frozenset().union(*(places for places, _ in terms)), explanation)
+    what = terms[0][1] if len(terms) == 1 else f"{chosen.count} chosen channels of {_layers(len(chosen.sites))}"
     return Asked(chosen, direction, f"{whose} values of {what}")
 
 
@@ -67,62 +68,62 @@ def written(chosen: MapSet) -> str:
     return JOIN.join(f"map:{name}:{'.'.join(_runs(channels))}" for name, channels in pairs)
 
 
-def _term(text: str, examination: Examination, comparison: Comparison) -> tuple[Places, str]:
+def _term(text: str, explanation: Explanation, comparison: Comparison) -> tuple[Places, str]:
     """Return the maps of one term, and what they are in words."""
-    if found := FLOW.fullmatch(text):
-        count = int(found[1])
-        return _by_flow(examination, count), f"the {count} maps with the most attack flow"
-    if found := GROUP.fullmatch(text):
-        group, name = found.groups()
-        site = layer.site_index(examination, name)
+    if result := FLOW.fullmatch(text):
+        count = int(result[1])
+        return _by_flow(explanation, count), f"the {count} channels with the most attack conductance"
+    if result := GROUP.fullmatch(text):
+        group, name = result.groups()
+        site = layer.site_index(explanation, name)
         members = _members(comparison, site, group)
-        return frozenset((site, one) for one in members), f"the {len(members)} {WORDS[group]} maps of {name}"
-    if found := MAPS.fullmatch(text):
-        name = found[1]
-        site = layer.site_index(examination, name)
-        channels = _channels(found[2], examination.sites[site].channels, name)
-        what = f"feature map {channels[0]}" if len(channels) == 1 else f"{len(channels)} chosen maps"
-        return frozenset((site, one) for one in channels), f"{what} of {name}"
+        return frozenset((site, member) for member in members), f"the {len(members)} {WORDS[group]} channels of {name}"
+    if result := MAPS.fullmatch(text):
+        name = result[1]
+        site = layer.site_index(explanation, name)
+        channels = _channels(result[2], explanation.sites[site].channels, name)
+        what = f"feature map {channels[0]}" if len(channels) == 1 else f"{len(channels)} chosen channels"
+        return frozenset((site, channel) for channel in channels), f"{what} of {name}"
     raise BadInput(
-        f"'{text[:60]}' names no maps to put back; it is flow:NUMBER, adversarial:LAYER or map:LAYER:NUMBER."
+        f"'{text[:60]}' names no channels to patch; it is flow:NUMBER, adversarial:LAYER or map:LAYER:NUMBER."
     )
 
 
 def _channels(text: str, count: int, name: str) -> list[int]:
     """Return the channels of `3.5-9`; raises BadInput for what is written otherwise or is not there."""
-    found: set[int] = set()
+    result: set[int] = set()
     for part in text.split("."):
         run = RUN.fullmatch(part)
         first, last = (int(run[1]), int(run[2] or run[1])) if run else (0, -1)
         if not first <= last:
-            raise BadInput(f"'{part[:20]}' is no feature map; maps are written like 3.5-9.")
+            raise BadInput(f"'{part[:20]}' is no feature map; channels are written like 3.5-9.")
         if last >= count:
             raise BadInput(f"{name} has feature maps 0 to {count - 1}, asked for {last}.")
-        found.update(range(first, last + 1))
-    return sorted(found)
+        result.update(range(first, last + 1))
+    return sorted(result)
 
 
 def _runs(channels: Iterable[int]) -> list[str]:
     runs: list[list[int]] = []
-    for one in sorted(channels):
-        if runs and one == runs[-1][1] + 1:
-            runs[-1][1] = one
+    for channel in sorted(channels):
+        if runs and channel == runs[-1][1] + 1:
+            runs[-1][1] = channel
         else:
-            runs.append([one, one])
+            runs.append([channel, channel])
     return [str(first) if first == last else f"{first}-{last}" for first, last in runs]
 
 
-def _by_flow(examination: Examination, count: int) -> Places:
-    """The maps that claims may use with the largest mean |attack flow| over the images; ties go to the earlier one."""
-    sizes = [site.channels if site.is_claimable else 0 for site in examination.sites]
+def _by_flow(explanation: Explanation, count: int) -> Places:
+    """The maps that claims may use with the largest mean |attack conductance| over the images; ties go to the earlier one."""
+    sizes = [site.channels if site.is_eligible else 0 for site in explanation.sites]
     if not 1 <= count <= sum(sizes):
-        raise BadInput(f"From 1 to {sum(sizes)} maps can be put back, got {count}.")
+        raise BadInput(f"From 1 to {sum(sizes)} channels can be patched, got {count}.")
     strength = np.concatenate([
-        np.abs(flow).mean(axis=0) if site.is_claimable else np.full(site.channels, -1.0)
-        for site, flow in zip(examination.sites, examination.flow, strict=True)
+        np.abs(flow).mean(axis=0) if site.is_eligible else np.full(site.channels, -1.0)
+        for site, flow in zip(explanation.sites, explanation.flow, strict=True)
     ])  # fmt: skip
     best = np.argsort(-strength, kind="stable")[:count]
-    starts = np.cumsum([0] + [site.channels for site in examination.sites])
+    starts = np.cumsum([0] + [site.channels for site in explanation.sites])
     sites = np.searchsorted(starts, best, side="right") - 1
     return frozenset((int(site), int(one - starts[site])) for site, one in zip(sites, best, strict=True))
 
@@ -131,15 +132,15 @@ def _members(comparison: Comparison, site: int, group: str) -> tuple[int, ...]:
     sets = comparison.sites[site]
     members = {"adversarial": sets.adversarial_only, "shared": sets.shared, "clean": sets.clean_only}[group]
     if not members:
-        raise BadInput(f"{sets.site} has no {WORDS[group]} map to put back.")
+        raise BadInput(f"{sets.site} has no {WORDS[group]} channel to patch.")
     return members
 
 
-def _gathered(places: Places, examination: Examination) -> MapSet:
+def _gathered(places: Places, explanation: Explanation) -> MapSet:
     """Return the maps by site, both in the order of the network."""
     used = sorted({site for site, _ in places})
     return MapSet(
-        tuple(examination.sites[site].name for site in used),
+        tuple(explanation.sites[site].name for site in used),
         tuple(tuple(sorted(channel for at, channel in places if at == site)) for site in used),
     )
 
@@ -173,7 +174,7 @@ class Member:
     """Addresses of the pictures."""
     clean_text: str
     adversarial_text: str
-    proven_text: str
+    supported_text: str
     recovery: str
     is_reached: bool
     """Whether it now gives the answer aimed at."""
@@ -199,14 +200,19 @@ class Panel:
         return "Margin recovered" if self.receiving == "adversarial" else "Margin taken"
 
 
-def build(found: Proof, title: str, examination: Examination) -> Panel:
+def build(causal_test: CausalTest, title: str, explanation: Explanation) -> Panel:
     """Return the panel of a finished proof."""
-    aim = "the clean answer comes back" if found.direction == "restore" else "the attack's answer comes out"
-    lines = (_line("Chosen maps", f"How often {aim}.", found.effect, ""), *(_control(one) for one in found.controls))
-    members = tuple(_member(found, examination, row) for row in range(len(found.labels)))
-    receiving = "adversarial" if found.direction == "restore" else "clean"
+    aim = "the clean answer comes back" if causal_test.direction == "restore" else "the attack's answer comes out"
+    lines = (
+        _line("Chosen channels", f"How often {aim}.", causal_test.effect, ""),
+        *(_control(control) for control in causal_test.controls),
+    )
+    members = tuple(_member(causal_test, explanation, row) for row in range(len(causal_test.labels)))
+    receiving = "adversarial" if causal_test.direction == "restore" else "clean"
     of = title if len(members) == 1 else f"{title}, one set for all {len(members)} images"
-    return Panel(of, _verdict(found), claim(found, examination), lines, found.missing, receiving, members)
+    return Panel(
+        of, _verdict(causal_test), claim(causal_test, explanation), lines, causal_test.missing, receiving, members
+    )
 
 
 def share(effect: Effect) -> str:
@@ -222,109 +228,116 @@ def recovery(effect: Effect) -> str:
     return f"{percent(effect.recovery)} {interval.replace('-', '−')}"
 
 
-def claim(found: Proof, examination: Examination) -> str:
+def claim(causal_test: CausalTest, explanation: Explanation) -> str:
     """Return the sentence a report may carry, made of stored evidence only; without its control there is none."""
-    random = next((one for one in found.controls if one.name == "random"), None)
+    random = next((item for item in causal_test.controls if item.name == "random"), None)
     if random is None:
-        return "No claim: equally many random maps have not been tried."
-    if found.trivial:
-        return f"No claim: everything runs through {', '.join(found.trivial)}, which restores whatever is put there."
-    images, effect = len(found.labels), found.effect
-    count, total = found.chosen.count, sum(site.channels for site in examination.sites if site.is_claimable)
+        return "No claim: equally many random channels have not been tried."
+    if causal_test.trivial:
+        return (
+            f"No claim: everything runs through {', '.join(causal_test.trivial)}, which restores whatever is put there."
+        )
+    images, effect = len(causal_test.labels), causal_test.effect
+    count, total = causal_test.chosen.count, sum(site.channels for site in explanation.sites if site.is_eligible)
     interval = (
         ""
         if effect.recovery_low is None
         else f" [{percent(effect.recovery_low)}, {percent(effect.recovery_high or 0.0)}]"
     )
     restored = round(effect.flipped * effect.n)
-    named = _named(found) or f"{count} of {total} feature maps"
+    named = _named(causal_test) or f"{count} of {total} feature maps"
     what = (
         f"putting the clean values of {named} back recovers {percent(effect.recovery)}{interval} of the "
         f"margin and the label in {restored} of {images} images"
-        if found.direction == "restore"
+        if causal_test.direction == "restore"
         else f"putting the adversarial values of {named} into the clean run takes "
         f"{percent(effect.recovery)}{interval} of the margin and gives the attack's answer in {restored} of {images} images"
     )
-    what = f"{_change(found)}{what}"
-    answer = "the label" if found.direction == "restore" else "the attack's answer"
+    what = f"{_change(causal_test)}{what}"
+    answer = "the label" if causal_test.direction == "restore" else "the attack's answer"
     tried = f"n = {random.effect.n}"
     control = f"{recovery(random.effect)} of the margin, {answer} in {share(random.effect)}, {tried}"
-    return f"{_who(examination)}, {what}; equally many random maps: {control}."
+    return f"{_who(explanation)}, {what}; equally many random maps: {control}."
 
 
-def _named(found: Proof) -> str:
+def _named(causal_test: CausalTest) -> str:
     """Return the chosen maps by name where they are few, else nothing."""
-    if not found.responses:
+    if not causal_test.responses:
         return ""
-    pairs = zip(found.chosen.sites, found.chosen.channels, strict=True)
+    pairs = zip(causal_test.chosen.sites, causal_test.chosen.channels, strict=True)
     return "; ".join(
         f"feature map{'s' * (len(maps) > 1)} {', '.join(map(str, maps))} of {site}" for site, maps in pairs
     )
 
 
-def _change(found: Proof) -> str:
+def _change(causal_test: CausalTest) -> str:
     """Return how a single chosen map answers to the attack, where it does so in most of the images."""
-    if len(found.responses) != 1:
+    if len(causal_test.responses) != 1:
         return ""
-    (one,), images = found.responses, len(found.labels)
-    told = {
+    (one,), images = causal_test.responses, len(causal_test.labels)
+    results = {
         "no longer responds (its peak falls to half or less)": one.silenced,
         "responds at least twice as strongly": one.roused,
     }
-    text, count = max(told.items(), key=lambda item: item[1])
+    text, count = max(results.items(), key=lambda item: item[1])
     name = f"feature map {one.channel} of {one.site}"
     return f"{name} {text} in {count} of them; " if 2 * count > images else f"{name} keeps its peak in most of them; "
 
 
-def _who(examination: Examination) -> str:
+def _who(explanation: Explanation) -> str:
     """Return which images a claim is of; those of a group may have been fooled into several classes."""
-    classes, outcomes = examination.classes, examination.outcomes
+    classes, outcomes = explanation.classes, explanation.outcomes
     into = Counter(classes[outcome.after.label] for outcome in outcomes).most_common()
     counts = ", ".join(f"'{name}' {count}" for name, count in into)
     goal = f"into '{into[0][0]}'" if len(into) == 1 else f"into {len(into)} classes ({counts})"
     images = f"{len(outcomes)} image{'s' if len(outcomes) > 1 else ''}"
-    return f"In {images} of class '{classes[examination.clean.target]}' fooled {goal} by {examination.request.attack}"
+    return f"In {images} of class '{classes[explanation.clean.target]}' fooled {goal} by {explanation.request.attack}"
 
 
-def _verdict(found: Proof) -> str:
-    if found.trivial:
-        return "Proves nothing: everything runs through a chosen layer."
-    if found.is_proven:
+def _verdict(causal_test: CausalTest) -> str:
+    if causal_test.trivial:
+        return "No claim: everything runs through one of the chosen layers."
+    if causal_test.is_supported:
         other = "(The largest change is another choice, no control.)"
-        if found.missing:
-            names = ", ".join(text.partition(":")[0] for text in found.missing)
+        if causal_test.missing:
+            names = ", ".join(text.partition(":")[0] for text in causal_test.missing)
             did = "every control that was run does less, beyond both 95 % intervals"
-            return f"Proven as far as it was tried: {did}; not run: {names}. {other}"
-        return f"Proven: every control does less, beyond both 95 % intervals. {other}"
-    if len(found.labels) == 1:
-        return _verdict_of_one(found)
-    return "Not proven: at least one control's interval reaches that of the chosen maps, or a control is missing."
+            return f"Supported as far as it was tested: {did}; not run: {names}. {other}"
+        return f"Supported: every control does less, beyond both 95 % intervals. {other}"
+    if len(causal_test.labels) == 1:
+        return _verdict_of_one(causal_test)
+    return (
+        "Not supported: at least one control's interval reaches that of the chosen channels, or a control is missing."
+    )
 
 
-def _verdict_of_one(found: Proof) -> str:
-    what = "the clean answer back" if found.direction == "restore" else "the attack's answer out"
-    if not found.effect.flipped:
-        return f"One image: the chosen maps do not bring {what}."
-    also = [one for one in found.controls if one.effect.flipped and one.name != COMPARED]
+def _verdict_of_one(causal_test: CausalTest) -> str:
+    what = "the clean answer back" if causal_test.direction == "restore" else "the attack's answer out"
+    if not causal_test.effect.flipped:
+        return f"One image: the chosen channels do not bring {what}."
+    also = [control for control in causal_test.controls if control.effect.flipped and control.name != COMPARED]
     if not also:
-        return f"One image: the chosen maps bring {what} and no control does. Choose a group to prove it beyond this image."
-    names = ", ".join(f"{one.name} in {percent(one.effect.flipped)}" for one in also)
-    return f"One image: the chosen maps bring {what}, but so do controls ({names}). This shows nothing special about the maps."
+        return f"One image: the chosen channels bring {what} and no control does. Choose a group to test it beyond this image."
+    names = ", ".join(f"{TITLES[item.name]} in {percent(item.effect.flipped)}" for item in also)
+    return (
+        f"One image: the chosen channels bring {what}, but so do controls ({names}). This shows nothing special "
+        "about the channels."
+    )
 
 
-def _member(found: Proof, examination: Examination, row: int) -> Member:
-    outcome, classes = examination.outcomes[row], examination.classes
-    aim = outcome.before.label if found.direction == "restore" else outcome.after.label
-    now = f"{classes[found.labels[row]]} · {percent(found.confidences[row])}"
+def _member(causal_test: CausalTest, explanation: Explanation, row: int) -> Member:
+    outcome, classes = explanation.outcomes[row], explanation.classes
+    aim = outcome.before.label if causal_test.direction == "restore" else outcome.after.label
+    now = f"{classes[causal_test.labels[row]]} · {percent(causal_test.confidences[row])}"
     return Member(
         outcome.sample,
-        inputs.picture(found.examination, row, "clean"),
-        inputs.picture(found.examination, row, "adversarial"),
+        inputs.picture(causal_test.explanation, row, "clean"),
+        inputs.picture(causal_test.explanation, row, "adversarial"),
         _says(outcome.before, classes),
         _says(outcome.after, classes),
         now,
-        percent(found.recoveries[row]),
-        found.labels[row] == aim,
+        percent(causal_test.recoveries[row]),
+        causal_test.labels[row] == aim,
     )
 
 
@@ -334,7 +347,7 @@ def _says(prediction: Prediction, classes: tuple[str, ...]) -> str:
 
 def _control(control: Control) -> Line:
     own = "" if control.their_own is None else f"{percent(control.their_own)} give that image's class"
-    return _line(control.name.capitalize(), CONTROLS[control.name], control.effect, own)
+    return _line(TITLES[control.name].capitalize(), CONTROLS[control.name], control.effect, own)
 
 
 def _line(name: str, help_: str, effect: Effect, note: str) -> Line:

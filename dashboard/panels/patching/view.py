@@ -1,4 +1,4 @@
-"""The proof panel: the chosen maps put back, and what all fooled images of the class say together."""
+"""The proof panel: the chosen maps patched, and what all fooled images of the class say together."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from dashboard.markup import aria, data
 from dashboard.panels.patching import figure as study_figure
 from dashboard.panels.patching import model as patching
 from dashboard.panels.patching import studies
-from engine import BadInput, EngineError, Examination, FooledRequest, RosterRequest, compare
+from engine import AttackResultsRequest, BadInput, EngineError, Explanation, FooledRequest, compare
 
 HOW = (
-    "Choose what to put back: here by attack flow, at the layer all maps of a group, at the neuron one map, or any maps you "
-    "choose. Every proof stands beside five controls and another way to choose, is kept in the store, and has its own link."
+    "Choose what to patch: here by attack conductance, at the layer all channels of a group, at the neuron one "
+    "channel, or any channels you "
+    "choose. Every causal test stands beside five controls and another way to choose, is kept in the store, and has its own link."
 )
 AGAIN = 700
-"""Milliseconds after which a proof that is being made is asked for again."""
+"""Milliseconds after which a causal test that is being made is asked for again."""
 MOST_IMAGES = 64
 """Images of a class that a group is made of, at most: the first ones."""
 STUDIES_HOW = (
@@ -35,31 +36,34 @@ def layout() -> html.Section:
     """Return the panel's skeleton; assets/proof.js asks and fills."""
     sizes = [
         html.Button(
-            str(size), className="plain-button", **data(prove=f"flow:{size}"), **aria(label=f"Prove {size} maps")
+            str(size), className="plain-button", **data(patch=f"flow:{size}"), **aria(label=f"Test {size} channels")
         )
         for size in patching.SIZES
     ]
     choose = html.Div(
         [
-            html.Span("Put back the maps with the most attack flow:", className="control-label"),
+            html.Span("Patch the channels with the most attack conductance:", className="control-label"),
             *sizes,
-            html.Button("the other way round", id=ids.PROOF_TURN, className="plain-button", **aria(pressed="false")),
+            html.Button(
+                "the other way round", id=ids.CAUSAL_TEST_DIRECTION, className="plain-button", **aria(pressed="false")
+            ),
         ],
-        className="prove-row",
+        className="button-row",
     )
     return html.Section(
         [
             html.Div(
-                [html.H2([html.Span("✓", className="number"), "Prove"], id="proof-heading")], className="panel-heading"
+                [html.H2([html.Span("✓", className="number"), "Causal test"], id="causal-test-heading")],
+                className="panel-heading",
             ),
             choose,
             html.P(HOW, className="fine-print"),
-            html.Div(id=ids.PROOF, **aria(live="polite")),
+            html.Div(id=ids.CAUSAL_TEST, **aria(live="polite")),
             studies_part(),
         ],
-        id=ids.PROOF_PANEL,
-        className="panel proof-panel",
-        **aria(labelledby="proof-heading"),
+        id=ids.CAUSAL_TEST_PANEL,
+        className="panel causal-test-panel",
+        **aria(labelledby="causal-test-heading"),
     )
 
 
@@ -67,9 +71,9 @@ def choice_bar() -> html.Div:
     """Return the bar at the foot of the page that holds the choice; assets/chooser.js fills it."""
     return html.Div(
         [
-            html.B("Chosen to put back:"),
+            html.B("Chosen to patch:"),
             html.Span(id=ids.CHOICE_TERMS, className="chips", **aria(live="polite")),
-            html.Button("Prove them", id=ids.CHOICE_PROVE, className="plain-button", disabled=True),
+            html.Button("Test them", id=ids.CHOICE_TEST, className="plain-button", disabled=True),
             html.Button("Clear", id=ids.CHOICE_CLEAR, className="plain-button", disabled=True),
         ],
         id=ids.CHOICE,
@@ -79,25 +83,25 @@ def choice_bar() -> html.Div:
 
 
 def facts(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
-    """Return the proof as plain values, or why there is none; `again` while it is being made."""
+    """Return the causal test as plain values, or why there is none; `again` while it is being made."""
     ask = stored or {}
-    told = {"again": False}
-    if not ask.get("prove"):
-        return {**told, "proof": []}
+    results = {"again": False}
+    if not ask.get("patch"):
+        return {**results, "causal-test": []}
     try:
-        return {**told, **_proved(auditor, protocol.key(ask), ViewState.from_dict(ask))}
+        return {**results, **_intervened(auditor, protocol.key(ask), ViewState.from_dict(ask))}
     except EngineError as error:
-        return {**told, "proof": protocol.nothing(error)}
+        return {**results, "causal-test": protocol.nothing(error)}
 
 
-def _proved(auditor: Auditor, key: str, view: ViewState) -> dict[str, Any]:
-    examination = auditor.examined(key)
-    wanted = patching.asked(str(view.prove), examination, compare(examination, view.share))
-    answer = auditor.proof(key, wanted.chosen, wanted.direction)
+def _intervened(auditor: Auditor, key: str, view: ViewState) -> dict[str, Any]:
+    explanation = auditor.explained(key)
+    wanted = patching.asked(str(view.patch), explanation, compare(explanation, view.share))
+    answer = auditor.causal_test(key, wanted.chosen, wanted.direction)
     if answer.value is None:
-        text = wording.awaited(answer, doing="Putting maps back", failed="This could not be proven")
-        return {"proof": protocol.nothing(text), "again": answer.state == "working"}
-    return {"proof": markup.pieces(_panel(patching.build(answer.value, wanted.title, examination)))}
+        text = wording.awaited(answer, doing="Activation patching", failed="The causal test could not be run")
+        return {"causal-test": protocol.nothing(text), "again": answer.state == "working"}
+    return {"causal-test": markup.pieces(_panel(patching.build(answer.value, wanted.title, explanation)))}
 
 
 def _panel(panel: patching.Panel) -> list[Component]:
@@ -107,7 +111,8 @@ def _panel(panel: patching.Panel) -> list[Component]:
         html.H3(f"Put in: {panel.title}"),
         html.P(panel.verdict, className="verdict"),
         html.Table(
-            [head, html.Tbody([_row(line, k == 0) for k, line in enumerate(panel.lines)])], className="proof-table"
+            [head, html.Tbody([_row(line, k == 0) for k, line in enumerate(panel.lines)])],
+            className="causal-test-table",
         ),
         *(html.P(f"Not run: {text}", className="note open") for text in panel.missing),
         html.P(panel.claim, className="claim"),
@@ -116,12 +121,12 @@ def _panel(panel: patching.Panel) -> list[Component]:
 
 
 def _members(panel: patching.Panel) -> Component:
-    heads = ("Clean", "Adversarial", f"{panel.receiving.capitalize()}, with these maps put in", panel.margin_head)
-    rows = [_member(one) for one in panel.members]
-    table = html.Table([markup.head(("Image", *heads)), html.Tbody(rows)], className="proof-table members-table")
+    heads = ("Clean", "Adversarial", f"{panel.receiving.capitalize()}, with these channels put in", panel.margin_head)
+    rows = [_member(member) for member in panel.members]
+    table = html.Table([markup.head(("Image", *heads)), html.Tbody(rows)], className="causal-test-table members-table")
     if len(rows) == 1:
         return table
-    reached = sum(one.is_reached for one in panel.members)
+    reached = sum(member.is_reached for member in panel.members)
     return html.Details([html.Summary(f"Image by image: {reached} of {len(rows)} answer as aimed"), table])
 
 
@@ -129,7 +134,7 @@ def _member(one: patching.Member) -> Component:
     cells = ((one.clean, one.clean_text), (one.adversarial, one.adversarial_text))
     pictures = [html.Td(html.Div([html.Img(src=source, alt=""), text], className="pictured")) for source, text in cells]
     mark, said = ("✓", "as aimed") if one.is_reached else ("✗", "not as aimed")
-    now = html.Td([html.B(mark, title=said), html.Span(f"{said}: ", className="sr-only"), f" {one.proven_text}"])
+    now = html.Td([html.B(mark, title=said), html.Span(f"{said}: ", className="sr-only"), f" {one.supported_text}"])
     return html.Tr([html.Th(one.sample, scope="row"), *pictures, now, html.Td(one.recovery)])
 
 
@@ -156,14 +161,14 @@ def studies_part() -> html.Div:
         [
             html.Div(
                 [html.Span("All fooled images of the class:", className="control-label"), *buttons],
-                className="prove-row",
+                className="button-row",
             ),
             html.P(STUDIES_HOW, className="fine-print"),
             html.Div(id=ids.STUDY, **aria(live="polite")),
             html.Div(graph, id=ids.STUDY_PLOT, hidden=True),
             html.Div(id=ids.STUDY_TABLES),
         ],
-        className="group-proof",
+        className="group-test",
     )
 
 
@@ -173,19 +178,19 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any
     theme = "dark" if ask.get("theme") == "dark" else "light"
     facts = {"again": False, "plot": False, "tables": []}
     try:
-        found = _makers(auditor)[_study(ask)]
-        made = found[0](_request(auditor, auditor.examined(protocol.key(ask))))
+        result = _makers(auditor)[_study(ask)]
+        value = result[0](_request(auditor, auditor.explained(protocol.key(ask))))
     except EngineError as error:
         return {**facts, "text": protocol.nothing(error)}, study_figure.empty(theme)
-    if made.value is None:
-        text = wording.awaited(made, doing="Putting maps back", failed="This could not be made")
+    if value.value is None:
+        text = wording.awaited(value, doing="Activation patching", failed="This could not be made")
         said = protocol.nothing(text)
-        return {**facts, "text": said, "again": made.state == "working"}, study_figure.empty(theme)
-    study = found[1](made.value)
+        return {**facts, "text": said, "again": value.state == "working"}, study_figure.empty(theme)
+    study = result[1](value.value)
     notes = html.Ul([html.Li(text) for text in study.told], className="told")
-    told = {"text": markup.pieces(_text(study)), "tables": markup.pieces([*map(_table, study.tables), notes])}
+    results = {"text": markup.pieces(_text(study)), "tables": markup.pieces([*map(_table, study.tables), notes])}
     drawn = study_figure.draw(study.plot, theme) if study.plot else study_figure.empty(theme)
-    return {**facts, **told, "plot": study.plot is not None}, drawn
+    return {**facts, **results, "plot": study.plot is not None}, drawn
 
 
 def _makers(auditor: Auditor) -> dict[str, tuple[Callable[[FooledRequest], Any], Callable[[Any], studies.Study]]]:
@@ -204,23 +209,29 @@ def _study(ask: Mapping[str, Any]) -> str:
     return str(wanted)
 
 
-def _request(auditor: Auditor, examination: Examination) -> FooledRequest:
-    """Return the images of the examination's class that were right before the attack, the first ones of them."""
-    asked = examination.request
-    label = examination.outcomes[0].label
-    roster = auditor.roster(RosterRequest(asked.model, asked.data, asked.attack, label, asked.seed))
-    if roster.value is None:
-        raise BadInput(roster.message or "The class is still being attacked; ask again when it is done.")
-    samples = tuple(one.sample for one in roster.value.outcomes if one.status in ("fooled", "resisted"))
+def _request(auditor: Auditor, explanation: Explanation) -> FooledRequest:
+    """Return the images of the explanation's class that were right before the attack, the first ones of them."""
+    asked = explanation.request
+    label = explanation.outcomes[0].label
+    attack_results = auditor.attack_results(
+        AttackResultsRequest(asked.model, asked.data, asked.attack, label, asked.seed)
+    )
+    if attack_results.value is None:
+        raise BadInput(attack_results.message or "The class is still being attacked; ask again when it is done.")
+    samples = tuple(
+        outcome.sample for outcome in attack_results.value.outcomes if outcome.status in ("fooled", "resisted")
+    )
     return FooledRequest(asked.model, asked.data, asked.attack, samples[:MOST_IMAGES], asked.seed)
 
 
 def _text(study: studies.Study) -> list[Component]:
-    prove = html.Button("Prove this set on the images shown", className="plain-button", **data(prove=study.prove))
+    intervene = html.Button(
+        "Test this set on the images shown", className="plain-button", **data(patch=study.intervene)
+    )
     return [
         html.H3(study.title),
         html.P(study.verdict, className="verdict"),
-        *([html.P(prove)] if study.prove else []),
+        *([html.P(intervene)] if study.intervene else []),
     ]
 
 
@@ -228,10 +239,10 @@ def _table(table: studies.Table) -> Component:
     rows = [html.Tr([html.Th(first, scope="row"), *(html.Td(cell) for cell in cells)]) for first, *cells in table.rows]
     whole = html.Table([html.Caption(table.title, className="sr-only"), markup.head(table.heads), html.Tbody(rows)])
     scrolled = {"tabIndex": 0, "role": "region", **aria(label=table.title)}
-    return html.Div(whole, className="table-scroll wrapped proof-table", **scrolled)
+    return html.Div(whole, className="table-scroll wrapped causal-test-table", **scrolled)
 
 
 PANELS: Final = (
-    protocol.plain("proof", facts, again=AGAIN),
+    protocol.plain("causal-test", facts, again=AGAIN),
     protocol.Panel("study", answer, ids.STUDY_FIGURE, again=AGAIN),
 )

@@ -1,4 +1,4 @@
-"""What the store holds of models and data sets, their intake reports, and the forms that add to it."""
+"""What the store holds of models and data sets, their validation reports, and the forms that add to it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from dashboard.protocol import Field, Option
 from dashboard.wording import percent
 from engine import (
-    INTAKE_CHECKS,
     LACKING,
+    VALIDATION_CHECKS,
     BadInput,
     DataOrder,
     DatasetCard,
     Entry,
-    IntakeReport,
     ModelCard,
     ModelOrder,
+    ValidationReport,
     class_places,
 )
 
@@ -57,7 +57,7 @@ class ModelRow:
     fitting: tuple[Option, ...]
     """Data sets it can be checked on, as value and title."""
     status: tuple[str, ...]
-    """What the intake reports made so far say, one line each."""
+    """What the validation reports made so far say, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class InexactRow:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A finished intake report."""
+    """A finished validation report."""
 
     title: str
     verdict: str
@@ -108,7 +108,7 @@ class Report:
 
 
 def models(
-    cards: Sequence[ModelCard], datasets: Sequence[DatasetCard], reports: Mapping[str, Sequence[IntakeReport]]
+    cards: Sequence[ModelCard], datasets: Sequence[DatasetCard], reports: Mapping[str, Sequence[ValidationReport]]
 ) -> tuple[ModelRow, ...]:
     """Return a row per model, with the data sets whose classes are among its own, and what its reports say."""
     return tuple(_model(card, fitting(card, datasets), reports.get(card.name, ())) for card in cards)
@@ -116,7 +116,7 @@ def models(
 
 def fitting(card: ModelCard, datasets: Sequence[DatasetCard]) -> tuple[str, ...]:
     """Return the names of the data sets whose classes are among a model's, each once."""
-    return tuple(one.name for one in datasets if LACKING not in class_places(one.classes, card.classes))
+    return tuple(dataset.name for dataset in datasets if LACKING not in class_places(dataset.classes, card.classes))
 
 
 def datasets(cards: Sequence[DatasetCard]) -> tuple[DataRow, ...]:
@@ -135,21 +135,24 @@ def datasets(cards: Sequence[DatasetCard]) -> tuple[DataRow, ...]:
     )
 
 
-def report(found: IntakeReport, card: ModelCard | None = None) -> Report:
-    """Return an intake report as it is shown; card: of its model, which names the layers."""
-    by_name = {result.check: result for result in found.results}
+def report(validation_report: ValidationReport, card: ModelCard | None = None) -> Report:
+    """Return a validation report as it is shown; card: of its model, which names the layers."""
+    by_name = {result.check: result for result in validation_report.results}
     checks = tuple(
         CheckRow(check.title, by_name[check.name].outcome, by_name[check.name].sentence, check.fails_when)
-        for check in INTAKE_CHECKS
+        for check in VALIDATION_CHECKS
         if check.name in by_name
     )
-    on = f"on {found.images} images of {found.data}" if found.data else "on noise, without images"
+    on = "on noise, without images"
+    if validation_report.data:
+        on = f"on {validation_report.images} images of {validation_report.data}"
     suspicions = tuple(
-        f"{one.mistake} With '{_remedy(one.remedy)}' {percent(one.after.value)} instead of {percent(one.before.value)} of "
-        f"{one.after.n} images are right."
-        for one in found.suspicions
+        f"{suspicion.mistake} With '{_remedy(suspicion.remedy)}' {percent(suspicion.after.value)} instead of "
+        f"{percent(suspicion.before.value)} of "
+        f"{suspicion.after.n} images are right."
+        for suspicion in validation_report.suspicions
     )
-    worst = sorted(found.inexact, key=lambda link: -link.error)
+    worst = sorted(validation_report.inexact, key=lambda link: -link.error)
     gated = {(link.source, link.target) for link in (card.links if card else ()) if link.through}
     inexact = tuple(
         InexactRow(
@@ -161,8 +164,8 @@ def report(found: IntakeReport, card: ModelCard | None = None) -> Report:
         for link in worst[:INEXACT_SHOWN]
     )
     others = _others([link.error for link in worst[INEXACT_SHOWN:]])
-    title = f"{found.model}, checked {on}"
-    return Report(title, VERDICTS[found.verdict], checks, suspicions, inexact, others)
+    title = f"{validation_report.model}, checked {on}"
+    return Report(title, VERDICTS[validation_report.verdict], checks, suspicions, inexact, others)
 
 
 def _reason(reason: str, *, is_gated: bool) -> str:
@@ -173,7 +176,7 @@ def _reason(reason: str, *, is_gated: bool) -> str:
 
 
 def _layer(site: int, card: ModelCard | None) -> str:
-    names = () if card is None else (*(one.name for one in card.sites), ANSWER)
+    names = () if card is None else (*(item.name for item in card.sites), ANSWER)
     return names[site] if site < len(names) else f"layer {site + 1}"
 
 
@@ -189,9 +192,9 @@ def _others(errors: Sequence[float]) -> str:
 def model_form(
     entries: Sequence[Entry], cards: Sequence[DatasetCard], architectures: Sequence[str]
 ) -> tuple[Field, ...]:
-    """Return the fields that add a model; empty where the inbox holds no weights. `architectures` are suggested."""
+    """Return the fields that add a model; empty where the import folder holds no weights. `architectures` are suggested."""
     names = tuple((name, name) for name in architectures)
-    weights = tuple((one.key, _titled(one)) for one in entries if one.kind == "weights")
+    weights = tuple((entry.key, _titled(entry)) for entry in entries if entry.kind == "weights")
     if not weights:
         return ()
     return (
@@ -210,9 +213,9 @@ def model_form(
 
 
 def data_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Field, ...]:
-    """Return the fields that add a data set; empty where the inbox holds none."""
-    sources = tuple((one.key, _titled(one)) for one in entries if one.kind in ("npz", "folder", "csv"))
-    folders = tuple((one.key, _titled(one)) for one in entries if one.kind == "folder")
+    """Return the fields that add a data set; empty where the import folder holds none."""
+    sources = tuple((entry.key, _titled(entry)) for entry in entries if entry.kind in ("npz", "folder", "csv"))
+    folders = tuple((entry.key, _titled(entry)) for entry in entries if entry.kind == "folder")
     if not sources:
         return ()
     classes = (("", "as the source names them"), *_class_sources(entries, cards))
@@ -223,7 +226,7 @@ def data_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[F
         Field("images", "Pictures of the table", "menu", "", "The folder whose pictures a table names.", (("", "none"), *folders)),
         Field("first_label", "First label is", "menu", "0", "Of a table or an npz file.", (("0", "0"), ("1", "1"))),
         Field("size", "Fit to size", "text", "", "Pixels, for pictures of other sizes."),
-        Field("epsilon", "Usual strength", "text", "", "That menus start with, such as 8/255."),
+        Field("epsilon", "Usual epsilon", "text", "", "That menus start with, such as 8/255."),
     )  # fmt: skip
 
 
@@ -278,9 +281,9 @@ def _each(counts: Sequence[int]) -> str:
     return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
-def _model(card: ModelCard, names: Sequence[str], reports: Sequence[IntakeReport]) -> ModelRow:
+def _model(card: ModelCard, names: Sequence[str], reports: Sequence[ValidationReport]) -> ModelRow:
     sites, maps = len(card.sites), sum(site.channels for site in card.sites)
-    said = tuple(f"{SHORT_VERDICTS[one.verdict]}, on {one.data or 'noise'}" for one in reports)
+    said = tuple(f"{SHORT_VERDICTS[report.verdict]}, on {report.data or 'noise'}" for report in reports)
     return ModelRow(
         card.name,
         card.architecture,
@@ -302,4 +305,4 @@ def _titled(entry: Entry) -> str:
 
 def _class_sources(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Option, ...]:
     stored = tuple((f"data:{card.name}", f"those of data set {card.name}") for card in cards)
-    return (*((one.key, one.name) for one in entries if one.kind == "classes"), *stored)
+    return (*((entry.key, entry.name) for entry in entries if entry.kind == "classes"), *stored)

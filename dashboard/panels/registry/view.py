@@ -1,4 +1,4 @@
-"""The models and data page: what the store holds, its intake reports, and adding from the server's inbox."""
+"""The models and data page: what the store holds, its validation reports, and adding from the server's import folder."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from dashboard import ids, markup, protocol, wording
 from dashboard.auditor import Auditor, Registry
 from dashboard.markup import aria, data
 from dashboard.panels.registry import model as registry
-from engine import EngineError, IntakeReport, ModelCard, ModelOrder, UnknownName
+from engine import EngineError, ModelCard, ModelOrder, UnknownName, ValidationReport
 
-NO_INBOX = (
+NO_IMPORT_FOLDER = (
     "Models and data sets are added on the server: with python -m engine model add and data add, or from here once the "
-    "dashboard is started with --inbox DIR (or FAULTLINE_INBOX), a folder that holds the files."
+    "dashboard is started with --import-folder DIR (or FAULTLINE_IMPORT_FOLDER), a folder that holds the files."
 )
-EMPTY_INBOX = (
-    "The inbox holds nothing that could be added: put weights, npz files, folders of pictures or class lists there."
+EMPTY_IMPORT_FOLDER = (
+    "The import folder holds nothing that could be added: put weights, npz files, folders of "
+    "pictures or class lists there."
 )
 FILLING = "The store is still being filled; the report is made as soon as the model is there."
 MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
-REPORTED = "Its intake report stands above."
+REPORTED = "Its validation report stands above."
 INEXACT_TITLE = "Connections that are not exact"
 INEXACT_NOTE = (
-    "Changing one map alone does not do quite what these connections say. Off by: the difference, as a share of the most "
-    "that arrives at any one map. They are drawn as not exact."
+    "Changing one channel alone does not do quite what these connections say. Off by: the difference, as a share of the most "
+    "that arrives at any one channel. They are drawn as not exact."
 )
 SHELVES = ("models", "data")
 
@@ -37,48 +38,50 @@ def layout() -> html.Section:
     """Return the page's skeleton; assets/desk.js fills it while the page is shown."""
     return html.Section(
         [
-            html.Div([html.H2("Models and data", id="desk-heading")], className="panel-heading"),
-            html.P(id=ids.DESK_SAID, role="status"),
-            html.Div(id=ids.DESK_MODELS),
-            html.Div(id=ids.DESK_REPORT, **aria(live="polite")),
-            html.Div(id=ids.DESK_DATA),
-            html.Div(id=ids.DESK_FORMS),
+            html.Div([html.H2("Models and data", id="registry-heading")], className="panel-heading"),
+            html.P(id=ids.REGISTRY_MESSAGE, role="status"),
+            html.Div(id=ids.REGISTRY_MODELS),
+            html.Div(id=ids.REGISTRY_REPORT, **aria(live="polite")),
+            html.Div(id=ids.REGISTRY_DATA),
+            html.Div(id=ids.REGISTRY_FORMS),
         ],
-        id=ids.DESK,
-        className="panel audits desk",
-        **aria(labelledby="desk-heading"),
+        id=ids.REGISTRY,
+        className="panel audits registry",
+        **aria(labelledby="registry-heading"),
     )
 
 
 def facts(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
     """Return the page as plain values; `again` while a report is being made."""
-    asked = _fields(stored).get("intake")
+    asked = _fields(stored).get("report")
     try:
-        shelf = auditor.desk
+        shelf = auditor.model_registry
         cards, images = shelf.models(), shelf.datasets()
         report, again = _report(auditor, asked)
         return {
-            "intake": asked,
+            "report_of": asked,
             "models": markup.pieces(
-                _models(registry.models(cards, images, _reports(shelf, images)), shelf.models(retired=True))
+                _models(registry.models(cards, images, _reports(shelf, images)), shelf.models(archived=True))
             ),
-            "data": markup.pieces(_datasets(registry.datasets(images), shelf.datasets(retired=True))),
+            "data": markup.pieces(_datasets(registry.datasets(images), shelf.datasets(archived=True))),
             "report": markup.pieces(report),
             "forms": _forms(shelf, images),
             "again": again,
         }
     except EngineError as error:
         said = protocol.nothing(error)
-        return {"intake": asked, "models": said, "data": [], "report": [], "forms": {"note": "", "model": [], "data": []},
+        return {"report_of": asked, "models": said, "data": [], "report": [], "forms": {"note": "", "model": [], "data": []},
                 "again": False}  # fmt: skip
 
 
 def ordered(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
-    """Do what the page orders: add a model or a data set, retire one or take it back. `again` while it is being done."""
+    """Do what the page orders: add a model or a data set, archive one or restore it. `again` while it is being done."""
     ask = _fields(stored)
     try:
         if ask.get("shelf") in SHELVES:
-            auditor.desk.retire(ask["shelf"], str(ask.get("name"))[:80], retired=ask.get("retired") is True)
+            auditor.model_registry.archive(
+                ask["shelf"], str(ask.get("name"))[:80], archived=ask.get("archived") is True
+            )
             return {"state": "ready", "text": "", "kind": ""}
         return _taken(auditor, ask)
     except EngineError as error:
@@ -93,36 +96,40 @@ def _fields(stored: object) -> Mapping[str, Any]:
 def _taken(auditor: Auditor, ask: Mapping[str, Any]) -> dict[str, Any]:
     order = registry.order(str(ask.get("kind")), ask.get("values"))
     if ask.get("isFirst") is True:
-        auditor.desk.forget(order)
-    answer = auditor.desk.take_model(order) if isinstance(order, ModelOrder) else auditor.desk.take_data(order)
-    told = {"state": answer.state, "kind": ask.get("kind")}
+        auditor.model_registry.forget(order)
+    answer = (
+        auditor.model_registry.take_model(order)
+        if isinstance(order, ModelOrder)
+        else auditor.model_registry.take_data(order)
+    )
+    results = {"state": answer.state, "kind": ask.get("kind")}
     if answer.value is None:
-        return {**told, "text": answer.message or "Being added …"}
+        return {**results, "text": answer.message or "Being added …"}
     name = answer.value.name
-    report = _first_report(auditor.desk, name) if isinstance(order, ModelOrder) else None
+    report = _first_report(auditor.model_registry, name) if isinstance(order, ModelOrder) else None
     text = " ".join((f"Added {name}.", *answer.value.notes, *([REPORTED] if report else [])))
-    return {**told, "text": text, "intake": report}
+    return {**results, "text": text, "report_of": report}
 
 
 def _first_report(shelf: Registry, name: str) -> str | None:
-    """Return the intake report to open for a model that was just added: on the first data set that fits, else on noise."""
-    card = next((one for one in shelf.models() if one.name == name), None)
+    """Return the validation report to open for a model that was just added: on the first data set that fits, else on noise."""
+    card = next((model for model in shelf.models() if model.name == name), None)
     return None if card is None else f"{name}@{next(iter(registry.fitting(card, shelf.datasets())), '')}"
 
 
-def _reports(shelf: Registry, images: Any) -> dict[str, tuple[IntakeReport, ...]]:
+def _reports(shelf: Registry, images: Any) -> dict[str, tuple[ValidationReport, ...]]:
     return {card.name: shelf.reports(card.name, registry.fitting(card, images)) for card in shelf.models()}
 
 
 def _forms(shelf: Registry, images: Any) -> dict[str, Any]:
-    if not shelf.has_inbox:
-        return {"note": NO_INBOX, "model": [], "data": []}
+    if not shelf.has_import_folder:
+        return {"note": NO_IMPORT_FOLDER, "model": [], "data": []}
     entries = shelf.entries()
     model, data_ = registry.model_form(entries, images, shelf.architectures()), registry.data_form(entries, images)
     return {
-        "note": " ".join(filter(None, ("" if model or data_ else EMPTY_INBOX, shelf.left_out()))),
-        "model": [asdict(one) for one in model],
-        "data": [asdict(one) for one in data_],
+        "note": " ".join(filter(None, ("" if model or data_ else EMPTY_IMPORT_FOLDER, shelf.left_out()))),
+        "model": [asdict(item) for item in model],
+        "data": [asdict(item) for item in data_],
     }
 
 
@@ -132,7 +139,7 @@ def _report(auditor: Auditor, asked: object) -> tuple[list[Component], bool]:
         return [], False
     model, _, images = asked.partition("@")
     try:
-        answer = auditor.intake(model, images)
+        answer = auditor.validation(model, images)
     except UnknownName as error:
         is_filling = not (auditor.models() and auditor.datasets())
         return [html.P(FILLING if is_filling else str(error), className="nothing")], is_filling
@@ -142,15 +149,15 @@ def _report(auditor: Auditor, asked: object) -> tuple[list[Component], bool]:
     shown = registry.report(answer.value, _card(auditor, model))
     heads = markup.head(("Check", "", "What was found"))
     rows = [_check(check) for check in shown.checks]
-    table = html.Table([html.Caption("Intake report", className="sr-only"), heads, html.Tbody(rows)])
+    table = html.Table([html.Caption("Validation report", className="sr-only"), heads, html.Tbody(rows)])
     warnings = [html.P(text, className="warning", role="note") for text in shown.suspicions]
-    title = html.H3(f"Intake report: {shown.title}")
+    title = html.H3(f"Validation report: {shown.title}")
     return [title, html.P(shown.verdict, className="verdict"), *warnings, table, *_inexact(shown)], False
 
 
 def _card(auditor: Auditor, name: str) -> ModelCard | None:
-    """Return the model of a report, which may have been retired since."""
-    cards = (*auditor.desk.models(), *auditor.desk.models(retired=True))
+    """Return the model of a report, which may have been archived since."""
+    cards = (*auditor.model_registry.models(), *auditor.model_registry.models(archived=True))
     return next((card for card in cards if card.name == name), None)
 
 
@@ -173,9 +180,19 @@ def _check(check: registry.CheckRow) -> Component:
     return html.Tr([html.Th(name, scope="row"), *cells], className=f"check-{check.outcome.replace(' ', '-')}")
 
 
-def _models(rows: tuple[registry.ModelRow, ...], retired: Any) -> list[Component]:
+def _models(rows: tuple[registry.ModelRow, ...], archived: Any) -> list[Component]:
     head = markup.head(
-        ("Model", "Architecture", "Feature maps", "Takes", "Classes", "Content", "Intake report", "Make a report", "")
+        (
+            "Model",
+            "Architecture",
+            "Feature maps",
+            "Takes",
+            "Classes",
+            "Content",
+            "Validation report",
+            "Make a report",
+            "",
+        )
     )
     body = [
         html.Tr(
@@ -184,14 +201,14 @@ def _models(rows: tuple[registry.ModelRow, ...], retired: Any) -> list[Component
                 *(html.Td(text) for text in (row.architecture, row.maps, row.takes, row.classes, row.hash)),
                 html.Td([html.Div(text) for text in row.status]),
                 html.Td(_checks(row)),
-                html.Td(_retire("models", row.name), className="act"),
+                html.Td(_archive("models", row.name), className="act"),
             ]
         )
         for row in rows
     ]
     return [
         html.Table([html.Caption("Models", className="sr-only"), head, html.Tbody(body)]),
-        *_back("models", retired),
+        *_back("models", archived),
     ]
 
 
@@ -200,44 +217,44 @@ def _checks(row: registry.ModelRow) -> Component:
         html.Button(
             f"on {title}",
             className="plain-button",
-            **data(intake=f"{row.name}@{value}"),
+            **data(report=f"{row.name}@{value}"),
             **aria(label=f"Check {row.name} on {title}"),
         )
         for value, title in row.fitting
     ]
-    return html.Div(buttons, className="prove-row")
+    return html.Div(buttons, className="button-row")
 
 
-def _datasets(rows: tuple[registry.DataRow, ...], retired: Any) -> list[Component]:
+def _datasets(rows: tuple[registry.DataRow, ...], archived: Any) -> list[Component]:
     head = markup.head(("Data set", "Images", "Size", "Classes", "Made from", "Content", ""))
     body = [
         html.Tr(
             [
                 html.Th([row.name, *(html.P(text, className="note") for text in row.warnings)], scope="row"),
                 *(html.Td(text) for text in (row.count, row.size, row.classes, row.source, row.hash)),
-                html.Td(_retire("data", row.name), className="act"),
+                html.Td(_archive("data", row.name), className="act"),
             ]
         )
         for row in rows
     ]
-    return [html.H3("Data sets"), html.Table([head, html.Tbody(body)]), *_back("data", retired)]
+    return [html.H3("Data sets"), html.Table([head, html.Tbody(body)]), *_back("data", archived)]
 
 
-def _retire(shelf: str, name: str) -> Component:
+def _archive(shelf: str, name: str) -> Component:
     return html.Button(
-        "Retire", className="plain-button", **data(retire=name, shelf=shelf), **aria(label=f"Retire {name}")
+        "Archive", className="plain-button", **data(archive=name, shelf=shelf), **aria(label=f"Archive {name}")
     )
 
 
-def _back(shelf: str, retired: Any) -> list[Component]:
-    if not retired:
+def _back(shelf: str, archived: Any) -> list[Component]:
+    if not archived:
         return []
     buttons = [
         html.Button(f"Take {card.name} back", className="plain-button", **data(back=card.name, shelf=shelf))
-        for card in retired
+        for card in archived
     ]
-    told = html.Span("Retired (out of the menus, nothing is deleted):", className="control-label")
-    return [html.Div([told, *buttons], className="prove-row")]
+    span = html.Span("Archived (out of the menus, nothing is deleted):", className="control-label")
+    return [html.Div([span, *buttons], className="button-row")]
 
 
-PANELS: Final = (protocol.plain("desk", facts), protocol.plain("desk-order", ordered))
+PANELS: Final = (protocol.plain("registry", facts), protocol.plain("registry-order", ordered))

@@ -113,7 +113,7 @@ def make(bundle, dataset, patches):
 
     def picture(channel: int, site: int = 0):
         if (site, channel) not in made:
-            made[site, channel] = visualization.synthesise(bundle, dataset, patches, (site, channel), silent)
+            made[site, channel] = visualization.visualize(bundle, dataset, patches, (site, channel), silent)
         return made[site, channel]
 
     return picture
@@ -174,7 +174,7 @@ def test_the_strengths_are_those_of_the_stored_picture_and_the_real_patches(make
 
 def test_the_same_map_gives_the_same_picture_and_the_generator_is_left_alone(make, bundle, dataset, patches):
     before = torch.get_rng_state()
-    again = visualization.synthesise(bundle, dataset, patches, (1, 4), silent)
+    again = visualization.visualize(bundle, dataset, patches, (1, 4), silent)
     assert torch.equal(torch.get_rng_state(), before)
     first, second = serialization.flatten(make(4, 1)), serialization.flatten(again)
     assert first.value == second.value
@@ -184,13 +184,13 @@ def test_the_same_map_gives_the_same_picture_and_the_generator_is_left_alone(mak
 
 def test_nothing_is_left_on_in_the_network(make, bundle):
     make(1)
-    assert all(tap.visit is None for tap in bundle.taps)
+    assert all(probe.visit is None for probe in bundle.taps)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in bundle.network.parameters())
 
 
 def test_grey_data_give_grey_pictures_and_coloured_ones_coloured(tmp_path, bundle, make):
     grey = dataset_of(tmp_path, 1)
-    found = visualization.synthesise(bundle, grey, gallery.build(bundle, grey, silent), (1, 4), silent)
+    found = visualization.visualize(bundle, grey, gallery.build(bundle, grey, silent), (1, 4), silent)
     assert found.picture.shape == (SIDE, SIDE, 3)
     assert np.ptp(found.picture.astype(int), axis=2).max() == 0
     assert np.ptp(found.picture[..., 0].astype(int)) > 50, "and it is a picture"
@@ -199,13 +199,13 @@ def test_grey_data_give_grey_pictures_and_coloured_ones_coloured(tmp_path, bundl
 
 def test_nothing_speaks_against_the_pictures_of_honest_edges(make):
     found = [make(channel) for channel in (0, 3, 5, 7)]
-    assert [one.doubts for one in found] == [()] * 4
+    assert [item.doubts for item in found] == [()] * 4
 
 
 def test_a_map_that_hides_a_pattern_no_image_has_is_told_by_its_strength(dataset):
     """On the images it is the edge it claims to be; in truth it prefers a checkerboard (Geirhos et al. 2024)."""
     hiding = toys.bundle(Edges(checkered=20.0), SIDE)
-    found = visualization.synthesise(hiding, dataset, gallery.build(hiding, dataset, silent), (0, CHECKERED), silent)
+    found = visualization.visualize(hiding, dataset, gallery.build(hiding, dataset, silent), (0, CHECKERED), silent)
     assert correlation(found, checkerboard()) > 0.8
     assert abs(correlation(found, best_picture(math.pi / 2))) < 0.5
     assert "beyond" in found.doubts
@@ -219,7 +219,7 @@ def test_patches_of_another_map_are_not_taken_for_its_own(bundle, dataset, patch
     swapped = replace(
         patches, activation=turned(patches.activation), activation_positions=turned(patches.activation_positions)
     )
-    found = visualization.synthesise(bundle, dataset, swapped, (0, channel), silent)
+    found = visualization.visualize(bundle, dataset, swapped, (0, channel), silent)
     assert "foreign" in found.doubts
     assert found.recognition < checks.RECOGNISED
 
@@ -234,7 +234,7 @@ def test_a_picture_weaker_than_the_patches_is_no_answer(make):
 def test_few_maps_are_too_few_to_recognise_by(tmp_path):
     small = toys.bundle(toys.seeded(toys.Residual()), SIDE)
     data = dataset_of(tmp_path, 3)
-    found = visualization.synthesise(small, data, gallery.build(small, data, silent), (0, 1), silent)
+    found = visualization.visualize(small, data, gallery.build(small, data, silent), (0, 1), silent)
     assert found.recognition is None
     assert "foreign" not in found.doubts
 

@@ -1,4 +1,4 @@
-"""A wrong answer that one known map carries is found by the search, put back, and proved; no bystander is blamed."""
+"""A wrong answer that one known map carries is found by the search, patched, and proved; no bystander is blamed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from engine.data import register
 from engine.data.sources import Images
 from engine.patching import causal, minimal, subjects
 from engine.store import Store
-from engine.types.core import ExaminationRequest
-from engine.types.patching import CONTROLS, FooledRequest, GroupProofRequest, MapSet
+from engine.types.core import ExplanationRequest
+from engine.types.patching import CONTROLS, FooledRequest, GroupTestRequest, MapSet
 from tests import toys
 
 WIDTH, SIDE, EACH, PLANTED = 12, 16, 6, 4
@@ -85,22 +85,22 @@ def quiet(*_told: object) -> None:
     pass
 
 
-def proof(world, ants, site: int, channel: int):
+def causal_test(world, ants, site: int, channel: int):
     chosen = MapSet((world[0].sites[site].name,), ((channel,),))
-    return causal.prove_group(*world, GroupProofRequest(ants, chosen, "restore"), quiet)
+    return causal.intervene_in_group(*world, GroupTestRequest(ants, chosen, "restore"), quiet)
 
 
 def test_the_search_finds_the_planted_map_alone(world, ants):
     found = minimal.find(*world, ants, quiet)
     planted = [MapSet((site.name,), ((PLANTED,),)) for site in world[0].sites[1:]]
-    assert all(one.chosen in planted and one.is_restored for one in found.images)
+    assert all(image.chosen in planted and image.is_restored for image in found.images)
     assert found.shared.chosen in planted
     assert (found.shared.is_reached, found.shared.effect.flipped) == (True, 1.0)
 
 
 def test_the_planted_map_is_proved_and_every_control_was_run(world, ants):
-    found = proof(world, ants, 1, PLANTED)
-    assert found.is_proven
+    found = causal_test(world, ants, 1, PLANTED)
+    assert found.is_supported
     assert found.effect.flipped == 1.0
     assert {control.name for control in found.controls} == set(CONTROLS)
     assert found.samples == ants.samples
@@ -108,20 +108,22 @@ def test_the_planted_map_is_proved_and_every_control_was_run(world, ants):
 
 
 def test_the_claim_names_the_planted_map_and_what_the_attack_did_to_it(world, ants):
-    asked = ExaminationRequest(ants.model, ants.data, ants.attack, ants.samples)
-    examined, _ = explain.examine(*world, asked, quiet)
+    asked = ExplanationRequest(ants.model, ants.data, ants.attack, ants.samples)
+    explained, _ = explain.explain(*world, asked, quiet)
     site = world[0].sites[1].name
-    sentence = patching.claim(proof(world, ants, 1, PLANTED), examined)
+    sentence = patching.claim(causal_test(world, ants, 1, PLANTED), explained)
     name = f"feature map {PLANTED} of {site}"
     assert f"{name} no longer responds (its peak falls to half or less) in {EACH} of them" in sentence
     assert f"putting the clean values of {name} back recovers" in sentence
-    assert f"the label in {EACH} of {EACH} images; equally many random maps" in sentence
-    assert f"{name.replace(str(PLANTED), '7')} keeps its peak" in patching.claim(proof(world, ants, 1, 7), examined)
+    assert f"the label in {EACH} of {EACH} images; equally many random channels" in sentence
+    assert f"{name.replace(str(PLANTED), '7')} keeps its peak" in patching.claim(
+        causal_test(world, ants, 1, 7), explained
+    )
 
 
 @pytest.mark.parametrize("channel", [channel for channel in range(WIDTH) if channel != PLANTED])
 def test_no_bystander_is_proved(world, ants, channel):
-    found = proof(world, ants, 1, channel)
-    assert not found.is_proven
+    found = causal_test(world, ants, 1, channel)
+    assert not found.is_supported
     assert found.effect.flipped == 0.0
     assert abs(found.effect.recovery) < 0.1

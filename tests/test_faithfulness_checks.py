@@ -1,4 +1,4 @@
-"""What certificates say: not applicable where nothing could be run, unstable where a choice is none, groups held to others."""
+"""Faithfulness checks: not applicable where nothing could be run, unstable where a choice is arbitrary, groups held to others."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engine.errors import BadInput
 from engine.models import hooks, register
 from engine.patching import faithfulness, subjects
 from engine.service import answers as at_once
-from engine.types import faithfulness as certificate_parts
-from engine.types.core import ExaminationRequest
-from engine.types.faithfulness import Certificate, Certificates
+from engine.types import faithfulness as faithfulness_parts
+from engine.types.core import ExplanationRequest
+from engine.types.faithfulness import DatapathChecks, Faithfulness
 from tests import stores, test_methods, test_scores, toys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,7 +40,7 @@ def digits(store):
 
 def asked(dataset, count, method="gradient"):
     samples = dataset.keys_of(3)[:count]
-    return ExaminationRequest(
+    return ExplanationRequest(
         "digits-standard", "digits", engine.attack("pgd-linf:eps=24/255,steps=5"), samples, engine.method(method)
     )
 
@@ -51,12 +51,12 @@ def quiet(done, total, message):
 
 @pytest.fixture(scope="module")
 def group(digits):
-    return explain.examine(*digits, asked(digits[1], 6), quiet)[0]
+    return explain.explain(*digits, asked(digits[1], 6), quiet)[0]
 
 
 @pytest.mark.parametrize(("method", "is_aimed"), [("activation", False), ("random", False), ("gradient", True)])
 def test_the_wrong_class_check_is_not_applicable_to_a_method_without_aim(digits, method, is_aimed):
-    found = explain.examine(*digits, asked(digits[1], 1, method), quiet)[0]
+    found = explain.explain(*digits, asked(digits[1], 1, method), quiet)[0]
     for side in ("clean", "adversarial"):
         known = getattr(faithfulness.part(side, *digits, found, quiet), side)
         assert (known.wrong_class is not None) is is_aimed
@@ -68,18 +68,18 @@ def test_the_wrong_class_check_is_not_applicable_to_a_method_without_aim(digits,
 
 def test_nothing_is_restored_where_nothing_was_taken(digits):
     kept = replace(asked(digits[1], 2), attack=engine.attack("pgd-linf:eps=0,steps=2"))
-    found = explain.examine(*digits, kept, quiet)[0]
-    assert {one.status for one in found.outcomes} == {"unperturbed"}
+    found = explain.explain(*digits, kept, quiet)[0]
+    assert {outcome.status for outcome in found.outcomes} == {"unperturbed"}
     known = faithfulness.part("restoration", *digits, found, quiet)
     assert known.restoration is None
     assert known.unavailable == ("Restoration: the attack left the class as it was, so there is nothing to restore.",)
 
 
 def test_not_applicable_survives_the_merging_of_parts_whatever_their_order():
-    told = Certificates(clean=Certificate(carries_at=4, not_applicable=("wrong_class",)))
-    other = Certificates(clean=Certificate(seed_jaccard=0.5))
+    told = Faithfulness(clean=DatapathChecks(carries_at=4, not_applicable=("wrong_class",)))
+    other = Faithfulness(clean=DatapathChecks(seed_jaccard=0.5))
     for parts in ([told, other], [other, told]):
-        assert certificate_parts.merge(parts).clean.not_applicable == ("wrong_class",)
+        assert faithfulness_parts.merge(parts).clean.not_applicable == ("wrong_class",)
 
 
 def test_kept_controls_rank_by_size_whatever_the_sign(digits, group):
@@ -144,9 +144,9 @@ def test_the_2_x_2_design_has_all_six_pairs_and_equal_questions_are_equal(digits
     assert set(cross.same_input_clean) != {1.0}
 
 
-def test_kinship_tells_of_clean_adversarial_and_noise_beside_both_classes(digits, group):
+def test_class_similarity_tells_of_clean_adversarial_and_noise_beside_both_classes(digits, group):
     known = faithfulness.part("kinship", *digits, group, quiet)
-    told, sites = known.kinship, len(digits[0].sites)
+    told, sites = known.class_similarity, len(digits[0].sites)
     for name in ("true_class", "fooled_into", "clean_true", "clean_fooled", "noise_true", "noise_fooled", "classes"):
         assert len(getattr(told, name)) == sites
     true, fooled = (
@@ -158,35 +158,35 @@ def test_kinship_tells_of_clean_adversarial_and_noise_beside_both_classes(digits
     # Clean images resemble their own class more than the one the attack led to; the attacked ones end the other way round.
     assert told.clean_true[-1] > told.clean_fooled[-1]
     assert told.fooled_into[-1] > told.clean_fooled[-1]
-    assert told.merges_span is None or told.merges_span.share > 0
+    assert told.convergence_span is None or told.convergence_span.share > 0
 
 
 def test_of_a_single_pair_there_are_no_groups(digits):
-    found = explain.examine(*digits, asked(digits[1], 1), quiet)[0]
+    found = explain.explain(*digits, asked(digits[1], 1), quiet)[0]
     assert faithfulness.part("groups", *digits, found, quiet).groups.groups == ()
 
 
 @pytest.mark.slow
-def test_examine_writes_groups_spans_and_what_each_name_means(store, digits, tmp_path):
+def test_explain_writes_groups_spans_and_what_each_name_means(store, digits, tmp_path):
     answers = at_once.answers(store, quiet)
-    found = study.examined(answers, asked(digits[1], 4), tmp_path / "group", certify=True)
+    found = study.explained(answers, asked(digits[1], 4), tmp_path / "group", with_checks=True)
     assert found == json.loads((tmp_path / "group" / "examination.json").read_text())
-    assert [(one["name"], one["images"], one["held_out"]["images"]) for one in found["groups"]] == [
+    assert [(entry["name"], entry["images"], entry["held_out"]["images"]) for entry in found["groups"]] == [
         ("clean", 2, 2),
         ("adversarial", 2, 2),
         ("fooled-into", 2, 2),
         ("noise", 4, 2),
     ]
-    for one in found["groups"]:
-        held = one["held_out"]
+    for entry in found["groups"]:
+        held = entry["held_out"]
         assert all(
             low <= share <= high for low, share, high in zip(held["low"], held["carried"], held["high"], strict=True)
         )
-        assert all(item["excess"] > 0 for item in one["specific"])
-        assert not {site.name for site in digits[0].sites if not site.is_claimable} & {
-            item["site"] for item in one["specific"]
+        assert all(item["excess"] > 0 for item in entry["specific"])
+        assert not {site.name for site in digits[0].sites if not site.is_eligible} & {
+            item["site"] for item in entry["specific"]
         }
-        excesses = [item["excess"] for item in one["specific"]]
+        excesses = [item["excess"] for item in entry["specific"]]
         assert excesses == sorted(excesses, reverse=True)
     with np.load(tmp_path / "group" / "arrays.npz", allow_pickle=False) as arrays:
         first = found["groups"][0]["specific"][0]
@@ -209,19 +209,19 @@ def test_a_data_set_without_another_image_of_a_class_says_what_is_unknown(digits
     monkeypatch.setattr(subjects, "gather_evidence", lambda *_: gathered)
     told = faithfulness.part("kinship", *digits, group, lambda *_: None)
     assert told.done == ("kinship",)
-    assert told.kinship is None
+    assert told.class_similarity is None
     (reason,) = told.unavailable
     assert "no other correctly classified image" in reason
-    assert certificate_parts.merge([told, Certificates()]).unavailable == (reason,)
+    assert faithfulness_parts.merge([told, Faithfulness()]).unavailable == (reason,)
 
 
-def test_all_parts_gather_an_examination_once_however_they_come_to_it(digits, group, monkeypatch):
+def test_all_parts_gather_an_explanation_once_however_they_come_to_it(digits, group, monkeypatch):
     taken, gather = [], subjects.gather_evidence
     monkeypatch.setattr(subjects, "gather_evidence", lambda *of: taken.append(of) or gather(*of))
     monkeypatch.setattr(subjects, "shared", subjects.Shared())
     stored = replace(group, key="known")
-    for name in certificate_parts.PARTS:
-        # A worker reads the examination from the store anew for every part.
+    for name in faithfulness_parts.PARTS:
+        # A worker reads the explanation from the store anew for every part.
         assert faithfulness.part(name, *digits, replace(stored), quiet).done == (name,)
     assert len(taken) == 1
     faithfulness.part("cross", *digits, replace(stored, key="another"), quiet)
@@ -232,7 +232,7 @@ def test_all_parts_gather_an_examination_once_however_they_come_to_it(digits, gr
 
 def test_a_part_of_shared_evidence_is_that_of_evidence_of_its_own(digits, group, monkeypatch):
     monkeypatch.setattr(subjects, "shared", subjects.Shared())
-    names = certificate_parts.PARTS
+    names = faithfulness_parts.PARTS
     together = {name: serialization.flatten(faithfulness.part(name, *digits, group, quiet)) for name in names}
     for name in reversed(names):
         monkeypatch.setattr(subjects, "shared", subjects.Shared())

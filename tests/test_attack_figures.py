@@ -1,6 +1,6 @@
 """Attacks on real CIFAR-10 networks: the figures that others have published for the same weights and images.
 
-`pytest tests/test_attack_proofs.py --log-cli-level=INFO` prints every figure with its n and interval.
+`pytest tests/test_attack_figures.py --log-cli-level=INFO` prints every figure with its n and interval.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def resisted(bundle, identifier: str, count: int = COUNT) -> np.ndarray:
     found = []
     for start in range(0, count, BLOCK):
         samples = tuple(f"{k:05d}" for k in range(start, start + BLOCK))
-        seeds = torch.tensor([int(hashing.content_key((identifier, one))[:15], 16) for one in samples])
+        seeds = torch.tensor([int(hashing.content_key((identifier, sample))[:15], 16) for sample in samples])
         block = slice(start, start + BLOCK)
         spec = catalogue.attack(identifier)
         found += runner.run(bundle, pictures[block], labels[block], spec, seeds, samples=samples).outcomes
@@ -78,7 +78,7 @@ def test_pgd_20_leaves_the_robust_accuracy_that_is_stated_for_these_weights(name
 @pytest.mark.slow
 def test_apgd_t_leaves_no_more_than_pgd_20():
     bundle = robust_network("resnet4b")
-    pgd, apgd = (resisted(bundle, one, 100) for one in ("pgd-linf:eps=2/255,steps=20", "apgd-t:eps=2/255"))
+    pgd, apgd = (resisted(bundle, item, 100) for item in ("pgd-linf:eps=2/255,steps=20", "apgd-t:eps=2/255"))
     LOG.info(f"resnet4b at 2/255: PGD-20 {statistics.proportion(pgd)}, APGD-T {statistics.proportion(apgd)}")
     assert apgd.sum() <= pgd.sum()
 

@@ -20,7 +20,7 @@ from engine.checks import attacks as verdicts
 from engine.checks.attacks import Attacks, Fared, Look, Reference, Transfer
 from engine.errors import BadInput
 from engine.types import checks
-from engine.types.checks import CHECKS, Credibility, Setup
+from engine.types.checks import CHECKS, AttackSanity, Setup
 from tests.test_demo import shipped
 
 NAMES = [f"G{number}" for number in range(1, 17)]
@@ -74,7 +74,7 @@ def batch(count: int = COUNT) -> Batch:
 
 
 @functools.cache
-def checked(case: str) -> Credibility:
+def checked(case: str) -> AttackSanity:
     model = Wrapped(demo("robust" if case == "robust" else "standard"), CASES[case])
     reference = Reference("other", demo("standard" if case != "standard" else "robust"))
     return checking.check(model, batch(), SETUP, reference)
@@ -127,7 +127,9 @@ def test_the_conditions_are_those_of_the_run():
     assert found.epsilon == "48/255"
     assert "pgd-linf:eps=48/255,steps=8" in conditions.attacks
     assert "square:eps=48/255,queries=60" in conditions.attacks
-    assert f"torch {torch.__version__.partition('+')[0]}" in {one.partition("+")[0] for one in conditions.versions}
+    assert f"torch {torch.__version__.partition('+')[0]}" in {
+        version.partition("+")[0] for version in conditions.versions
+    }
     assert (conditions.seed, conditions.block, conditions.device, conditions.reference) == (0, 10, "cpu", "other")
 
 
@@ -217,7 +219,7 @@ def test_with_too_few_right_images_for_any_difference_to_count_a_check_is_not_ru
     for right, outcome in ((2, "not run"), (3, "pass")):
         few = look(right=np.arange(N) < right)
         none = attacks(pgd=fared(3), fgsm=fared(3), longer=fared(3), curve=((Fraction(1), fared(3)),))
-        results = {one.check: one for one in verdicts.judge(few, none, checked("standard").conditions)}
+        results = {item.check: item for item in verdicts.judge(few, none, checked("standard").conditions)}
         assert results[check].outcome == outcome
         assert outcome == "pass" or "no difference would exceed the tolerance of 2" in results[check].sentence
 
@@ -230,7 +232,7 @@ def test_a_transfer_that_no_image_took_part_in_is_not_run():
 def test_where_the_gradient_attacks_fool_everything_square_has_nothing_left_and_that_is_said():
     every = {name: fared(N) for name in ("fgsm", "pgd", "longer")}
     (result,) = [
-        one for one in verdicts.judge(look(), attacks(**every), checked("standard").conditions) if one.check == "G10"
+        item for item in verdicts.judge(look(), attacks(**every), checked("standard").conditions) if item.check == "G10"
     ]
     assert result.outcome == "pass"
     assert result.sentence == "The gradient attacks fool all 90 images, so there is nothing left for Square to find."
@@ -285,15 +287,15 @@ def test_what_is_seen_without_an_attack_can_fail(check, changes):
 
 def test_the_worst_case_counts_each_image_once():
     runs = attacks(fgsm=fared(30), pgd=fared(30, first=30), longer=fared(30, first=30), square=fared(2, first=70))
-    (result,) = [one for one in verdicts.judge(look(), runs, checked("standard").conditions) if one.check == "G12"]
-    assert result.sentence == "28 of 100 images resist every attack; the strongest single attack leaves 60."
+    (result,) = [item for item in verdicts.judge(look(), runs, checked("standard").conditions) if item.check == "G12"]
+    assert result.sentence == "28 of 100 images stay right under every attack; the strongest single attack leaves 60."
     assert result.figures[0].value == 0.28
 
 
 @pytest.mark.parametrize("field", ["model", "versions", "device", "precision"])
 def test_a_condition_that_is_not_recorded_fails(field):
     conditions = replace(checked("standard").conditions, **{field: () if field == "versions" else ""})
-    (result,) = [one for one in verdicts.judge(look(), attacks(), conditions) if one.check == "G15"]
+    (result,) = [item for item in verdicts.judge(look(), attacks(), conditions) if item.check == "G15"]
     assert (result.outcome, result.sentence) == ("fail", f"Not recorded: {field}.")
 
 

@@ -1,23 +1,23 @@
-/* The proof panel: what was chosen goes into the link; the answer is asked for until it is there. */
+/* The causal test panel: what was chosen goes into the link; the answer is asked for until it is there. */
 (function () {
   'use strict';
 
   const { built, byId, fill, on, panel, pick } = window.faultline;
 
-  function draw(facts) { fill('proof', ...facts.proof.map(built)); }
+  function draw(facts) { fill('causal-test', ...facts['causal-test'].map(built)); }
 
-  const proof = panel('proof', {
+  const test = panel('causal-test', {
     draw,
-    clear: () => fill('proof'),
-    of: ({ key }, { prove, share }) => (prove ? { key, share, prove } : null),
+    clear: () => fill('causal-test'),
+    of: ({ key }, { patch, share }) => (patch ? { key, share, patch } : null),
   });
 
-  on('ask:proof', (next) => {
-    document.querySelectorAll('[data-prove]').forEach((button) => {
-      const isChosen = Boolean(next) && next.prove.replace('inject:', '') === button.dataset.prove;
+  on('ask:causal-test', (next) => {
+    document.querySelectorAll('[data-patch]').forEach((button) => {
+      const isChosen = Boolean(next) && next.patch.replace('inject:', '') === button.dataset.patch;
       button.setAttribute('aria-pressed', String(isChosen));
     });
-    byId('proof-turn').setAttribute('aria-pressed', String(Boolean(next && next.prove.startsWith('inject:'))));
+    byId('causal-test-direction').setAttribute('aria-pressed', String(Boolean(next && next.patch.startsWith('inject:'))));
   });
 
   /* ---- what all fooled images of the class say together ---- */
@@ -54,30 +54,30 @@
     shown = name;
   });
 
-  /* Put these maps back, in the direction that is set. */
-  function prove(text) {
-    pick({ prove: `${isTurned() ? 'inject:' : ''}${text}` });
-    const panel = byId('proof-panel');
+  /* Patch these channels, in the direction that is set. */
+  function patch(text) {
+    pick({ patch: `${isTurned() ? 'inject:' : ''}${text}` });
+    const panel = byId('causal-test-panel');
     // The answer stands below the title and is yet to come: room for it is made where it was asked for elsewhere.
     if (!panel.contains(document.activeElement)) { panel.scrollIntoView({ block: 'start' }); }
   }
 
-  const isTurned = () => byId('proof-turn').getAttribute('aria-pressed') === 'true';
+  const isTurned = () => byId('causal-test-direction').getAttribute('aria-pressed') === 'true';
 
   document.addEventListener('click', (event) => {
-    const button = event.target.closest?.('[data-prove]');
-    if (button) { prove(button.dataset.prove); }
+    const button = event.target.closest?.('[data-patch]');
+    if (button) { patch(button.dataset.patch); }
     const asked = event.target.closest?.('[data-study]');
     if (asked) {
       const isOpen = study.wanted && study.wanted.study === asked.dataset.study;
       pick({ study: isOpen ? null : asked.dataset.study });
     }
-    if (event.target.closest?.('#proof-turn')) {
-      const now = proof.wanted && proof.wanted.prove;
-      if (now) { pick({ prove: now.startsWith('inject:') ? now.slice('inject:'.length) : `inject:${now}` }); }
-      else { byId('proof-turn').setAttribute('aria-pressed', String(!isTurned())); }
+    if (event.target.closest?.('#causal-test-direction')) {
+      const now = test.wanted && test.wanted.patch;
+      if (now) { pick({ patch: now.startsWith('inject:') ? now.slice('inject:'.length) : `inject:${now}` }); }
+      else { byId('causal-test-direction').setAttribute('aria-pressed', String(!isTurned())); }
     }
   });
 
-  on('prove', prove);
+  on('patch', patch);
 })();

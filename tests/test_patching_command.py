@@ -28,26 +28,32 @@ def _few_draws(monkeypatch):
     monkeypatch.setattr(causal, "COUNTS", (4, 16))
 
 
-def prove(store, out, *more: str) -> int:
+def intervene(store, out, *more: str) -> int:
     place = ["--store", str(store.root), "--model", "digits-standard", "--data", "digits", "--out", str(out)]
     return command_line.main(["prove", *place, "--attack", "pgd-linf:eps=24/255,steps=3", *more])
 
 
 def test_all_studies_of_a_class_stand_in_the_file_and_in_the_table(store, tmp_path, capsys):
-    assert prove(store, tmp_path / "p.json", "--class", "3", "--images", "4", "--maps", "16") == 0
+    assert intervene(store, tmp_path / "p.json", "--class", "3", "--images", "4", "--maps", "16") == 0
     table, found = capsys.readouterr().out, json.loads((tmp_path / "p.json").read_text())
     assert set(command.STUDIES) < set(found)
     assert found["attempted"] == list(store.dataset("digits").keys_of(3)[:4])
-    assert sum(len(one) for one in found["proof"]["chosen"]["channels"]) == 16
+    assert sum(len(item) for item in found["proof"]["chosen"]["channels"]) == 16
     assert found["proof"]["effect"]["n"] == len(found["proof"]["samples"]) == len(found["smallest"]["images"])
     assert found["curve"]["counts"] == [4, 16]
-    for head in ("Proof: the 16 maps", "Smallest sets found", "Labels restored", "A few maps of one site", "Defence:"):
+    for head in (
+        "Causal test: the 16 channels",
+        "Smallest sets found",
+        "Labels restored",
+        "A few channels of one layer",
+        "Defence:",
+    ):
         assert head in table
 
 
 def test_chosen_samples_and_one_study(store, tmp_path, capsys):
     samples = store.dataset("digits").keys_of(5)[:2]
-    assert prove(store, tmp_path / "p.json", "--sample", *samples, "--studies", "smallest", "--json") == 0
+    assert intervene(store, tmp_path / "p.json", "--sample", *samples, "--studies", "smallest", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["attempted"] == list(samples)
     assert set(command.STUDIES) & set(found) == {"smallest"}
@@ -64,7 +70,7 @@ def test_chosen_samples_and_one_study(store, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_proved_is_refused_in_one_line(store, tmp_path, capsys, more, text):
-    assert prove(store, tmp_path / "p.json", *more) == 2
+    assert intervene(store, tmp_path / "p.json", *more) == 2
     error = capsys.readouterr().err
     assert text in error.splitlines()[-1]
     assert not (tmp_path / "p.json").exists()
@@ -72,6 +78,6 @@ def test_what_cannot_be_proved_is_refused_in_one_line(store, tmp_path, capsys, m
 
 def test_a_file_is_never_overwritten(store, tmp_path, capsys):
     (tmp_path / "p.json").write_text("mine")
-    assert prove(store, tmp_path / "p.json", "--class", "3") == 2
+    assert intervene(store, tmp_path / "p.json", "--class", "3") == 2
     assert "exists already" in capsys.readouterr().err
     assert (tmp_path / "p.json").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""Attacks that run on survivors leave out what is broken, say so, and come to the same worst case whoever computes them."""
+"""Attacks that run in the cascade leave out what is broken, say so, and come to the same worst case whoever computes them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def planned(store: Store, attacks: tuple[str, ...], left: tuple[str, ...], block
     """A plan whose later attacks run on what the earlier ones leave."""
     text = audits.PLAN.replace('"fgsm-linf:eps=24/255"', "").replace("attacks = []", f"attacks = {list(attacks)}")
     plan = audits.planned(store, text.replace("count = 6", f"count = {COUNT}").replace("block = 2", f"block = {block}"))
-    return manifest.build(dataclasses.replace(plan.plan, survivors=tuple(map(engine.attack, left))), store)
+    return manifest.build(dataclasses.replace(plan.plan, in_cascade=tuple(map(engine.attack, left))), store)
 
 
 @pytest.fixture(scope="module")
 def cascade(filled, tmp_path_factory):
-    """A finished run of three attacks, two of them on survivors."""
+    """A finished run of three attacks, two of them in the cascade."""
     store = Store(shutil.copytree(filled, tmp_path_factory.mktemp("cascade") / "store"))
     run, state, _ = audits.drive(store, planned(store, (WEAK,), (STRONG, LAST)))
     assert state.state == "finished", state.message
@@ -65,7 +65,7 @@ def fooled(held: Rows) -> set[str]:
     return {sample for sample, status in zip(held.samples, held.status, strict=True) if status == "fooled"}
 
 
-def test_an_attack_on_survivors_leaves_out_exactly_what_was_fooled_before(cascade):
+def test_an_attack_on_cascade_leaves_out_exactly_what_was_fooled_before(cascade):
     _, run = cascade
     found, before = gathered(run), set()
     for folder in FOLDERS:
@@ -92,17 +92,17 @@ def test_what_is_attacked_fares_as_if_every_image_had_been(cascade, full):
 
 def test_the_worst_case_is_that_of_all_attacks_on_all_images(cascade, full):
     _, run = cascade
-    own, other = (results.read_summary(one.place, one.manifest).models[0].worst_case for one in (run, full))
+    own, other = (results.read_summary(item.place, item.manifest).models[0].worst_case for item in (run, full))
     assert (own.accuracy, own.resistance) == (other.accuracy, other.resistance)
     assert own.statuses == other.statuses
     assert own.statuses["broken_before"] == 0
 
 
-def test_accuracy_under_an_attack_on_survivors_counts_what_was_broken_before(cascade):
+def test_accuracy_under_an_attack_on_cascade_counts_what_was_broken_before(cascade):
     _, run = cascade
     clean, weak, strong, last = results.read_summary(run.place, run.manifest).models[0].conditions
-    assert [one.is_cumulative for one in (clean, weak, strong, last)] == [False, False, True, True]
-    assert {one.accuracy.n for one in (clean, weak, strong, last)} == {COUNT}
+    assert [item.is_cumulative for item in (clean, weak, strong, last)] == [False, False, True, True]
+    assert {item.accuracy.n for item in (clean, weak, strong, last)} == {COUNT}
     assert strong.statuses["broken_before"] == weak.statuses["fooled"]
     assert last.accuracy == results.read_summary(run.place, run.manifest).models[0].worst_case.accuracy
     left = clean.accuracy.value - (weak.statuses["fooled"] + strong.statuses["fooled"]) / COUNT
@@ -131,14 +131,14 @@ def test_blocks_of_any_size_give_the_same_answers(store, cascade, block):
 def test_the_order_in_which_shards_are_made_changes_nothing(store, cascade):
     seen = []
 
-    def first_time_only_survivors(task):
+    def first_time_only_unbroken(task):
         seen.append(task["key"])
         return seen.count(task["key"]) > 1 or not task["request"]["condition"].startswith("01")
 
-    run, state, workers = audits.drive(store, planned(store, (WEAK,), (STRONG, LAST)), first_time_only_survivors)
+    run, state, workers = audits.drive(store, planned(store, (WEAK,), (STRONG, LAST)), first_time_only_unbroken)
     assert state.state == "finished", state.message
     assert audits.tables(run.place) == audits.tables(cascade[1].place)
-    done = [(one["request"]["block"], one["request"]["condition"]) for one in workers.submitted]
+    done = [(item["request"]["block"], item["request"]["condition"]) for item in workers.submitted]
     for block in range(run.manifest.blocks):
         order = [condition for own, condition in done if own == block and condition in FOLDERS]
         assert order == [FOLDERS[0], *FOLDERS], "an attack on survivors waits for those before it"
@@ -149,7 +149,7 @@ def test_a_block_that_cannot_be_attacked_ends_the_run_instead_of_hanging_it(stor
         store, planned(store, (WEAK,), (STRONG, LAST)), lambda task: not task["request"]["condition"].startswith("01")
     )
     assert state.state == "interrupted"
-    assert not [one for one in workers.submitted if one["request"]["condition"] in FOLDERS[1:]]
+    assert not [item for item in workers.submitted if item["request"]["condition"] in FOLDERS[1:]]
 
 
 def test_a_missing_or_damaged_shard_before_it_is_never_taken_for_nothing_broken(cascade, tmp_path):
@@ -168,11 +168,11 @@ def test_a_missing_or_damaged_shard_before_it_is_never_taken_for_nothing_broken(
         shards.broken(run.place, condition, [1])
 
 
-def test_verify_computes_survivors_again(cascade):
+def test_verify_computes_cascade_again(cascade):
     store, run = cascade
     found = verify.verify(store, run.id, images=5, seed=1)
     assert found.is_sound, verify.text(found)
-    assert {one.same_pixels for one in found.replicated} == {5}
+    assert {item.same_pixels for item in found.replicated} == {5}
 
 
 def test_a_targeted_attack_says_what_it_aimed_at(store):

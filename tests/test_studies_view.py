@@ -14,6 +14,8 @@ from dashboard.panels.patching import view as patching_view
 from engine import (
     Accuracy,
     Answer,
+    AttackResults,
+    AttackResultsRequest,
     BadInput,
     CurveLine,
     Defence,
@@ -22,8 +24,6 @@ from engine import (
     Group,
     MapSet,
     RestorationCurve,
-    Roster,
-    RosterRequest,
     SharedSet,
     SiteEffect,
     SiteProfile,
@@ -71,15 +71,18 @@ def defence() -> Defence:
 
 def test_the_curve_names_the_number_of_maps_that_beats_random_ones():
     study = studies.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06)))
-    assert study.verdict == "32 maps with the most attack flow restore 94 % [84, 98], as many random ones 4 % [3, 6]."
+    assert (
+        study.verdict
+        == "32 channels with the most attack conductance restore 94 % [84, 98], as many random ones 4 % [3, 6]."
+    )
     assert any("third class: no class" in text for text in study.told)
-    assert any("no map of stem is chosen" in text for text in study.told)
+    assert any("no channel of stem is chosen" in text for text in study.told)
     assert study.tables[0].rows[2][-1].startswith("90 %")
 
 
 def test_without_a_gap_beyond_both_intervals_nothing_is_claimed():
     study = studies.curve(curve(effect(0.5, 0.3, 0.7), effect(0.4, 0.35, 0.45)))
-    assert study.verdict.startswith("At no number of maps")
+    assert study.verdict.startswith("At no number of channels")
     without = dataclasses.replace(curve(effect(1, 0.9, 1), effect(0, 0, 0.1)), lines=())
     assert "missing" in studies.curve(without).verdict
 
@@ -89,7 +92,7 @@ def test_the_profile_says_which_layers_it_leaves_out_and_why():
         SiteEffect(name, 4, effect(share, 0, 0.1), effect(0.05, 0, 0.1)) for name, share in (("a", 0.2), ("b", 0.4))
     )
     study = studies.profile(SiteProfile(GROUP, sites, ("stem", "layer1"), 20))
-    assert study.verdict.startswith("Most beyond random maps is won back at b: 4 of its maps recover 40 %")
+    assert study.verdict.startswith("Most beyond random channels is won back at b: 4 of its channels recover 40 %")
     assert any("stem, layer1" in text for text in study.told)
     assert [row[0] for row in study.tables[0].rows] == ["a", "b"]
 
@@ -104,11 +107,11 @@ def test_a_layer_leads_by_what_it_wins_back_beyond_random_maps_of_it():
 def test_smallest_sets_count_what_recurs_and_what_was_not_restored():
     study = studies.smallest(smallest())
     recurring, images = study.tables
-    assert recurring.rows[0] == ("layer2.0 · map 9", "2 of 2", "yes")
-    assert images.rows[2][-1] == "not restored by all maps together"
+    assert recurring.rows[0] == ("layer2.0 · channel 9", "2 of 2", "yes")
+    assert images.rows[2][-1] == "not restored by all channels together"
     assert "asked for: 90 %)" in study.verdict
     assert "not reached" in studies.smallest(smallest(is_reached=False)).verdict
-    assert study.prove == patching.written(SET) == "map:layer1.0:2~map:layer2.0:1.9"
+    assert study.intervene == patching.written(SET) == "map:layer1.0:2~map:layer2.0:1.9"
 
 
 def test_the_defence_tells_its_cost_with_its_gain():
@@ -128,22 +131,22 @@ def test_every_line_is_drawn_with_its_interval_and_its_own_mark(theme):
 
 
 class Studying(fakes.FakeAuditor):
-    """Answers with the records above, for the class of the examined pair."""
+    """Answers with the records above, for the class of the explained pair."""
 
     asked = None
 
-    def roster(self, request: RosterRequest):
-        outcome = self.examined(KEY).outcomes[0]
+    def attack_results(self, request: AttackResultsRequest):
+        outcome = self.explained(KEY).outcomes[0]
         kept = dataclasses.replace(outcome, sample="kept", status="resisted")
         wrong = dataclasses.replace(outcome, sample="wrong", status="clean_wrong")
-        return Answer("ready", Roster(request, (outcome, kept, wrong)))
+        return Answer("ready", AttackResults(request, (outcome, kept, wrong)))
 
     def restoration_curve(self, group):
         type(self).asked = group
         return Answer("ready", curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06)))
 
     def site_profile(self, _group):
-        return Answer("working", None, 1, 4, "Putting maps back")
+        return Answer("working", None, 1, 4, "Putting channels back")
 
     def smallest_sets(self, _group):
         return Answer("failed", message="no image was fooled")
@@ -157,7 +160,7 @@ ASK = {"key": KEY, "study": "curve", "theme": "light"}
 
 def test_a_study_is_of_the_images_of_the_class_that_were_right_before():
     told, drawn = patching_view.answer(Studying(), ASK)
-    assert Studying.asked.samples == (fakes.FakeAuditor().examined(KEY).outcomes[0].sample, "kept")
+    assert Studying.asked.samples == (fakes.FakeAuditor().explained(KEY).outcomes[0].sample, "kept")
     assert told["plot"]
     assert not told["again"]
     assert len(drawn.data) == 3

@@ -1,4 +1,4 @@
-"""Intake reports that were made already are read without making any, and say nothing of right answers where there are none."""
+"""Validation reports that were made already are read without making any, and say nothing of right answers where there are none."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from engine.checks.attacks import Look
 from engine.models import architectures
 from engine.service import tasks, worker
 from engine.service.answers import Answers
-from engine.service.registry import Desk, Inbox
+from engine.service.registry import ImportFolder, ModelRegistry
 from engine.types.requests import Place
 from tests import audits, stores
 
 
 def test_the_architectures_that_the_form_suggests_are_those_that_can_be_loaded(store):
-    found = Desk(Answers(store, audits.Inline(store.root)), Inbox(None)).architectures()
+    found = ModelRegistry(Answers(store, audits.Inline(store.root)), ImportFolder(None)).architectures()
     assert set(found) <= set(architectures.names())
     assert set(architectures.ARCHITECTURES) <= set(found)
     assert {"resnet50", "mobilenet_v2"} <= set(found)
@@ -37,11 +37,11 @@ def test_on_noise_no_image_is_called_right(useless, outcome):
 
 
 def test_reports_that_were_made_are_read_and_none_is_made_for_it(store):
-    desk = Desk(Answers(store, audits.Inline(store.root)), Inbox(None))
-    assert desk.reports("digits-robust", ["digits"]) == ()
+    model_registry = ModelRegistry(Answers(store, audits.Inline(store.root)), ImportFolder(None))
+    assert model_registry.reports("digits-robust", ["digits"]) == ()
     place = Place("digits-robust", "digits")
-    worker.perform(tasks.order(tasks.INTAKE, tasks.INTAKE.key(store, place), place), str(store.root))
-    (report,) = desk.reports("digits-robust", ["digits"])
+    worker.perform(tasks.order(tasks.VALIDATION, tasks.VALIDATION.key(store, place), place), str(store.root))
+    (report,) = model_registry.reports("digits-robust", ["digits"])
     assert (report.model, report.data) == ("digits-robust", "digits")
-    assert desk.reports("digits-robust", []) == ()
-    assert desk.reports("digits-standard", ["digits"]) == ()
+    assert model_registry.reports("digits-robust", []) == ()
+    assert model_registry.reports("digits-standard", ["digits"]) == ()

@@ -1,4 +1,4 @@
-"""The proofs of intake find errors planted in the reader, and pass what is read as it is."""
+"""The causal tests of intake find errors planted in the reader, and pass what is read as it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.checks import proofs
+from engine.checks import equality
 from engine.errors import Unsupported
 from engine.models import behaviour, graph, hook_points, paths, register, zoo
 from engine.models import network as bundles
@@ -80,17 +80,17 @@ def swap_the_axes_of_a_picture(node):
 def test_another_function_is_found_and_never_stored(network, change, monkeypatch):
     monkeypatch.setattr(graph, "symbolic", edited(change))
     bundle = toys.bundle(network, side=SIDE)
-    found = proofs.of_function(network, bundle, pictures(bundle))
+    found = equality.of_function(network, bundle, pictures(bundle))
     assert found.outcome == "fail"
     with pytest.raises(Unsupported, match="is not the one handed in: logits differ by"):
         register.require(network, bundle, pictures(bundle))
 
 
-def test_a_network_that_is_read_as_it_is_passes_all_three_proofs(network):
+def test_a_network_that_is_read_as_it_is_passes_all_three_tests(network):
     bundle = toys.bundle(network, side=SIDE)
-    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
-    outcomes = [proofs.of_function(network, bundle, pictures(bundle)), edges, proofs.of_fields(bundle)]
-    assert [one.outcome for one in outcomes] == ["pass"] * 3
+    edges, inexact = equality.of_edges(bundle, pictures(bundle))
+    outcomes = [equality.of_function(network, bundle, pictures(bundle)), edges, equality.of_fields(bundle)]
+    assert [item.outcome for item in outcomes] == ["pass"] * 3
     assert inexact == ()
     assert all(figure.value < 1e-10 for figure in edges.figures if figure.name in ("added up", "changed", "head"))
 
@@ -110,7 +110,7 @@ def test_a_shifted_concatenation_is_found(network, monkeypatch):
 
     monkeypatch.setattr(bundles._Inserter, "on_path", shifted)
     bundle = toys.bundle(network, side=SIDE)
-    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    edges, inexact = equality.of_edges(bundle, pictures(bundle))
     assert edges.outcome == "fail"
     assert any(not link.reason for link in inexact)
     assert "are drawn as not exact" in edges.sentence
@@ -126,9 +126,9 @@ def test_a_link_that_is_left_out_is_found(network, monkeypatch):
 
     monkeypatch.setattr(paths, "plan", without_a_shortcut)
     bundle = toys.bundle(network, side=SIDE)
-    found = proofs.measure_edges(bundle, pictures(bundle)[2:4])
+    found = equality.measure_edges(bundle, pictures(bundle)[2:4])
     assert found.added_up > 1e-3
-    assert proofs.of_edges(bundle, pictures(bundle))[0].outcome == "fail"
+    assert equality.of_edges(bundle, pictures(bundle))[0].outcome == "fail"
 
 
 def test_swapped_axes_of_a_receptive_field_are_found(network, monkeypatch):
@@ -139,7 +139,7 @@ def test_swapped_axes_of_a_receptive_field_are_found(network, monkeypatch):
         return columns, rows
 
     monkeypatch.setattr(hook_points, "_of_convolution", swapped)
-    found = proofs.of_fields(toys.bundle(network, side=SIDE))
+    found = equality.of_fields(toys.bundle(network, side=SIDE))
     assert found.outcome == "fail"
     assert "a position depends on 2 pixels beyond its receptive field" in found.sentence
 
@@ -149,10 +149,10 @@ def test_a_padding_on_the_wrong_side_of_a_receptive_field_is_found(network, monk
 
     def shifted_by_one(*arguments):
         found = right(*arguments)
-        return found and dataclasses.replace(found, depends=tuple(one.roll(1, 0) for one in found.depends))
+        return found and dataclasses.replace(found, depends=tuple(depend.roll(1, 0) for depend in found.depends))
 
     monkeypatch.setattr(behaviour, "places", shifted_by_one)
-    found = proofs.of_fields(toys.bundle(network, side=SIDE))
+    found = equality.of_fields(toys.bundle(network, side=SIDE))
     assert found.outcome == "fail"
 
 
@@ -160,7 +160,7 @@ def test_a_field_along_the_width_is_not_that_along_the_height(network):
     bundle = toys.bundle(network, side=SIDE)
     assert bundle.sites[1].receptive_field(0)[0] == 3
     assert bundle.sites[1].receptive_field(1)[0] == 7
-    assert proofs.measure_fields(bundle).holds
+    assert equality.measure_fields(bundle).holds
 
 
 class OfTheBatch(Mixed):
@@ -205,7 +205,7 @@ def test_a_picture_that_is_answered_otherwise_beside_others_is_found():
 
 def test_what_a_gate_read_of_other_maps_is_said_to_be_not_exact():
     bundle = toys.bundle(toys.seeded(Gated()), side=SIDE)
-    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    edges, inexact = equality.of_edges(bundle, pictures(bundle))
     assert edges.outcome == "pass"
     assert {link.reason for link in inexact} == {"mul"}
     assert all(link.error > 1e-3 for link in inexact)
@@ -216,10 +216,10 @@ def test_what_a_gate_read_of_other_maps_is_said_to_be_not_exact():
 
 def test_a_head_of_several_layers_is_measured_and_said_not_to_be_exact():
     bundle = toys.bundle(toys.seeded(Deep()), side=SIDE)
-    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    edges, inexact = equality.of_edges(bundle, pictures(bundle))
     assert edges.outcome == "pass"
     assert [(link.source, link.target, link.reason) for link in inexact] == [
-        (bundle.heads[0], len(bundle.sites), proofs.HEAD)
+        (bundle.heads[0], len(bundle.sites), equality.HEAD)
     ]
     assert 1e-5 < inexact[0].error < 0.05
 
@@ -229,8 +229,8 @@ def test_answers_that_are_not_finite_are_proved_to_be_the_same_and_nothing_more(
     with torch.no_grad():
         network.linear.weight[0, 0] = torch.nan
     bundle = toys.bundle(network, side=SIDE)
-    assert proofs.of_function(network, bundle, pictures(bundle)).outcome == "pass"
-    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    assert equality.of_function(network, bundle, pictures(bundle)).outcome == "pass"
+    edges, inexact = equality.of_edges(bundle, pictures(bundle))
     assert (edges.outcome, inexact) == ("not run", ())
 
 
@@ -299,16 +299,16 @@ def test_a_picture_that_reaches_the_logits_past_every_map_is_refused():
 
 def test_where_two_pictures_are_the_same_nothing_was_tried(network):
     bundle = toys.bundle(network, side=SIDE)
-    edges, _ = proofs.of_edges(bundle, torch.full((8, 3, SIDE, SIDE), 0.5))
+    edges, _ = equality.of_edges(bundle, torch.full((8, 3, SIDE, SIDE), 0.5))
     assert edges.outcome == "not run"
 
 
 def test_an_error_at_the_logits_is_no_matter_of_several_layers_where_there_is_one(network, monkeypatch):
     bundle = toys.bundle(network, side=SIDE)
-    found = proofs.measure_edges(bundle, pictures(bundle)[2:4])
+    found = equality.measure_edges(bundle, pictures(bundle)[2:4])
     assert found.is_head_linear
-    monkeypatch.setattr(proofs, "measure_edges", lambda *_: dataclasses.replace(found, head=0.5))
-    edges, inexact = proofs.of_edges(bundle, pictures(bundle))
+    monkeypatch.setattr(equality, "measure_edges", lambda *_: dataclasses.replace(found, head=0.5))
+    edges, inexact = equality.of_edges(bundle, pictures(bundle))
     assert (edges.outcome, [link.reason for link in inexact]) == ("fail", [""])
 
 
@@ -349,9 +349,9 @@ class Named(Mixed):
 
 
 @pytest.mark.parametrize("kind", [Repeated, WidelyPooled, Named])
-def test_what_only_looks_unusual_passes_all_three_proofs(kind):
+def test_what_only_looks_unusual_passes_all_three_tests(kind):
     network = toys.seeded(kind())
     bundle = toys.bundle(network, side=SIDE)
-    edges, _ = proofs.of_edges(bundle, pictures(bundle))
-    found = (proofs.of_function(network, bundle, pictures(bundle)), edges, proofs.of_fields(bundle))
-    assert [(one.outcome, one.sentence) for one in found if one.outcome != "pass"] == []
+    edges, _ = equality.of_edges(bundle, pictures(bundle))
+    found = (equality.of_function(network, bundle, pictures(bundle)), edges, equality.of_fields(bundle))
+    assert [(item.outcome, item.sentence) for item in found if item.outcome != "pass"] == []

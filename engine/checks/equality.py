@@ -15,7 +15,7 @@ from engine.errors import Unsupported
 from engine.models import hooks, register
 from engine.models import network as precision
 from engine.models.hooks import Maps
-from engine.models.network import ModelBundle, Tap
+from engine.models.network import ModelBundle, Probe
 from engine.models.register import Agreement
 from engine.types.checks import CheckOutcome, CheckResult, Figure, InexactLink
 
@@ -140,18 +140,18 @@ class _Trial:
         with torch.no_grad():
             before, after = self._arriving(blank), self._arriving(chosen)
         next_taps = connections.next_taps(self.network)
-        found: dict[int, Tensor] = {}
+        results: dict[int, Tensor] = {}
         for site, taps in enumerate(self.network.arrivals):
-            for tap in taps:
-                gradient = self.gradients.get(next_taps.get(tap, tap))
+            for probe in taps:
+                gradient = self.gradients.get(next_taps.get(probe, probe))
                 if gradient is not None:
-                    change = ((before[tap] - after[tap]) * gradient).sum(dim=(2, 3))
-                    found[site] = found.get(site, 0) + change
-        return found
+                    change = ((before[probe] - after[probe]) * gradient).sum(dim=(2, 3))
+                    results[site] = results.get(site, 0) + change
+        return results
 
     def _arriving(self, chosen: Tensor) -> dict[int, Tensor]:
         seen: dict[int, Tensor] = {}
-        taps = {tap for each in self.network.arrivals for tap in each}
+        taps = {probe for each in self.network.arrivals for probe in each}
         sites = len(self.maps)
 
         def visit(number: int, tensor: Tensor) -> Tensor:
@@ -174,11 +174,11 @@ class _Trial:
 def _compared(trial: _Trial, edges: Edges) -> tuple[dict[int, float], tuple[Miss, ...]]:
     """The largest error of every site whose edges no gate or norm explains, and all links that miss."""
     chosen = _drawn(trial)
-    found = _errors(trial, edges, chosen)
-    suspects = [target for target, error in found.items() if not error <= EXACT]
+    errors = _errors(trial, edges, chosen)
+    suspects = [target for target, error in errors.items() if not error <= EXACT]
     misses = _one_by_one(trial, edges, chosen, suspects)
     explained = {miss.target for miss in misses if miss.through} - {miss.target for miss in misses if not miss.through}
-    return {target: error for target, error in found.items() if target not in explained}, misses
+    return {target: error for target, error in errors.items() if target not in explained}, misses
 
 
 def _drawn(trial: _Trial) -> Tensor:
@@ -195,7 +195,7 @@ def _drawn(trial: _Trial) -> Tensor:
 def _errors(trial: _Trial, edges: Edges, chosen: Tensor) -> dict[int, float]:
     """Per site the largest difference between what changes there and the edges of all maps that were changed before it."""
     changes = trial.changes(chosen)
-    found = {}
+    errors = {}
     for target in {end for _, end in edges.matrices}:
         columns = [
             matrix[:, chosen[:, source].clamp(min=0)] * (chosen[:, source] >= 0)
@@ -204,8 +204,8 @@ def _errors(trial: _Trial, edges: Edges, chosen: Tensor) -> dict[int, float]:
         ]
         expected, mass = sum(columns), sum(column.abs() for column in columns)
         error = (changes[target].T - expected).abs().max() / mass.max().clamp(min=1e-12)  # type: ignore[union-attr]
-        found[target] = float(error)
-    return found
+        errors[target] = float(error)
+    return errors
 
 
 def _one_by_one(trial: _Trial, edges: Edges, chosen: Tensor, suspects: list[int]) -> tuple[Miss, ...]:
@@ -271,8 +271,8 @@ def measure_fields(bundle: ModelBundle) -> Sight:
         for place in _places(tuple(maps.shape[2:])):
             declared = bundle.sites[site].sees(*place)
             surely, at_all = _reached(maps, image, place)
-            lost = [_outside(*one) for one in zip(declared, surely, bundle.size, strict=True)]
-            more = [_beyond(*one) for one in zip(declared, at_all, bundle.size, strict=True)]
+            lost = [_outside(*item) for item in zip(declared, surely, bundle.size, strict=True)]
+            more = [_beyond(*item) for item in zip(declared, at_all, bundle.size, strict=True)]
             missing[site] = max(missing.get(site, 0.0), *lost)
             excess[site] = max(excess.get(site, 0.0), *more)
     missing_at, excess_at = (max(each, key=lambda site: each[site]) for each in (missing, excess))
@@ -310,9 +310,9 @@ def _recorded(twin: nn.Module, bundle: ModelBundle, sites: list[int]) -> list[tu
             seen[number] = tensor
         return tensor
 
-    taps = [module for module in twin.modules() if isinstance(module, Tap)]
-    for tap in taps:
-        tap.visit = visit
+    taps = [module for module in twin.modules() if isinstance(module, Probe)]
+    for probe in taps:
+        probe.visit = visit
     with torch.enable_grad():
         twin(image)
     return [(site, seen[site], image) for site in sites]
@@ -328,11 +328,11 @@ def _reached(maps: Tensor, image: Tensor, place: tuple[int, int]) -> tuple[list[
 
 
 def _spans(touched: Tensor) -> list[Span | None]:
-    found: list[Span | None] = []
+    spans: list[Span | None] = []
     for axis in (1, 0):
         rows = touched.any(dim=axis).nonzero()[:, 0]
-        found.append((int(rows[0]), int(rows[-1])) if len(rows) else None)
-    return found
+        spans.append((int(rows[0]), int(rows[-1])) if len(rows) else None)
+    return spans
 
 
 def _positive(bundle: ModelBundle) -> fx.GraphModule:
@@ -383,80 +383,80 @@ def of_function(handed_in: nn.Module | Agreement, bundle: ModelBundle, pictures:
     handed_in: the module, or how both agree where that is known.
     """
     try:
-        found = handed_in
-        if not isinstance(found, Agreement):
-            found = register.compare(found, bundle, pictures)
+        compare = handed_in
+        if not isinstance(compare, Agreement):
+            compare = register.compare(compare, bundle, pictures)
     except Unsupported as error:
         return CheckResult("function", "fail", str(error))
     figures = {
-        "pictures": found.pictures,
-        "together": found.together,
-        "alone": found.alone,
-        "batch": found.beside_others,
+        "pictures": compare.pictures,
+        "together": compare.together,
+        "alone": compare.alone,
+        "batch": compare.beside_others,
     }
-    return _result("function", "pass" if found.holds else "fail", register.sentence(found), **figures)
+    return _result("function", "pass" if compare.holds else "fail", register.sentence(compare), **figures)
 
 
 def of_edges(bundle: ModelBundle, pictures: Tensor) -> tuple[CheckResult, tuple[InexactLink, ...]]:
     """Return whether connections are exact between two of the pictures, and the links where they are not."""
     try:
-        found = measure_edges(bundle, _unlike(bundle, pictures))
+        edges = measure_edges(bundle, _unlike(bundle, pictures))
     except (RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
         return CheckResult(
-            "edges", "not run", f"Maps cannot be changed one at a time: {type(error).__name__}: {reason}."
+            "edges", "not run", f"Channels cannot be changed one at a time: {type(error).__name__}: {reason}."
         ), ()
-    if not all(error < float("inf") for error in (found.added_up, found.changed, found.head)):
+    if not all(error < float("inf") for error in (edges.added_up, edges.changed, edges.head)):
         return CheckResult("edges", "not run", "Answers that are not finite have no connections."), ()
-    inexact = tuple(InexactLink(miss.source, miss.target, miss.error, ", ".join(miss.through)) for miss in found.misses)
-    if not found.mass:
-        text = "The pictures at hand are answered by the same maps, or no gradient flows: no connection could be tried."
+    inexact = tuple(InexactLink(miss.source, miss.target, miss.error, ", ".join(miss.through)) for miss in edges.misses)
+    if not edges.mass:
+        text = "The pictures at hand are answered by the same channels, or no gradient flows: no connection could be tried."
         return CheckResult("edges", "not run", text), ()
-    if found.head > EXACT:
-        reason = "" if found.is_head_linear else HEAD
-        inexact += tuple(InexactLink(head, len(bundle.sites), found.head, reason) for head in bundle.heads)
+    if edges.head > EXACT:
+        reason = "" if edges.is_head_linear else HEAD
+        inexact += tuple(InexactLink(head, len(bundle.sites), edges.head, reason) for head in bundle.heads)
     unexplained = [link for link in inexact if not link.reason]
-    fails = bool(unexplained) or found.added_up > EXACT or found.changed > EXACT
+    fails = bool(unexplained) or edges.added_up > EXACT or edges.changed > EXACT
     figures = {
-        "links": found.links,
-        "added_up": found.added_up,
-        "changed": found.changed,
-        "head": found.head,
+        "links": edges.links,
+        "added_up": edges.added_up,
+        "changed": edges.changed,
+        "head": edges.head,
         "inexact": len(inexact),
     }
-    text = " ".join((_sums(bundle, found), *_missing(bundle, inexact)))
+    text = " ".join((_sums(bundle, edges), *_missing(bundle, inexact)))
     return _result("edges", "fail" if fails else "pass", text, **figures), inexact
 
 
 def of_fields(bundle: ModelBundle) -> CheckResult:
     """Return whether the receptive fields of some sites are what their positions really depend on."""
     try:
-        found = measure_fields(bundle)
+        fields = measure_fields(bundle)
     except (RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
         return CheckResult(
             "fields", "not run", f"Gradients cannot be followed to the pixels: {type(error).__name__}: {reason}."
         )
-    text = _seen(bundle, found)
-    figures = {"sites": found.sites, "missing": found.missing, "excess": found.excess}
-    return _result("fields", "pass" if found.holds else "fail", text, **figures)
+    text = _seen(bundle, fields)
+    figures = {"sites": fields.sites, "missing": fields.missing, "excess": fields.excess}
+    return _result("fields", "pass" if fields.holds else "fail", text, **figures)
 
 
-def _seen(bundle: ModelBundle, found: Sight) -> str:
+def _seen(bundle: ModelBundle, sight: Sight) -> str:
     names = [site.name for site in bundle.sites]
-    if found.missing > 0:
+    if sight.missing > 0:
         return (
-            f"At {names[found.missing_at]} a position depends on {found.missing:g} pixels beyond its receptive field: patches are "
+            f"At {names[sight.missing_at]} a position depends on {sight.missing:g} pixels beyond its receptive field: patches are "
             "cut too small."
         )
-    if not found.holds:
+    if not sight.holds:
         return (
-            f"At {names[found.excess_at]} the receptive field is {found.excess:g} pixels larger than what its position depends on: "
+            f"At {names[sight.excess_at]} the receptive field is {sight.excess:g} pixels larger than what its position depends on: "
             "patches are cut too large."
         )
     return (
-        f"At {found.sites} sites receptive fields are what positions depend on, along the height and along the width"
-        f"{_but(found.excess)}; gates, which see the whole picture, are held still."
+        f"At {sight.sites} layers receptive fields are what positions depend on, along the height and along the width"
+        f"{_but(sight.excess)}; gates, which see the whole picture, are held still."
     )
 
 
@@ -472,29 +472,32 @@ def _unlike(bundle: ModelBundle, pictures: Tensor) -> Tensor:
     return first[[0, int(other[0]) if len(other) else 1]]
 
 
-def _sums(bundle: ModelBundle, found: Exactness) -> str:
+def _sums(bundle: ModelBundle, exactness: Exactness) -> str:
     names = [*(site.name for site in bundle.sites), "logits"]
     return (
-        f"At every site contributions add up to what arrives there: the error is {found.added_up:.0e} of all contributions to one "
-        f"map (worst at {names[found.added_up_at]}), at the logits {found.head:.0e}. Those of {DRAWS} maps of every "
-        f"site are what changing each map alone does: the error is {found.changed:.0e} (worst at {names[found.changed_at]})."
+        f"At every layer contributions add up to what arrives there: the error is {exactness.added_up:.0e} of all "
+        "contributions to one "
+        f"channel (worst at {names[exactness.added_up_at]}), at the logits {exactness.head:.0e}. Those of {DRAWS} "
+        "channels of every "
+        f"layer are what changing each channel alone does: the error is {exactness.changed:.0e} (worst at "
+        f"{names[exactness.changed_at]})."
     )
 
 
 def _missing(bundle: ModelBundle, inexact: tuple[InexactLink, ...]) -> list[str]:
     names = [*(site.name for site in bundle.sites), "logits"]
-    told = []
+    results = []
     for explained in (False, True):
         links = [link for link in inexact if bool(link.reason) is explained]
         if not links:
             continue
         worst = max(links, key=lambda link: link.error)
         why = f" ({worst.reason})" if explained else ""
-        told.append(
+        results.append(
             f"{len(links)} of {len(bundle.links)} links miss by up to {worst.error:.0%}, from {names[worst.source]} to "
             f"{names[worst.target]}{why}, and are drawn as not exact."
         )
-    return told
+    return results
 
 
 def _result(check: str, outcome: CheckOutcome, sentence: str, **figures: float) -> CheckResult:

@@ -10,17 +10,17 @@ import pytest
 from dashboard.panels.registry import model as registry
 from dashboard.panels.registry import view as registry_view
 from engine import (
-    INTAKE_CHECKS,
+    VALIDATION_CHECKS,
     Answer,
     BadInput,
     DataOrder,
     Entry,
     Estimate,
-    IntakeReport,
     ModelOrder,
     Suspicion,
     Taken,
     UnknownName,
+    ValidationReport,
 )
 from engine.types.checks import CheckResult, InexactLink
 from tests import fakes
@@ -41,26 +41,26 @@ FILLED = {
 }
 
 
-def some_report(outcome: str = "pass") -> IntakeReport:
-    results = tuple(CheckResult(check.name, outcome, f"found {check.name}") for check in INTAKE_CHECKS)
+def some_report(outcome: str = "pass") -> ValidationReport:
+    results = tuple(CheckResult(check.name, outcome, f"found {check.name}") for check in VALIDATION_CHECKS)
     share = Estimate(0.5, 0.4, 0.6, 100)
     doubt = Suspicion("The channels are probably swapped.", "--channels bgr", share, Estimate(0.9, 0.8, 1, 100), share)
-    return IntakeReport("digits-standard", "0" * 32, "digits", 100, results, (doubt,))
+    return ValidationReport("digits-standard", "0" * 32, "digits", 100, results, (doubt,))
 
 
-class Shelf(fakes.BareDesk):
+class Shelf(fakes.BareRegistry):
     """A desk that notes what it was asked."""
 
-    has_inbox = True
+    has_import_folder = True
 
     def __init__(self) -> None:
         self.done = []
 
-    def models(self, *, retired=False):
-        return fakes.MODELS[1:2] if retired else fakes.MODELS[:1]
+    def models(self, *, archived=False):
+        return fakes.MODELS[1:2] if archived else fakes.MODELS[:1]
 
-    def datasets(self, *, retired=False):
-        return () if retired else fakes.FakeAuditor().datasets()
+    def datasets(self, *, archived=False):
+        return () if archived else fakes.FakeAuditor().datasets()
 
     def architectures(self):
         return ("resnet50",)
@@ -71,8 +71,8 @@ class Shelf(fakes.BareDesk):
     def left_out(self):
         return "Left out: 1 entry (.git)."
 
-    def retire(self, shelf, name, *, retired):
-        self.done.append((shelf, name, retired))
+    def archive(self, shelf, name, *, archived):
+        self.done.append((shelf, name, archived))
 
     def forget(self, order):
         self.done.append(("forget", order))
@@ -90,10 +90,10 @@ class Shelf(fakes.BareDesk):
 
 class Auditor(fakes.FakeAuditor):
     def __init__(self, outcome: str = "pass") -> None:
-        self.desk = Shelf()
+        self.model_registry = Shelf()
         self.outcome = outcome
 
-    def intake(self, name, data=""):
+    def validation(self, name, data=""):
         if name == "slow":
             return Answer("working", None, 0, 1, "Checking the model")
         if name == "unknown":
@@ -136,15 +136,15 @@ def test_a_model_is_checked_only_on_data_whose_classes_it_knows():
 def test_a_report_shows_every_check_with_what_was_found(outcome, verdict):
     shown = registry.report(some_report(outcome))
     assert shown.verdict.startswith(verdict)
-    assert [check.sentence for check in shown.checks] == [f"found {check.name}" for check in INTAKE_CHECKS]
+    assert [check.sentence for check in shown.checks] == [f"found {check.name}" for check in VALIDATION_CHECKS]
     assert "With 'Channel order bgr'" in shown.suspicions[0], "the page has fields and no options"
     assert "90 % instead of 50 %" in shown.suspicions[0]
-    told = registry_view.facts(Auditor(outcome), {"intake": "digits-standard@digits"})
-    assert told["intake"] == "digits-standard@digits"
-    assert "Intake report: digits-standard, checked on 100 images of digits" in json.dumps(told["report"])
+    told = registry_view.facts(Auditor(outcome), {"report": "digits-standard@digits"})
+    assert told["report_of"] == "digits-standard@digits"
+    assert "Validation report: digits-standard, checked on 100 images of digits" in json.dumps(told["report"])
 
 
-def inexact_report(count: int) -> IntakeReport:
+def inexact_report(count: int) -> ValidationReport:
     head = InexactLink(8, len(fakes.SITES), 0.9, "several layers compute the logits")
     others = tuple(
         InexactLink(k % 7, k % 7 + 1, (k + 1) / 1000, "" if k == 0 else f"gate{k}") for k in range(count - 1)
@@ -181,10 +181,10 @@ def test_a_gate_is_called_one_where_the_layer_is_known_to_pass_it():
 
 
 def test_the_page_shows_the_table_of_inexact_connections_only_where_there_are_such(monkeypatch):
-    told = json.dumps(registry_view.facts(Auditor(), {"intake": "digits-standard@digits"})["report"])
+    told = json.dumps(registry_view.facts(Auditor(), {"report": "digits-standard@digits"})["report"])
     assert registry_view.INEXACT_TITLE not in told
-    monkeypatch.setattr(Auditor, "intake", lambda *_: Answer("ready", inexact_report(30)))
-    told = json.dumps(registry_view.facts(Auditor(), {"intake": "digits-standard@digits"})["report"])
+    monkeypatch.setattr(Auditor, "validation", lambda *_: Answer("ready", inexact_report(30)))
+    told = json.dumps(registry_view.facts(Auditor(), {"report": "digits-standard@digits"})["report"])
     for text in (
         registry_view.INEXACT_TITLE,
         "From layer",
@@ -198,26 +198,26 @@ def test_the_page_shows_the_table_of_inexact_connections_only_where_there_are_su
     assert "layer 9" not in told
 
 
-def test_a_report_of_a_retired_model_names_its_layers_too(monkeypatch):
-    retired = replace(inexact_report(3), model=fakes.MODELS[1].name)
-    monkeypatch.setattr(Auditor, "intake", lambda *_: Answer("ready", retired))
-    told = json.dumps(registry_view.facts(Auditor(), {"intake": f"{fakes.MODELS[1].name}@digits"})["report"])
+def test_a_report_of_a_archived_model_names_its_layers_too(monkeypatch):
+    archived = replace(inexact_report(3), model=fakes.MODELS[1].name)
+    monkeypatch.setattr(Auditor, "validation", lambda *_: Answer("ready", archived))
+    told = json.dumps(registry_view.facts(Auditor(), {"report": f"{fakes.MODELS[1].name}@digits"})["report"])
     assert fakes.SITES[8].name in told
 
 
-def test_the_proofs_stand_among_the_checks():
+def test_the_tests_stand_among_the_checks():
     titles = [check.title for check in registry.report(some_report()).checks]
     assert {"Same function as handed in", "Connections are exact", "Receptive fields"} <= set(titles)
 
 
 def test_a_report_in_the_making_is_asked_for_again():
-    told = registry_view.facts(Auditor(), {"intake": "slow@digits"})
+    told = registry_view.facts(Auditor(), {"report": "slow@digits"})
     assert told["again"]
     assert "Checking the model" in json.dumps(told["report"])
 
 
 def test_a_report_on_an_unknown_model_leaves_the_page_as_it_is():
-    told = registry_view.facts(Auditor(), {"intake": "unknown@digits"})
+    told = registry_view.facts(Auditor(), {"report": "unknown@digits"})
     assert "'unknown'" in json.dumps(told["report"])
     assert fakes.MODELS[0].name in json.dumps(told["models"])
     assert not told["again"]
@@ -226,12 +226,12 @@ def test_a_report_on_an_unknown_model_leaves_the_page_as_it_is():
 @pytest.mark.parametrize("missing", ["models", "datasets"])
 def test_a_report_asked_for_while_the_demo_is_loading_is_asked_for_again(missing, monkeypatch):
     monkeypatch.setattr(Auditor, missing, lambda _self: ())
-    told = registry_view.facts(Auditor(), {"intake": "unknown@digits"})
+    told = registry_view.facts(Auditor(), {"report": "unknown@digits"})
     assert registry_view.FILLING in json.dumps(told["report"])
     assert told["again"]
 
 
-def test_forms_offer_what_lies_in_the_inbox_by_id():
+def test_forms_offer_what_lies_in_the_import_folder_by_id():
     forms = registry_view.facts(Auditor(), {})["forms"]
     fields = {field["name"]: field for field in forms["model"]}
     assert fields["architecture"]["options"] == (("resnet50", "resnet50"),)
@@ -240,13 +240,13 @@ def test_forms_offer_what_lies_in_the_inbox_by_id():
     assert [option[0] for option in forms["data"][0]["options"]] == ["b" * 16, "c" * 16]
 
 
-def test_what_is_left_out_of_the_inbox_is_said_beside_the_forms():
+def test_what_is_left_out_of_the_import_folder_is_said_beside_the_forms():
     assert registry_view.facts(Auditor(), {})["forms"]["note"] == "Left out: 1 entry (.git)."
 
 
-def test_without_an_inbox_the_page_says_how_to_get_one():
+def test_without_an_import_folder_the_page_says_how_to_get_one():
     auditor = Auditor()
-    auditor.desk.has_inbox = False
+    auditor.model_registry.has_import_folder = False
     assert "--inbox DIR" in registry_view.facts(auditor, {})["forms"]["note"]
 
 
@@ -275,7 +275,7 @@ def test_an_order_is_done_and_its_notes_are_told():
     told = registry_view.ordered(auditor, {"kind": "model", "values": FILLED, "isFirst": True})
     assert told["state"] == "ready"
     assert told["text"] == "Added mine. The prefix 'module.' was taken off."
-    assert auditor.desk.done[0][0] == "forget"
+    assert auditor.model_registry.done[0][0] == "forget"
     assert (
         registry_view.ordered(auditor, {"kind": "data", "values": {"entry": "b" * 16, "name": "x"}})["state"]
         == "working"
@@ -286,10 +286,10 @@ def test_a_model_that_was_added_is_reported_on_first_with_data_that_fits(monkeyp
     added = replace(fakes.MODELS[0], name="mine")
     monkeypatch.setattr(Shelf, "models", lambda _self, **_: (added,))
     told = registry_view.ordered(Auditor(), {"kind": "model", "values": FILLED})
-    assert told["intake"] == "mine@digits"
+    assert told["report_of"] == "mine@digits"
     assert told["text"].endswith(registry_view.REPORTED)
     monkeypatch.setattr(Shelf, "datasets", lambda _self, **_: (replace(fakes.DATA[0], classes=("cat",)),))
-    assert registry_view.ordered(Auditor(), {"kind": "model", "values": FILLED})["intake"] == "mine@"
+    assert registry_view.ordered(Auditor(), {"kind": "model", "values": FILLED})["report_of"] == "mine@"
 
 
 def test_an_order_that_fails_says_why():
@@ -308,6 +308,6 @@ def test_retiring_and_taking_back_name_a_shelf_that_exists():
     auditor = Auditor()
     registry_view.ordered(auditor, {"shelf": "models", "name": "mine", "retired": True})
     registry_view.ordered(auditor, {"shelf": "data", "name": "mine", "retired": False})
-    assert auditor.desk.done == [("models", "mine", True), ("data", "mine", False)]
+    assert auditor.model_registry.done == [("models", "mine", True), ("data", "mine", False)]
     assert registry_view.ordered(auditor, {"shelf": "../x", "name": "mine", "retired": True})["state"] == "failed"
-    assert len(auditor.desk.done) == 2
+    assert len(auditor.model_registry.done) == 2

@@ -1,4 +1,4 @@
-"""The intake report: what must hold of a model is checked, and an obvious mistake is named with its remedy."""
+"""The validation report: what must hold of a model is checked, and an obvious mistake is named with its remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from engine.data import register, sources
 from engine.errors import BadInput, Unsupported
 from engine.models import register as load
 from engine.store.store import Store
-from engine.types.checks import INTAKE_CHECKS
+from engine.types.checks import VALIDATION_CHECKS
 from tests import stores, toys
 
 
@@ -43,7 +43,7 @@ def outcomes(report):
 def test_a_sound_model_passes_every_check_on_labelled_images(store):
     bundle = load.bundle(store, "digits-standard")
     report = model.check(model.stored(store, bundle), store.dataset("digits"), silent)
-    assert [result.check for result in report.results] == [check.name for check in INTAKE_CHECKS]
+    assert [result.check for result in report.results] == [check.name for check in VALIDATION_CHECKS]
     assert report.verdict == "pass" and report.suspicions == () and report.images == 500
     accuracy = next(result for result in report.results if result.check == "accuracy")
     assert {figure.name: figure.value for figure in accuracy.figures}["accuracy"] == pytest.approx(0.996)
@@ -60,7 +60,7 @@ def test_an_accuracy_below_what_was_declared_fails(store):
     declared = load.Declared(accuracy=1.0, mean=(0.0,), std=(0.1,))
     load.add(store, load.Submission("boasting", demo.ARCHITECTURE, weights, demo.CLASSES, declared))
     report = model.check(model.stored(store, load.bundle(store, "boasting")), store.dataset("digits"), silent)
-    assert "declared were 100.0%" in next(one.sentence for one in report.results if one.check == "accuracy")
+    assert "declared were 100.0%" in next(result.sentence for result in report.results if result.check == "accuracy")
     assert {"accuracy", "preprocessing"} <= set(report.with_outcome("fail"))
 
 
@@ -96,7 +96,7 @@ class Broken(nn.Module):
 )
 def test_each_fault_of_a_network_fails_its_check(fault):
     bundle = toys.bundle(toys.seeded(Broken(fault)))
-    found = {one.check: one.outcome for one in model._of_answers(bundle, None)}
+    found = {answer.check: answer.outcome for answer in model._of_answers(bundle, None)}
     failed = {name for name, outcome in found.items() if outcome == "fail"}
     wanted = {"logarithms": {"logits"}, "none": set()}.get(fault, {fault})
     # Answers that are drawn or not finite fail what compares answers, too.
@@ -130,7 +130,7 @@ class Detached(toys.Chain):
 
 def test_a_gradient_that_a_network_stops_is_there_when_it_is_read():
     bundle = toys.bundle(toys.seeded(Detached()))
-    assert {one.outcome for one in model._of_answers(bundle, None)} == {"pass"}
+    assert {answer.outcome for answer in model._of_answers(bundle, None)} == {"pass"}
 
 
 def test_weights_that_changed_in_the_store_are_noticed(store, monkeypatch):
