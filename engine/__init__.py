@@ -35,7 +35,7 @@ from engine.service.auditor import Auditor
 from engine.specs.catalogue import AttackCard, attack, attack_at, measure_of
 from engine.specs.methods import METHODS, Method, method
 from engine.specs.threat_model import Attack
-from engine.statistics import Estimate
+from engine.statistics import HALF, Estimate
 from engine.types.checks import (
     CHECKS,
     DOUBTS,
@@ -65,6 +65,8 @@ from engine.types.core import (
     Prediction,
     Side,
     Site,
+    bound_text,
+    narrowest_cut,
 )
 from engine.types.faithfulness import (
     ClassDatapaths,
@@ -85,6 +87,7 @@ from engine.types.patching import (
     COMPARED,
     CONTROLS,
     CURVES,
+    DECISIVE,
     TITLES,
     Accuracy,
     CausalTest,
@@ -114,7 +117,9 @@ __all__ = [
     "COMPARED",
     "CONTROLS",
     "CURVES",
+    "DECISIVE",
     "DOUBTS",
+    "HALF",
     "IN_CASCADE",
     "LACKING",
     "LIMITS",
@@ -207,6 +212,7 @@ __all__ = [
     "attack",
     "attack_at",
     "attack_written",
+    "bound_text",
     "class_handles",
     "class_places",
     "compare",
@@ -218,6 +224,7 @@ __all__ = [
     "left_out",
     "measure_of",
     "method",
+    "narrowest_cut",
     "plain_name",
     "read_fraction",
     "rebuild",

@@ -101,6 +101,37 @@ def decide(count: int, n: int, at_least: float, confidence: float) -> Outcome:
     return "fail" if result.high < at_least else "inconclusive"
 
 
+HALF = 0.5
+Weighed = Literal["below", "above", "too few"]
+
+
+def against_half(count: int, n: int) -> Weighed:
+    """Say on which side of one half a share lies: only where its whole Wilson interval does; else n is too few to tell."""
+    share = wilson(count, n)
+    if share.high < HALF:
+        return "below"
+    return "above" if share.low > HALF else "too few"
+
+
+def excess(hits: np.ndarray, control: np.ndarray) -> Estimate:
+    """Return by how much a share exceeds its control, paired on images.
+
+    hits: (images,) bool; control: (draws, images) bool. Of several images the wider one of a bootstrap over images, which
+    degenerates where all images agree, and of Newcombe's interval of two shares with the images as trials (Statistics in
+    Medicine 17 (1998) 873, method 10). Of one image its own hit is a fact, and the draws alone are a sample: Wilson.
+    """
+    per_image = hits.astype(float) - control.mean(axis=0)
+    if len(hits) == 1:
+        drawn = wilson(int(control.sum()), len(control))
+        return Estimate(float(per_image[0]), float(hits[0]) - drawn.high, float(hits[0]) - drawn.low, len(control))
+    spread, own, other = mean(per_image), proportion(hits), wilson(round(float(control.mean() * len(hits))), len(hits))
+    below = _joint(own.value - own.low, other.high - other.value, 0.0)
+    above = _joint(own.high - own.value, other.value - other.low, 0.0)
+    return Estimate(
+        spread.value, min(spread.low, spread.value - below), max(spread.high, spread.value + above), len(hits)
+    )
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p-value that two paired shares are equal, from the pairs that differ."""
     n = only_first + only_second

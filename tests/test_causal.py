@@ -1,4 +1,4 @@
-"""Causal proof: putting maps of one run into another does what a slow loop says, and its controls are what they are called."""
+"""Causal tests: putting maps of one run into another does what a slow loop says, and its controls are what they are called."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import engine
+from engine import statistics
 from engine.attribution import explain
 from engine.errors import BadInput, UnknownName
 from engine.models import hooks, register
-from engine.patching import causal, subjects
+from engine.patching import causal, controls, subjects
 from engine.types.core import ExplanationRequest
-from engine.types.patching import COMPARED, CONTROLS, MapSet
+from engine.types.patching import COMPARED, CONTROLS, DECISIVE, MapSet
 from tests import stores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,15 +108,20 @@ def test_the_maps_with_the_most_flow_restore_and_every_control_does_less(digits,
     assert by_name["third class"].effect.flipped <= 0.25
 
 
-def test_an_intervention_is_proven_only_beyond_the_intervals_of_all_controls(digits, found):
-    causal_test = causal.intervene(*digits, found, strongest(digits[0], found, 48), "restore")
-    worst = max(control.effect.flipped_high for control in causal_test.controls if control.name != COMPARED)
-    assert causal_test.is_supported is (worst < causal_test.effect.flipped_low)
-    without = dataclasses.replace(
-        causal_test, controls=tuple(control for control in causal_test.controls if control.name != "random")
+def test_a_claim_needs_the_control_that_decides_and_lies_beyond_every_other(digits, found):
+    causal_test = causal.intervene(*digits, found, strongest(digits[0], found, 16), "restore")
+    by_name = {control.name: control for control in causal_test.controls}
+    matched = by_name[DECISIVE]
+    assert matched.excess.value == pytest.approx(causal_test.effect.flipped - matched.effect.flipped)
+    beyond = all(
+        control.effect.flipped_high < causal_test.effect.flipped_low
+        for control in causal_test.controls
+        if control.name != COMPARED
     )
-    assert not without.is_supported
-    assert not dataclasses.replace(causal_test, trivial=("stem",)).is_supported
+    assert causal_test.is_supported is (matched.excess.low > 0 and beyond)
+    left = tuple(control for control in causal_test.controls if control.name != DECISIVE)
+    assert dataclasses.replace(causal_test, controls=left).verdict == "untested"
+    assert dataclasses.replace(causal_test, trivial=("stem",)).verdict == "trivial"
 
 
 def test_the_stem_restores_whatever_is_put_back_and_is_called_trivial(digits, found):
@@ -143,10 +149,40 @@ def test_a_map_that_nothing_reads_changes_nothing(digits, found):
     assert causal_test.recoveries == pytest.approx([0.0] * 4, abs=1e-6)
 
 
-def test_more_than_half_of_a_layer_has_no_control_in_the_same_layer_and_says_so(digits, found):
+def test_a_whole_layer_is_its_own_layer_matched_control(digits, found):
     site = next(item for item in digits[0].sites if item.name == "layer1.0.relu1")
     causal_test = causal.intervene(*digits, found, MapSet((site.name,), (tuple(range(site.channels)),)), "restore")
-    assert any(line.startswith("same layers: more than half") for line in causal_test.missing)
+    matched = next(control for control in causal_test.controls if control.name == DECISIVE)
+    assert matched.excess.value == 0
+    assert causal_test.verdict == "same layers"
+
+
+def test_layer_matched_maps_are_as_many_in_every_layer_and_the_chosen_ones_may_be_among_them(digits):
+    bundle = digits[0]
+    picked = torch.zeros(sum(site.channels for site in bundle.sites), dtype=torch.bool)
+    picked[: bundle.sites[0].channels // 2 + 1] = picked[-3:] = True
+    drawn = controls.same_layers(bundle, picked, (30, 2), seed=0)
+    for own, site in zip(hooks.split(picked[None], bundle), hooks.split(drawn.flatten(0, 1), bundle), strict=True):
+        assert (site.sum(dim=1) == own.sum()).all()
+    assert (drawn & picked).any(), "drawn from all maps of a layer"
+    assert (drawn & ~picked).any()
+
+
+@pytest.mark.parametrize(
+    ("hits", "control", "value"),
+    [([1, 1, 1, 1], [[0, 0, 0, 0], [0, 0, 0, 0]], 1.0), ([1, 0, 1, 1], [[1, 0, 0, 0], [1, 1, 0, 0]], 0.375)],
+)
+def test_an_excess_is_paired_and_never_of_no_width(hits, control, value):
+    excess = statistics.excess(np.array(hits, bool), np.array(control, bool))
+    assert excess.value == pytest.approx(value)
+    assert excess.low < value
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "side"), [(0, 4, "below"), (1, 4, "too few"), (4, 4, "above"), (0, 3, "too few")]
+)
+def test_few_trials_do_not_decide(count, n, side):
+    assert statistics.against_half(count, n) == side
 
 
 def test_a_single_image_has_no_interval_of_its_recovery(digits, found):

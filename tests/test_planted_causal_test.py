@@ -1,6 +1,8 @@
-"""A wrong answer that one known map carries is found by the search, patched, and proved; no bystander is blamed."""
+"""A wrong answer that one known map carries is found, patched and supported; bystanders and exchangeable maps are not."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from engine.data.sources import Images
 from engine.patching import causal, minimal, subjects
 from engine.store import Store
 from engine.types.core import ExplanationRequest
-from engine.types.patching import CONTROLS, FooledRequest, GroupTestRequest, MapSet
+from engine.types.patching import CONTROLS, DECISIVE, FooledRequest, GroupTestRequest, MapSet
 from tests import toys
 
 WIDTH, SIDE, EACH, PLANTED = 12, 16, 6, 4
@@ -53,6 +55,35 @@ class Fragile(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.second(F.relu(self.first(F.relu(self.means(x))))))
+        return self.linear(x.mean((2, 3)))
+
+
+class Exchangeable(nn.Module):
+    """Says ant by four copies of one map in an early narrow layer: whichever of them is patched, the label returns."""
+
+    COPIES = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means = nn.Conv2d(3, 3, 4, stride=4)
+        self.first = nn.Conv2d(3, self.COPIES, 1)
+        self.second, self.side = nn.Conv2d(self.COPIES, WIDTH, 1), nn.Conv2d(3, WIDTH, 1)
+        self.third, self.linear = nn.Conv2d(WIDTH, WIDTH, 1), nn.Linear(WIDTH, 3)
+        with torch.no_grad():
+            for tensor in self.parameters():
+                tensor.zero_()
+            self.means.weight[range(3), range(3)] = 1 / 16
+            self.means.bias.fill_(2.0)
+            self.first.weight[:, 0], self.first.bias[:] = 12.5, -25.0
+            self.second.weight[0] = 1 / self.COPIES
+            self.side.weight[1, 1] = self.side.weight[2, 2] = 1.0
+            self.side.weight[3:, 1] = 0.1
+            self.third.weight[range(WIDTH), range(WIDTH)] = 1.0
+            self.linear.weight[range(3), range(3)] = torch.tensor([2.0, 0.3, 0.29])
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = F.relu(self.means(x))
+        x = F.relu(self.third(F.relu(self.second(F.relu(self.first(means))) + self.side(means))))
         return self.linear(x.mean((2, 3)))
 
 
@@ -98,9 +129,13 @@ def test_the_search_finds_the_planted_map_alone(world, ants):
     assert (found.shared.is_reached, found.shared.effect.flipped) == (True, 1.0)
 
 
-def test_the_planted_map_is_proved_and_every_control_was_run(world, ants):
+def test_the_planted_map_is_supported_and_every_control_was_run(world, ants):
     found = causal_test(world, ants, 1, PLANTED)
-    assert found.is_supported
+    assert found.verdict == "supported"
+    matched = next(control for control in found.controls if control.name == DECISIVE)
+    drawn_itself = 1 / WIDTH
+    assert matched.effect.flipped == pytest.approx(drawn_itself, abs=0.08)
+    assert matched.excess.low > 0.3, "six images"
     assert found.effect.flipped == 1.0
     assert {control.name for control in found.controls} == set(CONTROLS)
     assert found.samples == ants.samples
@@ -114,16 +149,39 @@ def test_the_claim_names_the_planted_map_and_what_the_attack_did_to_it(world, an
     sentence = patching.claim(causal_test(world, ants, 1, PLANTED), explained)
     name = f"feature map {PLANTED} of {site}"
     assert f"{name} no longer responds (its peak falls to half or less) in {EACH} of them" in sentence
-    assert f"putting the clean values of {name} back recovers" in sentence
-    assert f"the label in {EACH} of {EACH} images; equally many random channels" in sentence
+    assert f"patching the clean values of {name} into the adversarial run recovers" in sentence
+    assert f"the label in {EACH} of {EACH} images; as many random channels of the same layers" in sentence
     assert f"{name.replace(str(PLANTED), '7')} keeps its peak" in patching.claim(
         causal_test(world, ants, 1, 7), explained
     )
 
 
 @pytest.mark.parametrize("channel", [channel for channel in range(WIDTH) if channel != PLANTED])
-def test_no_bystander_is_proved(world, ants, channel):
+def test_no_bystander_is_supported(world, ants, channel):
     found = causal_test(world, ants, 1, channel)
     assert not found.is_supported
     assert found.effect.flipped == 0.0
     assert abs(found.effect.recovery) < 0.1
+    assert found.verdict == "same layers"
+
+
+def test_maps_that_any_of_their_layer_could_stand_for_are_told_so(world, ants):
+    exchangeable = toys.bundle(Exchangeable().eval(), SIDE), world[1]
+    (site,) = [place.name for place in exchangeable[0].sites if place.channels == Exchangeable.COPIES]
+    found = causal.intervene_in_group(*exchangeable, GroupTestRequest(ants, MapSet((site,), ((0,),)), "restore"), quiet)
+    assert found.effect.flipped == 1.0
+    assert (found.verdict, found.is_supported) == ("same layers", False)
+    assert "any channels of these layers do the same" in patching.verdict(found)
+    random = next(control for control in found.controls if control.name == "random")
+    assert random.effect.flipped < 1.0, "plain random maps would have let the claim through"
+
+
+def test_of_one_image_the_planted_map_is_supported_and_exchangeable_ones_are_not(world, ants):
+    one = dataclasses.replace(ants, samples=ants.samples[:1])
+    exchangeable = toys.bundle(Exchangeable().eval(), SIDE), world[1]
+    (site,) = [place.name for place in exchangeable[0].sites if place.channels == Exchangeable.COPIES]
+    told = [
+        causal.intervene_in_group(*of, GroupTestRequest(one, MapSet((name,), ((channel,),)), "restore"), quiet).verdict
+        for of, name, channel in ((world, world[0].sites[1].name, PLANTED), (exchangeable, site, 0))
+    ]
+    assert told == ["supported", "same layers"]

@@ -16,8 +16,8 @@ from engine.service import answers as at_once
 from engine.service import tasks
 from engine.store import Store
 from engine.types import checks as validation_records
-from engine.types.checks import PROOFS, ValidationReport
-from engine.types.core import ModelCard
+from engine.types.checks import EQUALITY_CHECKS, ValidationReport
+from engine.types.core import ModelCard, bound_text
 from engine.types.requests import Place
 
 if TYPE_CHECKING:
@@ -155,8 +155,8 @@ def _needed(option: str, folder: Path | None) -> Path:
 
 def _code(report: ValidationReport) -> int:
     """A report with a check that was not run fails: nothing is claimed of a network on trust."""
-    unproved = any(result.check in PROOFS and result.outcome != "pass" for result in report.results)
-    return FAILED if report.verdict == "fail" or unproved else DONE
+    unchecked = any(result.check in EQUALITY_CHECKS and result.outcome != "pass" for result in report.results)
+    return FAILED if report.verdict == "fail" or unchecked else DONE
 
 
 def _as_json(report: ValidationReport) -> dict[str, Any]:
@@ -169,4 +169,4 @@ def _sentence(card: ModelCard) -> str:
     cut = "x".join(map(str, card.size))
     resized = "" if card.resize is None else f"shortest side {card.resize}, "
     taken = f"{resized}centre {cut}, {card.order.upper() if card.channels == 3 else 'grey'}"
-    return f"Added {card.name}: {card.architecture}, {size}; takes {taken}."
+    return f"Added {card.name}: {card.architecture}, {size}; takes {taken}.\n{bound_text(card.sites)}"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from engine import statistics
 from engine.attribution import explain, scorers
 from engine.attribution.explain import Report
 from engine.attribution.scorers import Question
@@ -41,8 +42,8 @@ DRAWS = 20
 """Random sets per image."""
 NAMED = 8
 """Chosen maps whose answers are told one by one, at most."""
-NOISES = 2
-"""Noisy copies per image."""
+NOISES, NOISES_OF_ONE = 2, 4
+"""Noisy copies per image of a group, and of a single image, of which fewer could not decide anything."""
 
 
 def intervene(
@@ -71,7 +72,7 @@ def intervene_in_group(
 def _causal_test(explanation: str, fooled: FooledGroup, picked: Tensor, direction: Direction) -> CausalTest:
     bundle, pairs = fooled.bundle, patch.exchanges(fooled, direction)
     tried = pairs.tried(_for_each(picked, fooled)[None])
-    compared, missing = _controls(pairs, picked)
+    compared, missing = _controls(pairs, picked, tried.labels[0] == _aim(pairs))
     chosen = patch.map_set(bundle, picked)
     return CausalTest(
         explanation=explanation,
@@ -125,10 +126,10 @@ def _for_each(picked: Tensor, fooled: FooledGroup) -> Tensor:
     return picked.expand(fooled.images.count, -1)
 
 
-def _controls(pairs: Exchanges, picked: Tensor) -> tuple[list[Control], list[str]]:
+def _controls(pairs: Exchanges, picked: Tensor, hits: Tensor) -> tuple[list[Control], list[str]]:
     makers: dict[ControlName, Callable[[Exchanges, Tensor], Control]] = {
-        "random": _random,
-        "same layers": _same_layers,
+        "random": functools.partial(_random, hits=hits),
+        "same layers": functools.partial(_same_layers, hits=hits),
         "largest change": _largest_change,
         "third class": _third_class,
         "noisy copy": _noisy_copy,
@@ -143,19 +144,26 @@ def _controls(pairs: Exchanges, picked: Tensor) -> tuple[list[Control], list[str
     return result, missing
 
 
-def _random(pairs: Exchanges, picked: Tensor) -> Control:
+def _random(pairs: Exchanges, picked: Tensor, hits: Tensor) -> Control:
     bundle, count = pairs.fooled.bundle, int(picked.sum())
     available = int(scorers.eligible(bundle).sum())
     if count > available:
         raise BadInput(f"{count} channels were chosen, and claims may use only {available}.")
     drawn = controls.random_ranks(bundle, DRAWS, pairs.fooled.images.count, pairs.fooled.seed) < count
-    return Control("random", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
+    return _drawn("random", pairs, drawn, hits)
 
 
-def _same_layers(pairs: Exchanges, picked: Tensor) -> Control:
+def _same_layers(pairs: Exchanges, picked: Tensor, hits: Tensor) -> Control:
     fooled = pairs.fooled
     drawn = controls.same_layers(fooled.bundle, picked, (DRAWS, fooled.images.count), fooled.seed)
-    return Control("same layers", pairs.tried(drawn).effect(_aim(pairs)), DRAWS)
+    return _drawn("same layers", pairs, drawn, hits)
+
+
+def _drawn(name: ControlName, pairs: Exchanges, drawn: Tensor, hits: Tensor) -> Control:
+    """A control of random maps (draws, images, all maps), with the excess over it of the chosen ones, hits (images,)."""
+    tried = pairs.tried(drawn)
+    excess = statistics.excess(hits.cpu().numpy(), (tried.labels == _aim(pairs)).cpu().numpy())
+    return Control(name, tried.effect(_aim(pairs)), DRAWS, excess=excess)
 
 
 def _largest_change(pairs: Exchanges, picked: Tensor) -> Control:
@@ -217,12 +225,13 @@ def _noisy_copy(pairs: Exchanges, picked: Tensor) -> Control:
 
 def noisy_copies(pairs: Exchanges, choices: Tensor) -> list[Tried]:
     """Return, per noisy copy, what the values of that copy do in each of some choices (draws, images, all maps)."""
+    noises = NOISES if pairs.fooled.images.count > 1 else NOISES_OF_ONE
 
     def work(k: int, block: Exchange, rows: Tensor) -> Tried:
-        copies = block.fooled.images.noisy(block.receiving, NOISES)[k::NOISES]
+        copies = block.fooled.images.noisy(block.receiving, noises)[k::noises]
         return block.giving_runs_of(copies).tried(choices[:, rows])
 
-    return [pairs.each(functools.partial(work, k)) for k in range(NOISES)]
+    return [pairs.each(functools.partial(work, k)) for k in range(noises)]
 
 
 def _another_image(pairs: Exchanges, picked: Tensor) -> Control:
@@ -364,7 +373,9 @@ def _of_site(pairs: Exchanges, flow: PerMap, number: int) -> SiteEffect:
     count = min(SITE_MAPS, site.channels // 2)
     strongest = flow[number].argsort(dim=1, descending=True, stable=True).argsort(dim=1) < count
     shape = DRAWS, fooled.images.count
-    drawn = controls.one_layer(site.channels, count, shape, fooled.seed).to(strongest.device)
+    drawn = controls.one_layer(site.channels, count, shape, torch.Generator().manual_seed(fooled.seed)).to(
+        strongest.device
+    )
     own = pairs.tried(_alone(fooled, number, strongest.expand(1, fooled.images.count, -1)))
     others = pairs.tried(_alone(fooled, number, drawn))
     return SiteEffect(site.name, count, own.effect(fooled.true), others.effect(fooled.true))

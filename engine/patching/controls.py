@@ -10,7 +10,6 @@ from torch import Generator, Tensor
 
 from engine.attacks import noise
 from engine.attribution import scorers
-from engine.errors import BadInput
 from engine.models import hooks
 from engine.models.network import ModelBundle
 
@@ -27,25 +26,20 @@ def random_ranks(bundle: ModelBundle, draws: int, images: int, seed: int) -> Ten
 
 
 def same_layers(bundle: ModelBundle, picked: Tensor, shape: tuple[int, int], seed: int) -> Tensor:
-    """Return (draws, images, all maps) bool: in every layer as many maps as were picked there, none of those.
+    """Return (draws, images, all maps) bool: in every layer as many maps as were picked there, drawn from all of the layer.
 
-    picked: (all maps,) bool; shape: (draws, images). Raises BadInput where a layer has too few others.
+    picked: (all maps,) bool; shape: (draws, images). The picked maps may be drawn too, so narrow layers have this control
+    as well, and a set of whole layers equals it: which maps of its layers it takes makes no difference then.
     """
-    generator, drawn = Generator().manual_seed(seed), []
-    for site in hooks.split(picked[None], bundle):
-        count = int(site.sum())
-        if 2 * count > site.shape[1]:
-            raise BadInput("more than half of a layer's channels were chosen, so equally many others do not exist.")
-        order = torch.rand(*shape, site.shape[1], generator=generator).to(site.device)
-        order = order.masked_fill(site, -1.0).argsort(dim=2, descending=True)[..., :count]
-        none = torch.zeros(*shape, site.shape[1], dtype=torch.bool, device=site.device)
-        drawn.append(none.scatter_(2, order, True))
-    return torch.cat(drawn, dim=2)
-
-
-def one_layer(channels: int, count: int, shape: tuple[int, int], seed: int) -> Tensor:
-    """Return (draws, images, channels) bool: `count` of all maps of one layer; shape: (draws, images)."""
     generator = Generator().manual_seed(seed)
+    parts = [
+        one_layer(site.numel(), int(site.sum()), shape, generator) for (site,) in hooks.split(picked[None], bundle)
+    ]
+    return torch.cat(parts, dim=2).to(picked.device)
+
+
+def one_layer(channels: int, count: int, shape: tuple[int, int], generator: Generator) -> Tensor:
+    """Return (draws, images, channels) bool: `count` of all maps of one layer; shape: (draws, images)."""
     return torch.rand(*shape, channels, generator=generator).argsort(dim=2).argsort(dim=2) < count
 
 

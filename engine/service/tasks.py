@@ -114,6 +114,21 @@ def _by_block(_shelf: str, _store: Store, request: ShardRequest) -> str:
     return runs.shard_key(request.run, request.condition, request.block)
 
 
+def _first(_request: Any) -> int:
+    """No answer has changed since version 0.1."""
+    return 0
+
+
+def _tested(_request: Any) -> int:
+    """1: the layer-matched control is drawn from all maps of a layer, and says by how much the chosen ones exceed it."""
+    return 1
+
+
+def _checked(request: FaithfulnessRequest) -> int:
+    """1: restoration by the default ranking, beside layer-matched random maps."""
+    return 1 if request.part == "restoration" else 0
+
+
 def _anything(_store: Store, _request: Any) -> None:
     """Nothing to check."""
 
@@ -138,6 +153,8 @@ class Task(Generic[Request, Record]):
     """Raises BadInput or UnknownName for a request that cannot be computed."""
     folder: str = ""
     """Of its records, where that is not the kind."""
+    revision: Callable[[Any], int] = _first
+    """Of a request: raised when it gets another answer than before. Older answers stay in the store and are not mixed in."""
 
     @property
     def shelf(self) -> str:
@@ -146,7 +163,8 @@ class Task(Generic[Request, Record]):
 
     def key(self, store: Store, request: Request) -> str:
         """Return the key of a result. Raises UnknownName for a model or data set that is not there."""
-        return self.depends(self.shelf, store, request)
+        key, revision = self.depends(self.shelf, store, request), self.revision(request)
+        return hashing.content_key(key, revision) if revision else key
 
 
 def order(task: Task[Request, Any], key: str, request: Request) -> dict[str, Any]:
@@ -234,6 +252,7 @@ EXPLANATION: Final = Task(
 FAITHFULNESS: Final = Task(
     kind="certificate", request=FaithfulnessRequest, record=Faithfulness, run=f"{_HOME}:faithfulness_part",
     title="checking a part of the faithfulness checks", priority="certificate", depends=_by_values, require=_known_part,
+    revision=_checked,
 )  # fmt: skip
 GALLERY: Final = Task(
     kind="gallery", request=Place, record=Gallery, run=f"{_HOME}:gallery", title="collecting the top patches",
@@ -249,11 +268,11 @@ RESPONSES: Final = Task(
 )  # fmt: skip
 CAUSAL_TEST: Final = Task(
     kind="proof", request=CausalTestRequest, record=CausalTest, run=f"{_HOME}:causal_test", title="activation patching",
-    depends=_by_request,
+    depends=_by_request, revision=_tested,
 )  # fmt: skip
 GROUP_TEST: Final = Task(
     kind="group-proof", request=GroupTestRequest, record=CausalTest, run=f"{_HOME}:group_test",
-    title="activation patching in a group", require=_group_of,
+    title="activation patching in a group", require=_group_of, revision=_tested,
 )  # fmt: skip
 SMALLEST: Final = Task(
     kind="smallest", request=FooledRequest, record=SmallestSets, run=f"{_HOME}:smallest",

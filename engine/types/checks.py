@@ -232,7 +232,7 @@ VALIDATION_CHECKS: tuple[Check, ...] = (
     ),
 )
 """In the order they are shown."""
-PROOFS = ("function", "edges", "fields")
+EQUALITY_CHECKS = ("function", "edges", "fields")
 """The checks that prove that the network that is audited is the one handed in, and is read exactly."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, TypeVar
 
@@ -91,6 +92,24 @@ class Link:
     """Indices into the model's sites; `target == len(sites)` is the logits."""
     through: tuple[str, ...] = field(default=(), metadata=hashing.GROWN)
     """Names of gates and norms on the way. What they read of other maps counts as the map's own: the edge is not exact there."""
+
+
+def narrowest_cut(sites: Sequence[Site]) -> Site | None:
+    """Return the narrowest layer that every path runs through, of those that claims may use; None where there is none.
+
+    All of its maps together restore any label, whatever the attack: a set of as many maps or more is no finding by its size.
+    """
+    return min(
+        (site for site in sites if site.is_cut and site.is_eligible), key=lambda site: site.channels, default=None
+    )
+
+
+def bound_text(sites: Sequence[Site]) -> str:
+    """Return the trivial bound of a network in one sentence."""
+    cut = narrowest_cut(sites)
+    if cut is None:
+        return "Trivial bound: none, no single layer that claims may use carries every path."
+    return f"Trivial bound: the {cut.channels} channels of {cut.name} alone restore any label, whatever the attack."
 
 
 @dataclass(frozen=True, slots=True)

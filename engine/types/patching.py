@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from engine import hashing
+from engine import hashing, statistics
 from engine.errors import BadSetting
 from engine.hashing import Schema, stored_as
 from engine.specs.catalogue import StoredAttack
@@ -17,7 +17,7 @@ Direction = Literal["restore", "inject"]
 ControlName = Literal["random", "same layers", "largest change", "third class", "noisy copy", "another image"]
 CONTROLS: dict[ControlName, str] = {
     "random": "As many channels, drawn from all layers that claims may use.",
-    "same layers": "As many channels of the same layers, drawn from those that were not chosen.",
+    "same layers": "In every layer as many channels as were chosen there, drawn from all of the layer: the control that decides.",
     "largest change": "The channels that the attack changed most, as many.",
     "third class": (
         "The channels with the most attack conductance towards a class that is neither the true nor the "
@@ -39,6 +39,8 @@ TITLES: dict[str, str] = {
     "another image": "cross-image",
 }
 """What a control or a line of a curve is called wherever it is shown; stored results hold the names on the left."""
+DECISIVE: ControlName = "same layers"
+"""The control that decides a claim."""
 COMPARED: ControlName = "largest change"
 """Another way to choose, not a control: that it restores too does not speak against the chosen maps."""
 
@@ -84,6 +86,8 @@ class Control:
     draws: int
     """Interventions per image."""
     their_own: float | None = None
+    excess: Estimate | None = None
+    """By how much the chosen maps exceed it, paired on images; of random maps alone, None in results of version 0.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,11 @@ class MapResponse:
     """Images in which its largest absolute value falls to half or less."""
     roused: int
     """Images in which it at least doubles."""
+
+
+Verdict = Literal["supported", "same layers", "controls", "too few", "no effect", "trivial", "untested"]
+"""What a causal test says: supported; any maps of these layers do the same; another control does it too; too few trials to
+tell; nothing happens; everything runs through a chosen layer; the control that decides was not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +133,44 @@ class CausalTest:
     """Of the chosen maps, where they are few enough to be named in a sentence."""
 
     @property
-    def is_supported(self) -> bool:
-        """Whether every control that was run did less than the chosen maps, beyond both intervals, and random ones were run.
+    def verdict(self) -> Verdict:
+        """What may be said of the chosen maps; `COMPARED` has no say.
 
-        `COMPARED` has no say.
+        Of several images a claim needs an excess over layer-matched random maps whose interval lies above zero, and every
+        other control below the chosen maps beyond both intervals. Of one image, whose own answer is a fact, every control
+        must stay below one half of its trials beyond its interval; where that is open, the trials are too few to tell.
         """
-        if self.trivial or "random" not in {control.name for control in self.controls}:
-            return False
+        matched = next((control for control in self.controls if control.name == DECISIVE), None)
+        if self.trivial:
+            return "trivial"
+        if matched is None or matched.excess is None:
+            return "untested"
         refuting = [control for control in self.controls if control.name != COMPARED]
-        return all(item.effect.flipped_high < self.effect.flipped_low for item in refuting)
+        if len(self.labels) == 1:
+            return self._of_one(matched, refuting)
+        if matched.excess.low <= 0:
+            return "same layers"
+        is_clear = all(control.effect.flipped_high < self.effect.flipped_low for control in refuting)
+        return "supported" if is_clear else "controls"
+
+    def _of_one(self, matched: Control, refuting: list[Control]) -> Verdict:
+        if not self.effect.flipped:
+            return "no effect"
+        sides = {
+            control.name: statistics.against_half(round(control.effect.flipped * control.effect.n), control.effect.n)
+            for control in refuting
+            if control.draws > 1 or control.effect.flipped
+        }
+        if sides[matched.name] == "above":
+            return "same layers"
+        if "above" in sides.values():
+            return "controls"
+        return "too few" if "too few" in sides.values() else "supported"
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the claim holds: the chosen maps do it, and neither maps of the same layers nor another control does."""
+        return self.verdict == "supported"
 
 
 CurveName = Literal[

@@ -15,6 +15,8 @@ from dashboard.wording import bounds, percent
 from engine import (
     COMPARED,
     CONTROLS,
+    DECISIVE,
+    HALF,
     TITLES,
     BadInput,
     CausalTest,
@@ -211,7 +213,7 @@ def build(causal_test: CausalTest, title: str, explanation: Explanation) -> Pane
     receiving = "adversarial" if causal_test.direction == "restore" else "clean"
     of = title if len(members) == 1 else f"{title}, one set for all {len(members)} images"
     return Panel(
-        of, _verdict(causal_test), claim(causal_test, explanation), lines, causal_test.missing, receiving, members
+        of, verdict(causal_test), claim(causal_test, explanation), lines, causal_test.missing, receiving, members
     )
 
 
@@ -229,10 +231,10 @@ def recovery(effect: Effect) -> str:
 
 
 def claim(causal_test: CausalTest, explanation: Explanation) -> str:
-    """Return the sentence a report may carry, made of stored evidence only; without its control there is none."""
-    random = next((item for item in causal_test.controls if item.name == "random"), None)
-    if random is None:
-        return "No claim: equally many random channels have not been tried."
+    """Return the sentence a report may carry, made of stored evidence only; without the control that decides there is none."""
+    matched = next((item for item in causal_test.controls if item.name == DECISIVE), None)
+    if matched is None or matched.excess is None:
+        return "No claim: layer-matched random channels, the control that decides, have not been tried."
     if causal_test.trivial:
         return (
             f"No claim: everything runs through {', '.join(causal_test.trivial)}, which restores whatever is put there."
@@ -247,17 +249,16 @@ def claim(causal_test: CausalTest, explanation: Explanation) -> str:
     restored = round(effect.flipped * effect.n)
     named = _named(causal_test) or f"{count} of {total} feature maps"
     what = (
-        f"putting the clean values of {named} back recovers {percent(effect.recovery)}{interval} of the "
+        f"patching the clean values of {named} into the adversarial run recovers {percent(effect.recovery)}{interval} of the "
         f"margin and the label in {restored} of {images} images"
         if causal_test.direction == "restore"
-        else f"putting the adversarial values of {named} into the clean run takes "
+        else f"patching the adversarial values of {named} into the clean run takes "
         f"{percent(effect.recovery)}{interval} of the margin and gives the attack's answer in {restored} of {images} images"
     )
     what = f"{_change(causal_test)}{what}"
     answer = "the label" if causal_test.direction == "restore" else "the attack's answer"
-    tried = f"n = {random.effect.n}"
-    control = f"{recovery(random.effect)} of the margin, {answer} in {share(random.effect)}, {tried}"
-    return f"{_who(explanation)}, {what}; equally many random maps: {control}."
+    control = f"{recovery(matched.effect)} of the margin, {answer} in {share(matched.effect)}, n = {matched.effect.n}"
+    return f"{_who(explanation)}, {what}; as many random channels of the same layers: {control}."
 
 
 def _named(causal_test: CausalTest) -> str:
@@ -294,35 +295,66 @@ def _who(explanation: Explanation) -> str:
     return f"In {images} of class '{classes[explanation.clean.target]}' fooled {goal} by {explanation.request.attack}"
 
 
-def _verdict(causal_test: CausalTest) -> str:
-    if causal_test.trivial:
-        return "No claim: everything runs through one of the chosen layers."
-    if causal_test.is_supported:
-        other = "(The largest change is another choice, no control.)"
-        if causal_test.missing:
-            names = ", ".join(text.partition(":")[0] for text in causal_test.missing)
-            did = "every control that was run does less, beyond both 95 % intervals"
-            return f"Supported as far as it was tested: {did}; not run: {names}. {other}"
-        return f"Supported: every control does less, beyond both 95 % intervals. {other}"
+def verdict(causal_test: CausalTest) -> str:
+    """Return what the controls allow to be said, in words; `CausalTest.verdict` decides."""
+    if causal_test.verdict == "supported":
+        return _supported(causal_test)
+    answer = "the clean answer" if causal_test.direction == "restore" else "the attack's answer"
+    return {
+        "trivial": "No claim: everything runs through one of the chosen layers.",
+        "untested": "No claim: layer-matched random channels, the control that decides, have not been tried.",
+        "no effect": f"No effect: the chosen channels do not bring {answer}.",
+        "same layers": f"Not supported: any channels of these layers do the same. {_against_matched(causal_test)}",
+        "controls": f"Not supported: {_refuting(causal_test)} brings {answer} too.",
+        "too few": (
+            f"Too few trials to tell: {_undecided(causal_test)} of one image cannot decide. Test all fooled "
+            "images of the class."
+        ),
+    }[causal_test.verdict]
+
+
+def _supported(causal_test: CausalTest) -> str:
+    other = "(The largest change is another choice, no control.)"
     if len(causal_test.labels) == 1:
-        return _verdict_of_one(causal_test)
-    return (
-        "Not supported: at least one control's interval reaches that of the chosen channels, or a control is missing."
-    )
+        return (
+            f"Supported for this image. {_against_matched(causal_test)} Test all fooled images of the class to go "
+            f"beyond it. {other}"
+        )
+    names = ", ".join(TITLES[text.partition(":")[0]] for text in causal_test.missing)
+    head = f"Supported as far as it was tested (not run: {names})" if names else "Supported"
+    return f"{head}. {_against_matched(causal_test)} Every other control does less, beyond both 95 % intervals. {other}"
 
 
-def _verdict_of_one(causal_test: CausalTest) -> str:
-    what = "the clean answer back" if causal_test.direction == "restore" else "the attack's answer out"
-    if not causal_test.effect.flipped:
-        return f"One image: the chosen channels do not bring {what}."
-    also = [control for control in causal_test.controls if control.effect.flipped and control.name != COMPARED]
-    if not also:
-        return f"One image: the chosen channels bring {what} and no control does. Choose a group to test it beyond this image."
-    names = ", ".join(f"{TITLES[item.name]} in {percent(item.effect.flipped)}" for item in also)
-    return (
-        f"One image: the chosen channels bring {what}, but so do controls ({names}). This shows nothing special "
-        "about the channels."
-    )
+def _against_matched(causal_test: CausalTest) -> str:
+    """Return what as many random channels of the same layers do, and the difference."""
+    matched = next((control for control in causal_test.controls if control.name == DECISIVE), None)
+    if matched is None or matched.excess is None:
+        return ""
+    excess = matched.excess
+    points = f"{100 * excess.value:+.0f} points [{100 * excess.low:.0f}, {100 * excess.high:.0f}]".replace("-", "−")
+    return f"Layer-matched random channels do it in {share(matched.effect)}; the difference is {points}."
+
+
+def _refuting(causal_test: CausalTest) -> str:
+    """Return the controls that do not stay below the chosen maps."""
+    least = causal_test.effect.flipped_low if len(causal_test.labels) > 1 else HALF
+    refuting = [
+        control
+        for control in causal_test.controls
+        if control.name not in (COMPARED, DECISIVE)
+        and (control.effect.flipped_high >= least if len(causal_test.labels) > 1 else control.effect.flipped > least)
+    ]
+    return ", ".join(f"{TITLES[control.name]} ({share(control.effect)})" for control in refuting)
+
+
+def _undecided(causal_test: CausalTest) -> str:
+    """Return the controls of one image whose few trials lie on neither side of one half."""
+    wide = [
+        control
+        for control in causal_test.controls
+        if control.name != COMPARED and control.effect.flipped_low <= HALF <= control.effect.flipped_high
+    ]
+    return ", ".join(f"{control.effect.n} trials of {TITLES[control.name]}" for control in wide)
 
 
 def _member(causal_test: CausalTest, explanation: Explanation, row: int) -> Member:

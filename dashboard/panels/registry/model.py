@@ -18,6 +18,7 @@ from engine import (
     ModelCard,
     ModelOrder,
     ValidationReport,
+    bound_text,
     class_places,
 )
 
@@ -105,6 +106,8 @@ class Report:
     """The worst first."""
     others: str = ""
     """How many more links are not exact, and by how much at most."""
+    bound: str = ""
+    """The trivial bound of the network; empty where its card is gone."""
 
 
 def models(
@@ -165,7 +168,8 @@ def report(validation_report: ValidationReport, card: ModelCard | None = None) -
     )
     others = _others([link.error for link in worst[INEXACT_SHOWN:]])
     title = f"{validation_report.model}, checked {on}"
-    return Report(title, VERDICTS[validation_report.verdict], checks, suspicions, inexact, others)
+    bound = bound_text(card.sites) if card else ""
+    return Report(title, VERDICTS[validation_report.verdict], checks, suspicions, inexact, others, bound)
 
 
 def _reason(reason: str, *, is_gated: bool) -> str:

@@ -152,7 +152,8 @@ def _report(auditor: Auditor, asked: object) -> tuple[list[Component], bool]:
     table = html.Table([html.Caption("Validation report", className="sr-only"), heads, html.Tbody(rows)])
     warnings = [html.P(text, className="warning", role="note") for text in shown.suspicions]
     title = html.H3(f"Validation report: {shown.title}")
-    return [title, html.P(shown.verdict, className="verdict"), *warnings, table, *_inexact(shown)], False
+    bound = [html.P(shown.bound, className="note")] if shown.bound else []
+    return [title, html.P(shown.verdict, className="verdict"), *bound, *warnings, table, *_inexact(shown)], False
 
 
 def _card(auditor: Auditor, name: str) -> ModelCard | None:
