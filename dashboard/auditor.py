@@ -23,6 +23,7 @@ from engine import (
     Explanation,
     ExplanationRequest,
     Faithfulness,
+    FaithfulnessStudy,
     FeatureVisualization,
     FooledRequest,
     Forecast,
@@ -175,6 +176,9 @@ class Auditor(Protocol):
 
     def site_profile(self, group: FooledRequest) -> Answer[SiteProfile]:
         """Return what a few maps of each site alone win back; raises BadInput."""
+
+    def faithfulness_curve(self, group: FooledRequest) -> Answer[FaithfulnessStudy]:
+        """Return the field's measures of the channels with the most attack conductance; raises BadInput."""
 
     def defence(self, group: FooledRequest) -> Answer[Defence]:
         """Return whether maps found on half of a group help the other half; raises BadInput."""

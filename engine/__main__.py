@@ -45,7 +45,7 @@ COMMANDS: Final[dict[str, tuple[str, str, Declare]]] = {
         command.add_evaluate,
     ),
     "patching": (
-        "engine.cli.study:intervene",
+        "engine.cli.study:patching",
         "Activation patching in a group of fooled images: every study.",
         command.add_causal_test,
     ),

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import engine
 from engine.statistics import Estimate
+from engine.types.faithfulness import (
+    FAITHFULNESS_SIZES,
+    CircuitMeasures,
+    FaithfulnessCurve,
+    FaithfulnessLine,
+    Minimality,
+    SetStability,
+    SetTest,
+    SetTests,
+)
 from engine.types.patching import (
     CURVES,
     Accuracy,
     CurveLine,
     Defence,
     Effect,
+    FaithfulnessStudy,
     FooledRequest,
     Group,
     MapSet,
@@ -51,6 +62,32 @@ def restoration_curve(_request: FooledRequest = REQUEST) -> RestorationCurve:
         if name != "third class"
     )
     return RestorationCurve(GROUP, COUNTS, lines, ("third class: a third class is needed, and the network has 2.",), 20)
+
+
+def faithfulness_line(value: float) -> FaithfulnessLine:
+    sizes = tuple(Estimate(value * size, value * size - 0.1, value * size + 0.1, 2) for size in FAITHFULNESS_SIZES)
+    area = Estimate(value / 2, value / 2 - 0.05, value / 2 + 0.05, 2)
+    return FaithfulnessLine(sizes, area, area, area, area)
+
+
+def measures() -> CircuitMeasures:
+    curve = FaithfulnessCurve(faithfulness_line(1.0), faithfulness_line(0.6), Estimate(0.2, 0.1, 0.3, 2))
+    test = SetTest(*[Estimate(0.9, 0.8, 1.0, 2)] * 2, *[Estimate(0.1, 0.0, 0.2, 10)] * 2)
+    stability = SetStability(Estimate(0.8, 0.6, 1.0, 200), Estimate(0.1, 0.0, 0.2, 200))
+    tests = SetTests(
+        CHOSEN.sites,
+        CHOSEN.channels,
+        test,
+        test,
+        test,
+        Minimality((0.5, 0.4, 0.0), (0.0,) * 19, (0.05, 0.05, 1.0), 2),
+        stability,
+    )
+    return CircuitMeasures((0, 0, 0, 1, 3, 7, 15, 31, 78, 156), curve, curve, tests, 2, 1, 5, ())
+
+
+def faithfulness_study(_request: FooledRequest = REQUEST) -> FaithfulnessStudy:
+    return FaithfulnessStudy(GROUP, measures())
 
 
 def site_profile(_request: FooledRequest = REQUEST) -> SiteProfile:

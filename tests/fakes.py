@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 import engine
-from engine import CONTROLS, AttackCard, CausalTest, Control, Direction, Effect, MapSet, SettingCard
+from engine import CONTROLS, AttackCard, CausalTest, Control, Direction, Effect, Estimate, MapSet, SettingCard
 from engine.types.checks import FeatureVisualization, Responses
 from engine.types.core import (
     Answer,
@@ -313,15 +313,23 @@ class FakeAuditor:
         return np.stack([rng.integers(0, 255, size=(32, 32, 1), dtype=np.uint8) for rng in made])
 
     def causal_test(self, explanation: str, chosen: MapSet, direction: Direction) -> Answer[CausalTest]:
-        """Return a made-up proof whose chosen maps do more the more they are."""
+        """Return a made-up causal test whose chosen maps do more the more they are."""
         outcomes = self.explained(explanation).outcomes
         share = min(1.0, chosen.count / 20)
 
         def effect(part: float) -> Effect:
             return Effect(20, part, part / 2, min(1.0, part * 1.2), part, part / 2, min(1.0, part * 1.2))
 
+        excess = Estimate(0.9 * share, 0.5 * share, share, 20)
         controls = tuple(
-            Control(name, effect(0.1 * share), 20, 0.9 if name == "another image" else None) for name in CONTROLS
+            Control(
+                name,
+                effect(0.1 * share),
+                20,
+                0.9 if name == "another image" else None,
+                excess if name in ("random", "same layers") else None,
+            )
+            for name in CONTROLS
         )
         labels = tuple(outcome.before.label for outcome in outcomes)
         confidences = (0.8,) * len(outcomes)
@@ -347,6 +355,9 @@ class FakeAuditor:
         return ABSENT
 
     def site_profile(self, group: engine.FooledRequest) -> Answer[engine.SiteProfile]:
+        return ABSENT
+
+    def faithfulness_curve(self, group: engine.FooledRequest) -> Answer[engine.FaithfulnessStudy]:
         return ABSENT
 
     def defence(self, group: engine.FooledRequest) -> Answer[engine.Defence]:

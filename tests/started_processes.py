@@ -31,10 +31,15 @@ def watch() -> None:
 
 def _note(event: str, arguments: tuple) -> None:
     if event == "subprocess.Popen":
-        command = arguments[1]
-        STARTED.append(command if isinstance(command, str) else " ".join(map(str, command)))
+        command = arguments[1] if isinstance(arguments[1], str) else " ".join(map(str, arguments[1]))
+        if not command.startswith(LOOKUPS):
+            STARTED.append(command)
     elif event in EVENTS:
         STARTED.append(event)
+
+
+LOOKUPS = ("/sbin/ldconfig",)
+"""What Python itself runs to find a library (`ctypes.util.find_library`), once a process and whichever test comes first."""
 
 
 def judged(item: pytest.Item) -> Generator[None, object, object]:

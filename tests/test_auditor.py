@@ -25,7 +25,7 @@ from engine.service import tasks, worker
 from engine.service.answers import A_MOMENT, MEMORY, Recent
 from engine.service.auditor import Auditor
 from engine.store import Store
-from engine.store.records import NotStored
+from engine.store.files import NotStored
 from engine.types import faithfulness
 from engine.types.core import Answer, AttackResults, AttackResultsRequest, Explanation, ExplanationRequest
 from engine.types.faithfulness import PARTS, ClassSimilarity, DatapathChecks, Faithfulness, Restoration

@@ -18,6 +18,7 @@ from engine.patching import evaluate, tables, trials
 from engine.patching import subjects as pairing
 from engine.patching.subjects import FooledPairs
 from engine.specs import methods
+from engine.types.faithfulness import FAITHFULNESS_SIZES
 from tests import stores, test_scores, toys
 
 PLANTED = test_scores.PLANTED
@@ -311,6 +312,27 @@ def test_the_command_writes_what_was_asked_for(written):
     assert found["left_out"] == ["relu"]
 
 
+def test_the_command_measures_faithfulness_beside_layer_matched_random_maps(written):
+    found = json.loads((written / "table.json").read_text())
+    text = tables.evaluation_text(found)
+    for row in found["methods"]:
+        measures = row["measures"]
+        assert (measures["sizes"], measures["images"]) == (list(FAITHFULNESS_SIZES), found["fooled"])
+        for side in ("denoising", "noising"):
+            assert [len(measures[side][name]["faithfulness"]) for name in ("chosen", "random")] == [10, 10]
+            assert f"{100 * measures[side]['chosen']['cpr']['value']:.1f} [" in text
+        assert sum(len(channels) for channels in measures["tests"]["channels"]) == 16
+    two_run, random = (row["measures"] for row in found["methods"])
+    assert two_run["denoising"]["chosen"]["cpr"]["value"] > random["denoising"]["chosen"]["cpr"]["value"]
+    assert "One set of 16 channels for all" in text
+    assert max(map(len, text.splitlines())) <= 132
+
+
+def test_an_evaluation_that_was_stored_without_measures_opens_and_has_a_table(whole):
+    assert not any("measures" in row for row in whole["methods"])
+    assert "CPR" not in tables.evaluation_text(whole)
+
+
 def test_numbers_of_maps_that_are_not_there_are_left_out(bundle):
     assert trials.map_counts(bundle, (2, 32, 33)) == (2, 32)
     assert trials.map_counts(bundle, (64,)) == (32,)
@@ -335,6 +357,7 @@ def test_the_same_command_gives_the_same_figures(written, tmp_path):
         (("--maps", "8,x"), "whole numbers such as 8,16,32"),
         (("--maps", "16,8"), "rising numbers from 1 on"),
         (("--maps", "0,8"), "rising numbers from 1 on"),
+        (("--set", "0"), "--set must be at least 1 channel"),
         (("--first", "499", "--out", "OTHER"), "at least 2 images of 2 classes"),
         (("--out", "missing/table.json"), "no folder missing"),
     ],

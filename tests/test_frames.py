@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from engine import __main__ as command_line
+from engine import serialization
 from engine.audit import frames, results
 from engine.audit.runs import Run
 from engine.errors import BadInput, UnknownName
-from tests import audits
+from engine.types.faithfulness import FAITHFULNESS_SIZES
+from tests import audits, fake_studies
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,16 @@ def test_an_evaluation_has_a_row_per_method_question_and_size():
         ["sufficient", 0.1], ["sufficient", 0.3], ["restore", 8], ["restore", 16],
     ]  # fmt: skip
     assert table.loc[table["question"] == "restore", "restored"].tolist() == [0.1, 0.2]
+
+
+def test_faithfulness_has_a_row_per_method_intervention_choice_and_size():
+    row = {"name": "two-run", "measures": serialization.flatten(fake_studies.measures()).value}
+    row["measures"]["sizes"] = list(FAITHFULNESS_SIZES)
+    table = frames.faithfulness({"methods": [row, {"name": "random"}]})
+    assert len(table) == 2 * 2 * len(FAITHFULNESS_SIZES)
+    last = table[(table["intervention"] == "noising") & (table["choice"] == "random")].iloc[-1]
+    assert (last["size"], last["maps"], last["faithfulness"], last["cpr"]) == (1.0, 156, 0.6, 0.3)
+    assert last["low"] < last["faithfulness"] < last["high"]
 
 
 def test_export_writes_every_table_and_overwrites_none(finished, tmp_path, capsys):

@@ -65,6 +65,7 @@ RECORDS = {
     "smallest": fake_studies.smallest_sets(),
     "curve": fake_studies.restoration_curve(),
     "profile": fake_studies.site_profile(),
+    "faithfulness-curve": fake_studies.faithfulness_study(),
     "defence": fake_studies.defence(),
     "credibility": AttackSanity(
         (CheckResult("G4", "fail", "Zero gradients.", (Figure("images", 3.0),)),),

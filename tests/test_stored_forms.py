@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from engine.audit.plan import AuditPlan, Images, Precomputed, Threshold
 from engine.specs.catalogue import ATTACKS
 from engine.specs.methods import NO_METHOD
 from engine.types.core import AttackResultsRequest, ExplanationRequest
-from engine.types.patching import FooledRequest, GroupTestRequest, MapSet
+from engine.types.patching import EvaluationRequest, FooledRequest, GroupTestRequest, MapSet
 from engine.types.requests import PaceRequest
 
 PGD = "pgd-linf:eps=8/255,steps=10"
@@ -115,6 +116,12 @@ IDS = (
     "corruption-jpeg:strength=2",
     "corruption-pixelate:strength=2",
 )
+
+
+def test_an_evaluation_without_measures_keeps_its_key_and_one_with_them_has_another():
+    old = EvaluationRequest(engine.attack(PGD), 100, (engine.method("two-run"),))
+    assert hashing.content_key(old) == "5f5c9183a5ece3f3dccc089f5d4b3973"
+    assert hashing.content_key(dataclasses.replace(old, set_maps=16)) != hashing.content_key(old)
 
 
 @pytest.mark.parametrize(("record", "key", "value"), STORED)

@@ -23,7 +23,7 @@ from tests import stores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-STUDIES = ("group-proof", "smallest", "curve", "profile", "defence")
+STUDIES = ("group-proof", "smallest", "curve", "profile", "defence", "faithfulness-curve")
 ATTACK = "pgd-linf:eps=24/255,steps=5"
 
 

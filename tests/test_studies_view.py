@@ -30,7 +30,7 @@ from engine import (
     SmallestSet,
     SmallestSets,
 )
-from tests import fakes
+from tests import fake_studies, fakes
 from tests.test_neuron_view import KEY
 
 GROUP = Group(50, tuple(f"{k:05d}" for k in range(40)), 336, ("stem",))
@@ -87,6 +87,48 @@ def test_without_a_gap_beyond_both_intervals_nothing_is_claimed():
     assert "missing" in studies.curve(without).verdict
 
 
+def test_faithfulness_stands_beside_layer_matched_random_maps_in_both_directions():
+    study = studies.faithfulness(fake_studies.faithfulness_study())
+    assert study.verdict == (
+        "Denoising CPR 50.0 % [45.0, 55.0], +20 points [+10, +30] beyond layer-matched random channels; "
+        "noising CPR 50.0 % [45.0, 55.0], +20 points [+10, +30] beyond layer-matched random channels."
+    )
+    (table,) = study.tables
+    assert table.heads[:3] == ("Set", "0.1 % (0)", "0.2 % (0)")
+    assert [row[0] for row in table.rows] == [line.name for line in study.plot.lines]
+    assert [len(row) for row in table.rows] == [len(table.heads)] * 4
+    own, control = "50.0 % [45.0, 55.0]", "30.0 % [25.0, 35.0]"
+    assert [row[-2] for row in table.rows] == [own, control, own, control]
+    assert table.rows[0][1] == "0.1 % [−9.9, 10.1]"
+    assert table.rows[0][-3:] == ("100.0 % [90.0, 110.0]", "50.0 % [45.0, 55.0]", "50.0 % [45.0, 55.0]")
+    told = " ".join(study.told)
+    for text in (
+        "One set of 3 channels", "independence: low is right) 90 % [80, 100], n = 2 (layer-matched random: 10 % [0, 20], n = 10)",
+        "leaving out 2 of its 3 channels costs more than leaving out one of 19", "similarity of 0.80 [0.60, 1.00]",
+        "Left out: 1 of the images",
+    ):  # fmt: skip
+        assert text in told
+
+
+def test_sizes_without_maps_are_not_drawn_and_no_interval_is_cut_off():
+    study = studies.faithfulness(fake_studies.faithfulness_study())
+    assert {line.x for line in study.plot.lines} == {(1, 3, 7, 15, 31, 78, 156)}
+    low, high = study_figure.draw(study.plot, "light").layout.yaxis.range
+    assert low < 100 * min(min(line.low) for line in study.plot.lines) < 0
+    assert high > 100 * max(max(line.high) for line in study.plot.lines) > 100
+
+
+def test_a_ranking_no_better_than_its_control_is_not_called_more_faithful():
+    found = fake_studies.faithfulness_study()
+    level = dataclasses.replace(found.measures.denoising, beyond=Estimate(0.01, -0.01, 0.03, 2))
+    without = dataclasses.replace(
+        found.measures, denoising=level, noising=level, tests=None, missing=("minimality: no other channels.",)
+    )
+    study = studies.faithfulness(dataclasses.replace(found, measures=without))
+    assert study.verdict.endswith("Neither is more faithful than layer-matched random channels, beyond the interval.")
+    assert "Not run: minimality: no other channels." in study.told
+
+
 def test_the_profile_says_which_layers_it_leaves_out_and_why():
     sites = tuple(
         SiteEffect(name, 4, effect(share, 0, 0.1), effect(0.05, 0, 0.1)) for name, share in (("a", 0.2), ("b", 0.4))
@@ -124,7 +166,7 @@ def test_the_defence_tells_its_cost_with_its_gain():
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_line_is_drawn_with_its_interval_and_its_own_mark(theme):
     drawn = study_figure.draw(studies.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06))).plot, theme)
-    assert [trace.name for trace in drawn.data] == ["attack flow", "random", "another image"]
+    assert [trace.name for trace in drawn.data] == ["attack conductance", "random channels", "cross-image"]
     assert len({trace.marker.symbol for trace in drawn.data}) == 3
     assert drawn.data[0].error_y.array[1] == pytest.approx(4)
     assert drawn.layout.xaxis.type == "log"

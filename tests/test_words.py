@@ -92,7 +92,7 @@ def test_links_of_older_versions_are_still_read():
 
 @pytest.mark.demo
 def test_old_command_words_still_run_and_name_the_new_one(demo_store, tmp_path, capsys):
-    store = stores.copied(demo_store, tmp_path / "store")
+    store = stores.copied(demo_store, tmp_path / "store").root
     place = [
         "--store",
         str(store),

@@ -51,7 +51,7 @@ def headline(explanation: Explanation, comparison: Comparison, faithfulness_chec
     )
 
 
-def beside(explanation: Explanation, comparison: Comparison) -> str:
+def compared(explanation: Explanation, comparison: Comparison) -> str:
     """Return in one sentence what the attack that is drawn beside did to the same images."""
     return f"Compared with {attack(explanation)}: {_predictions(explanation)} {_parting(comparison)}"
 
@@ -62,7 +62,7 @@ def group(versus: str | None, explanation: Explanation) -> str | None:
     return {"class": f"clean images of class '{into}'", "noise": "noise of the same size"}.get(versus or "")
 
 
-def beside_group(name: str, comparison: Comparison) -> str:
+def compared_group(name: str, comparison: Comparison) -> str:
     """Return in one sentence how the adversarial datapath stands to a group: what both keep, over all sites."""
     shared = sum(len(site.shared) for site in comparison.sites)
     adversarial = shared + sum(len(site.adversarial_only) for site in comparison.sites)

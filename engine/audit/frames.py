@@ -92,6 +92,28 @@ def evaluation(result: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def faithfulness(values: dict[str, Any]) -> pd.DataFrame:
+    """Return the measures in the JSON of `evaluate` as one row per method, intervention, choice of maps and size.
+
+    choice: `chosen` or `random`, which is layer-matched. CPR and CMD stand in every row of their curve. Methods without
+    measures are absent.
+    """
+    rows = [
+        {
+            "method": method["name"], "intervention": intervention, "choice": choice, "size": size, "maps": maps,
+            "faithfulness": one["value"], "low": one["low"], "high": one["high"],
+            "cpr": line["cpr"]["value"], "cmd": line["cmd"]["value"],
+        }
+        for method in values["methods"]
+        if (measures := method.get("measures"))
+        for intervention in ("denoising", "noising")
+        for choice, line in measures[intervention].items()
+        if choice != "beyond"
+        for size, maps, one in zip(measures["sizes"], measures["counts"], line["faithfulness"], strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 TABLES: Final[dict[str, Callable[[Store, str], pd.DataFrame]]] = {
     "images": images,
     "conditions": conditions,

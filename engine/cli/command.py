@@ -222,6 +222,13 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", metavar="A,B", help="Comma-separated names of methods; all if not given.")
     parser.add_argument("--maps", default="8,16,32,64,128", metavar="K,L", help="Numbers of channels to move, rising.")
     parser.add_argument(
+        "--set",
+        type=int,
+        default=16,
+        metavar="K",
+        help="Channels of the set tested for independence and minimality, 16 if not given.",
+    )
+    parser.add_argument(
         "--sites", choices=("all", "blocks"), default="all", help="All layers (default), or the stem and block outputs."
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of references, controls and random starts.")

@@ -108,7 +108,9 @@ def evaluate(options: argparse.Namespace) -> Reply:
     """Ask every method the same questions of the same images."""
     names = [part.strip() for part in options.methods.split(",")] if options.methods else list(methods.METHODS)
     attack, scored = catalogue.attack(options.attack), tuple(methods.method(name) for name in names)
-    settings = EvaluationRequest(attack, options.images, scored, options.first, options.seed, _counts(options.maps))
+    settings = EvaluationRequest(
+        attack, options.images, scored, options.first, options.seed, _counts(options.maps), set_maps=options.set
+    )
     request = EvaluateRequest(options.model, options.data, options.sites, settings)
     result = evaluated(_answers(options, _told_on_stderr), request, options.out)
     return Reply(tables.evaluation_text(result), result)

@@ -15,9 +15,9 @@ from engine.attribution import scorers
 from engine.models import hooks
 from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
-from engine.patching import controls, trials
+from engine.patching import controls, measures, trials
 from engine.patching import subjects as pairing
-from engine.patching.subjects import FooledPairs, MatchedImages
+from engine.patching.subjects import FooledGroup, FooledPairs, MatchedImages, Others
 from engine.patching.trials import Ask
 from engine.specs.methods import RANDOM, TWO_RUN, Method
 from engine.statistics import Estimate
@@ -90,7 +90,7 @@ def _fresh(method: Method, seed: int, draw: int) -> int:
     return seed + draw if method == RANDOM else seed
 
 
-STEPS = ("scores", "sufficient", "transplant", "restore", "one site", "stability")
+STEPS = ("scores", "sufficient", "transplant", "restore", "measures", "one site", "stability")
 
 Report = Callable[[int, int, str], None]
 """Called with (done, total, message)."""
@@ -105,6 +105,7 @@ class Walk:
     pairs: FooledPairs
     seed: int
     maps: tuple[int, ...]
+    set_maps: int | None = None
 
 
 def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, report: Report) -> Evaluation:
@@ -114,7 +115,7 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
     report(0, total, "choosing and attacking images")
     subjects = pairing.choose(bundle, dataset, request.images, first=request.first, seed=request.seed)
     pairs = pairing.fooled(bundle, dataset, subjects, request.attack, request.seed)
-    walk = Walk(bundle, subjects, pairs, request.seed, trials.map_counts(bundle, request.maps))
+    walk = Walk(bundle, subjects, pairs, request.seed, trials.map_counts(bundle, request.maps), request.set_maps)
     rows = []
     for k, method in enumerate(request.methods):
         steps = Steps(report, 1 + k * len(STEPS), total, method.name)
@@ -168,8 +169,11 @@ def row(walk: Walk, method: Method, steps: Steps) -> MethodRow:
     forcing = None if aimed is None else trials.for_transplant(bundle, method, ask, aimed)
     transplant = trials.transplant(bundle, subjects, carrying, forcing, walk.maps)
     steps.next()
-    restore = _restored(walk, trials.for_restore(bundle, method, walk.pairs, seed=walk.seed))
+    ranked = trials.for_restore(bundle, method, walk.pairs, seed=walk.seed)
+    restore = _restored(walk, ranked)
     joint = _restored(walk, trials.joint(bundle, walk.pairs)) if method == TWO_RUN else None
+    steps.next()
+    circuit = None if walk.set_maps is None else measures.measured(_group(walk), ranked[0], walk.set_maps)
     steps.next()
     one_site = trials.one_site(bundle, subjects, own)
     steps.next()
@@ -185,7 +189,15 @@ def row(walk: Walk, method: Method, steps: Steps) -> MethodRow:
         joint_restore=joint,
         one_site=one_site,
         stability=alike,
+        measures=circuit,
     )
+
+
+def _group(walk: Walk) -> FooledGroup:
+    """The fooled images without other ones, which the measures do not need."""
+    images = walk.pairs.images
+    none = Others(images.clean[:0], images.before[:0], images.before.new_zeros(images.count, 0))
+    return FooledGroup(walk.bundle, images, none, walk.seed)
 
 
 def _aimed(walk: Walk, method: Method, ask: Ask) -> PerMap | None:

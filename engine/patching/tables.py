@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from engine import serialization
 from engine.patching import trials
 from engine.patching.trials import Estimates
 from engine.statistics import Estimate
+from engine.types.faithfulness import FAITHFULNESS_SIZES
 from engine.types.patching import TITLES, Evaluation, MethodRow
 
 HEADLINES = {"sufficient": "agreement", "transplant": "carried", "restore": "restored", "joint_restore": "restored"}
@@ -73,6 +75,7 @@ def evaluation_text(values: dict[str, Any]) -> str:
         f"Restore: clean channels put into the adversarial run; the label returns. With {maps[count]}:",
         _line("", [*maps, *_titles("restore")]),
         *(_line(name, _moved(group, "restore", count)) for name, group in restored),
+        *_measures([row for row in rows if "measures" in row]),
         *_rest(rows, kept),
         *_notes(values),
     ]
@@ -92,6 +95,8 @@ def _method(row: MethodRow) -> dict[str, Any]:
     for name, headline in HEADLINES.items():
         if getattr(row, name) is not None:
             results[name] = _columns(getattr(row, name), headline)
+    if row.measures is not None:
+        results["measures"] = {"sizes": list(FAITHFULNESS_SIZES), **serialization.flatten(row.measures).value}
     return results
 
 
@@ -153,6 +158,80 @@ def _percent(group: dict[str, Any], column: str, index: int) -> str:
 
 def _line(name: str, cells: Iterable[str]) -> str:
     return f"{name:<14}" + "".join(f"{cell:>14}" for cell in cells)
+
+
+def _measures(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    heads = ("denoising: CPR", "random", "beyond", "CMD", "noising: CPR", "random", "beyond", "CMD")
+    first = rows[0]["measures"]
+    images = f"{first['images']} images" + (
+        f", {first['left_out']} with too small a difference left out" * bool(first["left_out"])
+    )
+    return [
+        "",
+        f"Faithfulness over {100 * FAITHFULNESS_SIZES[0]:g} to 100 % of the maps: area under it (CPR), that of layer-matched",
+        f"random channels and what is beyond it, area between it and 1 (CMD), in percent of a linear axis; {images}:",
+        _areas_line("", heads),
+        *(_areas_line(row["name"], _areas(row["measures"])) for row in rows),
+        *_set_tests(rows),
+    ]
+
+
+def _areas(values: dict[str, Any]) -> list[str]:
+    """Of the random maps' area and of CMD the interval stands in the JSON alone."""
+    cells = []
+    for side in (values["denoising"], values["noising"]):
+        chosen, random = side["chosen"], side["random"]
+        alone = [f"{100 * item['value']:.1f}" for item in (random["cpr"], chosen["cmd"])]
+        cells += [_tenths(chosen["cpr"]), alone[0], _tenths(side["beyond"]), alone[1]]
+    return cells
+
+
+def _tenths(estimate: dict[str, Any]) -> str:
+    value, low, high = (f"{100 * estimate[name]:.1f}".replace("-0.0", "0.0") for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _areas_line(name: str, cells: Iterable[str]) -> str:
+    widths = (20, 8, 19, 7) * 2
+    return f"{name:<12}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
+
+def _set_tests(rows: list[dict[str, Any]]) -> list[str]:
+    tested = [(row["name"], row["measures"]["tests"]) for row in rows if row["measures"]["tests"]]
+    lines = [f"{NOT_THERE} Not run for {row['name']}, {text}" for row in rows for text in row["measures"]["missing"]]
+    if not tested:
+        return ["", *lines]
+    count = sum(len(channels) for channels in tested[0][1]["channels"])
+    heads = ("enough", "random", "needed", "random", "others", "random", "minimal", "halves", "chance")
+    return [
+        "",
+        f"One set of {count} channels for all, beside layer-matched random sets. Enough: labels its clean values restore. Needed:",
+        "its adversarial values give the attack's class. Others: labels all other channels restore (low is right). "
+        "Minimal: channels of it",
+        "that cost more than added random ones; Jaccard of the sets of two halves of the images, beside chance:",
+        _tested_line("", heads),
+        *(_tested_line(name, _tested(one)) for name, one in tested),
+        *lines,
+    ]
+
+
+def _tested(values: dict[str, Any]) -> list[str]:
+    sides = [values[name] for name in ("sufficiency", "necessity", "independence")]
+    shares = [_share(side[labels]) for side in sides for labels in ("labels", "random_labels")]
+    minimal, stable = values["minimality"], values["stability"]
+    needed = f"{minimal['needed']} of {len(minimal['lost'])}" if minimal else NOT_THERE
+    return [
+        *shares,
+        needed,
+        *(f"{stable[name]['value']:.2f}" if stable else NOT_THERE for name in ("jaccard", "chance")),
+    ]
+
+
+def _tested_line(name: str, cells: Iterable[str]) -> str:
+    widths = (14,) * 6 + (10, 8, 8)
+    return f"{name:<12}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def _rest(rows: list[dict[str, Any]], kept: list[str]) -> list[str]:

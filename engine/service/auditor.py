@@ -35,6 +35,7 @@ from engine.types.patching import (
     CausalTest,
     Defence,
     Direction,
+    FaithfulnessStudy,
     FooledRequest,
     GroupTestRequest,
     MapSet,
@@ -241,6 +242,10 @@ class Auditor:
     def site_profile(self, group: FooledRequest) -> Answer[SiteProfile]:
         """Return what a few maps of each site alone win back; raises BadInput."""
         return self.ask(tasks.PROFILE, group)
+
+    def faithfulness_curve(self, group: FooledRequest) -> Answer[FaithfulnessStudy]:
+        """Return how faithful growing sets are, ranked by attack conductance, beside layer-matched random ones; raises BadInput."""
+        return self.ask(tasks.FAITHFULNESS_CURVE, group)
 
     def defence(self, group: FooledRequest) -> Answer[Defence]:
         """Return whether maps found on half of a group help the other half, and what fixing them costs; raises BadInput."""

@@ -16,7 +16,7 @@ from engine.data import csv_table, register, sources
 from engine.features import dose_response, visualization
 from engine.features import gallery as galleries
 from engine.models import register as models
-from engine.patching import causal, evaluate, faithfulness, minimal, subjects, trials
+from engine.patching import causal, evaluate, faithfulness, measures, minimal, subjects, trials
 from engine.service import registry
 from engine.service.tasks import EXPLANATION, GALLERY
 from engine.service.worker import Bench, Kept
@@ -32,6 +32,7 @@ from engine.types.patching import (
     Defence,
     EvaluateRequest,
     Evaluation,
+    FaithfulnessStudy,
     FooledRequest,
     GroupTestRequest,
     MapSet,
@@ -160,6 +161,11 @@ def curve(bench: Bench, request: FooledRequest) -> RestorationCurve:
 def profile(bench: Bench, request: FooledRequest) -> SiteProfile:
     """Put a few maps of each layer back alone."""
     return causal.profile(*bench.both(request), request, bench.report)
+
+
+def faithfulness_curve(bench: Bench, request: FooledRequest) -> FaithfulnessStudy:
+    """Measure the faithfulness of growing sets of maps."""
+    return measures.study(*bench.both(request), request, bench.report)
 
 
 def evaluation(bench: Bench, request: EvaluateRequest) -> Evaluation:

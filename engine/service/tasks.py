@@ -34,6 +34,7 @@ from engine.types.patching import (
     Defence,
     EvaluateRequest,
     Evaluation,
+    FaithfulnessStudy,
     FooledRequest,
     GroupTestRequest,
     MapSet,
@@ -260,31 +261,35 @@ GALLERY: Final = Task(
 )  # fmt: skip
 FEATURE_VISUALIZATION: Final = Task(
     kind="synthesis", request=FeatureRequest, record=FeatureVisualization, run=f"{_HOME}:feature_visualization",
-    title="making the picture of a feature map", require=_known_map,
+    title="making the feature visualization", require=_known_map,
 )  # fmt: skip
 RESPONSES: Final = Task(
     kind="responses", request=ResponsesRequest, record=Responses, run=f"{_HOME}:responses",
     title="attacking at growing epsilon", depends=_by_values,
 )  # fmt: skip
 CAUSAL_TEST: Final = Task(
-    kind="proof", request=CausalTestRequest, record=CausalTest, run=f"{_HOME}:causal_test", title="activation patching",
+    kind="proof", request=CausalTestRequest, record=CausalTest, run=f"{_HOME}:causal_test", title="patching the chosen channels",
     depends=_by_request, revision=_tested,
 )  # fmt: skip
 GROUP_TEST: Final = Task(
     kind="group-proof", request=GroupTestRequest, record=CausalTest, run=f"{_HOME}:group_test",
-    title="activation patching in a group", require=_group_of, revision=_tested,
+    title="patching the chosen channels in a group", require=_group_of, revision=_tested,
 )  # fmt: skip
 SMALLEST: Final = Task(
     kind="smallest", request=FooledRequest, record=SmallestSets, run=f"{_HOME}:smallest",
-    title="searching the smallest sets of maps", require=_group,
+    title="searching the smallest sets of channels", require=_group,
 )  # fmt: skip
 CURVE: Final = Task(
     kind="curve", request=FooledRequest, record=RestorationCurve, run=f"{_HOME}:curve",
-    title="activation patching, growing numbers of channels", require=_group,
+    title="patching growing numbers of channels", require=_group,
 )  # fmt: skip
 PROFILE: Final = Task(
     kind="profile", request=FooledRequest, record=SiteProfile, run=f"{_HOME}:profile",
-    title="activation patching layer by layer", require=_group,
+    title="patching layer by layer", require=_group,
+)  # fmt: skip
+FAITHFULNESS_CURVE: Final = Task(
+    kind="faithfulness-curve", request=FooledRequest, record=FaithfulnessStudy, run=f"{_HOME}:faithfulness_curve",
+    title="measuring faithfulness over sizes", require=_group,
 )  # fmt: skip
 EVALUATION: Final = Task(
     kind="evaluation", request=EvaluateRequest, record=Evaluation, run=f"{_HOME}:evaluation",
@@ -300,7 +305,7 @@ CORRECT: Final = Task(
 )  # fmt: skip
 DEFENCE: Final = Task(
     kind="defence", request=FooledRequest, record=Defence, run=f"{_HOME}:defence",
-    title="trying the maps on other images", require=_group,
+    title="trying the channels on other images", require=_group,
 )  # fmt: skip
 ATTACK_SANITY: Final = Task(
     kind="credibility", request=AttackSanityRequest, record=AttackSanity, run=f"{_HOME}:attack_sanity",
@@ -333,7 +338,7 @@ TASKS: Final[dict[str, Task[Any, Any]]] = {
     task.kind: task
     for task in (
         ATTACK_RESULTS, EXPLANATION, FAITHFULNESS, GALLERY, FEATURE_VISUALIZATION, RESPONSES, CAUSAL_TEST, GROUP_TEST,
-        SMALLEST, CURVE, PROFILE,
+        SMALLEST, CURVE, PROFILE, FAITHFULNESS_CURVE,
         EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
     )
 }  # fmt: skip

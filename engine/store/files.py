@@ -1,4 +1,7 @@
-"""Files of the store: names that are allowed, writes that are whole or not there, locks, hashes and sealed envelopes."""
+"""Files of the store: names that are allowed, writes that are whole or not there, locks, hashes and sealed envelopes.
+
+On top of them results by content key: written once, whole, and checked against their hashes whenever they are read.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 
-from engine import hashing
+from engine import hashing, serialization
 from engine.errors import BadInput, StoreError
 from engine.hashing import Schema
 
@@ -356,3 +359,95 @@ def _checked(text: bytes) -> dict[str, Any]:
 
 def _hash(content: Mapping[str, Any]) -> str:
     return hashing.bytes_hash(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+Record = TypeVar("Record")
+
+
+class NotStored(StoreError):
+    """No such result lies in the store, or what lay there was damaged and has been discarded."""
+
+
+@final
+class Shelf:
+    """The folder `records/<kind>/<first two digits>/<key>`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def has(self, kind: str, key: str) -> bool:
+        """Tell whether a result lies in the store, without reading it."""
+        return self._place(kind, key).is_dir()
+
+    def write(
+        self, kind: str, key: str, record: object, *, extras: Mapping[str, Mapping[str, np.ndarray]] | None = None
+    ) -> None:
+        """Store a record, and beside it extra archives whose members are read one by one.
+
+        What is stored already under that key stays. Raises StoreError when the disk refuses.
+        """
+        flat = serialization.flatten(record)
+        with disk_errors("writing a result"), new_folder(self._place(kind, key)) as folder:
+            archives = {"arrays": write(folder / "arrays.npz", flat.arrays)}
+            for name, arrays in (extras or {}).items():
+                archives[name] = write(folder / f"{name}.npz", arrays)
+            sealed = Envelope(hashing.schema(type(record)), flat.value, archives=archives)
+            (folder / "record.json").write_bytes(pack(sealed))
+
+    def read(self, kind: str, key: str, noun: type[Record]) -> Record:
+        """Return a stored record; raises NotStored."""
+        place = self._place(kind, key)
+        try:
+            sealed = self._sealed(place, hashing.schema(noun))
+            arrays = read(place / "arrays.npz", sealed.archives["arrays"])
+            return serialization.rebuild(noun, sealed.value, arrays)
+        except Corrupt as error:
+            raise self._discarded(place, error) from error
+        except OSError as error:
+            raise _unreadable(error) from error
+
+    def read_extra(
+        self, kind: str, key: str, name: str, members: tuple[str, ...], noun: type
+    ) -> tuple[np.ndarray, ...]:
+        """Return some members of an extra archive; raises NotStored, also for a member that is not there."""
+        place = self._place(kind, key)
+        try:
+            hashes = self._sealed(place, hashing.schema(noun)).archives.get(name, {})
+            if not set(members) <= set(hashes):
+                raise NotStored(f"This {kind} holds no {name} of that name.")
+            result = read(place / f"{name}.npz", {member: hashes[member] for member in members})
+        except Corrupt as error:
+            raise self._discarded(place, error) from error
+        except OSError as error:
+            raise _unreadable(error) from error
+        return tuple(result[member] for member in members)
+
+    def sweep(self) -> None:
+        """Remove what dead writers left behind."""
+        for directory in self._folder.glob("*/*"):
+            sweep(directory)
+
+    def _place(self, kind: str, key: str) -> Path:
+        if not is_name(kind) or not is_key(key):
+            raise NotStored(f"No {kind[:40]} is stored under '{str(key)[:80]}'.")
+        return self._folder / kind / key[:2] / key
+
+    def _sealed(self, place: Path, expected: Schema) -> Envelope:
+        try:
+            text = (place / "record.json").read_bytes()
+        except FileNotFoundError as error:
+            if place.is_dir():
+                raise Corrupt("record.json is missing") from error
+            raise NotStored("No such result is stored.") from error
+        return unpack(text, expected)
+
+    def _discarded(self, place: Path, error: Corrupt) -> NotStored:
+        """Take a damaged result away, so that it is computed again instead of trusted."""
+        log.warning("Discarding the damaged result %s: %s", place.name, error)
+        with disk_errors("discarding a damaged result"):
+            discard(place)
+        return NotStored("The stored result was damaged and has been discarded; ask again to compute it anew.")
+
+
+def _unreadable(error: OSError) -> StoreError:
+    return StoreError(f"A stored result cannot be read: {error.strerror or type(error).__name__}.")

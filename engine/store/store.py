@@ -20,8 +20,7 @@ from engine.hashing import schema
 from engine.store import files as durable
 from engine.store import files as envelope
 from engine.store import files as names
-from engine.store.files import Corrupt, disk_errors
-from engine.store.records import Shelf
+from engine.store.files import Corrupt, Shelf, disk_errors
 from engine.types.core import DatasetCard, ModelCard
 
 HASH_WIDTH = 2 * hashing.DIGEST_BYTES

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 
 from engine.hashing import Schema, stored_as
 from engine.specs.methods import StoredMethod
+from engine.statistics import Estimate
 
 Array = np.ndarray
 
@@ -263,3 +264,108 @@ def _joined(sides: Sequence[DatapathChecks]) -> DatapathChecks:
             if value is not None and value != ():
                 known.setdefault(declared.name, value)
     return DatapathChecks(**known)
+
+
+FAITHFULNESS_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of the maps that claims may use at which faithfulness is measured, as the MIB circuit track does."""
+Intervention = Literal["denoising", "noising"]
+INTERVENTIONS: dict[Intervention, str] = {
+    "denoising": "Clean values of the set put into the adversarial run, all else recomputed: is the set enough?",
+    "noising": "Adversarial values of all other maps put into the clean run, the set recomputed: is nothing else needed?",
+}
+"""What is done to measure the faithfulness of a set of maps; in both a set of all maps has 1 and the empty one 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaithfulnessLine:
+    """Faithfulness of growing sets: the ratio of two means over images, with its bootstrap interval over images."""
+
+    faithfulness: tuple[Estimate, ...]
+    """One entry per size."""
+    cpr: Estimate
+    """Area under it over the sizes, on a linear axis; 0.999 is the most where it stays within 1."""
+    cmd: Estimate
+    """Area between it and 1; 0 is the best."""
+    image_cpr: Estimate
+    """The same of each image's own ratio, mean over images."""
+    image_cmd: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class FaithfulnessCurve:
+    """The chosen maps beside layer-matched random ones: in every layer as many, drawn from all maps of the layer."""
+
+    chosen: FaithfulnessLine
+    random: FaithfulnessLine
+    beyond: Estimate
+    """CPR of the chosen less that of the random ones, paired on images."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetTest:
+    """What one intervention with a set of maps did, beside the same with layer-matched random sets."""
+
+    labels: Estimate
+    """Share of images that give the class aimed at."""
+    margin: Estimate
+    """Share of the logit difference between the two runs, mean over images."""
+    random_labels: Estimate
+    random_margin: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Minimality:
+    """Whether leaving one map out of the set costs more than leaving out a random map that was added to it."""
+
+    lost: tuple[float, ...]
+    """Per map of the set, in its order: denoising faithfulness lost without it."""
+    inflated: tuple[float, ...]
+    """Per random map of the same layers: faithfulness lost without it by the set that it was added to."""
+    p_values: tuple[float, ...]
+    """Per map of the set: share of the added ones that cost as much or more, itself counted among them."""
+    needed: int
+    """Maps of the set with a p-value of at most 0.05; of maps that do not matter one in twenty has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetStability:
+    """Jaccard similarity of the sets chosen on two halves of the images: mean, and where 95 % of the splits lie."""
+
+    jaccard: Estimate
+    chance: Estimate
+    """Of layer-matched random sets in place of the two."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetTests:
+    """One set of maps, the same for all images: those ranked first in the mean over the images."""
+
+    sites: tuple[str, ...]
+    channels: tuple[tuple[int, ...], ...]
+    """The maps by site, as in `MapSet`."""
+    sufficiency: SetTest
+    """Clean values of the set into the adversarial runs; restoring is right."""
+    necessity: SetTest
+    """Adversarial values of the set into the clean runs; giving the attack's class is right."""
+    independence: SetTest
+    """Clean values of all other maps into the adversarial runs; restoring speaks against the set."""
+    minimality: Minimality | None
+    stability: SetStability | None
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitMeasures:
+    """The field's measures of one ranking, on the images that an attack fools."""
+
+    counts: tuple[int, ...]
+    """Maps at each of `FAITHFULNESS_SIZES`, rounded down."""
+    denoising: FaithfulnessCurve
+    noising: FaithfulnessCurve
+    tests: SetTests | None
+    images: int
+    left_out: int
+    """Images whose two runs differ too little in their logits to divide by."""
+    draws: int
+    """Random sets per image."""
+    missing: tuple[str, ...]
+    """Tests that could not be made, each with its reason."""

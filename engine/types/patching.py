@@ -11,6 +11,7 @@ from engine.hashing import Schema, stored_as
 from engine.specs.catalogue import StoredAttack
 from engine.specs.methods import StoredMethod
 from engine.statistics import Estimate
+from engine.types.faithfulness import CircuitMeasures
 
 Direction = Literal["restore", "inject"]
 """`restore`: clean maps into the adversarial run; `inject`: adversarial maps into the clean run."""
@@ -137,8 +138,9 @@ class CausalTest:
         """What may be said of the chosen maps; `COMPARED` has no say.
 
         Of several images a claim needs an excess over layer-matched random maps whose interval lies above zero, and every
-        other control below the chosen maps beyond both intervals. Of one image, whose own answer is a fact, every control
-        must stay below one half of its trials beyond its interval; where that is open, the trials are too few to tell.
+        other control below the chosen maps beyond both intervals; where only the intervals meet, the images are too few. Of
+        one image, whose own answer is a fact, every control must stay below one half of its trials beyond its interval;
+        where that is open, the trials are too few.
         """
         matched = next((control for control in self.controls if control.name == DECISIVE), None)
         if self.trivial:
@@ -150,8 +152,10 @@ class CausalTest:
             return self._of_one(matched, refuting)
         if matched.excess.low <= 0:
             return "same layers"
-        is_clear = all(control.effect.flipped_high < self.effect.flipped_low for control in refuting)
-        return "supported" if is_clear else "controls"
+        least = self.effect.flipped_low
+        if any(control.effect.flipped >= least for control in refuting):
+            return "controls"
+        return "too few" if any(control.effect.flipped_high >= least for control in refuting) else "supported"
 
     def _of_one(self, matched: Control, refuting: list[Control]) -> Verdict:
         if not self.effect.flipped:
@@ -535,6 +539,16 @@ class Stability:
 
 
 @dataclass(frozen=True, slots=True)
+class FaithfulnessStudy:
+    """The measures of the channels with the most attack conductance on a group."""
+
+    SCHEMA: ClassVar[Schema] = Schema("faithfulness-curve/1")
+
+    group: Group
+    measures: CircuitMeasures
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationRequest:
     """What to evaluate on which images."""
 
@@ -548,6 +562,8 @@ class EvaluationRequest:
     seed: int = 0
     maps: tuple[int, ...] = MAPS
     """Numbers of maps to move, smallest first; those that the network does not have are left out."""
+    set_maps: int | None = field(default=None, metadata=hashing.GROWN)
+    """Maps of the one set that is tested for independence, minimality and stability; None leaves `CircuitMeasures` out."""
 
     def __post_init__(self) -> None:
         if self.images < FEWEST:
@@ -556,6 +572,10 @@ class EvaluationRequest:
             raise BadSetting(f"--first must not be negative, got {self.first}.")
         if not self.maps or self.maps[0] < 1 or list(self.maps) != sorted(set(self.maps)):
             raise BadSetting(f"--maps must be rising numbers from 1 on, got {', '.join(map(str, self.maps))}.")
+        if self.set_maps is not None and self.set_maps < 1:
+            raise BadSetting(
+                f"--set must be at least 1 channel, got {self.set_maps}: a set of no channels restores nothing."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -573,6 +593,8 @@ class MethodRow:
     """Two-run alone: restoring by the joint mask gradients between the two runs instead of the attack conductance."""
     one_site: OneSite
     stability: Stability
+    measures: CircuitMeasures | None = None
+    """None where they were not asked for, as by versions that did not have them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,3 +126,12 @@ def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page
     page.get_by_role("button", name="Smallest sets").click()
     until(page, "!new URLSearchParams(location.search).has('study')")
     assert page.locator("#study").inner_text() == ""
+
+
+def test_the_faithfulness_curve_has_one_plot_and_one_table(page):
+    page.get_by_role("button", name="Faithfulness curve (CPR, CMD)").click()
+    until(page, "document.querySelector('#study .verdict')?.textContent.includes('beyond layer-matched random maps')")
+    until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length === 4")
+    assert query(page)["study"] == "faithfulness"
+    assert page.locator("#study-tables table").count() == 1
+    assert page.locator("#study-tables tbody tr").count() == 4

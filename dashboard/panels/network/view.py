@@ -153,10 +153,10 @@ def facts(shown: Shown) -> dict[str, Any]:
 def _beside(shown: Shown) -> str:
     name = faithfulness.group(shown.view.versus, shown.explanation)
     if name is None:
-        return faithfulness.beside(shown.rival.explanation, shown.rival.comparison) if shown.rival else ""
+        return faithfulness.compared(shown.rival.explanation, shown.rival.comparison) if shown.rival else ""
     if shown.rival is None:
         return f"Compared with {name}: the comparison is not available yet, or that attack kept the class."
-    return faithfulness.beside_group(name, shown.rival.comparison)
+    return faithfulness.compared_group(name, shown.rival.comparison)
 
 
 def river_note(drawn: network.River, faithfulness_checks: Faithfulness) -> str:

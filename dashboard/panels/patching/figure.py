@@ -65,6 +65,12 @@ def _trace(line: Line, place: int, plot: Plot, colours: Palette) -> go.Scatter:
     )
 
 
+def _range(plot: Plot) -> list[float]:
+    """From 0 to 100 %, and further where an interval goes further."""
+    ends = [100 * end for line in plot.lines for end in (*line.low, *line.high)]
+    return [min([0.0, *ends]) - 3, max([100.0, *ends]) + 3]
+
+
 def _layout(plot: Plot, theme: str) -> go.Layout:
     ticks = sorted({x for line in plot.lines for x in line.x if isinstance(x, int)})
     across = {**themes.titled(plot.x_title)}
@@ -72,7 +78,7 @@ def _layout(plot: Plot, theme: str) -> go.Layout:
         across |= {"type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
     else:
         across |= {"type": "category", "tickangle": -40 if len(plot.lines[0].x) > WIDE else 0, "automargin": True}
-    up = {**themes.titled(plot.y_title), **({"range": [-3, 103]} if plot.is_counts else {"zeroline": True})}
+    up = {**themes.titled(plot.y_title), **({"range": _range(plot)} if plot.is_counts else {"zeroline": True})}
     layout = themes.small_plot(theme, height=HEIGHT, x=across, y=up)
     legend = {**LEGEND, "bgcolor": "rgba(0,0,0,0)"}
     return go.Layout(**{**layout, "legend": legend, "margin": {"l": 52, "r": 8, "t": 12, "b": 44}}, showlegend=True)

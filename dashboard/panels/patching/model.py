@@ -151,6 +151,9 @@ def _layers(count: int) -> str:
     return f"{count} layer{'s' if count > 1 else ''}"
 
 
+MORE = "Test all fooled images of the class, or more classes."
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One intervention in the table."""
@@ -306,10 +309,7 @@ def verdict(causal_test: CausalTest) -> str:
         "no effect": f"No effect: the chosen channels do not bring {answer}.",
         "same layers": f"Not supported: any channels of these layers do the same. {_against_matched(causal_test)}",
         "controls": f"Not supported: {_refuting(causal_test)} brings {answer} too.",
-        "too few": (
-            f"Too few trials to tell: {_undecided(causal_test)} of one image cannot decide. Test all fooled "
-            "images of the class."
-        ),
+        "too few": f"Too few trials to tell: {_undecided(causal_test)} cannot decide. {MORE}",
     }[causal_test.verdict]
 
 
@@ -335,26 +335,31 @@ def _against_matched(causal_test: CausalTest) -> str:
     return f"Layer-matched random channels do it in {share(matched.effect)}; the difference is {points}."
 
 
+def _limit(causal_test: CausalTest) -> float:
+    """Return what a control must stay below: one half of the trials of one image, of a group what the chosen maps reach."""
+    return HALF if len(causal_test.labels) == 1 else causal_test.effect.flipped_low
+
+
 def _refuting(causal_test: CausalTest) -> str:
     """Return the controls that do not stay below the chosen maps."""
-    least = causal_test.effect.flipped_low if len(causal_test.labels) > 1 else HALF
-    refuting = [
-        control
-        for control in causal_test.controls
-        if control.name not in (COMPARED, DECISIVE)
-        and (control.effect.flipped_high >= least if len(causal_test.labels) > 1 else control.effect.flipped > least)
-    ]
+    limit = _limit(causal_test)
+    refuting = [control for control in _others(causal_test) if control.effect.flipped >= limit]
     return ", ".join(f"{TITLES[control.name]} ({share(control.effect)})" for control in refuting)
 
 
 def _undecided(causal_test: CausalTest) -> str:
-    """Return the controls of one image whose few trials lie on neither side of one half."""
+    """Return the controls whose interval reaches from below the limit beyond it."""
+    limit = _limit(causal_test)
     wide = [
         control
-        for control in causal_test.controls
-        if control.name != COMPARED and control.effect.flipped_low <= HALF <= control.effect.flipped_high
+        for control in (*_others(causal_test), *(one for one in causal_test.controls if one.name == DECISIVE))
+        if control.effect.flipped < limit <= control.effect.flipped_high
     ]
     return ", ".join(f"{control.effect.n} trials of {TITLES[control.name]}" for control in wide)
+
+
+def _others(causal_test: CausalTest) -> list[Control]:
+    return [control for control in causal_test.controls if control.name not in (COMPARED, DECISIVE)]
 
 
 def _member(causal_test: CausalTest, explanation: Explanation, row: int) -> Member:

@@ -13,12 +13,17 @@ from dashboard.wording import bounds, percent
 from engine import (
     CHOICES,
     CURVES,
+    FAITHFULNESS_SIZES,
+    INTERVENTIONS,
     TITLES,
     Accuracy,
+    CircuitMeasures,
     CurveLine,
     Defence,
     Effect,
     Estimate,
+    FaithfulnessLine,
+    FaithfulnessStudy,
     Group,
     MapSet,
     RestorationCurve,
@@ -30,6 +35,7 @@ from engine import (
 
 STUDIES = {
     "curve": "How many channels it takes",
+    "faithfulness": "Faithfulness curve (CPR, CMD)",
     "profile": "Which layers carry it",
     "smallest": "Smallest sets",
     "defence": "Would fixing them help?",
@@ -106,6 +112,37 @@ def curve(restoration_curve: RestorationCurve) -> Study:
     plot = Plot("clean channels patched in", "labels restored in %", True, lines)
     table = Table("Share of labels restored", heads, rows)
     return Study(STUDIES["curve"], _curve_verdict(restoration_curve), result, plot, (table,))
+
+
+def faithfulness(faithfulness_study: FaithfulnessStudy) -> Study:
+    """Return the faithfulness of growing sets, denoising and noising, beside layer-matched random ones."""
+    lines = _faithfulness_lines(faithfulness_study.measures)
+    counts = faithfulness_study.measures.counts
+    result = (
+        "Faithfulness of a set: the logit difference (true class less the attack's) that it reaches, 0 in the adversarial run, 1 "
+        f"in the clean one, over {faithfulness_study.measures.images} images. CPR is the area under it, CMD the area "
+        "between it and 1, on a "
+        "linear axis of the share of channels as in the MIB benchmark; the intervals are bootstraps over images.",
+        *(f"{name.capitalize()}: {text}" for name, text in INTERVENTIONS.items()),
+        "Layer-matched random: in every layer as many channels as the set has there, drawn from all channels of the layer "
+        f"({faithfulness_study.measures.draws} draws for each image).",
+        *_set_told(faithfulness_study.measures),
+        _left_out(faithfulness_study.group),
+    )
+    plot = Plot(
+        "feature maps in the set", "faithfulness in %", True, tuple(_size_line(*line, counts) for line in lines)
+    )
+    rows = tuple(
+        (name, *(_bounded(item) for item in (*line.faithfulness, line.cpr, line.cmd))) for name, _, line in lines
+    )
+    heads = (
+        "Set",
+        *(f"{100 * size:g} % ({count})" for size, count in zip(FAITHFULNESS_SIZES, counts, strict=True)),
+        "CPR",
+        "CMD",
+    )
+    table = Table("Faithfulness by share of the channels (number of channels)", heads, rows)
+    return Study(STUDIES["faithfulness"], _faithfulness_verdict(faithfulness_study.measures), result, plot, (table,))
 
 
 def profile(site_profile: SiteProfile) -> Study:
@@ -191,6 +228,87 @@ def _line(line: CurveLine, counts: Sequence[int]) -> Line:
         tuple(effect.flipped_high for effect in effects),
         tuple(effect.n for effect in effects),
     )
+
+
+def _faithfulness_lines(circuit_measures: CircuitMeasures) -> tuple[tuple[str, Look, FaithfulnessLine], ...]:
+    return (
+        ("denoising: most attack conductance", "chosen", circuit_measures.denoising.chosen),
+        ("denoising: layer-matched random", "random", circuit_measures.denoising.random),
+        ("noising: most attack conductance", "other", circuit_measures.noising.chosen),
+        ("noising: layer-matched random", "control", circuit_measures.noising.random),
+    )
+
+
+def _size_line(name: str, look: Look, line: FaithfulnessLine, counts: Sequence[int]) -> Line:
+    """Sizes of no map have no place on a logarithmic axis, and equal numbers of maps share one."""
+    places = [k for k, count in enumerate(counts) if count and count not in counts[:k]]
+    shown = [line.faithfulness[k] for k in places]
+    return Line(
+        name,
+        look,
+        tuple(counts[k] for k in places),
+        tuple(item.value for item in shown),
+        tuple(item.low for item in shown),
+        tuple(item.high for item in shown),
+        tuple(item.n for item in shown),
+    )
+
+
+def _faithfulness_verdict(circuit_measures: CircuitMeasures) -> str:
+    sides = (("Denoising", circuit_measures.denoising), ("noising", circuit_measures.noising))
+    texts = [
+        f"{name} CPR {_bounded(curve.chosen.cpr)}, {_points(curve.beyond)} beyond layer-matched random channels"
+        for name, curve in sides
+    ]
+    is_ahead = any(curve.beyond.low > 0 for _, curve in sides)
+    none = "" if is_ahead else " Neither is more faithful than layer-matched random channels, beyond the interval."
+    return f"{'; '.join(texts)}.{none}"
+
+
+def _set_told(circuit_measures: CircuitMeasures) -> tuple[str, ...]:
+    left = (
+        f"Left out: {circuit_measures.left_out} of the images, whose two runs differ too little to divide by."
+        if circuit_measures.left_out
+        else ""
+    )
+    results = [*(f"Not run: {text}" for text in circuit_measures.missing), *filter(None, [left])]
+    if circuit_measures.tests is None:
+        return tuple(results)
+    tests, count = circuit_measures.tests, sum(len(channels) for channels in circuit_measures.tests.channels)
+    sides = (
+        ("its clean values restore", tests.sufficiency),
+        ("its adversarial values give the attack's class in", tests.necessity),
+        ("clean values of all other channels restore (independence: low is right)", tests.independence),
+    )
+    texts = [
+        f"{what} {_estimate(side.labels)} (layer-matched random: {_estimate(side.random_labels)})"
+        for what, side in sides
+    ]
+    results.insert(0, f"One set of {count} channels, the same for all images: {'; '.join(texts)}.")
+    if tests.minimality:
+        results.append(
+            f"Minimality: leaving out {tests.minimality.needed} of its {count} channels costs more than leaving out one of "
+            f"{len(tests.minimality.inflated)} random channels that were added to it (p at most 0.05)."
+        )
+    if tests.stability:
+        results.append(
+            f"Stability: sets chosen on two halves of the images have a Jaccard similarity of {_ratio(tests.stability.jaccard)}, "
+            f"layer-matched random ones of {_ratio(tests.stability.chance)} (95 % of the splits)."
+        )
+    return tuple(results)
+
+
+def _bounded(estimate: Estimate) -> str:
+    """To a tenth: areas of whole rankings lie close together, and a rounding error is no value of its own."""
+    value, low, high = (
+        f"{100 * end:.1f}".replace("-0.0", "0.0").replace("-", "−")
+        for end in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} % [{low}, {high}]"
+
+
+def _ratio(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def _sites_line(name: str, look: Look, sites: tuple[str, ...], effects: Sequence[Effect]) -> Line:

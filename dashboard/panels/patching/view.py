@@ -196,6 +196,7 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any
 def _makers(auditor: Auditor) -> dict[str, tuple[Callable[[FooledRequest], Any], Callable[[Any], studies.Study]]]:
     return {
         "curve": (auditor.restoration_curve, studies.curve),
+        "faithfulness": (auditor.faithfulness_curve, studies.faithfulness),
         "profile": (auditor.site_profile, studies.profile),
         "smallest": (auditor.smallest_sets, studies.smallest),
         "defence": (auditor.defence, studies.defence),
