@@ -10,6 +10,8 @@ from engine.types.faithfulness import (
     FaithfulnessCurve,
     FaithfulnessLine,
     Minimality,
+    Monotone,
+    PoolSearch,
     SetStability,
     SetTest,
     SetTests,
@@ -49,9 +51,17 @@ def shared() -> SharedSet:
 
 
 def smallest_sets(_request: FooledRequest = REQUEST) -> SmallestSets:
-    images = tuple(SmallestSet(sample, CHOSEN, 4, True, 0.8, 0.05) for sample in GROUP.samples)
+    images = tuple(
+        SmallestSet(sample, CHOSEN, 4, True, 0.8, 0.05, 0.1, 4, bound=2, singles=336, pairs=231, exact=3)
+        for sample in GROUP.samples
+    )
     mean = Estimate(3.0, 2.0, 4.0, 2)
-    return SmallestSets(GROUP, images, mean, mean, effect(1.0), effect(0.05, 0.1, 40), 20, shared())
+    pools = (PoolSearch("ranked last", (18, 0), None), PoolSearch("random half", (4, 5), Estimate(4.5, 4.0, 5.0, 2)))
+    return SmallestSets(
+        GROUP, images, mean, mean, effect(1.0), effect(0.05, 0.1, 40), 20, shared(),
+        matched=effect(0.1, 0.1, 40), ranked=mean, bounds=Estimate(2.0, 2.0, 2.0, 2), monotone=Monotone(40, 38), pools=pools,
+        passes=960,
+    )  # fmt: skip
 
 
 def restoration_curve(_request: FooledRequest = REQUEST) -> RestorationCurve:

@@ -56,9 +56,14 @@ def test_32_maps_restore_the_label_and_no_control_does(world, monkeypatch, attac
     assert lines["another image"].their_own[0].value >= 0.85
 
 
-def test_the_smallest_sets_take_17_maps_at_most_in_the_mean(world, monkeypatch):
+def test_the_smallest_sets_take_6_maps_at_most_in_the_mean_and_never_one_alone(world, monkeypatch):
     monkeypatch.setattr(minimal, "DRAWS", 2)
+    monkeypatch.setattr(minimal, "EXACT", 8)
     found = minimal.find(*world, group(world, 40), quiet)
+    assert found.sizes.value <= 6.5
+    assert found.sizes.value < found.ranked.value
+    assert all(image.bound >= 2 or image.chosen.count == 1 for image in found.images)
+    assert found.monotone.held >= 0.9 * found.monotone.tried
     assert all(image.is_restored for image in found.images)
     assert found.sizes.value <= found.prefixes.value <= 17
     assert found.shared.is_reached
@@ -67,8 +72,8 @@ def test_the_smallest_sets_take_17_maps_at_most_in_the_mean(world, monkeypatch):
 
 def test_fixing_the_restoring_maps_to_their_means_is_no_defence(world, monkeypatch):
     """Guards a finding: with their own clean values they restore held-out images, with mean values they cost accuracy."""
-    monkeypatch.setattr(minimal, "DRAWS", 2)
-    hint = minimal.hint(*world, group(world, 60), quiet)
+    monkeypatch.setattr(causal, "DRAWS", 2)
+    hint = causal.hint(*world, group(world, 60), quiet)
     assert hint.own_values.flipped >= 0.6
     assert hint.own_values_random.flipped <= 0.06
     assert hint.adversarial.after.value <= 0.5

@@ -30,7 +30,7 @@ STUDIES = {
     "smallest": minimal.find,
     "curve": causal.curve,
     "profile": causal.profile,
-    "defence": minimal.hint,
+    "defence": causal.hint,
 }
 
 
@@ -156,7 +156,7 @@ def picked(bundle, *maps: tuple[int, int]) -> tuple[Tensor, ...]:
 
 def test_a_replaced_map_holds_the_other_runs_values(sums):
     giving = hooks.record(sums, coloured(*GIVING))
-    with torch.no_grad(), minimal.replacing(sums, picked(sums, (1, 0)), giving.maps):
+    with torch.no_grad(), causal.replacing(sums, picked(sums, (1, 0)), giving.maps):
         logits = sums.logits(coloured(*RECEIVING))
     assert logits[0].tolist() == pytest.approx([6.0, 2.0, 0.0], abs=1e-5), "b = (4, 2)"
 
@@ -169,9 +169,9 @@ def digits(demo_store, tmp_path_factory):
 
 def test_means_are_those_of_a_loop_over_images(digits, monkeypatch):
     bundle, dataset = digits
-    monkeypatch.setattr(minimal, "MEAN_IMAGES", 7)
+    monkeypatch.setattr(causal, "MEAN_IMAGES", 7)
     rows = np.linspace(0, dataset.card.count - 1, 7).astype(int)
-    by_position, by_channel = (minimal.clean_means(bundle, dataset, kind) for kind in ("position", "channel"))
+    by_position, by_channel = (causal.clean_means(bundle, dataset, kind) for kind in ("position", "channel"))
     assert by_position.images == 7
     runs = [
         hooks.record(bundle, torch.from_numpy(dataset.images((dataset.keys[k],)) / 255).float().permute(0, 3, 1, 2))
@@ -210,7 +210,7 @@ class Scene:
     images: Tensor
     giving: hooks.Trace
     chosen: hooks.PerMap
-    means: minimal.Means
+    means: causal.Means
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def scene(digits):
     request = FooledRequest("digits-standard", "digits", engine.attack("pgd-linf:eps=24/255,steps=2"), samples)
     images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     chosen = scorers.at_random(bundle, 2, 8, torch.Generator().manual_seed(0))
-    giving, means = hooks.record(bundle, images.flip(0)), minimal.clean_means(bundle, dataset, "position")
+    giving, means = hooks.record(bundle, images.flip(0)), causal.clean_means(bundle, dataset, "position")
     return Scene(
         bundle, dataset, request, subjects.gather_group(bundle, dataset, request), images, giving, chosen, means
     )
@@ -239,9 +239,9 @@ def all_interventions(scene: Scene, report) -> dict[str, Callable[[], object]]:
     asked = dict.fromkeys(STUDIES, scene.request)
     asked["group-proof"] = GroupTestRequest(scene.request, MapSet((bundle.sites[2].name,), ((1, 2),)), "restore")
     made = {
-        "another run": lambda: inside(minimal.replacing(bundle, chosen, giving.maps)),
-        "mean": lambda: inside(minimal.replacing(bundle, chosen, scene.means.maps)),
-        "means": lambda: minimal.clean_means(bundle, scene.dataset, "channel"),
+        "another run": lambda: inside(causal.replacing(bundle, chosen, giving.maps)),
+        "mean": lambda: inside(causal.replacing(bundle, chosen, scene.means.maps)),
+        "means": lambda: causal.clean_means(bundle, scene.dataset, "channel"),
         "exchange": lambda: exchanges.exchanges(scene.group, "inject").tried(choices),
     }
     for kind, answer in STUDIES.items():
@@ -257,9 +257,10 @@ REPORTED = ("another run", "mean", *STUDIES)
 def small(monkeypatch):
     for module in (causal, minimal, minimal, causal):
         monkeypatch.setattr(module, "DRAWS", 2)
-    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 4)
-    monkeypatch.setattr(minimal, "MEAN_IMAGES", 4)
+    monkeypatch.setattr(causal, "CLEAN_IMAGES", 4)
+    monkeypatch.setattr(causal, "MEAN_IMAGES", 4)
     monkeypatch.setattr(causal, "COUNTS", (2, 8))
+    monkeypatch.setattr(minimal, "PASSES", 1)
 
 
 def quiet(*_told: object) -> None:

@@ -23,8 +23,9 @@ def store(demo_store, tmp_path_factory):
 def _few_draws(monkeypatch):
     for module in (causal, causal, minimal, minimal):
         monkeypatch.setattr(module, "DRAWS", 2)
-    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 20)
-    monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "CLEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(minimal, "PASSES", 1)
     monkeypatch.setattr(causal, "COUNTS", (4, 16))
 
 
@@ -59,6 +60,20 @@ def test_chosen_samples_and_one_study(store, tmp_path, capsys):
     assert set(command.STUDIES) & set(found) == {"smallest"}
 
 
+def test_a_longer_search_is_asked_for_in_passes_and_told_with_its_bound(store, tmp_path, capsys):
+    samples = store.dataset("digits").keys_of(5)[:2]
+    assert intervene(store, tmp_path / "p.json", "--sample", *samples, "--studies", "smallest", "--passes", "150") == 0
+    table, found = capsys.readouterr().out, json.loads((tmp_path / "p.json").read_text())
+    assert found["smallest"]["passes"] == 150
+    for head in (
+        "no set of fewer channels than",
+        "if more channels never undo",
+        "of the same layers",
+        "same search, ranked last",
+    ):
+        assert head in table
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [
@@ -67,6 +82,7 @@ def test_chosen_samples_and_one_study(store, tmp_path, capsys):
         (("--class", "3", "--images", "2", "--studies", "miracle"), "No study is called 'miracle'"),
         (("--class", "3", "--images", "2", "--maps", "9999"), "From 1 to"),
         (("--class", "3", "--images", "0"), "at least 1"),
+        (("--class", "3", "--images", "2", "--passes", "0"), "--passes must lie in 1 to"),
     ],
 )
 def test_what_cannot_be_proved_is_refused_in_one_line(store, tmp_path, capsys, more, text):

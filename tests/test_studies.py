@@ -60,7 +60,7 @@ def pairs(group):
 
 @pytest.fixture(scope="module")
 def found(digits, request_):
-    return minimal.find(*digits, request_, quiet)
+    return minimal.find(*digits, request_, quiet, 96)
 
 
 def restored(bundle, group, row: int, chosen: torch.Tensor) -> bool:
@@ -195,10 +195,10 @@ def test_the_profile_leaves_out_what_restores_trivially(digits, request_, pairs,
 
 
 def test_a_defence_is_tried_on_images_it_was_not_found_on(digits, request_, monkeypatch):
-    monkeypatch.setattr(minimal, "DRAWS", 2)
-    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 40)
-    monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
-    hint = minimal.hint(*digits, request_, quiet)
+    monkeypatch.setattr(causal, "DRAWS", 2)
+    monkeypatch.setattr(causal, "CLEAN_IMAGES", 40)
+    monkeypatch.setattr(causal, "MEAN_IMAGES", 20)
+    hint = causal.hint(*digits, request_, quiet)
     assert set(hint.searched.samples).isdisjoint(hint.held_out.samples)
     assert set(hint.searched.samples) | set(hint.held_out.samples) <= set(request_.samples)
     assert hint.clean.before.n == 40
@@ -249,8 +249,9 @@ def test_a_third_class_is_neither_of_the_two(group):
 def test_a_worker_answers_each_study_with_its_record(store, request_, monkeypatch, kind):
     for module in (causal, minimal, minimal):
         monkeypatch.setattr(module, "DRAWS", 2)
-    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 20)
-    monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "CLEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(minimal, "PASSES", 1)
     monkeypatch.setattr(causal, "COUNTS", (2, 8))
     few = dataclasses.replace(request_, samples=request_.samples[:4])
     asked = GroupTestRequest(few, MapSet(("layer2.0",), ((1, 5),)), "restore") if kind == "group-proof" else few
@@ -293,6 +294,7 @@ class Waiting:
 
 def test_the_facade_hands_a_study_in_once_and_finds_it_again(store, request_, monkeypatch):
     monkeypatch.setattr(minimal, "DRAWS", 2)
+    monkeypatch.setattr(minimal, "PASSES", 1)
     jobs = Waiting()
     auditor = Auditor(store, jobs)
     few = dataclasses.replace(request_, samples=request_.samples[1:3], attack=engine.attack("pgd-linf"))

@@ -29,6 +29,7 @@ from engine import (
     SiteProfile,
     SmallestSet,
     SmallestSets,
+    serialization,
 )
 from tests import fake_studies, fakes
 from tests.test_neuron_view import KEY
@@ -154,6 +155,32 @@ def test_smallest_sets_count_what_recurs_and_what_was_not_restored():
     assert "asked for: 90 %)" in study.verdict
     assert "not reached" in studies.smallest(smallest(is_reached=False)).verdict
     assert study.intervene == patching.written(SET) == "map:layer1.0:2~map:layer2.0:1.9"
+
+
+def test_a_bound_is_told_with_its_condition_and_beside_the_same_search_elsewhere():
+    bounded = fake_studies.smallest_sets()
+    told = " ".join(studies.smallest(bounded).told)
+    assert (
+        "No set of fewer than 2.0 [2.0, 2.0] channels restores an image, on average; every single channel was tried."
+        in told
+    )
+    assert "more channels never undo what fewer restore, which held in 38 of 40 random supersets" in told
+    assert "of the same layers, drawn at random, restore 10 %" in told
+    assert "(ranked last): it restores 1 of 2 images." in told
+    assert "(random half): it restores 2 of 2 images, with 4.5 [4.0, 5.0] channels on average." in told
+    assert studies.smallest(bounded).tables[1].rows[0][1:3] == ("3", "2")
+
+
+def test_a_record_of_version_0_2_is_told_without_a_bound():
+    plain = serialization.flatten(smallest())
+    grown = ("matched", "ranked", "bounds", "monotone", "pools", "passes")
+    value = {name: held for name, held in plain.value.items() if name not in grown}
+    fields = ("sample", "chosen", "prefix", "is_restored", "recovery", "random")
+    value["images"] = [{name: image[name] for name in fields} for image in value["images"]]
+    study = studies.smallest(serialization.rebuild(SmallestSets, value))
+    assert "No set of fewer" not in " ".join(study.told)
+    assert study.tables[1].rows[0][1:3] == ("3", "1")
+    assert study.told[1] == studies.RANKED
 
 
 def test_the_defence_tells_its_cost_with_its_gain():

@@ -30,7 +30,7 @@ FROZEN = {
     "explanation-request/1", "explanation/1", "faithfulness-curve/1", "faithfulness-part-request/1", "faithfulness/1",
     "feature-request/1",
     "feature-visualization/1", "group-patching-request/1", "import-result/1", "layer-patching/1", "layer/1",
-    "mean-ablation/1", "minimal-sets/1", "model-and-data/1", "model-card/1", "model-import-request/1",
+    "mean-ablation/1", "minimal-sets/1", "minimal-sets-request/1", "model-and-data/1", "model-card/1", "model-import-request/1",
     "model-import/1", "model-validation/1", "pace-request/1", "pace/1", "patching-curve/1", "patching-request/1",
     "patching-test/1", "run-seal/1", "shard-receipt/1", "shard-request/1", "strongest-channels-request/1",
     "top-crops/1",

@@ -149,17 +149,27 @@ def at_once(bundle: ModelBundle, question: Question) -> Contributions:
     return Contributions(scores, {}, len(question.images))
 
 
-def conductance(bundle: ModelBundle, question: Question, starts: Tensor, *, steps: int = STEPS) -> Contributions:
+def conductance(
+    bundle: ModelBundle,
+    question: Question,
+    starts: Tensor,
+    *,
+    steps: int = STEPS,
+    held: hooks.Transplant | None = None,
+) -> Contributions:
     """Return the conductance of every map on the straight line from `starts` to the images of the question, signed.
 
     Dhamdhere et al., ICLR 2019: each step's change of a map times the mean of the gradients at the step's ends, all sites in
     the same passes (Shrikumar et al. 2018). At every cut site the maps sum to the whole change of the margin, up to the
     quadrature of `steps`. From the clean image to the adversarial one it is the attack conductance.
+
+    held: maps that stay what they are in another run all along the way, so that nothing flows through them.
     """
     network, areas = bundles.folded(bundle), hooks.Trapezoids(len(bundle.sites))
+    visit = areas if held is None else lambda number, tensor: areas(number, held(number, tensor))
     for step in range(steps + 1):
         images = torch.lerp(starts, question.images, step / steps).detach().requires_grad_()
-        with torch.enable_grad(), network.visiting(areas):
+        with torch.enable_grad(), network.visiting(visit):
             margin = hooks.margins(network.logits(images), question.targets, question.rivals).sum()
         torch.autograd.grad(margin, images)
     return Contributions(tuple(areas.totals[k] for k in range(areas.sites)), {}, (steps + 1) * len(starts))

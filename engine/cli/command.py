@@ -176,6 +176,8 @@ def add_causal_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--studies", default=",".join(STUDIES), metavar="A,B", help=f"Of {', '.join(STUDIES)}; all if not given."
     )
+    passes = "Image-passes per image for the smallest sets and their bound, about; ten batches if not given."
+    parser.add_argument("--passes", type=int, metavar="N", help=passes)
     parser.add_argument(
         "--sites", choices=("all", "blocks"), default="all", help="All layers (default), or the stem and block outputs."
     )

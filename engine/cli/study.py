@@ -39,7 +39,7 @@ from engine.types.patching import (
     SiteChoice,
     StrongestRequest,
 )
-from engine.types.requests import FaithfulnessRequest
+from engine.types.requests import FaithfulnessRequest, SmallestRequest
 
 EXPLANATION, OLD_EXPLANATION = "explanation.json", "examination.json"
 """The second is the name of version 0.1, which this version still writes."""
@@ -128,6 +128,7 @@ def patching(options: argparse.Namespace) -> Reply:
         studies=tuple(OLD_STUDIES.get(part.strip(), part.strip()) for part in options.studies.split(",")),
         sites=options.sites,
         seed=options.seed,
+        passes=options.passes,
     )
     result = intervened(_answers(options, _told_on_stderr), study, options.out)
     return Reply(tables.patching_text(result), result)
@@ -376,6 +377,8 @@ class Study:
     studies: tuple[str, ...] = STUDIES
     sites: SiteChoice = "all"
     seed: int = 0
+    passes: int | None = None
+    """Image-passes per image for the smallest sets, about; None for the usual number."""
 
     def __post_init__(self) -> None:
         for name in self.studies:
@@ -398,7 +401,7 @@ def intervened(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
         "seed": study.seed,
         "site_choice": study.sites,
         "attempted": list(samples),
-        **{name: _answered(answers, group, name, study.maps) for name in study.studies},
+        **{name: _answered(answers, group, name, study) for name in study.studies},
         "seconds": time.perf_counter() - started,
     }
     if TEST in results:
@@ -407,9 +410,12 @@ def intervened(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
     return results
 
 
-def _answered(answers: Answers, group: FooledRequest, name: str, maps: int) -> dict[str, Any]:
+def _answered(answers: Answers, group: FooledRequest, name: str, study: Study) -> dict[str, Any]:
     if name == TEST:
-        return _causal_test(answers, group, maps)
+        return _causal_test(answers, group, study.maps)
+    if name == "smallest" and study.passes is not None:
+        request = SmallestRequest(group, study.passes)
+        return serialization.flatten(at_once.result(answers, tasks.SMALLEST_WITHIN, request)).value
     return serialization.flatten(at_once.result(answers, OF_GROUP[name], group)).value
 
 

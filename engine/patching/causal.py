@@ -1,38 +1,46 @@
-"""Activation patching beside its controls: chosen channels, growing numbers of them, layer by layer."""
+"""Activation patching beside its controls: chosen channels, growing numbers, layer by layer, and fixed to their means."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine import statistics
-from engine.attribution import explain, scorers
+from engine.attacks.attacked import AttackedImages
+from engine.attribution import baselines, explain, scorers
 from engine.attribution.explain import Report
 from engine.attribution.scorers import Question
 from engine.errors import BadInput
 from engine.models import hooks
-from engine.models.hooks import PerMap
+from engine.models.hooks import Maps, PerMap
 from engine.models.network import ModelBundle
-from engine.patching import controls, patch, subjects, trials
+from engine.patching import controls, minimal, patch, subjects, trials
 from engine.patching.patch import Exchange, Exchanges, Tried
 from engine.patching.subjects import FooledGroup
+from engine.statistics import Estimate
 from engine.store.store import Dataset
 from engine.types.core import Explanation
 from engine.types.patching import (
     CURVES,
+    Accuracy,
     CausalTest,
     Control,
     ControlName,
     CurveLine,
     CurveName,
+    Defence,
     Direction,
     FooledRequest,
     GroupTestRequest,
     MapResponse,
     MapSet,
+    MeanKind,
     RestorationCurve,
     SiteEffect,
     SiteProfile,
@@ -388,3 +396,136 @@ def _alone(fooled: FooledGroup, number: int, of_site: Tensor) -> Tensor:
         of_site if k == number else of_site.new_zeros(*of_site.shape[:2], site.channels) for k, site in enumerate(sites)
     ]
     return torch.cat(parts, dim=2)
+
+
+MEAN_IMAGES = 512
+"""Clean images behind the mean values, evenly spread over the data set."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Means:
+    """Mean values of all maps over clean images."""
+
+    maps: Maps
+    """Per site (1, channels, height, width)."""
+    images: int
+
+
+@contextmanager
+def replacing(bundle: ModelBundle, chosen: PerMap, values: Maps) -> Iterator[None]:
+    """Within it, the chosen maps hold other values: those of another run of the same batch, or `means`.
+
+    chosen: per site (batch or 1, channels) bool; values: per site (batch or 1, channels, height, width).
+    """
+    with bundle.visiting(hooks.Transplant.of(chosen, values)):
+        yield
+
+
+@torch.no_grad()
+def clean_means(bundle: ModelBundle, dataset: Dataset, kind: MeanKind) -> Means:
+    """Return each map's mean over clean images of the data set: at every position, or one number for the whole map."""
+    rows = np.linspace(0, dataset.card.count - 1, min(MEAN_IMAGES, dataset.card.count)).astype(int)
+    total: list[Tensor] = []
+    for part in torch.from_numpy(rows).split(hooks.batch_limit(bundle)):
+        pictures = baselines.load(bundle, dataset, tuple(dataset.keys[k] for k in part.tolist()))
+        sums = [site.sum(dim=0, keepdim=True) for site in hooks.record(bundle, pictures).maps]
+        total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
+    maps = tuple(site / len(rows) for site in total)
+    if kind == "channel":
+        maps = tuple(site.mean(dim=(2, 3), keepdim=True).expand_as(site) for site in maps)
+    return Means(maps, len(rows))
+
+
+CLEAN_IMAGES = 256
+"""Clean images on which the cost is counted, evenly spread over those that the maps were not found on."""
+MEANS: MeanKind = "position"
+
+
+def hint(
+    bundle: ModelBundle,
+    dataset: Dataset,
+    request: FooledRequest,
+    report: Report,
+    means: MeanKind = MEANS,
+) -> Defence:
+    """Return whether the set found on every other image of a request helps the images between, and what fixing it costs.
+
+    Raises BadInput where one of the halves holds no fooled image.
+    """
+    half, rest = (replace(request, samples=request.samples[k::2]) for k in range(2))
+    if not rest.samples:
+        raise BadInput("A defence is tried on other images than it was found on: at least two are needed.")
+    report(0, 3, "Searching on one half")
+    searched = subjects.gather_group(bundle, dataset, half)
+    pairs = patch.exchanges(searched, "restore")
+    for_all = minimal.for_all(pairs, trials.attack_conductance(searched), minimal.WANTED)
+    report(1, 3, "Attacking the other half")
+    attacked = subjects.attack(bundle, dataset, rest)
+    held_out = subjects.of_attacked(bundle, dataset, rest, attacked)
+    pairs = patch.exchanges(held_out, "restore")
+    chosen = patch.mask(bundle, for_all.chosen)
+    drawn = controls.random_ranks(bundle, DRAWS, 1, request.seed) < int(chosen.sum())
+    images = held_out.images.count
+    report(2, 3, "Fixing channels to their means")
+    fixed = clean_means(bundle, dataset, means)
+    trial = _Trial(bundle, fixed, torch.cat([chosen[None], drawn[:, 0]]))
+    return Defence(
+        searched=subjects.group(searched, len(half.samples)),
+        shared=for_all,
+        held_out=subjects.group(held_out, len(rest.samples)),
+        own_values=pairs.tried(chosen.expand(1, images, -1)).effect(held_out.true),
+        own_values_random=pairs.tried(drawn.expand(-1, images, -1)).effect(held_out.true),
+        means=means,
+        mean_images=fixed.images,
+        adversarial=trial.on_attacked(attacked),
+        clean=trial.on_clean(dataset, frozenset(half.samples)),
+        draws=DRAWS,
+    )
+
+
+class _Trial:
+    """Answers of the network with maps fixed to their means: the chosen ones first, then as many random ones."""
+
+    def __init__(self, bundle: ModelBundle, means: Means, choices: Tensor) -> None:
+        self.bundle, self.means, self.choices = bundle, means, choices
+
+    def on_attacked(self, attacked: AttackedImages) -> Accuracy:
+        """On attacked images that were right before the attack."""
+        return self._accuracy(attacked.adversarial, attacked.before)
+
+    def on_clean(self, dataset: Dataset, without: frozenset[str]) -> Accuracy:
+        """On clean images of all classes."""
+        left = [k for k, key in enumerate(dataset.keys) if key not in without]
+        rows = np.array(left)[np.linspace(0, len(left) - 1, min(CLEAN_IMAGES, len(left))).astype(int)]
+        truth = torch.as_tensor(baselines.labels(self.bundle, dataset)[rows], device=self.bundle.device)
+        return self._accuracy(baselines.load(self.bundle, dataset, tuple(dataset.keys[k] for k in rows)), truth)
+
+    @torch.no_grad()
+    def _accuracy(self, pictures: Tensor, truth: Tensor) -> Accuracy:
+        def hits(rows: Tensor) -> Tensor:
+            part = pictures[rows]
+            labels = [self.bundle.logits(part).argmax(1), *(self._labels(part, choice) for choice in self.choices)]
+            return torch.stack(labels) == truth[rows]
+
+        before, after, *random = hooks.batched(self.bundle, len(pictures), hits, dim=1).cpu()
+        return _accuracy(before.numpy(), after.numpy(), torch.stack(random))
+
+    def _labels(self, pictures: Tensor, chosen: Tensor) -> Tensor:
+        with replacing(self.bundle, hooks.split(chosen[None], self.bundle), self.means.maps):
+            return self.bundle.logits(pictures).argmax(1)
+
+
+def _accuracy(before: np.ndarray, after: np.ndarray, random: Tensor) -> Accuracy:
+    """From (images,) bool before and after, and (draws, images) bool with as many random maps fixed."""
+    return Accuracy(
+        before=statistics.proportion(before),
+        after=statistics.proportion(after),
+        change=_paired(after, before),
+        random=patch.share(random),
+        beyond_random=statistics.mean_of_several(after - random.double().mean(dim=0).numpy()),
+    )
+
+
+def _paired(first: np.ndarray, second: np.ndarray) -> Estimate:
+    counts = [int(np.sum((first == a) & (second == b))) for a, b in ((1, 1), (1, 0), (0, 1), (0, 0))]
+    return statistics.paired_difference(*counts)

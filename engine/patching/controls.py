@@ -11,7 +11,9 @@ from torch import Generator, Tensor
 from engine.attacks import noise
 from engine.attribution import scorers
 from engine.models import hooks
+from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
+from engine.types.faithfulness import PoolName
 
 SHAKE = 0.01
 """Standard deviation of the input noise whose datapath should stay the same, pixels in [0, 1]."""
@@ -31,11 +33,48 @@ def same_layers(bundle: ModelBundle, picked: Tensor, shape: tuple[int, int], see
     picked: (all maps,) bool; shape: (draws, images). The picked maps may be drawn too, so narrow layers have this control
     as well, and a set of whole layers equals it: which maps of its layers it takes makes no difference then.
     """
+
     generator = Generator().manual_seed(seed)
     parts = [
         one_layer(site.numel(), int(site.sum()), shape, generator) for (site,) in hooks.split(picked[None], bundle)
     ]
     return torch.cat(parts, dim=2).to(picked.device)
+
+
+def layer_matched(chosen: PerMap, generator: Generator) -> PerMap:
+    """Return per site (images, channels) bool: in every layer as many maps as each image's choice has there.
+
+    They are drawn from all maps of the layer, the chosen ones among them: what a choice does beyond these is owed to which
+    maps of its layers it takes, not to which layers.
+    """
+    drawn = []
+    for site in chosen:
+        places = torch.rand(site.shape, generator=generator).argsort(dim=1).argsort(dim=1).to(site.device)
+        drawn.append(places < site.sum(dim=1, keepdim=True))
+    return tuple(drawn)
+
+
+def halves(bundle: ModelBundle, scores: PerMap, seed: int) -> dict[PoolName, Tensor]:
+    """Return half of the maps of every layer that claims may use, (images, all maps) bool: those ranked last, and random ones."""
+    generator = Generator().manual_seed(seed)
+    random = tuple(torch.rand(site.shape, generator=generator).to(site.device) for site in scores)
+    orders: dict[PoolName, PerMap] = {"ranked last": scores, "random half": random}
+    allowed = scorers.eligible(bundle)
+    return {name: hooks.join([_weaker_half(site) for site in order]) & allowed for name, order in orders.items()}
+
+
+def _weaker_half(site: Tensor) -> Tensor:
+    return site.abs().argsort(dim=1, stable=True).argsort(dim=1) < site.shape[1] // 2
+
+
+def supersets(bundle: ModelBundle, chosen: Tensor, draws: int, seed: int) -> Tensor:
+    """Return (draws, images, all maps) bool: each choice with random maps added, from one to all others, evenly in logarithm."""
+    generator, allowed = Generator().manual_seed(seed), scorers.eligible(bundle)
+    others = (allowed & ~chosen).sum(dim=1, keepdim=True)
+    added = (others ** torch.rand(draws, len(chosen), 1, generator=generator).to(chosen.device)).round()
+    drawn = torch.rand(draws, *chosen.shape, generator=generator).to(chosen.device)
+    places = drawn.masked_fill(chosen | ~allowed, -1.0).argsort(dim=2, descending=True).argsort(dim=2)
+    return chosen | (places < added)
 
 
 def one_layer(channels: int, count: int, shape: tuple[int, int], generator: Generator) -> Tensor:

@@ -337,6 +337,7 @@ def _smallest(values: dict[str, Any]) -> list[str]:
     if sizes:
         lines.append(_row("channels per image", [_plain(sizes), f"before pruning {_plain(prefixes)}"]))
     lines.append(_row("restored by them", [_label(values["effect"]), f"random sets {_label(values['random'])}"]))
+    lines += _bounded(values)
     count = sum(len(item) for item in shared["chosen"]["channels"])
     reached = "reached" if shared["is_reached"] else "not reached"
     return [
@@ -344,6 +345,43 @@ def _smallest(values: dict[str, Any]) -> list[str]:
         _row("one set for all", [f"{count} channels (before pruning {shared['prefix']})", _label(shared["effect"])]),
         _row("", [f"wanted {100 * shared['wanted']:.0f}: {reached}", f"random sets {_label(shared['random'])}"]),
     ]
+
+
+def _bounded(values: dict[str, Any]) -> list[str]:
+    """What no set can be below, and what other searches and other pools lead to; nothing for records of version 0.2."""
+    restored = [image for image in values["images"] if image["is_restored"]]
+    if not values["bounds"]:
+        return []
+    held, tried = (values["monotone"][name] for name in ("held", "tried"))
+    closed = sum(image["bound"] == sum(len(site) for site in image["chosen"]["channels"]) for image in restored)
+    lines = [
+        _row("of the same layers", [_label(values["matched"])]),
+        _row("by the first ranking alone", [_plain(values["ranked"])]),
+        _row(
+            "no set of fewer channels than",
+            [_plain(values["bounds"]), f"smallest possible in {closed} of {len(restored)}"],
+        ),
+        _row("", [f"if more channels never undo what fewer restore: held in {held} of {tried} random supersets"]),
+    ]
+    alone = [image for image in restored if image["singles"]]
+    pairs = [image["pairs"] for image in restored if image["pairs"]]
+    if alone:
+        lines.append(_row("every single channel tried", [f"{len(alone)} images, {alone[0]['singles']} channels each"]))
+    if pairs:
+        lines.append(_row("pairs tried", [f"{len(pairs)} images, {min(pairs)} to {max(pairs)} pairs each"]))
+    exact = [
+        (image["exact"], sum(len(site) for site in image["chosen"]["channels"])) for image in restored if image["exact"]
+    ]
+    if exact:
+        means = [sum(side) / len(exact) for side in zip(*exact, strict=True)]
+        lines.append(
+            _row("every channel tried at every step", [f"{means[0]:.1f}, here {means[1]:.1f}, n = {len(exact)}"])
+        )
+    for pool in values["pools"]:
+        sizes = f"{_plain(pool['sizes'])} channels" if pool["sizes"] else ""
+        reached = f"restores {sum(1 for maps in pool['maps'] if maps)} of {len(pool['maps'])}"
+        lines.append(_row(f"same search, {pool['name']}", [reached, sizes]))
+    return lines
 
 
 def _curve(values: dict[str, Any]) -> list[str]:

@@ -54,6 +54,7 @@ from engine.types.requests import (
     Place,
     ResponsesRequest,
     ShardRequest,
+    SmallestRequest,
     Taken,
 )
 
@@ -153,6 +154,11 @@ def smallest(bench: Bench, request: FooledRequest) -> SmallestSets:
     return minimal.find(*bench.both(request), request, bench.report)
 
 
+def smallest_within(bench: Bench, request: SmallestRequest) -> SmallestSets:
+    """Search the smallest sets of maps that restore the label for as long as was asked for."""
+    return minimal.find(*bench.both(request), request.group, bench.report, request.passes)
+
+
 def curve(bench: Bench, request: FooledRequest) -> RestorationCurve:
     """Put growing numbers of maps back."""
     return causal.curve(*bench.both(request), request, bench.report)
@@ -185,7 +191,7 @@ def correct(bench: Bench, request: CorrectRequest) -> CorrectImages:
 
 def defence(bench: Bench, request: FooledRequest) -> Defence:
     """Try maps found on half of a group on the other half."""
-    return minimal.hint(*bench.both(request), request, bench.report)
+    return causal.hint(*bench.both(request), request, bench.report)
 
 
 def attack_sanity(bench: Bench, request: AttackSanityRequest) -> AttackSanity:

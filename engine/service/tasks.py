@@ -56,6 +56,7 @@ from engine.types.requests import (
     Place,
     ResponsesRequest,
     ShardRequest,
+    SmallestRequest,
     Taken,
 )
 
@@ -219,7 +220,7 @@ def _group(store: Store, group: FooledRequest) -> None:
     _check_seed(group.seed)
 
 
-def _group_of(store: Store, request: StrongestRequest | GroupTestRequest) -> None:
+def _group_of(store: Store, request: StrongestRequest | GroupTestRequest | SmallestRequest) -> None:
     _group(store, request.group)
 
 
@@ -278,6 +279,10 @@ GROUP_TEST: Final = Task(
 SMALLEST: Final = Task(
     kind="smallest", request=FooledRequest, record=SmallestSets, run=f"{_HOME}:smallest",
     title="searching the smallest sets of channels", require=_group,
+)  # fmt: skip
+SMALLEST_WITHIN: Final = Task(
+    kind="smallest-within", request=SmallestRequest, record=SmallestSets, run=f"{_HOME}:smallest_within",
+    title="searching the smallest sets of maps for longer", require=_group_of, folder="smallest",
 )  # fmt: skip
 CURVE: Final = Task(
     kind="curve", request=FooledRequest, record=RestorationCurve, run=f"{_HOME}:curve",
@@ -338,7 +343,7 @@ TASKS: Final[dict[str, Task[Any, Any]]] = {
     task.kind: task
     for task in (
         ATTACK_RESULTS, EXPLANATION, FAITHFULNESS, GALLERY, FEATURE_VISUALIZATION, RESPONSES, CAUSAL_TEST, GROUP_TEST,
-        SMALLEST, CURVE, PROFILE, FAITHFULNESS_CURVE,
+        SMALLEST, SMALLEST_WITHIN, CURVE, PROFILE, FAITHFULNESS_CURVE,
         EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
     )
 }  # fmt: skip

@@ -369,3 +369,31 @@ class CircuitMeasures:
     """Random sets per image."""
     missing: tuple[str, ...]
     """Tests that could not be made, each with its reason."""
+
+
+PoolName = Literal["ranked last", "random half"]
+POOLS: dict[PoolName, str] = {
+    "ranked last": "The half of every layer's channels that have the least attack conductance.",
+    "random half": "A random half of every layer's maps.",
+}
+"""Maps among which the same search is made, as controls: a search finds something in any pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSearch:
+    """What the search for the smallest sets finds when it may choose from some of the maps alone."""
+
+    name: PoolName
+    maps: tuple[int, ...]
+    """Maps of each image's set, 0 where all maps of the pool together do not restore it; images as in the study."""
+    sizes: Estimate | None
+    """Mean number of maps over the images that it restores; None for fewer than two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Monotone:
+    """How often more maps undo what a set restores: random supersets of the sets found, each tried by a real pass."""
+
+    tried: int
+    held: int
+    """Those that still restore. A bound below a set's size takes it that all do."""

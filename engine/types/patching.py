@@ -11,7 +11,7 @@ from engine.hashing import Schema, stored_as
 from engine.specs.catalogue import StoredAttack
 from engine.specs.methods import StoredMethod
 from engine.statistics import Estimate
-from engine.types.faithfulness import CircuitMeasures
+from engine.types.faithfulness import CircuitMeasures, Monotone, PoolSearch
 
 Direction = Literal["restore", "inject"]
 """`restore`: clean maps into the adversarial run; `inject`: adversarial maps into the clean run."""
@@ -324,6 +324,18 @@ class SmallestSet:
     """Share of the margin, by the same pass."""
     random: float
     """Share of random sets of the same size that restore it."""
+    matched: float | None = None
+    """The same with as many maps of the same layers, drawn from all maps there; None in records of version 0.2 and before."""
+    ranked: int | None = None
+    """Maps of the set that the first ranking alone leads to: its shortest prefix that restores, pruned."""
+    bound: int = 1
+    """No set of fewer maps restores: `singles` and `pairs` without any assumption, the rest if more maps never undo it."""
+    singles: int = 0
+    """Single maps tried, every one that may be chosen or none; those that restore are told by `chosen`."""
+    pairs: int = 0
+    """Pairs of the maps with the most re-scored flow, tried likewise."""
+    exact: int | None = None
+    """Maps of the set that trying every map at every step leads to; None where that was not done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +354,7 @@ class SharedSet:
 
 @dataclass(frozen=True, slots=True)
 class SmallestSets:
-    """The smallest sets found, per image and for the group: by attack conductance, then pruned; each verified by a real pass."""
+    """The smallest sets found, per image and for the group: ranked, pruned, swapped; each verified by a real pass."""
 
     SCHEMA: ClassVar[Schema] = Schema("minimal-sets/1", "SmallestSets")
 
@@ -359,6 +371,16 @@ class SmallestSets:
     draws: int
     """Random sets per image."""
     shared: SharedSet
+    matched: Effect | None = None
+    """Sets of as many maps of the same layers, drawn from all maps there; None in records of version 0.2 and before."""
+    ranked: Estimate | None = None
+    """Mean number of maps by the first ranking and pruning alone."""
+    bounds: Estimate | None = None
+    """Mean number of maps below which no set restores, over the same images as `sizes`."""
+    monotone: Monotone | None = None
+    pools: tuple[PoolSearch, ...] = ()
+    passes: int = 0
+    """Image-passes that swaps, bound and each pool could use per image, about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,7 @@ from engine import (
     FaithfulnessStudy,
     Group,
     MapSet,
+    PoolSearch,
     RestorationCurve,
     SiteEffect,
     SiteProfile,
@@ -41,6 +42,16 @@ STUDIES = {
     "defence": "Would fixing them help?",
 }
 """What can be asked of a group, in the words of the buttons."""
+SEARCHED = (
+    "Found by adding the channel with the most attack conductance still missing, again and again, leaving out every "
+    "channel that is not "
+    "needed, then swapping channels; each set was tried by a real pass. Where no bound meets it, a smaller one may exist."
+)
+RANKED = (
+    "Found by doubling and halving the number of channels with the most attack conductance, then leaving out every channel that is "
+    "not needed; each set was tried by a real pass. A smaller one may exist."
+)
+"""How records of version 0.2 and before were searched."""
 MOST_RECURRING = 8
 """Maps listed as needed by most images."""
 Look = Literal["chosen", "other", "random", "control"]
@@ -183,13 +194,21 @@ def smallest(smallest_sets: SmallestSets) -> Study:
     )
     result = (
         own,
-        "Found by doubling and halving the number of channels with the most attack conductance, then leaving out every "
-        "channel that is "
-        "not needed; each set was tried by a real pass. A smaller one may exist.",
+        *_below(smallest_sets),
+        *(_pool(pool) for pool in smallest_sets.pools),
+        SEARCHED if smallest_sets.passes else RANKED,
         _left_out(smallest_sets.group),
     )
     rows = tuple(_set_row(image) for image in smallest_sets.images)
-    heads = ("Image", "Channels", "Margin recovered", "Random sets that restore", "Which channels")
+    heads = (
+        "Image",
+        "Maps",
+        "At least",
+        "Margin recovered",
+        "Random sets that restore",
+        "Of the same layers",
+        "Which channels",
+    )
     tables = (_recurring(smallest_sets), Table("Image by image", heads, rows))
     return Study(
         STUDIES["smallest"], verdict, tuple(filter(None, result)), None, tables, patching.written(shared.chosen)
@@ -390,10 +409,32 @@ def _places(chosen: MapSet) -> list[tuple[str, int]]:
     return [(site, channel) for site, channels in pairs for channel in channels]
 
 
+def _below(smallest_sets: SmallestSets) -> Iterator[str]:
+    """Return what no set can be below, on what condition, and what random maps of the same layers do."""
+    if smallest_sets.bounds is not None and smallest_sets.monotone is not None:
+        alone = all(image.singles for image in smallest_sets.images if image.is_restored)
+        yield (
+            f"No set of fewer than {_number(smallest_sets.bounds)} channels restores an image, on average"
+            f"{'; every single channel was tried' if alone else ''}. The bound takes it that more channels never undo what fewer "
+            f"restore, which held in {smallest_sets.monotone.held} of {smallest_sets.monotone.tried} random supersets."
+        )
+    if smallest_sets.matched is not None:
+        yield f"As many channels of the same layers, drawn at random, restore {patching.share(smallest_sets.matched)}."
+
+
+def _pool(pool: PoolSearch) -> str:
+    """Return what the same search finds among other maps: it finds something in any pool."""
+    reached = sum(1 for maps in pool.maps if maps)
+    size = "" if pool.sizes is None else f", with {_number(pool.sizes)} channels on average"
+    return f"Control, the same search among other channels ({pool.name}): it restores {reached} of {len(pool.maps)} images{size}."
+
+
 def _set_row(one: SmallestSet) -> tuple[str, ...]:
     if not one.is_restored:
-        return (one.sample, "–", "–", "–", "not restored by all channels together")
-    return (one.sample, str(one.chosen.count), percent(one.recovery), percent(one.random), _named(one.chosen))
+        return (one.sample, "–", "–", "–", "–", "–", "not restored by all channels together")
+    matched = "–" if one.matched is None else percent(one.matched)
+    shares = percent(one.recovery), percent(one.random), matched
+    return (one.sample, str(one.chosen.count), str(one.bound), *shares, _named(one.chosen))
 
 
 def _named(chosen: MapSet) -> str:
