@@ -34,7 +34,7 @@
   /* The choice that a link tests stands here too, so that it can be changed. */
   function read(patch) {
     const terms = (patch || '').replace('inject:', '').split(JOIN);
-    if (!patch || terms.some((term) => term.startsWith('flow:'))) { return; }
+    if (!patch || terms.some((term) => /^(flow|standout):/.test(term))) { return; }
     if (patch.replace('inject:', '') === text()) { return; }
     chosen.groups.clear();
     chosen.maps.clear();

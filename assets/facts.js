@@ -114,7 +114,8 @@
       make('span', { class: 'track' }, make('span', { class: `fill ${look}`, style: `width:${width(text)}%` })),
       make('span', { class: 'figure' }, text));
     const mark = one.maps === best ? `${one.maps} ◀` : String(one.maps);
-    return row(mark, [bar(one.by_flow, 'clean'), bar(one.at_random, 'shared')]);
+    const matched = one.layer_matched ? [bar(one.layer_matched, 'shared')] : [];
+    return row(mark, [bar(one.by_flow, 'clean'), ...matched, bar(one.at_random, 'shared')]);
   }
 
   function width(text) {
@@ -130,7 +131,7 @@
     ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
     const rows = restored.map((one) => restoredRow(one, best));
     const shown = rows.length
-      ? table('Share of images restored', ['Maps', 'By attack conductance', 'At random'], rows) : '';
+      ? table('Share of images restored', ['Channels', 'By the default ranking', ...(restored[0].layer_matched ? ['Layer-matched random'] : []), 'Random'], rows) : '';
     fill('restoration', shown, make('p', { class: rows.length ? 'note' : 'note open' }, note));
     fill('check-failures', ...failures.map((text) => make('p', { role: 'alert' }, text)));
   }

@@ -146,7 +146,7 @@
   }
 
   function sorted(sort) {
-    return { change: "most changed first", flow: "largest attack flow first", index: "in channel order" }[sort] || "most important first";
+    return { change: "most changed first", flow: "largest attack conductance first", index: "in channel order" }[sort] || "most important first";
   }
 
   function shownValue(panel, channel, sort) {

@@ -185,3 +185,31 @@ def mean(values: np.ndarray, *, seed: int = 0) -> Estimate:
 def mean_of_several(values: np.ndarray) -> Estimate | None:
     """Return the same, or None for fewer than two images."""
     return mean(values) if len(values) > 1 else None
+
+
+def largest_mean(values: np.ndarray) -> Estimate:
+    """Return the largest of several means over the same images with the interval of a bootstrap over images.
+
+    values: (means, images). Each resample takes its own largest mean, as the value does.
+    """
+    largest_of_resamples = _largest_of_resamples(values)
+    return _between(float(values.mean(axis=1).max()), largest_of_resamples, values.shape[1])
+
+
+def largest_mean_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Return the largest mean of the first values less that of the second, paired on images; both (means, images)."""
+    value = first.mean(axis=1).max() - second.mean(axis=1).max()
+    return _between(float(value), _largest_of_resamples(first) - _largest_of_resamples(second), first.shape[1])
+
+
+def _largest_of_resamples(values: np.ndarray) -> np.ndarray:
+    """(resamples,) largest of the means; the same resamples for all values of as many images."""
+    images = values.shape[1]
+    drawn = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    return (drawn @ values.T / images).max(axis=1)
+
+
+def _between(value: float, resamples: np.ndarray, n: int) -> Estimate:
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(resamples, [tail, 100 - tail])
+    return Estimate(value, float(low), float(high), n)

@@ -11,12 +11,13 @@ import torch
 
 import engine
 from engine import serialization, statistics
-from engine.attribution import datapaths, explain
+from engine.attribution import datapaths, explain, scorers
 from engine.cli import study
 from engine.errors import BadInput
 from engine.models import hooks, register
-from engine.patching import faithfulness, subjects
+from engine.patching import faithfulness, subjects, trials
 from engine.service import answers as at_once
+from engine.specs.methods import STANDOUT
 from engine.types import faithfulness as faithfulness_parts
 from engine.types.core import ExplanationRequest
 from engine.types.faithfulness import DatapathChecks, Faithfulness
@@ -64,6 +65,21 @@ def test_the_wrong_class_check_is_not_applicable_to_a_method_without_aim(digits,
         # A noisy copy fills maps of another run; kept maps have none to be filled from.
         assert ("noisy_copy" in known.not_applicable) is (known.noisy_copy is None)
         assert known.swap is not None
+
+
+def test_clean_maps_are_put_back_by_layer_beside_random_ones_of_the_same_layers(digits):
+    found = explain.explain(*digits, asked(digits[1], 4), quiet)[0]
+    known = faithfulness.part("restoration", *digits, found, quiet).restoration
+    assert known.ranking == STANDOUT
+    assert len(known.sizes) == len(known.restored) == len(known.random) == len(known.layer_matched)
+    taken = torch.tensor([outcome.before.label != outcome.after.label for outcome in found.outcomes])
+    size = known.sizes.index(16)
+    evidence = subjects.gather_evidence(*digits, found)
+    chosen = scorers.largest(digits[0], trials.standing_out(tuple(torch.tensor(site) for site in found.flow)), 16)
+    labels = trials.moved_labels(digits[0], evidence.adversarial.images, evidence.clean.images, [chosen])[0]
+    slow = (labels == evidence.clean.targets)[taken].float().mean()
+    assert known.restored[size] == pytest.approx(float(slow))
+    assert known.restored[size] > known.layer_matched[size]
 
 
 def test_nothing_is_restored_where_nothing_was_taken(digits):

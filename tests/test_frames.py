@@ -59,10 +59,11 @@ def test_an_evaluation_has_a_row_per_method_question_and_size():
     found = {
         "kept": [0.1, 0.3], "maps": [8, 16],
         "methods": [{"name": "two-run", "restore": group, "sufficient": {"agreement": [0.5, 0.9]}}],
+        "rankings": [{"name": "flow/layer", "largest_at": 8, **group}],
     }  # fmt: skip
     table = frames.evaluation(found)
     assert table[["question", "size"]].values.tolist() == [
-        ["sufficient", 0.1], ["sufficient", 0.3], ["restore", 8], ["restore", 16],
+        ["sufficient", 0.1], ["sufficient", 0.3], ["restore", 8], ["restore", 16], ["ranking", 8], ["ranking", 16],
     ]  # fmt: skip
     assert table.loc[table["question"] == "restore", "restored"].tolist() == [0.1, 0.2]
 

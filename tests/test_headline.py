@@ -14,6 +14,7 @@ import engine
 from dashboard import wording
 from dashboard.panels import faithfulness
 from engine import ClassSimilarity, ExplanationRequest, Faithfulness, Restoration, SiteSpan, compare
+from engine.specs.methods import STANDOUT
 from tests import fakes
 
 
@@ -40,6 +41,13 @@ def test_everything_known_reads_as_one_story():
         "16 of 336 clean channels patched in restore '4' (random maps: 0 %)."
     )
     assert all(clause.is_known for clause in clauses)
+
+
+def test_random_maps_of_the_same_layers_stand_beside_where_they_are_known():
+    known = Restoration((4, 16), (0.0, 1.0), (0.0, 0.0), 16, 5, STANDOUT, (0.0, 0.25))
+    assert texts(explained("00004"), Faithfulness(restoration=known))[3].text == (
+        "16 of 336 clean channels patched in restore '4' (random channels of the same layers: 25 %)."
+    )
 
 
 def test_what_has_not_arrived_is_not_yet_checked():

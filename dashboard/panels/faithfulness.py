@@ -141,19 +141,26 @@ def _restoring(explanation: Explanation, restoration: Restoration | None) -> Cla
         k = restoration.sizes.index(restoration.restores_at)
         return Clause(
             f"{restoration.restores_at} of {total:,} clean channels patched in{_own(explanation)} restore "
-            f"{restored(explanation, restoration, k)} (random maps: {percent(restoration.random[k])})."
+            f"{restored(explanation, restoration, k)} {_beside(restoration, k)}."
         )
     best = max(range(len(restoration.sizes)), key=lambda k: restoration.restored[k])
     many = f"Up to {restoration.sizes[-1]} of {total:,} clean channels patched in{_own(explanation)}"
-    random = f"(random maps: {percent(restoration.random[best])})"
+    random = _beside(restoration, best)
     if len(explanation.outcomes) > 1:
         return Clause(f"{many} restore at most {restored(explanation, restoration, best)} {random}.")
     does = f"restore '{name}' at some numbers only" if restoration.restored[best] else f"do not restore '{name}'"
     return Clause(f"{many} {does} {random}.")
 
 
+def _beside(restoration: Restoration, k: int) -> str:
+    """The control that decides: random maps of the same layers, or of all layers in results that lack those."""
+    if restoration.layer_matched:
+        return f"(random channels of the same layers: {percent(restoration.layer_matched[k])})"
+    return f"(random maps: {percent(restoration.random[k])})"
+
+
 def _own(explanation: Explanation) -> str:
-    """Of a group every image gets back its own maps, the strongest of its own attack conductance: no common set."""
+    """Of a group every image gets back its own maps, ranked by its own attack conductance: no common set."""
     return ", each image's own," if len(explanation.outcomes) > 1 else ""
 
 
@@ -197,6 +204,8 @@ class Restored:
     maps: int
     by_flow: str
     at_random: str
+    layer_matched: str = ""
+    """Empty in results that lack this control."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,8 +439,9 @@ def _restored(faithfulness_checks: Faithfulness) -> tuple[Restored, ...]:
     known = faithfulness_checks.restoration
     if known is None:
         return ()
-    rows = zip(known.sizes, known.restored, known.random, strict=True)
-    return tuple(Restored(size, percent(restored), percent(random)) for size, restored, random in rows)
+    matched = [percent(share) for share in known.layer_matched] or [""] * len(known.sizes)
+    rows = zip(known.sizes, known.restored, known.random, matched, strict=True)
+    return tuple(Restored(size, percent(restored), percent(random), same) for size, restored, random, same in rows)
 
 
 def _restoration_note(explanation: Explanation, faithfulness_checks: Faithfulness) -> str:
@@ -444,7 +454,8 @@ def _restoration_note(explanation: Explanation, faithfulness_checks: Faithfulnes
         return f"No number that was tried restores {'the image' if images == 1 else 'nine in ten of the images'}."
     own = "" if images == 1 else ", each image's own,"
     what = restored(explanation, known, known.sizes.index(known.restores_at))
-    return f"{known.restores_at} channels by attack conductance{own} restore {what}."
+    how = "whose attack flow stands out most in their layers" if known.ranking.is_by_layer else "by attack conductance"
+    return f"{known.restores_at} channels {how}{own} restore {what}."
 
 
 def layout() -> html.Div:

@@ -230,9 +230,9 @@ def smallest_lasting(sizes: tuple[int, ...], shares: tuple[float, ...]) -> int |
     return None
 
 
-def claim_sizes(bundle: ModelBundle) -> tuple[int, ...]:
-    """Return the sizes to try: `SIZES` up to `LARGEST_SIZE` and to half of the claimable maps."""
-    most = min(LARGEST_SIZE, int(scorers.eligible(bundle).sum()) // 2)
+def claim_sizes(bundle: ModelBundle, largest: int = LARGEST_SIZE) -> tuple[int, ...]:
+    """Return the sizes to try: `SIZES` up to the largest one and to half of the claimable maps."""
+    most = min(largest, int(scorers.eligible(bundle).sum()) // 2)
     return tuple(size for size in SIZES if size <= most) or (max(1, most),)
 
 

@@ -75,20 +75,19 @@ def thresholds(store: Store, run: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def evaluation(result: dict[str, Any]) -> pd.DataFrame:
-    """Return the JSON of `evaluate` as one row per method, question and size.
+def evaluation(values: dict[str, Any]) -> pd.DataFrame:
+    """Return the JSON of `evaluate` as one row per method, question and size; rankings are rows of the question `ranking`.
 
     size: the share of each layer kept for `sufficient`, else the number of feature maps moved. A control that the classes do not
     allow is absent.
     """
     rows = []
-    for method in result["methods"]:
+    for method in values["methods"]:
         for question in (name for name in QUESTIONS if name in method):
-            sizes = result["kept"] if question == "sufficient" else result["maps"]
-            columns = {name: values for name, values in method[question].items() if isinstance(values, list)}
-            for k, size in enumerate(sizes):
-                row = {name: values[k] for name, values in columns.items()}
-                rows.append({"method": method["name"], "question": question, "size": size, **row})
+            sizes = values["kept"] if question == "sufficient" else values["maps"]
+            rows += _by_size(method["name"], question, sizes, method[question])
+    for ranking in values.get("rankings", ()):
+        rows += _by_size(ranking["name"], "ranking", values["maps"], ranking)
     return pd.DataFrame(rows)
 
 
@@ -112,6 +111,19 @@ def faithfulness(values: dict[str, Any]) -> pd.DataFrame:
         for size, maps, one in zip(measures["sizes"], measures["counts"], line["faithfulness"], strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _by_size(name: str, question: str, sizes: list[float], group: dict[str, Any]) -> list[dict[str, Any]]:
+    columns = {column: values for column, values in group.items() if isinstance(values, list)}
+    return [
+        {
+            "method": name,
+            "question": question,
+            "size": size,
+            **{column: values[k] for column, values in columns.items()},
+        }
+        for k, size in enumerate(sizes)
+    ]
 
 
 TABLES: Final[dict[str, Callable[[Store, str], pd.DataFrame]]] = {

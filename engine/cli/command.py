@@ -221,7 +221,13 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--first", type=int, default=128, metavar="K", help="Index of the first image, 128 if not given."
     )
-    parser.add_argument("--methods", metavar="A,B", help="Comma-separated names of methods; all if not given.")
+    parser.add_argument("--methods", metavar="A,B", help="Comma-separated names of methods, or none; all if not given.")
+    parser.add_argument(
+        "--rankings",
+        metavar="A,B",
+        help="Orders of activation patching, compared by their excess over layer-matched random maps: names such as flow/layer "
+        "and gradient, or none. If not given, the default one and those by the scores of --methods.",
+    )
     parser.add_argument("--maps", default="8,16,32,64,128", metavar="K,L", help="Numbers of channels to move, rising.")
     parser.add_argument(
         "--set",

@@ -7,9 +7,10 @@ import io
 import json
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -91,6 +92,7 @@ OLD_NAMES: Final = {
 """Names in the JSON of version 0.1, which this version still writes beside the new ones."""
 
 
+Named = TypeVar("Named")
 LONGEST_COUNT = 9
 """Digits of a number of maps."""
 
@@ -106,10 +108,16 @@ def explain(options: argparse.Namespace) -> Reply:
 
 def evaluate(options: argparse.Namespace) -> Reply:
     """Ask every method the same questions of the same images."""
-    names = [part.strip() for part in options.methods.split(",")] if options.methods else list(methods.METHODS)
-    attack, scored = catalogue.attack(options.attack), tuple(methods.method(name) for name in names)
+    attack, scored = catalogue.attack(options.attack), _named(options.methods, methods.METHODS, methods.method)
     settings = EvaluationRequest(
-        attack, options.images, scored, options.first, options.seed, _counts(options.maps), set_maps=options.set
+        attack,
+        options.images,
+        scored,
+        options.first,
+        options.seed,
+        _counts(options.maps),
+        rankings=_named(options.rankings, [item.text for item in methods.rankings_of(scored)], methods.ranking),
+        set_maps=options.set,
     )
     request = EvaluateRequest(options.model, options.data, options.sites, settings)
     result = evaluated(_answers(options, _told_on_stderr), request, options.out)
@@ -152,6 +160,14 @@ def _told_to_nobody(done: int, total: int, message: str) -> None:
 def _told_on_stderr(done: int, total: int, message: str) -> None:
     sys.stderr.write(f"{done}/{total} {message}\n")
     sys.stderr.flush()
+
+
+def _named(text: str | None, every: Iterable[str], read: Callable[[str], Named]) -> tuple[Named, ...]:
+    """Return the values of comma-separated names: all where no text is given, none for `none`."""
+    if text == methods.NO_METHOD.name:
+        return ()
+    names = every if text is None else [part.strip() for part in text.split(",")]
+    return tuple(read(name) for name in names)
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -373,7 +389,7 @@ class Study:
     attack: Attack
     images: Images
     maps: int
-    """Maps with the most attack conductance over the group, patched by the causal test."""
+    """Maps that stand out most in their layers over the group, patched by the causal test."""
     studies: tuple[str, ...] = STUDIES
     sites: SiteChoice = "all"
     seed: int = 0
@@ -420,8 +436,8 @@ def _answered(answers: Answers, group: FooledRequest, name: str, study: Study) -
 
 
 def _causal_test(answers: Answers, group: FooledRequest, maps: int) -> dict[str, Any]:
-    """The group's channels with the most attack conductance patched, beside the controls; `is_supported` is the verdict."""
-    chosen = at_once.result(answers, tasks.STRONGEST, StrongestRequest(group, maps))
+    """The group's channels that stand out most in their layers patched, beside the controls; `is_supported` is the verdict."""
+    chosen = at_once.result(answers, tasks.STRONGEST, StrongestRequest(group, maps, methods.STANDOUT))
     result = at_once.result(answers, tasks.GROUP_TEST, GroupTestRequest(group, chosen, "restore"))
     return {**serialization.flatten(result).value, "is_supported": result.is_supported}
 

@@ -315,6 +315,8 @@ class _Drawing:
             "one set for all": lambda: self._line("one set for all", trials.shared_ranks(self.fooled, self.flow)),
             "datapath difference": self._datapath_difference,
             "largest change": self._largest_change,
+            "standing out": self._standing_out,
+            "layer-matched": self._layer_matched,
             "random": self._random,
             "third class": self._third_class,
             "noisy copy": self._noisy_copy,
@@ -353,6 +355,20 @@ class _Drawing:
     def _largest_change(self) -> CurveLine:
         change = trials.largest_change(self.fooled)
         return self._line("largest change", scorers.ranks(self.fooled.bundle, change))
+
+    def _standing_out(self) -> CurveLine:
+        return self._line("standing out", scorers.ranks(self.fooled.bundle, trials.by_default(self.flow)))
+
+    def _layer_matched(self) -> CurveLine:
+        own = self._choices(scorers.ranks(self.fooled.bundle, trials.by_default(self.flow)))
+        generator = torch.Generator().manual_seed(self.fooled.seed)
+        drawn = [self._matched(own, generator) for _ in range(DRAWS)]
+        return self._told("layer-matched", [self.pairs.tried(item) for item in drawn], self.fooled.true)
+
+    def _matched(self, choices: Tensor, generator: torch.Generator) -> Tensor:
+        """Return choices (counts, images, all maps) with as many maps of each layer."""
+        flat = hooks.split(choices.flatten(0, 1), self.fooled.bundle)
+        return hooks.join(controls.layer_matched(flat, generator)).view_as(choices)
 
     def _random(self) -> CurveLine:
         ranks = controls.random_ranks(self.fooled.bundle, DRAWS, self.fooled.images.count, self.fooled.seed)

@@ -22,7 +22,8 @@ from engine.patching.trials import Ask
 from engine.specs.methods import RANDOM, TWO_RUN, Method
 from engine.statistics import Estimate
 from engine.store.store import Dataset
-from engine.types.patching import ClassJaccard, Evaluation, EvaluationRequest, MethodRow, Restore, Stability
+from engine.types.faithfulness import ClassJaccard, RankingTable, Restore, Stability
+from engine.types.patching import Evaluation, EvaluationRequest, MethodRow
 
 SHARE = 0.2
 
@@ -111,7 +112,8 @@ class Walk:
 def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, report: Report) -> Evaluation:
     """Return the table of a request. Raises BadInput where the images do not suffice."""
     started = time.perf_counter()
-    total = 1 + len(STEPS) * len(request.methods)
+    scored = 1 + len(STEPS) * len(request.methods)
+    total = scored + len(request.rankings) + bool(request.rankings)
     report(0, total, "choosing and attacking images")
     subjects = pairing.choose(bundle, dataset, request.images, first=request.first, seed=request.seed)
     pairs = pairing.fooled(bundle, dataset, subjects, request.attack, request.seed)
@@ -120,6 +122,7 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
     for k, method in enumerate(request.methods):
         steps = Steps(report, 1 + k * len(STEPS), total, method.name)
         rows.append(row(walk, method, steps))
+    compared = _rankings(walk, request, lambda done, name: report(scored + done, total, f"ranking: {name}"))
     return Evaluation(
         request=request,
         model=bundle.name,
@@ -133,7 +136,14 @@ def run(bundle: ModelBundle, dataset: Dataset, request: EvaluationRequest, repor
         rows=tuple(rows),
         seconds=time.perf_counter() - started,
         missing=_missing(walk),
+        rankings=compared,
     )
+
+
+def _rankings(walk: Walk, request: EvaluationRequest, progress: trials.Progress) -> RankingTable | None:
+    if not request.rankings:
+        return None
+    return trials.compare(walk.bundle, walk.pairs, request.rankings, walk.maps, progress)
 
 
 def _missing(walk: Walk) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from engine.errors import BadInput, UnknownName
 from engine.models import hooks
 from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
-from engine.patching import controls, subjects
+from engine.patching import controls, subjects, trials
 from engine.patching.subjects import Evidence
-from engine.specs.methods import RANDOM
+from engine.specs.methods import RANDOM, STANDOUT
 from engine.store.store import Dataset
 from engine.types.core import Datapath, Explanation
 from engine.types.faithfulness import (
@@ -159,6 +159,8 @@ def _jaccards(first: Kept, second: Kept) -> tuple[float, ...]:
 
 RANDOM_DRAWS = 20
 RANDOM_TRIALS = 80
+RESTORED_SIZE = 256
+"""Most maps patched: ranked by layer, they are spread over more layers than a transplant of a datapath takes."""
 """Of random maps patched, per size: from four images on each of them needs fewer draws for a mean rate (one pair: 20)."""
 ONE_SITE_IMAGES = 4
 """Images whose sites are tried one by one: each takes two passes per site."""
@@ -242,7 +244,7 @@ def _shows_something(evidence: Evidence, case: Case) -> bool:
 
 
 def restoration(evidence: Evidence) -> Restoration:
-    """Put clean maps back into the adversarial run, by attack conductance and at random, and count the labels that return.
+    """Put clean maps back into the adversarial run, by the default ranking and at random, and count the labels that return.
 
     Only images whose label the attack took count; raises BadInput where it took none.
     """
@@ -257,16 +259,18 @@ def restoration(evidence: Evidence) -> Restoration:
     rows = torch.arange(len(evidence.clean.images))[taken]
     generator = torch.Generator().manual_seed(evidence.seed)
     draws = max(1, min(RANDOM_DRAWS, RANDOM_TRIALS // len(rows)))
-    sizes, restored, at_random = datapaths.claim_sizes(bundle), [], []
+    scores, repeated = trials.by_default(flow), rows.repeat_interleave(draws)
+    sizes, restored, at_random, matched = datapaths.claim_sizes(bundle, RESTORED_SIZE), [], [], []
     for size in sizes:
-        chosen = tuple(site[rows] for site in scorers.largest(bundle, flow, size))
-        restored.append(_restored(evidence, donor, rows, chosen))
-        repeated = rows.repeat_interleave(draws)
+        own = scorers.largest(bundle, scores, size)
+        restored.append(_restored(evidence, donor, rows, tuple(site[rows] for site in own)))
+        drawn = controls.layer_matched(tuple(site[repeated] for site in own), generator)
+        matched.append(_restored(evidence, donor, repeated, drawn))
         at_random.append(
             _restored(evidence, donor, repeated, scorers.at_random(bundle, len(repeated), size, generator))
         )
     lasting = datapaths.smallest_lasting(sizes, tuple(restored))
-    return Restoration(sizes, tuple(restored), tuple(at_random), lasting, draws)
+    return Restoration(sizes, tuple(restored), tuple(at_random), lasting, draws, STANDOUT, tuple(matched))
 
 
 def stability(evidence: Evidence) -> Faithfulness:

@@ -70,7 +70,7 @@ def study(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report:
     report(0, 2, "Attacking")
     fooled = subjects.gather_group(bundle, dataset, request)
     report(1, 2, "Measuring faithfulness over sizes, with layer-matched random maps")
-    result = measured(fooled, trials.attack_conductance(fooled), SET_MAPS)
+    result = measured(fooled, trials.by_default(trials.attack_conductance(fooled)), SET_MAPS)
     return FaithfulnessStudy(subjects.group(fooled, len(request.samples)), result)
 
 

@@ -10,7 +10,7 @@ from engine import serialization
 from engine.patching import trials
 from engine.patching.trials import Estimates
 from engine.statistics import Estimate
-from engine.types.faithfulness import FAITHFULNESS_SIZES
+from engine.types.faithfulness import FAITHFULNESS_SIZES, RankingRow
 from engine.types.patching import TITLES, Evaluation, MethodRow
 
 HEADLINES = {"sufficient": "agreement", "transplant": "carried", "restore": "restored", "joint_restore": "restored"}
@@ -25,6 +25,13 @@ ASKED = {
     "restore": ("wrong_class", "noisy_copy", "swap"),
 }
 """The controls that the table shows of each question."""
+RANKED = {
+    "restored": "restored",
+    "layer_matched": "layer-matched",
+    "excess": "excess",
+    **CONTROLS,
+}
+"""The columns of a ranking, and what the table calls them."""
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -46,6 +53,9 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "maps": list(evaluation.maps),
         "seconds": evaluation.seconds,
         "methods": [_method(row) for row in evaluation.rows],
+        "rankings": [] if evaluation.rankings is None else [_ranking(row) for row in evaluation.rankings.rows],
+        "random_restored": {} if evaluation.rankings is None else _lists("restored", "", evaluation.rankings.random),
+        "matched_draws": 0 if evaluation.rankings is None else evaluation.rankings.draws,
     }
 
 
@@ -55,12 +65,16 @@ def evaluation_text(values: dict[str, Any]) -> str:
     Every size is shown for each method's own answer; the controls stand beside it at one size in the middle.
     """
     rows = values["methods"]
+    lines = [*_head(values), *(_by_method(rows, values) if rows else ()), *_rankings(values), *_notes(values)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _by_method(rows: list[dict[str, Any]], values: dict[str, Any]) -> list[str]:
     kept, maps = [f"{share:.0%}" for share in values["kept"]], [str(count) for count in values["maps"]]
     share, count = len(kept) // 2, len(maps) // 2
     restored = [(row["name"], row["restore"]) for row in rows]
     restored += [("two-run joint", row["joint_restore"]) for row in rows if "joint_restore" in row]
-    lines = [
-        *_head(values),
+    return [
         f"Sufficient: a share of every layer kept, the rest zeroed; the answer stays. At {kept[share]}:",
         _line("", [*kept, *_titles("sufficient"), f"{'KL, nats':>18}"]),
         *(
@@ -77,9 +91,53 @@ def evaluation_text(values: dict[str, Any]) -> str:
         *(_line(name, _moved(group, "restore", count)) for name, group in restored),
         *_measures([row for row in rows if "measures" in row]),
         *_rest(rows, kept),
-        *_notes(values),
     ]
-    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rankings(values: dict[str, Any]) -> list[str]:
+    """Every control at every size, and how far each ranking is behind the default."""
+    rows = values["rankings"]
+    if not rows:
+        return []
+    maps = [str(count) for count in values["maps"]]
+    lines = [
+        *([""] if values["methods"] else []),
+        "Rankings: clean channels patched in in order; beside them as many channels of the same layers "
+        f"({values['matched_draws']} draws), "
+        "drawn from all channels of each.",
+    ]
+    for row in rows:
+        lines.append(_line(row["name"], maps))
+        lines += [_line(f"  {title}", _cells(row, name, len(maps))) for name, title in RANKED.items()]
+    lines.append(_line("random channels", _cells(values["random_restored"], "restored", len(maps))))
+    heads = ("largest excess", "with", "behind default", "mean over log size", "behind default")
+    return [*lines, "", _ranked("", heads), *(_ranked(row["name"], _judged(row)) for row in rows)]
+
+
+def _cells(group: dict[str, Any], column: str, sizes: int) -> list[str]:
+    return [_percent(group, column, k) for k in range(sizes)]
+
+
+def _judged(row: dict[str, Any]) -> list[str]:
+    largest, behind, area, area_behind = (
+        NOT_THERE if row[name] is None else _share(row[name]) for name in ("largest", "behind", "area", "area_behind")
+    )
+    return [largest, f"{row['largest_at']} channels", behind, area, area_behind]
+
+
+def _ranked(name: str, cells: Iterable[str]) -> str:
+    return f"{name:<20}" + "".join(f"{cell:>20}" for cell in cells)
+
+
+def _ranking(row: RankingRow) -> dict[str, Any]:
+    results: dict[str, Any] = {"name": row.ranking.text, "largest_at": row.largest_at}
+    for name in RANKED:
+        values = getattr(row, name)
+        results |= {name: None} if values is None else _lists(name, "" if name == "restored" else f"{name}_", values)
+    for name in ("largest", "behind", "area", "area_behind"):
+        value = getattr(row, name)
+        results[name] = None if value is None else dataclasses.asdict(value)
+    return results
 
 
 def _method(row: MethodRow) -> dict[str, Any]:
@@ -312,8 +370,8 @@ def patching_text(values: dict[str, Any]) -> str:
 def _causal_test(values: dict[str, Any]) -> list[str]:
     count = sum(len(item) for item in values["chosen"]["channels"])
     lines = [
-        f"Causal test: the {count} channels with the most attack conductance over {len(values['labels'])} fooled images, "
-        "the same for all; " + _told(values),
+        f"Causal test: the {count} channels whose attack conductance stands out most in their layers over "
+        f"{len(values['labels'])} fooled images, the same for all; {_told(values)}",
         _row("chosen", [_label(values["effect"]), f"margin {_margin(values['effect'])}"]),
     ]
     for item in values["controls"]:
@@ -439,7 +497,9 @@ def _margin(effect: Effect) -> str:
 
 
 def _share(estimate: dict[str, Any]) -> str:
-    return f"{100 * estimate['value']:.0f} [{100 * estimate['low']:.0f}, {100 * estimate['high']:.0f}]"
+    # Rounded to whole numbers first: a small negative difference would read "-0".
+    value, low, high = (round(100 * estimate[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _plain(estimate: dict[str, Any]) -> str:

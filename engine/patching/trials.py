@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,15 +18,19 @@ from engine.errors import BadInput, BadSetting
 from engine.models import hooks
 from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
-from engine.patching import patch
+from engine.patching import controls, patch
 from engine.patching.subjects import FooledGroup, FooledPairs, MatchedImages
-from engine.specs.methods import ACTIVATION, TWO_RUN, Method
-from engine.types.patching import MAPS, Estimates, MapSet, OneSite, Restore, Sufficient, Transplant
+from engine.specs import methods
+from engine.specs.methods import ACTIVATION, JOINT, SOURCES, STANDOUT, TWO_RUN, Method, Ranking
+from engine.types.faithfulness import Estimates, OneSite, RankingRow, RankingTable, Restore, Sufficient, Transplant
+from engine.types.patching import MAPS, MapSet
 
 KEPT = (0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of every site."""
 ONE_SITES = 7
 """Claimable sites, evenly spread, that are masked one at a time."""
+SMALLEST_MEAN = 1e-12
+"""Mean |score| below which a layer counts as silent: none of its maps stands out."""
 
 
 def map_counts(bundle: ModelBundle, wanted: tuple[int, ...] = MAPS) -> tuple[int, ...]:
@@ -80,19 +84,27 @@ def restore(
     """Return the columns of putting `counts` clean maps back into the adversarial runs."""
     chosen = [scorers.largest(bundle, own, count) for count in counts]
     forced = [] if aimed is None else [scorers.largest(bundle, aimed, count) for count in counts]
-    labels = moved_labels(bundle, pairs.images.adversarial, pairs.images.clean, [*chosen, *forced])
-    restored, wrong = labels.split([len(chosen), len(forced)])
-    noisy = moved_labels(bundle, pairs.images.adversarial, pairs.noisy, chosen)
-    swap = None
-    if pairs.strangers is not None:
-        swap = _hits(moved_labels(bundle, pairs.images.adversarial, pairs.strangers, chosen), pairs.stranger_labels)
+    wrong, noisy, swap = _controlled(bundle, pairs, chosen, forced)
     return Restore(
-        restored=_shares_of(restored == pairs.images.before),
-        wrong_class=_hits(wrong, pairs.thirds) if forced else None,
-        noisy_copy=_shares_of(noisy == pairs.images.before),
+        restored=_shares_of(_restored(bundle, pairs, chosen)),
+        wrong_class=wrong,
+        noisy_copy=noisy,
         swap=swap,
         mean_maps=statistics.mean(fewest_maps(bundle, pairs, own).cpu().numpy()),
     )
+
+
+def _controlled(
+    bundle: ModelBundle, pairs: FooledPairs, chosen: Sequence[PerMap], forced: Sequence[PerMap]
+) -> tuple[Estimates | None, Estimates, Estimates | None]:
+    """The wrong class by its own maps, and what the chosen ones do with values of a noisy copy and of another image."""
+    adversarial, wrong, swap = pairs.images.adversarial, None, None
+    if forced:
+        wrong = _hits(moved_labels(bundle, adversarial, pairs.images.clean, forced), pairs.thirds)
+    noisy = moved_labels(bundle, adversarial, pairs.noisy, chosen)
+    if pairs.strangers is not None:
+        swap = _hits(moved_labels(bundle, adversarial, pairs.strangers, chosen), pairs.stranger_labels)
+    return wrong, _shares_of(noisy == pairs.images.before), swap
 
 
 def one_site(bundle: ModelBundle, subjects: MatchedImages, own: PerMap) -> OneSite:
@@ -264,6 +276,28 @@ def joint(bundle: ModelBundle, pairs: FooledPairs) -> tuple[PerMap, PerMap | Non
     return scored, None if aimed is None else score(bundle, TWO_RUN, aimed, seed=0)[0]
 
 
+def standing_out(per_map: PerMap) -> PerMap:
+    """Return |scores| divided by their mean over the layer, image by image: how far a map stands out in its layer.
+
+    A map drawn from a layer is worth the layer's mean. Of all sets whose layer-matched counterparts are worth the same, the
+    one with the largest ratios is worth most, as far as contributions to the margin add up: what it restores beyond them is
+    largest. Taking the largest scores instead fills narrow early layers, where any maps restore.
+    """
+    return tuple(site.abs() / site.abs().mean(dim=1, keepdim=True).clamp(min=SMALLEST_MEAN) for site in per_map)
+
+
+def by_default(flow: PerMap) -> PerMap:
+    """Return the scores by which clean maps are patched unless another ranking is named (`methods.STANDOUT`)."""
+    return standing_out(flow) if STANDOUT.is_by_layer else flow
+
+
+def scores_of(bundle: ModelBundle, source: str, pairs: FooledPairs) -> tuple[PerMap, PerMap | None]:
+    """Return what a ranking is made of: for the clean label, and for a wrong third class (None of two classes)."""
+    if source == JOINT:
+        return joint(bundle, pairs)
+    return for_restore(bundle, methods.method(SOURCES[source]), pairs, seed=0)
+
+
 def flow(bundle: ModelBundle, ask: Ask) -> PerMap:
     """Return the attack conductance from the runs of an ask's starts to those of its images, signed."""
     question = ask.question
@@ -328,12 +362,13 @@ def shared_ranks(fooled: FooledGroup, flow: PerMap) -> Tensor:
     return scorers.ranks(fooled.bundle, shared(flow))
 
 
-def strongest(fooled: FooledGroup, count: int) -> MapSet:
-    """Return the channels with the most attack conductance over a group; raises BadSetting for too many."""
+def strongest(fooled: FooledGroup, count: int, ranking: Ranking) -> MapSet:
+    """Return the first maps over a group, by a ranking of the attack conductance; raises BadSetting for too many."""
     available = int(scorers.eligible(fooled.bundle).sum())
     if not 1 <= count <= available:
         raise BadSetting(f"From 1 to {available} channels can be patched, got {count}.")
-    return patch.map_set(fooled.bundle, (shared_ranks(fooled, attack_conductance(fooled)) < count)[0])
+    flow = standing_out(attack_conductance(fooled)) if ranking.is_by_layer else attack_conductance(fooled)
+    return patch.map_set(fooled.bundle, (shared_ranks(fooled, flow) < count)[0])
 
 
 def datapath_difference(fooled: FooledGroup) -> PerMap:
@@ -361,3 +396,113 @@ def largest_change(fooled: FooledGroup) -> PerMap:
     Not the relative change of the causal test's control, which restores less (ResNet-20, 32 images, 32 maps: 38 %).
     """
     return by_site(differences(fooled.bundle, fooled.images.clean, fooled.images.adversarial))
+
+
+DRAWS, FEW_DRAWS = 20, 4
+"""Layer-matched and plain random sets per image and size; few where pictures are large (`LARGE`)."""
+LARGE = 112
+"""Pixels along a side."""
+Progress = Callable[[int, str], None]
+"""Called with how many rankings are done and the name of the next."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Beyond:
+    """What each image's first maps did, at each size, and by how much it exceeds layer-matched random maps."""
+
+    row: RankingRow
+    excess: np.ndarray
+    """(sizes, images)."""
+    area: np.ndarray
+    """(images,): mean excess over the logarithm of the size."""
+
+
+def compare(
+    bundle: ModelBundle, pairs: FooledPairs, rankings: Sequence[Ranking], counts: tuple[int, ...], progress: Progress
+) -> RankingTable:
+    """Return rankings beside each other, each with the layer-matched control of its own sets.
+
+    Judged by the largest excess over the sizes: a ranking is of use at the size where it says most about which maps they
+    are, and a better one may say it at another size. Every resample of its interval has its own best size, and two rankings
+    are compared on the same resamples of the images. The area under the excess, over the logarithm of the size, tells the
+    same of all sizes at once; it depends on which sizes are tried.
+    """
+    results: list[Beyond] = []
+    sources: dict[str, tuple[PerMap, PerMap | None]] = {}
+    for done, ranking in enumerate(rankings):
+        progress(done, ranking.text)
+        if ranking.source not in sources:
+            sources[ranking.source] = scores_of(bundle, ranking.source, pairs)
+        results.append(_beyond(bundle, pairs, ranking, sources[ranking.source], counts))
+    standard = next((item for item in results if item.row.ranking == STANDOUT), None)
+    rows = tuple(item.row if item is standard or standard is None else _behind(standard, item) for item in results)
+    progress(len(rankings), "random channels")
+    generator = torch.Generator().manual_seed(0)
+    drawn = [
+        scorers.at_random(bundle, pairs.images.count, count, generator)
+        for count in counts
+        for _ in range(_draws(bundle))
+    ]
+    return RankingTable(rows, _by_size(_restored(bundle, pairs, drawn), counts), _draws(bundle))
+
+
+def _beyond(
+    bundle: ModelBundle,
+    pairs: FooledPairs,
+    ranking: Ranking,
+    scores: tuple[PerMap, PerMap | None],
+    counts: tuple[int, ...],
+) -> Beyond:
+    own, aimed = scores
+    if ranking.is_by_layer:
+        own, aimed = standing_out(own), None if aimed is None else standing_out(aimed)
+    chosen = [scorers.largest(bundle, own, count) for count in counts]
+    forced = [] if aimed is None else [scorers.largest(bundle, aimed, count) for count in counts]
+    generator = torch.Generator().manual_seed(0)
+    matched = [controls.layer_matched(one, generator) for one in chosen for _ in range(_draws(bundle))]
+    restored, at_random = _restored(bundle, pairs, [*chosen, *matched]).split([len(chosen), len(matched)])
+    wrong, noisy, swap = _controlled(bundle, pairs, chosen, forced)
+    excess = restored.double() - at_random.view(len(counts), -1, len(restored[0])).double().mean(dim=1)
+    per_image = excess.cpu().numpy()
+    area = log_weights(counts) @ per_image
+    row = RankingRow(
+        ranking=ranking,
+        restored=_shares_of(restored),
+        layer_matched=_by_size(at_random, counts),
+        excess=tuple(statistics.mean(size) for size in per_image),
+        wrong_class=wrong,
+        noisy_copy=noisy,
+        swap=swap,
+        largest=statistics.largest_mean(per_image),
+        largest_at=counts[int(per_image.mean(axis=1).argmax())],
+        area=statistics.mean(area),
+    )
+    return Beyond(row, per_image, area)
+
+
+def log_weights(counts: Sequence[int]) -> np.ndarray:
+    """Return (sizes,) weights of the trapezoid rule over the logarithm of the size, in sum one."""
+    if len(counts) == 1:
+        return np.ones(1)
+    gaps = np.diff(np.log(counts))
+    weights = np.append(gaps, 0.0) + np.append(0.0, gaps)
+    return weights / weights.sum()
+
+
+def _behind(standard: Beyond, other: Beyond) -> RankingRow:
+    largest = statistics.largest_mean_difference(standard.excess, other.excess)
+    return replace(other.row, behind=largest, area_behind=statistics.mean(standard.area - other.area))
+
+
+def _restored(bundle: ModelBundle, pairs: FooledPairs, choices: Sequence[PerMap]) -> Tensor:
+    """(choices, images) bool: whether the chosen clean maps give the clean label."""
+    return moved_labels(bundle, pairs.images.adversarial, pairs.images.clean, choices) == pairs.images.before
+
+
+def _by_size(hits: Tensor, counts: tuple[int, ...]) -> Estimates:
+    """Shares of (sizes * draws, images) hits, by size."""
+    return tuple(patch.share(size) for size in hits.view(len(counts), -1, hits.shape[1]))
+
+
+def _draws(bundle: ModelBundle) -> int:
+    return FEW_DRAWS if min(bundle.size) >= LARGE else DRAWS

@@ -181,7 +181,7 @@ def evaluation(bench: Bench, request: EvaluateRequest) -> Evaluation:
 
 def strongest(bench: Bench, request: StrongestRequest) -> MapSet:
     """Find the channels with the most attack conductance over a group; raises BadSetting for more than the network has."""
-    return trials.strongest(subjects.gather_group(*bench.both(request), request.group), request.count)
+    return trials.strongest(subjects.gather_group(*bench.both(request), request.group), request.count, request.ranking)
 
 
 def correct(bench: Bench, request: CorrectRequest) -> CorrectImages:

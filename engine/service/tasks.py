@@ -278,7 +278,7 @@ GROUP_TEST: Final = Task(
 )  # fmt: skip
 SMALLEST: Final = Task(
     kind="smallest", request=FooledRequest, record=SmallestSets, run=f"{_HOME}:smallest",
-    title="searching the smallest sets of channels", require=_group,
+    title="searching the smallest sets of channels", require=_group, revision=_tested,
 )  # fmt: skip
 SMALLEST_WITHIN: Final = Task(
     kind="smallest-within", request=SmallestRequest, record=SmallestSets, run=f"{_HOME}:smallest_within",
@@ -286,7 +286,7 @@ SMALLEST_WITHIN: Final = Task(
 )  # fmt: skip
 CURVE: Final = Task(
     kind="curve", request=FooledRequest, record=RestorationCurve, run=f"{_HOME}:curve",
-    title="patching growing numbers of channels", require=_group,
+    title="patching growing numbers of channels", require=_group, revision=_tested,
 )  # fmt: skip
 PROFILE: Final = Task(
     kind="profile", request=FooledRequest, record=SiteProfile, run=f"{_HOME}:profile",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -138,7 +139,57 @@ def method_or_none(name: str) -> Method:
     return NO_METHOD if name == NO_METHOD.name else method(name)
 
 
+FLOW: Final = "flow"
+JOINT: Final = "joint"
+BY_LAYER: Final = "/layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(TextValue):
+    """An order in which clean maps are patched into an adversarial run: what scores a map, and whether by layer."""
+
+    source: str
+    """`flow` (attack conductance), `joint` (two-run scores between the clean and the adversarial run), or a method's name."""
+    is_by_layer: bool = False
+    """Whether |score| is divided by its mean over the map's layer, image by image: how far the map stands out there."""
+
+    @property
+    def text(self) -> str:
+        """The source's name, with `/layer` behind it where scores are divided; `ranking` reads it back."""
+        return self.source + (BY_LAYER if self.is_by_layer else "")
+
+
+PLAIN_FLOW: Final = Ranking(FLOW)
+"""The default of version 0.1, so also of stored results that do not name their ranking."""
+STANDOUT: Final = Ranking(FLOW, is_by_layer=True)
+"""The default wherever clean maps are patched.
+
+Its largest excess over layer-matched random maps is the largest, or not significantly below it, on every network measured.
+"""
+SOURCES: Final = {FLOW: TWO_RUN.name, JOINT: TWO_RUN.name} | {
+    item.name: item.name for item in DECLARED if item not in (TWO_RUN, RANDOM)
+}
+"""What can score maps to be patched, and the method it belongs to; the plain flow is what `two-run` restores by."""
+RANKINGS: Final = {item.text: item for item in (STANDOUT, *(Ranking(s, b) for s in SOURCES for b in (False, True)))}
+"""By name, the default first."""
+
+
+def ranking(name: str) -> Ranking:
+    """Return a ranking by name. Raises UnknownName."""
+    if name not in RANKINGS:
+        raise UnknownName("ranking", name, RANKINGS)
+    return RANKINGS[name]
+
+
+def rankings_of(methods: Iterable[Method]) -> tuple[Ranking, ...]:
+    """Return the default ranking and those by the scores of some methods."""
+    names = {method.name for method in methods}
+    return tuple(ranking for ranking in RANKINGS.values() if ranking == STANDOUT or SOURCES[ranking.source] in names)
+
+
 StoredMethod = Annotated[Method, ReadBy(method)]
 """Type of a field that holds a method: stored records and keys hold its name."""
 StoredMethodOrNone = Annotated[Method, ReadBy(method_or_none)]
 """The same where `NO_METHOD` may stand."""
+StoredRanking = Annotated[Ranking, ReadBy(ranking)]
+"""Type of a field that holds a ranking: stored records and keys hold its name."""

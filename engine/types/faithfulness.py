@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 
 from engine.hashing import Schema, stored_as
-from engine.specs.methods import StoredMethod
+from engine.specs.methods import PLAIN_FLOW, StoredMethod, StoredRanking
 from engine.statistics import Estimate
 
 Array = np.ndarray
@@ -99,7 +99,7 @@ class DatapathChecks:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """Clean channels patched into the adversarial run: by attack conductance and at random.
+    """Clean channels patched into the adversarial run: by one ranking and at random.
 
     The stem is left out.
     """
@@ -113,6 +113,10 @@ class Restoration:
     """Smallest of `sizes` from which on at least 9 of 10 images are restored, each with maps of its own; or None."""
     draws: int = 0
     """Random sets per image behind `random`; 0 in results of versions that did not say."""
+    ranking: StoredRanking = PLAIN_FLOW
+    """In what order they are patched."""
+    layer_matched: tuple[float, ...] = ()
+    """The same with as many maps of the same layers, drawn from all maps of each; empty in results of version 0.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,3 +401,122 @@ class Monotone:
     tried: int
     held: int
     """Those that still restore. A bound below a set's size takes it that all do."""
+
+
+Estimates = tuple[Estimate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RankingRow:
+    """What the first maps of one ranking restore, and how much of it is owed to which maps they are; one entry per size."""
+
+    ranking: StoredRanking
+    restored: Estimates
+    """Activation patching: clean channels into the adversarial run into the adversarial run give the clean label."""
+    layer_matched: Estimates
+    """In every layer as many clean maps as the ranking takes there, drawn from all maps of the layer, give it."""
+    excess: Estimates
+    """`restored` less `layer_matched`, paired on images (bootstrap)."""
+    wrong_class: Estimates | None
+    """Maps ranked for a third class give that class; None of a network of two classes."""
+    noisy_copy: Estimates
+    """The same maps from a noisy copy of the adversarial image give the clean label."""
+    swap: Estimates | None
+    """The same maps from another clean image give that image's class: high is right. None without images of a third class."""
+    largest: Estimate
+    """Largest mean excess over the sizes; every resample of its interval has its own best size."""
+    largest_at: int
+    """The size that has it."""
+    area: Estimate
+    """Mean excess over the logarithm of the size."""
+    behind: Estimate | None = None
+    """The default ranking's `largest` less this one's, paired on images; None for the default and where it was not asked for."""
+    area_behind: Estimate | None = None
+    """The same of `area`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankingTable:
+    """Rankings by their excess over layer-matched random maps."""
+
+    rows: tuple[RankingRow, ...]
+    random: Estimates
+    """As many maps drawn from all layers that claims may use give the clean label."""
+    draws: int
+    """Random sets per image and size, of both controls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sufficient:
+    """The published criterion: a share of every site kept, all else zeroed. One entry per share."""
+
+    agreement: Estimates
+    """The answer stays."""
+    kl: Estimates
+    """Divergence of the masked from the full answer, in nats."""
+    wrong_class: Estimates | None
+    """A mask aimed at a wrong third class gets it; None of a network of two classes."""
+    swap: Estimates
+    """An image of another class under this image's mask is called this image's class: high means the mask says nothing
+    about the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transplant:
+    """The chosen maps copied into the run of another class's image, the rest recomputed. One entry per number of maps."""
+
+    carried: Estimates
+    """The label goes over."""
+    wrong_class: Estimates | None
+    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
+    swap: Estimates | None
+    """The same maps filled from a third image give that image's class: high is right. None without images of a third class."""
+    quota_carried: Estimates
+    """`carried` where a share of every site is copied; one entry per share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Clean channels patched into the adversarial run. One entry per number of maps."""
+
+    restored: Estimates
+    """The clean label comes back."""
+    wrong_class: Estimates | None
+    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
+    noisy_copy: Estimates
+    """The same maps from a noisy copy of the adversarial image restore the clean label."""
+    swap: Estimates | None
+    """The same maps from another clean image give that image's class: high is right. None without images of a third class."""
+    mean_maps: Estimate
+    """Fewest maps that restore, by bisection of each image's ranking; more maps are taken to restore too."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneSite:
+    """One site keeps a share of its maps, all others are whole; mean over the sites. One entry per share."""
+
+    keep: Estimates
+    swap: Estimates
+    """An image of another class there is called this image's class: low is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassJaccard:
+    """Similarity of datapaths of images of one class, and of images of two."""
+
+    within: Estimate | None
+    """None where fewer than two images have another one of their class."""
+    between: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """Means over images of the Jaccard similarity of the kept fifths, itself a mean over sites. Chance is about 0.11."""
+
+    seed_jaccard: Estimate
+    """Another seed, which also draws other partners as reference runs."""
+    noise_jaccard: Estimate
+    """The same image with a little Gaussian noise."""
+    class_jaccard: ClassJaccard
+    random_weights_jaccard: Estimate
+    """The same network with shuffled weights: must fall to chance."""

@@ -9,9 +9,19 @@ from engine import hashing, statistics
 from engine.errors import BadSetting
 from engine.hashing import Schema, stored_as
 from engine.specs.catalogue import StoredAttack
-from engine.specs.methods import StoredMethod
+from engine.specs.methods import PLAIN_FLOW, StoredMethod, StoredRanking
 from engine.statistics import Estimate
-from engine.types.faithfulness import CircuitMeasures, Monotone, PoolSearch
+from engine.types.faithfulness import (
+    CircuitMeasures,
+    Monotone,
+    OneSite,
+    PoolSearch,
+    RankingTable,
+    Restore,
+    Stability,
+    Sufficient,
+    Transplant,
+)
 
 Direction = Literal["restore", "inject"]
 """`restore`: clean maps into the adversarial run; `inject`: adversarial maps into the clean run."""
@@ -30,6 +40,8 @@ CONTROLS: dict[ControlName, str] = {
 """What each control puts in; each but `COMPARED` must do less than the chosen maps."""
 TITLES: dict[str, str] = {
     "attack flow": "attack conductance",
+    "standing out": "standing out (default)",
+    "layer-matched": "layer-matched random",
     "one set for all": "one set for all images",
     "datapath difference": "datapath difference",
     "largest change": "largest activation change",
@@ -182,6 +194,8 @@ CurveName = Literal[
     "one set for all",
     "datapath difference",
     "largest change",
+    "standing out",
+    "layer-matched",
     "random",
     "third class",
     "noisy copy",
@@ -189,21 +203,22 @@ CurveName = Literal[
 ]
 CURVES: dict[CurveName, str] = {
     "attack flow": "Each image's channels with the most attack conductance.",
-    "one set for all": (
-        "The channels with the most attack conductance over the group (each image scaled to sum to "
-        "one), the same for all."
-    ),
+    "one set for all": "The channels with the most attack conductance over the group, each image scaled to one; the same for all.",
     "datapath difference": (
         "Each image's channels in which the two-run datapaths of the clean and the adversarial image differ most."
     ),
     "largest change": "Each image's channels whose values the attack changed most, each layer's changes scaled to one.",
+    "standing out": "Each image's channels that stand out most in their layer: attack conductance over its mean there.",
+    "layer-matched": "Control of standing out: in every layer as many channels, drawn from all of the layer.",
     "random": "As many channels, drawn from all layers that claims may use.",
     "third class": "Control: each image's channels with the most conductance towards an uninvolved class; counted is that class.",
     "noisy copy": "Control: the same channels, from the adversarial image under noise of the attack's L2 norm.",
     "another image": "Control: the same channels, from a clean image of another class.",
 }
 """Which maps each line patches, and from where."""
-CHOICES: frozenset[CurveName] = frozenset({"attack flow", "one set for all", "datapath difference", "largest change"})
+CHOICES: frozenset[CurveName] = frozenset(
+    {"attack flow", "one set for all", "datapath difference", "largest change", "standing out"}
+)
 """Ways to choose maps; all other lines are controls."""
 SiteChoice = Literal["all", "blocks"]
 """All sites of a network, or its stem and block outputs alone."""
@@ -227,12 +242,13 @@ class FooledRequest:
 
 @dataclass(frozen=True, slots=True)
 class StrongestRequest:
-    """How many channels with the most attack conductance over the images of a group that the attack fools."""
+    """How many of the maps that come first over the images of a group that the attack fools."""
 
     SCHEMA: ClassVar[Schema] = Schema("strongest-channels-request/1")
 
     group: FooledRequest
     count: int
+    ranking: StoredRanking = field(default=PLAIN_FLOW, metadata=hashing.GROWN)
 
     @property
     def model(self) -> str:
@@ -481,83 +497,6 @@ MAPS = (8, 16, 32, 64, 128)
 """Numbers of maps over all claimable sites, unless others are asked for."""
 FEWEST = 2
 """Images, and classes among them, that an evaluation needs."""
-Estimates = tuple[Estimate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sufficient:
-    """The published criterion: a share of every site kept, all else zeroed. One entry per share."""
-
-    agreement: Estimates
-    """The answer stays."""
-    kl: Estimates
-    """Divergence of the masked from the full answer, in nats."""
-    wrong_class: Estimates | None
-    """A mask aimed at a wrong third class gets it; None of a network of two classes."""
-    swap: Estimates
-    """An image of another class under this image's mask is called this image's class: high means the mask says nothing
-    about the image."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transplant:
-    """The chosen maps copied into the run of another class's image, the rest recomputed. One entry per number of maps."""
-
-    carried: Estimates
-    """The label goes over."""
-    wrong_class: Estimates | None
-    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
-    swap: Estimates | None
-    """The same maps filled from a third image give that image's class: high is right. None without images of a third class."""
-    quota_carried: Estimates
-    """`carried` where a share of every site is copied; one entry per share."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Clean channels patched into the adversarial run. One entry per number of maps."""
-
-    restored: Estimates
-    """The clean label comes back."""
-    wrong_class: Estimates | None
-    """Maps chosen for a wrong third class give that class; None of a network of two classes."""
-    noisy_copy: Estimates
-    """The same maps from a noisy copy of the adversarial image restore the clean label."""
-    swap: Estimates | None
-    """The same maps from another clean image give that image's class: high is right. None without images of a third class."""
-    mean_maps: Estimate
-    """Fewest maps that restore, by bisection of each image's ranking; more maps are taken to restore too."""
-
-
-@dataclass(frozen=True, slots=True)
-class OneSite:
-    """One site keeps a share of its maps, all others are whole; mean over the sites. One entry per share."""
-
-    keep: Estimates
-    swap: Estimates
-    """An image of another class there is called this image's class: low is right."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClassJaccard:
-    """Similarity of datapaths of images of one class, and of images of two."""
-
-    within: Estimate | None
-    """None where fewer than two images have another one of their class."""
-    between: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Stability:
-    """Means over images of the Jaccard similarity of the kept fifths, itself a mean over sites. Chance is about 0.11."""
-
-    seed_jaccard: Estimate
-    """Another seed, which also draws other partners as reference runs."""
-    noise_jaccard: Estimate
-    """The same image with a little Gaussian noise."""
-    class_jaccard: ClassJaccard
-    random_weights_jaccard: Estimate
-    """The same network with shuffled weights: must fall to chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -586,6 +525,8 @@ class EvaluationRequest:
     """Numbers of maps to move, smallest first; those that the network does not have are left out."""
     set_maps: int | None = field(default=None, metadata=hashing.GROWN)
     """Maps of the one set that is tested for independence, minimality and stability; None leaves `CircuitMeasures` out."""
+    rankings: tuple[StoredRanking, ...] = field(default=(), metadata=hashing.GROWN)
+    """Orders of activation patching that are compared by their excess over layer-matched random maps."""
 
     def __post_init__(self) -> None:
         if self.images < FEWEST:
@@ -641,6 +582,8 @@ class Evaluation:
     seconds: float
     missing: tuple[str, ...] = ()
     """Controls that the classes do not allow, each with its reason."""
+    rankings: RankingTable | None = None
+    """None where none was asked for, as in version 0.1."""
 
 
 @dataclass(frozen=True, slots=True)

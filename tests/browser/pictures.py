@@ -16,7 +16,7 @@ from tests.browser.conftest import browser_path, launch, logged_in, settled, unt
 
 VIEW = "model=digits-standard&data=digits&label=4&attack=pgd-linf&layer=layer3.0"
 PANELS = {"network": "#network-panel", "layer": ".layer-panel", "neuron": ".neuron-panel"}
-CAUSAL_TEST = "model=digits-standard&data=digits&label=4&attack=pgd-linf&sample=group&patch=flow:16&study=curve"
+CAUSAL_TEST = "model=digits-standard&data=digits&label=4&attack=pgd-linf&sample=group&patch=standout:16&study=curve"
 COLOURS = 128
 """Of each picture: a third of the bytes, and no difference that can be seen."""
 

@@ -134,7 +134,7 @@ def test_a_causal_test_is_made_shown_beside_its_controls_and_found_again_by_its_
     page.get_by_role("button", name="Prove 16 channels").click()
     until(
         page,
-        "document.querySelector('#causal-test h3')?.textContent.includes('16 channels with the most attack conductance')",
+        "document.querySelector('#causal-test h3')?.textContent.includes('16 channels whose attack conductance stands out most')",
         seconds=60,
     )
     names = page.locator("#causal-test .causal-test-table:not(.members-table) tbody th").all_inner_texts()
@@ -143,7 +143,7 @@ def test_a_causal_test_is_made_shown_beside_its_controls_and_found_again_by_its_
     assert len(names) == 1 + len(CONTROLS)
     claim = page.locator("#causal-test .claim").inner_text()
     assert "equally many random channels" in claim
-    assert query(page)["patch"] == "flow:16"
+    assert query(page)["patch"] == "standout:16"
     page.reload()
     until(page, f"document.querySelector('#causal-test .claim')?.textContent.length === {len(claim)}")
     page.locator("#neuron-card [data-patch]").click()

@@ -29,7 +29,8 @@ from engine import (
     Prediction,
 )
 
-FLOW = re.compile(r"flow:(\d{1,12})")
+RANKED = re.compile(r"(flow|standout):(\d{1,12})")
+"""`standout` is the default ranking; `flow`, the plain one, was the default of version 0.1, and its links say so."""
 GROUP = re.compile(r"(adversarial|shared|clean):(.{1,150})")
 MAPS = re.compile(r"map:(.{1,150}):([\d.-]{1,1800})")
 RUN = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
@@ -39,7 +40,9 @@ INJECT = "inject:"
 WORDS = {"adversarial": "adversarial-only", "shared": "shared", "clean": "clean-only"}
 Places = frozenset[tuple[int, int]]
 """Site index and channel of every chosen map."""
-SIZES = (4, 8, 16, 32, 64, 128)
+SILENT = 1e-12
+"""Mean |conductance| of a layer below which none of its channels stands out."""
+SIZES = (4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,14 @@ def written(chosen: MapSet) -> str:
 
 def _term(text: str, explanation: Explanation, comparison: Comparison) -> tuple[Places, str]:
     """Return the maps of one term, and what they are in words."""
-    if result := FLOW.fullmatch(text):
-        count = int(result[1])
-        return _by_flow(explanation, count), f"the {count} channels with the most attack conductance"
+    if result := RANKED.fullmatch(text):
+        count, is_by_layer = int(result[2]), result[1] == "standout"
+        most = (
+            "whose attack conductance stands out most in their layers"
+            if is_by_layer
+            else "with the most attack conductance"
+        )
+        return _first(explanation, count, is_by_layer=is_by_layer), f"the {count} channels {most}"
     if result := GROUP.fullmatch(text):
         group, name = result.groups()
         site = layer.site_index(explanation, name)
@@ -87,7 +95,7 @@ def _term(text: str, explanation: Explanation, comparison: Comparison) -> tuple[
         what = f"feature map {channels[0]}" if len(channels) == 1 else f"{len(channels)} chosen channels"
         return frozenset((site, channel) for channel in channels), f"{what} of {name}"
     raise BadInput(
-        f"'{text[:60]}' names no channels to patch; it is flow:NUMBER, adversarial:LAYER or map:LAYER:NUMBER."
+        f"'{text[:60]}' names no channels to patch; it is standout:NUMBER, adversarial:LAYER or map:LAYER:NUMBER."
     )
 
 
@@ -115,19 +123,27 @@ def _runs(channels: Iterable[int]) -> list[str]:
     return [str(first) if first == last else f"{first}-{last}" for first, last in runs]
 
 
-def _by_flow(explanation: Explanation, count: int) -> Places:
-    """The maps that claims may use with the largest mean |attack conductance| over the images; ties go to the earlier one."""
-    sizes = [site.channels if site.is_eligible else 0 for site in explanation.sites]
-    if not 1 <= count <= sum(sizes):
-        raise BadInput(f"From 1 to {sum(sizes)} channels can be patched, got {count}.")
+def _first(explanation: Explanation, count: int, *, is_by_layer: bool) -> Places:
+    """Return the first channels by mean |conductance| over the images, divided by the layer's mean where `is_by_layer`."""
+    total = sum(site.channels for site in explanation.sites if site.is_eligible)
+    if not 1 <= count <= total:
+        raise BadInput(f"From 1 to {total} channels can be patched, got {count}.")
     strength = np.concatenate([
-        np.abs(flow).mean(axis=0) if site.is_eligible else np.full(site.channels, -1.0)
+        _strength(flow, is_by_layer=is_by_layer) if site.is_eligible else np.full(site.channels, -1.0)
         for site, flow in zip(explanation.sites, explanation.flow, strict=True)
     ])  # fmt: skip
     best = np.argsort(-strength, kind="stable")[:count]
     starts = np.cumsum([0] + [site.channels for site in explanation.sites])
     sites = np.searchsorted(starts, best, side="right") - 1
     return frozenset((int(site), int(one - starts[site])) for site, one in zip(sites, best, strict=True))
+
+
+def _strength(flow: np.ndarray, *, is_by_layer: bool) -> np.ndarray:
+    """Return (channels,) of (images, channels): as `engine.patching.trials` ranks a group."""
+    size = np.abs(flow)
+    if is_by_layer:
+        size = size / np.maximum(size.mean(axis=1, keepdims=True), SILENT)
+    return size.mean(axis=0)
 
 
 def _members(comparison: Comparison, site: int, group: str) -> tuple[int, ...]:

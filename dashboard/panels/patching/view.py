@@ -19,7 +19,8 @@ from dashboard.panels.patching import studies
 from engine import AttackResultsRequest, BadInput, EngineError, Explanation, FooledRequest, compare
 
 HOW = (
-    "Choose what to patch: here by attack conductance, at the layer all channels of a group, at the neuron one "
+    "Choose what to patch: here by the default ranking (attack conductance over the layer's mean), at the layer all "
+    "channels of a group, at the neuron one "
     "channel, or any channels you "
     "choose. Every causal test stands beside five controls and another way to choose, is kept in the store, and has its own link."
 )
@@ -36,13 +37,13 @@ def layout() -> html.Section:
     """Return the panel's skeleton; assets/proof.js asks and fills."""
     sizes = [
         html.Button(
-            str(size), className="plain-button", **data(patch=f"flow:{size}"), **aria(label=f"Test {size} channels")
+            str(size), className="plain-button", **data(patch=f"standout:{size}"), **aria(label=f"Test {size} channels")
         )
         for size in patching.SIZES
     ]
     choose = html.Div(
         [
-            html.Span("Patch the channels with the most attack conductance:", className="control-label"),
+            html.Span("Patch the channels that stand out most in their layers:", className="control-label"),
             *sizes,
             html.Button(
                 "the other way round", id=ids.CAUSAL_TEST_DIRECTION, className="plain-button", **aria(pressed="false")
