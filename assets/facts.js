@@ -125,8 +125,8 @@
 
   function card(facts) {
     if (!facts) { ['checks', 'restoration', 'check-failures'].forEach((id) => fill(id)); return; }
-    const { checks, restored, restores_at: best, restoration_note: note, failures, warnings, counted } = facts.card;
-    fill('checks', table('Certificate of both datapaths', ['Check', 'Good is', 'Clean', 'Adversarial'],
+    const { checks, restored, best, restoration_note: note, failures, warnings, counted } = facts.card;
+    fill('checks', table('Faithfulness checks of both datapaths', ['Check', 'Good is', 'Clean', 'Adversarial'],
       checks.map(checkRow)), make('p', { class: 'note' }, counted),
     ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
     const rows = restored.map((one) => restoredRow(one, best));

@@ -36,7 +36,7 @@ COUNTED: tuple[Status, ...] = ("clean_wrong", "fooled", "resisted", "unperturbed
 ALWAYS_COUNTED = ("clean_wrong", "fooled", "resisted")
 Option = dict[str, object]
 Stage = str
-"""`setup`, `attack results`, `empty`, `explanation`, `certificates`, `gallery`, `done` or `failed`."""
+"""`setup`, `attack results`, `empty`, `explanation`, `faithfulness`, `gallery`, `done` or `failed`."""
 AGAIN = 600
 """Milliseconds between two looks while work goes on."""
 logger = logging.getLogger(__name__)
@@ -310,7 +310,7 @@ def _look(resolved: Resolved, auditor: Auditor) -> Work:
     if attack_results.state == "failed":
         return _failed(resolved.view, attack_results.message)
     if attack_results.value is None or attack_results.state != "ready":
-        return Work(view, "roster", attack_results_progress(resolved, attack_results))
+        return Work(view, "attack results", attack_results_progress(resolved, attack_results))
     ended = counts(attack_results.value)
     if resolved.request is None:
         return Work(view, "empty", Progress("Nothing to show."), counts=ended, empty=empty_state(resolved))
@@ -335,7 +335,7 @@ def _explained(resolved: Resolved, request: ExplanationRequest, auditor: Auditor
     if answer.state == "failed":
         return _failed(resolved.view, answer.message)
     if answer.value is None:
-        return Work(asdict(resolved.view), "examination", explanation_progress(resolved, answer))
+        return Work(asdict(resolved.view), "explanation", explanation_progress(resolved, answer))
     return _checked(_focused(resolved.view, answer.value), answer.value, auditor)
 
 
@@ -357,7 +357,7 @@ def _checked(view: ViewState, explanation: Explanation, auditor: Auditor) -> Wor
 
 def _stage(faithfulness_checks: Answer[Any], gallery: Answer[Any]) -> str:
     if faithfulness_checks.state == "working":
-        return "certificates"
+        return "faithfulness"
     return "gallery" if gallery.state == "working" else "done"
 
 

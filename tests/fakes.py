@@ -11,6 +11,7 @@ import numpy as np
 
 import engine
 from engine import CONTROLS, AttackCard, CausalTest, Control, Direction, Effect, Estimate, MapSet, SettingCard
+from engine.specs.methods import STANDOUT
 from engine.types.checks import FeatureVisualization, Responses
 from engine.types.core import (
     Answer,
@@ -219,7 +220,10 @@ class FakeAuditor:
     def faithfulness_checks(self, request: ExplanationRequest) -> Answer[Faithfulness]:
         one = DatapathChecks(16, 0.0, 0.1, 0.02, 0.95, 0.0, 0.6, 0.8, 0.85, 0.12)
         partial = DatapathChecks(32, 0.0, 0.2)
-        restoration = Restoration((4, 8, 16, 32), (0.0, 0.5, 1.0, 1.0), (0.0, 0.0, 0.0, 0.05), 16)
+        matched = (0.0, 0.0, 0.05, 0.3)
+        shares = (0.0, 1.0, 1.0, 1.0) if len(request.samples) == 1 else (0.0, 0.5, 1.0, 1.0)
+        excess = tuple(Estimate(a - b, a - b - 0.15, a - b, 20) for a, b in zip(shares, matched, strict=True))
+        restoration = Restoration((4, 8, 16, 32), shares, (0.0, 0.0, 0.0, 0.05), 16, 20, STANDOUT, matched, excess)
         true = tuple(0.8 - 0.05 * k for k in range(len(SITES)))
         fooled = tuple(0.2 + 0.05 * k for k in range(len(SITES)))
         known = Faithfulness(

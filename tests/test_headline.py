@@ -8,12 +8,13 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import engine
 from dashboard import wording
 from dashboard.panels import faithfulness
-from engine import ClassSimilarity, ExplanationRequest, Faithfulness, Restoration, SiteSpan, compare
+from engine import ClassSimilarity, ExplanationRequest, Faithfulness, Restoration, SiteSpan, compare, statistics
 from engine.specs.methods import STANDOUT
 from tests import fakes
 
@@ -24,6 +25,16 @@ def explained(*samples: str):
     )
 
 
+def restoration(sizes, restored, matched, *, images=1):
+    """A restoration with the intervals that such shares of so many images (20 draws each) have."""
+    own = [np.arange(images) < round(share * images) for share in restored]
+    drawn = [np.arange(20 * images).reshape(20, images) % 20 < round(20 * share) for share in matched]
+    if images == 1:
+        drawn = [(np.arange(20) < round(20 * share))[:, None] for share in matched]
+    excess = tuple(statistics.excess(hits, control) for hits, control in zip(own, drawn, strict=True))
+    return Restoration(sizes, restored, (0.01,) * len(sizes), None, 20, STANDOUT, matched, excess)
+
+
 def texts(explanation, faithfulness_checks=None, *, diverges_at="layer2.0", diverges_from="layer2.0"):
     comparison = replace(compare(explanation, 0.1), diverges_at=diverges_at, diverges_from=diverges_from)
     return faithfulness.headline(explanation, comparison, faithfulness_checks or Faithfulness())
@@ -31,22 +42,48 @@ def texts(explanation, faithfulness_checks=None, *, diverges_at="layer2.0", dive
 
 def test_everything_known_reads_as_one_story():
     known = Faithfulness(
-        restoration=Restoration((4, 16), (0.0, 1.0), (0.0, 0.0), 16),
+        restoration=restoration((4, 16), (0.0, 1.0), (0.0, 0.0)),
         class_similarity=ClassSimilarity((0.5,), (0.6,), 8, "layer3.1"),
     )
     clauses = texts(explained("00004"), known)
     assert " ".join(clause.text for clause in clauses) == (
-        "Clean '4' → '7' at 90 %. The datapaths part at layer2.0 and stay apart. "
+        "Clean '4' → '7' at 90 %. The datapaths diverge at layer2.0 and stay apart. "
         "From layer3.1 on the adversarial one is nearer to class '7'. "
-        "16 of 336 clean channels patched in restore '4' (random maps: 0 %)."
+        "16 of 336 clean channels restore '4', as many of the same layers 0 % (+100 points [84, 100]), of all layers 1 %."
     )
     assert all(clause.is_known for clause in clauses)
+    assert clauses[3].state == "held"
 
 
-def test_random_maps_of_the_same_layers_stand_beside_where_they_are_known():
-    known = Restoration((4, 16), (0.0, 1.0), (0.0, 0.0), 16, 5, STANDOUT, (0.0, 0.25))
-    assert texts(explained("00004"), Faithfulness(restoration=known))[3].text == (
-        "16 of 336 clean channels patched in restore '4' (random channels of the same layers: 25 %)."
+@pytest.mark.parametrize(
+    ("matched", "state", "text"),
+    [
+        (0.0, "held", "as many of the same layers 0 %"),
+        (0.25, "held", "+75 points"),
+        (0.4, "open", "Too few trials to tell: 4 of 336"),
+        (1.0, "refuted", "Any channels of these layers do the same: 4 of 336 clean channels restore '4'"),
+    ],
+)
+def test_of_one_image_layer_matched_maps_decide(matched, state, text):
+    known = Faithfulness(restoration=restoration((4,), (1.0,), (matched,)))
+    clause = texts(explained("00004"), known)[3]
+    assert (clause.state, text in clause.text) == (state, True), clause.text
+
+
+def test_the_size_is_the_one_of_the_largest_excess_and_not_the_first_that_restores():
+    known = restoration((4, 8, 16), (0.5, 1.0, 1.0), (0.0, 0.75, 0.1), images=16)
+    assert known.sizes[known.best] == 16
+    assert texts(group(), Faithfulness(restoration=known))[3].text.startswith(
+        "16 of 336 clean channels, each image's own,"
+    )
+
+
+def test_without_the_control_that_decides_nothing_is_claimed():
+    known = Restoration((4, 16), (0.0, 1.0), (0.0, 0.0), 16)
+    clause = texts(explained("00004"), Faithfulness(restoration=known))[3]
+    assert (clause.state, clause.text) == (
+        "open",
+        "No claim of what restores '4': layer-matched random channels were not tried.",
     )
 
 
@@ -73,21 +110,22 @@ def test_datapaths_that_do_not_part_are_said_not_to():
 
 def test_datapaths_that_meet_again_are_not_said_to_have_parted_for_good():
     later = texts(explained("00004"), diverges_from="layer3.0")[1].text
-    assert later == "The datapaths first part at layer2.0; from layer3.0 on they stay apart."
+    assert later == "The datapaths first diverge at layer2.0; from layer3.0 on they stay apart."
     never = texts(explained("00004"), diverges_from=None)[1].text
-    assert never == "The datapaths part at layer2.0, but not for good: later layers lie within noise again."
+    assert never == "The datapaths diverge at layer2.0, but not for good: later layers lie within noise again."
+
+
+def group():
+    return explained(*(f"{k:05d}" for k in range(0, 160, 10)))
 
 
 def test_of_a_group_the_images_restored_are_counted_and_their_maps_are_their_own():
-    images = explained(*(f"{k:05d}" for k in range(0, 160, 10)))
-    known = Faithfulness(restoration=Restoration((4, 8), (0.5, 15 / 16), (0.0, 0.1), 8, 5))
-    assert texts(images, known)[3].text == (
-        "8 of 336 clean channels patched in, each image's own, restore '0' in 15 of 16 images (random maps: 10 %)."
+    known = Faithfulness(restoration=restoration((4, 8), (0.5, 15 / 16), (0.0, 0.1), images=16))
+    assert texts(group(), known)[3].text.startswith(
+        "8 of 336 clean channels, each image's own, restore '0' in 15 of 16 images,"
     )
-    known = Faithfulness(restoration=Restoration((4, 8), (0.25, 0.5), (0.0, 0.1), None, 5))
-    assert texts(images, known)[3].text == (
-        "Up to 8 of 336 clean channels patched in, each image's own, restore at most '0' in 8 of 16 images (random maps: 10 %)."
-    )
+    same = Faithfulness(restoration=restoration((4, 8), (0.5, 15 / 16), (0.5, 15 / 16), images=16))
+    assert texts(group(), same)[3].text.startswith("Any channels of these layers do the same: ")
 
 
 def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
@@ -107,14 +145,8 @@ def test_a_datapath_that_never_stays_nearer_is_said_not_to():
 
 
 def test_restoration_that_fails_says_how_far_it_came():
-    known = Faithfulness(restoration=Restoration((4, 16), (0.0, 0.0), (0.0, 0.0), None))
-    assert texts(explained("00004"), known)[3].text == (
-        "Up to 16 of 336 clean channels patched in do not restore '4' (random maps: 0 %)."
-    )
-    known = Faithfulness(restoration=Restoration((4, 16), (1.0, 0.0), (0.1, 0.0), None))
-    assert texts(explained("00004"), known)[3].text == (
-        "Up to 16 of 336 clean channels patched in restore '4' at some numbers only (random maps: 10 %)."
-    )
+    known = Faithfulness(restoration=restoration((4, 16), (0.0, 0.0), (0.0, 0.0)))
+    assert texts(explained("00004"), known)[3].text == "Up to 16 of 336 clean channels do not restore '4'."
 
 
 def test_a_group_counts_its_images():
@@ -153,7 +185,7 @@ def test_a_group_that_does_not_part_says_how_many_images_that_rests_on():
 
 def test_a_groups_sites_carry_their_interval_and_a_pairs_do_not():
     made = explained("00000", "00004")
-    apart = {"parts_at": "layer2.0", "apart_from": "layer2.0"}
+    apart = {"diverges_at": "layer2.0", "diverges_from": "layer2.0"}
     compared = replace(compare(made, 0.2), **apart, divergence_span=SiteSpan("layer1.1", "layer2.1", 1.0))
     known = Faithfulness(
         class_similarity=ClassSimilarity(
@@ -161,7 +193,7 @@ def test_a_groups_sites_carry_their_interval_and_a_pairs_do_not():
         )
     )
     clauses = faithfulness.headline(made, compared, known)
-    assert clauses[1].text == "The datapaths part at layer2.0 [layer1.1, layer2.1] and stay apart."
+    assert clauses[1].text == "The datapaths diverge at layer2.0 [layer1.1, layer2.1] and stay apart."
     assert clauses[2].text.startswith("From layer3.1 [layer3.0, nowhere] on")
     pair = faithfulness.headline(
         made,

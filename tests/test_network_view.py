@@ -20,6 +20,7 @@ from engine import (
     Answer,
     BadInput,
     DatapathChecks,
+    Estimate,
     ExplanationRequest,
     Faithfulness,
     GroupDatapath,
@@ -32,6 +33,7 @@ from engine import (
     compare,
     statistics,  # fmt: skip
 )
+from engine.specs.methods import STANDOUT
 from tests import fakes
 from tests.fakes import FakeAuditor
 
@@ -145,15 +147,19 @@ def test_a_label_that_no_number_of_maps_carries_is_said_not_to(explanation):
 
 
 def test_restoration_is_told_beside_random_maps_and_failures_are_listed(explanation):
-    known = Faithfulness(restoration=Restoration((4, 8), (0.5, 1.0), (0.0, 0.1), 8), failed=("Kinship: no result.",))
+    excess = Estimate(0.5, 0.2, 0.8, 20), Estimate(0.9, 0.7, 1.0, 20)
+    known = Faithfulness(
+        restoration=Restoration((4, 8), (0.5, 1.0), (0.0, 0.1), 8, 20, STANDOUT, (0.0, 0.1), excess),
+        failed=("Class similarity: no result.",),
+    )
     known = replace(known, unavailable=("No other image of this class.",))
     card = faithfulness.build_card(explanation, known)
     assert [(row.maps, row.by_flow, row.at_random) for row in card.restored] == [
         (4, "50 %", "0 %"),
         (8, "100 %", "10 %"),
     ]
-    assert card.restores_at == 8
-    assert card.failures == ("Not finished: Kinship: no result.", "No other image of this class.")
+    assert card.best == 8
+    assert card.failures == ("Not finished: Class similarity: no result.", "No other image of this class.")
 
 
 def test_the_file_holds_every_site_and_its_exact_counts(explanation):
@@ -249,7 +255,7 @@ def test_the_facts_are_plain_json_and_name_the_same_explanation():
 
 def test_what_must_be_known_of_the_drawing_is_told():
     note = network_view.facts(network_view.read(ASK, FakeAuditor()))["note"]
-    assert "the certificate of the adversarial datapath is not in" in note
+    assert "the faithfulness checks of the adversarial datapath are not in" in note
     hiding = network.River((), (), (), 3, ())
     assert network_view.river_note(hiding, Faithfulness(done=("clean", "adversarial"))) == (
         "3 weak connections (under 0.5 %) are not drawn."
@@ -313,7 +319,7 @@ def test_a_group_is_drawn_beside_in_the_clean_runs_place(versus):
     told = network_view.facts(shown)["beside"]
     assert "they share" in told
     assert ("class" in told) is (versus == "class")
-    assert any("Beside:" in text.text for text in network_view.draw(shown).layout.annotations)
+    assert any("Compared with:" in text.text for text in network_view.draw(shown).layout.annotations)
 
 
 def test_a_class_that_is_not_yet_compared_is_said_so_and_nothing_is_drawn_beside():
@@ -323,24 +329,35 @@ def test_a_class_that_is_not_yet_compared_is_said_so_and_nothing_is_drawn_beside
 
     shown = network_view.read({**ASK, "versus": "class"}, Early())
     assert shown.rival is None
-    assert "not yet compared" in network_view.facts(shown)["beside"]
+    assert "not available yet" in network_view.facts(shown)["beside"]
 
 
 def test_checks_on_the_wrong_side_are_marked_and_told_beside_the_headline(explanation):
-    good = DatapathChecks(wrong_class=0.25, swap=0.75, noisy_copy=0.0, random_low=0.0, random_high=0.1)
+    good = DatapathChecks(wrong_class=0.0, swap=1.0, noisy_copy=0.0, random_low=0.0, random_high=0.0)
     assert faithfulness.against(explanation, Faithfulness(clean=good, adversarial=good)) == ()
-    bad = replace(good, wrong_class=0.75, swap=0.5)
+    bad = replace(good, wrong_class=1.0, swap=0.0)
     known = Faithfulness(clean=good, adversarial=bad)
     (clause,) = faithfulness.against(explanation, known)
     assert clause.text == (
-        "Checks speak against the datapaths: wrong class 75 % (adversarial; good is near 0), "
-        "swap 50 % (adversarial; good is near 100 %)."
+        "Checks speak against the datapaths: wrong class 100 % (adversarial; good is near 0), "
+        "cross-image control 0 % (adversarial; good is near 100 %)."
     )
+    assert clause.state == "refuted"
     cells = {
         check.name: (check.clean, check.adversarial) for check in faithfulness.build_card(explanation, known).checks
     }
-    assert cells["Wrong class"] == ("25 %", "✘ 75 %")
-    assert cells["Cross-image control"] == ("75 %", "✘ 50 %")
+    assert cells["Wrong class"] == ("0 %", "✘ 100 %")
+    assert cells["Cross-image control"] == ("100 %", "✘ 0 %")
+
+
+def test_four_trials_that_cannot_decide_are_neither_for_nor_against(explanation):
+    assert len(explanation.references) == 4
+    few = DatapathChecks(wrong_class=0.25, swap=0.75)
+    card = faithfulness.build_card(explanation, Faithfulness(clean=few, adversarial=few))
+    cells = {check.name: check.clean for check in card.checks}
+    assert (cells["Wrong class"], cells["Cross-image control"]) == ("? 25 %", "? 75 %")
+    assert faithfulness.against(explanation, Faithfulness(clean=few, adversarial=few)) == ()
+    assert "?: too few trials to tell" in card.counted
 
 
 def test_the_card_says_how_many_trials_its_shares_are_of(explanation):

@@ -42,7 +42,7 @@ def world(store):
 def _few_draws(monkeypatch):
     for module in (causal, causal, minimal, minimal):
         monkeypatch.setattr(module, "DRAWS", 2)
-    monkeypatch.setattr(minimal, "CLEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "CLEAN_IMAGES", 20)
     monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
     monkeypatch.setattr(causal, "COUNTS", (4, 16))
 

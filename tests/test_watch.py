@@ -20,13 +20,13 @@ class At(FakeAuditor):
         self.answers = answers
 
     def attack_results(self, request):
-        return self.answers.get("roster") or super().attack_results(request)
+        return self.answers.get("attack_results") or super().attack_results(request)
 
     def explanation(self, request):
-        return self.answers.get("examination") or super().explanation(request)
+        return self.answers.get("explanation") or super().explanation(request)
 
     def faithfulness_checks(self, request):
-        return self.answers.get("certificates") or super().faithfulness_checks(request)
+        return self.answers.get("faithfulness_checks") or super().faithfulness_checks(request)
 
     def gallery(self, model, data):
         return self.answers.get("gallery") or super().gallery(model, data)
@@ -34,7 +34,7 @@ class At(FakeAuditor):
 
 def test_a_view_that_is_ready_names_its_explanation_and_what_has_arrived():
     work = progress.look({}, FakeAuditor())
-    assert work.stage == "certificates"
+    assert work.stage == "faithfulness"
     assert work.key == "fake00000"
     assert work.request["samples"] == ["00000"]
     assert set(work.arrived) == {"clean", "restoration", "kinship"}
@@ -71,8 +71,8 @@ def test_a_layer_and_map_that_were_asked_for_are_kept():
 @pytest.mark.parametrize(
     ("question", "stage", "text"),
     [
-        ("roster", "roster", "Attacking the images of class '0' … 12 of 50"),
-        ("examination", "examination", "Explaining sample 00000 … 12 of 50"),
+        ("attack_results", "attack results", "Attacking the images of class '0' … 12 of 50"),
+        ("explanation", "explanation", "Explaining sample 00000 … 12 of 50"),
     ],
 )
 def test_work_in_progress_says_how_far_it_is_and_is_asked_again(question, stage, text):
@@ -82,7 +82,7 @@ def test_work_in_progress_says_how_far_it_is_and_is_asked_again(question, stage,
     assert not work.progress.can_retry
 
 
-@pytest.mark.parametrize("question", ["roster", "examination"])
+@pytest.mark.parametrize("question", ["attack_results", "explanation"])
 def test_work_that_failed_says_why_and_can_be_tried_again(question):
     work = progress.look({}, At(**{question: Answer("failed", message="The worker died 3 times.")}))
     assert work.stage == "failed"
@@ -119,7 +119,7 @@ def test_no_image_of_the_outcome_is_an_empty_state_with_counts_and_a_way_out():
     assert (work.stage, work.key) == ("empty", None)
     assert work.empty["title"] == "No image of class '1' resisted"
     assert "25 fooled" in work.empty["text"]
-    assert "set the outcome to 'fooled' (25 here), lower epsilon, or choose another class" in work.empty["text"]
+    assert "set the attack result to 'fooled' (25 here), lower epsilon, or choose another class" in work.empty["text"]
 
 
 def test_an_empty_store_waits_for_a_model():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from dash import html
 
 from dashboard import ids
 from dashboard.wording import percent
 from engine import (
+    HALF,
     SIDES,
     Comparison,
     Datapath,
@@ -19,6 +21,8 @@ from engine import (
     GroupDatapath,
     Restoration,
     SiteSpan,
+    narrowest_cut,
+    statistics,
 )
 
 NOT_RUN = "not run"
@@ -27,10 +31,13 @@ NAMED = 4
 """Maps named as special to a class."""
 CARRIES_LABEL = 0.5
 """From this share of other images on, a mask is said to carry the label alone."""
-WRONG_SIDE = 0.5
-"""A share that should be near 0 speaks against a datapath from here on, one that should be near 1 up to here."""
 AGAINST = "✘ "
 """Before a check that speaks against the datapath."""
+UNDECIDED = "? "
+"""Before a check whose trials are too few to tell."""
+
+
+Standing = Literal["fact", "held", "refuted", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class Clause:
 
     text: str
     is_known: bool = True
+    state: Standing = "fact"
+    """Measured as it stands; a claim that its control bears out; one that it speaks against; one not decided yet."""
 
 
 def headline(explanation: Explanation, comparison: Comparison, faithfulness_checks: Faithfulness) -> tuple[Clause, ...]:
@@ -106,10 +115,10 @@ def _parting(comparison: Comparison) -> str:
         return "The datapaths nowhere differ by more than under noise of the same size, two layers in a row."
     where = f"{comparison.diverges_at}{spanned(comparison.divergence_span)}"
     if comparison.diverges_from == comparison.diverges_at:
-        return f"The datapaths part at {where} and stay apart."
+        return f"The datapaths diverge at {where} and stay apart."
     if comparison.diverges_from is None:
-        return f"The datapaths part at {where}, but not for good: later layers lie within noise again."
-    return f"The datapaths first part at {where}; from {comparison.diverges_from} on they stay apart."
+        return f"The datapaths diverge at {where}, but not for good: later layers lie within noise again."
+    return f"The datapaths first diverge at {where}; from {comparison.diverges_from} on they stay apart."
 
 
 def _merging(explanation: Explanation, faithfulness_checks: Faithfulness) -> Clause:
@@ -129,34 +138,54 @@ def _merging(explanation: Explanation, faithfulness_checks: Faithfulness) -> Cla
 
 
 def _restoring(explanation: Explanation, restoration: Restoration | None) -> Clause:
-    name = explanation.classes[explanation.clean.target]
+    """Return what clean channels restore, at the size where they exceed random ones of the same layers most."""
+    name, images = explanation.classes[explanation.clean.target], len(explanation.outcomes)
     if keeps_class(explanation):
         return Clause("The class was not lost, so there is nothing to restore.")
     if restoration is None:
-        return Clause(f"Whether clean channels patched in restore '{name}': not yet checked.", is_known=False)
-    if not restoration.sizes:
-        return Clause(f"No number of clean channels was patched in, so nothing is known of restoring '{name}'.")
-    total = eligible_maps(explanation)
-    if restoration.restores_at is not None:
-        k = restoration.sizes.index(restoration.restores_at)
         return Clause(
-            f"{restoration.restores_at} of {total:,} clean channels patched in{_own(explanation)} restore "
-            f"{restored(explanation, restoration, k)} {_beside(restoration, k)}."
+            f"Whether clean channels patched in restore '{name}': not yet checked.", is_known=False, state="open"
         )
-    best = max(range(len(restoration.sizes)), key=lambda k: restoration.restored[k])
-    many = f"Up to {restoration.sizes[-1]} of {total:,} clean channels patched in{_own(explanation)}"
-    random = _beside(restoration, best)
-    if len(explanation.outcomes) > 1:
-        return Clause(f"{many} restore at most {restored(explanation, restoration, best)} {random}.")
-    does = f"restore '{name}' at some numbers only" if restoration.restored[best] else f"do not restore '{name}'"
-    return Clause(f"{many} {does} {random}.")
+    if not restoration.sizes:
+        return Clause(
+            f"No number of clean channels was patched in, so nothing is known of restoring '{name}'.", state="open"
+        )
+    verdict = restoration.verdict(images)
+    if restoration.best is None:
+        return Clause(
+            f"No claim of what restores '{name}': layer-matched random channels were not tried.", state="open"
+        )
+    if verdict == "no effect":
+        return Clause(
+            f"Up to {restoration.sizes[-1]} of {eligible_maps(explanation):,} clean channels do not restore '{name}'."
+        )
+    if verdict == "same layers":
+        return Clause(
+            f"Any channels of these layers do the same: {_compared(explanation, restoration)}.", state="refuted"
+        )
+    if verdict == "too few":
+        return Clause(f"Too few trials to tell: {_compared(explanation, restoration)}.", is_known=False, state="open")
+    return Clause(f"{_compared(explanation, restoration)}.", state="held")
 
 
-def _beside(restoration: Restoration, k: int) -> str:
-    """The control that decides: random maps of the same layers, or of all layers in results that lack those."""
-    if restoration.layer_matched:
-        return f"(random channels of the same layers: {percent(restoration.layer_matched[k])})"
-    return f"(random maps: {percent(restoration.random[k])})"
+def _compared(explanation: Explanation, restoration: Restoration) -> str:
+    """Return what the channels at the best size restore, and what random ones of the same layers and of all layers do."""
+    k = restoration.best or 0
+    total, size, excess = eligible_maps(explanation), restoration.sizes[k], restoration.excess[k]
+    points = f"{100 * excess.value:+.0f} points [{100 * excess.low:.0f}, {100 * excess.high:.0f}]".replace("-", "−")
+    return (
+        f"{size} of {total:,} clean channels{_own(explanation)} restore {restored(explanation, restoration, k)}, as many of the "
+        f"same layers {percent(restoration.layer_matched[k])} ({points}), of all layers {percent(restoration.random[k])}"
+        f"{_bound_mark(explanation, size)}"
+    )
+
+
+def _bound_mark(explanation: Explanation, size: int) -> str:
+    """Return the trivial bound beside a count that reaches it."""
+    cut = narrowest_cut(explanation.sites)
+    if cut is None or size < cut.channels:
+        return ""
+    return f"; trivial bound: {cut.channels} ({cut.name} alone restores any label)"
 
 
 def _own(explanation: Explanation) -> str:
@@ -214,7 +243,8 @@ class Card:
 
     checks: tuple[Check, ...]
     restored: tuple[Restored, ...]
-    restores_at: int | None
+    best: int | None
+    """The size to mark in the table."""
     restoration_note: str
     failures: tuple[str, ...]
     warnings: tuple[str, ...] = ()
@@ -229,7 +259,11 @@ class _Line:
     good: str
     help: str
     read: Callable[[DatapathChecks], str]
-    speaks_against: Callable[[DatapathChecks], bool] = lambda _: False
+    share: Callable[[DatapathChecks], float | None] = lambda _: None
+    """Of trials: what is weighed against one half. None of a fact, which can neither hold nor fail."""
+    is_high_good: bool = False
+    index: Callable[[DatapathChecks], float | None] = lambda _: None
+    """A similarity, no share of trials, that must stay below one half."""
 
 
 def _rate(value: float | None) -> str:
@@ -240,12 +274,17 @@ def _number(value: float | None) -> str:
     return NOT_RUN if value is None else f"{value:.2f}"
 
 
-def _high(value: float | None) -> bool:
-    return value is not None and value >= WRONG_SIDE
-
-
-def _low(value: float | None) -> bool:
-    return value is not None and value <= WRONG_SIDE
+def _standing(line: _Line, checks: DatapathChecks, trials: int) -> Standing:
+    """Return how a check of so many trials ends: it holds, fails, or its trials are too few to tell; else it is a fact."""
+    share, index = line.share(checks), line.index(checks)
+    if index is not None:
+        return "held" if index < HALF else "refuted"
+    if share is None:
+        return "fact"
+    side = statistics.against_half(round(share * trials), trials)
+    if side == "too few":
+        return "open"
+    return "held" if (side == "above") == line.is_high_good else "refuted"
 
 
 def _band(faithfulness_part: DatapathChecks) -> str:
@@ -260,21 +299,21 @@ _CONTROLS = (
         "near 0",
         "Share of references carried by equally many channels drawn at random (95 % of the draws).",
         _band,
-        lambda one: _high(one.random_high),
+        lambda one: one.random_high,
     ),
     _Line(
         "Wrong class",
         "near 0",
         "Share carried to a third class when the score is aimed at that class.",
         lambda one: NOT_APPLICABLE if "wrong_class" in one.not_applicable else _rate(one.wrong_class),
-        lambda one: _high(one.wrong_class),
+        lambda one: one.wrong_class,
     ),
     _Line(
         "Noisy copy",
         "near 0",
         "Share carried when a noisy copy of the reference stands in for the image.",
         lambda one: NOT_APPLICABLE if "noisy_copy" in one.not_applicable else _rate(one.noisy_copy),
-        lambda one: _high(one.noisy_copy),
+        lambda one: one.noisy_copy,
     ),
     _Line(
         "One layer at a time",
@@ -299,7 +338,7 @@ _CONTROLS = (
         "low",
         "Jaccard with the datapath of the same network with random weights: high would mean the weights do not matter.",
         lambda one: _number(one.random_weights_jaccard),
-        lambda one: _high(one.random_weights_jaccard),
+        index=lambda one: one.random_weights_jaccard,
     ),
 )
 
@@ -315,11 +354,12 @@ def build_card(explanation: Explanation, faithfulness_checks: Faithfulness) -> C
         "Smallest number of channels whose transplant carries the label into every reference (a group: into 9 of 10).",
         *carries,
     )
-    checks = (Check(line.name, line.good, line.help, *(_cell(line, one) for _, one in sides)) for line in lines)
+    trials = _trials(explanation)
+    checks = (Check(line.name, line.good, line.help, *(_cell(line, one, trials) for _, one in sides)) for line in lines)
     return Card(
         (first, *checks, *_group_checks(explanation, faithfulness_checks)),
         () if keeps_class(explanation) else _restored(faithfulness_checks),
-        faithfulness_checks.restoration.restores_at if faithfulness_checks.restoration else None,
+        _best_size(faithfulness_checks.restoration),
         _restoration_note(explanation, faithfulness_checks),
         (*(f"Not finished: {text}" for text in faithfulness_checks.failed), *faithfulness_checks.unavailable),
         tuple(_warning(name, one) for name, (path, one) in zip(SIDES, sides, strict=True) if _is_label(path, one)),
@@ -334,17 +374,25 @@ def against(explanation: Explanation, faithfulness_checks: Faithfulness) -> tupl
         f"{line.name.lower()} {line.read(one)} ({name}; good is {line.good})"
         for name, one in sides
         for line in _lines(explanation)
-        if line.speaks_against(one)
+        if _standing(line, one, _trials(explanation)) == "refuted"
     ]
-    return (Clause(f"Checks speak against the datapaths: {', '.join(results)}.", is_known=False),) if results else ()
+    text = f"Checks speak against the datapaths: {', '.join(results)}."
+    return (Clause(text, is_known=False, state="refuted"),) if results else ()
 
 
 def _lines(explanation: Explanation) -> tuple[_Line, ...]:
     return (*_CONTROLS[:2], _swap(explanation.clean.baseline), *_CONTROLS[2:])
 
 
-def _cell(line: _Line, faithfulness_part: DatapathChecks) -> str:
-    return f"{AGAINST if line.speaks_against(faithfulness_part) else ''}{line.read(faithfulness_part)}"
+def _cell(line: _Line, checks: DatapathChecks, trials: int) -> str:
+    mark = {"refuted": AGAINST, "open": UNDECIDED}.get(_standing(line, checks, trials), "")
+    return f"{mark}{line.read(checks)}"
+
+
+def _trials(explanation: Explanation) -> int:
+    """Return how many trials each share of the checks is of."""
+    runs = len(explanation.references) if explanation.clean.baseline == "references" else 1
+    return len(explanation.outcomes) * max(1, runs)
 
 
 def _counted(explanation: Explanation, faithfulness_checks: Faithfulness) -> str:
@@ -355,7 +403,10 @@ def _counted(explanation: Explanation, faithfulness_checks: Faithfulness) -> str
         trials = f"{images * references} trials ({trials} in {references} other runs)"
     again = faithfulness_checks.restoration
     draws = f" Random channels patched in: {again.draws} draws for each image." if again and again.draws else ""
-    return f"Shares of this table are of {trials}; {AGAINST.strip()} marks what speaks against a datapath.{draws}"
+    return (
+        f"Shares of this table are of {trials}; {AGAINST.strip()} speaks against a datapath, "
+        f"{UNDECIDED.strip()}: too few trials to tell.{draws}"
+    )
 
 
 def _group_checks(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[Check, ...]:
@@ -430,9 +481,11 @@ def _swap(baseline: str) -> _Line:
         text = (
             "Share of other images that this mask gives this image's class. High: it carries the label, not the image."
         )
-        return _Line("Cross-image control", "near 0", text, lambda one: _rate(one.swap), lambda one: _high(one.swap))
+        return _Line("Cross-image control", "near 0", text, lambda one: _rate(one.swap), lambda one: one.swap)
     text = "The same channels filled from another image give that image's class."
-    return _Line("Cross-image control", "near 100 %", text, lambda one: _rate(one.swap), lambda one: _low(one.swap))
+    return _Line(
+        "Cross-image control", "near 100 %", text, lambda one: _rate(one.swap), lambda one: one.swap, is_high_good=True
+    )
 
 
 def _restored(faithfulness_checks: Faithfulness) -> tuple[Restored, ...]:
@@ -445,17 +498,19 @@ def _restored(faithfulness_checks: Faithfulness) -> tuple[Restored, ...]:
 
 
 def _restoration_note(explanation: Explanation, faithfulness_checks: Faithfulness) -> str:
-    known, images = faithfulness_checks.restoration, len(explanation.outcomes)
+    known = faithfulness_checks.restoration
     if keeps_class(explanation):
         return "The class stayed what it was, so there is nothing to restore."
     if known is None:
         return "Not run yet: whether clean channels patched in into the adversarial run restore the class."
-    if known.restores_at is None:
-        return f"No number that was tried restores {'the image' if images == 1 else 'nine in ten of the images'}."
-    own = "" if images == 1 else ", each image's own,"
-    what = restored(explanation, known, known.sizes.index(known.restores_at))
-    how = "whose attack flow stands out most in their layers" if known.ranking.is_by_layer else "by attack conductance"
-    return f"{known.restores_at} channels {how}{own} restore {what}."
+    if known.best is None:
+        return "Layer-matched random channels, the control that decides, were not tried."
+    return f"Marked: where the excess over layer-matched random is largest. {_compared(explanation, known)}."
+
+
+def _best_size(restoration: Restoration | None) -> int | None:
+    """Return the size to mark: where the excess over layer-matched random channels is largest."""
+    return None if restoration is None or restoration.best is None else restoration.sizes[restoration.best]
 
 
 def layout() -> html.Div:

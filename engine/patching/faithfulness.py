@@ -260,17 +260,25 @@ def restoration(evidence: Evidence) -> Restoration:
     generator = torch.Generator().manual_seed(evidence.seed)
     draws = max(1, min(RANDOM_DRAWS, RANDOM_TRIALS // len(rows)))
     scores, repeated = trials.by_default(flow), rows.repeat_interleave(draws)
-    sizes, restored, at_random, matched = datapaths.claim_sizes(bundle, RESTORED_SIZE), [], [], []
+    sizes = datapaths.claim_sizes(bundle, RESTORED_SIZE)
+    restored, at_random, matched = [], [], []
     for size in sizes:
         own = scorers.largest(bundle, scores, size)
-        restored.append(_restored(evidence, donor, rows, tuple(site[rows] for site in own)))
+        restored.append(_hits(evidence, donor, rows, tuple(site[rows] for site in own)))
         drawn = controls.layer_matched(tuple(site[repeated] for site in own), generator)
-        matched.append(_restored(evidence, donor, repeated, drawn))
-        at_random.append(
-            _restored(evidence, donor, repeated, scorers.at_random(bundle, len(repeated), size, generator))
-        )
-    lasting = datapaths.smallest_lasting(sizes, tuple(restored))
-    return Restoration(sizes, tuple(restored), tuple(at_random), lasting, draws, STANDOUT, tuple(matched))
+        matched.append(_hits(evidence, donor, repeated, drawn).reshape(-1, draws).T)
+        at_random.append(_hits(evidence, donor, repeated, scorers.at_random(bundle, len(repeated), size, generator)))
+    shares = [tuple(float(hits.mean()) for hits in kind) for kind in (restored, at_random, matched)]
+    return Restoration(
+        sizes=sizes,
+        restored=shares[0],
+        random=shares[1],
+        restores_at=datapaths.smallest_lasting(sizes, shares[0]),
+        draws=draws,
+        ranking=STANDOUT,
+        layer_matched=shares[2],
+        excess=tuple(statistics.excess(own, control) for own, control in zip(restored, matched, strict=True)),
+    )
 
 
 def stability(evidence: Evidence) -> Faithfulness:
@@ -452,6 +460,7 @@ def _noisy_copy(evidence: Evidence, case: Case, chosen: PerMap) -> float:
     return float((labels == case.targets[images]).float().mean())
 
 
-def _restored(evidence: Evidence, donor: hooks.Trace, rows: Tensor, chosen: PerMap) -> float:
+def _hits(evidence: Evidence, donor: hooks.Trace, rows: Tensor, chosen: PerMap) -> np.ndarray:
+    """(rows,) bool: whether the chosen clean maps give the clean label."""
     labels = datapaths.transplant_labels(evidence.bundle, evidence.adversarial.images, donor, (rows, rows), chosen)
-    return float((labels == evidence.clean.targets[rows]).float().mean())
+    return (labels == evidence.clean.targets[rows]).cpu().numpy()

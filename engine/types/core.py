@@ -381,7 +381,7 @@ class Explanation:
             if link.through:
                 gates = "the gate" if len(link.through) == 1 else "the gates"
                 results[link.source, link.target] = (
-                    f"a map counts with what {gates} {', '.join(link.through)} read of others"
+                    f"a channel counts with what {gates} {', '.join(link.through)} read of others"
                 )
             elif connection.completeness > COMPLETE:
                 what = "several layers follow" if link.target == len(self.sites) else "contributions do not add up"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 
+from engine import statistics
 from engine.hashing import Schema, stored_as
 from engine.specs.methods import PLAIN_FLOW, StoredMethod, StoredRanking
 from engine.statistics import Estimate
@@ -97,6 +98,9 @@ class DatapathChecks:
     aimed, or where there is no class to aim at."""
 
 
+RestorationVerdict = Literal["supported", "same layers", "too few", "no effect", "untested"]
+
+
 @dataclass(frozen=True, slots=True)
 class Restoration:
     """Clean channels patched into the adversarial run: by one ranking and at random.
@@ -117,6 +121,32 @@ class Restoration:
     """In what order they are patched."""
     layer_matched: tuple[float, ...] = ()
     """The same with as many maps of the same layers, drawn from all maps of each; empty in results of version 0.1."""
+    excess: tuple[Estimate, ...] = ()
+    """By how much `restored` exceeds `layer_matched`, paired on images; of one image, by its draws alone."""
+
+    @property
+    def best(self) -> int | None:
+        """Index of the size where the excess is largest, the smallest such size; None without layer-matched maps."""
+        if not self.excess:
+            return None
+        return max(range(len(self.sizes)), key=lambda k: (self.excess[k].value, -k))
+
+    def verdict(self, images: int) -> RestorationVerdict:
+        """Return what may be said of the maps at `best`, of so many images.
+
+        Of several images the excess must lie above zero with its interval. One image's own answer is a fact: there fewer than
+        half of the layer-matched draws must restore it, beyond their interval.
+        """
+        if self.best is None:
+            return "untested"
+        if not max(self.restored, default=0.0):
+            return "no effect"
+        excess = self.excess[self.best]
+        if images > 1:
+            return "supported" if excess.low > 0 else "same layers"
+        if excess.low > statistics.HALF:
+            return "supported"
+        return "same layers" if excess.high < statistics.HALF else "too few"
 
 
 @dataclass(frozen=True, slots=True)

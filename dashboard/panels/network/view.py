@@ -164,7 +164,9 @@ def river_note(drawn: network.River, faithfulness_checks: Faithfulness) -> str:
     limit = wording.percent(network.HIDDEN_BELOW)
     hidden = f"{drawn.hidden} weak connections (under {limit}) are not drawn." if drawn.hidden else ""
     sides = " and ".join(side for side in ("clean", "adversarial") if side not in faithfulness_checks.done)
-    open_ = f"Hatched bars are provisional: the faithfulness checks of the {sides} datapath is not in." if sides else ""
+    open_ = (
+        f"Hatched bars are provisional: the faithfulness checks of the {sides} datapath are not in." if sides else ""
+    )
     return " ".join(filter(None, (_inexact(drawn), hidden, open_)))
 
 
