@@ -28,6 +28,7 @@ from engine import (
     FooledRequest,
     Forecast,
     Gallery,
+    LocalisationStudy,
     MapSet,
     ModelCard,
     ModelOrder,
@@ -176,6 +177,9 @@ class Auditor(Protocol):
 
     def site_profile(self, group: FooledRequest) -> Answer[SiteProfile]:
         """Return what a few maps of each site alone win back; raises BadInput."""
+
+    def localisation(self, group: FooledRequest) -> Answer[LocalisationStudy]:
+        """Return layer by layer what share of its channels must be patched alone, ranked and at random; raises BadInput."""
 
     def faithfulness_curve(self, group: FooledRequest) -> Answer[FaithfulnessStudy]:
         """Return the field's measures of the channels with the most attack conductance; raises BadInput."""

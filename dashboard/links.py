@@ -46,7 +46,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "detail": ("blocks", "sites"),
     "theme": ("light", "dark"),
     "page": ("explain", "audits", "models"),
-    "study": ("curve", "faithfulness", "profile", "smallest", "defence"),
+    "study": ("curve", "faithfulness", "localisation", "profile", "smallest", "defence"),
 }
 FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"

@@ -361,6 +361,9 @@ class FakeAuditor:
     def site_profile(self, group: engine.FooledRequest) -> Answer[engine.SiteProfile]:
         return ABSENT
 
+    def localisation(self, group: engine.FooledRequest) -> Answer[engine.LocalisationStudy]:
+        return ABSENT
+
     def faithfulness_curve(self, group: engine.FooledRequest) -> Answer[engine.FaithfulnessStudy]:
         return ABSENT
 

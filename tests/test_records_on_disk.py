@@ -18,8 +18,8 @@ from engine.store import NotStored, Store
 from engine.types.checks import AttackSanity, CheckResult, Conditions, Figure, Suspicion, ValidationReport
 from engine.types.core import AttackResults, AttackResultsRequest, Datapath, ExplanationRequest, Outcome
 from engine.types.faithfulness import ClassSimilarity, DatapathChecks, Faithfulness, Restoration
-from engine.types.patching import CorrectImages, Evaluation, EvaluationRequest, MapSet
-from engine.types.requests import Nothing, Pace, Taken
+from engine.types.patching import Evaluation, EvaluationRequest, MapSet
+from engine.types.requests import CorrectImages, Nothing, Pace, Taken
 from tests import fake_studies, fakes
 
 KEY = hashing.content_key("one")

@@ -153,7 +153,7 @@ def _store(parser: argparse.ArgumentParser) -> None:
 
 
 TEST: Final = "test"
-STUDIES: Final = (TEST, "smallest", "curve", "profile", "defence")
+STUDIES: Final = (TEST, "smallest", "curve", "profile", "localisation", "faithfulness", "defence")
 
 
 def add_causal_test(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,6 @@ from engine.types import faithfulness
 from engine.types.core import SIDES, Datapath, Explanation, ExplanationRequest, Outcome, Prediction
 from engine.types.faithfulness import Comparison, Faithfulness, GroupDatapath, Groups
 from engine.types.patching import (
-    CorrectRequest,
     EvaluateRequest,
     EvaluationRequest,
     FooledRequest,
@@ -40,7 +39,7 @@ from engine.types.patching import (
     SiteChoice,
     StrongestRequest,
 )
-from engine.types.requests import FaithfulnessRequest, SmallestRequest
+from engine.types.requests import CorrectRequest, FaithfulnessRequest, SmallestRequest
 
 EXPLANATION, OLD_EXPLANATION = "explanation.json", "examination.json"
 """The second is the name of version 0.1, which this version still writes."""
@@ -364,6 +363,8 @@ OF_GROUP: Final[dict[str, tasks.Task]] = {
     "smallest": tasks.SMALLEST,
     "curve": tasks.CURVE,
     "profile": tasks.PROFILE,
+    "localisation": tasks.LOCALISATION,
+    "faithfulness": tasks.FAITHFULNESS_CURVE,
     "defence": tasks.DEFENCE,
 }
 """Studies that take a group alone."""

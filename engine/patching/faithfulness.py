@@ -17,7 +17,7 @@ from engine.errors import BadInput, UnknownName
 from engine.models import hooks
 from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
-from engine.patching import controls, subjects, trials
+from engine.patching import controls, measures, subjects, trials
 from engine.patching.subjects import Evidence
 from engine.specs.methods import RANDOM, STANDOUT
 from engine.store.store import Dataset
@@ -184,6 +184,7 @@ def part(
             adversarial=compared(evidence, "adversarial"), unavailable=_lacking(evidence, "adversarial")
         ),
         "restoration": lambda evidence: Faithfulness(restoration=restoration(evidence)),
+        "localisation": localisation,
         "stability": stability,
         "kinship": of_classes,
         "weights": random_weights,
@@ -279,6 +280,14 @@ def restoration(evidence: Evidence) -> Restoration:
         layer_matched=shares[2],
         excess=tuple(statistics.excess(own, control) for own, control in zip(restored, matched, strict=True)),
     )
+
+
+def localisation(evidence: Evidence) -> Faithfulness:
+    """Return the localisation profile of the images; raises BadInput where the attack left the class of one as it was."""
+    bundle = evidence.bundle
+    flow = tuple(torch.from_numpy(np.array(site)).to(bundle.device) for site in evidence.explanation.flow)
+    profile = measures.localised(subjects.of_explanation(evidence), flow, lambda *_: None)
+    return Faithfulness(localisation=profile)
 
 
 def stability(evidence: Evidence) -> Faithfulness:

@@ -32,7 +32,7 @@ from engine.errors import BadInput
 from engine.models import hooks
 from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
-from engine.patching import patch, subjects, trials
+from engine.patching import minimal, patch, subjects, trials
 from engine.patching.patch import Exchanges, Tried
 from engine.patching.subjects import FooledGroup
 from engine.statistics import CONFIDENCE, RESAMPLES, Estimate
@@ -43,12 +43,14 @@ from engine.types.faithfulness import (
     FaithfulnessCurve,
     FaithfulnessLine,
     Intervention,
+    LayerShare,
+    Localisation,
     Minimality,
     SetStability,
     SetTest,
     SetTests,
 )
-from engine.types.patching import FaithfulnessStudy, FooledRequest
+from engine.types.patching import FaithfulnessStudy, FooledRequest, LocalisationStudy
 
 Result = TypeVar("Result")
 DRAWS = 5
@@ -72,6 +74,73 @@ def study(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report:
     report(1, 2, "Measuring faithfulness over sizes, with layer-matched random maps")
     result = measured(fooled, trials.by_default(trials.attack_conductance(fooled)), SET_MAPS)
     return FaithfulnessStudy(subjects.group(fooled, len(request.samples)), result)
+
+
+ORDERS, FEW_ORDERS = 8, 3
+"""Random orders of a layer's maps, per image; few where pictures are large."""
+LARGE, MOST_LAYERS = 112, 8
+"""Pixels along a side from which on pictures are large, and layers that are tried of them, evenly spread."""
+
+
+def localise(bundle: ModelBundle, dataset: Dataset, request: FooledRequest, report: Report) -> LocalisationStudy:
+    """Return the localisation profile of the images of a request that the attack fools; raises BadInput for none."""
+    report(0, 1, "Attacking")
+    fooled = subjects.gather_group(bundle, dataset, request)
+    result = localised(fooled, trials.attack_conductance(fooled), report)
+    return LocalisationStudy(subjects.group(fooled, len(request.samples)), result)
+
+
+def localised(fooled: FooledGroup, flow: PerMap, report: Report) -> Localisation:
+    """Return, layer by layer, the share of its maps that must be patched alone, by ranking and in random order.
+
+    Only layers that every path runs through: all of their maps together restore the label, so the share exists. Sizes are
+    doubled and bisected. Raises BadInput for a network without such a layer.
+    """
+    bundle, pairs = fooled.bundle, patch.exchanges(fooled, "restore")
+    cuts = [k for k, site in enumerate(bundle.sites) if site.is_cut and site.is_eligible]
+    if not cuts:
+        raise BadInput(
+            "Localisation: no layer that claims may use carries every path, so no layer alone restores the label."
+        )
+    is_large = min(bundle.size) >= LARGE
+    if is_large and len(cuts) > MOST_LAYERS:
+        cuts = [cuts[k] for k in np.linspace(0, len(cuts) - 1, MOST_LAYERS).round().astype(int)]
+    orders = FEW_ORDERS if is_large else ORDERS
+    layers = []
+    for done, number in enumerate(cuts):
+        report(done, len(cuts), f"Localising: {bundle.sites[number].name}")
+        layers.append(_layer_share(pairs, number, flow[number], orders))
+    return Localisation(tuple(layers), fooled.images.count, orders)
+
+
+def _layer_share(pairs: Exchanges, number: int, flow: Tensor, orders: int) -> LayerShare:
+    """The layer `number`, ranked by its flow (images, channels), and in `orders` random orders per image."""
+    fooled, site = pairs.fooled, pairs.fooled.bundle.sites[number]
+    generator = Generator().manual_seed(fooled.seed + number)
+    drawn = torch.rand(orders, *flow.shape, generator=generator).to(flow.device)
+    places = torch.cat([flow.abs()[None], drawn]).argsort(dim=2, descending=True, stable=True).argsort(dim=2)
+    start = sum(other.channels for other in fooled.bundle.sites[:number])
+    total = sum(other.channels for other in fooled.bundle.sites)
+    ranks = places.new_full((*places.shape[:2], total), total)
+    ranks[:, :, start : start + site.channels] = places
+
+    def suffices(choices: Tensor, _problems: Tensor) -> Tensor:
+        return (pairs.tried(choices.view_as(ranks)).labels == fooled.true).flatten()
+
+    whole = (pairs.tried(ranks[:1] < site.channels).labels == fooled.true)[0]
+    fewest = minimal.smallest_prefix(ranks.flatten(0, 1), site.channels, suffices).view(len(ranks), -1)
+    shares = (fewest[:, whole].double() / site.channels).cpu().numpy()
+    if not shares.shape[1]:
+        return LayerShare(site.name, site.channels, 0)
+    return LayerShare(site.name, site.channels, shares.shape[1], _mean(shares[:1]), _mean(shares[1:]))
+
+
+def _mean(shares: np.ndarray) -> Estimate:
+    """Mean of (draws, images) with its interval over images, over draws where there is one image, of none for one value."""
+    per_image = shares.mean(axis=0) if shares.shape[1] > 1 else shares[:, 0]
+    if len(per_image) == 1:
+        return Estimate(float(per_image[0]), float(per_image[0]), float(per_image[0]), 1)
+    return statistics.mean(per_image)
 
 
 def measured(fooled: FooledGroup, scores: PerMap, count: int) -> CircuitMeasures:

@@ -38,6 +38,7 @@ from engine.types.patching import (
     FaithfulnessStudy,
     FooledRequest,
     GroupTestRequest,
+    LocalisationStudy,
     MapSet,
     RestorationCurve,
     SiteProfile,
@@ -242,6 +243,10 @@ class Auditor:
     def site_profile(self, group: FooledRequest) -> Answer[SiteProfile]:
         """Return what a few maps of each site alone win back; raises BadInput."""
         return self.ask(tasks.PROFILE, group)
+
+    def localisation(self, group: FooledRequest) -> Answer[LocalisationStudy]:
+        """Return layer by layer what share of its channels must be patched alone, ranked and at random; raises BadInput."""
+        return self.ask(tasks.LOCALISATION, group)
 
     def faithfulness_curve(self, group: FooledRequest) -> Answer[FaithfulnessStudy]:
         """Return how faithful growing sets are, ranked by attack conductance, beside layer-matched random ones; raises BadInput."""

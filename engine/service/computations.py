@@ -27,14 +27,13 @@ from engine.types.core import AttackResults, AttackResultsRequest, Explanation, 
 from engine.types.faithfulness import Faithfulness
 from engine.types.patching import (
     CausalTest,
-    CorrectImages,
-    CorrectRequest,
     Defence,
     EvaluateRequest,
     Evaluation,
     FaithfulnessStudy,
     FooledRequest,
     GroupTestRequest,
+    LocalisationStudy,
     MapSet,
     RestorationCurve,
     SiteProfile,
@@ -44,6 +43,8 @@ from engine.types.patching import (
 from engine.types.requests import (
     AttackSanityRequest,
     CausalTestRequest,
+    CorrectImages,
+    CorrectRequest,
     DataTask,
     FaithfulnessRequest,
     FeatureRequest,
@@ -167,6 +168,11 @@ def curve(bench: Bench, request: FooledRequest) -> RestorationCurve:
 def profile(bench: Bench, request: FooledRequest) -> SiteProfile:
     """Put a few maps of each layer back alone."""
     return causal.profile(*bench.both(request), request, bench.report)
+
+
+def localisation(bench: Bench, request: FooledRequest) -> LocalisationStudy:
+    """Localise the attack layer by layer in the fooled images of a group."""
+    return measures.localise(*bench.both(request), request, bench.report)
 
 
 def faithfulness_curve(bench: Bench, request: FooledRequest) -> FaithfulnessStudy:

@@ -29,14 +29,13 @@ from engine.types.core import (
 from engine.types.faithfulness import PARTS, Faithfulness
 from engine.types.patching import (
     CausalTest,
-    CorrectImages,
-    CorrectRequest,
     Defence,
     EvaluateRequest,
     Evaluation,
     FaithfulnessStudy,
     FooledRequest,
     GroupTestRequest,
+    LocalisationStudy,
     MapSet,
     RestorationCurve,
     SiteProfile,
@@ -46,6 +45,8 @@ from engine.types.patching import (
 from engine.types.requests import (
     AttackSanityRequest,
     CausalTestRequest,
+    CorrectImages,
+    CorrectRequest,
     DataTask,
     FaithfulnessRequest,
     FeatureRequest,
@@ -292,6 +293,10 @@ PROFILE: Final = Task(
     kind="profile", request=FooledRequest, record=SiteProfile, run=f"{_HOME}:profile",
     title="patching layer by layer", require=_group,
 )  # fmt: skip
+LOCALISATION: Final = Task(
+    kind="localisation", request=FooledRequest, record=LocalisationStudy, run=f"{_HOME}:localisation",
+    title="localising the attack layer by layer", require=_group,
+)  # fmt: skip
 FAITHFULNESS_CURVE: Final = Task(
     kind="faithfulness-curve", request=FooledRequest, record=FaithfulnessStudy, run=f"{_HOME}:faithfulness_curve",
     title="measuring faithfulness over sizes", require=_group,
@@ -343,7 +348,7 @@ TASKS: Final[dict[str, Task[Any, Any]]] = {
     task.kind: task
     for task in (
         ATTACK_RESULTS, EXPLANATION, FAITHFULNESS, GALLERY, FEATURE_VISUALIZATION, RESPONSES, CAUSAL_TEST, GROUP_TEST,
-        SMALLEST, SMALLEST_WITHIN, CURVE, PROFILE, FAITHFULNESS_CURVE,
+        SMALLEST, SMALLEST_WITHIN, CURVE, PROFILE, LOCALISATION, FAITHFULNESS_CURVE,
         EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
     )
 }  # fmt: skip

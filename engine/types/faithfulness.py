@@ -247,6 +247,46 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerShare:
+    """How many of one layer's maps must be patched, alone, for the label to return."""
+
+    site: str
+    channels: int
+    restored: int
+    """Images that all of the layer's maps together restore; the shares are of these."""
+    ranked: Estimate | None = None
+    """Share of the layer's maps, by the default ranking, mean over images; None where no image is restored."""
+    random: Estimate | None = None
+    """The same with maps in random order. Of one image the interval is of the draws."""
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as many random maps it takes: near one, the attack is everywhere in the layer."""
+        return self.random.value / self.ranked.value if self.ranked and self.random else None
+
+
+@dataclass(frozen=True, slots=True)
+class Localisation:
+    """Layer by layer, whether the attack is in a few maps there, or everywhere."""
+
+    layers: tuple[LayerShare, ...]
+    """In the order of the network: those that every path runs through and that claims may use."""
+    images: int
+    draws: int
+    """Random orders per image."""
+
+    @property
+    def sharpest(self) -> LayerShare | None:
+        """The layer of the largest ratio among those where its interval lies above one; None where the attack is everywhere."""
+        clear = [
+            layer
+            for layer in self.layers
+            if layer.ranked and layer.random and layer.random.low > layer.ranked.high and layer.restored == self.images
+        ]
+        return max(clear, key=lambda layer: layer.ratio or 0.0, default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Faithfulness:
     """What is known so far of how far an explanation can be trusted; parts arrive one by one."""
 
@@ -265,9 +305,12 @@ class Faithfulness:
     classes: ClassDatapaths | None = None
     cross: InputByTarget | None = None
     groups: Groups | None = None
+    localisation: Localisation | None = None
 
 
-PARTS: Final = ("clean", "adversarial", "restoration", "stability", "kinship", "weights", "cross", "groups")
+PARTS: Final = (
+    "clean", "adversarial", "restoration", "localisation", "stability", "kinship", "weights", "cross", "groups",
+)  # fmt: skip
 """In the order in which they are asked for."""
 
 
@@ -283,6 +326,7 @@ def merge(partials: Sequence[Faithfulness]) -> Faithfulness:
         classes=next((partial.classes for partial in partials if partial.classes is not None), None),
         cross=next((partial.cross for partial in partials if partial.cross is not None), None),
         groups=next((partial.groups for partial in partials if partial.groups is not None), None),
+        localisation=next((partial.localisation for partial in partials if partial.localisation is not None), None),
         done=tuple(part for part in PARTS if any(part in partial.done for partial in partials)),
         failed=tuple(message for one in partials for message in one.failed),
         unavailable=tuple(message for one in partials for message in one.unavailable),

@@ -13,6 +13,7 @@ from engine.specs.methods import PLAIN_FLOW, StoredMethod, StoredRanking
 from engine.statistics import Estimate
 from engine.types.faithfulness import (
     CircuitMeasures,
+    Localisation,
     Monotone,
     OneSite,
     PoolSearch,
@@ -267,27 +268,6 @@ class StrongestRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class CorrectRequest:
-    """The first correctly classified images of a data set from an index on."""
-
-    SCHEMA: ClassVar[Schema] = Schema("correct-images-request/1")
-
-    model: str
-    data: str
-    count: int
-    first: int
-
-
-@dataclass(frozen=True, slots=True)
-class CorrectImages:
-    """Which images they are."""
-
-    SCHEMA: ClassVar[Schema] = Schema("correct-images/1")
-
-    samples: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class GroupTestRequest:
     """Which maps to put where in the runs of all images of a group that the attack fools."""
 
@@ -497,6 +477,16 @@ MAPS = (8, 16, 32, 64, 128)
 """Numbers of maps over all claimable sites, unless others are asked for."""
 FEWEST = 2
 """Images, and classes among them, that an evaluation needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalisationStudy:
+    """The localisation profile of a group."""
+
+    SCHEMA: ClassVar[Schema] = Schema("localisation/1")
+
+    group: Group
+    localisation: Localisation
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,6 +223,27 @@ class ShardRequest:
     block: int
 
 
+@dataclass(frozen=True, slots=True)
+class CorrectRequest:
+    """The first correctly classified images of a data set from an index on."""
+
+    SCHEMA: ClassVar[Schema] = Schema("correct-images-request/1")
+
+    model: str
+    data: str
+    count: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectImages:
+    """Which images they are."""
+
+    SCHEMA: ClassVar[Schema] = Schema("correct-images/1")
+
+    samples: tuple[str, ...]
+
+
 Request = (
     AttackResultsRequest
     | ExplanationRequest

@@ -24,6 +24,7 @@ from engine import (
     Control,
     Direction,
     Effect,
+    Estimate,
     Explanation,
     MapSet,
     Prediction,
@@ -239,6 +240,11 @@ def build(causal_test: CausalTest, title: str, explanation: Explanation) -> Pane
 def share(effect: Effect) -> str:
     """Return how many trials gave the class aimed at, with its interval."""
     return f"{percent(effect.flipped)} {bounds(effect.flipped_low, effect.flipped_high)}"
+
+
+def estimate(share: Estimate) -> str:
+    """Return a share with its interval."""
+    return f"{percent(share.value)} {bounds(share.low, share.high)}"
 
 
 def recovery(effect: Effect) -> str:

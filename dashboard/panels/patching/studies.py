@@ -25,6 +25,9 @@ from engine import (
     FaithfulnessLine,
     FaithfulnessStudy,
     Group,
+    LayerShare,
+    Localisation,
+    LocalisationStudy,
     MapSet,
     PoolSearch,
     RestorationCurve,
@@ -37,6 +40,7 @@ from engine import (
 STUDIES = {
     "curve": "How many channels it takes",
     "faithfulness": "Faithfulness curve (CPR, CMD)",
+    "localisation": "Few channels or everywhere?",
     "profile": "Which layers carry it",
     "smallest": "Smallest sets",
     "defence": "Would fixing them help?",
@@ -154,6 +158,58 @@ def faithfulness(faithfulness_study: FaithfulnessStudy) -> Study:
     )
     table = Table("Faithfulness by share of the channels (number of channels)", heads, rows)
     return Study(STUDIES["faithfulness"], _faithfulness_verdict(faithfulness_study.measures), result, plot, (table,))
+
+
+def localisation(localisation_study: LocalisationStudy) -> Study:
+    """Return layer by layer what share of its channels must be patched alone, ranked and in random order."""
+    found, group = localisation_study.localisation, localisation_study.group
+    layers = [layer for layer in found.layers if layer.ranked and layer.random]
+    sites = tuple(layer.site for layer in layers)
+    lines = (
+        _share_line("ranked", "chosen", sites, [layer.ranked for layer in layers if layer.ranked]),
+        _share_line("random order", "random", sites, [layer.random for layer in layers if layer.random]),
+    )
+    notes = (
+        "At each layer alone: the share of its channels that must be patched with clean values for the label to "
+        "return, in the order "
+        f"of the ranking and in random order ({found.draws} orders for each image); intervals are bootstraps over images.",
+        "A small share and a large ratio: the attack sits in few channels there. A ratio near one: it is everywhere in the layer.",
+        "Only layers that every path runs through are asked: all of their channels together restore any label.",
+        _who(group),
+    )
+    rows = tuple(_layer_row(layer, found.images) for layer in found.layers)
+    heads = ("Layer", "Channels", "Share by ranking", "Share at random", "Ratio", "Images restored by the whole layer")
+    plot = Plot("", "share of the layer's channels in %", False, lines)
+    return Study(STUDIES["localisation"], _localised(found), notes, plot, (Table("By layer", heads, rows),))
+
+
+def _localised(found: Localisation) -> str:
+    """Return the answer to the question whether the attack is in few channels somewhere."""
+    layer = found.sharpest
+    if layer is None or layer.ranked is None or layer.random is None:
+        return "Everywhere: at no layer does the ranking need clearly fewer channels than a random order."
+    return (
+        f"Most in few channels at {layer.site}: {patching.estimate(layer.ranked)} of its {layer.channels} channels restore the "
+        f"label, in random order {patching.estimate(layer.random)} ({layer.ratio or 0.0:.1f} times as many)."
+    )
+
+
+def _layer_row(layer: LayerShare, images: int) -> tuple[str, ...]:
+    shares = [patching.estimate(share) if share else "–" for share in (layer.ranked, layer.random)]
+    ratio = "–" if layer.ratio is None else f"{layer.ratio:.1f}"
+    return (layer.site, str(layer.channels), *shares, ratio, f"{layer.restored} of {images}")
+
+
+def _share_line(name: str, look: Look, sites: tuple[str, ...], shares: Sequence[Estimate]) -> Line:
+    return Line(
+        name,
+        look,
+        sites,
+        tuple(share.value for share in shares),
+        tuple(share.low for share in shares),
+        tuple(share.high for share in shares),
+        tuple(share.n for share in shares),
+    )
 
 
 def profile(site_profile: SiteProfile) -> Study:

@@ -198,6 +198,7 @@ def _makers(auditor: Auditor) -> dict[str, tuple[Callable[[FooledRequest], Any],
     return {
         "curve": (auditor.restoration_curve, studies.curve),
         "faithfulness": (auditor.faithfulness_curve, studies.faithfulness),
+        "localisation": (auditor.localisation, studies.localisation),
         "profile": (auditor.site_profile, studies.profile),
         "smallest": (auditor.smallest_sets, studies.smallest),
         "defence": (auditor.defence, studies.defence),
