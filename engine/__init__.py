@@ -35,7 +35,7 @@ from engine.service.auditor import Auditor
 from engine.specs.catalogue import AttackCard, attack, attack_at, measure_of
 from engine.specs.methods import METHODS, Method, method
 from engine.specs.threat_model import Attack
-from engine.statistics import HALF, Estimate
+from engine.statistics import HALF, Estimate, against_half
 from engine.types.checks import (
     CHECKS,
     DOUBTS,
@@ -239,6 +239,7 @@ __all__ = [
     "ValidationReport",
     "WorkFailed",
     "WrongPlan",
+    "against_half",
     "attack",
     "attack_at",
     "attack_written",

@@ -14,7 +14,18 @@ import pytest
 import engine
 from dashboard import wording
 from dashboard.panels import faithfulness
-from engine import ClassSimilarity, ExplanationRequest, Faithfulness, Restoration, SiteSpan, compare, statistics
+from engine import (
+    ClassSimilarity,
+    Estimate,
+    ExplanationRequest,
+    Faithfulness,
+    LayerShare,
+    Localisation,
+    Restoration,
+    SiteSpan,
+    compare,
+    statistics,
+)
 from engine.specs.methods import STANDOUT
 from tests import fakes
 
@@ -35,6 +46,17 @@ def restoration(sizes, restored, matched, *, images=1):
     return Restoration(sizes, restored, (0.01,) * len(sizes), None, 20, STANDOUT, matched, excess)
 
 
+def localisation(ranked: float, random: float):
+    """A profile of one layer, of one image."""
+    exact, drawn = Estimate(ranked, ranked, ranked, 1), Estimate(random, random - 0.1, random + 0.1, 8)
+    return Localisation((LayerShare("layer1.0", 16, 1, exact, drawn),), 1, 8)
+
+
+def test_an_attack_that_is_everywhere_is_said_to_be():
+    clause = texts(explained("00004"), Faithfulness(localisation=localisation(0.75, 0.8)))[3]
+    assert (clause.state, clause.text.startswith("At no layer alone do few channels decide")) == ("refuted", True)
+
+
 def texts(explanation, faithfulness_checks=None, *, diverges_at="layer2.0", diverges_from="layer2.0"):
     comparison = replace(compare(explanation, 0.1), diverges_at=diverges_at, diverges_from=diverges_from)
     return faithfulness.headline(explanation, comparison, faithfulness_checks or Faithfulness())
@@ -44,15 +66,18 @@ def test_everything_known_reads_as_one_story():
     known = Faithfulness(
         restoration=restoration((4, 16), (0.0, 1.0), (0.0, 0.0)),
         class_similarity=ClassSimilarity((0.5,), (0.6,), 8, "layer3.1"),
+        localisation=localisation(0.25, 0.75),
     )
     clauses = texts(explained("00004"), known)
     assert " ".join(clause.text for clause in clauses) == (
         "Clean '4' → '7' at 90 %. The datapaths diverge at layer2.0 and stay apart. "
         "From layer3.1 on the adversarial one is nearer to class '7'. "
+        "Fewest channels decide at layer1.0: there alone 25 % of its 16 restore the label, in random order 75 % (3.0 "
+        "times as many). "
         "16 of 336 clean channels restore '4', as many of the same layers 0 % (+100 points [84, 100]), of all layers 1 %."
     )
     assert all(clause.is_known for clause in clauses)
-    assert clauses[3].state == "held"
+    assert clauses[4].state == "held"
 
 
 @pytest.mark.parametrize(
@@ -66,21 +91,21 @@ def test_everything_known_reads_as_one_story():
 )
 def test_of_one_image_layer_matched_maps_decide(matched, state, text):
     known = Faithfulness(restoration=restoration((4,), (1.0,), (matched,)))
-    clause = texts(explained("00004"), known)[3]
+    clause = texts(explained("00004"), known)[4]
     assert (clause.state, text in clause.text) == (state, True), clause.text
 
 
 def test_the_size_is_the_one_of_the_largest_excess_and_not_the_first_that_restores():
     known = restoration((4, 8, 16), (0.5, 1.0, 1.0), (0.0, 0.75, 0.1), images=16)
     assert known.sizes[known.best] == 16
-    assert texts(group(), Faithfulness(restoration=known))[3].text.startswith(
+    assert texts(group(), Faithfulness(restoration=known))[4].text.startswith(
         "16 of 336 clean channels, each image's own,"
     )
 
 
 def test_without_the_control_that_decides_nothing_is_claimed():
     known = Restoration((4, 16), (0.0, 1.0), (0.0, 0.0), 16)
-    clause = texts(explained("00004"), Faithfulness(restoration=known))[3]
+    clause = texts(explained("00004"), Faithfulness(restoration=known))[4]
     assert (clause.state, clause.text) == (
         "open",
         "No claim of what restores '4': layer-matched random channels were not tried.",
@@ -89,14 +114,14 @@ def test_without_the_control_that_decides_nothing_is_claimed():
 
 def test_what_has_not_arrived_is_not_yet_checked():
     clauses = texts(explained("00004"))
-    assert [clause.is_known for clause in clauses] == [True, True, False, False]
+    assert [clause.is_known for clause in clauses] == [True, True, False, False, False]
     assert all("not yet checked" in clause.text for clause in clauses[2:])
 
 
 def test_what_this_data_cannot_tell_is_not_promised():
     clauses = texts(explained("00004"), Faithfulness(done=("kinship",), unavailable=("No other image.",)))
     assert clauses[2].text.endswith("this data cannot tell.")
-    assert "not yet checked" in clauses[3].text
+    assert "not yet checked" in clauses[4].text
 
 
 def test_stem_and_cut_maps_are_left_out_of_the_total():
@@ -121,11 +146,11 @@ def group():
 
 def test_of_a_group_the_images_restored_are_counted_and_their_maps_are_their_own():
     known = Faithfulness(restoration=restoration((4, 8), (0.5, 15 / 16), (0.0, 0.1), images=16))
-    assert texts(group(), known)[3].text.startswith(
+    assert texts(group(), known)[4].text.startswith(
         "8 of 336 clean channels, each image's own, restore '0' in 15 of 16 images,"
     )
     same = Faithfulness(restoration=restoration((4, 8), (0.5, 15 / 16), (0.5, 15 / 16), images=16))
-    assert texts(group(), same)[3].text.startswith("Any channels of these layers do the same: ")
+    assert texts(group(), same)[4].text.startswith("Any channels of these layers do the same: ")
 
 
 def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
@@ -136,7 +161,7 @@ def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
 
 def test_where_the_class_was_kept_nothing_is_said_to_be_restored():
     known = Faithfulness(restoration=Restoration((4,), (1.0,), (1.0,), 4))
-    assert texts(explained("00002"), known)[3].text == "The class was not lost, so there is nothing to restore."
+    assert texts(explained("00002"), known)[4].text == "The class was not lost, so there is nothing to restore."
 
 
 def test_a_datapath_that_never_stays_nearer_is_said_not_to():
@@ -146,7 +171,7 @@ def test_a_datapath_that_never_stays_nearer_is_said_not_to():
 
 def test_restoration_that_fails_says_how_far_it_came():
     known = Faithfulness(restoration=restoration((4, 16), (0.0, 0.0), (0.0, 0.0)))
-    assert texts(explained("00004"), known)[3].text == "Up to 16 of 336 clean channels do not restore '4'."
+    assert texts(explained("00004"), known)[4].text == "Up to 16 of 336 clean channels do not restore '4'."
 
 
 def test_a_group_counts_its_images():

@@ -15,7 +15,8 @@ from dashboard.panels.patching import model as patching
 from engine.attribution import explain
 from engine.data import register
 from engine.data.sources import Images
-from engine.patching import causal, minimal, subjects
+from engine.errors import BadInput
+from engine.patching import causal, measures, minimal, subjects
 from engine.store import Store
 from engine.types.core import ExplanationRequest
 from engine.types.patching import CONTROLS, DECISIVE, FooledRequest, GroupTestRequest, MapSet
@@ -185,3 +186,18 @@ def test_of_one_image_the_planted_map_is_supported_and_exchangeable_ones_are_not
         for of, name, channel in ((world, world[0].sites[1].name, PLANTED), (exchangeable, site, 0))
     ]
     assert told == ["supported", "same layers"]
+
+
+def test_the_profile_is_sharp_where_one_map_decides_and_flat_where_any_map_does(world, ants):
+    sharp = measures.localise(*world, ants, quiet).localisation
+    planted = {layer.site: layer for layer in sharp.layers}[world[0].sites[1].name]
+    assert planted.ranked.value == pytest.approx(1 / WIDTH)
+    assert planted.random.value == pytest.approx((WIDTH + 1) / 2 / WIDTH, abs=0.15), "on average half of the layer"
+    assert sharp.sharpest is not None
+    assert planted.restored == EACH == sharp.images
+
+
+def test_a_network_without_a_cut_says_that_there_is_no_profile(world, ants):
+    uncut = dataclasses.replace(world[0], sites=tuple(dataclasses.replace(s, is_cut=False) for s in world[0].sites))
+    with pytest.raises(BadInput, match="no layer that claims may use carries every path"):
+        measures.localise(uncut, world[1], ants, quiet)

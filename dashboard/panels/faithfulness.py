@@ -21,8 +21,8 @@ from engine import (
     GroupDatapath,
     Restoration,
     SiteSpan,
+    against_half,
     narrowest_cut,
-    statistics,
 )
 
 NOT_RUN = "not run"
@@ -56,6 +56,7 @@ def headline(explanation: Explanation, comparison: Comparison, faithfulness_chec
         Clause(_predictions(explanation)),
         Clause(_parting(comparison)),
         _merging(explanation, faithfulness_checks),
+        _localising(explanation, faithfulness_checks),
         _restoring(explanation, faithfulness_checks.restoration),
     )
 
@@ -134,6 +135,25 @@ def _merging(explanation: Explanation, faithfulness_checks: Faithfulness) -> Cla
     return Clause(
         f"From {class_similarity.converges_at}{spanned(class_similarity.convergence_span)} on the adversarial one is "
         f"nearer to class '{into}'."
+    )
+
+
+def _localising(explanation: Explanation, faithfulness_checks: Faithfulness) -> Clause:
+    """Return at which layer, alone, the label hangs on the fewest channels: the one causal answer to where it takes hold."""
+    if keeps_class(explanation):
+        return Clause("The class was not lost, so no layer lost it.")
+    found = faithfulness_checks.localisation
+    if found is None:
+        why = "this data cannot tell" if "localisation" in faithfulness_checks.done else "not yet checked"
+        return Clause(f"At which layer few channels decide: {why}.", is_known=False, state="open")
+    layer = found.sharpest
+    if layer is None or layer.ranked is None or layer.random is None:
+        text = "At no layer alone do few channels decide: the ranking needs as many as a random order."
+        return Clause(text, state="refuted")
+    return Clause(
+        f"Fewest channels decide at {layer.site}: there alone {percent(layer.ranked.value)} of its {layer.channels} restore the "
+        f"label, in random order {percent(layer.random.value)} ({layer.ratio or 0.0:.1f} times as many).",
+        state="held",
     )
 
 
@@ -281,7 +301,7 @@ def _standing(line: _Line, checks: DatapathChecks, trials: int) -> Standing:
         return "held" if index < HALF else "refuted"
     if share is None:
         return "fact"
-    side = statistics.against_half(round(share * trials), trials)
+    side = against_half(round(share * trials), trials)
     if side == "too few":
         return "open"
     return "held" if (side == "above") == line.is_high_good else "refuted"

@@ -358,6 +358,7 @@ def patching_text(values: dict[str, Any]) -> str:
         ("smallest", _smallest),
         ("curve", _curve),
         ("profile", _profile),
+        ("localisation", _localisation),
         ("defence", _defence),
     ]
     lines = [f"{values['model']} on {values['data']}, {len(values['attempted'])} images under {values['attack']}."]
@@ -458,6 +459,17 @@ def _profile(values: dict[str, Any]) -> list[str]:
         name = f"{item['site']}, {item['maps']} channels"
         lines.append(_row(name, [_margin(item["effect"]), f"random {_margin(item['random'])}"]))
     return [*lines, f"  left out, because they restore trivially: {', '.join(values['excluded'])}"]
+
+
+def _localisation(values: dict[str, Any]) -> list[str]:
+    lines = ["Share of a layer's channels to patch, in that layer alone, by ranking and in random order:"]
+    for layer in values["localisation"]["layers"]:
+        cells = [
+            f"random {_share(layer['random'])}" if layer["random"] else NOT_THERE,
+            f"of {layer['channels']} channels",
+        ]
+        lines.append(_row(layer["site"], [_share(layer["ranked"]) if layer["ranked"] else NOT_THERE, *cells]))
+    return lines
 
 
 def _defence(values: dict[str, Any]) -> list[str]:
