@@ -9,6 +9,8 @@ from engine.types.faithfulness import (
     CircuitMeasures,
     FaithfulnessCurve,
     FaithfulnessLine,
+    LayerShare,
+    Localisation,
     Minimality,
     Monotone,
     PoolSearch,
@@ -25,6 +27,7 @@ from engine.types.patching import (
     FaithfulnessStudy,
     FooledRequest,
     Group,
+    LocalisationStudy,
     MapSet,
     RestorationCurve,
     SharedSet,
@@ -98,6 +101,12 @@ def measures() -> CircuitMeasures:
 
 def faithfulness_study(_request: FooledRequest = REQUEST) -> FaithfulnessStudy:
     return FaithfulnessStudy(GROUP, measures())
+
+
+def localisation_study(_request: FooledRequest = REQUEST) -> LocalisationStudy:
+    few, many = Estimate(0.25, 0.2, 0.3, 20), Estimate(0.75, 0.7, 0.8, 20)
+    layers = (LayerShare("layer1.0", 16, 20, few, many), LayerShare("layer2.0", 32, 20, many, many))
+    return LocalisationStudy(GROUP, Localisation((*layers, LayerShare("layer3.0", 64, 0)), 20, 8))
 
 
 def site_profile(_request: FooledRequest = REQUEST) -> SiteProfile:

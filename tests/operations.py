@@ -784,7 +784,7 @@ DECISIONS = (
         "$v = F.relu($x) if $x.dtype == torch.float32 and not torch.jit.is_scripting() else $x",
         "b, c, h, w = $x.shape\n$v = $x.view(b, c, h * w).view(b, c, h, w)",
         "$v = $x\nfor part in [F.relu, torch.tanh]:\n    $v = part($v)",
-        "h, w = channel(int, $x.shape[-2:])\n$v = F.interpolate($x, size=(h, w))",
+        "h, w = map(int, $x.shape[-2:])\n$v = F.interpolate($x, size=(h, w))",
         "def step(t, *, negative=False, scale=2.0):\n    return -t if negative else t * scale\n$v = step($x)",
         "try:\n    $v = $x.view(len($x), $c + 1, $h, $w)\nexcept RuntimeError:\n    $v = F.relu($x)",
     ),

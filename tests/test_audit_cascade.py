@@ -115,7 +115,7 @@ def test_the_table_says_what_was_not_attacked(cascade):
     told = report.text(run, run.state(), found)
     count = found.models[0].conditions[2].statuses["broken_before"]
     assert f"{count} not attacked: broken already" in told
-    assert told.count("(on survivors)") == 2
+    assert told.count("(in the cascade)") == 2
     assert "counts as not right" in told
 
 

@@ -173,7 +173,7 @@ def test_a_model_of_a_single_class_passes_nothing():
 
 def test_a_threshold_on_a_worst_case_that_is_not_there_passes_nothing():
     found = decided(asked(WORST), ("control", NOISE, table(RIGHT)))
-    assert told(found) == ("inconclusive", "The run has no attack and no pre-made set, so it has no worst case.")
+    assert told(found) == ("inconclusive", "The run has no attack and no precomputed set, so it has no worst case.")
 
 
 def test_what_fails_fails_however_little_was_tried():

@@ -124,7 +124,7 @@ def test_a_tier_brings_its_attacks_at_the_plans_strength(store, tier):
         ("count = 20", "count = 20.5", "line 11: images.count: must be a whole number .*, got 20.5"),
         ("count = 20", "counts = 20", "line 11: images.counts: No key is called 'counts'. Did you mean 'count'"),
         ("[images]\ncount = 20", "[images]", "line 10: images: the key 'count' is missing"),
-        ('"16/255", "8/255"', '"16/255", "16/255"', r"line 16: curve.epsilons\[1\]: the strength 16/255 stands here"),
+        ('"16/255", "8/255"', '"16/255", "16/255"', r"line 16: curve.epsilons\[1\]: epsilon 16/255 stands here"),
         ('"16/255", "8/255"', '"a"', r"line 16: curve.epsilons\[0\]: epsilon must be a number such as 8/255"),
         (
             '"pgd-linf:eps=24/255,steps=10"',
@@ -144,7 +144,7 @@ def test_a_tier_brings_its_attacks_at_the_plans_strength(store, tier):
         (
             'name = "red"\ndata = "digits"\nepsilon = "8/255"',
             'name = "red"\ndata = "digits"\nepsilon = "0"',
-            r"line 21: premade\[0\].epsilon: the pre-made set 'red' with epsilon .* can change no picture",
+            r"line 21: premade\[0\].epsilon: the precomputed set 'red' with epsilon .* can change no picture",
         ),
         ("at_least = 0.9", "at_least = 0", r"line 26: thresholds\[0\].at_least: must be above 0"),
         ("at_least = 0.9", "at_least = 90", r"line 26: thresholds\[0\].at_least: must be a number from 0 to 1, got 90"),
@@ -187,7 +187,7 @@ def test_a_threshold_on_the_worst_case_needs_an_attack(store):
     attacks = WHOLE[WHOLE.index("attacks") : WHOLE.index("\n\n[images]")]
     precomputed = WHOLE[WHOLE.index("[[premade]]") : WHOLE.index("[[thresholds]]")]
     text = WHOLE.replace(attacks, 'attacks = ["corruption-gaussian-noise"]').replace(precomputed, "")
-    with pytest.raises(BadInput, match=r"thresholds\[0\].condition: the plan has no attack and no pre-made set"):
+    with pytest.raises(BadInput, match=r"thresholds\[0\].condition: the plan has no attack and no precomputed set"):
         read(text[: text.index('[[thresholds]]\nname = "b"')].replace('"clean"', '"worst-case"'), store)
 
 
@@ -268,8 +268,8 @@ def test_a_pre_made_set_that_cannot_be_paired_is_refused(store, tmp_path):
     own = audits.some_digits()
     text = audits.PLAN + '[[premade]]\nname = "red"\ndata = "red"\nepsilon = "8/255"\n'
     for names, labels, message in (
-        (tuple(f"x{k}" for k in range(40)), own.y, "No image of the pre-made set 'red' is named as one of"),
-        (own.names, (own.y + 1) % 10, "a pre-made set carries the true classes"),
+        (tuple(f"x{k}" for k in range(40)), own.y, "No image of the precomputed set 'red' is named as one of"),
+        (own.names, (own.y + 1) % 10, "a precomputed set holds the true classes"),
         ((own.names[0],) * 40, own.y, "names an image twice"),
     ):
         given = dataclasses.replace(own, names=names, y=labels)

@@ -154,8 +154,8 @@ def test_an_attack_on_cascade_says_what_its_rate_counts(auditor, finished):
     seen = auditor.audits.view(finished.id)
     assert audits_model.panel(seen).models[0].notes == ()
     part = audits_model.panel(with_condition(seen, is_cumulative=True)).models[0]
-    assert "counts as not right" in part.notes[0]
-    assert part.rows[1].name.endswith("(on survivors)")
+    assert "count as broken here too" in part.notes[0]
+    assert part.rows[1].name.endswith("(in the cascade)")
 
 
 def test_a_class_with_few_images_is_marked_so(auditor, finished):
@@ -300,7 +300,7 @@ def attack_sanity(*outcomes: str) -> AttackSanity:
 @pytest.mark.parametrize(
     ("outcomes", "start"),
     [
-        (("fail", "not run"), "Attacks on mine must not be believed"),
+        (("fail", "not run"), "Attacks on mine fail their sanity checks"),
         (("not run",), "Nothing speaks against attacks on mine, but not"),
         ((), "Nothing speaks against attacks on mine: 16"),
     ],

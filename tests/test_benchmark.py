@@ -41,7 +41,7 @@ def test_every_part_is_measured_beside_a_plain_pass(store):
 def test_random_controls_are_counted_on_the_images_asked_for(store):
     bundle, dataset = register.bundle(store, "digits-standard"), store.dataset("digits")
     controls, transplant = benchmark.measure_transplants(bundle, dataset, TINY)
-    assert controls.name == "20 random sets of 5 sizes put back in 1 images"
+    assert controls.name == "20 random sets of 5 sizes patched in 1 images"
     assert (controls.unit, controls.reference) == ("s", benchmark.TARGET)
     assert (transplant.unit, transplant.value > 0) == ("ms", True)
 

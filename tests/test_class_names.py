@@ -180,7 +180,7 @@ def test_prove_takes_a_class_that_is_one_and_no_other(store, tmp_path, capsys, m
     monkeypatch.setattr("engine.cli.study._answered", lambda *_: {})
     monkeypatch.setattr("engine.patching.tables.patching_text", lambda found: "")
     place = ["--store", str(store.root), "--model", "net", "--data", "digits", "--out", str(tmp_path / "p.json")]
-    code = command_line.main(["prove", *place, "--attack", "pgd-linf:eps=24/255", "--class", label, "--images", "2"])
+    code = command_line.main(["patching", *place, "--attack", "pgd-linf:eps=24/255", "--class", label, "--images", "2"])
     told = capsys.readouterr().err
     assert (code == 2 and reason in told and told.count("\n") == 1) if reason else code == 0
     if not reason:

@@ -327,7 +327,7 @@ def test_a_data_set_added_again_with_another_strength_is_refused(tmp_path):
     store = Store(tmp_path / "store")
     some_data(store, "noise")
     some_data(store, "noise")
-    with pytest.raises(BadInput, match="with no strength declared, now with the strength 8/255"):
+    with pytest.raises(BadInput, match="with no epsilon declared, now with epsilon 8/255"):
         card = replace(store.data_card("noise"), epsilon="8/255")
         noise = store.dataset("noise")
         store.add_data(card, noise.images(noise.keys), np.array(noise.labels), noise.names)

@@ -368,7 +368,7 @@ def test_a_neighbour_that_is_not_exact_has_a_dotted_edge_and_a_sign_in_the_graph
 
 def test_the_list_says_why_a_neighbour_is_not_exact_to_pointer_and_keyboard(site, monkeypatch):
     own = fakes.FakeAuditor.explained
-    monkeypatch.setattr(fakes.FakeAuditor, "examined", lambda self, key: fakes.gated(own(self, key), site))
+    monkeypatch.setattr(fakes.FakeAuditor, "explained", lambda self, key: fakes.gated(own(self, key), site))
     near = facts()["neighbours"]["clean"]
     marks = [
         element["attributes"] for element in elements(near["list"]) if element["attributes"].get("class") == "not-exact"

@@ -66,6 +66,7 @@ RECORDS = {
     "curve": fake_studies.restoration_curve(),
     "profile": fake_studies.site_profile(),
     "faithfulness-curve": fake_studies.faithfulness_study(),
+    "localisation": fake_studies.localisation_study(),
     "defence": fake_studies.defence(),
     "credibility": AttackSanity(
         (CheckResult("G4", "fail", "Zero gradients.", (Figure("images", 3.0),)),),

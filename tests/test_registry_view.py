@@ -247,7 +247,7 @@ def test_what_is_left_out_of_the_import_folder_is_said_beside_the_forms():
 def test_without_an_import_folder_the_page_says_how_to_get_one():
     auditor = Auditor()
     auditor.model_registry.has_import_folder = False
-    assert "--inbox DIR" in registry_view.facts(auditor, {})["forms"]["note"]
+    assert "--import-folder DIR" in registry_view.facts(auditor, {})["forms"]["note"]
 
 
 def test_what_was_filled_in_becomes_an_order():
@@ -306,8 +306,8 @@ def test_what_is_no_set_of_fields_asks_for_nothing(sent):
 
 def test_retiring_and_taking_back_name_a_shelf_that_exists():
     auditor = Auditor()
-    registry_view.ordered(auditor, {"shelf": "models", "name": "mine", "retired": True})
-    registry_view.ordered(auditor, {"shelf": "data", "name": "mine", "retired": False})
+    registry_view.ordered(auditor, {"shelf": "models", "name": "mine", "archived": True})
+    registry_view.ordered(auditor, {"shelf": "data", "name": "mine", "archived": False})
     assert auditor.model_registry.done == [("models", "mine", True), ("data", "mine", False)]
-    assert registry_view.ordered(auditor, {"shelf": "../x", "name": "mine", "retired": True})["state"] == "failed"
+    assert registry_view.ordered(auditor, {"shelf": "../x", "name": "mine", "archived": True})["state"] == "failed"
     assert len(auditor.model_registry.done) == 2

@@ -89,7 +89,7 @@ def test_a_model_that_was_exchanged_is_resolved_anew():
     assert behind.counts["examination"] == 2
 
 
-@pytest.mark.parametrize("name", ["attacks", "examined", "desk", "close"])
+@pytest.mark.parametrize("name", ["attacks", "explained", "model_registry", "close"])
 def test_everything_else_is_asked_of_the_auditor_behind(name):
     behind = Counting()
     assert getattr(auditors.remembering(behind), name) == getattr(behind, name)

@@ -127,7 +127,7 @@ def test_a_model_that_failed_its_validation_report_is_marked(outcome, count, mon
     monkeypatch.setattr(fakes.BareRegistry, "reports", lambda *_: (ValidationReport("m", "", "digits", 3, results),))
     notices = links.resolve(ViewState(), FakeAuditor()).notices
     assert len(notices) == count
-    assert all("failed its intake report on digits (Loads)" in text for text in notices)
+    assert all("failed its validation report on digits (Loads)" in text for text in notices)
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,20 @@ from engine.audit import manifest, results
 from engine.audit.runs import AuditLog, Run
 from engine.errors import StoreError
 from engine.hashing import Schema
+from engine.service import tasks
 from engine.service.auditor import Auditor
 from engine.store import NotStored, Store, files
 from engine.store.files import Envelope
 from engine.types.core import AttackResultsRequest, Explanation, ExplanationRequest, ModelCard
-from engine.types.patching import FooledRequest, MapSet
+from engine.types.faithfulness import PARTS
+from engine.types.patching import FooledRequest, GroupTestRequest, MapSet
+from engine.types.requests import CausalTestRequest, FaithfulnessRequest
 
 WRITTEN = Path(__file__).parent / "fixtures" / "store-0.1.tar.xz"
 FINISHED, UNFINISHED = "1d3c347e2a9f4e27a825d29eca39a219", "4f3a82f2f62e25ebd02ab076f9bdff54"
 MODEL, DATA, ATTACK = "digits-standard", "digits", "pgd-linf:eps=24/255,steps=10"
 EXPLAINED = "13e69ecbc5dd631129242c41327c009e"
+NEW_PARTS = {"localisation"}
 
 
 class NoWorkers:
@@ -96,10 +100,23 @@ def test_an_explanation_is_found_by_its_request(auditor, pair, samples):
     assert auditor.maps(explained.key, 0)[0].shape == (12, 32, 32)
 
 
-def test_all_parts_of_its_faithfulness_report_are_there(auditor, pair):
-    answer = auditor.faithfulness_checks(pair)
-    assert (answer.state, answer.done, answer.total) == ("ready", 8, 8)
-    assert answer.value.failed == ()
+def stored(opened, task, request):
+    """What version 0.1 stored of a request, under the key that it had then."""
+    store = Store(opened)
+    return store.records.read(task.shelf, task.depends(task.shelf, store, request), task.record)
+
+
+def test_all_parts_of_its_faithfulness_report_are_there(opened):
+    for part in set(PARTS) - NEW_PARTS:
+        assert stored(opened, tasks.FAITHFULNESS, FaithfulnessRequest(EXPLAINED, part)).done == (part,)
+
+
+def test_what_is_measured_otherwise_now_is_asked_anew_and_the_old_answer_stays(auditor, opened):
+    """Restoration without layer-matched maps must not be taken for one with them."""
+    request = FaithfulnessRequest(EXPLAINED, "restoration")
+    assert stored(opened, tasks.FAITHFULNESS, request).restoration.verdict(images=1) == "untested"
+    with pytest.raises(AssertionError, match="computed again"):
+        auditor.ask(tasks.FAITHFULNESS, request)
 
 
 def test_an_explanation_of_a_group_by_another_method_is_there(auditor, samples):
@@ -109,13 +126,17 @@ def test_an_explanation_of_a_group_by_another_method_is_there(auditor, samples):
     assert auditor.explanation(request).value.clean.method.name == "gradient"
 
 
-def test_every_study_is_there(auditor, pair, group):
+def test_every_study_is_there(auditor, opened, pair, group):
     sites = auditor.explanation(pair).value.sites
     chosen = MapSet((sites[2].name, sites[4].name), ((0, 1, 2), (0, 3)))
-    assert auditor.causal_test(EXPLAINED, chosen, "restore").state == "ready"
-    assert auditor.group_test(group, MapSet((sites[2].name,), ((0, 1, 2),)), "inject").state == "ready"
-    for study in (auditor.smallest_sets, auditor.restoration_curve, auditor.site_profile, auditor.defence):
+    for study in (auditor.site_profile, auditor.defence):
         assert study(group).state == "ready"
+    test = stored(opened, tasks.CAUSAL_TEST, CausalTestRequest(EXPLAINED, chosen, "restore"))
+    assert (test.verdict, test.effect.n) == ("untested", 1), "the control that decides was another then"
+    few = GroupTestRequest(group, MapSet((sites[2].name,), ((0, 1, 2),)), "inject")
+    assert stored(opened, tasks.GROUP_TEST, few).samples
+    assert stored(opened, tasks.SMALLEST, group).images
+    assert stored(opened, tasks.CURVE, group).lines
 
 
 def test_features_are_there(auditor, pair):

@@ -245,3 +245,22 @@ def test_a_study_in_the_making_is_asked_for_again_and_a_failed_one_says_why(stud
     assert told["again"] is again
     assert text in json.dumps(told["text"])
     assert not told["plot"]
+
+
+def test_the_localisation_profile_names_the_layer_where_few_channels_decide():
+    study = studies.localisation(fake_studies.localisation_study())
+    assert study.verdict.startswith(
+        "Most in few channels at layer1.0: 25 % [20, 30] of its 16 channels restore the label"
+    )
+    assert "75 % [70, 80] (3.0 times as many)" in study.verdict
+    rows = study.tables[0].rows
+    assert rows[2] == ("layer3.0", "64", "–", "–", "–", "0 of 20")
+    assert [line.name for line in study.plot.lines] == ["ranked", "random order"]
+
+
+def test_a_flat_profile_says_that_the_attack_is_everywhere():
+    made = fake_studies.localisation_study()
+    flat = dataclasses.replace(
+        made, localisation=dataclasses.replace(made.localisation, layers=made.localisation.layers[1:])
+    )
+    assert studies.localisation(flat).verdict.startswith("Everywhere")

@@ -63,7 +63,7 @@ def test_all_studies_are_made_and_the_third_class_is_said_to_be_missing(store, t
         assert f"left out: {THIRD}" in table
     assert found["smallest"]["images"]
     assert found["defence"]["held_out"]["samples"]
-    assert "; proven." not in table
+    assert "; supported." not in table
 
 
 def test_a_causal_test_needs_no_second_class_among_the_images(store, tmp_path, capsys):

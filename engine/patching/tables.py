@@ -266,9 +266,8 @@ def _set_tests(rows: list[dict[str, Any]]) -> list[str]:
     return [
         "",
         f"One set of {count} channels for all, beside layer-matched random sets. Enough: labels its clean values restore. Needed:",
-        "its adversarial values give the attack's class. Others: labels all other channels restore (low is right). "
-        "Minimal: channels of it",
-        "that cost more than added random ones; Jaccard of the sets of two halves of the images, beside chance:",
+        "its adversarial values give the attack's class. Others: labels all other channels restore (low is right). Minimal:",
+        "channels of it that cost more than added random ones; Jaccard of the sets of two halves of the images, beside chance:",
         _tested_line("", heads),
         *(_tested_line(name, _tested(one)) for name, one in tested),
         *lines,
