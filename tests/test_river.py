@@ -39,7 +39,7 @@ def drawn(request, explanation, comparison) -> network.River:
 def draw(explanation, comparison, *, detail="blocks", class_similarity=None, answers=("4", "7"), **look):
     found = network.build_river(explanation, comparison, detail)
     lines = network.build_curves(explanation, comparison, found, class_similarity)
-    checked = look.pop("certified", frozenset({"clean", "adversarial"}))
+    checked = look.pop("checked", frozenset({"clean", "adversarial"}))
     return network_figure.draw(network_figure.Drawing(found, lines, checked, answers), theme=look.pop("theme", "light"))
 
 
@@ -211,7 +211,7 @@ def test_the_figure_wears_the_theme_and_no_colour_of_the_other(explanation, comp
 
 
 @pytest.mark.parametrize(
-    ("certified", "hatched"),
+    ("checked", "hatched"),
     [
         ((), {"adversarial", "shared", "clean"}),
         (("clean",), {"adversarial", "shared"}),

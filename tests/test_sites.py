@@ -334,7 +334,7 @@ def test_turned_normalised_scaled_and_multiplied_maps_are_read(network, sites, l
         ),
         (
             Weighed,
-            r"'permute' \(permute\) \(test_sites.py, line \d+\) lets every position or channel weigh every other by what all",
+            r"'permute' \(permute\) \(test_sites.py, line \d+\) lets every position or map weigh every other by what all",
         ),
         (
             Crossing,

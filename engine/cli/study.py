@@ -422,7 +422,7 @@ def intervened(answers: Answers, study: Study, out: Path) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
     }
     if TEST in results:
-        results |= {"proof": {**results[TEST], "is_proven": results[TEST]["is_supported"]}}
+        results |= {"proof": {**results[TEST], "is_proven": results[TEST].get("is_supported")}}
     command.write(out, results, "writing causal tests")
     return results
 

@@ -102,9 +102,8 @@ def _rankings(values: dict[str, Any]) -> list[str]:
     maps = [str(count) for count in values["maps"]]
     lines = [
         *([""] if values["methods"] else []),
-        "Rankings: clean channels patched in in order; beside them as many channels of the same layers "
-        f"({values['matched_draws']} draws), "
-        "drawn from all channels of each.",
+        "Rankings: clean channels patched in, in order. Beside them as many of the same layers, drawn from all channels of each,",
+        f"{values['matched_draws']} times.",
     ]
     for row in rows:
         lines.append(_line(row["name"], maps))
