@@ -6,7 +6,8 @@
   const shown = { facts: null, layer: null };
 
   function table(caption, heads, rows) {
-    const head = make('tr', {}, ...heads.map((text) => make('th', { scope: 'col' }, text)));
+    const head = make('tr', {}, ...heads.map(([text, term]) => make('th', { scope: 'col' },
+      make('span', term ? { 'data-term': term, tabindex: '0' } : {}, text))));
     return make('table', {}, make('caption', { class: 'sr-only' }, caption), make('thead', {}, head),
       make('tbody', {}, ...rows));
   }
@@ -31,8 +32,8 @@
     const rows = strip.bars.map((one) => row(
       make('span', {}, one.name, one.is_true ? make('span', { class: 'muted' }, ' (true)') : null),
       [share(one.before, 'clean'), share(one.after, 'adversarial')]));
-    return make('div', { class: 'predictions' },
-      table('What the model says before and after', ['Class', 'Before', 'After'], rows));
+    return make('div', { class: 'predictions', 'data-term': 'before-after', tabindex: '0', role: 'group', 'aria-label': 'Before and after' },
+      table('What the model says before and after', [['Class'], ['Before'], ['After']], rows));
   }
 
   function member(one) {
@@ -47,7 +48,7 @@
   function inputs(facts) {
     if (!facts) { fill('inputs-body'); return; }
     const strip = facts.inputs;
-    const pictures = make('div', { class: 'photos' },
+    const pictures = make('div', { class: 'photos', 'data-term': 'photos' },
       photo(strip.clean, 'Clean', strip.clean_text, 'clean'),
       photo(strip.adversarial, 'Adversarial', strip.adversarial_text, 'adversarial'),
       photo(strip.perturbation, `Perturbation × ${strip.amplification}`, strip.change, 'perturbation'));
@@ -69,7 +70,7 @@
 
   function siteRow(one) {
     const choose = make('button', { class: 'row-button', 'data-choose': `adversarial:${one.site}`,
-      'aria-label': `Choose the ${one.adversarial_only} adversarial-only maps of ${one.site} to put back` }, `${one.adversarial_only} +`);
+      'aria-label': `Choose the ${one.adversarial_only} adversarial-only maps of ${one.site} for patching` }, `${one.adversarial_only} +`);
     const cells = [one.stage, one.maps, one.adversarial_only ? choose : 0, one.shared, one.clean_only, one.distance.toFixed(3),
       `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, percent(one.flow), percent(one.flow_floor),
       one.role === 'stem' ? 'stem: left out of claims'
@@ -77,20 +78,20 @@
     return row(pickButton(one), cells.map((cell) => (cell === choose ? cell : String(cell))), { class: one.site === shown.layer ? 'picked' : null });
   }
 
-  const HEADS = ['Layer', 'Stage', 'Maps', 'Adversarial only', 'Shared', 'Clean only', 'Distance', 'Same-size noise',
-    'Attack conductance', 'Flow under noise', 'Note'];
+  const HEADS = [['Layer', 'site'], ['Stage', 'stage'], ['Channels', 'maps'], ['Adversarial only', 'adversarial-only'], ['Shared', 'shared'],
+    ['Clean only', 'clean-only'], ['Distance', 'distance'], ['Same-size noise', 'noise'], ['Attack conductance', 'conductance'],
+    ['Conductance under noise', 'conductance-noise'], ['Note', 'note']];
 
   const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to fold or unfold it.';
   const HOW_TO_CHOOSE = 'Click a bar or drag a rectangle over bars to choose their maps; Escape ends choosing.';
 
   function network(facts) {
-    if (!facts) { ['headline', 'beside', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }
-    fill('headline', ...facts.headline.map((clause) => make('span', { class: clause.is_known ? null : 'open' },
-      `${clause.text} `)));
+    if (!facts) { ['beside', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }
     fill('beside', facts.beside);
     fill('river-summary', facts.summary);
-    fill('river-note', `${facts.note} `.trimStart(), make('span', { class: 'when-looking' }, HOW),
-      make('span', { class: 'when-choosing' }, HOW_TO_CHOOSE));
+    fill('river-note', make('span', { class: 'when-looking' }, HOW),
+      make('span', { class: 'when-choosing' }, HOW_TO_CHOOSE), facts.note ? ` ${facts.note}` : '');
+    byId('river-note').title = facts.note;
     siteTable(facts);
   }
 
@@ -113,8 +114,8 @@
     const bar = (text, look) => make('span', { class: 'bar' },
       make('span', { class: 'track' }, make('span', { class: `fill ${look}`, style: `width:${width(text)}%` })),
       make('span', { class: 'figure' }, text));
-    const mark = one.maps === best ? `${one.maps} ◀` : String(one.maps);
-    return row(mark, [bar(one.by_flow, 'clean'), bar(one.at_random, 'shared')]);
+    const mark = one.maps === best ? `${one.maps}, the fewest` : String(one.maps);
+    return row(mark, [bar(one.by_flow, 'strong'), bar(one.at_random, 'shared')]);
   }
 
   function width(text) {
@@ -125,12 +126,12 @@
   function card(facts) {
     if (!facts) { ['checks', 'restoration', 'check-failures'].forEach((id) => fill(id)); return; }
     const { checks, restored, restores_at: best, restoration_note: note, failures, warnings, counted } = facts.card;
-    fill('checks', table('Certificate of both datapaths', ['Check', 'Good is', 'Clean', 'Adversarial'],
+    fill('checks', table('Faithfulness checks of both datapaths', [['Check', 'check-name'], ['Good is', 'check-good'], ['Clean', 'check-clean'], ['Adversarial', 'check-adversarial']],
       checks.map(checkRow)), make('p', { class: 'note' }, counted),
     ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
     const rows = restored.map((one) => restoredRow(one, best));
     const shown = rows.length
-      ? table('Share of images restored', ['Maps', 'By attack conductance', 'At random'], rows) : '';
+      ? table('Share of images restored', [['Channels', 'restored-maps'], ['By attack conductance', 'restored-flow'], ['At random', 'restored-random']], rows) : '';
     fill('restoration', shown, make('p', { class: rows.length ? 'note' : 'note open' }, note));
     fill('check-failures', ...failures.map((text) => make('p', { role: 'alert' }, text)));
   }
@@ -145,10 +146,30 @@
     emit('network', facts);
   }
 
+  /* Pixels that the page has for the river, by steps, so that few drawings of one view are asked for. */
+  const STEP = 4;
+  function room() {
+    const frame = document.querySelector('.river-frame');
+    return frame && frame.clientHeight ? Math.max(160, STEP * Math.floor(frame.clientHeight / STEP)) : 340;
+  }
+
   panel('network', {
     draw,
+    root: '#inputs-panel, #verdict, #network-panel, [data-drawer-part=checks], [data-drawer-part=layers]',
     of: ({ key, request, rival, arrived }, { versus, share, detail, folded, theme }) => (
-      { request, rival, versus, key, share, detail, folded, theme, arrived }),
+      { request, rival, versus, key, share, detail, folded, theme, arrived, room: room() }),
+  });
+  /* Another room is told once it rests. */
+  let resized = null;
+  const sized = new ResizeObserver(() => {
+    window.clearTimeout(resized);
+    resized = window.setTimeout(() => emit('room'), 250);
+  });
+  let isWatched = false;
+  on('work', () => {
+    const frame = document.querySelector('.river-frame');
+    if (frame && !isWatched) { sized.observe(frame); }
+    isWatched = Boolean(frame);
   });
   on('ask:layer', (ask) => {
     const layer = ask ? ask.layer : null;

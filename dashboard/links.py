@@ -47,6 +47,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "theme": ("light", "dark"),
     "page": ("explain", "audits", "models"),
     "study": ("curve", "profile", "smallest", "defence"),
+    "drawer": ("checks", "test", "study", "layers", "closed"),
+    "tab": ("patches", "links", "feature", "growth", "histogram", "numbers"),
 }
 FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
@@ -104,6 +106,10 @@ class ViewState:
     """Id of the audit run that the audits page shows."""
     report: str | None = None
     """Model and data set whose validation report the models page shows: `MODEL@DATA`."""
+    drawer: str | None = None
+    """Which part of the drawer is open; None opens the one that the link asks something of."""
+    tab: str | None = None
+    """Which part of the neuron panel is shown."""
     group: str | None = None
     sort: str | None = None
     scale: str | None = None
