@@ -150,7 +150,7 @@
   const STEP = 4;
   function room() {
     const frame = document.querySelector('.river-frame');
-    return frame && frame.clientHeight ? Math.max(160, STEP * Math.floor(frame.clientHeight / STEP)) : 340;
+    return frame && frame.clientHeight ? Math.max(176, STEP * Math.floor(frame.clientHeight / STEP)) : 340;
   }
 
   panel('network', {
