@@ -159,7 +159,7 @@ def facts(shown: Shown) -> dict[str, Any]:
     }
 
 
-State = Literal["fact", "held", "refuted", "open"]
+Standing = Literal["fact", "held", "refuted", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class Claim:
     """One cell of the verdict bar."""
 
     title: str
-    state: State
+    state: Standing
     """Measured as it stands; a claim that its checks bear out; one they speak against; one not decided yet."""
     texts: tuple[str, ...]
 
@@ -190,10 +190,10 @@ def verdict(explanation: Explanation, comparison: Comparison, faithfulness_check
     against = faithfulness.against(explanation, faithfulness_checks)
     held, failed, undecided = _counted_checks(explanation, faithfulness_checks)
     both_checked = {"clean", "adversarial"} <= set(faithfulness_checks.done)
-    where_state: State = "refuted" if against else "held" if both_checked else "open"
+    where_state: Standing = "refuted" if against else "held" if both_checked else "open"
     restoration = faithfulness_checks.restoration
     is_restored = restoration is not None and restoration.restores_at is not None
-    restores_state: State = "open" if not restores.is_known else "held" if is_restored else "refuted"
+    restores_state: Standing = "open" if not restores.is_known else "held" if is_restored else "refuted"
     if faithfulness.keeps_class(explanation):
         restores_state = "fact"
     claims = (
