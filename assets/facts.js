@@ -103,11 +103,15 @@
   }
 
   /* ---- certificate ---- */
-  function checkRow(check) {
+  /* A check with a limit holds or fails; one without is a fact. */
+  function checkRow(check, limited) {
+    const isLimited = limited.includes(check.good);
     const name = make('span', { title: check.help }, check.name, make('span', { class: 'sr-only' }, `. ${check.help}`));
     const look = (text) => (text === 'not run' ? 'open' : text.startsWith('✘') ? 'value against' : 'value');
-    const value = (text) => make('span', { class: look(text) }, text);
-    return row(name, [make('span', { class: 'muted' }, check.good), value(check.clean), value(check.adversarial)]);
+    const isHeld = (text) => isLimited && look(text) === 'value' && text !== 'not applicable';
+    const value = (text) => make('span', { class: look(text) }, isHeld(text) ? make('span', { class: 'mark' }, '✔ ') : null, text);
+    const good = isLimited ? check.good : `fact; better ${check.good}`;
+    return row(name, [make('span', { class: 'muted' }, good), value(check.clean), value(check.adversarial)], { class: isLimited ? 'is-held' : 'is-fact' });
   }
 
   function restoredRow(one, best) {
@@ -127,7 +131,7 @@
     if (!facts) { ['checks', 'restoration', 'check-failures'].forEach((id) => fill(id)); return; }
     const { checks, restored, restores_at: best, restoration_note: note, failures, warnings, counted } = facts.card;
     fill('checks', table('Faithfulness checks of both datapaths', [['Check', 'check-name'], ['Good is', 'check-good'], ['Clean', 'check-clean'], ['Adversarial', 'check-adversarial']],
-      checks.map(checkRow)), make('p', { class: 'note' }, counted),
+      checks.map((check) => checkRow(check, facts.limited))), make('p', { class: 'note' }, counted),
     ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
     const rows = restored.map((one) => restoredRow(one, best));
     const shown = rows.length

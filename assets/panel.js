@@ -63,8 +63,8 @@
   function judge(own) {
     if (!own.root) { return; }
     const veil = veilOf(own);
-    const text = veil === 'other' ? `Still showing ${subject.shows}. Not yet what the controls say: ${subject.says}.`
-      : veil ? `${subject.says ? `Nothing to show yet of ${subject.says}` : 'Opening'} …` : '';
+    const text = !veil ? '' : [veil === 'other' && subject.shows ? `Still showing ${subject.shows}.` : '',
+      subject.says ? `The controls say ${subject.says}: loading …` : 'Loading …'].filter(Boolean).join(' ');
     document.querySelectorAll(own.root).forEach((node) => {
       node.dataset.key = EVIDENCE.map((name) => own.shown && own.shown[name]).filter((part) => part || part === 0).join(' ');
       if (veil) { node.dataset.veil = veil; } else { delete node.dataset.veil; }

@@ -162,7 +162,7 @@
   }
 
   /* ---- what the controls say, in words, and whether the last answer is of that ---- */
-  let saidOf = { view: null, caption: '' };
+  let saidOf = [];
   const examined = (view) => EXAMINED.map((name) => (view[name] === undefined ? null : view[name]));
   const isStated = (view) => Boolean(work && work.key && work.view
     && (same(examined(work.view), examined(view)) || same(examined(work.asked.view), examined(view))));
@@ -173,18 +173,21 @@
     return option ? option.label : value;
   }
 
-  function caption(view) {
+  function captions(view) {
     const { model, label, attack, epsilon, sample } = view;
     const parts = [label && `class ${label}`, attack && [titleOf('attack', attack), epsilon].filter(Boolean).join(' '),
       sample === 'group' ? 'a group' : sample && `sample ${sample}`, model];
-    return parts.filter(Boolean).join(', ');
+    return parts.filter(Boolean);
   }
 
+  /* Only what differs is named. */
   function agree(view) {
     const isCurrent = isStated(view);
-    if (isCurrent && work.view) { saidOf = { view: work.view, caption: caption(work.view) }; }
-    speak({ isCurrent, says: caption(view), shows: saidOf.caption });
-    byId('cancel').hidden = isCurrent || !saidOf.view || !work || Boolean(work.empty);
+    if (isCurrent && work.view) { saidOf = captions(work.view); }
+    const says = captions(view);
+    const without = (parts, others) => parts.filter((part) => !others.includes(part)).join(', ');
+    speak({ isCurrent, says: without(says, saidOf), shows: without(saidOf, says) });
+    byId('cancel').hidden = isCurrent || !saidOf.length || !work || Boolean(work.empty);
   }
 
   /* ---- where the reader is: kept with each step of the history, and gone back to ---- */
@@ -213,7 +216,7 @@
 
   function title(view) {
     const pages = { audits: 'Audits', models: 'Models and data' };
-    const parts = pages[view.page] ? [pages[view.page]] : [caption(view), view.layer && `${view.layer} channel ${view.channel}`];
+    const parts = pages[view.page] ? [pages[view.page]] : [captions(view).join(', '), view.layer && `${view.layer} channel ${view.channel}`];
     document.title = [...parts.filter(Boolean), 'Faultline'].join(' · ');
   }
 

@@ -11,6 +11,7 @@
   const wanted = ({ drawer, patch, study }) => (drawer === 'closed' ? null : drawer || (study ? 'study' : patch ? 'test' : null));
 
   function arrange(view) {
+    if (!document.body.dataset.level) { level(shown.level); }
     const drawer = wanted(view);
     if (drawer !== shown.drawer) { open(drawer); }
     if ((view.tab || 'patches') !== shown.tab || !document.querySelector('[data-tab][aria-selected=true]')) { turn(view.tab || 'patches'); }
@@ -81,7 +82,6 @@
     }
   }
 
-  level('layer');
   document.addEventListener('click', click);
   document.addEventListener('keydown', key);
   on('view', arrange);

@@ -6,6 +6,7 @@ from typing import Final
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash.development.base_component import Component
 
 from dashboard import ids, progress, protocol, theme
 from dashboard.auditor import Auditor
@@ -40,25 +41,25 @@ FILTERS = (
 
 def layout(_auditor: Auditor) -> dmc.MantineProvider:
     """Return the skeleton; nothing of the store is in it, so one layout serves everyone."""
-    main = html.Main(
-        [
-            html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **aria(live="polite")),
-            inputs.layout(),
-            network_view.verdict_bar(),
-            network_view.layout(),
-            _level_tabs(),
-            layer_view.layout(),
-            channel_view.layout(),
-            _drawer(),
-            audits_view.layout(),
-            registry_view.layout(),
-        ],
-        id=ids.MAIN,
-        tabIndex=-1,
-    )
+    parts = [*explain(), audits_view.layout(), registry_view.layout()]
+    main = html.Main(parts, id=ids.MAIN, tabIndex=-1)
     skip = html.A("Skip the filters", href=f"#{ids.MAIN}", className="skip")
     page = html.Div([skip, _stores(), protocol.stores(PANELS), header(), main], className="page")
     return dmc.MantineProvider(page, id=ids.PROVIDER, theme=theme.PROVIDER, forceColorScheme="light")
+
+
+def explain() -> list[Component]:
+    """Return the parts of the first page, in the order in which they are read."""
+    return [
+        html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **aria(live="polite")),
+        inputs.layout(),
+        network_view.verdict_bar(),
+        network_view.layout(),
+        _level_tabs(),
+        layer_view.layout(),
+        channel_view.layout(),
+        _drawer(),
+    ]
 
 
 def _level_tabs() -> html.Div:

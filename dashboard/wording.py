@@ -136,7 +136,7 @@ TERMS: Final = {
     "drawer-test": "Clean values put into the attacked run, beside five controls: what the answer becomes.",
     "drawer-study": "The same question over all fooled images of the class.",
     "drawer-layers": "Every layer's counts, distance and attack conductance as a table, and as a file.",
-    "direction": "Puts adversarial values into the clean run instead: do they bring the error about?",
+    "direction": "Puts adversarial values into the clean run instead, to see whether they bring the error about.",
     "sizes": "Patches this many channels, those that carry most of the attack, beside equally many random ones.",
     "choice-test": "Patches the chosen channels and tells what the answer becomes.",
     "choice-clear": "Forgets the chosen channels.",

@@ -44,8 +44,8 @@ def test_a_server_that_is_stopped_in_a_journey_leaves_no_evidence_of_another_vie
     until(page, "!document.querySelector('#connection').hidden", seconds=20)
     until(page, COVERED, seconds=5)
     # Without a server what is covered is not even dimmed: it is not there to be read.
-    hidden = f"{SHOWN}.every(panel => [...panel.children].every(child => child.className === 'veil' || getComputedStyle(child).visibility === 'hidden'))"
-    until(page, hidden, seconds=5)
+    is_hidden = "child => child.className === 'veil' || getComputedStyle(child).visibility === 'hidden'"
+    until(page, f"{SHOWN}.every(panel => [...panel.children].every({is_hidden}))", seconds=5)
     assert page.locator("#label-select").input_value() == "7"
     running.process = start(running.store, port=int(running.url.rpartition(":")[2])).process
     until(page, f"document.querySelector('#connection').hidden && {OPEN}", seconds=60)

@@ -21,6 +21,8 @@ from engine import Comparison, Explanation, Faithfulness, WorkFailed, compare
 CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
 
 
+SHARED_ROOM = 0.66
+"""Of the height that the first river takes where another stands below it."""
 WITH_A_LIMIT = ("near 0", "near 100 %", "low")
 """What "good" is of a check that can speak against a datapath; the others are facts."""
 
@@ -116,7 +118,8 @@ def _drawn(explanation: Explanation, view: ViewState, faithfulness_checks: Faith
 
 def draw(shown: Shown) -> Figure:
     """Return the river with its curves."""
-    figure = network_figure.draw(_drawing(shown), theme=shown.view.theme, height=shown.height)
+    height = shown.height if shown.rival is None else max(network_figure.LOWEST, round(SHARED_ROOM * shown.height))
+    figure = network_figure.draw(_drawing(shown), theme=shown.view.theme, height=height)
     return network_figure.add(figure, _rival(shown, shown.rival), theme=shown.view.theme) if shown.rival else figure
 
 
@@ -154,6 +157,7 @@ def facts(shown: Shown) -> dict[str, Any]:
         "beside": _beside(shown),
         "note": river_note(shown.river, faithfulness_checks),
         "card": asdict(faithfulness.build_card(explanation, faithfulness_checks)),
+        "limited": WITH_A_LIMIT,
         "inputs": asdict(inputs.build(explanation, factor)),
         "sites": [asdict(row) for row in network.site_rows(explanation, comparison)],
     }
