@@ -172,13 +172,13 @@
     event.preventDefault();
     const panel = byId(place === 'river' ? 'network-river' : 'layer-tiles');
     const { left, top } = panel.getBoundingClientRect();
-    state.from = { panel, place, x: event.clientX - left, y: event.clientY - top };
+    state.from = { panel, place, x: event.clientX - left + panel.scrollLeft, y: event.clientY - top + panel.scrollTop };
   }
 
-  /* The rectangle on the screen: its first corner stays where it was put on the panel, also when the page scrolls meanwhile. */
+  /* The rectangle on the screen: its first corner stays where it was put on the panel, also when that scrolls meanwhile. */
   function drawn(from, event) {
     const { left, top } = from.panel.getBoundingClientRect();
-    return spanned({ x: from.x + left, y: from.y + top }, { x: event.clientX, y: event.clientY });
+    return spanned({ x: from.x + left - from.panel.scrollLeft, y: from.y + top - from.panel.scrollTop }, { x: event.clientX, y: event.clientY });
   }
 
   function move(event) {

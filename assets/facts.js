@@ -182,6 +182,13 @@
     if (shown.facts) { siteTable(shown.facts); }
   });
 
+  /* Why nothing is shown, with the advice as a button where it is one choice away. */
+  function emptied(node, { title, text, other, button: label }) {
+    const button = other ? make('button', { class: 'plain-button', 'data-term': 'outcome-select' }, label) : '';
+    if (other) { button.addEventListener('click', () => pick({ outcome: other })); }
+    node.replaceChildren(make('h2', {}, title), make('p', {}, text), button);
+  }
+
   /* ---- what can be seen at this stage ---- */
   function panels(work) {
     if (!work) { return; }
@@ -190,7 +197,7 @@
     document.body.dataset.stage = work.empty ? 'empty' : isShown ? 'shown' : 'waiting';
     const empty = byId('empty-state');
     empty.hidden = !work.empty;
-    if (work.empty) { empty.replaceChildren(make('h2', {}, work.empty.title), make('p', {}, work.empty.text)); }
+    if (work.empty) { emptied(empty, work.empty); }
     if (before !== document.body.dataset.stage) { window.dispatchEvent(new Event('resize')); }
   }
 

@@ -26,7 +26,8 @@
     const view = { detail: 'blocks' };
     FIELDS.forEach((name) => { if (query.get(name)) { view[name] = query.get(name); } });
     view.theme = document.documentElement.dataset.theme;
-    if (query.get('theme') === 'light' || query.get('theme') === 'dark') { view.theme = query.get('theme'); }
+    // A theme that there is not is named by the server, like every other value.
+    if (query.get('theme')) { view.theme = query.get('theme'); }
     return view;
   }
 
@@ -241,6 +242,7 @@
     const bar = byId('progress');
     say('counts', work.counts);
     say('status', text);
+    say('evidence', work.evidence);
     say('remaining', remaining(work.progress));
     say('notices', work.notices.join(' '));
     bar.className = isWorking ? (total ? 'progress' : 'progress waiting') : 'progress resting';

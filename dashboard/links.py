@@ -374,6 +374,8 @@ def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resol
             f"The link asked for channel {channel} of {site.name}, which has {site.channels}; showing the strongest."
         )
         channel = None
+    if channel is not None and site is None:
+        notices.append(f"The link asked for channel {channel} without its layer; showing the strongest.")
     return replace(chosen, view=replace(view, layer=site.name if site else None, channel=channel if site else None))
 
 

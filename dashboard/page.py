@@ -85,8 +85,11 @@ def _drawer() -> html.Section:
         )
         for name, title, _ in parts
     ]
-    bodies = [html.Div(body, className="drawer-part", **data(drawer_part=name)) for name, _, body in parts]
+    bodies: list[Component] = [
+        html.Div(body, className="drawer-part", **data(drawer_part=name)) for name, _, body in parts
+    ]
     bar = html.Div([html.Div(tabs, className="drawer-tabs"), patching_view.sizes()], className="drawer-bar")
+    bodies.append(html.P(id=ids.EVIDENCE, className="evidence note"))
     return html.Section(
         [patching_view.choice_bar(), html.Div(bodies, className="drawer-body panel"), bar],
         id=ids.DRAWER,

@@ -8,6 +8,7 @@ from pathlib import Path
 import dash_mantine_components as dmc
 import pytest
 from dash import dcc, html
+from dash.development.base_component import Component
 
 import engine
 from dashboard import page, wording
