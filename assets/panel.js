@@ -55,9 +55,10 @@
   let subject = { isCurrent: false, says: '', shows: '' };
 
   function veilOf(own) {
-    if (own.shown === undefined) { return own.of || own.wanted ? 'none' : null; }
+    if (!own.wanted && !own.shown) { return subject.isCurrent || !own.of ? null : 'none'; }
+    if (!own.shown) { return 'none'; }
     if (subject.isCurrent && isWanted(own, own.shown, EVIDENCE)) { return null; }
-    return own.shown ? 'other' : subject.isCurrent && !own.wanted ? null : 'none';
+    return 'other';
   }
 
   function judge(own) {

@@ -11,7 +11,7 @@
     const state_ = SAID[state] ? make('span', { class: 'state' }, SAID[state]) : null;
     const text = texts.join(' ');
     return make('div', { class: `claim-cell is-${state}`, 'data-term': `verdict-${state}`, tabindex: '0', role: 'group', 'aria-label': title },
-      make('h3', {}, title, mark, state_), make('p', { id: k === 0 ? 'headline' : null, title: text }, text));
+      make('h3', {}, title, mark, state_), make('p', { id: k === 0 ? 'headline' : null }, text));
   }
 
   const count = (number, look, mark, word) => (number

@@ -135,7 +135,9 @@ def complaints(stored: object) -> tuple[str, ...]:
     results = []
     for name in (*CHOICES, "share", "channel"):
         value = given.get(name)
-        if value not in (None, "") and str(value) != str(view[name]) and _number(value) != view[name]:
+        number = _number(value)
+        is_as_asked = str(value) == str(view[name]) or (number is not None and number == view[name])
+        if value not in (None, "") and not is_as_asked:
             shown = "nothing in particular" if view[name] is None else f"'{view[name]}'"
             results.append(f"The link asked for {name} '{str(value)[:80]}', which does not exist; showing {shown}.")
     return tuple(results)
