@@ -53,7 +53,8 @@
     if (event.target.closest?.('#network-river') && NARROW.matches) { level('layer'); }
     if (event.target.closest?.('#layer-tiles .tile') && NARROW.matches) { level('neuron'); }
     if (event.target.closest?.('#case-toggle')) { fold(!document.body.classList.contains('is-case-open')); }
-    each('details.more[open]', (more) => { if (!more.contains(event.target)) { more.open = false; } });
+    // What was clicked may have been drawn anew by now, so the way of the event is asked.
+    each('details.more[open]', (more) => { if (!event.composedPath().includes(more)) { more.open = false; } });
   }
 
   function fold(isOpen) {

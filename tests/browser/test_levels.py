@@ -119,7 +119,8 @@ def test_a_combination_of_datapaths_shows_exactly_its_maps(page):
 def test_the_visualized_feature_and_the_response_appear_by_themselves(page):
     until(page, "Boolean(document.querySelector('#feature img')?.naturalWidth)", seconds=120)
     until(page, "document.querySelector('#response .js-plotly-plot').data.length === 2", seconds=120)
-    assert "drives the channel to" in page.locator("#feature").inner_text()
+    page.locator("[data-tab=feature]").click()
+    until(page, "document.querySelector('#feature').innerText.includes('drives the channel to')")
 
 
 def test_the_audits_page_opens_by_its_tab_and_by_its_link(page, served):
