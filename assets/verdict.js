@@ -11,7 +11,7 @@
     const state_ = SAID[state] ? make('span', { class: 'state' }, SAID[state]) : null;
     const text = texts.join(' ');
     return make('div', { class: `claim-cell is-${state}`, 'data-term': `verdict-${state}`, tabindex: '0', role: 'group', 'aria-label': title },
-      make('h3', {}, title, mark, state_), make('p', { id: k === 0 ? 'headline' : null }, text));
+      make('h2', {}, title, mark, state_), make('p', { id: k === 0 ? 'headline' : null }, text));
   }
 
   const count = (number, look, mark, word) => (number
@@ -22,7 +22,7 @@
       count(held, 'held', '✔', held === 1 ? 'holds' : 'hold'), count(failed, 'refuted', '✘', failed === 1 ? 'fails' : 'fail'),
       count(undecided, 'open', '?', 'not decided'));
     button.addEventListener('click', () => pick({ drawer: 'checks' }));
-    return make('div', { class: 'claim-cell checks-cell' }, make('h3', {}, 'Checks'), button);
+    return make('div', { class: 'claim-cell checks-cell' }, make('h2', {}, 'Checks'), button);
   }
 
   function draw(facts) {

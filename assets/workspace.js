@@ -40,7 +40,7 @@
   function level(name) {
     shown.level = name;
     document.body.dataset.level = name;
-    each('[data-level]', (button) => button.setAttribute('aria-selected', String(button.dataset.level === name)));
+    each('button[data-level]', (button) => button.setAttribute('aria-selected', String(button.dataset.level === name)));
   }
 
   function click(event) {

@@ -79,7 +79,10 @@ def head(titles: Sequence[str]) -> html.Thead:
     return html.Thead(html.Tr([_column(title) for title in titles]))
 
 
-def _column(title: str) -> html.Th:
+def _column(title: str) -> html.Th | html.Td:
+    if not title:
+        # A head without words is none.
+        return html.Td()
     if title not in wording.COLUMNS:
         return html.Th(title, scope="col")
     return html.Th(html.Span(title, tabIndex=0, **term(wording.COLUMNS[title])), scope="col")

@@ -333,6 +333,19 @@ def test_both_rivers_are_drawn_on_one_scale(explanation, comparison):
     assert high[0] == pytest.approx(high[1], abs=1)
 
 
+def test_labels_that_are_turned_leave_the_river_its_height(explanation, comparison, monkeypatch):
+    monkeypatch.setattr(network_figure, "_is_turned", lambda _: True)
+    drawing = network_figure.Drawing(
+        network.build_river(explanation, comparison, "sites"),
+        network.build_curves(explanation, comparison, network.build_river(explanation, comparison, "sites"), None),
+        frozenset(),
+        ("a", "b"),
+    )
+    figure = network_figure.draw(drawing, theme="light", height=network_figure.LOWEST)
+    assert figure.layout.height > network_figure.LOWEST
+    assert figure.layout.yaxis.domain[1] > 0.15
+
+
 @pytest.mark.parametrize("height", [network_figure.LOWEST, 260, network_figure.HIGHEST])
 def test_plots_and_lines_of_text_never_cover_each_other(height):
     places = curves.heights(height - 22)

@@ -67,6 +67,8 @@ def draw(drawing: Drawing, *, theme: str, height: int = HEIGHT) -> Figure:
     """
     colours, river, curves = themes.palette(theme), drawing.river, drawing.curves
     foot = TURNED_FOOT if _is_turned(river) else LEVEL_FOOT
+    # Turned labels take room from the river; below its least height the frame scrolls instead.
+    height = max(height, LOWEST + foot - LEVEL_FOOT)
     places = curve_traces.heights(height - TOP - foot)
     figure = Figure(traces(drawing, colours))
     figure.add_traces(curve_traces.traces(curves, colours))
