@@ -161,9 +161,11 @@
     draw,
     root: '#inputs-panel, #verdict, #network-panel, [data-drawer-part=checks], [data-drawer-part=layers]',
     of: ({ key, request, rival, arrived }, { versus, share, detail, folded, theme }) => (
-      { request, rival, versus, key, share, detail, folded, theme, arrived, room: room() }),
+      { request, rival, versus, key, share, detail, folded, theme, arrived, room: room(), width: breadth() }),
   });
   /* Another room is told once it rests. */
+  const breadth = () => 100 * Math.floor((document.querySelector('.river-frame')?.clientWidth || 1080) / 100);
+
   let resized = null;
   const sized = new ResizeObserver(() => {
     window.clearTimeout(resized);

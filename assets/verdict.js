@@ -3,6 +3,8 @@
   'use strict';
 
   const { byId, fill, make, on, pick } = window.faultline;
+  /* Letters from which on even the loudest line is set smaller. */
+  const LONG = 40;
   const MARKS = { fact: '', held: '✔', refuted: '✘', open: '?' };
   const SAID = { fact: '', held: 'no check speaks against it', refuted: 'not shown', open: 'not decided yet' };
 
@@ -11,7 +13,7 @@
     const state_ = SAID[state] ? make('span', { class: 'state' }, SAID[state]) : null;
     const text = texts.join(' ');
     return make('div', { class: `claim-cell is-${state}`, 'data-term': `verdict-${state}`, tabindex: '0', role: 'group', 'aria-label': title },
-      make('h2', {}, title, mark, state_), make('p', { id: k === 0 ? 'headline' : null }, text));
+      make('h2', {}, title, mark, state_), make('p', { id: k === 0 ? 'headline' : null, class: text.length > LONG ? 'is-long' : null }, text));
   }
 
   const count = (number, look, mark, word) => (number

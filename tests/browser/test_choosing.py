@@ -53,7 +53,7 @@ def test_a_rectangle_chooses_tiles_and_the_causal_test_is_a_link(page):
     drag(page, (first["x"] + 4, first["y"] + 4), (third["x"] + 9, third["y"] + 9))
     until(page, f"{CHOSEN} === 3")
     page.locator("#choice-test").click()
-    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('3 chosen maps of layer3.0')")
+    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('3 chosen channels of layer3.0')")
     until(page, "document.querySelectorAll('#causal-test .causal-test-table').length === 2")
     assert query(page)["patch"].startswith("map:layer3.0:")
     page.reload()
@@ -123,7 +123,7 @@ def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page
     until(page, "document.querySelectorAll('#study-tables table').length === 2")
     assert not page.locator("#study-plot").is_visible()
     page.get_by_role("button", name="Test this set on the images shown").click()
-    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('chosen maps of')")
+    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('chosen channels of')")
     page.get_by_role("button", name="Smallest sets").click()
     until(page, "!new URLSearchParams(location.search).has('study')")
     assert page.locator("#study").inner_text() == ""

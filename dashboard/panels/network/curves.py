@@ -15,6 +15,10 @@ from dashboard.theme import Palette
 FLOW_WIDTH = 0.34
 LINE = 15
 """Pixels of a line of text between the plots."""
+LETTER = 6.0
+"""Pixels of one letter of a text at a mark, about."""
+NARROW = 900
+"""Pixels of width below which titles say no more than their name."""
 AIR = 4
 """Pixels between a plot and the text below it."""
 
@@ -93,20 +97,24 @@ def shapes(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, 
     ]
 
 
-def texts(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, object]]:
-    """Return the titles, which name every line, and the texts at the marks."""
+def texts(curves: Curves, places: Heights, colours: Palette, width: int) -> list[dict[str, object]]:
+    """Return the titles, which name every line where there is room, and the texts at the marks."""
+    flow_title = "<b>Attack conductance</b> of each branch alone, of the margin lost"
+    noise = " (branches overlap) · grey: noise of the same size"
     return [
-        _title(_distance_title(curves), places.distance_title, colours),
+        _title(_distance_title(curves, width), places.distance_title, colours),
         _title(
-            "<b>Attack conductance</b> of each branch alone, of the margin lost (branches overlap) · grey: noise of the same size",
+            flow_title if width < NARROW else f"{flow_title}{noise}",
             places.flow_title,
             colours,
         ),
-        *_marked(curves, places, colours),
+        *_marked(curves, places, colours, width),
     ]
 
 
-def _distance_title(curves: Curves) -> str:
+def _distance_title(curves: Curves, width: int) -> str:
+    if width < NARROW:
+        return "<b>Distance</b> of the datapaths (1 − Jaccard)"
     start = "<b>Distance</b> of the datapaths (1 − Jaccard), thick · band: noise of the same size"
     if curves.true_class is None:
         return f"{start} · likeness to the classes: not known"
@@ -131,11 +139,16 @@ def _title(text: str, height: float, colours: Palette) -> dict[str, object]:
     }
 
 
-def _marked(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, object]]:
+def _marked(curves: Curves, places: Heights, colours: Palette, width: int) -> list[dict[str, object]]:
     """Return the texts at the marks; the left one ends at its line, the right one begins there, so that they never meet."""
     marks = sorted((mark for mark in (curves.parts, curves.merges) if mark), key=lambda mark: mark.position)
     middle = (len(curves.names) - 1) / 2
-    is_left = [k == 0 if len(marks) == 2 else mark.position > middle for k, mark in enumerate(marks)]
+    column = width / (len(curves.names) + 1)
+    has_room = [mark.position * column > LETTER * len(mark.text) for mark in marks]
+    is_left = [
+        room and (k == 0 if len(marks) == 2 else mark.position > middle)
+        for k, (mark, room) in enumerate(zip(marks, has_room, strict=True))
+    ]
     return [_text(mark, places.mark, left, colours) for mark, left in zip(marks, is_left, strict=True)]
 
 

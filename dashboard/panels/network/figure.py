@@ -40,7 +40,7 @@ BYPASS_FADE = 0.55
 LABEL_LETTERS = 18
 LETTER = 7.0
 """Pixels of one letter of a site label; labels that would touch are turned."""
-USUAL_WIDTH = 1080.0
+USUAL_WIDTH = 1080
 """Pixels of the plot on the narrowest supported screen."""
 WORDS = {"adversarial": "adversarial only", "shared": "shared", "clean": "clean only"}
 BETWEEN = 40
@@ -61,9 +61,11 @@ class Drawing:
     attack: str = ""
 
 
-def draw(drawing: Drawing, *, theme: str, height: int = HEIGHT) -> Figure:
-    """Return the figure, that many pixels high. The picked column is outlined in the browser (assets/river.js), which finds
-    the columns and the outline's height in `layout.meta`.
+def draw(drawing: Drawing, *, theme: str, height: int = HEIGHT, width: int = USUAL_WIDTH) -> Figure:
+    """Return the figure, that many pixels high and about as many wide.
+
+    The picked column is outlined in the browser (assets/river.js), which finds the columns and the outline's height in
+    `layout.meta`.
     """
     colours, river, curves = themes.palette(theme), drawing.river, drawing.curves
     foot = TURNED_FOOT if _is_turned(river) else LEVEL_FOOT
@@ -88,7 +90,7 @@ def draw(drawing: Drawing, *, theme: str, height: int = HEIGHT) -> Figure:
         annotations=[
             *_labels(river, places, colours),
             *answers(drawing, colours),
-            *curve_traces.texts(curves, places, colours),
+            *curve_traces.texts(curves, places, colours, width),
         ],
         uirevision=f"{river.columns[0].name}|{river.columns[-2].name}|{len(river.columns)}",
         meta=_meta(river, places, height),

@@ -21,6 +21,7 @@ from engine import Comparison, Explanation, Faithfulness, WorkFailed, compare
 CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
 
 
+WIDEST = 4000
 SHARED_ROOM = 0.66
 """Of the height that the first river takes where another stands below it."""
 WITH_A_LIMIT = ("near 0", "near 100 %", "low")
@@ -32,6 +33,7 @@ class Shown:
     """What one ask of the network level comes to."""
 
     height: int
+    width: int
     """Pixels that the page has for the river."""
     view: ViewState
     explanation: Explanation
@@ -77,7 +79,11 @@ def answer(auditor: Auditor, ask: protocol.Ask) -> tuple[protocol.Facts, Figure]
 
 def read(ask: protocol.Ask, auditor: Auditor) -> Shown:
     """Return the records of an ask; raises BadInput for one that is malformed, WorkFailed for one not explained."""
-    shown = replace(_explained(ask.get("request"), ViewState.from_dict(ask), auditor), height=_height(ask.get("room")))
+    shown = replace(
+        _explained(ask.get("request"), ViewState.from_dict(ask), auditor),
+        height=_pixels(ask.get("room")),
+        width=_pixels(ask.get("width"), network_figure.USUAL_WIDTH, WIDEST),
+    )
     if shown.view.versus in (network.CLASS, network.NOISE):
         return replace(shown, rival=_group(shown))
     if ask.get("rival") is None:
@@ -85,11 +91,11 @@ def read(ask: protocol.Ask, auditor: Auditor) -> Shown:
     return replace(shown, rival=_explained(ask["rival"], shown.view, auditor))
 
 
-def _height(room: object) -> int:
-    """Return the height to draw in: what the page has room for, within reason."""
+def _pixels(room: object, usual: int = network_figure.HEIGHT, most: int = network_figure.HIGHEST) -> int:
+    """Return how large to draw: what the page has room for, within reason."""
     if isinstance(room, bool) or not isinstance(room, int):
-        return network_figure.HEIGHT
-    return min(network_figure.HIGHEST, max(network_figure.LOWEST, room))
+        return usual
+    return min(most, max(network_figure.LOWEST, room))
 
 
 def _group(shown: Shown) -> Shown | None:
@@ -113,13 +119,15 @@ def _explained(stored: Any, view: ViewState, auditor: Auditor) -> Shown:
 def _drawn(explanation: Explanation, view: ViewState, faithfulness_checks: Faithfulness) -> Shown:
     comparison = compare(explanation, view.share)
     drawn = network.build_river(explanation, comparison, view.detail, frozenset((view.folded or "").split(",")))
-    return Shown(network_figure.HEIGHT, view, explanation, comparison, faithfulness_checks, drawn)
+    return Shown(
+        network_figure.HEIGHT, network_figure.USUAL_WIDTH, view, explanation, comparison, faithfulness_checks, drawn
+    )
 
 
 def draw(shown: Shown) -> Figure:
     """Return the river with its curves."""
     height = shown.height if shown.rival is None else max(network_figure.LOWEST, round(SHARED_ROOM * shown.height))
-    figure = network_figure.draw(_drawing(shown), theme=shown.view.theme, height=height)
+    figure = network_figure.draw(_drawing(shown), theme=shown.view.theme, height=height, width=shown.width)
     return network_figure.add(figure, _rival(shown, shown.rival), theme=shown.view.theme) if shown.rival else figure
 
 
