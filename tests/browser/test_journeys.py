@@ -125,7 +125,7 @@ def test_two_browsers_do_not_disturb_each_other(chromium, served, cookies):
         page.goto(f"{served.url}/?model=digits-standard&data=digits&attack=pgd-linf&label={label}")
         pages.append(page)
     for page, label in zip(pages, ("1", "6"), strict=True):
-        until(page, f"document.querySelector('#headline').textContent.startsWith(\"Clean '{label}'\")")
+        until(page, f"document.querySelector('#headline')?.textContent?.startsWith(\"Clean '{label}'\")")
     for page in pages:
         page.context.close()
 

@@ -49,7 +49,7 @@ def test_a_server_that_is_stopped_in_a_journey_leaves_no_evidence_of_another_vie
     assert page.locator("#label-select").input_value() == "7"
     running.process = start(running.store, port=int(running.url.rpartition(":")[2])).process
     until(page, f"document.querySelector('#connection').hidden && {OPEN}", seconds=60)
-    until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '7'\")")
+    until(page, "document.querySelector('#headline')?.textContent?.startsWith(\"Clean '7'\")")
     assert key_of(page, "#network-panel") != before
     assert page.locator("#label-select").input_value() == "7"
     keys = {key_of(page, panel.strip()).split(" ")[0] for panel in PANELS.split(",")}
