@@ -100,6 +100,13 @@
       backgroundPosition: `${at(channel % columns, columns)} ${at(Math.floor(channel / columns), rows)}` } })));
   }
 
+  /* Pictures and lines cost time: they are made where they are seen. */
+  function connect() {
+    if (drawn.tab !== 'links' || !drawn.facts) { return; }
+    byId('neighbourhood-list').querySelectorAll('[data-tile]').forEach((button) => { if (!button.querySelector('.little')) { picture(button); } });
+    window.requestAnimationFrame(lines);
+  }
+
   function lines() {
     const frame = byId('neighbourhood-list');
     const centre = frame.querySelector('.neighbour-centre');
@@ -126,8 +133,7 @@
     const focused = document.activeElement?.closest?.('#neighbourhood-list') !== null && document.activeElement !== document.body;
     fill('neighbourhood-list', ...near.list.map(built));
     say('neighbourhood-note', near.note);
-    byId('neighbourhood-list').querySelectorAll('[data-tile]').forEach(picture);
-    window.requestAnimationFrame(lines);
+    connect();
     // Who walks along the connections by keyboard goes on from the first of the new channel.
     if (focused) { byId('neighbourhood-list').querySelector('button')?.focus({ preventScroll: true }); }
   }
@@ -143,8 +149,8 @@
     arrange();
   }
 
-  on('tab', (tab) => { if (tab === 'links') { window.requestAnimationFrame(lines); } });
-  window.addEventListener('resize', () => window.requestAnimationFrame(lines));
+  on('tab', (tab) => { drawn.tab = tab; connect(); });
+  window.addEventListener('resize', connect);
 
   panel('neuron', {
     draw,

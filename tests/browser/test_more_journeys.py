@@ -90,10 +90,11 @@ def test_an_image_that_resisted_is_shown_as_one_that_keeps_its_class(watched, se
     page = watched.page
     page.goto(f"{served.url}/?model=digits-robust&data=digits&attack=pgd-linf&outcome=resisted")
     page.wait_for_selector("#network-river .main-svg .trace", state="attached")
-    headline = page.locator("#headline").inner_text()
-    assert re.match(r"Clean '\d' stays '\d' at", headline)
-    assert "no other class to converge on" in headline
-    assert "nothing to restore" in headline
+    until(page, "Boolean(document.querySelector('#headline'))")
+    assert re.match(r"Clean '\d' stays '\d' at", page.locator("#headline").inner_text())
+    verdict = page.locator("#verdict").inner_text()
+    assert "no other class to converge on" in verdict
+    assert "nothing to restore" in verdict
 
 
 def test_where_nothing_was_fooled_there_is_nothing_to_prove(watched, served):
