@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, make, on, panel, pick } = window.faultline;
+  const { built, byId, fill, make, on, panel, pick, renew } = window.faultline;
 
   on('view', (view) => {
     const isShown = view.page === 'audits';
@@ -34,11 +34,9 @@
   }
 
   function draw(facts) {
-    const open = Boolean(document.querySelector('#audit details[open]'));
-    fill('audit-list', ...facts.list.map(built));
+    renew('audit-list', ...facts.list.map(built));
     markPressed();
-    fill('audit', ...facts.audit.map(built));
-    if (open) { document.querySelectorAll('#audit details').forEach((node) => { node.open = true; }); }
+    renew('audit', ...facts.audit.map(built));
     const part = byId('audit-curve-part');
     if (part.hidden === facts.has_curve) {
       part.hidden = !facts.has_curve;

@@ -8,6 +8,7 @@
 
   const test = panel('causal-test', {
     draw,
+    root: '[data-drawer-part=test]',
     clear: () => fill('causal-test'),
     of: ({ key }, { patch, share }) => (patch ? { key, share, patch } : null),
   });
@@ -41,6 +42,7 @@
   let shown = null;
   const study = panel('study', {
     draw: drawStudy,
+    root: '[data-drawer-part=study]',
     clear,
     of: ({ key }, { study: name, theme }) => (name ? { key, study: name, theme } : null),
   });
@@ -56,10 +58,7 @@
 
   /* Patch these channels, in the direction that is set. */
   function patch(text) {
-    pick({ patch: `${isTurned() ? 'inject:' : ''}${text}` });
-    const panel = byId('causal-test-panel');
-    // The answer stands below the title and is yet to come: room for it is made where it was asked for elsewhere.
-    if (!panel.contains(document.activeElement)) { panel.scrollIntoView({ block: 'start' }); }
+    pick({ patch: `${isTurned() ? 'inject:' : ''}${text}`, drawer: 'test' });
   }
 
   const isTurned = () => byId('causal-test-direction').getAttribute('aria-pressed') === 'true';
@@ -70,7 +69,7 @@
     const asked = event.target.closest?.('[data-study]');
     if (asked) {
       const isOpen = study.wanted && study.wanted.study === asked.dataset.study;
-      pick({ study: isOpen ? null : asked.dataset.study });
+      pick({ study: isOpen ? null : asked.dataset.study, drawer: 'study' });
     }
     if (event.target.closest?.('#causal-test-direction')) {
       const now = test.wanted && test.wanted.patch;

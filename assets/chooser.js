@@ -103,11 +103,30 @@
     const isEmpty = !chosen.groups.size && !chosen.maps.size;
     const isLong = text().length > LONGEST;
     byId('choice').hidden = isEmpty && !state.isOn;
+    byId('choice-test').textContent = isEmpty ? 'Test them' : `Test ${total()}`;
+    markBars();
     byId('choice-test').disabled = isEmpty || isLong;
     byId('choice-clear').disabled = isEmpty;
     fill('choice-terms', ...(isEmpty ? ['Nothing yet: click maps or bars, or draw a rectangle over them.'] : chips()),
       isLong ? make('span', { role: 'alert' }, 'Too many single maps for one link: choose whole groups, or fewer.') : '');
     mark();
+  }
+
+  /* How many channels are chosen: counted where the layer is drawn, else by whole groups. */
+  function total() {
+    const single = [...chosen.maps.values()].reduce((sum, channels) => sum + channels.size, 0);
+    const groups = chosen.groups.size;
+    return [single ? `${single} channels` : '', groups ? `${groups} groups` : ''].filter(Boolean).join(' and ');
+  }
+
+  /* The bars whose groups are chosen are framed in the river. */
+  function markBars() {
+    const frame = document.querySelector('.river-frame');
+    frame.querySelectorAll('.chosen-bar').forEach((node) => node.remove());
+    if (!chosen.groups.size || !document.querySelector('#network-river .js-plotly-plot')?._fullLayout?.xaxis) { return; }
+    const { left, top } = frame.getBoundingClientRect();
+    bars().filter((bar) => chosen.groups.has(bar.term)).forEach((bar) => frame.append(make('i', { class: 'chosen-bar', style: {
+      left: `${bar.left - left + frame.scrollLeft}px`, top: `${bar.top - top + frame.scrollTop}px`, width: `${bar.right - bar.left}px`, height: `${bar.bottom - bar.top}px` } })));
   }
 
   function mark() {
@@ -153,13 +172,13 @@
     event.preventDefault();
     const panel = byId(place === 'river' ? 'network-river' : 'layer-tiles');
     const { left, top } = panel.getBoundingClientRect();
-    state.from = { panel, place, x: event.clientX - left, y: event.clientY - top };
+    state.from = { panel, place, x: event.clientX - left + panel.scrollLeft, y: event.clientY - top + panel.scrollTop };
   }
 
-  /* The rectangle on the screen: its first corner stays where it was put on the panel, also when the page scrolls meanwhile. */
+  /* The rectangle on the screen: its first corner stays where it was put on the panel, also when that scrolls meanwhile. */
   function drawn(from, event) {
     const { left, top } = from.panel.getBoundingClientRect();
-    return spanned({ x: from.x + left, y: from.y + top }, { x: event.clientX, y: event.clientY });
+    return spanned({ x: from.x + left - from.panel.scrollLeft, y: from.y + top - from.panel.scrollTop }, { x: event.clientX, y: event.clientY });
   }
 
   function move(event) {
@@ -218,9 +237,10 @@
   document.addEventListener('click', click, true);
   document.addEventListener('click', (event) => {
     if (event.target.closest?.('#choice-clear')) { clear(); }
-    if (event.target.closest?.('#choice-test')) { emit('patch', text()); turn(false); }
+    if (event.target.closest?.('#choice-test')) { emit('patch', text()); turn(false); byId('choice').hidden = true; }
   });
   on('ask:causal-test', (next) => read(next && next.patch));
+  on('river', markBars);
   on('tiles', (shown) => {
     Object.assign(state, shown);
     mark();

@@ -33,6 +33,32 @@
     if (node) { node.replaceChildren(...children); }
   }
 
+  /* ---- what is drawn again keeps what did not change: the keyboard's place, a selection, what was unfolded ---- */
+  const KEPT = ['open', 'value', 'checked'];
+
+  function renewAttributes(node, next) {
+    [...node.attributes].forEach(({ name }) => { if (!next.hasAttribute(name) && !KEPT.includes(name)) { node.removeAttribute(name); } });
+    [...next.attributes].forEach(({ name, value }) => { if (node.getAttribute(name) !== value) { node.setAttribute(name, value); } });
+  }
+
+  function renewChildren(node, children) {
+    children.forEach((child, k) => {
+      const old = node.childNodes[k];
+      if (!old) { node.append(child); return; }
+      const isSame = old.nodeType === child.nodeType && old.nodeName === child.nodeName;
+      if (!isSame) { old.replaceWith(child); return; }
+      if (child.nodeType === Node.TEXT_NODE) { if (old.data !== child.data) { old.data = child.data; } return; }
+      renewAttributes(old, child);
+      renewChildren(old, [...child.childNodes]);
+    });
+    while (node.childNodes.length > children.length) { node.lastChild.remove(); }
+  }
+
+  function renew(id, ...children) {
+    const node = byId(id);
+    if (node) { renewChildren(node, children.map((child) => (typeof child === 'string' ? document.createTextNode(child) : child))); }
+  }
+
   function say(id, text) {
     const node = byId(id);
     if (node && node.textContent !== text) { node.textContent = text; }
@@ -66,5 +92,5 @@
   /* What the fields within a node hold, by name. */
   const filled = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
 
-  window.faultline = { byId, make, built, percent, fill, say, menu, entry, read, filled };
+  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled };
 })();

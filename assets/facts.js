@@ -6,7 +6,8 @@
   const shown = { facts: null, layer: null };
 
   function table(caption, heads, rows) {
-    const head = make('tr', {}, ...heads.map((text) => make('th', { scope: 'col' }, text)));
+    const head = make('tr', {}, ...heads.map(([text, term]) => make('th', { scope: 'col' },
+      make('span', term ? { 'data-term': term, tabindex: '0' } : {}, text))));
     return make('table', {}, make('caption', { class: 'sr-only' }, caption), make('thead', {}, head),
       make('tbody', {}, ...rows));
   }
@@ -31,8 +32,8 @@
     const rows = strip.bars.map((one) => row(
       make('span', {}, one.name, one.is_true ? make('span', { class: 'muted' }, ' (true)') : null),
       [share(one.before, 'clean'), share(one.after, 'adversarial')]));
-    return make('div', { class: 'predictions' },
-      table('What the model says before and after', ['Class', 'Before', 'After'], rows));
+    return make('div', { class: 'predictions', 'data-term': 'before-after', tabindex: '0', role: 'group', 'aria-label': 'Before and after' },
+      table('What the model says before and after', [['Class'], ['Before'], ['After']], rows));
   }
 
   function member(one) {
@@ -47,7 +48,7 @@
   function inputs(facts) {
     if (!facts) { fill('inputs-body'); return; }
     const strip = facts.inputs;
-    const pictures = make('div', { class: 'photos' },
+    const pictures = make('div', { class: 'photos', 'data-term': 'photos' },
       photo(strip.clean, 'Clean', strip.clean_text, 'clean'),
       photo(strip.adversarial, 'Adversarial', strip.adversarial_text, 'adversarial'),
       photo(strip.perturbation, `Perturbation × ${strip.amplification}`, strip.change, 'perturbation'));
@@ -69,7 +70,7 @@
 
   function siteRow(one) {
     const choose = make('button', { class: 'row-button', 'data-choose': `adversarial:${one.site}`,
-      'aria-label': `Choose the ${one.adversarial_only} adversarial-only maps of ${one.site} to put back` }, `${one.adversarial_only} +`);
+      'aria-label': `Choose the ${one.adversarial_only} adversarial-only maps of ${one.site} for patching` }, `${one.adversarial_only} +`);
     const cells = [one.stage, one.maps, one.adversarial_only ? choose : 0, one.shared, one.clean_only, one.distance.toFixed(3),
       `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, percent(one.flow), percent(one.flow_floor),
       one.role === 'stem' ? 'stem: left out of claims'
@@ -77,20 +78,20 @@
     return row(pickButton(one), cells.map((cell) => (cell === choose ? cell : String(cell))), { class: one.site === shown.layer ? 'picked' : null });
   }
 
-  const HEADS = ['Layer', 'Stage', 'Maps', 'Adversarial only', 'Shared', 'Clean only', 'Distance', 'Same-size noise',
-    'Attack conductance', 'Flow under noise', 'Note'];
+  const HEADS = [['Layer', 'site'], ['Stage', 'stage'], ['Channels', 'maps'], ['Adversarial only', 'adversarial-only'], ['Shared', 'shared'],
+    ['Clean only', 'clean-only'], ['Distance', 'distance'], ['Same-size noise', 'noise'], ['Attack conductance', 'conductance'],
+    ['Conductance under noise', 'conductance-noise'], ['Note', 'note']];
 
   const HOW = 'Drag to pan, Ctrl and wheel to zoom, click a stage name to fold or unfold it.';
   const HOW_TO_CHOOSE = 'Click a bar or drag a rectangle over bars to choose their maps; Escape ends choosing.';
 
   function network(facts) {
-    if (!facts) { ['headline', 'beside', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }
-    fill('headline', ...facts.headline.map((clause) => make('span', { class: clause.is_known ? null : 'open' },
-      `${clause.text} `)));
+    if (!facts) { ['beside', 'site-table', 'river-note'].forEach((id) => fill(id)); return; }
     fill('beside', facts.beside);
     fill('river-summary', facts.summary);
-    fill('river-note', `${facts.note} `.trimStart(), make('span', { class: 'when-looking' }, HOW),
-      make('span', { class: 'when-choosing' }, HOW_TO_CHOOSE));
+    fill('river-note', make('span', { class: 'when-looking' }, HOW),
+      make('span', { class: 'when-choosing' }, HOW_TO_CHOOSE), facts.note ? ` ${facts.note}` : '');
+    byId('river-note').title = facts.note;
     siteTable(facts);
   }
 
@@ -102,11 +103,15 @@
   }
 
   /* ---- certificate ---- */
-  function checkRow(check) {
+  /* A check with a limit holds or fails; one without is a fact. */
+  function checkRow(check, limited) {
+    const isLimited = limited.includes(check.good);
     const name = make('span', { title: check.help }, check.name, make('span', { class: 'sr-only' }, `. ${check.help}`));
     const look = (text) => (text === 'not run' ? 'open' : text.startsWith('✘') ? 'value against' : 'value');
-    const value = (text) => make('span', { class: look(text) }, text);
-    return row(name, [make('span', { class: 'muted' }, check.good), value(check.clean), value(check.adversarial)]);
+    const isHeld = (text) => isLimited && look(text) === 'value' && text !== 'not applicable';
+    const value = (text) => make('span', { class: look(text) }, isHeld(text) ? make('span', { class: 'mark' }, '✔ ') : null, text);
+    const good = isLimited ? check.good : `fact; better ${check.good}`;
+    return row(name, [make('span', { class: 'muted' }, good), value(check.clean), value(check.adversarial)], { class: isLimited ? 'is-held' : 'is-fact' });
   }
 
   function restoredRow(one, best) {
@@ -115,7 +120,7 @@
       make('span', { class: 'figure' }, text));
     const mark = one.maps === best ? `${one.maps} ◀` : String(one.maps);
     const matched = one.layer_matched ? [bar(one.layer_matched, 'shared')] : [];
-    return row(mark, [bar(one.by_flow, 'clean'), ...matched, bar(one.at_random, 'shared')]);
+    return row(mark, [bar(one.by_flow, 'strong'), ...matched, bar(one.at_random, 'shared')]);
   }
 
   function width(text) {
@@ -126,12 +131,13 @@
   function card(facts) {
     if (!facts) { ['checks', 'restoration', 'check-failures'].forEach((id) => fill(id)); return; }
     const { checks, restored, best, restoration_note: note, failures, warnings, counted } = facts.card;
-    fill('checks', table('Faithfulness checks of both datapaths', ['Check', 'Good is', 'Clean', 'Adversarial'],
-      checks.map(checkRow)), make('p', { class: 'note' }, counted),
+    fill('checks', table('Faithfulness checks of both datapaths', [['Check', 'check-name'], ['Good is', 'check-good'], ['Clean', 'check-clean'], ['Adversarial', 'check-adversarial']],
+      checks.map((check) => checkRow(check, facts.limited))), make('p', { class: 'note' }, counted),
     ...warnings.map((text) => make('p', { class: 'warning', role: 'note' }, text)));
     const rows = restored.map((one) => restoredRow(one, best));
     const shown = rows.length
-      ? table('Share of images restored', ['Channels', 'By the default ranking', ...(restored[0].layer_matched ? ['Layer-matched random'] : []), 'Random'], rows) : '';
+      ? table('Share of images restored', [['Channels', 'restored-maps'], ['By the default ranking', 'restored-flow'],
+        ...(restored[0].layer_matched ? [['Layer-matched random', 'restored-matched']] : []), ['Random', 'restored-random']], rows) : '';
     fill('restoration', shown, make('p', { class: rows.length ? 'note' : 'note open' }, note));
     fill('check-failures', ...failures.map((text) => make('p', { role: 'alert' }, text)));
   }
@@ -146,10 +152,32 @@
     emit('network', facts);
   }
 
+  /* Pixels that the page has for the river, by steps, so that few drawings of one view are asked for. */
+  const STEP = 4;
+  function room() {
+    const frame = document.querySelector('.river-frame');
+    return frame && frame.clientHeight ? Math.max(176, STEP * Math.floor(frame.clientHeight / STEP)) : 340;
+  }
+
   panel('network', {
     draw,
+    root: '#inputs-panel, #verdict, #network-panel, [data-drawer-part=checks], [data-drawer-part=layers]',
     of: ({ key, request, rival, arrived }, { versus, share, detail, folded, theme }) => (
-      { request, rival, versus, key, share, detail, folded, theme, arrived }),
+      { request, rival, versus, key, share, detail, folded, theme, arrived, room: room(), width: breadth() }),
+  });
+  /* Another room is told once it rests. */
+  const breadth = () => 100 * Math.floor((document.querySelector('.river-frame')?.clientWidth || 1080) / 100);
+
+  let resized = null;
+  const sized = new ResizeObserver(() => {
+    window.clearTimeout(resized);
+    resized = window.setTimeout(() => emit('room'), 250);
+  });
+  let isWatched = false;
+  on('work', () => {
+    const frame = document.querySelector('.river-frame');
+    if (frame && !isWatched) { sized.observe(frame); }
+    isWatched = Boolean(frame);
   });
   on('ask:layer', (ask) => {
     const layer = ask ? ask.layer : null;
@@ -157,6 +185,13 @@
     shown.layer = layer;
     if (shown.facts) { siteTable(shown.facts); }
   });
+
+  /* Why nothing is shown, with the advice as a button where it is one choice away. */
+  function emptied(node, { title, text, other, button: label }) {
+    const button = other ? make('button', { class: 'plain-button', 'data-term': 'outcome-select' }, label) : '';
+    if (other) { button.addEventListener('click', () => pick({ outcome: other })); }
+    node.replaceChildren(make('h2', {}, title), make('p', {}, text), button);
+  }
 
   /* ---- what can be seen at this stage ---- */
   function panels(work) {
@@ -166,7 +201,7 @@
     document.body.dataset.stage = work.empty ? 'empty' : isShown ? 'shown' : 'waiting';
     const empty = byId('empty-state');
     empty.hidden = !work.empty;
-    if (work.empty) { empty.replaceChildren(make('h2', {}, work.empty.title), make('p', {}, work.empty.text)); }
+    if (work.empty) { emptied(empty, work.empty); }
     if (before !== document.body.dataset.stage) { window.dispatchEvent(new Event('resize')); }
   }
 

@@ -15,7 +15,7 @@
     say('response-note', '');
   }
 
-  const feature = panel('feature', { draw, clear, wait: 900, by: NAMES });
+  const feature = panel('feature', { draw, clear, wait: 900, by: NAMES, root: '[data-tab-part=feature], [data-tab-part=growth]' });
 
   on('ask:neuron', (next) => {
     if (next && feature.wanted && NAMES.some((name) => next[name] !== feature.wanted[name])) { clear(); }

@@ -32,7 +32,7 @@
     const name = node.id.replace('-select', '');
     const isNone = (name === 'label' && node.value === 'any') || (name === 'versus' && node.value === 'nothing');
     const value = isNone ? null : name === 'share' ? Number(node.value) : node.value;
-    pick({ [name]: value, isFilter: name !== 'layer' });
+    pick({ [name]: value });
   }
 
   document.addEventListener('keydown', (event) => {

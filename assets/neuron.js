@@ -2,8 +2,8 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, make, panel, say, set } = window.faultline;
-  const drawn = { facts: null, style: null, place: null, order: 'relevance', side: 'adversarial' };
+  const { built, byId, fill, make, on, panel, say } = window.faultline;
+  const drawn = { facts: null, place: null, order: 'relevance', side: 'adversarial' };
 
   function show(facts) {
     say('neuron-title', facts ? facts.title : '');
@@ -12,6 +12,7 @@
     message.textContent = facts ? facts.message : '';
     byId('neuron-body').classList.toggle('unchosen', !facts || Boolean(facts.message));
     fill('neuron-card', ...(facts ? facts.card.map(built) : []));
+    fill('neuron-numbers', ...(facts ? facts.numbers.map(built) : []));
     probe(null);
   }
 
@@ -76,22 +77,65 @@
   document.addEventListener('click', overlay);
   document.addEventListener('keydown', step);
 
-  /* Only a new theme needs a new style: reading one costs more than placing twenty nodes. */
-  function graph(facts, elements) {
-    const style = JSON.stringify(facts.stylesheet);
-    const isNew = facts.stylesheet.length && style !== drawn.style;
-    if (isNew) { drawn.style = style; }
-    set('neighbourhood', isNew ? { elements, stylesheet: facts.stylesheet } : { elements });
+  /* ---- the lines between a channel and its neighbours, drawn where the lists stand ---- */
+  const svg = (tag, settings) => {
+    const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
+    Object.entries(settings).forEach(([name, value]) => node.setAttribute(name, value));
+    return node;
+  };
+
+  function line(from, to, width, look) {
+    const middle = (from.x + to.x) / 2;
+    return svg('path', { d: `M${from.x},${from.y} C${middle},${from.y} ${middle},${to.y} ${to.x},${to.y}`, 'stroke-width': width,
+      class: look });
+  }
+
+  /* The little pictures of a neighbour, clean and adversarial, cut out of its layer's sheets. */
+  function picture(button) {
+    const [site, channel, columns, rows] = button.dataset.tile.split(' ').map(Number);
+    const at = (index, count) => `${count > 1 ? 100 * index / (count - 1) : 0}%`;
+    button.prepend(...['clean', 'adversarial'].map((side) => make('span', { class: 'little', style: {
+      backgroundImage: `url("/media/maps/${encodeURIComponent(drawn.facts.asked.key)}/${site}/${side}.png?scale=channel")`,
+      backgroundSize: `${100 * columns}% ${100 * rows}%`,
+      backgroundPosition: `${at(channel % columns, columns)} ${at(Math.floor(channel / columns), rows)}` } })));
+  }
+
+  /* Pictures and lines cost time: they are made where they are seen. */
+  function connect() {
+    if (drawn.tab !== 'links' || !drawn.facts) { return; }
+    byId('neighbourhood-list').querySelectorAll('[data-tile]').forEach((button) => { if (!button.querySelector('.little')) { picture(button); } });
+    window.requestAnimationFrame(lines);
+  }
+
+  function lines() {
+    const frame = byId('neighbourhood-list');
+    const centre = frame.querySelector('.neighbour-centre');
+    frame.querySelector('svg')?.remove();
+    if (!centre || !centre.offsetWidth) { return; }
+    const origin = frame.getBoundingClientRect();
+    const own = centre.getBoundingClientRect();
+    const picture = svg('svg', { width: frame.clientWidth, height: frame.scrollHeight, 'aria-hidden': 'true' });
+    frame.querySelectorAll('.neighbour').forEach((item) => {
+      const box = item.getBoundingClientRect();
+      const isLeft = box.right <= own.left + 1;
+      const end = { x: (isLeft ? box.right : box.left) - origin.left, y: (box.top + box.bottom) / 2 - origin.top };
+      const near = { x: (isLeft ? own.left : own.right) - origin.left, y: (own.top + own.bottom) / 2 - origin.top };
+      picture.append(line(end, near, item.dataset.width, item.className.replace('neighbour ', '')));
+    });
+    frame.prepend(picture);
   }
 
   function arrange() {
     const { facts, order, side } = drawn;
     if (!facts) { return; }
     fill('neuron-gallery', ...((facts.patches[order] || []).map(built)));
-    const near = facts.neighbours[side] || { elements: [], list: [], note: '' };
+    const near = facts.neighbours[side] || { list: [], note: '' };
+    const focused = document.activeElement?.closest?.('#neighbourhood-list') !== null && document.activeElement !== document.body;
     fill('neighbourhood-list', ...near.list.map(built));
     say('neighbourhood-note', near.note);
-    graph(facts, near.elements);
+    connect();
+    // Who walks along the connections by keyboard goes on from the first of the new channel.
+    if (focused) { byId('neighbourhood-list').querySelector('button')?.focus({ preventScroll: true }); }
   }
 
   function draw(facts) {
@@ -105,8 +149,12 @@
     arrange();
   }
 
+  on('tab', (tab) => { drawn.tab = tab; connect(); });
+  window.addEventListener('resize', connect);
+
   panel('neuron', {
     draw,
+    root: '.neuron-panel',
     level: 3,
     of: ({ key, request, gallery }, { layer, channel, share, theme }) => (
       channel === null ? null : { request, key, share, layer, channel, theme, gallery }),

@@ -33,6 +33,8 @@
     window.clearTimeout(own.timer);
     own.wanted = next;
     emit(`ask:${own.name}`, next);
+    if (!next) { own.shown = null; }
+    judge(own);
     if (!next && own.clear) { own.clear(); return; }
     if (next && own.wait) { later(own, own.wait); } else { send(own); }
   }
@@ -40,10 +42,44 @@
   const written = (value) => JSON.stringify(value === undefined ? null : value);
 
   /* Whether an answer is to what is wished for now: a late one belongs to something that is no longer looked at. */
-  function isWanted(own, asked) {
+  function isWanted(own, asked, by = own.by) {
     if (!own.wanted || !asked) { return !own.wanted && !asked; }
-    const names = own.by || Object.keys({ ...own.wanted, ...asked }).filter((name) => name !== 't');
+    const names = by || Object.keys({ ...own.wanted, ...asked }).filter((name) => name !== 't');
     return names.every((name) => written(own.wanted[name]) === written(asked[name]));
+  }
+
+  /* ---- what is shown and what the controls say ----
+     Every panel carries the key of what it shows (`data-key`). Where that is not what the controls say it is veiled
+     (`data-veil`): `other` shows something else, `none` has nothing to show yet. Both say so in words. */
+  const EVIDENCE = ['key', 'layer', 'channel', 'share', 'patch', 'study', 'versus'];
+  let subject = { isCurrent: false, says: '', shows: '' };
+
+  function veilOf(own) {
+    if (!own.wanted && !own.shown) { return subject.isCurrent || !own.of ? null : 'none'; }
+    if (!own.shown) { return 'none'; }
+    if (subject.isCurrent && isWanted(own, own.shown, EVIDENCE)) { return null; }
+    return 'other';
+  }
+
+  function judge(own) {
+    if (!own.root) { return; }
+    const veil = veilOf(own);
+    const text = !veil ? '' : [veil === 'other' && subject.shows ? `Still showing ${subject.shows}.` : '',
+      subject.says ? `The controls say ${subject.says}: loading …` : 'Loading …'].filter(Boolean).join(' ');
+    document.querySelectorAll(own.root).forEach((node) => {
+      node.dataset.key = EVIDENCE.map((name) => own.shown && own.shown[name]).filter((part) => part || part === 0).join(' ');
+      if (veil) { node.dataset.veil = veil; } else { delete node.dataset.veil; }
+      let words = node.querySelector(':scope > .veil');
+      if (!words) { words = node.appendChild(window.faultline.make('p', { class: 'veil', role: 'note' })); }
+      if (words.textContent !== text) { words.textContent = text; }
+      node.setAttribute('aria-busy', String(Boolean(veil)));
+    });
+  }
+
+  /* What the controls say: whether the last answer on the work is of that, in words, and what is still shown instead. */
+  function speak(next) {
+    subject = { ...subject, ...next };
+    Object.values(panels).forEach(judge);
   }
 
   function answered(facts) {
@@ -52,6 +88,8 @@
     const { wanted } = own;
     window.clearTimeout(own.timer);
     own.draw(facts, wanted);
+    own.shown = facts.asked;
+    judge(own);
     if (facts.after !== null && wanted && own.wanted === wanted) { later(own, facts.after); }
   }
 
@@ -65,9 +103,10 @@
      1 with the river, 2 and 3 once the river of another examination is drawn. `clear` empties the panel where nothing is
      wished for. `wait`: milliseconds that a wish must last before it is asked. `lost`: after as many without an
      answer it is asked again. `by`: the fields in which answer and wish
-     must agree, by default all of them. */
-  function panel(name, { draw, of = null, level = 1, clear = null, wait = 0, lost = 0, by = null }) {
-    const own = { name, draw, of, level, clear, wait, lost, by, wanted: null, timer: null };
+     must agree, by default all of them. `root`: selector of the elements that show what it answers; they are
+     veiled while that is not what the controls say. */
+  function panel(name, { draw, of = null, level = 1, clear = null, wait = 0, lost = 0, by = null, root = null }) {
+    const own = { name, draw, of, level, clear, wait, lost, by, root, wanted: null, timer: null, shown: undefined };
     panels[name] = own;
     return {
       get wanted() { return own.wanted; },
@@ -77,10 +116,13 @@
     };
   }
 
+  /* The server is there again: what is wished for and not shown is asked for once more. */
+  on('connected', () => Object.values(panels).forEach((own) => { if (own.wanted && (!own.shown || !isWanted(own, own.shown))) { send(own); } }));
+
   const wantOf = (name, next) => want(panels[name], next);
   const isBelow = (name) => panels[name].level > 1;
 
-  Object.assign(window.faultline, { set, on, emit, pick, panel, wishes, isBelow, want: wantOf });
+  Object.assign(window.faultline, { set, on, emit, pick, panel, wishes, isBelow, speak, want: wantOf });
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.panel = { answered };
 })();

@@ -57,6 +57,8 @@
     const half = columns(plot).includes(layer) ? 0.5 : 0.1;
     const [left, right] = [place - half, place + half].map((x) => Math.min(axis._length, Math.max(0, axis.d2p(x))));
     box.hidden = place === undefined || right - left < 1;
+    // A layer without a column of its own says its name.
+    box.dataset.name = columns(plot).includes(layer) ? '' : layer || '';
     const top = size.t + (1 - meta(plot).top) * size.h;
     Object.assign(box.style, { left: `${axis._offset + left}px`, width: `${right - left}px`, top: `${top}px`,
       height: `${meta(plot).top * size.h}px` });
@@ -65,13 +67,68 @@
   /* The frame is as high as its drawing: a second river needs room. */
   function fit(plot) {
     const frame = plot.closest('#network-river');
-    const wanted = `${meta(plot).height || 640}px`;
+    if (!meta(plot).height) { return; }
+    const wanted = `${meta(plot).height}px`;
     if (frame.style.height === wanted) { return; }
     frame.style.height = wanted;
     window.Plotly.Plots.resize(plot);
   }
 
   /* The wheel zooms only with Ctrl held, so that the page can be scrolled past the plot. */
+  /* ---- linked highlighting ---- */
+  const GROUPS = ['clean', 'shared', 'adversarial'];
+
+  function pointedBar(event) {
+    const point = event.points.find(({ data }) => data.name && data.name.startsWith('bars '));
+    const name = point && columns(graph())[point.x];
+    emit('pointed-bar', name ? { layer: name, group: point.data.name.slice('bars '.length) } : null);
+  }
+
+  /* The bar of a group at a layer, framed by an element over the plot. */
+  function light(pointed) {
+    const plot = graph();
+    const frame = plot && plot.closest('.river-frame');
+    frame?.querySelector('.lit')?.remove();
+    if (!pointed || !frame || !meta(plot).places || meta(plot).places[pointed.layer] === undefined) { return; }
+    const { xaxis, yaxis } = plot._fullLayout;
+    const column = columns(plot).indexOf(pointed.layer);
+    const trace = plot._fullData.find((one) => one.name === `bars ${pointed.group}`);
+    const at = trace ? [...trace.x].indexOf(column) : -1;
+    const x = (value) => xaxis._offset + xaxis.d2p(value);
+    const y = (value) => yaxis._offset + yaxis.d2p(value);
+    const place = meta(plot).places[pointed.layer];
+    const box = at < 0 ? { left: x(place - 0.12), right: x(place + 0.12), top: yaxis._offset, bottom: yaxis._offset + yaxis._length }
+      : { left: x(column - trace.width / 2), right: x(column + trace.width / 2), top: y(trace.base[at] + trace.y[at]), bottom: y(trace.base[at]) };
+    frame.append(make('i', { class: 'lit', style: { left: `${box.left - 2}px`, top: `${box.top - 2}px`, width: `${box.right - box.left + 4}px`,
+      height: `${box.bottom - box.top + 4}px` } }));
+  }
+
+  on('pointed-tile', light);
+
+  /* ---- the whole river again ---- */
+  function isMoved(plot) {
+    const [low, high] = plot._fullLayout.xaxis.range;
+    return Math.abs(low + 0.6) > 0.01 || Math.abs(high - columns(plot).length + 0.4) > 0.01;
+  }
+
+  function reset() {
+    const plot = graph();
+    window.Plotly.relayout(plot, { 'xaxis.range': [-0.6, columns(plot).length - 0.4] });
+  }
+
+  document.addEventListener('click', (event) => { if (event.target.closest?.('#river-reset')) { reset(); } });
+
+  /* Arrow keys walk the columns where the river has the keyboard. */
+  document.addEventListener('keydown', (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const plot = graph();
+    if (!by || !event.target.matches?.('.river-frame') || !plot) { return; }
+    event.preventDefault();
+    const names = columns(plot);
+    const at = names.includes(layer) ? names.indexOf(layer) + by : Math.round((meta(plot).places || {})[layer] || 0);
+    if (names[at]) { open(names[at]); }
+  });
+
   function prepare() {
     const plot = graph();
     if (!plot || !plot.on || plot.dataset.prepared) { mark(); return; }
@@ -80,8 +137,13 @@
     plot.on('plotly_afterplot', () => {
       fit(plot);
       mark();
+      document.getElementById('river-reset').hidden = !isMoved(plot);
       emit('river');
     });
+    plot.on('plotly_hover', pointedBar);
+    plot.on('plotly_unhover', () => emit('pointed-bar', null));
+    // A label of what was folded a moment ago must not stay over the plot.
+    plot.on('plotly_clickannotation', () => window.Plotly.Fx.unhover(plot));
     plot.on('plotly_relayouting', () => { outline(plot).hidden = true; });
     plot.addEventListener('wheel', (event) => { if (!event.ctrlKey) { event.stopPropagation(); } }, true);
     mark();

@@ -8,7 +8,6 @@
   // Whole pixels, so that neighbouring tiles of a sheet never bleed in; the largest with which a layer fits without scrolling.
   const LARGEST = 84;
   const SMALLEST = 46;
-  const FITTING = 940;
   // Beside its maps a tile takes its border and the gap, below them its text and the gap.
   const AROUND = 22;
   const BELOW = 36;
@@ -34,7 +33,6 @@
 
   function draw(panel) {
     const body = byId("layer-body");
-    body.classList.remove("is-stale");
     const now = JSON.stringify(panel.groups);
     if (groups !== now) faultline.set("layer-group", { data: panel.groups });
     groups = now;
@@ -113,8 +111,8 @@
     rove(drawn.pressed?.isConnected ? drawn.pressed : tiles.firstElementChild);
     const total = panel.group.length;
     byId("layer-shown").textContent = channels.length
-      ? `${channels.length.toLocaleString("en")} of ${total.toLocaleString("en")} maps, ${sorted(sort)}`
-      : `None of the ${total.toLocaleString("en")} maps is ${wanted < 0 ? "in this combination" : NAMES[wanted]}.`;
+      ? `${channels.length.toLocaleString("en")} of ${total.toLocaleString("en")} channels, ${sorted(sort)}`
+      : `None of the ${total.toLocaleString("en")} channels is ${wanted < 0 ? "in this combination" : NAMES[wanted]}.`;
   }
 
   /* Whole groups of this layer can be put back. */
@@ -122,7 +120,7 @@
     const { fill, make } = faultline;
     const groups = GROUPS.slice(0, 3).map((group, k) => [group, NAMES[k], panel.counts[k]]).filter(([, , count]) => count);
     fill("layer-test", make("span", { class: "control-label" }, "Causal test: patch all"), ...groups.map(([group, name, count]) => (
-      make("button", { class: "plain-button", "data-patch": `${group}:${panel.layer}`, "aria-label": `Test the ${count} ${name} channels` }, `${name} (${count})`))));
+      make("button", { class: "plain-button", "data-patch": `${group}:${panel.layer}`, "data-term": "layer-test", "aria-label": `Test the ${count} ${name} channels` }, `${name} (${count})`))));
   }
 
   function place(tiles, all) {
@@ -182,6 +180,7 @@
 
   /* The fewest tiles across with which all fit, as wide as the panel lets them be. */
   function fittingSide(panel, width, maps) {
+    const FITTING = Math.max(200, byId("layer-tiles").clientHeight);
     const sideOf = (across) => Math.min(LARGEST, Math.floor(((width + 6) / across - AROUND) / maps));
     const most = Math.max(1, Math.floor((width + 6) / (maps * SMALLEST + AROUND)));
     const fits = (across) => Math.ceil(panel.group.length / across) * (heightOf(panel, sideOf(across)) + BELOW) <= FITTING;
@@ -235,7 +234,17 @@
     drawn.pressed = drawn.choice && drawn.choice.layer === drawn.panel?.layer ? drawn.buttons[drawn.choice.channel] : null;
     if (!drawn.pressed) return;
     drawn.pressed.setAttribute("aria-pressed", "true");
-    if (drawn.pressed.isConnected) rove(drawn.pressed);
+    if (!drawn.pressed.isConnected) return;
+    rove(drawn.pressed);
+    reveal(drawn.pressed);
+  }
+
+  /* The chosen tile is kept in view, and only the tiles scroll for it. */
+  function reveal(tile) {
+    const tiles = byId("layer-tiles");
+    const above = tile.offsetTop - tiles.scrollTop;
+    if (above < 0) tiles.scrollTop += above - 6;
+    else if (above + tile.offsetHeight > tiles.clientHeight) tiles.scrollTop += above + tile.offsetHeight - tiles.clientHeight + 6;
   }
 
   function choose(ask) {
@@ -288,13 +297,6 @@
     if (neighbour) pick({ layer: neighbour.dataset.pickLayer, channel: Number(neighbour.dataset.pickChannel) });
   }
 
-  /* A tapped node of the neighbourhood; forgetting it lets the same node be tapped again after a step back. */
-  function walk(node) {
-    if (!node) return;
-    faultline.set("neighbourhood", { tapNodeData: null });
-    if (node.layer) pick({ layer: node.layer, channel: node.channel });
-  }
-
   let told = "";
   function tell(group, sort, scale) {
     const now = { group, sort, scale };
@@ -318,15 +320,34 @@
   const SHOWN_BY = ["key", "layer", "share"];
   faultline.panel("layer", {
     draw,
+    root: ".layer-panel",
     by: SHOWN_BY,
     level: 2,
     of: ({ key, request, arrived }, { layer, share }) => (layer ? { request, key, share, layer, classes: arrived.includes("kinship") } : null),
   });
-  // What stands there until the answer comes is of something else.
-  faultline.on("ask:layer", (ask) => {
-    const isStale = Boolean(drawn.panel && ask) && SHOWN_BY.some((name) => drawn.panel[name] !== ask[name]);
-    byId("layer-body").classList.toggle("is-stale", isStale);
-  });
+  /* ---- linked highlighting: pointing at a bar marks its tiles, pointing at a tile marks its bar ---- */
+  function point(event) {
+    const tile = event.target.closest?.("#layer-tiles .tile");
+    const panel = drawn.panel;
+    const group = tile && panel ? GROUPS[panel.group[Number(tile.dataset.channel)]] : null;
+    if (group !== pointed) faultline.emit("pointed-tile", group ? { layer: panel.layer, group } : null);
+    pointed = group;
+    const neighbour = event.target.closest?.("[data-pick-layer]");
+    const near = neighbour && panel && neighbour.dataset.pickLayer === panel.layer ? drawn.buttons[Number(neighbour.dataset.pickChannel)] : null;
+    if (near !== linked) { linked?.classList.remove("is-linked"); near?.classList.add("is-linked"); }
+    linked = near;
+    if (neighbour) faultline.emit("pointed-tile", { layer: neighbour.dataset.pickLayer, group: null });
+  }
+
+  let pointed = null;
+  let linked = null;
+  function follow(bar) {
+    const tiles = byId("layer-tiles");
+    if (bar && drawn.panel && bar.layer === drawn.panel.layer && bar.group) tiles.dataset.pointed = bar.group;
+    else delete tiles.dataset.pointed;
+  }
+  faultline.on("pointed-bar", follow);
+  document.addEventListener("pointerover", point);
   faultline.on("ask:neuron", choose);
   faultline.on("combination", (bits) => {
     drawn.combination = bits;
@@ -337,5 +358,5 @@
   document.addEventListener("keydown", (event) => { if (event.target.closest?.("#layer-tiles")) move(event); });
   document.addEventListener("pointerover", explain);
   document.addEventListener("focusin", explain);
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { tiles: { controls, walk, tell } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { tiles: { controls, tell } });
 })();

@@ -14,7 +14,9 @@
     model: ['channel', 'folded'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
     layer: ['channel'],
   };
-  const { byId, emit, isBelow, on, panel, say, set, want, wishes } = window.faultline;
+  const { byId, emit, isBelow, on, panel, say, set, speak, want, wishes } = window.faultline;
+  /* Changes that are no step: Back does not undo them. */
+  const NO_STEP = ['theme'];
   const unchanged = () => window.dash_clientside.no_update;
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
@@ -24,7 +26,8 @@
     const view = { detail: 'blocks' };
     FIELDS.forEach((name) => { if (query.get(name)) { view[name] = query.get(name); } });
     view.theme = document.documentElement.dataset.theme;
-    if (query.get('theme') === 'light' || query.get('theme') === 'dark') { view.theme = query.get('theme'); }
+    // A theme that there is not is named by the server, like every other value.
+    if (query.get('theme')) { view.theme = query.get('theme'); }
     return view;
   }
 
@@ -86,18 +89,22 @@
     const arrival = context.triggered_id === 'arrival' && inputs[0];
     if (!view || arrival) {
       const next = parse(window.location.search);
-      if (same(next, view)) { looking.want({ view }); return unchanged(); }
       look(next, inputs);
+      if (view) { ahead(next); }
       looking.want({ view: next });
-      return next;
+      return same(next, view) ? unchanged() : next;
     }
     const base = isCurrent(view) ? work.view : view;
     const isPick = context.triggered.some(({ prop_id }) => prop_id.startsWith('pick.'));
     const changes = isPick ? picked(inputs[1], base) : changesOf(context.triggered, base);
-    if (!Object.keys(changes).length) { return unchanged(); }
+    if (!Object.keys(changes).length) { agree(view); return unchanged(); }
     const next = merge(base, changes, work && work.scales);
-    const isStep = 'page' in changes || 'layer' in changes || 'channel' in changes || ('sample' in changes && !inputs[1].isFilter);
-    window.history[isStep ? 'pushState' : 'replaceState'](null, '', address(next));
+    if (Object.keys(changes).some((name) => !NO_STEP.includes(name))) {
+      window.history.replaceState(place(), '', window.location.href);
+      window.history.pushState(null, '', address(next));
+    } else {
+      window.history.replaceState(window.history.state, '', address(next));
+    }
     look(next, inputs);
     ahead(next);
     looking.want({ view: next });
@@ -126,7 +133,11 @@
     ask(next);
   }
 
+  /* While another view is worked on, the one before stays, veiled. */
+  const isUnderWay = () => !work.key && !work.empty && asked.network;
+
   function split() {
+    if (isUnderWay()) { return; }
     const next = wishes(work, work.view);
     const isOther = next.network && (!asked.network || asked.network.key !== next.network.key);
     if (!isOther) {
@@ -151,6 +162,78 @@
     ask(wanted);
   }
 
+  /* ---- what the controls say, in words, and whether the last answer is of that ---- */
+  let saidOf = [];
+  const examined = (view) => EXAMINED.map((name) => (view[name] === undefined ? null : view[name]));
+  const isStated = (view) => Boolean(work && work.key && work.view
+    && (same(examined(work.view), examined(view)) || same(examined(work.asked.view), examined(view))));
+
+  function titleOf(name, value) {
+    const options = ((work && work.menus && work.menus[name]) || { options: [] }).options;
+    const option = options.flatMap((one) => one.items || [one]).find((one) => one.value === value);
+    return option ? option.label : value;
+  }
+
+  function captions(view) {
+    const { model, label, attack, epsilon, sample } = view;
+    const parts = [label && `class ${label}`, attack && [titleOf('attack', attack), epsilon].filter(Boolean).join(' '),
+      sample === 'group' ? 'a group' : sample && `sample ${sample}`, model];
+    return parts.filter(Boolean);
+  }
+
+  /* Only what differs is named. */
+  function agree(view) {
+    const isCurrent = isStated(view);
+    if (isCurrent && work.view) { saidOf = captions(work.view); }
+    const says = captions(view);
+    const without = (parts, others) => parts.filter((part) => !others.includes(part)).join(', ');
+    speak({ isCurrent, says: without(says, saidOf), shows: without(saidOf, says) });
+    byId('cancel').hidden = isCurrent || !saidOf.length || !work || Boolean(work.empty);
+  }
+
+  /* ---- where the reader is: kept with each step of the history, and gone back to ---- */
+  const SCROLLED = ['layer-tiles', 'inputs-panel', 'neuron-scroll', 'drawer-body'];
+  const scrolled = (name) => byId(name) || document.querySelector(`.${name}`);
+  let goal = null;
+
+  function focused() {
+    const node = document.activeElement;
+    if (!node || node === document.body) { return null; }
+    if (node.id) { return `#${CSS.escape(node.id)}`; }
+    const name = ['data-channel', 'data-sample', 'data-tab', 'data-drawer', 'data-patch'].find((one) => node.hasAttribute(one));
+    return name ? `[${name}="${CSS.escape(node.getAttribute(name))}"]` : null;
+  }
+
+  function place() {
+    return { scrolls: SCROLLED.map((name) => (scrolled(name) || { scrollTop: 0 }).scrollTop), page: window.scrollY, focus: focused() };
+  }
+
+  function goTo() {
+    if (!goal) { return; }
+    SCROLLED.forEach((name, k) => { const node = scrolled(name); if (node) { node.scrollTop = goal.scrolls[k]; } });
+    if (document.activeElement === document.body) { document.querySelector(goal.focus || '#none')?.focus({ preventScroll: true }); }
+    goal = null;
+  }
+
+  function title(view) {
+    const pages = { audits: 'Audits', models: 'Models and data' };
+    const parts = pages[view.page] ? [pages[view.page]] : [captions(view).join(', '), view.layer && `${view.layer} channel ${view.channel}`];
+    document.title = [...parts.filter(Boolean), 'Faultline'].join(' · ');
+  }
+
+  /* Seconds that the work still takes at the rate it had so far; nothing where that is not known. */
+  const rate = { text: '', done: 0, start: 0 };
+
+  function remaining({ text, done, total, is_working: isWorking }) {
+    const kind = text.replace(/[\d ]+of[\d ]+$/, '');
+    if (!isWorking) { rate.text = ''; return ''; }
+    if (rate.text !== kind || done < rate.done) { Object.assign(rate, { text: kind, done, start: performance.now() }); }
+    const elapsed = (performance.now() - rate.start) / 1000;
+    const made = done - rate.done;
+    if (!total || made < 1) { return elapsed > 2 ? `${Math.round(elapsed)} s so far` : ''; }
+    return `about ${Math.max(1, Math.round(elapsed * (total - done) / made))} s left`;
+  }
+
   const known = { theme: null };
 
   function status() {
@@ -159,6 +242,8 @@
     const bar = byId('progress');
     say('counts', work.counts);
     say('status', text);
+    say('evidence', work.evidence);
+    say('remaining', remaining(work.progress));
     say('notices', work.notices.join(' '));
     bar.className = isWorking ? (total ? 'progress' : 'progress waiting') : 'progress resting';
     bar.style.setProperty('--share', `${share}%`);
@@ -172,9 +257,12 @@
     status();
     emit('work', work);
     if (!work.view) { return; }
-    window.history.replaceState(null, '', address(work.view));
-    split();
+    window.history.replaceState(window.history.state, '', address(work.view));
+    title(work.view);
     if (work.menus.model) { emit('menus', work.menus); }
+    agree(work.view);
+    split();
+    if (goal && work.key) { window.setTimeout(goTo, 400); }
   }
 
   /* The work is looked at again while it goes on; a look that is lost is taken again. */
@@ -189,6 +277,7 @@
     if (Boolean(isDark) !== (chosen === 'dark')) { set('theme-switch', { checked: chosen === 'dark' }); }
     if (shownDetail !== detail) { set('detail-select', { value: detail }); }
     emit('view', view);
+    agree(view);
     known.theme = chosen;
     document.documentElement.dataset.theme = chosen;
     try {
@@ -199,8 +288,28 @@
   }
 
   on('river', () => drawn());
-  document.addEventListener('click', (event) => { if (event.target.closest?.('#retry')) { looking.again(); } });
-  window.addEventListener('popstate', () => {
+  on('room', () => { if (work && work.key && work.view) { ask(wishes(work, work.view)); } });
+  // What a menu says counts from the moment it says so, before the page has made a view of it.
+  document.addEventListener('change', (event) => { if (event.target.matches?.('.filters select.menu')) { speak({ isCurrent: false, says: 'another choice' }); } });
+  document.addEventListener('click', (event) => {
+    if (event.target.closest?.('#retry')) { looking.again(); }
+    if (event.target.closest?.('#cancel')) { window.history.back(); }
+    const button = event.target.closest?.('#copy-link');
+    if (button) { copy(button); }
+  });
+
+  async function copy(button) {
+    try {
+      await navigator.clipboard.writeText(window.location.href);
+      button.textContent = 'Copied';
+    } catch (error) {
+      button.textContent = 'Copy it from the address bar';
+    }
+    window.setTimeout(() => { button.textContent = 'Copy link'; }, 2500);
+  }
+
+  window.addEventListener('popstate', (event) => {
+    goal = event.state;
     // An answer on the view that was left must not be written over the address that was gone back to.
     looking.forget();
     set('arrival', { data: { t: Date.now() } });

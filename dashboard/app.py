@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import json
 import logging
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import guard, links, media, page, theme
+from dashboard import guard, links, media, page, theme, wording
 from dashboard.auditor import Auditor, remembering
 from dashboard.auth import Login
 from dashboard.settings import Settings
@@ -32,6 +33,7 @@ INDEX = """<!DOCTYPE html>
         <script defer src="/assets/vendor/plotly-basic.min.js"></script>
         <meta name="view-fields" content="@FIELDS">
         <meta name="view-aliases" content='@ALIASES'>
+        <meta name="terms" content="@TERMS">
         <style>@COLOURS</style>
         {%css%}
     </head>
@@ -87,6 +89,7 @@ def index() -> str:
     return (
         INDEX.replace("@FIELDS", names)
         .replace("@ALIASES", json.dumps(links.ALIASES))
+        .replace("@TERMS", html.escape(json.dumps(wording.TERMS, ensure_ascii=False)))
         .replace("@COLOURS", theme.style())
     )
 

@@ -16,7 +16,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import dash
 from dash.exceptions import DependencyException
-from flask import Response, abort, jsonify, make_response, request
+from flask import Response, jsonify, make_response, request
 from werkzeug.http import parse_cookie
 
 from dashboard import settings as configuration
@@ -30,8 +30,12 @@ CHUNK = 64 * 1024
 
 _LOG = logging.getLogger(__name__)
 _PAGE = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">{head}'
-    "<title>Faultline</title></head>\n<body>{body}</body></html>\n"
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    '<link rel="icon" href="data:,">{head}<title>Faultline</title><style>:root {{ color-scheme: light dark; }} '
+    "body {{ font: 15px/24px system-ui, sans-serif; max-width: 34em; margin: 18vh auto 0; padding: 0 24px; }} "
+    "h1 {{ font-size: 28px; margin: 0 0 12px; }} "
+    "code {{ padding: 1px 5px; border: 1px solid #8888; border-radius: 4px; font-size: 13px; }}</style></head>\n"
+    "<body><main>{body}</main></body></html>\n"
 )
 _ONWARD = _PAGE.format(head='<meta http-equiv="refresh" content="0">', body='<p><a href="">Open Faultline</a></p>')
 _HOW_TO_LOG_IN = (
@@ -343,7 +347,9 @@ def register(app: dash.Dash) -> None:
 def _check_request(app: dash.Dash) -> Response | None:
     """Answer 404 to addresses that nobody serves, and 4xx to callback requests that Dash would stumble over."""
     if request.endpoint == CATCH_ALL:
-        abort(404)
+        text = "<h1>Nothing is here</h1><p>Faultline has no page of this address.</p>"
+        missing = _PAGE.format(head="", body=f'{text}<p><a href="/">Open Faultline</a></p>')
+        return make_response(missing, 404, {"Content-Type": "text/html; charset=utf-8"})
     if request.path != CALLBACKS or request.method != "POST":
         return None
     body = request.get_json(silent=True)

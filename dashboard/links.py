@@ -47,6 +47,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "theme": ("light", "dark"),
     "page": ("explain", "audits", "models"),
     "study": ("curve", "faithfulness", "localisation", "profile", "smallest", "defence"),
+    "drawer": ("checks", "test", "study", "layers", "closed"),
+    "tab": ("patches", "links", "feature", "growth", "histogram", "numbers"),
 }
 FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
@@ -104,6 +106,10 @@ class ViewState:
     """Id of the audit run that the audits page shows."""
     report: str | None = None
     """Model and data set whose validation report the models page shows: `MODEL@DATA`."""
+    drawer: str | None = None
+    """Which part of the drawer is open; None opens the one that the link asks something of."""
+    tab: str | None = None
+    """Which part of the neuron panel is shown."""
     group: str | None = None
     sort: str | None = None
     scale: str | None = None
@@ -129,7 +135,9 @@ def complaints(stored: object) -> tuple[str, ...]:
     results = []
     for name in (*CHOICES, "share", "channel"):
         value = given.get(name)
-        if value not in (None, "") and str(value) != str(view[name]) and _number(value) != view[name]:
+        number = _number(value)
+        is_as_asked = str(value) == str(view[name]) or (number is not None and number == view[name])
+        if value not in (None, "") and not is_as_asked:
             shown = "nothing in particular" if view[name] is None else f"'{view[name]}'"
             results.append(f"The link asked for {name} '{str(value)[:80]}', which does not exist; showing {shown}.")
     return tuple(results)
@@ -368,6 +376,8 @@ def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resol
             f"The link asked for channel {channel} of {site.name}, which has {site.channels}; showing the strongest."
         )
         channel = None
+    if channel is not None and site is None:
+        notices.append(f"The link asked for channel {channel} without its layer; showing the strongest.")
     return replace(chosen, view=replace(view, layer=site.name if site else None, channel=channel if site else None))
 
 

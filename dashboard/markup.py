@@ -8,6 +8,9 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
+from dashboard import wording
+from engine import UnknownName
+
 Piece = str | dict[str, Any]
 """A text, or `tag`, `attributes` and `children`."""
 ATTRIBUTES = {"className": "class", "htmlFor": "for", "colSpan": "colspan", "tabIndex": "tabindex"}
@@ -52,19 +55,37 @@ def data(**values: str) -> dict[str, Any]:
     return {f"data-{name.replace('_', '-')}": value for name, value in values.items()}
 
 
+def term(name: str) -> dict[str, Any]:
+    """Return the attribute by which assets/glossary.js shows the sentence of a term; raises UnknownName for no term."""
+    if name not in wording.TERMS:
+        raise UnknownName("term", name, wording.TERMS)
+    return data(term=name)
+
+
 def menu(name: str, label: str) -> html.Label:
     """Return a native menu; assets/menus.js fills it with each answer on the work and tells what was chosen."""
-    return html.Label([html.Span(label), html.Select(id=name, className="menu")], className="filter")
+    select = html.Select(id=name, className="menu", **term(name))
+    return html.Label([html.Span(label), select], className="filter")
 
 
 def choosing() -> html.Button:
     """Return the switch that makes clicks and rectangles choose maps; every level has one, and all show the same."""
-    return html.Button("Choose channels", className="plain-button", **data(choosing=""), **aria(pressed="false"))
+    switch = {**data(choosing=""), **aria(pressed="false"), **term("choosing")}
+    return html.Button("Choose channels", className="plain-button", **switch)
 
 
 def head(titles: Sequence[str]) -> html.Thead:
-    """Return a row of column heads."""
-    return html.Thead(html.Tr([html.Th(title, scope="col") for title in titles]))
+    """Return a row of column heads; one that has a term says what it holds."""
+    return html.Thead(html.Tr([_column(title) for title in titles]))
+
+
+def _column(title: str) -> html.Th | html.Td:
+    if not title:
+        # A head without words is none.
+        return html.Td()
+    if title not in wording.COLUMNS:
+        return html.Th(title, scope="col")
+    return html.Th(html.Span(title, tabIndex=0, **term(wording.COLUMNS[title])), scope="col")
 
 
 def interval(low: float, value: float, high: float) -> html.Span:

@@ -6,11 +6,12 @@ from typing import Final
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash.development.base_component import Component
 
 from dashboard import ids, progress, protocol, theme
 from dashboard.auditor import Auditor
-from dashboard.markup import aria, data, menu
-from dashboard.panels import inputs
+from dashboard.markup import aria, data, menu, term
+from dashboard.panels import faithfulness, inputs
 from dashboard.panels.audits import view as audits_view
 from dashboard.panels.channel import view as channel_view
 from dashboard.panels.layer import view as layer_view
@@ -40,23 +41,61 @@ FILTERS = (
 
 def layout(_auditor: Auditor) -> dmc.MantineProvider:
     """Return the skeleton; nothing of the store is in it, so one layout serves everyone."""
-    main = html.Main(
-        [
-            html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **aria(live="polite")),
-            inputs.layout(),
-            network_view.layout(),
-            patching_view.layout(),
-            html.Div([layer_view.layout(), channel_view.layout()], className="levels"),
-            patching_view.choice_bar(),
-            audits_view.layout(),
-            registry_view.layout(),
-        ],
-        id=ids.MAIN,
-        tabIndex=-1,
-    )
+    parts = [*explain(), audits_view.layout(), registry_view.layout()]
+    main = html.Main(parts, id=ids.MAIN, tabIndex=-1)
     skip = html.A("Skip the filters", href=f"#{ids.MAIN}", className="skip")
     page = html.Div([skip, _stores(), protocol.stores(PANELS), header(), main], className="page")
     return dmc.MantineProvider(page, id=ids.PROVIDER, theme=theme.PROVIDER, forceColorScheme="light")
+
+
+def explain() -> list[Component]:
+    """Return the parts of the first page, in the order in which they are read."""
+    return [
+        html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **aria(live="polite")),
+        inputs.layout(),
+        network_view.verdict_bar(),
+        network_view.layout(),
+        _level_tabs(),
+        layer_view.layout(),
+        channel_view.layout(),
+        _drawer(),
+    ]
+
+
+def _level_tabs() -> html.Div:
+    """Return the tabs of the levels, which a narrow window shows one at a time."""
+    tabs = [
+        html.Button(text, className="tab", role="tab", **data(level=level), **aria(selected="false"), **term("levels"))
+        for level, text in (("layer", "2 Layer"), ("neuron", "3 Neuron"), ("case", "Case"))
+    ]
+    return html.Div(tabs, className="level-tabs", role="tablist", **aria(label="Levels"))
+
+
+def _drawer() -> html.Section:
+    """Return the drawer at the foot: what is told of the whole view, one part at a time."""
+    parts = (
+        ("checks", "Faithfulness checks", faithfulness.layout()),
+        ("test", "Causal test", patching_view.layout()),
+        ("study", "Studies", patching_view.studies_part()),
+        ("layers", "Exact numbers", network_view.table()),
+    )
+    tabs = [
+        html.Button(
+            title, className="plain-button", **data(drawer=name), **aria(expanded="false"), **term(f"drawer-{name}")
+        )
+        for name, title, _ in parts
+    ]
+    bodies: list[Component] = [
+        html.Div(body, className="drawer-part", **data(drawer_part=name)) for name, _, body in parts
+    ]
+    bar = html.Div([html.Div(tabs, className="drawer-tabs"), patching_view.sizes()], className="drawer-bar")
+    bodies.append(html.P(id=ids.EVIDENCE, className="evidence note"))
+    return html.Section(
+        [patching_view.choice_bar(), html.Div(bodies, className="drawer-body panel"), bar],
+        id=ids.DRAWER,
+        className="drawer",
+        **aria(label="Checks, causal tests and studies"),
+    )
 
 
 def register(app: Dash, auditor: Auditor) -> None:
@@ -88,7 +127,9 @@ def _reduce(app: Dash) -> None:
 
 def header() -> html.Header:
     """Return the header."""
-    return html.Header([_brand(), _filters(), _status(), html.Div(id=ids.NOTICES, className="notices", role="note")])
+    lost = html.Div(id=ids.CONNECTION, className="connection", hidden=True, role="alert")
+    notices = html.Div(id=ids.NOTICES, className="notices", role="note")
+    return html.Header([_brand(), _filters(), lost, notices])
 
 
 def _brand() -> html.Div:
@@ -97,13 +138,14 @@ def _brand() -> html.Div:
     )
     tabs = html.Nav(
         [
-            html.Button(text, className="tab", **data(page_tab=page))
+            html.Button(text, className="tab", **data(page_tab=page), **term(f"page-{page}"))
             for page, text in (("explain", "Explain"), ("audits", "Audits"), ("models", "Models and data"))
         ],
         **aria(label="Pages"),
     )
-    theme = dmc.Switch(id=ids.THEME, label="Dark", size="xs", checked=False)
-    return html.Div([name, tabs, html.P(id=ids.COUNTS, className="counts"), theme], className="brand-row")
+    theme = html.Div(dmc.Switch(id=ids.THEME, label="Dark", size="xs", checked=False), **term("theme"))
+    copy = html.Button("Copy link", id=ids.COPY, className="plain-button", **term("copy-link"))
+    return html.Div([name, tabs, _status(), copy, theme], className="brand-row")
 
 
 def _filters() -> html.Section:
@@ -113,5 +155,7 @@ def _filters() -> html.Section:
 def _status() -> html.Div:
     bar = html.Div(id=ids.PROGRESS, className="progress", role="progressbar", **aria(label="Progress of the work"))
     line = html.P("Opening …", id=ids.STATUS, className="status", role="status", **aria(live="polite"))
-    retry = html.Button("Try again", id=ids.RETRY, className="plain-button", hidden=True)
-    return html.Div([line, retry, bar], className="status-row")
+    left = html.Span(id=ids.REMAINING, className="status")
+    retry = html.Button("Try again", id=ids.RETRY, className="plain-button", hidden=True, **term("retry"))
+    cancel = html.Button("Cancel", id=ids.CANCEL, className="plain-button", hidden=True, **term("cancel"))
+    return html.Div([line, left, retry, cancel, bar], className="status-row")

@@ -181,6 +181,8 @@ class Work:
     gallery: str = ""
     """State of the gallery: `ready`, `working` or `failed`."""
     counts: str = ""
+    evidence: str = ""
+    """What the shown evidence was made from, so that it can be made again."""
     notices: tuple[str, ...] = ()
     menus: dict[str, Menu] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
@@ -207,11 +209,15 @@ def empty_state(resolved: Resolved) -> dict[str, str]:
     other: Status = "resisted" if view.outcome == "fooled" else "fooled"
     there = len(attack_results.with_status(other)) if attack_results else 0
     hint = f"set the attack result to '{other}' ({there} here), " if there else ""
-    turn = "raise" if view.outcome == "fooled" else "lower"
+    changed = sum(len(attack_results.with_status(status)) for status in ("fooled", "resisted")) if attack_results else 0
+    # Where rounding to 8 bits leaves nothing of a change, a smaller one helps nobody.
+    turn = "lower" if view.outcome == "resisted" and changed else "raise"
     return {
         "title": f"No image of class '{view.label}' {'was fooled' if view.outcome == 'fooled' else 'resisted'}",
         "text": f"{counts(attack_results) if attack_results else 'Nothing attacked yet'}. To see something, {hint}{turn} "
         f"epsilon, or choose another class or attack.",
+        "other": other if there else "",
+        "button": f"Show the {there} that are '{other}'",
     }
 
 
@@ -265,10 +271,16 @@ def _progress(text: str, answer: Answer[Any]) -> Progress:
     return Progress(counted, answer.done, answer.total, is_working=True)
 
 
-def default_layer(explanation: Explanation, diverges_at: str | None) -> str:
-    """Where to look first: the site where the datapaths part, else the last site that is not cut."""
+def default_layer(explanation: Explanation, diverges_at: str | None, detail: str = "sites") -> str:
+    """Where to look first: the site where the datapaths part, else the last site that is not cut.
+
+    Of blocks, whose inner sites have no column of their own, it is the output of its block.
+    """
+    names = [site.name for site in explanation.sites]
     open_sites = [site.name for site in explanation.sites if not site.is_cut]
-    return diverges_at or (open_sites or [site.name for site in explanation.sites])[-1]
+    first = diverges_at or (open_sites or names)[-1]
+    drawn = [site.name for site in explanation.sites[names.index(first) :] if site.role != "inner"]
+    return drawn[0] if detail == "blocks" and drawn else first
 
 
 def default_channel(explanation: Explanation, layer: str) -> int:
@@ -299,7 +311,17 @@ def look(stored: object, auditor: Auditor) -> Work:
         notices=(*links.complaints(stored), *resolved.notices),
         menus=build(replace(resolved, view=ViewState.from_dict(result.view))),
         scales=scales(resolved.attacks),
+        evidence=evidence(resolved, result.key),
     )
+
+
+def evidence(resolved: Resolved, key: str | None) -> str:
+    """Return key, model, data, attack and seed of what is shown; nothing where nothing is."""
+    model, data, request = resolved.model, resolved.data, resolved.request
+    if key is None or model is None or data is None or request is None:
+        return ""
+    cards = f"model {model.name} {model.content_hash[:16]}, data {data.name} {data.content_hash[:16]}"
+    return f"Evidence {key[:16]}: {cards}, attack {request.attack.text}, method {request.method.name}, seed {request.seed}."
 
 
 def _look(resolved: Resolved, auditor: Auditor) -> Work:
@@ -365,7 +387,7 @@ def _focused(view: ViewState, explanation: Explanation) -> ViewState:
     """Choose the layer and map to look at first, where the view names none."""
     layer = view.layer
     if layer is None:
-        layer = default_layer(explanation, compare(explanation, view.share).diverges_at)
+        layer = default_layer(explanation, compare(explanation, view.share).diverges_at, view.detail)
     channel = default_channel(explanation, layer) if view.channel is None else view.channel
     return replace(view, layer=layer, channel=channel)
 

@@ -30,6 +30,9 @@ class Palette:
     focus: str
     warning_bg: str
     warning_text: str
+    holds: str
+    """Of a check that holds; verdicts have colours and marks of their own."""
+    fails: str
 
     def of(self, group: str) -> str:
         """Return the colour of a group: `clean`, `shared` or `adversarial`."""
@@ -52,6 +55,8 @@ PALETTES = {
         focus="#1B2129",
         warning_bg="#FFF6E5",
         warning_text="#6B4300",
+        holds="#1B7F4B",
+        fails="#B3261E",
     ),
     "dark": Palette(
         clean="#56B4E9",
@@ -68,6 +73,8 @@ PALETTES = {
         focus="#FFFFFF",
         warning_bg="#3A2E17",
         warning_text="#FFD58A",
+        holds="#6FD39A",
+        fails="#FF8A80",
     ),
 }
 

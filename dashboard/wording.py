@@ -1,8 +1,11 @@
-"""Numbers as the panels write them (three significant digits, a real minus sign, per cent with a space), and what is awaited."""
+"""Words of the page: one sentence for every control, column and chart; numbers as the panels write them; what is awaited.
+
+Numbers have three significant digits, a real minus sign, and a space before per cent.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from engine import Answer
 
@@ -58,3 +61,139 @@ def awaited(answer: Answer[Any], *, doing: str, failed: str) -> str:
         return f"{failed}: {answer.message}"
     done = f" ({answer.done} of {answer.total})" if answer.total else ""
     return f"{(answer.message or doing).rstrip('. …')}{done} …"
+
+
+TERMS: Final = {
+    # filters
+    "model-select": "The image classifier that is attacked and explained.",
+    "data-select": "The images it is attacked on; only sets whose classes the model has are offered.",
+    "label-select": "The true class: images that carry this label. 'First class that fits' takes the first with such an image.",
+    "attack-select": "How the image was changed. Attacks look for a change that fools; noise controls change as much at random.",
+    "epsilon-select": "How much the attack may change, in the attack's own measure: for L∞ the largest change of any pixel.",
+    "outcome-select": "Fooled: the attack changed the right answer. The other choice: the model was right and stayed right.",
+    "sample-select": "One image of this class with this attack result, or the first sixteen of them together.",
+    "method-select": "How a channel's part in the answer is measured; two-run scores are usual, the others for comparison.",
+    "share-select": "How many channels of each layer count as the datapath: the strongest of them, as a share of the layer.",
+    "versus-select": "A second river below the first: another attack or epsilon on the same images, the fooled-into class, noise.",
+    "layer-select": "The layer that the second level shows; the same as a click on its column.",
+    # header
+    "page-explain": "Where inside the network an attack on these images takes hold.",
+    "page-audits": "Runs that measure how often attacks succeed, against thresholds agreed before.",
+    "page-models": "What models and data sets this store holds, how they were checked, and how to add one.",
+    "theme": "Light or dark colours; the link keeps the choice.",
+    "copy-link": "Copies the address of exactly this view: filters, layer, channel and whatever is open.",
+    "retry": "Asks for the failed piece of work again.",
+    "cancel": "Goes back to the view that is still shown; what is being computed is kept in the store for later.",
+    # case and verdict
+    "case-toggle": "Shows or hides the pictures, the answers before and after, and the other samples.",
+    "counts": "How every attacked image of this class ended; misclassified before the attack counts as clean wrong.",
+    "strip": "Other images of this class with the same attack result; arrow keys move among them.",
+    "before-after": "The model's confidence in its first classes, on the clean image (before) and on the attacked one (after).",
+    "photos": "Clean and attacked image, and their difference enlarged so that it can be seen.",
+    "verdict-fact": "Measured on these images; not a claim about the network.",
+    "verdict-held": "Stated, and no check speaks against it.",
+    "verdict-refuted": "Not shown: a check speaks against it, so it is no claim. The reasons stand under Checks.",
+    "verdict-open": "Not decided yet: the checks that could refute it have not all run.",
+    "verdict-checks": "Checks with a limit, for both runs: how many hold, fail, and are not decided. Opens them one by one.",
+    # network
+    "detail": "Blocks draws one column per block of the network; every layer draws all of them.",
+    "river": "A column per layer: its bar is the channels each run relies on; bands are the strongest connections between layers.",
+    "river-reset": "Shows the whole river again after panning or zooming.",
+    "legend": "Orange: among the strongest only under attack. Grey: in both runs. Blue: only in the clean run.",
+    "choosing": "While on, clicks and rectangles choose channels to patch instead of opening them; Escape ends it.",
+    "site-export": "The table of every layer as a CSV file.",
+    "levels": "The three levels one at a time; a click on a column or a tile opens the level below.",
+    # layer
+    "layer-group": "Which channels are shown: all, or those that only one run, both runs or neither relies on.",
+    "layer-sort": "Importance in either run, change between the runs, attack conductance, or the channel's number.",
+    "layer-more": "Colour scale, kind of picture, causal tests of whole groups, and all combinations of datapaths.",
+    "layer-scale": "Per channel: each picture uses its own brightest value. Per layer: one scale, so that tiles compare.",
+    "layer-mode": "The channel's activation alone, laid over the input, or adversarial minus clean.",
+    "layer-test": "Patches all channels of this group at this layer and tells what the answer becomes.",
+    "combinations": "Which channels the fooled-into class and equally large noise rely on as well, with exact counts.",
+    "sets": "How many channels of this layer each run relies on: C clean only, S shared, A adversarial only, – neither.",
+    "tiles": "A channel each: clean left, adversarial right. Letter: its group. Δ: relative change of its map under attack.",
+    # neuron
+    "overlay": "Lays the channel's activation over the input it answers to.",
+    "tab-patches": "Crops of the data set that this channel answers to most.",
+    "tab-links": "The channels that contribute most to this one, and those it contributes most to.",
+    "tab-feature": "A picture made to excite this channel: what it can answer to, not what it finds in this data.",
+    "tab-growth": "The channel's peak as epsilon grows, under the attack and under noise of the same size.",
+    "tab-histogram": "How many positions of the channel answer how strongly, on the clean and the attacked input.",
+    "tab-numbers": "The channel's rank, score and contribution in both runs, and what the boxes on the pictures are.",
+    "patch-order": "By relevance: crops where the channel matters for the class. By activation: where it is largest.",
+    "connection-side": "The run whose contributions are ranked: clean or adversarial.",
+    "neighbour": "Opens this channel; its contribution to the one shown stands behind it, in logits of the margin.",
+    "distribution": "Positions of the channel by activation; the count is logarithmic, noise of the same size is dashed.",
+    "response": "Peak of the channel over epsilon; filled marks: most images fooled. Dotted: noise of the same length.",
+    "test-channel": "Patches this one channel and tells what the answer becomes.",
+    "rank": "Place of this channel among those of its layer, 1 is the strongest.",
+    "score-share": "Part of all scores of the datapath that falls on this channel.",
+    "contribution": "What the channel adds to the margin between the two classes, in logits.",
+    "kept": "Whether the channel is among the strongest that count as the datapath.",
+    # drawer
+    "drawer-checks": "Whether the datapaths can be trusted: each check, which way is good, and what was found.",
+    "drawer-test": "Clean values put into the attacked run, beside five controls: what the answer becomes.",
+    "drawer-study": "The same question over all fooled images of the class.",
+    "drawer-layers": "Every layer's counts, distance and attack conductance as a table, and as a file.",
+    "direction": "Puts adversarial values into the clean run instead, to see whether they bring the error about.",
+    "sizes": "Patches this many channels, those that stand out most in their layers, beside every control.",
+    "choice-test": "Patches the chosen channels and tells what the answer becomes.",
+    "choice-clear": "Forgets the chosen channels.",
+    "study-curve": "How many channels have to be patched until the true class is back, against random ones.",
+    "study-profile": "What patching one layer at a time restores.",
+    "study-faithfulness": "How faithful growing sets are by the field's measures, beside layer-matched random channels.",
+    "study-localisation": "Layer by layer, the share of channels that must be patched alone, by ranking and in random order.",
+    "study-smallest": "The smallest sets of channels that restore the class, image by image, and which channels recur.",
+    "study-defence": "Whether holding the recurring channels at their mean makes other images more robust.",
+    "study-plot": "What is restored, with 95 % intervals; lines of controls are neutral.",
+    "check-name": "What is asked of the datapaths.",
+    "check-good": "Which way speaks for them; checks without a limit are facts.",
+    "check-clean": "What was found for the clean run; ✘ speaks against it.",
+    "check-adversarial": "What was found for the attacked run; ✘ speaks against it.",
+    "restored-maps": "How many clean channels are patched into the attacked run.",
+    "restored-flow": "Share of images whose class comes back with the first channels of the default ranking.",
+    "restored-random": "The same with equally many channels drawn at random.",
+    "restored-matched": "The same with as many random channels of the same layers: the control that decides.",
+    "bound": "No set of fewer channels restores the label, if more clean channels never undo what fewer restore.",
+    "ratio": "How many times as many channels it takes in random order; near 1, the attack is everywhere in the layer.",
+    "site": "A layer of the network; a click opens it.",
+    "stage": "Part of the network that the layer belongs to.",
+    "maps": "Channels of the layer, or of the set.",
+    "adversarial-only": "Channels among the strongest only under attack; a click chooses them for patching.",
+    "shared": "Channels among the strongest in both runs.",
+    "clean-only": "Channels among the strongest only in the clean run.",
+    "distance": "How differently both runs use the layer: 0 the same channels, 1 none in common (1 − Jaccard).",
+    "noise": "The same distance under noise of the same size, lowest to highest.",
+    "conductance": "Part of the margin lost that passes through this layer alone; layers overlap and need not add up to 100 %.",
+    "conductance-noise": "The largest such part under noise of the same size.",
+    "note": "Why a layer is left out of claims.",
+    "patched": "What was patched: the chosen channels, and controls of the same number.",
+    "margin": "How far the margin between the two classes moves to its other value, 100 % is all of the way.",
+    "aimed": "Images that then answer as the patched values would have it.",
+    "interval": "The same as a point with its 95 % interval, from 0 to 100 %.",
+    "image": "The image, by its key in the data set.",
+}
+"""One sentence for each control, column and chart, shown where it stands (assets/glossary.js)."""
+COLUMNS: Final = {
+    "Rank at this layer": "rank",
+    "Share of all scores": "score-share",
+    "Contribution": "contribution",
+    "Kept": "kept",
+    "Put in": "patched",
+    "Margin recovered": "margin",
+    "Answers as aimed": "aimed",
+    "0 to 100 %": "interval",
+    "Image": "image",
+    "Layer": "site",
+    "Channels": "maps",
+    "Random: margin": "restored-random",
+    "Random: labels": "restored-random",
+    "Labels restored": "aimed",
+    "At least": "bound",
+    "Of the same layers": "restored-matched",
+    "Share by ranking": "restored-flow",
+    "Share at random": "restored-random",
+    "Ratio": "ratio",
+}
+"""The terms of column heads."""

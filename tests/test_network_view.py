@@ -365,3 +365,77 @@ def test_the_card_says_how_many_trials_its_shares_are_of(explanation):
     references = len(explanation.references)
     assert f"{references} trials (1 image in {references} other runs)" in card.counted
     assert "20 draws for each image" in card.counted
+
+
+GOOD = DatapathChecks(wrong_class=0.25, swap=0.75, noisy_copy=0.0, random_low=0.0, random_high=0.1)
+RESTORED = Restoration((4,), (1.0,), (0.0,), 4, 20)
+
+
+def verdict_of(explanation, known):
+    return network_view.verdict(explanation, compare(explanation, 0.3), known)
+
+
+@pytest.mark.parametrize(
+    ("known", "where", "restores"),
+    [
+        (Faithfulness(), "open", "open"),
+        (
+            Faithfulness(clean=GOOD, adversarial=GOOD, restoration=RESTORED, done=("clean", "adversarial")),
+            "held",
+            "held",
+        ),
+        (
+            Faithfulness(clean=GOOD, adversarial=replace(GOOD, swap=0.5), done=("clean", "adversarial")),
+            "refuted",
+            "open",
+        ),
+        (Faithfulness(restoration=replace(RESTORED, restored=(0.0,), restores_at=None)), "open", "refuted"),
+    ],
+)
+def test_only_what_is_checked_and_not_refuted_stands_as_a_claim(explanation, known, where, restores):
+    states = [claim.state for claim in verdict_of(explanation, known).claims]
+    assert states == ["fact", where, restores]
+
+
+def test_where_the_class_was_kept_the_verdict_claims_nothing_of_restoring(explanation):
+    kept = replace(explanation, adversarial=replace(explanation.adversarial, target=explanation.clean.target))
+    assert verdict_of(kept, Faithfulness()).claims[2].state == "fact"
+
+
+def test_the_verdict_counts_only_checks_that_can_fail(explanation):
+    nothing = verdict_of(explanation, Faithfulness())
+    assert (nothing.held, nothing.failed) == (0, 0)
+    bad = replace(GOOD, wrong_class=0.75)
+    mixed = verdict_of(explanation, Faithfulness(clean=GOOD, adversarial=bad))
+    assert mixed.failed == 1
+    assert mixed.held + mixed.failed + mixed.undecided == nothing.undecided
+    assert "wrong class 75 %" in mixed.against
+
+
+@pytest.mark.parametrize(("room", "height"), [(None, 340), (True, 340), (10, 176), (252, 252), (10**6, 900)])
+def test_the_river_is_as_high_as_the_page_has_room_within_reason(room, height):
+    assert network_view.read({**ASK, "room": room}, FakeAuditor()).height == height
+
+
+def test_the_layer_to_look_at_first_has_a_column_of_its_own(explanation):
+    inner = next(site.name for site in explanation.sites if site.role == "inner")
+    first = progress.default_layer(explanation, inner, "blocks")
+    assert first in [
+        column.name for column in network.build_river(explanation, compare(explanation, 0.3), "blocks").columns
+    ]
+    assert progress.default_layer(explanation, inner, "sites") == inner
+
+
+def test_a_link_value_that_cannot_be_used_is_named():
+    work = progress.look({"channel": "9999", "theme": "pink", "study": "zzz"}, FakeAuditor())
+    told = " ".join(work.notices)
+    assert "channel 9999" in told
+    assert "theme 'pink'" in told
+    assert "study 'zzz'" in told
+
+
+def test_what_the_evidence_was_made_from_is_told_beside_it():
+    work = progress.look({}, FakeAuditor())
+    assert work.key[:16] in work.evidence
+    assert "seed 0" in work.evidence
+    assert progress.look({"outcome": "resisted", "label": "1"}, FakeAuditor()).evidence == ""

@@ -164,28 +164,29 @@ def test_contributions_of_zero_are_no_neighbours(explanation, comparison, site):
     assert (shown.incoming, shown.outgoing, shown.largest) == ((), (), 0.0)
 
 
-def test_elements_put_sources_left_targets_right_and_mark_negative_ones(explanation, comparison, site):
-    shown = channel_model.build_neighbourhood(explanation, comparison, site, 3, "adversarial")
-    elements = channel_figure.elements(shown)
-    places = [e["position"]["x"] for e in elements if "position" in e]
-    assert sorted(places).count(channel_figure.LEFT) == len(shown.incoming)
-    edges = [e for e in elements if "source" in e["data"]]
-    against = ["against" in e["classes"] for e in edges]
-    assert against == [item.contribution < 0 for item in (*shown.incoming, *shown.outgoing)]
-    assert max(e["data"]["width"] for e in edges) == channel_figure.WIDEST
+def lines(explanation, comparison, site, side="adversarial"):
+    """The neighbours of a map as they are drawn: class names and width, incoming ones first."""
+    shown = channel_model.build_neighbourhood(explanation, comparison, site, 3, side)
+    drawn = elements(markup.pieces(channel_view.neighbour_lists(shown)))
+    items = [element["attributes"] for element in drawn if element["tag"] == "li"]
+    return (*shown.incoming, *shown.outgoing), items
 
 
-def test_every_edge_joins_nodes_that_exist(explanation, comparison, site):
-    elements = channel_figure.elements(channel_model.build_neighbourhood(explanation, comparison, site, 3, "clean"))
-    nodes = {e["data"]["id"] for e in elements if "id" in e["data"]}
-    assert all({e["data"]["source"], e["data"]["target"]} <= nodes for e in elements if "source" in e["data"])
+def test_the_strongest_connection_is_the_widest_and_what_counts_against_is_marked(explanation, comparison, site):
+    near, items = lines(explanation, comparison, site)
+    assert ["is-against" in item["class"].split() for item in items] == [one.contribution < 0 for one in near]
+    widths = [float(item["data-width"]) for item in items]
+    assert max(widths) == channel_view.WIDEST
+    assert min(widths) >= channel_view.NARROWEST
 
 
-def test_the_stylesheet_follows_the_theme():
-    light, dark = (json.dumps(channel_figure.stylesheet(theme)) for theme in ("light", "dark"))
-    assert themes.palette("light").clean in light
-    assert themes.palette("dark").clean in dark
-    assert "wheel" not in light
+def test_a_neighbour_has_its_place_on_the_sheet_of_its_layer(explanation, comparison, site):
+    near, _ = lines(explanation, comparison, site)
+    for one in near:
+        if one.tile is None:
+            continue
+        assert explanation.sites[one.tile.site].name == one.layer
+        assert one.tile.channel == one.channel < one.tile.columns * one.tile.rows
 
 
 def test_gallery_captions_are_the_classes_of_the_patches():
@@ -240,11 +241,10 @@ def test_the_card_names_the_map_and_shows_both_sides():
         assert address in text_of(shown["card"])
 
 
-def test_both_sides_have_their_neighbours_as_graph_and_as_list(explanation, comparison, site):
+def test_both_sides_have_their_neighbours(explanation, comparison, site):
     near = facts()["neighbours"]
     for side in SIDES:
         built = channel_model.build_neighbourhood(explanation, comparison, site, 3, side)
-        assert near[side]["elements"] == channel_figure.elements(built)
         buttons = [element for element in elements(near[side]["list"]) if element["tag"] == "button"]
         assert len(buttons) == len(built.incoming) + len(built.outgoing)
         assert buttons[0]["attributes"]["data-pick-layer"] == built.incoming[0].layer
@@ -352,18 +352,10 @@ def test_neighbours_over_a_gated_link_are_marked_and_only_those(explanation, com
     assert not any(item.inexact for item in (*plain_ones.incoming, *plain_ones.outgoing))
 
 
-def test_a_neighbour_that_is_not_exact_has_a_dotted_edge_and_a_sign_in_the_graph(explanation, comparison, site):
-    shown = channel_model.build_neighbourhood(fakes.gated(explanation, site), comparison, site, 3, "clean")
-    built = channel_figure.elements(shown)
-    near = (*shown.incoming, *shown.outgoing)
-    edges = [item for item in built if "source" in item["data"]]
-    assert ["inexact" in edge["classes"].split() for edge in edges] == [bool(item.inexact) for item in near]
-    labels = [item["data"]["label"] for item in built if "id" in item["data"] and item["data"]["id"] != "centre"]
-    assert [label.endswith("≈") for label in labels] == [bool(item.inexact) for item in near]
-    assert any("against" in edge["classes"] and "inexact" in edge["classes"] for edge in edges)
-    rules = {rule["selector"]: rule["style"] for rule in channel_figure.stylesheet("light")}
-    dashes = [tuple(rules[name]["line-dash-pattern"]) for name in (".against", ".inexact", ".against.inexact")]
-    assert len(set(dashes)) == 3
+def test_a_neighbour_that_is_not_exact_is_marked_as_such(explanation, comparison, site):
+    near, items = lines(fakes.gated(explanation, site), comparison, site, "clean")
+    assert ["is-inexact" in item["class"].split() for item in items] == [bool(one.inexact) for one in near]
+    assert any("is-against is-inexact" in item["class"] for item in items)
 
 
 def test_the_list_says_why_a_neighbour_is_not_exact_to_pointer_and_keyboard(site, monkeypatch):

@@ -260,7 +260,7 @@ def test_the_browser_finds_columns_places_and_the_outline(explanation, compariso
     figure = draw(explanation, comparison)
     assert figure.layout.meta["columns"][-1] is None
     assert set(figure.layout.meta["places"]) == {site.name for site in explanation.sites}
-    assert figure.layout.meta["top"] == curves.DISTANCE_DOMAIN[1]
+    assert figure.layout.meta["top"] == figure.layout.yaxis2.domain[1]
 
 
 def test_a_folded_stage_is_its_last_column_and_passes_on_what_flows_through_the_others(explanation, comparison):
@@ -319,11 +319,51 @@ def test_what_stands_on_the_paper_moves_up_by_the_same_amount(explanation, compa
     old = {text.text: text.y for text in alone.layout.annotations if text.yref == "paper" and text.y > 0}
     new = {text.text: text.y for text in both.layout.annotations if text.yref == "paper" and text.text in old}
     assert set(new) == set(old)
-    assert all(
-        new[text] == pytest.approx(network_figure.SHARE + (1 - network_figure.SHARE) * height)
-        for text, height in old.items()
-    )
+    lift = network_figure.Lift(both.layout.yaxis.domain[0])
+    assert all(new[text] == pytest.approx(lift.of(height)) for text, height in old.items())
     assert any("two 8/255" in text.text for text in both.layout.annotations)
+
+
+def test_both_rivers_are_drawn_on_one_scale(explanation, comparison):
+    _, both = beside_another(explanation, comparison)
+    pixels = both.layout.height - both.layout.margin.t - both.layout.margin.b
+    axes = (both.layout.yaxis, both.layout.yaxis4)
+    assert axes[0].range == axes[1].range
+    high = [(axis.domain[1] - axis.domain[0]) * pixels for axis in axes]
+    assert high[0] == pytest.approx(high[1], abs=1)
+
+
+def test_labels_that_are_turned_leave_the_river_its_height(explanation, comparison, monkeypatch):
+    monkeypatch.setattr(network_figure, "_is_turned", lambda _: True)
+    drawing = network_figure.Drawing(
+        network.build_river(explanation, comparison, "sites"),
+        network.build_curves(explanation, comparison, network.build_river(explanation, comparison, "sites"), None),
+        frozenset(),
+        ("a", "b"),
+    )
+    figure = network_figure.draw(drawing, theme="light", height=network_figure.LOWEST)
+    assert figure.layout.height > network_figure.LOWEST
+    assert figure.layout.yaxis.domain[1] > 0.15
+
+
+@pytest.mark.parametrize("height", [network_figure.LOWEST, 260, network_figure.HIGHEST])
+def test_plots_and_lines_of_text_never_cover_each_other(height):
+    places = curves.heights(height - 22)
+    line = curves.LINE / (height - 22)
+    tops = [
+        places.river[1],
+        places.flow[0],
+        places.flow[1],
+        places.flow_title + line,
+        places.distance[0],
+        places.distance[1],
+        places.mark + line,
+        places.distance_title + line,
+    ]
+    assert tops == sorted(tops)
+    assert places.stage + line <= places.flow[0]
+    assert tops[-1] <= 1.0001
+    assert places.river[1] > 0.15
 
 
 def test_a_group_carries_its_interval_and_a_pair_does_not(explanation, comparison):

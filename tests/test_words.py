@@ -5,9 +5,13 @@ import json
 import re
 from pathlib import Path
 
+import dash_mantine_components as dmc
 import pytest
+from dash import dcc, html
+from dash.development.base_component import Component
 
 import engine
+from dashboard import page, wording
 from dashboard.links import ViewState
 from engine import __main__ as command_line
 from tests import stores
@@ -119,3 +123,32 @@ def test_old_command_words_still_run_and_name_the_new_one(demo_store, tmp_path, 
     found = json.loads((tmp_path / "pair" / "explanation.json").read_text())
     assert found["parts_at"] == found["diverges_at"]
     assert found["clean"]["certificate"] == found["clean"]["faithfulness"]
+
+
+def controls(component):
+    """Yield every control and plot of a layout that has no term on itself or around it."""
+    if isinstance(component, list | tuple):
+        for part in component:
+            yield from controls(part)
+        return
+    if not isinstance(component, Component) or "data-term" in component.to_plotly_json()["props"]:
+        return
+    kinds = dcc.Graph | html.Button | html.Select | html.Summary | dmc.Select | dmc.SegmentedControl | dmc.Switch
+    if isinstance(component, kinds):
+        yield component
+    yield from controls(getattr(component, "children", None))
+
+
+def test_every_control_and_plot_of_the_page_has_its_sentence():
+    parts = (page.header(), page.explain())
+    assert [getattr(one, "id", one) for one in controls(parts)] == []
+
+
+def test_every_term_is_one_sentence_and_is_used():
+    sources = [*(ROOT / "dashboard").rglob("*.py"), *(ROOT / "assets").glob("*.js")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources if path.name != "wording.py")
+    for name, sentence in wording.TERMS.items():
+        assert re.fullmatch(r"\S.{20,140}\.", sentence), name
+        quoted = rf"['\"`]{re.escape(name)}['\"`]"
+        made = any(name.startswith(start) for start in ("page-", "tab-", "drawer-", "study-", "verdict-"))
+        assert made or name in wording.COLUMNS.values() or re.search(quoted, code), f"{name} is nowhere used"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dash import html
 
 from dashboard import ids
-from dashboard.markup import aria
+from dashboard.markup import aria, term
 from dashboard.wording import percent
 from engine import MEASURES, Explanation, Outcome
 
@@ -102,13 +102,21 @@ def layout() -> html.Section:
     """Return the panel; its body is drawn in the browser when the network's facts arrive (see panels/network/view.py)."""
     return html.Section(
         [
-            html.H2("Inputs", className="sr-only"),
+            html.H2("Case", className="sr-only"),
+            html.Button(
+                "Case", id=ids.CASE_TOGGLE, className="plain-button", **aria(expanded="false"), **term("case-toggle")
+            ),
             html.Div(id=ids.INPUTS_BODY, className="inputs-body"),
+            html.P(id=ids.COUNTS, className="counts", tabIndex=0, **term("counts")),
             html.Div(
-                id=ids.STRIP, className="strip", role="group", **aria(label="Samples of this class and attack result")
+                id=ids.STRIP,
+                className="strip",
+                role="group",
+                **aria(label="Samples of this class and attack result"),
+                **term("strip"),
             ),
         ],
         id=ids.INPUTS,
         className="panel inputs",
-        **aria(label="Inputs"),
+        **aria(label="Case"),
     )

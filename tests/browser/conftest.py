@@ -151,7 +151,7 @@ def logged_in(chromium, served: Served) -> list[dict]:
 
 @pytest.fixture
 def watched(chromium, served, cookies) -> Iterator[Watched]:
-    """A logged-in page that fails its test on any console error, page error or call to another machine."""
+    """A logged-in page that fails its test on any console error or warning, page error or call to another machine."""
     yield from watching(chromium, cookies)
 
 
@@ -163,7 +163,7 @@ def watching(chromium, cookies: list[dict]) -> Iterator[Watched]:
     page.set_default_timeout(PATIENCE)
     seen = Watched(page)
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    page.on("console", lambda message: message.type == "error" and seen.errors.append(message.text))
+    page.on("console", lambda message: message.type in ("error", "warning") and seen.errors.append(message.text))
     page.on("request", lambda request: seen.hosts.add(urlsplit(request.url).hostname or "inline"))
     yield seen
     context.close()

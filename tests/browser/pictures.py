@@ -46,9 +46,9 @@ def _draw(page: Any, out: Path) -> None:
     settled(page)
     until(page, "Boolean(document.querySelector('#feature img')?.naturalWidth)", seconds=120)
     until(page, "document.querySelector('#response .js-plotly-plot').data.length === 2", seconds=120)
-    page.locator(".layer-panel summary").click()
-    page.wait_for_timeout(1000)
-    page.screenshot(path=out / "page.png", clip={"x": 0, "y": 0, "width": 1280, "height": 1400})
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.wait_for_timeout(1500)
+    page.screenshot(path=out / "page.png")
     for name, selector in PANELS.items():
         page.locator(selector).screenshot(path=out / f"{name}.png")
 
@@ -58,7 +58,9 @@ def _intervene(page: Any, out: Path) -> None:
     until(page, "document.querySelectorAll('#study-tables table').length > 0", seconds=120)
     until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length >= 5", seconds=120)
     page.wait_for_timeout(1500)
-    page.locator("#causal-test-panel").screenshot(path=out / "proof.png")
+    page.set_viewport_size({"width": 1440, "height": 1300})
+    page.wait_for_timeout(800)
+    page.locator(".drawer-body").screenshot(path=out / "proof.png")
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def running(store: Path) -> Iterator[Served]:
 @contextmanager
 def opened(browser: Any, cookies: list[dict], address: str) -> Iterator[tuple[Any, Traffic]]:
     """A fresh browser profile on an address, with the stopwatch and the traffic counter running."""
-    context = browser.new_context(viewport={"width": 1280, "height": 2400})
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.add_cookies(cookies)
     context.add_init_script(path=STOPWATCH)
     page = context.new_page()

@@ -11,7 +11,6 @@
     const images = [...document.querySelectorAll(selector)];
     return images.length > 0 && images.every(loaded);
   };
-  const graph = () => one('#neighbourhood')?._cyreg?.cy;
 
   for (const kind of ['mousedown', 'keydown', 'change']) {
     window.addEventListener(kind, (event) => { seen.pressed = event.timeStamp; }, { capture: true });
@@ -22,7 +21,7 @@
     network: () => [plot('network-river')?.data, one('#headline')?.firstChild],
     layer: () => [one('#layer-tiles')?.firstChild],
     neuron: () => [plot('distribution')?.data, one('#neuron-card')?.firstChild, one('#neuron-gallery')?.firstChild,
-      graph()?.getElementById('centre').data('label')],
+      one('#neighbourhood-list .neighbours')],
   };
   const pictures = {
     network: () => allLoaded('#inputs-body .photos img') && Boolean(one('#network-river .main-svg .trace')),

@@ -93,6 +93,10 @@ def test_a_run_is_stopped_and_taken_up_again(form):
     costed(page)
     page.locator("#audit-begin").click()
     until(page, f"{state(page, 'Stopped')} === 'running'")
+    # The list is drawn again every other second while a run goes on: the keyboard stays where it is.
+    page.locator("#audit-list [data-run]").first.focus()
+    page.wait_for_timeout(3500)
+    assert page.evaluate("Boolean(document.activeElement.dataset.run)")
     page.get_by_role("button", name="Stop", exact=True).click()
     until(page, "document.querySelector('#audit-list button:disabled')?.textContent === 'Stopping …'", seconds=2)
     until(page, f"{state(page, 'Stopped')} === 'cancelled'")

@@ -53,7 +53,7 @@ def test_a_rectangle_chooses_tiles_and_the_causal_test_is_a_link(page):
     drag(page, (first["x"] + 4, first["y"] + 4), (third["x"] + 9, third["y"] + 9))
     until(page, f"{CHOSEN} === 3")
     page.locator("#choice-test").click()
-    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('3 chosen maps of layer3.0')")
+    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('3 chosen channels of layer3.0')")
     until(page, "document.querySelectorAll('#causal-test .causal-test-table').length === 2")
     assert query(page)["patch"].startswith("map:layer3.0:")
     page.reload()
@@ -62,7 +62,7 @@ def test_a_rectangle_chooses_tiles_and_the_causal_test_is_a_link(page):
     until(page, f"{CHOSEN} === 0 && document.querySelector('#choice').hidden")
 
 
-def test_a_rectangle_keeps_its_first_corner_while_the_page_scrolls(page):
+def test_a_rectangle_keeps_its_first_corner_while_the_tiles_scroll(page):
     first = tile(page, 0)
     page.mouse.move(first["x"] + 4, first["y"] + 4)
     page.mouse.down()
@@ -104,7 +104,7 @@ def test_a_rectangle_over_the_river_chooses_the_bars_it_meets(page):
 
 
 def test_the_table_chooses_without_a_mouse(page):
-    page.locator("summary", has_text="Exact numbers of every layer").click()
+    page.locator("[data-drawer=layers]").click()
     button = page.locator("#site-table [data-choose]").first
     button.focus()
     page.keyboard.press("Enter")
@@ -112,6 +112,7 @@ def test_the_table_chooses_without_a_mouse(page):
 
 
 def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page):
+    page.locator("[data-drawer=study]").click()
     page.get_by_role("button", name="How many channels it takes").click()
     until(page, "document.querySelector('#study .verdict')?.textContent.includes('random ones')")
     until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length >= 5")
@@ -122,7 +123,7 @@ def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page
     until(page, "document.querySelectorAll('#study-tables table').length === 2")
     assert not page.locator("#study-plot").is_visible()
     page.get_by_role("button", name="Test this set on the images shown").click()
-    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('chosen maps of')")
+    until(page, "document.querySelector('#causal-test h3')?.textContent.includes('chosen channels of')")
     page.get_by_role("button", name="Smallest sets").click()
     until(page, "!new URLSearchParams(location.search).has('study')")
     assert page.locator("#study").inner_text() == ""

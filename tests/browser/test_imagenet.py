@@ -55,7 +55,7 @@ def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_causal_tes
     )
     until(shown, ended, seconds=PATIENCE)
     assert shown.locator("#checks td").filter(has_text="not run").count() == 0
-    shown.get_by_role("button", name="Prove 64 channels").click()
+    shown.get_by_role("button", name="Test 64 channels").click()
     until(shown, "Boolean(document.querySelector('#causal-test .claim'))", seconds=PATIENCE)
     rows = shown.locator("#causal-test .causal-test-table:not(.members-table) tbody tr")
     assert rows.nth(1).locator("th").inner_text().startswith("Random")

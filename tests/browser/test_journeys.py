@@ -125,7 +125,7 @@ def test_two_browsers_do_not_disturb_each_other(chromium, served, cookies):
         page.goto(f"{served.url}/?model=digits-standard&data=digits&attack=pgd-linf&label={label}")
         pages.append(page)
     for page, label in zip(pages, ("1", "6"), strict=True):
-        until(page, f"document.querySelector('#headline').textContent.startsWith(\"Clean '{label}'\")")
+        until(page, f"document.querySelector('#headline')?.textContent?.startsWith(\"Clean '{label}'\")")
     for page in pages:
         page.context.close()
 
@@ -140,7 +140,7 @@ def test_the_dark_theme_is_in_the_link_and_reaches_the_figures(watched, served):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_accessibility_violation(watched, served, theme):
+def test_no_accessibility_violation_of_any_grade(watched, served, theme):
     axe = require("axe_playwright_python.sync_playwright")
     page = watched.page
     page.goto(f"{served.url}/?{PAIR}&theme={theme}&layer=layer3.0&channel=3&patch=map:layer3.0:1-4&study=smallest")
@@ -149,4 +149,4 @@ def test_no_serious_accessibility_violation(watched, served, theme):
     page.wait_for_selector("#study-tables table", state="attached")
     page.wait_for_selector("#causal-test table", state="attached")
     found = axe.Axe().run(page).response["violations"]
-    assert [(item["id"], item["impact"]) for item in found if item["impact"] in ("serious", "critical")] == []
+    assert [(item["id"], item["impact"]) for item in found] == []

@@ -50,12 +50,13 @@ def test_another_strength_is_drawn_beside_and_survives_a_reload(page):
     choose(page, "versus-select", "8\\/255$")
     until(page, "document.querySelector('#beside')?.textContent?.startsWith('Compared with pgd-linf 8/255')")
     until(page, "Boolean(document.querySelector('#network-river .js-plotly-plot')._fullLayout.yaxis4)")
-    assert page.locator("#network-river").bounding_box()["height"] > 900
+    frame = "document.querySelector('.river-frame')"
+    until(page, f"{frame}.scrollHeight > {frame}.clientHeight")
     page.reload()
     until(page, "document.querySelector('#beside')?.textContent?.startsWith('Compared with pgd-linf 8/255')")
     choose(page, "versus-select", "^nothing$")
     until(page, "document.querySelector('#beside')?.textContent === ''")
-    until(page, "document.querySelector('#network-river').getBoundingClientRect().height < 700")
+    until(page, f"{frame}.scrollHeight === {frame}.clientHeight")
 
 
 def test_the_strip_leads_from_sample_to_sample_and_back_again(page):
@@ -97,12 +98,14 @@ def test_a_map_is_laid_over_its_input(page):
     over.click()
     assert over.get_attribute("aria-pressed") == "true"
     assert page.locator("#neuron-card .over").first.is_visible()
+    page.locator(".more summary").first.click()
     page.locator("#layer-mode").get_by_text("over the input").click()
     until(page, "document.querySelector('#layer-tiles').classList.contains('is-overlay')")
 
 
 def test_a_combination_of_datapaths_shows_exactly_its_maps(page):
-    page.locator(".layer-panel summary").click()
+    page.locator(".more summary").first.click()
+    page.locator(".popover summary").click()
     until(page, "Boolean(document.querySelector('#layer-euler svg'))")
     every = page.locator("#layer-tiles button").count()
     counts = [int(text) for text in page.locator("#layer-upset .figure").all_inner_texts()]
@@ -116,7 +119,8 @@ def test_a_combination_of_datapaths_shows_exactly_its_maps(page):
 def test_the_visualized_feature_and_the_response_appear_by_themselves(page):
     until(page, "Boolean(document.querySelector('#feature img')?.naturalWidth)", seconds=120)
     until(page, "document.querySelector('#response .js-plotly-plot').data.length === 2", seconds=120)
-    assert "drives the channel to" in page.locator("#feature").inner_text()
+    page.locator("[data-tab=feature]").click()
+    until(page, "document.querySelector('#feature').innerText.includes('drives the channel to')")
 
 
 def test_the_audits_page_opens_by_its_tab_and_by_its_link(page, served):
@@ -131,7 +135,7 @@ def test_the_audits_page_opens_by_its_tab_and_by_its_link(page, served):
 
 
 def test_a_causal_test_is_made_shown_beside_its_controls_and_found_again_by_its_link(page):
-    page.get_by_role("button", name="Prove 16 channels").click()
+    page.get_by_role("button", name="Test 16 channels").click()
     until(
         page,
         "document.querySelector('#causal-test h3')?.textContent.includes('16 channels whose attack conductance stands out most')",
@@ -146,6 +150,7 @@ def test_a_causal_test_is_made_shown_beside_its_controls_and_found_again_by_its_
     assert query(page)["patch"] == "standout:16"
     page.reload()
     until(page, f"document.querySelector('#causal-test .claim')?.textContent.length === {len(claim)}")
+    page.locator("[data-drawer=test]").click()
     page.locator("#neuron-card [data-patch]").click()
     until(
         page, "document.querySelector('#causal-test h3')?.textContent.includes('feature map 3 of layer3.0')", seconds=60

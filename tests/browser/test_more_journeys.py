@@ -49,7 +49,7 @@ def test_with_the_keyboard_alone_from_the_filters_to_a_feature_map(watched, serv
     before = tiles.inner_html()
     page.keyboard.press("ArrowDown")
     until(page, "new URLSearchParams(location.search).get('label') === '4'", seconds=30)
-    until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '4'\")")
+    until(page, "document.querySelector('#headline')?.textContent?.startsWith(\"Clean '4'\")")
     settled(page)
     wait_until(lambda: tiles.inner_html() != before, what="the channels of the other class")
     at_rest(page, tiles.inner_html)
@@ -77,23 +77,24 @@ def test_a_group_is_shown_as_one_and_each_of_its_images_can_be_opened(watched, s
     page = watched.page
     page.goto(f"{served.url}/?{PAIR}&sample=group")
     page.wait_for_selector("#network-river .main-svg .trace", state="attached")
-    until(page, "/^\\d+ images of '3'/.test(document.querySelector('#headline').textContent)")
+    until(page, "/^\\d+ images of '3'/.test(document.querySelector('#headline')?.textContent)")
     members = page.locator("#inputs-body .member")
     assert members.count() > 1
     sample = members.nth(1).get_attribute("title").partition(":")[0]
     members.nth(1).click()
     until(page, f"new URLSearchParams(location.search).get('sample') === '{sample}'")
-    until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '3'\")")
+    until(page, "document.querySelector('#headline')?.textContent?.startsWith(\"Clean '3'\")")
 
 
 def test_an_image_that_resisted_is_shown_as_one_that_keeps_its_class(watched, served):
     page = watched.page
     page.goto(f"{served.url}/?model=digits-robust&data=digits&attack=pgd-linf&outcome=resisted")
     page.wait_for_selector("#network-river .main-svg .trace", state="attached")
-    headline = page.locator("#headline").inner_text()
-    assert re.match(r"Clean '\d' stays '\d' at", headline)
-    assert "no other class to converge on" in headline
-    assert "nothing to restore" in headline
+    until(page, "Boolean(document.querySelector('#headline'))")
+    assert re.match(r"Clean '\d' stays '\d' at", page.locator("#headline").inner_text())
+    verdict = page.locator("#verdict").inner_text()
+    assert "no other class to converge on" in verdict
+    assert "nothing to restore" in verdict
 
 
 def test_where_nothing_was_fooled_there_is_nothing_to_prove(watched, served):

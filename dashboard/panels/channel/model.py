@@ -254,6 +254,18 @@ class Neighbour:
     """Signed, in logits of the margin explained."""
     inexact: str = ""
     """Why the contribution is not what changing the one map alone does, in words; empty where it is."""
+    tile: Tile | None = None
+    """Where its picture stands; None for a logit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The place of a map on the picture sheet of its layer."""
+
+    site: int
+    channel: int
+    columns: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +347,10 @@ def _neighbour(explanation: Explanation, comparison: Comparison, site: int, row:
     if site == len(explanation.sites):
         return Neighbour(f"class {_logit_class(explanation, row)}", None, None, None, value)
     group = int(layer.groups(comparison.sites[site], explanation.sites[site].channels)[row])
-    return Neighbour(_map_name(explanation, site, row), explanation.sites[site].name, row, group, value)
+    channels = explanation.sites[site].channels
+    columns = pictures.columns(channels)
+    tile = Tile(site, row, columns, -(-channels // columns))
+    return Neighbour(_map_name(explanation, site, row), explanation.sites[site].name, row, group, value, tile=tile)
 
 
 def _map_name(explanation: Explanation, site: int, channel: int) -> str:

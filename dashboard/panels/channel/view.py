@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import quote
 
-import dash_cytoscape
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import ClientsideFunction, Dash, Input, dcc, html
@@ -14,7 +13,7 @@ from dash.development.base_component import Component
 
 from dashboard import ids, markup, pictures, protocol, wording
 from dashboard.auditor import Auditor
-from dashboard.markup import aria, data
+from dashboard.markup import aria, data, term
 from dashboard.panels.channel import figure as channel_figure
 from dashboard.panels.channel import model as channel_model
 from dashboard.panels.channel.model import Neighbour, Neighbourhood, NeuronCard, Patches, Peak, Standing
@@ -29,29 +28,69 @@ ORDERS = (("relevance", "by relevance"), ("activation", "by activation"))
 SIDE_TITLES = (("clean", "clean"), ("adversarial", "adversarial"))
 NEIGHBOURHOOD_LEGEND = (
     "Left feeds this channel, right is fed by it. Width: size of the contribution; dashed: it counts against. "
-    "C clean only, S shared, A adversarial only, – in neither. Click a channel to walk to it."
+    "Pictures: the channel on the clean and on the adversarial input. Click a channel to walk to it."
 )
-INEXACT_LEGEND = "Dotted and ≈: not exact, changing that one channel alone does something else. The list says why."
+INEXACT_LEGEND = "Not exact: changing that one channel alone does something else; point at the mark to read why."
+TABS = (
+    ("patches", "Patches"),
+    ("links", "Connections"),
+    ("feature", "Feature"),
+    ("growth", "Growth"),
+    ("histogram", "Histogram"),
+    ("numbers", "Numbers"),
+)
+"""Parts below the card, one at a time; the first is shown at first."""
+NARROWEST, WIDEST = 1.0, 6.0
+"""Pixels of a connection's line."""
 FINISHED = ("ready", "failed")
 
 
 def layout() -> html.Section:
     """Return the panel's static skeleton; assets/neuron.js fills the elements that have ids and no children."""
     heading = html.H2([html.Span("3", className="number"), "Neuron"], id="neuron-heading")
-    overlay = html.Button("Map over input", id=ids.OVERLAY, className="plain-button", **aria(pressed="false"))
+    pressed = {**aria(pressed="false"), **term("overlay")}
+    overlay = html.Button("Map over input", id=ids.OVERLAY, className="plain-button", **pressed)
     head = [heading, html.Span(id=ids.NEURON_TITLE, className="panel-title"), overlay]
-    body = [_gallery_section(), feature_part(), _distribution_section(), _neighbourhood_section()]
     return html.Section(
         [
             html.Div(head, className="panel-heading"),
             html.P(NOTHING, id=ids.NEURON_MESSAGE, className="nothing"),
-            html.Div(id=ids.NEURON_CARD),
-            html.P(PROBE, id=ids.PROBE, className="fine-print probe-text", **aria(live="polite")),
-            html.Div(body, id=ids.NEURON_BODY, className="neuron-body unchosen"),
+            html.Div(
+                [
+                    html.Div(id=ids.NEURON_CARD),
+                    html.P(PROBE, id=ids.PROBE, className="fine-print probe-text", **aria(live="polite")),
+                    html.Div(_parts(), id=ids.NEURON_BODY, className="neuron-body unchosen"),
+                ],
+                className="neuron-scroll",
+            ),
         ],
         className="panel neuron-panel",
         **aria(labelledby="neuron-heading"),
     )
+
+
+def _parts() -> list[Component]:
+    """Return the tabs and what each shows; hidden parts keep their width, so that plots are drawn to it."""
+    bodies = {
+        "patches": _gallery_section(),
+        "links": _neighbourhood_section(),
+        "feature": html.Div(id=ids.FEATURE),
+        "growth": _response_section(),
+        "histogram": _distribution_section(),
+        "numbers": html.Div(id=ids.NEURON_NUMBERS),
+    }
+    tabs = [
+        html.Button(
+            title, className="tab", role="tab", **data(tab=name), **aria(selected="false"), **term(f"tab-{name}")
+        )
+        for name, title in TABS
+    ]
+    parts = [
+        html.Div(bodies[name], className="neuron-part", role="tabpanel", **data(tab_part=name), **aria(label=title))
+        for name, title in TABS
+    ]
+    row = html.Div(tabs, className="tabs", role="tablist", **aria(label="Of this channel"))
+    return [row, html.Div(parts, className="neuron-parts")]
 
 
 def register(app: Dash, _auditor: Auditor) -> None:
@@ -61,9 +100,6 @@ def register(app: Dash, _auditor: Auditor) -> None:
         ClientsideFunction("neuron", "controls"),
         Input(ids.GALLERY_ORDER, "value"),
         Input(ids.NEIGHBOURHOOD_SIDE, "value"),
-    )
-    app.clientside_callback(
-        ClientsideFunction("tiles", "walk"), Input(ids.NEIGHBOURHOOD, "tapNodeData"), prevent_initial_call=True
     )
 
 
@@ -98,10 +134,10 @@ def _facts(
         "title": f"{shown.layer} · feature map {shown.channel}",
         "message": "",
         "card": markup.pieces(draw_card(shown)),
+        "numbers": markup.pieces(draw_numbers(shown)),
         "grid": asdict(channel_model.grid(explanation, explanation.sites[shown.site], maps)),
         "patches": {order: markup.pieces(one) for order, one in _patches(auditor, ask).items()},
         "neighbours": {side: _neighbours(one) for side, one in near.items()},
-        "stylesheet": channel_figure.stylesheet(ask.theme),
     }
 
 
@@ -124,19 +160,15 @@ def _nothing(message: str) -> dict[str, Any]:
         "title": "",
         "message": message,
         "card": [],
+        "numbers": [],
         "grid": None,
         "patches": {},
         "neighbours": {},
-        "stylesheet": [],
     }
 
 
 def _neighbours(shown: channel_model.Neighbourhood) -> dict[str, Any]:
-    return {
-        "elements": channel_figure.elements(shown),
-        "list": markup.pieces(neighbour_lists(shown)),
-        "note": neighbour_note(shown),
-    }
+    return {"list": markup.pieces(neighbour_lists(shown)), "note": neighbour_note(shown)}
 
 
 def _maps(auditor: Auditor, explanation: Explanation, ask: protocol.NeuronAsk) -> tuple[Any, Any]:
@@ -157,13 +189,8 @@ def _noise(auditor: Auditor, explanation: Explanation, ask: protocol.NeuronAsk) 
 
 def _gallery_section() -> html.Div:
     order = dmc.SegmentedControl(id=ids.GALLERY_ORDER, data=_choices(ORDERS), value="relevance", size="xs")
-    return html.Div(
-        [
-            _section_head("Top patches of the data set", order, "Order of the patches"),
-            html.Div(id=ids.GALLERY, style={"--patch-columns": pictures.CELL_COLUMNS}),
-        ],
-        className="neuron-part",
-    )
+    head = _section_head("Top patches of the data set", order, "Order of the patches", "patch-order")
+    return html.Div([head, html.Div(id=ids.GALLERY, style={"--patch-columns": pictures.CELL_COLUMNS})])
 
 
 def _distribution_section() -> html.Div:
@@ -173,39 +200,23 @@ def _distribution_section() -> html.Div:
         config={"displayModeBar": False, "responsive": True},
         style={"height": channel_figure.HISTOGRAM_HEIGHT},
     )
-    return html.Div([html.H3("Activations over the channel's positions"), graph], className="neuron-part")
+    return html.Div(html.Div(graph, **term("distribution")))
 
 
 def _neighbourhood_section() -> html.Div:
     side = dmc.SegmentedControl(id=ids.NEIGHBOURHOOD_SIDE, data=_choices(SIDE_TITLES), value="adversarial", size="xs")
-    graph = dash_cytoscape.Cytoscape(
-        id=ids.NEIGHBOURHOOD,
-        elements=[],
-        stylesheet=[],
-        layout={"name": "preset", "fit": True, "padding": 8},
-        responsive=True,
-        userZoomingEnabled=False,
-        userPanningEnabled=False,
-        autoungrabify=True,
-        boxSelectionEnabled=False,
-        className="neighbourhood",
-        style={"width": "100%", "height": "260px"},
-    )
     return html.Div(
         [
-            _section_head("Strongest connections", side, "Datapath of the connections"),
-            # A picture for the mouse; keyboard and screen reader use the list below, which says the same and more.
-            html.Div(graph, **aria(hidden="true")),
+            _section_head("Strongest connections", side, "Datapath of the connections", "connection-side"),
+            html.Div(id=ids.NEIGHBOURHOOD_LIST, className="neighbourhood"),
             html.P(NEIGHBOURHOOD_LEGEND, className="fine-print"),
             html.P(id=ids.NEIGHBOURHOOD_NOTE, className="fine-print"),
-            html.Details([html.Summary("Connections as a list"), html.Div(id=ids.NEIGHBOURHOOD_LIST)]),
-        ],
-        className="neuron-part",
+        ]
     )
 
 
-def _section_head(title: str, control: Component, label: str) -> html.Div:
-    group = html.Div(control, role="group", **aria(label=label))
+def _section_head(title: str, control: Component, label: str, name: str) -> html.Div:
+    group = html.Div(control, role="group", **aria(label=label), **term(name))
     return html.Div([html.H3(title), group], className="part-head")
 
 
@@ -214,12 +225,19 @@ def _choices(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
 
 
 def draw_card(card: NeuronCard) -> list[Component]:
-    """Return inputs and maps side by side, and the key numbers."""
+    """Return inputs and maps side by side, and what the attack did to the channel in one line."""
     return [
         html.Div([_side(card, "clean"), _side(card, "adversarial")], className="neuron-sides"),
-        html.P(_reading(card), className="fine-print"),
-        _numbers(card),
+        _card_facts(card),
     ]
+
+
+def draw_numbers(card: NeuronCard) -> list[Component]:
+    """Return the channel's place in both datapaths, and what the boxes on the pictures are."""
+    heads = ("Datapath", "Rank at this layer", "Share of all scores", "Contribution", "Kept")
+    rows = [_row("Clean", card.clean, card.channels), _row("Adversarial", card.adversarial, card.channels)]
+    table = html.Table([markup.head(heads), html.Tbody(rows)], className="numbers")
+    return [table, html.P(_reading(card), className="fine-print")]
 
 
 def gallery(patches: Patches, names: tuple[str, str]) -> Component:
@@ -241,11 +259,14 @@ def gallery_awaited(answer: Answer[Gallery]) -> Component:
 
 
 def neighbour_lists(shown: Neighbourhood) -> list[Component]:
-    """Return incoming and outgoing connections as lists of buttons."""
-    return [
-        _neighbour_list("Feeds this channel", shown.incoming, shown.incoming_total),
-        _neighbour_list("Fed by this channel", shown.outgoing, shown.outgoing_total),
-    ]
+    """Return incoming and outgoing connections as lists of buttons, the channel itself between them.
+
+    assets/neuron.js draws the lines between them.
+    """
+    centre = html.Div(shown.name, className=f"neighbour-centre {layer.GROUP_VALUES[shown.group]}")
+    into = _neighbour_list("Feeds this channel", shown.incoming, shown.incoming_total, shown.largest)
+    out_of = _neighbour_list("Fed by this channel", shown.outgoing, shown.outgoing_total, shown.largest)
+    return [into, centre, out_of]
 
 
 def neighbour_note(shown: Neighbourhood) -> str:
@@ -308,23 +329,19 @@ def _reading(card: NeuronCard) -> str:
     )
 
 
-def _numbers(card: NeuronCard) -> Component:
-    heads = ("Datapath", "Rank at this layer", "Share of all scores", "Contribution", "Kept")
-    rows = [_row("Clean", card.clean, card.channels), _row("Adversarial", card.adversarial, card.channels)]
+def _card_facts(card: NeuronCard) -> Component:
     facts = (
         f"{layer.GROUP_MARKS[card.group]} {layer.GROUP_NAMES[card.group]}",
-        f"attack conductance {signed_percent(card.flow)} of the margin that the attack took",
+        f"attack conductance {signed_percent(card.flow)} of the margin lost",
         f"change {number(card.change)}",
     )
     intervene = html.Button(
-        "Test this channel", className="plain-button", **data(patch=f"map:{card.layer}:{card.channel}")
+        "Test this channel",
+        className="plain-button",
+        **data(patch=f"map:{card.layer}:{card.channel}"),
+        **term("test-channel"),
     )
-    return html.Div(
-        [
-            html.Table([markup.head(heads), html.Tbody(rows)], className="numbers"),
-            html.Ul([*(html.Li(fact) for fact in facts), html.Li(intervene)], className="facts"),
-        ]
-    )
+    return html.Ul([*(html.Li(fact) for fact in facts), html.Li(intervene)], className="facts")
 
 
 def _row(name: str, standing: Standing, channels: int) -> Component:
@@ -352,20 +369,29 @@ def _percent_place(index: int, count: int) -> str:
     return f"{100 * index / (count - 1):.4f}%" if count > 1 else "0%"
 
 
-def _neighbour_list(title: str, neighbours: tuple[Neighbour, ...], total: int) -> Component:
+def _neighbour_list(title: str, neighbours: tuple[Neighbour, ...], total: int, largest: float) -> Component:
     heading = html.H4(f"{title}: strongest {len(neighbours)} of {total:,}" if neighbours else f"{title}: nothing")
-    return html.Div(
-        [heading, html.Ol([html.Li(_neighbour(neighbour)) for neighbour in neighbours])], className="neighbours"
-    )
+    items = [_neighbour_item(neighbour, largest) for neighbour in neighbours]
+    return html.Div([heading, html.Ol(items)], className="neighbours")
+
+
+def _neighbour_item(one: Neighbour, largest: float) -> Component:
+    width = NARROWEST + (WIDEST - NARROWEST) * abs(one.contribution) / (largest or 1.0)
+    kind = "class" if one.group is None else layer.GROUP_VALUES[one.group]
+    looks = (kind, *(("is-against",) if one.contribution < 0 else ()), *(("is-inexact",) if one.inexact else ()))
+    return html.Li(_neighbour(one), className=f"neighbour {' '.join(looks)}", **data(width=f"{width:.2f}"))
 
 
 def _neighbour(one: Neighbour) -> list[Component | str]:
     value = f" {signed(one.contribution)}"
     mark: list[Component | str] = [", ", _not_exact(one.inexact)] if one.inexact else []
-    if one.layer is None or one.group is None:
+    if one.layer is None or one.group is None or one.tile is None:
         return [one.name, value, *mark]
     picked: dict[str, Any] = {"data-pick-layer": one.layer, "data-pick-channel": str(one.channel)}
-    return [html.Button(one.name, type="button", **picked), f"{value}, {layer.GROUP_NAMES[one.group]}", *mark]
+    # assets/neuron.js cuts the pictures out of the layer's sheets.
+    tile = data(tile=f"{one.tile.site} {one.tile.channel} {one.tile.columns} {one.tile.rows}")
+    button = html.Button(one.name, type="button", **picked, **tile, **term("neighbour"))
+    return [button, f"{value}, {layer.GROUP_NAMES[one.group]}", *mark]
 
 
 def _not_exact(reason: str) -> Component:
@@ -375,27 +401,15 @@ def _not_exact(reason: str) -> Component:
     )
 
 
-def feature_part() -> html.Div:
-    """Return the part's skeleton; assets/feature.js asks for it once a map has been looked at for a moment, and fills it."""
+def _response_section() -> html.Div:
+    """Return the skeleton; assets/feature.js asks for it once a map has been looked at for a moment, and fills it."""
     graph = dcc.Graph(
         id=ids.RESPONSE,
         figure=channel_figure.empty_response("light"),
         config={"displayModeBar": False, "responsive": True},
         style={"height": channel_figure.RESPONSE_HEIGHT},
     )
-    return html.Div(
-        [
-            html.Div([html.H3("Feature visualization"), html.Div(id=ids.FEATURE)], className="neuron-part"),
-            html.Div(
-                [
-                    html.H3("Peak as the attack grows"),
-                    html.P(id=ids.RESPONSE_NOTE, className="fine-print"),
-                    graph,
-                ],
-                className="neuron-part",
-            ),
-        ]
-    )
+    return html.Div([html.P(id=ids.RESPONSE_NOTE, className="fine-print"), html.Div(graph, **term("response"))])
 
 
 def facts(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any], go.Figure]:

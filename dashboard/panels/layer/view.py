@@ -9,7 +9,7 @@ from dash import ClientsideFunction, Dash, Input, html
 
 from dashboard import ids, protocol
 from dashboard.auditor import Auditor
-from dashboard.markup import aria, choosing
+from dashboard.markup import aria, choosing, term
 from dashboard.panels.layer import model as layer
 from engine import EngineError, compare
 
@@ -32,6 +32,7 @@ def layout() -> html.Section:
                 [
                     html.H2([html.Span("2", className="number"), "Layer"], id="layer-heading"),
                     html.Span(id=ids.LAYER_TITLE, className="panel-title"),
+                    choosing(),
                 ],
                 className="panel-heading",
             ),
@@ -39,10 +40,9 @@ def layout() -> html.Section:
             html.Div(
                 [
                     _sets(),
-                    _combinations(),
                     _controls(),
                     _status(),
-                    html.Div(id=ids.LAYER_TILES, className="tiles", role="group"),
+                    html.Div(id=ids.LAYER_TILES, className="tiles", role="group", **term("tiles")),
                 ],
                 id=ids.LAYER_BODY,
                 hidden=True,
@@ -110,6 +110,10 @@ def _sets() -> html.Div:
         ],
         id=ids.LAYER_SETS,
         className="sets",
+        tabIndex=0,
+        role="group",
+        **aria(label="Channels of each datapath"),
+        **term("sets"),
     )
 
 
@@ -117,7 +121,7 @@ def _combinations() -> html.Details:
     """Exact counts of every combination of the datapaths; assets/sets.js draws and fills them."""
     return html.Details(
         [
-            html.Summary("With the fooled-into class and noise: all combinations"),
+            html.Summary("With the fooled-into class and noise: all combinations", **term("combinations")),
             html.Div(
                 [html.Div(id=ids.LAYER_EULER, className="euler"), html.Div(id=ids.LAYER_UPSET)],
                 className="combinations",
@@ -145,20 +149,35 @@ def _controls() -> html.Div:
     mode = dmc.SegmentedControl(id=ids.LAYER_MODE, data=_choices(MODES), value="maps", size="xs")
     return html.Div(
         [
-            _labelled("Show", group),
-            html.Div([html.Div(id=ids.LAYER_TEST, className="button-row"), choosing()], className="button-line"),
-            html.Div([sort, _labelled("Colour scale", scale), _labelled("Maps", mode)], className="control-row"),
+            _labelled("Show", group, "layer-group"),
+            html.Div(sort, **term("layer-sort")),
+            html.Details(
+                [
+                    html.Summary("More", className="plain-button", **term("layer-more")),
+                    html.Div(
+                        [
+                            _labelled("Colour scale", scale, "layer-scale"),
+                            _labelled("Channels", mode, "layer-mode"),
+                            html.Div(id=ids.LAYER_TEST, className="button-row"),
+                            _combinations(),
+                        ],
+                        className="popover",
+                    ),
+                ],
+                className="more",
+            ),
         ],
         className="layer-controls",
     )
 
 
-def _labelled(text: str, control: dmc.SegmentedControl) -> html.Div:
+def _labelled(text: str, control: dmc.SegmentedControl, name: str) -> html.Div:
     return html.Div(
         [html.Span(text, className="control-label"), control],
         className="labelled",
         role="group",
         **aria(label=text),
+        **term(name),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 
 import numpy as np
 from plotly.graph_objects import Bar, Scatter
@@ -11,13 +12,49 @@ from dashboard import theme as themes
 from dashboard.panels.network.model import Curves, Mark
 from dashboard.theme import Palette
 
-DISTANCE_DOMAIN = (0.77, 0.905)
-FLOW_DOMAIN = (0.63, 0.715)
-DISTANCE_TITLE_Y = 0.972
-FLOW_TITLE_Y = 0.722
-MARK_Y = (0.972, 0.942)
-"""Top of the texts at the marks: two lines between the title and the plot, so that they never cover each other."""
 FLOW_WIDTH = 0.34
+LINE = 15
+"""Pixels of a line of text between the plots."""
+LETTER = 6.0
+"""Pixels of one letter of a text at a mark, about."""
+NARROW = 900
+"""Pixels of width below which titles say no more than their name."""
+AIR = 4
+"""Pixels between a plot and the text below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heights:
+    """Where everything stands on the paper, 0 at its foot and 1 at its top, for one height in pixels."""
+
+    river: tuple[float, float]
+    stage: float
+    """Foot of the stage names, just above the river."""
+    flow: tuple[float, float]
+    flow_title: float
+    distance: tuple[float, float]
+    mark: float
+    """Foot of the texts at the marks, a line of their own above the distance."""
+    distance_title: float
+
+
+def heights(paper: float) -> Heights:
+    """Return the places on a paper of that many pixels: text takes its lines, the plots share what is left."""
+    distance = min(90.0, max(30.0, 0.17 * paper))
+    flow = min(56.0, max(18.0, 0.1 * paper))
+    tops = [paper]
+    for taken in (LINE, LINE, distance, AIR + LINE, flow, AIR + LINE + 2):
+        tops.append(tops[-1] - taken)
+    share = [max(0.0, top / paper) for top in tops]
+    return Heights(
+        river=(0.0, share[6]),
+        stage=share[6] + 1 / paper,
+        flow=(share[5], share[4]),
+        flow_title=share[4],
+        distance=(share[3], share[2]),
+        mark=share[2],
+        distance_title=share[1],
+    )
 
 
 def traces(curves: Curves, colours: Palette) -> list[Scatter | Bar]:
@@ -26,21 +63,22 @@ def traces(curves: Curves, colours: Palette) -> list[Scatter | Bar]:
     return [_floor(curves, colours), *class_similarity, _distance(curves, colours), *_flow(curves, colours)]
 
 
-def axes(colours: Palette) -> dict[str, object]:
-    """Return the layout of both y axes."""
+def axes(curves: Curves, places: Heights, colours: Palette) -> dict[str, object]:
+    """Return the layout of both y axes; where they are low, the flow is written at its highest only."""
+    highest = max((abs(flow.share) for flow in curves.flow if flow), default=0.0)
     shared = {
         "fixedrange": True,
         "gridcolor": colours.line,
         "zerolinecolor": colours.line,
-        "tickfont": {"size": 10, "color": colours.muted},
+        "tickfont": {"size": 11, "color": colours.muted},
     }
     return {
-        "yaxis2": {**shared, "domain": DISTANCE_DOMAIN, "range": [-0.04, 1.04], "tickvals": [0, 0.5, 1]},
-        "yaxis3": {**shared, "domain": FLOW_DOMAIN, "nticks": 3, "tickformat": ".0%", "zeroline": True},
+        "yaxis2": {**shared, "domain": places.distance, "range": [-0.04, 1.04], "tickvals": [0, 1]},
+        "yaxis3": {**shared, "domain": places.flow, "tickvals": [highest], "tickformat": ".0%", "zeroline": True},
     }
 
 
-def shapes(curves: Curves, colours: Palette) -> list[dict[str, object]]:
+def shapes(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, object]]:
     """Return a line through both plots at each site that a finding names."""
     marks = ((curves.parts, "dash"), (curves.merges, "dot"))
     return [
@@ -50,39 +88,40 @@ def shapes(curves: Curves, colours: Palette) -> list[dict[str, object]]:
             "yref": "paper",
             "x0": mark.position,
             "x1": mark.position,
-            "y0": FLOW_DOMAIN[0],
-            "y1": height,
+            "y0": places.flow[0],
+            "y1": places.distance_title,
             "line": {"color": colours.text, "width": 1.2, "dash": dash},
         }
-        for (mark, dash), height in zip(marks, MARK_Y, strict=True)
+        for mark, dash in marks
         if mark is not None
     ]
 
 
-def texts(curves: Curves, colours: Palette) -> list[dict[str, object]]:
-    """Return the titles, which name every line, and the texts at the marks."""
+def texts(curves: Curves, places: Heights, colours: Palette, width: int) -> list[dict[str, object]]:
+    """Return the titles, which name every line where there is room, and the texts at the marks."""
+    flow_title = "<b>Attack conductance</b> of each branch alone, of the margin lost"
+    noise = " (branches overlap) · grey: noise of the same size"
     return [
-        _title(_distance_title(curves, colours), DISTANCE_TITLE_Y, colours),
+        _title(_distance_title(curves, width), places.distance_title, colours),
         _title(
-            "<b>Attack conductance</b> through each branch, share of the margin lost · grey: largest under noise of the same size",
-            FLOW_TITLE_Y,
+            flow_title if width < NARROW else f"{flow_title}{noise}",
+            places.flow_title,
             colours,
         ),
-        *(_marked(mark, top, colours) for mark, top in zip((curves.parts, curves.merges), MARK_Y, strict=True) if mark),
+        *_marked(curves, places, colours, width),
     ]
 
 
-def _distance_title(curves: Curves, colours: Palette) -> str:
-    start = "<b>Distance</b> of the datapaths (1 − Jaccard) · grey: noise of the same size"
+def _distance_title(curves: Curves, width: int) -> str:
+    if width < NARROW:
+        return "<b>Distance</b> of the datapaths (1 − Jaccard)"
+    start = "<b>Distance</b> of the datapaths (1 − Jaccard), thick · band: noise of the same size"
     if curves.true_class is None:
         return f"{start} · likeness to the classes: not known"
     true, fooled = html.escape(curves.true_name[:20]), html.escape(curves.fooled_name[:20])
     if true == fooled:
-        return f"{start} · likeness of the adversarial one to <span style='color:{colours.clean}'>━ '{true}'</span>"
-    return (
-        f"{start} · likeness of the adversarial one to <span style='color:{colours.clean}'>━ '{true}'</span> "
-        f"and <span style='color:{colours.adversarial}'>┅ '{fooled}'</span>"
-    )
+        return f"{start} · likeness of the adversarial one to ─ '{true}'"
+    return f"{start} · likeness of the adversarial one to ─ '{true}' and ┈ '{fooled}'"
 
 
 def _title(text: str, height: float, colours: Palette) -> dict[str, object]:
@@ -95,22 +134,35 @@ def _title(text: str, height: float, colours: Palette) -> dict[str, object]:
         "y": height,
         "yanchor": "bottom",
         "font": {"size": 11, "color": colours.muted},
+        "borderpad": 0,
         "showarrow": False,
     }
 
 
-def _marked(mark: Mark, height: float, colours: Palette) -> dict[str, object]:
+def _marked(curves: Curves, places: Heights, colours: Palette, width: int) -> list[dict[str, object]]:
+    """Return the texts at the marks; the left one ends at its line, the right one begins there, so that they never meet."""
+    marks = sorted((mark for mark in (curves.parts, curves.merges) if mark), key=lambda mark: mark.position)
+    middle = (len(curves.names) - 1) / 2
+    column = width / (len(curves.names) + 1)
+    has_room = [mark.position * column > LETTER * len(mark.text) for mark in marks]
+    is_left = [
+        room and (k == 0 if len(marks) == 2 else mark.position > middle)
+        for k, (mark, room) in enumerate(zip(marks, has_room, strict=True))
+    ]
+    return [_text(mark, places.mark, left, colours) for mark, left in zip(marks, is_left, strict=True)]
+
+
+def _text(mark: Mark, height: float, is_left: bool, colours: Palette) -> dict[str, object]:
     return {
         "text": html.escape(mark.text),
         "x": mark.position,
-        "xanchor": "left",
-        "xshift": 4,
+        "xanchor": "right" if is_left else "left",
+        "xshift": -3 if is_left else 3,
         "yref": "paper",
         "y": height,
-        "yanchor": "top",
+        "yanchor": "bottom",
         "font": {"size": 11, "color": colours.text},
-        "bgcolor": themes.transparent(colours.panel, 0.75),
-        "borderpad": 1,
+        "borderpad": 0,
         "showarrow": False,
     }
 
@@ -174,8 +226,8 @@ def _whiskers(curves: Curves, colours: Palette) -> dict[str, object] | None:
 
 def _class_similarity(curves: Curves, colours: Palette) -> list[Scatter]:
     lines = (
-        (curves.true_class, curves.true_name, colours.clean, "solid"),
-        (curves.fooled_into, curves.fooled_name, colours.adversarial, "dot"),
+        (curves.true_class, curves.true_name, colours.muted, "solid"),
+        (curves.fooled_into, curves.fooled_name, colours.muted, "dot"),
     )
     return [
         Scatter(
@@ -200,7 +252,7 @@ def _flow(curves: Curves, colours: Palette) -> list[Bar]:
         f"<b>{html.escape(flow.site)}</b><br>attack conductance {flow.share:+.1%}<br>largest under noise {flow.floor:.1%}"
         for _, flow in present
     ]
-    above = [colours.adversarial if abs(flow.share) > flow.floor else colours.shared for _, flow in present]
+    above = [colours.text if abs(flow.share) > flow.floor else colours.shared for _, flow in present]
     floors = Bar(
         x=x,
         y=2 * floor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,17 @@ from dashboard.panels.network.model import GROUPS, Band, Column, Curves, River
 from dashboard.theme import Palette
 from dashboard.wording import percent
 
-HEIGHT = 640
+HEIGHT = 340
+"""Pixels, where the page does not say how many it has room for."""
 BAR_WIDTH = 0.2
 LONGEST_ANSWER, BOLD_LETTER = 14, 8
 """Letters of a class's name beside the head, and the pixels that one of them takes."""
 EDGE_POINTS = 14
 """Points along one edge of a band: smooth at any zoom that still shows a whole band."""
-RIVER_DOMAIN = (0.0, 0.545)
-STAGE_Y = 0.556
-"""Paper height of the stage names, just above the river."""
+TOP, LEVEL_FOOT, TURNED_FOOT = 2, 20, 74
+"""Pixels around the paper: above it, and below it for site labels that are level or turned."""
+LOWEST, HIGHEST = 176, 900
+"""Pixels of height that a page may ask for."""
 OPACITY = {"shared": 0.30, "clean": 0.36, "adversarial": 0.36}
 EDGE = {"width": 0.7, "dash": "solid"}
 INEXACT_EDGE = {"width": 1.4, "dash": "1.5px,3px"}
@@ -38,15 +40,11 @@ BYPASS_FADE = 0.55
 LABEL_LETTERS = 18
 LETTER = 7.0
 """Pixels of one letter of a site label; labels that would touch are turned."""
-USUAL_WIDTH = 1080.0
+USUAL_WIDTH = 1080
 """Pixels of the plot on the narrowest supported screen."""
 WORDS = {"adversarial": "adversarial only", "shared": "shared", "clean": "clean only"}
-ROOM = 300
-"""Pixels that the second river adds."""
-SHARE = ROOM / (HEIGHT + ROOM)
-"""Of the figure's height that lies below the first river."""
-DOMAIN = (0.0, SHARE * 0.74)
-TITLE_Y = SHARE * 0.79
+BETWEEN = 40
+"""Pixels between the first river and the second, for the labels of the first and the title of the second."""
 MARK_SIZE = 7
 
 
@@ -63,41 +61,51 @@ class Drawing:
     attack: str = ""
 
 
-def draw(drawing: Drawing, *, theme: str) -> Figure:
-    """Return the figure. The picked column is outlined in the browser (assets/river.js), which finds the columns and the
-    outline's height in `layout.meta`.
+def draw(drawing: Drawing, *, theme: str, height: int = HEIGHT, width: int = USUAL_WIDTH) -> Figure:
+    """Return the figure, that many pixels high and about as many wide.
+
+    The picked column is outlined in the browser (assets/river.js), which finds the columns and the outline's height in
+    `layout.meta`.
     """
     colours, river, curves = themes.palette(theme), drawing.river, drawing.curves
+    foot = TURNED_FOOT if _is_turned(river) else LEVEL_FOOT
+    # Turned labels take room from the river; below its least height the frame scrolls instead.
+    height = max(height, LOWEST + foot - LEVEL_FOOT)
+    places = curve_traces.heights(height - TOP - foot)
     figure = Figure(traces(drawing, colours))
     figure.add_traces(curve_traces.traces(curves, colours))
     figure.update_layout(
         **themes.layout(theme),
-        **_axes(river),
-        **curve_traces.axes(colours),
-        height=HEIGHT,
-        margin={"l": 44, "r": _room(drawing.answers), "t": 6, "b": 84 if _is_turned(river) else 28},
+        **_axes(river, places),
+        **curve_traces.axes(curves, places, colours),
+        height=height,
+        margin={"l": 44, "r": _room(drawing.answers), "t": TOP, "b": foot},
         showlegend=False,
         barmode="overlay",
         dragmode="pan",
         hovermode="closest",
         clickmode="event",
         clickanywhere=True,
-        shapes=[*_stages(river, colours), *curve_traces.shapes(curves, colours)],
+        shapes=[*_stages(river, colours), *curve_traces.shapes(curves, places, colours)],
         annotations=[
-            *_labels(river, colours),
+            *_labels(river, places, colours),
             *answers(drawing, colours),
-            *curve_traces.texts(curves, colours),
+            *curve_traces.texts(curves, places, colours, width),
         ],
         uirevision=f"{river.columns[0].name}|{river.columns[-2].name}|{len(river.columns)}",
-        meta={
-            "columns": [None if column.is_head else column.name for column in river.columns],
-            "places": dict(river.places),
-            # Below the titles, which the outline would cross.
-            "top": curve_traces.DISTANCE_DOMAIN[1],
-            "height": HEIGHT,
-        },
+        meta=_meta(river, places, height),
     )
     return figure
+
+
+def _meta(river: River, places: curve_traces.Heights, height: int) -> dict[str, object]:
+    return {
+        "columns": [None if column.is_head else column.name for column in river.columns],
+        "places": dict(river.places),
+        # Below the titles, which the outline would cross.
+        "top": places.distance[1],
+        "height": height,
+    }
 
 
 def traces(drawing: Drawing, colours: Palette, axis: str = "y") -> list[Scatter | Bar]:
@@ -128,11 +136,11 @@ def empty() -> Figure:
     )
 
 
-def _axes(river: River) -> dict[str, object]:
+def _axes(river: River, places: curve_traces.Heights) -> dict[str, object]:
     last = len(river.columns) - 1
     reach = extent(river)
     horizontal = {"range": [-0.6, last + 0.6], "showgrid": False, "zeroline": False, "showticklabels": False}
-    vertical = {"domain": RIVER_DOMAIN, "range": [-reach, reach], "visible": False, "fixedrange": True}
+    vertical = {"domain": places.river, "range": [-reach, reach], "visible": False, "fixedrange": True}
     return {"xaxis": {**horizontal, "anchor": "y"}, "yaxis": vertical}
 
 
@@ -273,12 +281,13 @@ def _is_turned(river: River) -> bool:
     return longest * LETTER > USUAL_WIDTH / (len(river.columns) + 0.45)
 
 
-def _labels(river: River, colours: Palette) -> list[dict[str, object]]:
+def _labels(river: River, places: curve_traces.Heights, colours: Palette) -> list[dict[str, object]]:
     turned = _is_turned(river)
     sites: list[dict[str, object]] = [
         {
             "x": k,
-            "y": -0.012,
+            "y": 0,
+            "yshift": -2,
             "yref": "paper",
             "yanchor": "top",
             "xanchor": "right" if turned else "center",
@@ -291,19 +300,20 @@ def _labels(river: River, colours: Palette) -> list[dict[str, object]]:
         }
         for k, column in enumerate(river.columns)
     ]
-    return [*sites, *_stage_names(river, colours)]
+    return [*sites, *_stage_names(river, places.stage, colours)]
 
 
-def _stage_names(river: River, colours: Palette) -> list[dict[str, object]]:
+def _stage_names(river: River, height: float, colours: Palette) -> list[dict[str, object]]:
     return [
         {
             "x": (first + last) / 2,
-            "y": STAGE_Y,
+            "y": height,
             "yref": "paper",
             "yanchor": "bottom",
             "text": f"<b>{html.escape(name)}</b>{_mark(river.columns[first].stands_for, last - first)}",
             "font": {"color": colours.text, "size": 12},
             **_fold(river, name, first, last),
+            "borderpad": 0,
             "showarrow": False,
         }
         for name, first, last in river.stages
@@ -352,40 +362,53 @@ def answers(drawing: Drawing, colours: Palette, axis: str = "y") -> list[dict[st
 
 
 def add(figure: Figure, rival: Drawing, *, theme: str) -> Figure:
-    """Return the figure with a rival drawn beside, whose river has the same columns.
+    """Return the figure with a rival drawn below, whose river has the same columns and the same scale.
 
     The rival's distance is a line with open diamonds, its attack conductance an open diamond on the same scale.
     """
     colours, layout = themes.palette(theme), figure.to_dict()["layout"]
     figure.add_traces([*traces(rival, colours, "y4"), *_curves(rival, colours)])
-    reach = extent(rival.river)
-    axes = {name: {"domain": _lifted(layout[name]["domain"])} for name in ("yaxis", "yaxis2", "yaxis3")}
+    paper = layout["height"] - layout["margin"]["t"] - layout["margin"]["b"]
+    own = layout["yaxis"]["domain"][1] * paper
+    lift = Lift((own + BETWEEN) / (paper + own + BETWEEN))
+    reach = max(extent(rival.river), layout["yaxis"]["range"][1])
+    top = own / (paper + own + BETWEEN)
+    below = {"domain": (0.0, top), "visible": False, "fixedrange": True, "anchor": "x"}
     figure.update_layout(
-        **axes,
-        yaxis4={"domain": DOMAIN, "range": [-reach, reach], "visible": False, "fixedrange": True, "anchor": "x"},
-        height=HEIGHT + ROOM,
+        **{name: {"domain": [lift.of(edge) for edge in layout[name]["domain"]]} for name in ("yaxis2", "yaxis3")},
+        yaxis={"domain": [lift.of(edge) for edge in layout["yaxis"]["domain"]], "range": [-reach, reach]},
+        yaxis4={**below, "range": [-reach, reach]},
+        height=round(layout["height"] + own + BETWEEN),
         uirevision=f"{layout['uirevision']}|beside",
-        meta={**layout["meta"], "top": _lift(layout["meta"]["top"]), "height": HEIGHT + ROOM},
+        meta={
+            **layout["meta"],
+            "top": lift.of(layout["meta"]["top"]),
+            "height": round(layout["height"] + own + BETWEEN),
+        },
     )
-    figure.layout.shapes = [_raised(shape, "y0", "y1") for shape in layout["shapes"]]
-    raised = [_raised(text, "y") for text in layout["annotations"]]
-    figure.layout.annotations = [*raised, *answers(rival, colours, "y4"), _title(rival, colours)]
+    figure.layout.shapes = [lift.raised(shape, "y0", "y1") for shape in layout["shapes"]]
+    raised = [lift.raised(text, "y") for text in layout["annotations"]]
+    title = _title(rival, top + 2 / paper, colours)
+    figure.layout.annotations = [*raised, *answers(rival, colours, "y4"), title]
     return figure
 
 
-def _lift(height: float) -> float:
-    return SHARE + (1 - SHARE) * height
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """How what is drawn moves up when the paper grows at its foot."""
 
+    share: float
+    """Of the new height that lies below the old foot."""
 
-def _lifted(domain: Sequence[float]) -> list[float]:
-    return [_lift(edge) for edge in domain]
+    def of(self, height: float) -> float:
+        """Return a height on the old paper as one on the new."""
+        return self.share + (1 - self.share) * height
 
-
-def _raised(piece: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return a shape or a text moved up with the part of the paper it belongs to; what stands at the foot stays there."""
-    if piece.get("yref") != "paper":
-        return dict(piece)
-    return {**piece, **{name: _lift(piece[name]) if piece[name] > 0 else piece[name] for name in names}}
+    def raised(self, piece: Mapping[str, Any], *names: str) -> dict[str, Any]:
+        """Return a shape or a text moved with the part of the paper it belongs to; what stands at the foot stays there."""
+        if piece.get("yref") != "paper":
+            return dict(piece)
+        return {**piece, **{name: self.of(piece[name]) if piece[name] > 0 else piece[name] for name in names}}
 
 
 def _curves(rival: Drawing, colours: Palette) -> list[Scatter]:
@@ -415,14 +438,20 @@ def _curves(rival: Drawing, colours: Palette) -> list[Scatter]:
     ]
 
 
-def _title(rival: Drawing, colours: Palette) -> dict[str, Any]:
+def _what(rival: Drawing) -> str:
+    """Return which marks of the curves above are the rival's; a group has no attack conductance."""
+    has_flow = any(flow is not None for flow in rival.curves.flow)
+    return f" · ◇ its distance{' and attack conductance' if has_flow else ''} above"
+
+
+def _title(rival: Drawing, height: float, colours: Palette) -> dict[str, Any]:
     return {
-        "text": f"<b>Compared with: {html.escape(rival.attack)}</b> · ◇ its distance and attack conductance above",
+        "text": f"<b>Compared with: {html.escape(rival.attack)}</b>{_what(rival)}",
         "xref": "paper",
         "x": 0.0,
         "xanchor": "left",
         "yref": "paper",
-        "y": TITLE_Y,
+        "y": height,
         "yanchor": "bottom",
         "font": {"size": 11, "color": colours.muted},
         "showarrow": False,

@@ -12,7 +12,7 @@ from plotly.graph_objects import Figure
 from dashboard import ids, pictures, protocol, wording
 from dashboard.auditor import Auditor
 from dashboard.links import ViewState
-from dashboard.markup import aria, choosing, menu
+from dashboard.markup import aria, choosing, menu, term
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
@@ -21,10 +21,20 @@ from engine import Comparison, Explanation, Faithfulness, WorkFailed, compare
 CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
 
 
+WIDEST = 4000
+SHARED_ROOM = 0.66
+"""Of the height that the first river takes where another stands below it."""
+WITH_A_LIMIT = ("near 0", "near 100 %", "low")
+"""What "good" is of a check that can speak against a datapath; the others are facts."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Shown:
     """What one ask of the network level comes to."""
 
+    height: int
+    width: int
+    """Pixels that the page has for the river."""
     view: ViewState
     explanation: Explanation
     comparison: Comparison
@@ -69,12 +79,23 @@ def answer(auditor: Auditor, ask: protocol.Ask) -> tuple[protocol.Facts, Figure]
 
 def read(ask: protocol.Ask, auditor: Auditor) -> Shown:
     """Return the records of an ask; raises BadInput for one that is malformed, WorkFailed for one not explained."""
-    shown = _explained(ask.get("request"), ViewState.from_dict(ask), auditor)
+    shown = replace(
+        _explained(ask.get("request"), ViewState.from_dict(ask), auditor),
+        height=_pixels(ask.get("room")),
+        width=_pixels(ask.get("width"), network_figure.USUAL_WIDTH, WIDEST),
+    )
     if shown.view.versus in (network.CLASS, network.NOISE):
         return replace(shown, rival=_group(shown))
     if ask.get("rival") is None:
         return shown
     return replace(shown, rival=_explained(ask["rival"], shown.view, auditor))
+
+
+def _pixels(room: object, usual: int = network_figure.HEIGHT, most: int = network_figure.HIGHEST) -> int:
+    """Return how large to draw: what the page has room for, within reason."""
+    if isinstance(room, bool) or not isinstance(room, int):
+        return usual
+    return min(most, max(network_figure.LOWEST, room))
 
 
 def _group(shown: Shown) -> Shown | None:
@@ -98,12 +119,15 @@ def _explained(stored: Any, view: ViewState, auditor: Auditor) -> Shown:
 def _drawn(explanation: Explanation, view: ViewState, faithfulness_checks: Faithfulness) -> Shown:
     comparison = compare(explanation, view.share)
     drawn = network.build_river(explanation, comparison, view.detail, frozenset((view.folded or "").split(",")))
-    return Shown(view, explanation, comparison, faithfulness_checks, drawn)
+    return Shown(
+        network_figure.HEIGHT, network_figure.USUAL_WIDTH, view, explanation, comparison, faithfulness_checks, drawn
+    )
 
 
 def draw(shown: Shown) -> Figure:
     """Return the river with its curves."""
-    figure = network_figure.draw(_drawing(shown), theme=shown.view.theme)
+    height = shown.height if shown.rival is None else max(network_figure.LOWEST, round(SHARED_ROOM * shown.height))
+    figure = network_figure.draw(_drawing(shown), theme=shown.view.theme, height=height, width=shown.width)
     return network_figure.add(figure, _rival(shown, shown.rival), theme=shown.view.theme) if shown.rival else figure
 
 
@@ -133,21 +157,77 @@ def facts(shown: Shown) -> dict[str, Any]:
     """Return all that stands around the river, as plain values."""
     explanation, comparison, faithfulness_checks = shown.explanation, shown.comparison, shown.faithfulness_checks
     images = explanation.images
-    clauses = (
-        *faithfulness.headline(explanation, comparison, faithfulness_checks),
-        *faithfulness.against(explanation, faithfulness_checks),
-    )
     factor = pictures.amplification(images["clean"][0], images["adversarial"][0])
     return {
         "key": explanation.key,
-        "headline": [asdict(clause) for clause in clauses],
+        "verdict": asdict(verdict(explanation, comparison, faithfulness_checks)),
         "summary": network.summary(explanation, comparison),
         "beside": _beside(shown),
         "note": river_note(shown.river, faithfulness_checks),
         "card": asdict(faithfulness.build_card(explanation, faithfulness_checks)),
+        "limited": WITH_A_LIMIT,
         "inputs": asdict(inputs.build(explanation, factor)),
         "sites": [asdict(row) for row in network.site_rows(explanation, comparison)],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One cell of the verdict bar."""
+
+    title: str
+    state: faithfulness.Standing
+    """Measured as it stands; a claim that its checks bear out; one they speak against; one not decided yet."""
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict bar: what happened, where, what restores it, and how the checks ended."""
+
+    claims: tuple[Claim, Claim, Claim]
+    held: int
+    failed: int
+    undecided: int
+    against: str
+    """What speaks against the datapaths, in one sentence; empty where nothing does."""
+
+
+def verdict(explanation: Explanation, comparison: Comparison, faithfulness_checks: Faithfulness) -> Verdict:
+    """Return the headline as cells: a claim that is refuted or undecided never stands as one.
+
+    Where it takes hold has one causal answer, which comes first; where the datapaths diverge and converge are other,
+    descriptive questions and stand behind it.
+    """
+    happened, *described, localised, restores = faithfulness.headline(explanation, comparison, faithfulness_checks)
+    against = faithfulness.against(explanation, faithfulness_checks)
+    held, failed, undecided = _counted_checks(explanation, faithfulness_checks)
+    where = localised.text, *(clause.text for clause in described)
+    claims = (
+        Claim("What happened", happened.state, (happened.text,)),
+        Claim("Where it takes hold", localised.state, where),
+        Claim("What restores it", restores.state, (restores.text,)),
+    )
+    return Verdict(claims, held, failed, undecided, against[0].text if against else "")
+
+
+def _counted_checks(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[int, int, int]:
+    """Return how many checks of both datapaths hold, fail and are undecided; what has no limit is a fact, not a check."""
+    limited = [
+        check
+        for check in faithfulness.build_card(explanation, faithfulness_checks).checks
+        if check.good in WITH_A_LIMIT
+    ]
+    cells = [cell for check in limited for cell in (check.clean, check.adversarial)]
+    cells = [cell for cell in cells if cell != faithfulness.NOT_APPLICABLE]
+    failed = sum(cell.startswith(faithfulness.AGAINST) for cell in cells)
+    undecided = sum(cell == faithfulness.NOT_RUN or cell.startswith(faithfulness.UNDECIDED) for cell in cells)
+    return len(cells) - failed - undecided, failed, undecided
+
+
+def verdict_bar() -> html.Section:
+    """Return the verdict bar's skeleton; assets/verdict.js fills it."""
+    return html.Section(id=ids.VERDICT, className="panel verdict-bar", **aria(label="Verdict", live="polite"))
 
 
 def _beside(shown: Shown) -> str:
@@ -209,8 +289,11 @@ def _heading() -> html.Div:
     return html.Div(
         [
             html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
-            html.Div(detail, className="detail"),
+            html.Div(detail, className="detail", **term("detail")),
             choosing(),
+            html.Button(
+                "Whole river", id=ids.RIVER_RESET, className="plain-button", hidden=True, **term("river-reset")
+            ),
             _legend(),
             html.Div([menu(ids.VERSUS, "Compare with"), menu(ids.LAYER, "Layer")], className="layer-pick"),
         ],
@@ -223,27 +306,32 @@ def _legend() -> html.Ul:
     return html.Ul(
         [html.Li([html.Span(className=f"swatch {name}"), text]) for name, text in entries],
         className="legend",
+        tabIndex=0,
         **aria(label="Bars from top to bottom"),
+        **term("legend"),
     )
 
 
 def _body() -> list[Any]:
-    graph = dcc.Graph(
-        id=ids.RIVER, figure=network_figure.empty(), config=CONFIG, style={"height": network_figure.HEIGHT}
-    )
+    graph = dcc.Graph(id=ids.RIVER, figure=network_figure.empty(), config=CONFIG, style={"height": "100%"})
     return [
-        html.P(id=ids.HEADLINE, className="headline", **aria(live="polite")),
         html.P(id=ids.BESIDE, className="beside", **aria(live="polite")),
         html.P(id=ids.RIVER_SUMMARY, className="sr-only"),
-        html.Div(graph, className="river-frame", **aria(describedby=ids.RIVER_SUMMARY)),
-        html.P(id=ids.RIVER_NOTE, className="note"),
-        faithfulness.layout(),
-        html.Details([html.Summary("Exact numbers of every layer"), _table()], className="twin"),
+        html.Div(
+            graph,
+            className="river-frame",
+            tabIndex=0,
+            role="group",
+            **aria(describedby=ids.RIVER_SUMMARY, label="River of both datapaths: arrow keys walk the layers"),
+            **term("river"),
+        ),
+        html.P(id=ids.RIVER_NOTE, className="note river-note"),
     ]
 
 
-def _table() -> html.Div:
-    button = html.Button("Download CSV", id=ids.EXPORT, className="plain-button")
+def table() -> html.Div:
+    """Return the drawer's part with the exact numbers of every layer."""
+    button = html.Button("Download CSV", id=ids.EXPORT, className="plain-button", **term("site-export"))
     return html.Div([button, dcc.Download(id=ids.DOWNLOAD), html.Div(id=ids.SITES, className="table-scroll")])
 
 

@@ -36,10 +36,10 @@ def empty(theme: str) -> go.Figure:
 
 def _trace(line: Line, place: int, plot: Plot, colours: Palette) -> go.Scatter:
     colour = {
-        "chosen": colours.clean,
-        "other": colours.text,
+        "chosen": colours.text,
+        "other": colours.muted,
         "random": colours.shared,
-        "control": colours.adversarial,
+        "control": colours.muted,
     }[line.look]
     values = [100 * value for value in line.value]
     dash = "solid" if line.look in ("chosen", "random") else DASHES[place % len(DASHES)]

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from dashboard import ids, markup, protocol, wording
 from dashboard.auditor import Auditor
 from dashboard.links import ViewState
-from dashboard.markup import aria, data
+from dashboard.markup import aria, data, term
 from dashboard.panels.patching import figure as study_figure
 from dashboard.panels.patching import model as patching
 from dashboard.panels.patching import studies
@@ -35,37 +35,39 @@ STUDIES_HOW = (
 
 def layout() -> html.Section:
     """Return the panel's skeleton; assets/proof.js asks and fills."""
-    sizes = [
-        html.Button(
-            str(size), className="plain-button", **data(patch=f"standout:{size}"), **aria(label=f"Test {size} channels")
-        )
-        for size in patching.SIZES
-    ]
-    choose = html.Div(
-        [
-            html.Span("Patch the channels that stand out most in their layers:", className="control-label"),
-            *sizes,
-            html.Button(
-                "the other way round", id=ids.CAUSAL_TEST_DIRECTION, className="plain-button", **aria(pressed="false")
-            ),
-        ],
-        className="button-row",
+    direction = html.Button(
+        "the other way round",
+        id=ids.CAUSAL_TEST_DIRECTION,
+        className="plain-button",
+        **aria(pressed="false"),
+        **term("direction"),
     )
     return html.Section(
         [
-            html.Div(
-                [html.H2([html.Span("✓", className="number"), "Causal test"], id="causal-test-heading")],
-                className="panel-heading",
-            ),
-            choose,
+            html.Div([html.H2("Causal test", id="causal-test-heading"), direction], className="panel-heading"),
             html.P(HOW, className="fine-print"),
             html.Div(id=ids.CAUSAL_TEST, **aria(live="polite")),
-            studies_part(),
         ],
         id=ids.CAUSAL_TEST_PANEL,
-        className="panel causal-test-panel",
+        className="causal-test-panel",
         **aria(labelledby="causal-test-heading"),
     )
+
+
+def sizes() -> html.Div:
+    """Return the buttons that test the first channels of the default ranking, for the drawer's bar."""
+    buttons = [
+        html.Button(
+            str(size),
+            className="plain-button",
+            **data(patch=f"standout:{size}"),
+            **aria(label=f"Test {size} channels"),
+            **term("sizes"),
+        )
+        for size in patching.SIZES
+    ]
+    label = html.Span("Patch the channels that stand out most:", className="control-label")
+    return html.Div([label, *buttons], className="button-row sizes", role="group", **aria(label="Causal test by size"))
 
 
 def choice_bar() -> html.Div:
@@ -74,8 +76,10 @@ def choice_bar() -> html.Div:
         [
             html.B("Chosen to patch:"),
             html.Span(id=ids.CHOICE_TERMS, className="chips", **aria(live="polite")),
-            html.Button("Test them", id=ids.CHOICE_TEST, className="plain-button", disabled=True),
-            html.Button("Clear", id=ids.CHOICE_CLEAR, className="plain-button", disabled=True),
+            html.Button(
+                "Test them", id=ids.CHOICE_TEST, className="plain-button", disabled=True, **term("choice-test")
+            ),
+            html.Button("Clear", id=ids.CHOICE_CLEAR, className="plain-button", disabled=True, **term("choice-clear")),
         ],
         id=ids.CHOICE,
         className="choice",
@@ -149,7 +153,9 @@ def _row(line: patching.Line, is_chosen: bool) -> Component:
 def studies_part() -> html.Div:
     """Return the part's skeleton; assets/proof.js asks and fills."""
     buttons = [
-        html.Button(title, className="plain-button", **data(study=name), **aria(pressed="false"))
+        html.Button(
+            title, className="plain-button", **data(study=name), **aria(pressed="false"), **term(f"study-{name}")
+        )
         for name, title in studies.STUDIES.items()
     ]
     graph = dcc.Graph(
@@ -166,7 +172,7 @@ def studies_part() -> html.Div:
             ),
             html.P(STUDIES_HOW, className="fine-print"),
             html.Div(id=ids.STUDY, **aria(live="polite")),
-            html.Div(graph, id=ids.STUDY_PLOT, hidden=True),
+            html.Div(graph, id=ids.STUDY_PLOT, hidden=True, **term("study-plot")),
             html.Div(id=ids.STUDY_TABLES),
         ],
         className="group-test",
@@ -229,7 +235,10 @@ def _request(auditor: Auditor, explanation: Explanation) -> FooledRequest:
 
 def _text(study: studies.Study) -> list[Component]:
     intervene = html.Button(
-        "Test this set on the images shown", className="plain-button", **data(patch=study.intervene)
+        "Test this set on the images shown",
+        className="plain-button",
+        **data(patch=study.intervene),
+        **term("choice-test"),
     )
     return [
         html.H3(study.title),

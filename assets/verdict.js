@@ -1,0 +1,38 @@
+/* The verdict bar: what happened, where it takes hold, what restores it, how the checks ended. Only what is held looks like a claim. */
+(function () {
+  'use strict';
+
+  const { byId, fill, make, on, pick } = window.faultline;
+  /* Letters from which on even the loudest line is set smaller. */
+  const LONG = 40;
+  const MARKS = { fact: '', held: '✔', refuted: '✘', open: '?' };
+  const SAID = { fact: '', held: 'no check speaks against it', refuted: 'not shown', open: 'not decided yet' };
+
+  function claim({ title, state, texts }, k) {
+    const mark = MARKS[state] ? make('span', { class: 'mark', 'aria-hidden': 'true' }, MARKS[state]) : null;
+    const state_ = SAID[state] ? make('span', { class: 'state' }, SAID[state]) : null;
+    const text = texts.join(' ');
+    return make('div', { class: `claim-cell is-${state}`, 'data-term': `verdict-${state}`, tabindex: '0', role: 'group', 'aria-label': title },
+      make('h2', {}, title, mark, state_), make('p', { id: k === 0 ? 'headline' : null, class: text.length > LONG ? 'is-long' : null }, text));
+  }
+
+  const count = (number, look, mark, word) => (number
+    ? make('span', { class: `check-count is-${look}` }, make('span', { 'aria-hidden': 'true' }, mark), ` ${number} ${word} `) : '');
+
+  function checks({ held, failed, undecided, against }) {
+    const button = make('button', { class: 'checks-button', 'data-term': 'verdict-checks', title: against || null },
+      count(held, 'held', '✔', held === 1 ? 'holds' : 'hold'), count(failed, 'refuted', '✘', failed === 1 ? 'fails' : 'fail'),
+      count(undecided, 'open', '?', 'not decided'));
+    button.addEventListener('click', () => pick({ drawer: 'checks' }));
+    return make('div', { class: 'claim-cell checks-cell' }, make('h2', {}, 'Checks'), button);
+  }
+
+  function draw(facts) {
+    if (!facts) { fill('verdict'); return; }
+    const { verdict } = facts;
+    const veil = byId('verdict').querySelector(':scope > .veil');
+    fill('verdict', ...verdict.claims.map(claim), checks(verdict), veil || '');
+  }
+
+  on('network', draw);
+})();
