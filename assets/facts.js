@@ -107,7 +107,7 @@
   function checkRow(check, limited) {
     const isLimited = limited.includes(check.good);
     const name = make('span', { title: check.help }, check.name, make('span', { class: 'sr-only' }, `. ${check.help}`));
-    const look = (text) => (text === 'not run' ? 'open' : text.startsWith('✘') ? 'value against' : 'value');
+    const look = (text) => (text === 'not run' || text.startsWith('?') ? 'open' : text.startsWith('✘') ? 'value against' : 'value');
     const isHeld = (text) => isLimited && look(text) === 'value' && text !== 'not applicable';
     const value = (text) => make('span', { class: look(text) }, isHeld(text) ? make('span', { class: 'mark' }, '✔ ') : null, text);
     const good = isLimited ? check.good : `fact; better ${check.good}`;

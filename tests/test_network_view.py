@@ -26,6 +26,8 @@ from engine import (
     GroupDatapath,
     Groups,
     HeldOut,
+    LayerShare,
+    Localisation,
     Prediction,
     Restoration,
     SettingCard,
@@ -368,7 +370,10 @@ def test_the_card_says_how_many_trials_its_shares_are_of(explanation):
 
 
 GOOD = DatapathChecks(wrong_class=0.25, swap=0.75, noisy_copy=0.0, random_low=0.0, random_high=0.1)
-RESTORED = Restoration((4,), (1.0,), (0.0,), 4, 20)
+RESTORED = Restoration((4,), (1.0,), (0.0,), 4, 20, STANDOUT, (0.0,), (Estimate(1.0, 0.84, 1.0, 20),))
+FEW, MANY = Estimate(0.25, 0.25, 0.25, 1), Estimate(0.75, 0.6, 0.9, 8)
+SHARP = Localisation((LayerShare("layer1.0", 16, 1, FEW, MANY),), 1, 8)
+FLAT = Localisation((LayerShare("layer1.0", 16, 1, MANY, MANY),), 1, 8)
 
 
 def verdict_of(explanation, known):
@@ -379,17 +384,9 @@ def verdict_of(explanation, known):
     ("known", "where", "restores"),
     [
         (Faithfulness(), "open", "open"),
-        (
-            Faithfulness(clean=GOOD, adversarial=GOOD, restoration=RESTORED, done=("clean", "adversarial")),
-            "held",
-            "held",
-        ),
-        (
-            Faithfulness(clean=GOOD, adversarial=replace(GOOD, swap=0.5), done=("clean", "adversarial")),
-            "refuted",
-            "open",
-        ),
-        (Faithfulness(restoration=replace(RESTORED, restored=(0.0,), restores_at=None)), "open", "refuted"),
+        (Faithfulness(restoration=RESTORED, localisation=SHARP), "held", "held"),
+        (Faithfulness(localisation=FLAT), "refuted", "open"),
+        (Faithfulness(restoration=replace(RESTORED, excess=(Estimate(0.0, 0.0, 0.2, 20),))), "open", "refuted"),
     ],
 )
 def test_only_what_is_checked_and_not_refuted_stands_as_a_claim(explanation, known, where, restores):
@@ -405,11 +402,11 @@ def test_where_the_class_was_kept_the_verdict_claims_nothing_of_restoring(explan
 def test_the_verdict_counts_only_checks_that_can_fail(explanation):
     nothing = verdict_of(explanation, Faithfulness())
     assert (nothing.held, nothing.failed) == (0, 0)
-    bad = replace(GOOD, wrong_class=0.75)
+    bad = replace(GOOD, wrong_class=1.0)
     mixed = verdict_of(explanation, Faithfulness(clean=GOOD, adversarial=bad))
     assert mixed.failed == 1
     assert mixed.held + mixed.failed + mixed.undecided == nothing.undecided
-    assert "wrong class 75 %" in mixed.against
+    assert "wrong class 100 %" in mixed.against
 
 
 @pytest.mark.parametrize(("room", "height"), [(None, 340), (True, 340), (10, 176), (252, 252), (10**6, 900)])
