@@ -43,7 +43,10 @@ def effect(share: float, low: float, high: float) -> Effect:
 
 
 def curve(flow: Effect, random: Effect) -> RestorationCurve:
-    lines = (CurveLine("attack flow", (effect(0, 0, 0.1), flow)), CurveLine("random", (effect(0, 0, 0.1), random)))
+    lines = (
+        CurveLine("standing out", (effect(0, 0, 0.1), flow)),
+        CurveLine("layer-matched", (effect(0, 0, 0.1), random)),
+    )
     another = CurveLine("another image", lines[1].effects, (Estimate(0.1, 0, 0.2, 40), Estimate(0.9, 0.8, 1, 40)))
     return RestorationCurve(GROUP, (8, 32), (*lines, another), ("third class: no class",), 20)
 
@@ -74,7 +77,7 @@ def test_the_curve_names_the_number_of_maps_that_beats_random_ones():
     study = studies.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06)))
     assert (
         study.verdict
-        == "32 channels with the most attack conductance restore 94 % [84, 98], as many random ones 4 % [3, 6]."
+        == "32 channels of the default ranking restore 94 % [84, 98], as many random ones of the same layers 4 % [3, 6]."
     )
     assert any("third class: no class" in text for text in study.told)
     assert any("no channel of stem is chosen" in text for text in study.told)
@@ -83,7 +86,7 @@ def test_the_curve_names_the_number_of_maps_that_beats_random_ones():
 
 def test_without_a_gap_beyond_both_intervals_nothing_is_claimed():
     study = studies.curve(curve(effect(0.5, 0.3, 0.7), effect(0.4, 0.35, 0.45)))
-    assert study.verdict.startswith("At no number of channels")
+    assert study.verdict.startswith("Any channels of these layers do the same")
     without = dataclasses.replace(curve(effect(1, 0.9, 1), effect(0, 0, 0.1)), lines=())
     assert "missing" in studies.curve(without).verdict
 
@@ -193,7 +196,7 @@ def test_the_defence_tells_its_cost_with_its_gain():
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_line_is_drawn_with_its_interval_and_its_own_mark(theme):
     drawn = study_figure.draw(studies.curve(curve(effect(0.94, 0.84, 0.98), effect(0.04, 0.03, 0.06))).plot, theme)
-    assert [trace.name for trace in drawn.data] == ["attack conductance", "random channels", "cross-image"]
+    assert [trace.name for trace in drawn.data] == ["standing out (default)", "layer-matched random", "cross-image"]
     assert len({trace.marker.symbol for trace in drawn.data}) == 3
     assert drawn.data[0].error_y.array[1] == pytest.approx(4)
     assert drawn.layout.xaxis.type == "log"

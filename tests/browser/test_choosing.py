@@ -114,11 +114,11 @@ def test_the_table_chooses_without_a_mouse(page):
 def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page):
     page.locator("[data-drawer=study]").click()
     page.get_by_role("button", name="How many channels it takes").click()
-    until(page, "document.querySelector('#study .verdict')?.textContent.includes('random ones')")
+    until(page, "document.querySelector('#study .verdict')?.textContent.includes('same layers')")
     until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length >= 5")
     assert page.locator("#study-figure").bounding_box()["width"] > 900
     page.reload()
-    until(page, "document.querySelector('#study .verdict')?.textContent.includes('random ones')")
+    until(page, "document.querySelector('#study .verdict')?.textContent.includes('same layers')")
     page.get_by_role("button", name="Smallest sets").click()
     until(page, "document.querySelectorAll('#study-tables table').length === 2")
     assert not page.locator("#study-plot").is_visible()
@@ -130,8 +130,11 @@ def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page
 
 
 def test_the_faithfulness_curve_has_one_plot_and_one_table(page):
+    page.locator("[data-drawer=study]").click()
     page.get_by_role("button", name="Faithfulness curve (CPR, CMD)").click()
-    until(page, "document.querySelector('#study .verdict')?.textContent.includes('beyond layer-matched random maps')")
+    until(
+        page, "document.querySelector('#study .verdict')?.textContent.includes('beyond layer-matched random channels')"
+    )
     until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length === 4")
     assert query(page)["study"] == "faithfulness"
     assert page.locator("#study-tables table").count() == 1

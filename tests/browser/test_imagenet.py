@@ -44,7 +44,7 @@ def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_causal_tes
     shown = page.page
     shown.goto(f"{imagenet.url}/?model=mobilenet&data=pandas&label=giant panda&{attack}")
     until(shown, "Boolean(document.querySelector('#network-river .main-svg .trace'))", seconds=PATIENCE)
-    assert "panda" in shown.locator("#headline").inner_text()
+    assert "panda" in shown.locator(".verdict-bar").inner_text()
     until(shown, "document.querySelectorAll('#layer-tiles button').length > 0", seconds=PATIENCE)
     shown.locator("#layer-tiles button").nth(1).click()
     until(shown, "document.querySelectorAll('#neuron-card .answers').length === 2", seconds=PATIENCE)
@@ -55,11 +55,11 @@ def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_causal_tes
     )
     until(shown, ended, seconds=PATIENCE)
     assert shown.locator("#checks td").filter(has_text="not run").count() == 0
-    shown.get_by_role("button", name="Test 64 channels").click()
+    shown.get_by_role("button", name="Test 256 channels").click()
     until(shown, "Boolean(document.querySelector('#causal-test .claim'))", seconds=PATIENCE)
     rows = shown.locator("#causal-test .causal-test-table:not(.members-table) tbody tr")
-    assert rows.nth(1).locator("th").inner_text().startswith("Random")
-    restored, at_random = (percent(rows.nth(k).locator("td").nth(1).inner_text()) for k in (0, 1))
+    assert rows.nth(2).locator("th").inner_text().startswith("Layer-matched")
+    restored, at_random = (percent(rows.nth(k).locator("td").nth(1).inner_text()) for k in (0, 2))
     assert restored >= 90
     assert at_random <= 10
     found = require("axe_playwright_python.sync_playwright").Axe().run(shown)

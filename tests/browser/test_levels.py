@@ -146,7 +146,7 @@ def test_a_causal_test_is_made_shown_beside_its_controls_and_found_again_by_its_
     assert names[1].split()[0].startswith("Random")
     assert len(names) == 1 + len(CONTROLS)
     claim = page.locator("#causal-test .claim").inner_text()
-    assert "equally many random channels" in claim
+    assert "as many random channels of the same layers" in claim
     assert query(page)["patch"] == "standout:16"
     page.reload()
     until(page, f"document.querySelector('#causal-test .claim')?.textContent.length === {len(claim)}")

@@ -59,7 +59,7 @@ RANKED = (
 MOST_RECURRING = 8
 """Maps listed as needed by most images."""
 Look = Literal["chosen", "other", "random", "control"]
-LOOKS: dict[str, Look] = {"attack flow": "chosen", "random": "random"}
+LOOKS: dict[str, Look] = {"standing out": "chosen", "layer-matched": "random"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,23 +401,19 @@ def _sites_line(name: str, look: Look, sites: tuple[str, ...], effects: Sequence
 
 
 def _curve_verdict(restoration_curve: RestorationCurve) -> str:
+    """Return the size at which the default ranking leads layer-matched random channels most, or that it leads nowhere."""
     lines = {line.name: line for line in restoration_curve.lines}
-    flow, random = lines.get("attack flow"), lines.get("random")
-    if flow is None or random is None:
-        return "Nothing can be said: the random control is missing."
-    apart = [
-        k for k in range(len(restoration_curve.counts)) if random.effects[k].flipped_high < flow.effects[k].flipped_low
-    ]
-    best = max(apart, key=lambda k: flow.effects[k].flipped, default=None)
+    ranked, matched = lines.get("standing out"), lines.get("layer-matched")
+    if ranked is None or matched is None:
+        return "Nothing can be said: layer-matched random channels, the control that decides, are missing."
+    sizes = range(len(restoration_curve.counts))
+    apart = [k for k in sizes if matched.effects[k].flipped_high < ranked.effects[k].flipped_low]
+    best = max(apart, key=lambda k: ranked.effects[k].flipped - matched.effects[k].flipped, default=None)
     if best is None:
-        return (
-            "At no number of channels do those with the most attack conductance restore more than random ones, "
-            "beyond both intervals."
-        )
+        return "Any channels of these layers do the same: at no number does the ranking restore more, beyond both intervals."
     return (
-        f"{restoration_curve.counts[best]} channels with the most attack conductance restore {patching.share(flow.effects[best])}, "
-        "as many random ones "
-        f"{patching.share(random.effects[best])}."
+        f"{restoration_curve.counts[best]} channels of the default ranking restore {patching.share(ranked.effects[best])}, as many "
+        f"random ones of the same layers {patching.share(matched.effects[best])}."
     )
 
 
