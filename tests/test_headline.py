@@ -254,8 +254,6 @@ def test_the_scripts_write_a_share_as_the_server_does():
         -0.046,
     ]
     script = (Path(__file__).resolve().parents[1] / "assets" / "dom.js").read_text()
-    program = (
-        f"globalThis.window = {{}};{script};console.log(JSON.stringify({shares}.channel(window.faultline.percent)))"
-    )
+    program = f"globalThis.window = {{}};{script};console.log(JSON.stringify({shares}.map(window.faultline.percent)))"
     written = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout
     assert json.loads(written) == [wording.percent(share) for share in shares]

@@ -33,7 +33,7 @@ def test_a_key_is_the_same_in_every_process():
     program = (
         "import engine; from engine import hashing;"
         "attack = engine.attack('pgd-linf:eps=8/255');"
-        "print(hashing.content_key(engine.ExaminationRequest('m', 'd', attack, ('00001',))))"
+        "print(hashing.content_key(engine.ExplanationRequest('m', 'd', attack, ('00001',))))"
     )
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == hashing.content_key(REQUEST)

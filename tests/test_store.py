@@ -400,12 +400,12 @@ def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_are_not(
 
 WRITER = """
 import sys
-from engine.types.faithfulness import Certificates
+from engine.types.faithfulness import Faithfulness
 from engine.store import Store
 from engine import hashing
 store = Store(sys.argv[1])
 for n in range(100_000):
-    store.records.write("certificate", hashing.content_key(n), Certificates(done=("clean",) * 500))
+    store.records.write("certificate", hashing.content_key(n), Faithfulness(done=("clean",) * 500))
 """
 
 
