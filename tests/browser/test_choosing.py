@@ -114,13 +114,13 @@ def test_the_table_chooses_without_a_mouse(page):
 def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page):
     page.locator("[data-drawer=study]").click()
     page.get_by_role("button", name="How many channels it takes").click()
-    until(page, "document.querySelector('#study .verdict')?.textContent.includes('same layers')")
+    until(page, "document.querySelector('#study .verdict')?.textContent.includes('layers')", seconds=180)
     until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length >= 5")
     assert page.locator("#study-figure").bounding_box()["width"] > 900
     page.reload()
-    until(page, "document.querySelector('#study .verdict')?.textContent.includes('same layers')")
+    until(page, "document.querySelector('#study .verdict')?.textContent.includes('layers')")
     page.get_by_role("button", name="Smallest sets").click()
-    until(page, "document.querySelectorAll('#study-tables table').length === 2")
+    until(page, "document.querySelectorAll('#study-tables table').length === 2", seconds=600)
     assert not page.locator("#study-plot").is_visible()
     page.get_by_role("button", name="Test this set on the images shown").click()
     until(page, "document.querySelector('#causal-test h3')?.textContent.includes('chosen channels of')")
@@ -133,7 +133,9 @@ def test_the_faithfulness_curve_has_one_plot_and_one_table(page):
     page.locator("[data-drawer=study]").click()
     page.get_by_role("button", name="Faithfulness curve (CPR, CMD)").click()
     until(
-        page, "document.querySelector('#study .verdict')?.textContent.includes('beyond layer-matched random channels')"
+        page,
+        "document.querySelector('#study .verdict')?.textContent.includes('beyond layer-matched random channels')",
+        seconds=180,
     )
     until(page, "document.querySelector('#study-figure .js-plotly-plot').data.length === 4")
     assert query(page)["study"] == "faithfulness"
