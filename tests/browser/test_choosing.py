@@ -124,6 +124,7 @@ def test_all_fooled_images_of_the_class_are_asked_and_the_answer_has_a_link(page
     assert not page.locator("#study-plot").is_visible()
     page.get_by_role("button", name="Test this set on the images shown").click()
     until(page, "document.querySelector('#causal-test h3')?.textContent.includes('chosen channels of')")
+    page.locator("[data-drawer=study]").click()
     page.get_by_role("button", name="Smallest sets").click()
     until(page, "!new URLSearchParams(location.search).has('study')")
     assert page.locator("#study").inner_text() == ""

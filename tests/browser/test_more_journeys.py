@@ -80,6 +80,8 @@ def test_a_group_is_shown_as_one_and_each_of_its_images_can_be_opened(watched, s
     until(page, "/^\\d+ images of '3'/.test(document.querySelector('#headline')?.textContent)")
     members = page.locator("#inputs-body .member")
     assert members.count() > 1
+    # In a narrow window the case column is folded to its pictures.
+    page.locator("#case-toggle").click()
     sample = members.nth(1).get_attribute("title").partition(":")[0]
     members.nth(1).click()
     until(page, f"new URLSearchParams(location.search).get('sample') === '{sample}'")
