@@ -43,7 +43,7 @@ def _few_draws(monkeypatch):
     for module in (causal, causal, minimal, minimal):
         monkeypatch.setattr(module, "DRAWS", 2)
     monkeypatch.setattr(causal, "CLEAN_IMAGES", 20)
-    monkeypatch.setattr(minimal, "MEAN_IMAGES", 20)
+    monkeypatch.setattr(causal, "MEAN_IMAGES", 20)
     monkeypatch.setattr(causal, "COUNTS", (4, 16))
 
 
