@@ -116,7 +116,7 @@ def test_the_table_says_what_was_not_attacked(cascade):
     count = found.models[0].conditions[2].statuses["broken_before"]
     assert f"{count} not attacked: broken already" in told
     assert told.count("(in the cascade)") == 2
-    assert "counts as not right" in told
+    assert "count as broken here too" in told
 
 
 @pytest.mark.parametrize("block", [1, 5, COUNT])

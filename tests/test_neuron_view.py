@@ -369,7 +369,7 @@ def test_the_list_says_why_a_neighbour_is_not_exact_to_pointer_and_keyboard(site
     assert marks
     assert all(mark["title"] == reason and mark["tabindex"] == 0 for mark in marks)
     assert all(mark["aria-label"] == f"not exact: {reason}" for mark in marks)
-    assert "Dotted and ≈: not exact" in near["note"]
+    assert "Not exact: changing that one channel alone" in near["note"]
 
 
 def test_where_everything_is_exact_nothing_is_said_of_it():
