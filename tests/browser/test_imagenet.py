@@ -55,11 +55,12 @@ def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_causal_tes
     )
     until(shown, ended, seconds=PATIENCE)
     assert shown.locator("#checks td").filter(has_text="not run").count() == 0
-    shown.get_by_role("button", name="Test 256 channels").click()
+    # The plain ranking of older links: on this network it fills a narrow layer, which restores whatever the image.
+    shown.goto(f"{imagenet.url}/?model=mobilenet&data=pandas&label=giant panda&{attack}&patch=flow:64&drawer=test")
     until(shown, "Boolean(document.querySelector('#causal-test .claim'))", seconds=PATIENCE)
     rows = shown.locator("#causal-test .causal-test-table:not(.members-table) tbody tr")
-    assert rows.nth(2).locator("th").inner_text().startswith("Layer-matched")
-    restored, at_random = (percent(rows.nth(k).locator("td").nth(1).inner_text()) for k in (0, 2))
+    assert rows.nth(1).locator("th").inner_text().startswith("Random")
+    restored, at_random = (percent(rows.nth(k).locator("td").nth(1).inner_text()) for k in (0, 1))
     assert restored >= 90
     assert at_random <= 10
     found = require("axe_playwright_python.sync_playwright").Axe().run(shown)
