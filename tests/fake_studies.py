@@ -105,7 +105,7 @@ def faithfulness_study(_request: FooledRequest = REQUEST) -> FaithfulnessStudy:
 
 def localisation_study(_request: FooledRequest = REQUEST) -> LocalisationStudy:
     few, many = Estimate(0.25, 0.2, 0.3, 20), Estimate(0.75, 0.7, 0.8, 20)
-    layers = (LayerShare("layer1.0", 16, 20, few, many), LayerShare("layer2.0", 32, 20, many, many))
+    layers = (LayerShare("layer1.0", 16, 20, few, many, 0.001), LayerShare("layer2.0", 32, 20, many, many))
     return LocalisationStudy(GROUP, Localisation((*layers, LayerShare("layer3.0", 64, 0)), 20, 8))
 
 

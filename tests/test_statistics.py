@@ -69,3 +69,17 @@ def test_the_paired_difference_is_the_published_one():
     turned = statistics.paired_difference(1, 7, 1, 12)
     assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
     assert statistics.paired_difference(10, 0, 0, 0).low < 0
+
+
+@pytest.mark.parametrize(("images", "most"), [(1, 0.09), (2, 0.09), (4, 0.09), (16, 0.09)])
+def test_a_random_order_passes_for_the_ranking_no_more_often_than_stated(images, most):
+    """Nine exchangeable draws: the first is no ranking, so at 5 % it must not be told apart in more than about 5 %."""
+    rng = np.random.default_rng(images)
+    p_values = [statistics.exchanged(rng.integers(6, 17, size=(9, images)) / 16) for _ in range(300)]
+    assert np.mean(np.array(p_values) <= 0.05) <= most
+
+
+def test_few_images_can_never_be_told_apart_and_many_can():
+    first = np.array([[0.1], *([[0.9]] * 8)])
+    assert statistics.exchanged(first) == pytest.approx(1 / 9, abs=0.03)
+    assert statistics.exchanged(first.repeat(4, axis=1)) < 0.01

@@ -146,6 +146,9 @@ def _localising(explanation: Explanation, faithfulness_checks: Faithfulness) -> 
     if found is None:
         why = "this data cannot tell" if "localisation" in faithfulness_checks.done else "not yet checked"
         return Clause(f"At which layer few channels decide: {why}.", is_known=False, state="open")
+    if not found.can_decide:
+        few = f"{found.images} image{'s are' if found.images > 1 else ' is'} too few to tell at which layer few channels decide"
+        return Clause(f"{few}: a random order of channels often needs as few by chance.", is_known=False, state="open")
     layer = found.sharpest
     if layer is None or layer.ranked is None or layer.random is None:
         text = "At no layer alone do few channels decide: the ranking needs as many as a random order."

@@ -132,7 +132,14 @@ def _layer_share(pairs: Exchanges, number: int, flow: Tensor, orders: int) -> La
     shares = (fewest[:, whole].double() / site.channels).cpu().numpy()
     if not shares.shape[1]:
         return LayerShare(site.name, site.channels, 0)
-    return LayerShare(site.name, site.channels, shares.shape[1], _mean(shares[:1]), _mean(shares[1:]))
+    return LayerShare(
+        site=site.name,
+        channels=site.channels,
+        restored=shares.shape[1],
+        ranked=_mean(shares[:1]),
+        random=_mean(shares[1:]),
+        p_value=statistics.exchanged(shares, seed=fooled.seed),
+    )
 
 
 def _mean(shares: np.ndarray) -> Estimate:

@@ -22,8 +22,8 @@ from engine.patching import controls, patch
 from engine.patching.subjects import FooledGroup, FooledPairs, MatchedImages
 from engine.specs import methods
 from engine.specs.methods import ACTIVATION, JOINT, SOURCES, STANDOUT, TWO_RUN, Method, Ranking
-from engine.types.faithfulness import Estimates, OneSite, RankingRow, RankingTable, Restore, Sufficient, Transplant
-from engine.types.patching import MAPS, MapSet
+from engine.types.faithfulness import Estimates, RankingRow, RankingTable, Restore, Sufficient, Transplant
+from engine.types.patching import MAPS, MapSet, OneSite
 
 KEPT = (0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of every site."""

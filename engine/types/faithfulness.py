@@ -258,6 +258,8 @@ class LayerShare:
     """Share of the layer's maps, by the default ranking, mean over images; None where no image is restored."""
     random: Estimate | None = None
     """The same with maps in random order. Of one image the interval is of the draws."""
+    p_value: float = 1.0
+    """That one of the random orders in place of the ranking needs as few maps (`statistics.exchanged`)."""
 
     @property
     def ratio(self) -> float | None:
@@ -277,13 +279,20 @@ class Localisation:
 
     @property
     def sharpest(self) -> LayerShare | None:
-        """The layer of the largest ratio among those where its interval lies above one; None where the attack is everywhere."""
-        clear = [
-            layer
-            for layer in self.layers
-            if layer.ranked and layer.random and layer.random.low > layer.ranked.high and layer.restored == self.images
-        ]
+        """The layer of the largest ratio among those where no random order does as well, or None.
+
+        Each layer is one more chance to find such a one, so p-values are multiplied by their number (Bonferroni).
+        """
+        clear = [layer for layer in self.layers if self._is_clear(layer.p_value) and layer.restored == self.images]
         return max(clear, key=lambda layer: layer.ratio or 0.0, default=None)
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether the images are enough for a layer to stand out: of few, a random order often does as well by chance."""
+        return self._is_clear((self.draws + 1.0) ** -self.images)
+
+    def _is_clear(self, p_value: float) -> bool:
+        return p_value * len(self.layers) <= 1 - statistics.CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,15 +572,6 @@ class Restore:
     """The same maps from another clean image give that image's class: high is right. None without images of a third class."""
     mean_maps: Estimate
     """Fewest maps that restore, by bisection of each image's ranking; more maps are taken to restore too."""
-
-
-@dataclass(frozen=True, slots=True)
-class OneSite:
-    """One site keeps a share of its maps, all others are whole; mean over the sites. One entry per share."""
-
-    keep: Estimates
-    swap: Estimates
-    """An image of another class there is called this image's class: low is right."""
 
 
 @dataclass(frozen=True, slots=True)

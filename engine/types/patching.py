@@ -13,9 +13,9 @@ from engine.specs.methods import PLAIN_FLOW, StoredMethod, StoredRanking
 from engine.statistics import Estimate
 from engine.types.faithfulness import (
     CircuitMeasures,
+    Estimates,
     Localisation,
     Monotone,
-    OneSite,
     PoolSearch,
     RankingTable,
     Restore,
@@ -529,6 +529,15 @@ class EvaluationRequest:
             raise BadSetting(
                 f"--set must be at least 1 channel, got {self.set_maps}: a set of no channels restores nothing."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class OneSite:
+    """One site keeps a share of its maps, all others are whole; mean over the sites. One entry per share."""
+
+    keep: Estimates
+    swap: Estimates
+    """An image of another class there is called this image's class: low is right."""
 
 
 @dataclass(frozen=True, slots=True)

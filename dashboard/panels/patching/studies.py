@@ -185,9 +185,16 @@ def localisation(localisation_study: LocalisationStudy) -> Study:
 
 def _localised(found: Localisation) -> str:
     """Return the answer to the question whether the attack is in few channels somewhere."""
+    if not found.can_decide:
+        return (
+            f"Too few images to tell: {found.images} of them, and a random order often needs as few channels by chance."
+        )
     layer = found.sharpest
     if layer is None or layer.ranked is None or layer.random is None:
-        return "Everywhere: at no layer does the ranking need clearly fewer channels than a random order."
+        return (
+            "Everywhere: at no layer does the ranking need fewer channels than a random order would by chance "
+            "(Bonferroni over layers)."
+        )
     return (
         f"Most in few channels at {layer.site}: {patching.estimate(layer.ranked)} of its {layer.channels} channels restore the "
         f"label, in random order {patching.estimate(layer.random)} ({layer.ratio or 0.0:.1f} times as many)."
