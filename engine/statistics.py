@@ -136,14 +136,17 @@ def exchanged(values: np.ndarray, *, seed: int = 0) -> float:
     """Return the one-sided p-value that the first of several exchangeable draws is as small as this by chance.
 
     values: (draws, images). Under the null any draw of an image could have been the first; the mean over images is compared
-    with that of draws picked image by image (Monte Carlo, the observed one among them). It is never below about
-    draws ** -images: few images decide nothing.
+    with that of draws picked image by image: all of them where they are few, else some at random, the observed one among
+    them. It is never below draws ** -images: few images decide nothing.
     """
     draws, images = values.shape
-    picked = np.random.default_rng(seed).integers(draws, size=(RESAMPLES, images))
+    if draws**images <= RESAMPLES:
+        picked = np.indices((draws,) * images).reshape(images, -1).T
+    else:
+        picked = np.random.default_rng(seed).integers(draws, size=(RESAMPLES, images))
+        picked[0] = 0
     by_chance = values[picked, np.arange(images)].mean(axis=1)
-    below = np.count_nonzero(by_chance <= values[0].mean() + 1e-12)
-    return (1 + below) / (1 + RESAMPLES)
+    return float(np.mean(by_chance <= values[0].mean() + 1e-12))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -223,7 +223,9 @@ class FakeAuditor:
         matched = (0.0, 0.0, 0.05, 0.3)
         shares = (0.0, 1.0, 1.0, 1.0) if len(request.samples) == 1 else (0.0, 0.5, 1.0, 1.0)
         excess = tuple(Estimate(a - b, a - b - 0.15, a - b, 20) for a, b in zip(shares, matched, strict=True))
-        restoration = Restoration((4, 8, 16, 32), shares, (0.0, 0.0, 0.0, 0.05), 16, 20, STANDOUT, matched, excess)
+        restoration = Restoration(
+            (4, 8, 16, 32), shares, (0.0, 0.0, 0.0, 0.05), 16, 20, STANDOUT, matched, excess, 1 / 21
+        )
         true = tuple(0.8 - 0.05 * k for k in range(len(SITES)))
         fooled = tuple(0.2 + 0.05 * k for k in range(len(SITES)))
         known = Faithfulness(

@@ -13,7 +13,7 @@ from engine.attacks.attacked import AttackedImages
 from engine.attribution import scorers
 from engine.errors import BadInput, BadSetting
 from engine.models import register as load
-from engine.patching import measures, subjects
+from engine.patching import controls, measures, subjects
 from engine.patching.subjects import FooledGroup, Others
 from engine.specs.methods import TWO_RUN
 from engine.types.faithfulness import FAITHFULNESS_SIZES
@@ -152,7 +152,7 @@ def test_layer_matched_sets_have_as_many_maps_in_every_layer_from_all_of_them(gr
     bundle = group.bundle
     ranks = scorers.ranks(bundle, random_scores(group))
     chosen = ranks[None] < torch.tensor([3, 9])[:, None, None]
-    drawn = measures.layer_matched(bundle, chosen, 60, seed=1)
+    drawn = controls.nested(bundle, chosen, 60, seed=1)
     sizes = [site.channels for site in bundle.sites]
     for own, others in zip(chosen.split(sizes, dim=2), drawn.split(sizes, dim=3), strict=True):
         assert (others.sum(dim=3) == own.sum(dim=2)).all()

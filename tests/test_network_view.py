@@ -370,7 +370,7 @@ def test_the_card_says_how_many_trials_its_shares_are_of(explanation):
 
 
 GOOD = DatapathChecks(wrong_class=0.25, swap=0.75, noisy_copy=0.0, random_low=0.0, random_high=0.1)
-RESTORED = Restoration((4,), (1.0,), (0.0,), 4, 20, STANDOUT, (0.0,), (Estimate(1.0, 0.84, 1.0, 20),))
+RESTORED = Restoration((4,), (1.0,), (0.0,), 4, 20, STANDOUT, (0.0,), (Estimate(1.0, 0.84, 1.0, 20),), 1 / 21)
 FEW, MANY = Estimate(0.25, 0.25, 0.25, 1), Estimate(0.75, 0.6, 0.9, 8)
 SHARP = Localisation((LayerShare("layer1.0", 16, 16, FEW, MANY, 0.001),), 16, 8)
 FLAT = Localisation((LayerShare("layer1.0", 16, 16, MANY, MANY, 0.5),), 16, 8)
@@ -386,7 +386,11 @@ def verdict_of(explanation, known):
         (Faithfulness(), "open", "open"),
         (Faithfulness(restoration=RESTORED, localisation=SHARP), "held", "held"),
         (Faithfulness(localisation=FLAT), "refuted", "open"),
-        (Faithfulness(restoration=replace(RESTORED, excess=(Estimate(0.0, 0.0, 0.2, 20),))), "open", "refuted"),
+        (
+            Faithfulness(restoration=replace(RESTORED, excess=(Estimate(0.0, 0.0, 0.2, 20),), p_value=1.0)),
+            "open",
+            "refuted",
+        ),
     ],
 )
 def test_only_what_is_checked_and_not_refuted_stands_as_a_claim(explanation, known, where, restores):

@@ -361,14 +361,8 @@ class _Drawing:
 
     def _layer_matched(self) -> CurveLine:
         own = self._choices(scorers.ranks(self.fooled.bundle, trials.by_default(self.flow)))
-        generator = torch.Generator().manual_seed(self.fooled.seed)
-        drawn = [self._matched(own, generator) for _ in range(DRAWS)]
-        return self._told("layer-matched", [self.pairs.tried(item) for item in drawn], self.fooled.true)
-
-    def _matched(self, choices: Tensor, generator: torch.Generator) -> Tensor:
-        """Return choices (counts, images, all maps) with as many maps of each layer."""
-        flat = hooks.split(choices.flatten(0, 1), self.fooled.bundle)
-        return hooks.join(controls.layer_matched(flat, generator)).view_as(choices)
+        drawn = controls.nested(self.fooled.bundle, own, DRAWS, self.fooled.seed)
+        return self._told("layer-matched", [self.pairs.tried(sets) for sets in drawn], self.fooled.true)
 
     def _random(self) -> CurveLine:
         ranks = controls.random_ranks(self.fooled.bundle, DRAWS, self.fooled.images.count, self.fooled.seed)

@@ -5,6 +5,8 @@ Every draw takes its own generator or seed, so a control is the same wherever it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
@@ -47,11 +49,26 @@ def layer_matched(chosen: PerMap, generator: Generator) -> PerMap:
     They are drawn from all maps of the layer, the chosen ones among them: what a choice does beyond these is owed to which
     maps of its layers it takes, not to which layers.
     """
-    drawn = []
-    for site in chosen:
-        places = torch.rand(site.shape, generator=generator).argsort(dim=1).argsort(dim=1).to(site.device)
-        drawn.append(places < site.sum(dim=1, keepdim=True))
-    return tuple(drawn)
+    return tuple(_drawn(site.shape, site.sum(dim=1, keepdim=True), generator) for site in chosen)
+
+
+def nested(bundle: ModelBundle, chosen: Tensor, draws: int, seed: int) -> Tensor:
+    """Return (draws, sets, images, all maps) bool: layer-matched like `layer_matched`, of several sets of each image at once.
+
+    chosen: (sets, images, all maps) bool. The sets of one image and draw share one order, so larger ones hold smaller ones,
+    as the first maps of a ranking do: each draw could have been a ranking, which makes them exchangeable with one.
+    """
+    generator = Generator().manual_seed(seed)
+    parts = [
+        _drawn((draws, 1, *site.shape[1:]), site.sum(dim=2, keepdim=True), generator)
+        for site in chosen.split([site.channels for site in bundle.sites], dim=2)
+    ]
+    return torch.cat(parts, dim=3)
+
+
+def _drawn(shape: Sequence[int], counts: Tensor, generator: Generator) -> Tensor:
+    """Return bool of a shape (..., channels): the first `counts` (..., 1) of a random order of the channels."""
+    return torch.rand(*shape, generator=generator).argsort(dim=-1).argsort(dim=-1).to(counts.device) < counts
 
 
 def halves(bundle: ModelBundle, scores: PerMap, seed: int) -> dict[PoolName, Tensor]:
@@ -79,7 +96,7 @@ def supersets(bundle: ModelBundle, chosen: Tensor, draws: int, seed: int) -> Ten
 
 def one_layer(channels: int, count: int, shape: tuple[int, int], generator: Generator) -> Tensor:
     """Return (draws, images, channels) bool: `count` of all maps of one layer; shape: (draws, images)."""
-    return torch.rand(*shape, channels, generator=generator).argsort(dim=2).argsort(dim=2) < count
+    return _drawn((*shape, channels), torch.tensor(count), generator)
 
 
 def allowed(candidates: Tensor, barred: Tensor) -> Tensor:

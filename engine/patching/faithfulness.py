@@ -260,16 +260,19 @@ def restoration(evidence: Evidence) -> Restoration:
     rows = torch.arange(len(evidence.clean.images))[taken]
     generator = torch.Generator().manual_seed(evidence.seed)
     draws = max(1, min(RANDOM_DRAWS, RANDOM_TRIALS // len(rows)))
-    scores, repeated = trials.by_default(flow), rows.repeat_interleave(draws)
-    sizes = datapaths.claim_sizes(bundle, RESTORED_SIZE)
+    sizes, scores = datapaths.claim_sizes(bundle, RESTORED_SIZE), trials.by_default(flow)
+    chosen = torch.stack([hooks.join(scorers.largest(bundle, scores, size))[rows] for size in sizes])
+    drawn = controls.nested(bundle, chosen, draws, evidence.seed)
+    repeated = rows.repeat_interleave(draws)
     restored, at_random, matched = [], [], []
-    for size in sizes:
-        own = scorers.largest(bundle, scores, size)
-        restored.append(_hits(evidence, donor, rows, tuple(site[rows] for site in own)))
-        drawn = controls.layer_matched(tuple(site[repeated] for site in own), generator)
-        matched.append(_hits(evidence, donor, repeated, drawn).reshape(-1, draws).T)
+    for size, own, controlled in zip(sizes, chosen, drawn.unbind(dim=1), strict=True):
+        restored.append(_hits(evidence, donor, rows, hooks.split(own, bundle)))
+        sets = hooks.split(controlled.transpose(0, 1).flatten(0, 1), bundle)
+        matched.append(_hits(evidence, donor, repeated, sets).reshape(-1, draws).T)
         at_random.append(_hits(evidence, donor, repeated, scorers.at_random(bundle, len(repeated), size, generator)))
     shares = [tuple(float(hits.mean()) for hits in kind) for kind in (restored, at_random, matched)]
+    # A ranking that restores at more sizes has fewer misses; the draws are nested as it is, so any could have been it.
+    misses = 1 - np.concatenate([np.array(restored)[None], np.array(matched).transpose(1, 0, 2)]).mean(axis=1)
     return Restoration(
         sizes=sizes,
         restored=shares[0],
@@ -279,6 +282,7 @@ def restoration(evidence: Evidence) -> Restoration:
         ranking=STANDOUT,
         layer_matched=shares[2],
         excess=tuple(statistics.excess(own, control) for own, control in zip(restored, matched, strict=True)),
+        p_value=statistics.exchanged(misses, seed=evidence.seed),
     )
 
 

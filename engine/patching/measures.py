@@ -32,7 +32,7 @@ from engine.errors import BadInput
 from engine.models import hooks
 from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
-from engine.patching import minimal, patch, subjects, trials
+from engine.patching import controls, minimal, patch, subjects, trials
 from engine.patching.patch import Exchanges, Tried
 from engine.patching.subjects import FooledGroup
 from engine.statistics import CONFIDENCE, RESAMPLES, Estimate
@@ -186,18 +186,6 @@ def differences(fooled: FooledGroup) -> Tensor:
     return clean - adversarial
 
 
-def layer_matched(bundle: ModelBundle, chosen: Tensor, draws: int, seed: int) -> Tensor:
-    """Return (draws, sets, images, all maps) bool: in every layer as many maps as chosen there, drawn from all its maps.
-
-    chosen: (sets, images, all maps) bool. The sets of one image and draw share one order, so larger ones hold smaller ones.
-    """
-    generator, drawn = Generator().manual_seed(seed), []
-    for site in chosen.split([site.channels for site in bundle.sites], dim=2):
-        order = torch.rand(draws, 1, *site.shape[1:], generator=generator).argsort(dim=3).argsort(dim=3)
-        drawn.append(order.to(site.device) < site.sum(dim=2, keepdim=True))
-    return torch.cat(drawn, dim=3)
-
-
 def areas(faithfulness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return CPR and CMD of faithfulness (..., sizes), by trapezoids: the areas under it and between it and 1.
 
@@ -239,7 +227,7 @@ def _curve(runs: _Runs, intervention: Intervention, ranks: Tensor, counts: tuple
     places = [different.index(count) for count in counts]
     chosen = ranks[None] < torch.tensor(different, device=ranks.device)[:, None, None]
     tried = runs.denoised if intervention == "denoising" else runs.noised
-    drawn = layer_matched(runs.fooled.bundle, chosen, DRAWS, runs.fooled.seed)
+    drawn = controls.nested(runs.fooled.bundle, chosen, DRAWS, runs.fooled.seed)
     whole = runs.whole.double().cpu().numpy()
     sides = [
         torch.stack([tried(item)[places] for item in sets]).double().cpu().numpy() for sets in (chosen[None], drawn)
@@ -309,7 +297,7 @@ def _interventions(runs: _Runs, picked: Tensor) -> tuple[SetTest, SetTest, SetTe
     """Sufficiency, necessity and independence of a set (all maps,) bool, each beside the same of layer-matched random sets."""
     fooled = runs.fooled
     own = picked.expand(1, fooled.images.count, -1)
-    drawn = layer_matched(fooled.bundle, own, DRAWS, fooled.seed)[:, 0]
+    drawn = controls.nested(fooled.bundle, own, DRAWS, fooled.seed)[:, 0]
     return (
         _test(runs.restoring.tried(own), runs.restoring.tried(drawn), fooled.true),
         _test(runs.injecting.tried(own), runs.injecting.tried(drawn), fooled.into),
@@ -364,7 +352,7 @@ def _stability(bundle: ModelBundle, strength: Tensor, count: int, seed: int) -> 
         for rows in (orders[:, :half], orders[:, half : 2 * half])
     ]
     sets = torch.stack([_first(bundle, side, count) for side in sides])
-    drawn = torch.cat([layer_matched(bundle, one[None], 1, seed + k)[0] for k, one in enumerate(sets)])
+    drawn = torch.cat([controls.nested(bundle, one[None], 1, seed + k)[0] for k, one in enumerate(sets)])
     return SetStability(_likeness(*sets), _likeness(*drawn))
 
 

@@ -124,6 +124,9 @@ class Restoration:
     excess: tuple[Estimate, ...] = ()
     """By how much `restored` exceeds `layer_matched`, paired on images; of one image, by its draws alone."""
 
+    p_value: float = 1.0
+    """That layer-matched maps in place of the ranking restore at as many sizes (`statistics.exchanged`)."""
+
     @property
     def best(self) -> int | None:
         """Index of the size where the excess is largest, the smallest such size; None without layer-matched maps."""
@@ -134,19 +137,16 @@ class Restoration:
     def verdict(self, images: int) -> RestorationVerdict:
         """Return what may be said of the maps at `best`, of so many images.
 
-        Of several images the excess must lie above zero with its interval. One image's own answer is a fact: there fewer than
-        half of the layer-matched draws must restore it, beyond their interval.
+        One size of many always looks best, so the test is over all sizes. Of one image that a chance of one half does as
+        well, any maps of these layers do the same; between the two its trials are too few.
         """
         if self.best is None:
             return "untested"
         if not max(self.restored, default=0.0):
             return "no effect"
-        excess = self.excess[self.best]
-        if images > 1:
-            return "supported" if excess.low > 0 else "same layers"
-        if excess.low > statistics.HALF:
+        if self.p_value <= 1 - statistics.CONFIDENCE and self.excess[self.best].low > 0:
             return "supported"
-        return "same layers" if excess.high < statistics.HALF else "too few"
+        return "same layers" if images > 1 or self.p_value > statistics.HALF else "too few"
 
 
 @dataclass(frozen=True, slots=True)
