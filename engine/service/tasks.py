@@ -37,6 +37,7 @@ from engine.types.patching import (
     GroupTestRequest,
     LocalisationStudy,
     MapSet,
+    OfGroup,
     RestorationCurve,
     SiteProfile,
     SmallestSets,
@@ -221,7 +222,7 @@ def _group(store: Store, group: FooledRequest) -> None:
     _check_seed(group.seed)
 
 
-def _group_of(store: Store, request: StrongestRequest | GroupTestRequest | SmallestRequest) -> None:
+def _group_of(store: Store, request: OfGroup) -> None:
     _group(store, request.group)
 
 

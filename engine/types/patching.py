@@ -241,8 +241,30 @@ class FooledRequest:
     sites: SiteChoice = field(default="all", metadata=hashing.GROWN)
 
 
+class OfGroup:
+    """What is asked of the images of a group: model, data and sites are the group's."""
+
+    __slots__ = ()
+    group: FooledRequest
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.group.model
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.group.data
+
+    @property
+    def sites(self) -> SiteChoice:
+        """Which sites the network is looked at by."""
+        return self.group.sites
+
+
 @dataclass(frozen=True, slots=True)
-class StrongestRequest:
+class StrongestRequest(OfGroup):
     """How many of the maps that come first over the images of a group that the attack fools."""
 
     SCHEMA: ClassVar[Schema] = Schema("strongest-channels-request/1")
@@ -251,24 +273,9 @@ class StrongestRequest:
     count: int
     ranking: StoredRanking = field(default=PLAIN_FLOW, metadata=hashing.GROWN)
 
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        return self.group.model
-
-    @property
-    def data(self) -> str:
-        """Name of the data set."""
-        return self.group.data
-
-    @property
-    def sites(self) -> SiteChoice:
-        """Which sites the network is looked at by."""
-        return self.group.sites
-
 
 @dataclass(frozen=True, slots=True)
-class GroupTestRequest:
+class GroupTestRequest(OfGroup):
     """Which maps to put where in the runs of all images of a group that the attack fools."""
 
     SCHEMA: ClassVar[Schema] = Schema("group-patching-request/1", "GroupProofRequest")
@@ -276,21 +283,6 @@ class GroupTestRequest:
     group: FooledRequest
     chosen: MapSet
     direction: Direction
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        return self.group.model
-
-    @property
-    def data(self) -> str:
-        """Name of the data set."""
-        return self.group.data
-
-    @property
-    def sites(self) -> SiteChoice:
-        """Which sites the network is looked at by."""
-        return self.group.sites
 
 
 @dataclass(frozen=True, slots=True)

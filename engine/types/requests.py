@@ -10,7 +10,7 @@ from engine.errors import BadSetting
 from engine.hashing import Schema, stored_as
 from engine.specs.methods import StoredMethodOrNone
 from engine.types.core import AttackResultsRequest, ExplanationRequest
-from engine.types.patching import Direction, FooledRequest, GroupTestRequest, MapSet, SiteChoice
+from engine.types.patching import Direction, FooledRequest, GroupTestRequest, MapSet, OfGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ MOST_PASSES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class SmallestRequest:
+class SmallestRequest(OfGroup):
     """How long to search for the smallest sets of each image of a group that the attack fools."""
 
     SCHEMA: ClassVar[Schema] = Schema("minimal-sets-request/1")
@@ -280,18 +280,3 @@ class SmallestRequest:
     def __post_init__(self) -> None:
         if not 1 <= self.passes <= MOST_PASSES:
             raise BadSetting(f"--passes must lie in 1 to {MOST_PASSES}, got {self.passes}.")
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        return self.group.model
-
-    @property
-    def data(self) -> str:
-        """Name of the data set."""
-        return self.group.data
-
-    @property
-    def sites(self) -> SiteChoice:
-        """Which sites the network is looked at by."""
-        return self.group.sites
