@@ -177,7 +177,7 @@ class Work:
     rival: dict[str, Any] | None = None
     """The request of the attack drawn beside, once it has been explained."""
     arrived: tuple[str, ...] = ()
-    """Certificate parts that have arrived or failed."""
+    """Faithfulness checks that have arrived or failed."""
     gallery: str = ""
     """State of the gallery: `ready`, `working` or `failed`."""
     counts: str = ""

@@ -1,4 +1,4 @@
-"""Faultline's engine: datapaths, their comparison and their proof. Importing it imports no torch."""
+"""Faultline's engine: datapaths, their comparison and their causal tests. Importing it imports no torch."""
 
 import os
 

@@ -17,7 +17,7 @@ from engine import __main__ as command_line
 from tests import stores
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHIVED = re.compile(
+RETIRED = re.compile(
     r"certificate(?!s?\b.{0,12}(file|\.))|\bprov(e|es|en|ing)\b|\bproofs?\b|put(s|ting)? back|kinship|attack flow|\bexamin"
     r"|\brosters?\b|\bresist(ance|ed|s)?\b|pre-?made|survivor|credib|\bbelieve|\bintake\b|\binbox\b|\bdesk\b|\bretired?\b"
     r"|synthes|scored by|kept per layer|^Beside\b",
@@ -45,36 +45,36 @@ def texts(path):
 
 
 @pytest.mark.parametrize("folder", ["dashboard", "engine"])
-def test_no_text_that_is_shown_holds_a_archived_word(folder):
+def test_no_text_that_is_shown_holds_a_retired_word(folder):
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {text[:100]}"
         for path in sorted((ROOT / folder).rglob("*.py"))
         for line, text in texts(path)
-        if ARCHIVED.search(text) and not LEGITIMATE.search(text)
+        if RETIRED.search(text) and not LEGITIMATE.search(text)
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_text_of_a_script_holds_a_archived_word():
+def test_no_text_of_a_script_holds_a_retired_word():
     literal = re.compile(r"'[^'\n]* [^'\n]*'|\"[^\"\n]* [^\"\n]*\"")
     wrong = [
         f"{path.name}: {match[0][:100]}"
         for path in sorted((ROOT / "assets").glob("*.js"))
         for match in literal.finditer(re.sub(r"/\*.*?\*/|//.*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL))
-        if ARCHIVED.search(match[0])
+        if RETIRED.search(match[0])
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_help_holds_no_archived_word(capsys):
+def test_help_holds_no_retired_word(capsys):
     for words in ("", *command_line.COMMANDS):
         with pytest.raises(SystemExit):
             command_line.main([*words.split(), "--help"])
         shown = capsys.readouterr().out
-        assert not ARCHIVED.search(shown), f"{words}: {ARCHIVED.search(shown)[0]}"
+        assert not RETIRED.search(shown), f"{words}: {RETIRED.search(shown)[0]}"
 
 
-def test_public_names_hold_no_archived_word():
+def test_public_names_hold_no_retired_word():
     defined = [
         (path, node.name)
         for folder in ("engine", "dashboard")
@@ -83,9 +83,9 @@ def test_public_names_hold_no_archived_word():
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
     spaced = {name: re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name) for name in (*engine.__all__, *(n for _, n in defined))}
-    assert not [name for name, words in spaced.items() if ARCHIVED.search(words)]
+    assert not [name for name, words in spaced.items() if RETIRED.search(words)]
     modules = [path.stem for folder in ("engine", "dashboard") for path in (ROOT / folder).rglob("*.py")]
-    assert not [name for name in modules if ARCHIVED.search(name.replace("_", " "))]
+    assert not [name for name in modules if RETIRED.search(name.replace("_", " "))]
 
 
 def test_links_of_older_versions_are_still_read():

@@ -525,7 +525,7 @@ def _restoration_note(explanation: Explanation, faithfulness_checks: Faithfulnes
     if keeps_class(explanation):
         return "The class stayed what it was, so there is nothing to restore."
     if known is None:
-        return "Not run yet: whether clean channels patched in into the adversarial run restore the class."
+        return "Not run yet: whether clean channels patched into the adversarial run restore the class."
     if known.best is None:
         return "Layer-matched random channels, the control that decides, were not tried."
     return f"Marked: where the excess over layer-matched random is largest. {_compared(explanation, known)}."

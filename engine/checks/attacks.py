@@ -98,7 +98,7 @@ class Attacks:
 
 
 def reason_to_stop(look: Look) -> str:
-    """Return why attacks on this network would prove nothing, as a sentence; empty where they may be run."""
+    """Return why attacks on this network would say nothing, as a sentence; empty where they may be run."""
     if not look.are_finite:
         return "Not run: the network answers with values that are not finite."
     if look.form:

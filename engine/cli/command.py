@@ -157,7 +157,7 @@ STUDIES: Final = (TEST, "smallest", "curve", "profile", "localisation", "faithfu
 
 
 def add_causal_test(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `prove`."""
+    """Declare the options of `patching`."""
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="Folder of the store.")
     parser.add_argument("--model", required=True, help="A model of the store.")
     parser.add_argument("--data", required=True, help="A data set of the store.")

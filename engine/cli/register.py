@@ -53,11 +53,11 @@ def add_model(options: argparse.Namespace) -> Reply:
     ):
         if dataset is not None:
             register.require_fit(result.card, dataset)
-        causal_test = register.agreement(result, None if dataset is None else model.some(result.bundle, dataset))
-        subject = model.Subject(result.card, result.bundle, result.network, result.card.content_hash, causal_test)
+        agreed = register.agreement(result, None if dataset is None else model.some(result.bundle, dataset))
+        subject = model.Subject(result.card, result.bundle, result.network, result.card.content_hash, agreed)
         report = model.check(subject, dataset, silent)
         store = Store(options.store)
-        added = register.put(store, result, causal_test)
+        added = register.put(store, result, agreed)
     _keep(store, report, options.data)
     text = "\n".join((_sentence(added.card), *added.notes, *validation_records.lines(report)))
     results = dataclasses.asdict(added.card) | {"notes": added.notes, "intake": _as_json(report)}

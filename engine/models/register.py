@@ -289,10 +289,10 @@ def agreement(checked: Checked, images: Tensor | None = None) -> Agreement:
         return require(checked.network, checked.bundle, pictures)
 
 
-def put(store: Store, checked: Checked, causal_test: Agreement) -> Added:
-    """Put a model into the store; `proof` says that it is the one handed in. Raises BadInput where another one has its name."""
-    if not causal_test.holds:
-        raise Unsupported(sentence(causal_test))
+def put(store: Store, checked: Checked, agreed: Agreement) -> Added:
+    """Put a model into the store; `agreed` says that it is the one handed in. Raises BadInput where another one has its name."""
+    if not agreed.holds:
+        raise Unsupported(sentence(agreed))
     store.add_model(checked.card, checked.file)
     return Added(store.model_card(checked.card.name), (*checked.notes, *class_names.remarks(checked.card.classes)))
 

@@ -69,7 +69,7 @@ def intervene(
 def intervene_in_group(
     bundle: ModelBundle, dataset: Dataset, request: GroupTestRequest, report: explain.Report
 ) -> CausalTest:
-    """Return the same for all images of a group that the attack fools, of however many classes; raises as `prove`."""
+    """Return the same for all images of a group that the attack fools, of however many classes; raises as `intervene`."""
     picked = patch.mask(bundle, request.chosen)
     report(0, 2, "Attacking")
     fooled = subjects.gather_group(bundle, dataset, request.group)

@@ -174,7 +174,7 @@ def part(
 ) -> Faithfulness:
     """Return one part of an explanation's faithfulness checks, all other fields left at "not run".
 
-    A part that this data does not allow says why (`Certificates.unavailable`). Raises UnknownName.
+    A part that this data does not allow says why (`Faithfulness.unavailable`). Raises UnknownName.
     """
     checks: dict[str, Callable[[Evidence], Faithfulness]] = {
         "clean": lambda evidence: Faithfulness(

@@ -350,7 +350,7 @@ Effect = dict[str, Any]
 
 
 def patching_text(values: dict[str, Any]) -> str:
-    """Return the JSON of `files.prove` as text."""
+    """Return the JSON of `patching` as text."""
     parts = [
         ("test", _causal_test),
         ("smallest", _smallest),

@@ -233,7 +233,7 @@ VALIDATION_CHECKS: tuple[Check, ...] = (
 )
 """In the order they are shown."""
 EQUALITY_CHECKS = ("function", "edges", "fields")
-"""The checks that prove that the network that is audited is the one handed in, and is read exactly."""
+"""The checks of equality: that the network audited is the one handed in, and that it is read exactly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -495,7 +495,7 @@ class RankingRow:
 
     ranking: StoredRanking
     restored: Estimates
-    """Activation patching: clean channels into the adversarial run into the adversarial run give the clean label."""
+    """Clean channels patched into the adversarial run give the clean label."""
     layer_matched: Estimates
     """In every layer as many clean maps as the ranking takes there, drawn from all maps of the layer, give it."""
     excess: Estimates

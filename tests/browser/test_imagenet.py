@@ -40,7 +40,7 @@ def percent(cell: str) -> float:
 
 
 @pytest.mark.parametrize("attack", ["attack=mifgsm-linf&epsilon=16/255", "attack=pgd-linf&epsilon=4/255&sample=00001"])
-def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_causal_test(page: Watched, imagenet, attack):
+def test_the_giant_panda_goes_through_all_three_levels_and_the_causal_test(page: Watched, imagenet, attack):
     shown = page.page
     shown.goto(f"{imagenet.url}/?model=mobilenet&data=pandas&label=giant panda&{attack}")
     until(shown, "Boolean(document.querySelector('#network-river .main-svg .trace'))", seconds=PATIENCE)

@@ -204,7 +204,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A finished proof."""
+    """A finished causal test."""
 
     title: str
     verdict: str
@@ -223,7 +223,7 @@ class Panel:
 
 
 def build(causal_test: CausalTest, title: str, explanation: Explanation) -> Panel:
-    """Return the panel of a finished proof."""
+    """Return the panel of a finished causal test."""
     aim = "the clean answer comes back" if causal_test.direction == "restore" else "the attack's answer comes out"
     lines = (
         _line("Chosen channels", f"How often {aim}.", causal_test.effect, ""),

@@ -104,7 +104,7 @@ class Study:
     plot: Plot | None
     tables: tuple[Table, ...]
     intervene: str = ""
-    """Link text of the set of maps it found, which can be proven on the images that are shown."""
+    """Link text of the set of maps it found, which can be tested on the images that are shown."""
 
 
 def curve(restoration_curve: RestorationCurve) -> Study:

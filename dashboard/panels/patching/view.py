@@ -1,4 +1,4 @@
-"""The proof panel: the chosen maps patched, and what all fooled images of the class say together."""
+"""The causal test panel: the chosen channels patched, and what all fooled images of the class say together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STUDIES_HOW = (
 
 
 def layout() -> html.Section:
-    """Return the panel's skeleton; assets/proof.js asks and fills."""
+    """Return the panel's skeleton; assets/causal-test.js asks and fills."""
     direction = html.Button(
         "the other way round",
         id=ids.CAUSAL_TEST_DIRECTION,
@@ -151,7 +151,7 @@ def _row(line: patching.Line, is_chosen: bool) -> Component:
 
 
 def studies_part() -> html.Div:
-    """Return the part's skeleton; assets/proof.js asks and fills."""
+    """Return the part's skeleton; assets/causal-test.js asks and fills."""
     buttons = [
         html.Button(
             title, className="plain-button", **data(study=name), **aria(pressed="false"), **term(f"study-{name}")

@@ -35,7 +35,7 @@ SHELVES = ("models", "data")
 
 
 def layout() -> html.Section:
-    """Return the page's skeleton; assets/desk.js fills it while the page is shown."""
+    """Return the page's skeleton; assets/registry.js fills it while the page is shown."""
     return html.Section(
         [
             html.Div([html.H2("Models and data", id="registry-heading")], className="panel-heading"),
