@@ -175,17 +175,17 @@ def score(bundle: ModelBundle, case: Case, references: References, *, method: Me
     def scored(rows: Tensor) -> Contributions:
         return compute(bundle, case.rows(rows), references, seed)
 
-    batched = scorers.batched(bundle, len(case.images), scored)
-    return batched.scores, batched.passes
+    contributions = scorers.batched(bundle, len(case.images), scored)
+    return contributions.scores, contributions.passes
 
 
 def with_edges(bundle: ModelBundle, case: Case, references: References, *, method: Method, seed: int) -> Extracted:
     """Return the scores of a method and the connections of the two-run passes, which every method shares."""
-    between_runs = _between_runs(bundle, case, references, with_edges=True)
+    extracted = _between_runs(bundle, case, references, with_edges=True)
     if method == TWO_RUN:
-        return between_runs
+        return extracted
     own, passes = score(bundle, case, references, method=method, seed=seed)
-    return Extracted(own, between_runs.matrices, between_runs.completeness, between_runs.passes + passes)
+    return Extracted(own, extracted.matrices, extracted.completeness, extracted.passes + passes)
 
 
 def datapath(bundle: ModelBundle, case: Case, references: References, per_map: PerMap, *, method: Method) -> Datapath:
@@ -238,8 +238,8 @@ def claim_sizes(bundle: ModelBundle, largest: int = LARGEST_SIZE) -> tuple[int, 
 
 def two_run(bundle: ModelBundle, case: Case, references: References, _seed: int) -> Contributions:
     """Return the joint mask integrated gradients against the references, mean over these."""
-    between_runs = _between_runs(bundle, case, references, with_edges=False)
-    return Contributions(between_runs.scores, {}, between_runs.passes)
+    extracted = _between_runs(bundle, case, references, with_edges=False)
+    return Contributions(extracted.scores, {}, extracted.passes)
 
 
 def geometric_mean(

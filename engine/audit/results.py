@@ -171,8 +171,8 @@ def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -
     for model in manifest.models if manifest.is_scored else ():
         parts = _parts(place, manifest, model.role, from_rows=from_rows)
         shards.merge(folder, model.role, _shape(manifest, model.role), parts)
-    summarise = summary.summarise(manifest, result, is_interim=False)
-    (folder / SUMMARY).write_text(json.dumps(serialization.flatten(summarise).value, indent=1), encoding="utf-8")
+    complete = summary.summarise(manifest, result, is_interim=False)
+    (folder / SUMMARY).write_text(json.dumps(serialization.flatten(complete).value, indent=1), encoding="utf-8")
 
 
 def _every(manifest: Manifest) -> Iterator[tuple[Condition, int]]:

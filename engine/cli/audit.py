@@ -76,12 +76,12 @@ def export(options: argparse.Namespace) -> Reply:
 
 def _forecast(answers: Answers, run: Run) -> Forecast:
     """Return what a run will cost; raises WorkFailed where its pace cannot be measured."""
-    forecast_of = driver.forecast_of(answers, run.manifest, PAUSE)
-    while forecast_of.state == "working":
-        forecast_of = driver.forecast_of(answers, run.manifest, PAUSE)
-    if forecast_of.value is None:
-        raise WorkFailed(forecast_of.message)
-    return forecast_of.value
+    forecast = driver.forecast_of(answers, run.manifest, PAUSE)
+    while forecast.state == "working":
+        forecast = driver.forecast_of(answers, run.manifest, PAUSE)
+    if forecast.value is None:
+        raise WorkFailed(forecast.message)
+    return forecast.value
 
 
 def _cost(answers: Answers, run: Run) -> str:

@@ -229,8 +229,8 @@ def score(bundle: ModelBundle, method: Method, ask: Ask, *, seed: int) -> tuple[
         run = hooks.record(bundle, ask.images[rows])
         return scorers.into_runs(bundle, question.rows(rows), ask.starts[rows], run)
 
-    batched = scorers.batched(bundle, len(ask.images), between)
-    return batched.scores, batched.passes
+    contributions = scorers.batched(bundle, len(ask.images), between)
+    return contributions.scores, contributions.passes
 
 
 def for_transplant(bundle: ModelBundle, method: Method, ask: Ask, own: PerMap) -> PerMap:
