@@ -13,8 +13,8 @@ from engine.models import architectures, graph
 EVERY = architectures.surveyed_names()
 TABLE = Path(architectures.__file__).with_name("ARCHITECTURES.md")
 REFUSED = {
-    "maxvit": r"^The operation 'blocks.0.layers.0.layers.window_attention\.\S+' .* no exact share of one channel in the next",
-    "swin": r"^The operation 'features.1.0.attn\.\S+' .* lets every position or channel weigh every other",
+    "maxvit": r"^The operation 'blocks.0.layers.0.layers.window_attention\.\S+' .* no exact share of one map in the next",
+    "swin": r"^The operation 'features.1.0.attn\.\S+' .* lets every position or map weigh every other",
     "vit": r"^The operation 'encoder.layers.encoder_layer_0.self_attention' .* lets every position weigh every other",
 }
 """By the beginning of the name."""
