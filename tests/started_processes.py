@@ -38,8 +38,9 @@ def _note(event: str, arguments: tuple) -> None:
         STARTED.append(event)
 
 
-LOOKUPS = ("/sbin/ldconfig",)
-"""What Python itself runs to find a library (`ctypes.util.find_library`), once a process and whichever test comes first."""
+LOOKUPS = ("/sbin/ldconfig", "fc-list")
+"""What libraries run once, whichever test comes first: Python to find a library (`ctypes.util.find_library`), and
+matplotlib, which captum imports, to list the fonts of a new machine."""
 
 
 def judged(item: pytest.Item) -> Generator[None, object, object]:
