@@ -72,7 +72,8 @@
     const choose = make('button', { class: 'row-button', 'data-choose': `adversarial:${one.site}`,
       'aria-label': `Choose the ${one.adversarial_only} adversarial-only maps of ${one.site} for patching` }, `${one.adversarial_only} +`);
     const cells = [one.stage, one.maps, one.adversarial_only ? choose : 0, one.shared, one.clean_only, one.distance.toFixed(3),
-      `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, percent(one.flow), percent(one.flow_floor),
+      one.floor_low === null ? '–' : `${one.floor_low.toFixed(3)} to ${one.floor_high.toFixed(3)}`, percent(one.flow),
+      one.flow_floor === null ? '–' : percent(one.flow_floor),
       one.role === 'stem' ? 'stem: left out of claims'
         : one.role === 'evidence' ? 'the classes themselves: left out of claims' : one.is_cut ? 'every path runs through it' : ''];
     return row(pickButton(one), cells.map((cell) => (cell === choose ? cell : String(cell))), { class: one.site === shown.layer ? 'picked' : null });

@@ -323,7 +323,9 @@
     root: ".layer-panel",
     by: SHOWN_BY,
     level: 2,
-    of: ({ key, request, arrived }, { layer, share }) => (layer ? { request, key, share, layer, classes: arrived.includes("kinship") } : null),
+    of: ({ key, request, arrived }, { layer, share }) => (layer ? {
+      request, key, share, layer, classes: arrived.includes("kinship"), noise: arrived.includes("noise control"),
+    } : null),
   });
   /* ---- linked highlighting: pointing at a bar marks its tiles, pointing at a tile marks its bar ---- */
   function point(event) {

@@ -226,7 +226,7 @@ class Remembering:
         if key is not None:
             return Answer("ready", self._auditor.explained(key))
         answer = self._auditor.explanation(request)
-        if answer.value is not None:
+        if answer.state == "ready" and answer.value is not None:
             _keep(self._keys, request, answer.value.key)
         return answer
 

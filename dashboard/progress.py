@@ -36,7 +36,9 @@ COUNTED: tuple[Status, ...] = ("clean_wrong", "fooled", "resisted", "unperturbed
 ALWAYS_COUNTED = ("clean_wrong", "fooled", "resisted")
 Option = dict[str, object]
 Stage = str
-"""`setup`, `attack results`, `empty`, `explanation`, `faithfulness`, `gallery`, `done` or `failed`."""
+"""`setup`, `attack results`, `empty`, `explanation`, `noise control`, `faithfulness`, `gallery`, `done` or `failed`."""
+NOISE_CONTROL = "noise control"
+"""Among what has arrived: what the datapaths of a pair are measured against."""
 AGAIN = 600
 """Milliseconds between two looks while work goes on."""
 logger = logging.getLogger(__name__)
@@ -177,7 +179,7 @@ class Work:
     rival: dict[str, Any] | None = None
     """The request of the attack drawn beside, once it has been explained."""
     arrived: tuple[str, ...] = ()
-    """Faithfulness checks that have arrived or failed."""
+    """Of a pair that is shown: its noise control, and the faithfulness checks that have arrived or failed."""
     gallery: str = ""
     """State of the gallery: `ready`, `working` or `failed`."""
     counts: str = ""
@@ -343,7 +345,7 @@ def _look(resolved: Resolved, auditor: Auditor) -> Work:
 def _beside(work: Work, rival: ExplanationRequest, auditor: Auditor) -> Work:
     """Add the attack that is drawn beside, or how far its explanation is."""
     answer = auditor.explanation(rival)
-    if answer.value is None:
+    if answer.state != "ready":
         return replace(work, progress=rival_progress(answer))
     return replace(work, rival=flatten(rival).value)
 
@@ -358,7 +360,20 @@ def _explained(resolved: Resolved, request: ExplanationRequest, auditor: Auditor
         return _failed(resolved.view, answer.message)
     if answer.value is None:
         return Work(asdict(resolved.view), "explanation", explanation_progress(resolved, answer))
+    if answer.state == "working":
+        return _shown_early(resolved, answer, answer.value)
     return _checked(_focused(resolved.view, answer.value), answer.value, auditor)
+
+
+def _shown_early(resolved: Resolved, answer: Answer[Any], explanation: Explanation) -> Work:
+    """The datapaths are there, what they are measured against is not."""
+    return Work(
+        asdict(_focused(resolved.view, explanation)),
+        NOISE_CONTROL,
+        explanation_progress(resolved, answer),
+        key=explanation.key,
+        request=flatten(explanation.request).value,
+    )
 
 
 def _checked(view: ViewState, explanation: Explanation, auditor: Auditor) -> Work:
@@ -372,7 +387,7 @@ def _checked(view: ViewState, explanation: Explanation, auditor: Auditor) -> Wor
         checks_progress(faithfulness_checks, gallery),
         key=explanation.key,
         request=flatten(request).value,
-        arrived=(*known.done, *known.failed),
+        arrived=(NOISE_CONTROL, *known.done, *known.failed),
         gallery=gallery.state,
     )
 

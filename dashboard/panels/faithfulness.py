@@ -54,7 +54,7 @@ def headline(explanation: Explanation, comparison: Comparison, faithfulness_chec
     """Return the clauses in reading order; each claims only what a record holds."""
     return (
         Clause(_predictions(explanation)),
-        Clause(_parting(comparison)),
+        _diverging(explanation, comparison),
         _merging(explanation, faithfulness_checks),
         _localising(explanation, faithfulness_checks),
         _restoring(explanation, faithfulness_checks.restoration),
@@ -63,7 +63,8 @@ def headline(explanation: Explanation, comparison: Comparison, faithfulness_chec
 
 def compared(explanation: Explanation, comparison: Comparison) -> str:
     """Return in one sentence what the attack that is drawn beside did to the same images."""
-    return f"Compared with {attack(explanation)}: {_predictions(explanation)} {_parting(comparison)}"
+    diverging = _diverging(explanation, comparison).text
+    return f"Compared with {attack(explanation)}: {_predictions(explanation)} {diverging}"
 
 
 def group(versus: str | None, explanation: Explanation) -> str | None:
@@ -107,6 +108,14 @@ def _group(explanation: Explanation) -> str:
     into = explanation.classes[explanation.adversarial.target]
     landed = sum(outcome.after.label == explanation.adversarial.target for outcome in changed)
     return f"{len(outcomes)} images of '{name}', {len(changed)} change class, {landed} of them to '{into}'."
+
+
+def _diverging(explanation: Explanation, comparison: Comparison) -> Clause:
+    """Return where the datapaths differ by more than noise does: nothing before the noise control is there."""
+    if not explanation.has_noise_control:
+        text = "Where the datapaths diverge is not known yet: the noise control is still being computed."
+        return Clause(text, is_known=False, state="open")
+    return Clause(_parting(comparison))
 
 
 def _parting(comparison: Comparison) -> str:

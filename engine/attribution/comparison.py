@@ -20,11 +20,9 @@ def kept_by(explanation: Explanation, share: float, site: int, classes: ClassDat
 
     Without the class datapaths, and where the attack left the class as it was, no map has the bit `CLASS`.
     """
-    strengths = {
-        CLEAN: explanation.clean.strength[site],
-        ADVERSARIAL: explanation.adversarial.strength[site],
-        NOISE: explanation.noise.strength[site],
-    }
+    strengths = {CLEAN: explanation.clean.strength[site], ADVERSARIAL: explanation.adversarial.strength[site]}
+    if explanation.has_noise_control:
+        strengths[NOISE] = explanation.noise.strength[site]
     if classes is not None and explanation.clean.target != explanation.adversarial.target:
         strengths[CLASS] = classes.fooled[site]
     result = np.zeros(explanation.sites[site].channels, np.int64)
@@ -52,19 +50,25 @@ class Distances:
     attacked: np.ndarray
     """(images, sites): with the adversarial image's."""
     noise: np.ndarray
-    """(images, draws, sites): with those of same-norm noisy copies."""
+    """(images, draws, sites): with those of same-norm noisy copies; one draw of NaN while there is no noise control."""
 
     @property
     def excess(self) -> np.ndarray:
         """(images, sites): by how much the adversarial image's exceeds the mean over the noisy copies."""
         return self.attacked - self.noise.mean(axis=1)
 
+    @property
+    def has_floor(self) -> bool:
+        """False while there is no noise control."""
+        return not bool(np.isnan(self.noise).any())
+
 
 def compare(explanation: Explanation, share: float, classes: ClassDatapaths | None = None) -> Comparison:
     """Return per site the sets, distances and floors of an explanation's datapaths at `share` kept maps per site.
 
     `target_only` is empty until the class datapaths are given. Distances are means over images with 95 % bootstrap
-    intervals; a single pair has no interval, and its floor is the range over the noise draws.
+    intervals; a single pair has no interval, and its floor is the range over the noise draws. Floors are NaN, and the
+    datapaths diverge nowhere, while there is no noise control.
     """
     return against(explanation, explanation.clean, share, classes)
 
@@ -75,7 +79,7 @@ def against(
     """Return the same with another datapath of as many images in the clean run's place."""
     clean = statistics.per_site(reference.strength, share)
     adversarial = statistics.per_site(explanation.adversarial.strength, share)
-    noise = statistics.per_site(explanation.noise.strength, share)
+    noise = _noise_kept(explanation, share)
     target = statistics.per_site(classes.fooled, share) if classes else tuple(np.empty(0, int) for _ in clean)
     distances = _distances(explanation, reference, share)
     centres, lows, highs = _intervals(distances.attacked)
@@ -185,13 +189,20 @@ def _distances(explanation: Explanation, reference: Datapath, share: float) -> D
     images = len(explanation.outcomes)
     draws = len(explanation.noise.scores[0]) // images
     attacked = np.empty((images, len(explanation.sites)))
-    noise = np.empty((images, draws, len(explanation.sites)))
+    noise = np.full((images, max(1, draws), len(explanation.sites)), np.nan)
     for image in range(images):
         own = _kept(reference, image, share)
         attacked[image] = _apart(own, _kept(explanation.adversarial, image, share))
         for draw in range(draws):
             noise[image, draw] = _apart(own, _kept(explanation.noise, image * draws + draw, share))
     return Distances(attacked, noise)
+
+
+def _noise_kept(explanation: Explanation, share: float) -> Kept:
+    """The maps that the noise control keeps; none while there is none."""
+    if not explanation.has_noise_control:
+        return tuple(np.empty(0, int) for _ in explanation.sites)
+    return statistics.per_site(explanation.noise.strength, share)
 
 
 def _kept(datapath: Datapath, row: int, share: float) -> Kept:
@@ -223,9 +234,9 @@ def _floor(distances: Distances) -> tuple[list[float], list[float]]:
 def _excess(distances: Distances) -> np.ndarray | None:
     """Holm-adjusted one-sided p-values per site that attacked images lie further off than their noisy copies.
 
-    Sign-flip permutation test of the mean difference over images; None for a single image.
+    Sign-flip permutation test of the mean difference over images; None for a single image and without a noise control.
     """
-    if len(distances.attacked) == 1:
+    if len(distances.attacked) == 1 or not distances.has_floor:
         return None
     means = _flipped(distances.excess)
     return holm((means >= means[0] - 1e-12).mean(axis=0))
@@ -246,7 +257,7 @@ def _flipped(excess: np.ndarray) -> np.ndarray:
 def _parts_span(sites: tuple[SiteComparison, ...], distances: Distances) -> SiteSpan | None:
     """Where a group drawn anew from these images would part, by the excess that each site needed here to count."""
     excess = distances.excess
-    if len(excess) == 1:
+    if len(excess) == 1 or not distances.has_floor:
         return None
     needed = _needed(_flipped(excess))
     # Of the sample itself the span tells what `parts_at` tells, whatever ties and the order of Holm's steps decided.
@@ -296,9 +307,15 @@ def _shared(pooled: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
 
 
 def _flows(explanation: Explanation) -> tuple[list[float], list[float]]:
-    """Attack conductance per site and the largest of its noise control, as shares of the margin the attack took."""
+    """Attack conductance per site and the largest of its noise control, as shares of the margin the attack took.
+
+    NaN where there is none yet.
+    """
     last = explanation.flow[-1].sum(axis=1).mean()
     scale = 1.0 / last if abs(last) > 1e-9 else 0.0
     flows = [float(site.sum(axis=1).mean() * scale) for site in explanation.flow]
-    floors = [float(np.abs(site.sum(axis=1)).max() * abs(scale)) for site in explanation.noise_flow]
+    floors = [
+        float(np.abs(site.sum(axis=1)).max(initial=0.0 if len(site) else np.nan) * abs(scale))
+        for site in explanation.noise_flow
+    ]
     return flows, floors

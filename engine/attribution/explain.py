@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,6 +30,12 @@ from engine.types.core import AttackResults, AttackResultsRequest, Connection, E
 Report = Callable[[int, int, str], None]
 """Called with (done, total, message)."""
 
+Overviews = dict[str, np.ndarray]
+Publish = Callable[[Explanation, Overviews], None]
+"""Called once with an explanation that lacks its noise control, and its feature maps."""
+
+FEW_AT_ONCE = 8
+"""Networks that take no more images at once need seconds for a pair: 8 at 224 pixels, 4 where their maps are large."""
 OVERVIEW = 32
 """Largest side of a stored feature map: larger ones are max-pooled."""
 STAGES = (
@@ -41,12 +49,18 @@ STAGES = (
 
 
 def explain(
-    bundle: ModelBundle, dataset: Dataset, request: ExplanationRequest, report: Report
-) -> tuple[Explanation, dict[str, np.ndarray]]:
+    bundle: ModelBundle, dataset: Dataset, request: ExplanationRequest, report: Report, publish: Publish | None = None
+) -> tuple[Explanation, Overviews]:
     """Return the explanation of a request and the feature maps to store beside it.
+
+    publish: of a network that takes few images at once, called with both as soon as both datapaths are there. The noise
+    control, which takes longer than all the rest, is then still missing (`Explanation.has_noise_control`).
 
     The maps are named `003/clean`, `003/adversarial` and `003/noise` (each image's first noise copy), (channels, height,
     width) float16, mean over the images, sides above `OVERVIEW` max-pooled. Raises UnknownName and BadSetting.
+
+    publish: of a network on large pictures, called with both as soon as they can be shown: the noise control, which takes
+    longer than all the rest, is then still missing (`Explanation.has_floor`).
     """
     started = time.perf_counter()
     step = _Steps(report)
@@ -54,19 +68,46 @@ def explain(
     pairs = attacked(bundle, dataset, request.attack, request.samples, request.seed)
     noise = noise_copies(pairs, noise_draws(pairs.count))
     step.next()
-    clean, adversarial = sides(pairs)
-    noisy = Case(noise, hooks.logits(bundle, noise).argmax(1))
+    clean, _ = sides(pairs)
     references = baselines.references(bundle, dataset, clean, avoid=attacks.played(pairs.outcomes), seed=request.seed)
+    subject = _Subject(bundle, request, pairs, noise, references)
+    change, overviews = _maps(bundle, pairs, noise)
+    first = dataclasses.replace(_both_datapaths(subject, step), change=_arrays(change))
+    if publish is not None and is_shown_early(bundle):
+        flow = flow_from(bundle, pairs, pairs.adversarial)
+        first = dataclasses.replace(first, flow=_arrays(flow.scores), passes=first.passes + flow.passes)
+        publish(dataclasses.replace(first, seconds=time.perf_counter() - started), overviews)
+    whole = _with_noise(subject, first, step)
+    return dataclasses.replace(whole, seconds=time.perf_counter() - started), overviews
+
+
+def is_shown_early(bundle: ModelBundle) -> bool:
+    """Return whether an explanation takes so long that the datapaths are worth showing before their noise control."""
+    return hooks.batch_limit(bundle) <= FEW_AT_ONCE
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Subject:
+    """What is explained, and against what."""
+
+    bundle: ModelBundle
+    request: ExplanationRequest
+    pairs: AttackedImages
+    noise: Tensor
+    """The noise copies, image-major."""
+    references: References
+
+
+def _both_datapaths(subject: _Subject, step: _Steps) -> Explanation:
+    """Return the explanation as far as both datapaths go: without changes, attack conductance and noise control."""
+    bundle, request, pairs, references = subject.bundle, subject.request, subject.pairs, subject.references
+    clean, adversarial = sides(pairs)
     step.next()
     of_clean = datapaths.with_edges(bundle, clean, references, method=request.method, seed=request.seed)
     step.next()
     of_adversarial = datapaths.with_edges(bundle, adversarial, references, method=request.method, seed=request.seed)
-    step.next()
-    of_noise, passes = datapaths.score(bundle, noisy, references, method=request.method, seed=request.seed)
-    step.next()
-    flow, noise_flow = flows(bundle, pairs, noise)
-    change, overviews = _maps(bundle, pairs, noise)
-    explanation = Explanation(
+    none_yet = [torch.empty(0, site.channels) for site in bundle.sites]
+    return Explanation(
         key="",
         request=request,
         sites=bundle.sites,
@@ -75,17 +116,36 @@ def explain(
         outcomes=pairs.outcomes,
         clean=datapaths.datapath(bundle, clean, references, of_clean.scores, method=request.method),
         adversarial=datapaths.datapath(bundle, adversarial, references, of_adversarial.scores, method=request.method),
-        noise=datapaths.floor(noisy, references, of_noise, method=request.method),
-        flow=_arrays(flow.scores),
-        noise_flow=_arrays(noise_flow.scores),
-        change=_arrays(change),
+        noise=datapaths.floor(clean, references, tuple(none_yet), method=request.method),
+        flow=_arrays(none_yet),
+        noise_flow=_arrays(none_yet),
+        change=(),
         connections=_connections(bundle, references, (clean, adversarial), (of_clean, of_adversarial)),
-        images=_pictures(clean=pairs.clean, adversarial=pairs.adversarial, noise=noise),
+        images=_pictures(clean=pairs.clean, adversarial=pairs.adversarial, noise=subject.noise),
         references=references.samples,
-        passes=of_clean.passes + of_adversarial.passes + passes + flow.passes + noise_flow.passes,
-        seconds=time.perf_counter() - started,
+        passes=of_clean.passes + of_adversarial.passes,
     )
-    return explanation, overviews
+
+
+def _with_noise(subject: _Subject, first: Explanation, step: _Steps) -> Explanation:
+    """Return the explanation with its noise control, and with the attack conductance where that is still missing."""
+    bundle, pairs, noise, request = subject.bundle, subject.pairs, subject.noise, subject.request
+    step.next()
+    noisy = Case(noise, hooks.logits(bundle, noise).argmax(1))
+    scores, passes = datapaths.score(bundle, noisy, subject.references, method=request.method, seed=request.seed)
+    step.next()
+    if len(first.flow[0]):
+        flow, noise_flow = first.flow, flow_from(bundle, pairs, noise)
+    else:
+        attack_flow, noise_flow = flows(bundle, pairs, noise)
+        flow, passes = _arrays(attack_flow.scores), passes + attack_flow.passes
+    return dataclasses.replace(
+        first,
+        noise=datapaths.floor(noisy, subject.references, scores, method=request.method),
+        flow=flow,
+        noise_flow=_arrays(noise_flow.scores),
+        passes=first.passes + passes + noise_flow.passes,
+    )
 
 
 def _pictures(**sides: Tensor) -> dict[str, np.ndarray]:
@@ -134,19 +194,25 @@ def flows(
     bundle: ModelBundle, pairs: AttackedImages, noise: Tensor
 ) -> tuple[scorers.Contributions, scorers.Contributions]:
     """Return the attack conductance of the adversarial images and, as its control, of their noise copies."""
-    count, draws = pairs.count, len(noise) // pairs.count
-    rivals = torch.tensor([attacks.rival(outcome) for outcome in pairs.outcomes], device=bundle.device)
-    # One row of runs: an adversarial image alone would go through at half the speed.
-    rows = torch.cat([torch.arange(count), torch.arange(count).repeat_interleave(draws)])
-    question = scorers.Question(pairs.clean[rows], pairs.before[rows], rivals[rows])
-    starts = torch.cat([pairs.adversarial, noise])
-    both = scorers.batched(
-        bundle, len(rows), lambda part: scorers.conductance(bundle, question.rows(part), starts[part])
-    )
-    share = both.passes // len(rows)
+    count = pairs.count
+    copies = noise.view(count, -1, *noise.shape[1:])
+    # Together: an adversarial image alone would go through at half the speed.
+    both = flow_from(bundle, pairs, torch.cat([pairs.adversarial[:, None], copies], dim=1).flatten(0, 1))
+    sites = [site.view(count, -1, site.shape[1]) for site in both.scores]
+    share = both.passes // (len(pairs.adversarial) + len(noise))
     return (
-        scorers.Contributions(tuple(site[:count] for site in both.scores), {}, share * count),
-        scorers.Contributions(tuple(site[count:] for site in both.scores), {}, share * (len(rows) - count)),
+        scorers.Contributions(tuple(site[:, 0] for site in sites), {}, share * count),
+        scorers.Contributions(tuple(site[:, 1:].flatten(0, 1) for site in sites), {}, share * len(noise)),
+    )
+
+
+def flow_from(bundle: ModelBundle, pairs: AttackedImages, starts: Tensor) -> scorers.Contributions:
+    """Return the conductance from `starts` (images * copies, channels, height, width), image-major, to the clean images."""
+    rivals = torch.tensor([attacks.rival(outcome) for outcome in pairs.outcomes], device=bundle.device)
+    rows = torch.arange(pairs.count).repeat_interleave(len(starts) // pairs.count)
+    question = scorers.Question(pairs.clean[rows], pairs.before[rows], rivals[rows])
+    return scorers.batched(
+        bundle, len(rows), lambda part: scorers.conductance(bundle, question.rows(part), starts[part])
     )
 
 
@@ -196,7 +262,7 @@ def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[
     return edges.Head(means, total.arriving / len(rows), total.rounding / len(rows))
 
 
-def _maps(bundle: ModelBundle, pairs: AttackedImages, noise: Tensor) -> tuple[list[Tensor], dict[str, np.ndarray]]:
+def _maps(bundle: ModelBundle, pairs: AttackedImages, noise: Tensor) -> tuple[list[Tensor], Overviews]:
     """Relative changes, per site (channels,) mean over images, and the maps to store; few images' maps are kept at a time."""
     count = pairs.count
     inputs = {"clean": pairs.clean, "adversarial": pairs.adversarial, "noise": noise[:: len(noise) // count]}

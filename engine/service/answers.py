@@ -7,6 +7,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, TypeVar, final
 
 from engine import serialization
@@ -74,6 +75,7 @@ class Recent:
 
 
 Request = TypeVar("Request")
+Read = TypeVar("Read")
 A_MOMENT: Final = 0.15
 """Seconds to wait after handing work in, so that quick work needs no poll."""
 MEMORY: Final = 64 * 2**20
@@ -106,17 +108,44 @@ class Answers:
         try:
             return Answer("ready", self.stored(task, key))
         except NotStored:
-            return self.pending(key)
+            return self._so_far(task, key, self.pending(key))
 
     def stored(self, task: Task[Any, Record], key: str) -> Record:
         """Return a result by its key; raises NotStored."""
-        return self._recent.read(
-            task.shelf, key, task.record, lambda: self.store.records.read(task.shelf, key, task.record)
+        return self._recent.read(task.shelf, key, task.record, lambda: self._fetched(task, task.shelf, key))
+
+    def shown(self, task: Task[Any, Record], key: str) -> Record:
+        """Return a result by its key, or what can be shown of it already; raises NotStored."""
+        return self.read_shown(
+            task, lambda shelf: self._recent.read(shelf, key, task.record, lambda: self._fetched(task, shelf, key))
         )
+
+    def read_shown(self, task: Task[Any, Any], read: Callable[[str], Read]) -> Read:
+        """Return what `read` makes of the shelf that holds a result, or what can be shown of it; raises NotStored."""
+        # The result may come, and take the place of what was there, while both are looked for.
+        for shelf in (task.shelf, task.early):
+            with contextlib.suppress(NotStored):
+                return read(shelf)
+        return read(task.shelf)
 
     def is_stored(self, task: Task[Request, Any], request: Request) -> bool:
         """Tell whether a result lies in the store, without reading it."""
         return self.store.records.has(task.shelf, task.key(self.store, request))
+
+    def _fetched(self, task: Task[Any, Record], shelf: str, key: str) -> Record:
+        return self.store.records.read(shelf, key, task.record)
+
+    def _so_far(self, task: Task[Any, Record], key: str, answer: Answer[Record]) -> Answer[Record]:
+        """The answer with what can be shown of the result already."""
+        if not task.is_shown_early or answer.state != "working":
+            return answer
+        try:
+            return replace(
+                answer,
+                value=self._recent.read(task.early, key, task.record, lambda: self._fetched(task, task.early, key)),
+            )
+        except NotStored:
+            return answer
 
     def pending(self, key: str) -> Answer[Any]:
         """Return how far work is whose result is not stored yet, or why it failed."""

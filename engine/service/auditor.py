@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 import numpy as np
 
@@ -56,6 +56,8 @@ from engine.types.requests import (
 
 Request = TypeVar("Request")
 Record = TypeVar("Record")
+NOT_WHOLE: Final[Answer[Any]] = Answer("working", message="Waiting for the noise control of this pair")
+"""What builds on an explanation waits until all of it is stored."""
 
 
 @final
@@ -123,7 +125,10 @@ class Auditor:
         return self.ask(tasks.ATTACK_RESULTS, request)
 
     def explanation(self, request: ExplanationRequest) -> Answer[Explanation]:
-        """Return the explanation of a pair or a small group; raises BadInput."""
+        """Return the explanation of a pair or a small group; raises BadInput.
+
+        Of a network on large pictures the answer that is still working holds it without its noise control, once it is there.
+        """
         return self.ask(tasks.EXPLANATION, request)
 
     def faithfulness_checks(self, request: ExplanationRequest) -> Answer[Faithfulness]:
@@ -132,7 +137,7 @@ class Auditor:
         Asked for only once the explanation is there. A part that failed is listed in `failed` with its reason.
         """
         explained = self.explanation(request)
-        if explained.value is None:
+        if explained.value is None or explained.state != "ready":
             return Answer(explained.state, None, explained.done, explained.total, explained.message)
         answers = [self._part(explained.value.key, part) for part in PARTS]
         failed = Faithfulness(failed=tuple(answer.message for answer in answers if answer.state == "failed"))
@@ -165,12 +170,15 @@ class Auditor:
 
         explanation: its key; raises UnknownName. An attack without epsilon fails with its reason.
         """
-        return self.ask(tasks.RESPONSES, ResponsesRequest(self.explained(explanation).key))
+        explained = self.explained(explanation)
+        if not explained.has_noise_control:
+            return NOT_WHOLE
+        return self.ask(tasks.RESPONSES, ResponsesRequest(explained.key))
 
     def explained(self, key: str) -> Explanation:
-        """Return a stored explanation by its key; raises UnknownName."""
+        """Return a stored explanation by its key, or what can be shown of it already; raises UnknownName."""
         try:
-            return self._answers.stored(tasks.EXPLANATION, key)
+            return self._answers.shown(tasks.EXPLANATION, key)
         except NotStored as error:
             raise UnknownName("examination", key, []) from error
 
@@ -226,7 +234,10 @@ class Auditor:
         explanation: key of a stored one; raises UnknownName. Maps that are not there, and an attack that took nothing, fail
         with their reason.
         """
-        return self.ask(tasks.CAUSAL_TEST, CausalTestRequest(self.explained(explanation).key, chosen, direction))
+        explained = self.explained(explanation)
+        if not explained.has_noise_control:
+            return NOT_WHOLE
+        return self.ask(tasks.CAUSAL_TEST, CausalTestRequest(explained.key, chosen, direction))
 
     def group_test(self, group: FooledRequest, chosen: MapSet, direction: Direction) -> Answer[CausalTest]:
         """Return the same for all images of a group that the attack fools, of one class or several; raises BadInput."""
@@ -280,7 +291,10 @@ class Auditor:
             raise UnknownName("site", site, [f"0 to {len(sites) - 1}"])
         members = tuple(f"{site:03d}/{side}" for side in sides)
         try:
-            extra = self._store.records.read_extra(tasks.EXPLANATION.shelf, key, "maps", members, Explanation)
+            extra = self._answers.read_shown(
+                tasks.EXPLANATION,
+                lambda shelf: self._store.records.read_extra(shelf, key, "maps", members, Explanation),
+            )
         except NotStored as error:
             raise UnknownName("examination", key, []) from error
         return tuple(_read_only(maps) for maps in extra)

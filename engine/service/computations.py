@@ -107,9 +107,15 @@ def attack_results(bench: Bench, request: AttackResultsRequest) -> AttackResults
 
 def explanation(bench: Bench, request: ExplanationRequest) -> Kept[Explanation]:
     """Explain a pair or a small group; its feature maps are kept beside it in half precision, for the screen."""
-    result, maps = explain.explain(*bench.both(request), request, bench.report)
-    kept = {name: np.asarray(one, dtype=np.float16) for name, one in maps.items()}
-    return Kept(dataclasses.replace(result, key=bench.key), {"maps": kept})
+
+    def kept(result: Explanation, maps: explain.Overviews) -> Kept[Explanation]:
+        halved = {name: np.asarray(one, dtype=np.float16) for name, one in maps.items()}
+        return Kept(dataclasses.replace(result, key=bench.key), {"maps": halved})
+
+    def publish(result: Explanation, maps: explain.Overviews) -> None:
+        bench.publish(EXPLANATION, kept(result, maps))
+
+    return kept(*explain.explain(*bench.both(request), request, bench.report, publish))
 
 
 def faithfulness_part(bench: Bench, request: FaithfulnessRequest) -> Faithfulness:

@@ -157,6 +157,8 @@ class Task(Generic[Request, Record]):
     """Raises BadInput or UnknownName for a request that cannot be computed."""
     folder: str = ""
     """Of its records, where that is not the kind."""
+    is_shown_early: bool = False
+    """Whether a worker may leave what can be shown before the rest is done (`Bench.publish`)."""
     revision: Callable[[Any], int] = _first
     """Of a request: raised when it gets another answer than before. Older answers stay in the store and are not mixed in."""
 
@@ -164,6 +166,11 @@ class Task(Generic[Request, Record]):
     def shelf(self) -> str:
         """Folder of its records."""
         return self.folder or self.kind
+
+    @property
+    def early(self) -> str:
+        """Folder of what can be shown before a record is whole."""
+        return f"{self.shelf}-early"
 
     def key(self, store: Store, request: Request) -> str:
         """Return the key of a result. Raises UnknownName for a model or data set that is not there."""
@@ -251,7 +258,7 @@ ATTACK_RESULTS: Final = Task(
 )  # fmt: skip
 EXPLANATION: Final = Task(
     kind="examination", request=ExplanationRequest, record=Explanation, run=f"{_HOME}:explanation",
-    title="explaining the pair", require=_one_class,
+    title="explaining the pair", require=_one_class, is_shown_early=True,
 )  # fmt: skip
 FAITHFULNESS: Final = Task(
     kind="certificate", request=FaithfulnessRequest, record=Faithfulness, run=f"{_HOME}:faithfulness_part",

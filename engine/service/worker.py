@@ -94,6 +94,10 @@ class Bench:
         bundle = self.bundle(request.model, getattr(request, "sites", "all"))
         return bundle, self.store.dataset(request.data)
 
+    def publish(self, task: Task[Any, Record], kept: Kept[Record]) -> None:
+        """Leave what can be shown before the rest is done; once the result is stored this goes. Raises StoreError."""
+        self.store.records.write(task.early, self.key, kept.record, extras=kept.extras)
+
     def stored(self, task: Task[Any, Record], key: str) -> Record:
         """Return an earlier result that this one builds on; raises NotStored."""
         return self.store.records.read(task.shelf, key, task.record)
@@ -128,6 +132,8 @@ def perform(
     if leaves_record:
         kept = result if isinstance(result, Kept) else Kept(result)
         store.records.write(task.shelf, key, kept.record, extras=kept.extras)
+        if task.is_shown_early:
+            store.records.remove(task.early, key)
     return key
 
 

@@ -406,6 +406,13 @@ class Shelf:
         except OSError as error:
             raise _unreadable(error) from error
 
+    def remove(self, kind: str, key: str) -> None:
+        """Take away what a whole result has replaced, if it is there. Raises StoreError."""
+        place = self._place(kind, key)
+        if place.is_dir():
+            with disk_errors("removing what a result has replaced"):
+                discard(place)
+
     def read_extra(
         self, kind: str, key: str, name: str, members: tuple[str, ...], noun: type
     ) -> tuple[np.ndarray, ...]:

@@ -374,6 +374,11 @@ class Explanation:
     seconds: float = 0.0
 
     @property
+    def has_noise_control(self) -> bool:
+        """False while the noise control is still being computed: `noise` and `noise_flow` then have no rows."""
+        return len(self.noise_flow[0]) > 0
+
+    @property
     def inexact(self) -> dict[tuple[int, int], str]:
         """Why the edges of some links are not what changing one map alone does, by (source, target), in words."""
         results = {}
@@ -414,7 +419,7 @@ class Answer(Generic[T]):
 
     state: Literal["ready", "working", "failed"]
     value: T | None = None
-    """Set when ready; while working it may hold what has arrived so far (certificates)."""
+    """Set when ready; while working it may hold what has arrived so far: faithfulness checks, a pair without its noise control."""
     done: int = 0
     total: int = 0
     message: str = ""

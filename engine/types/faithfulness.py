@@ -40,7 +40,8 @@ class SiteComparison:
     """1 - Jaccard of the clean and the adversarial datapath of an image, mean over images."""
     floor_low: float
     floor_high: float
-    """The same distance to same-norm noisy copies: of one pair the range over the draws, else a 95 % interval."""
+    """The same distance to same-norm noisy copies: of one pair the range over the draws, else a 95 % interval.
+    NaN while the noise control is still being computed, as `flow_floor` is."""
     flow: float
     """Attack conductance of the site, share of the whole margin lost (signed)."""
     flow_floor: float

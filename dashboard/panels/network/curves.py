@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,7 +188,7 @@ def _distance(curves: Curves, colours: Palette) -> Scatter:
     rows = zip(curves.names, curves.distance, intervals, curves.floor_low, curves.floor_high, strict=True)
     text = [
         f"<b>{html.escape(name)}</b><br>distance {distance:.2f}{_within(*interval) if curves.interval else ''}"
-        f"<br>same-size noise {low:.2f} to {high:.2f}"
+        f"<br>same-size noise {_noise(f'{low:.2f} to {high:.2f}', low)}"
         for name, distance, interval, low, high in rows
     ]
     return Scatter(
@@ -202,6 +203,10 @@ def _distance(curves: Curves, colours: Palette) -> Scatter:
         hovertemplate="%{hovertext}<extra></extra>",
         name="distance",
     )
+
+
+def _noise(text: str, floor: float) -> str:
+    return "still being computed" if math.isnan(floor) else text
 
 
 def _within(low: float, high: float) -> str:
@@ -249,7 +254,8 @@ def _flow(curves: Curves, colours: Palette) -> list[Bar]:
     x = np.array([k for k, _ in present])
     floor = np.array([flow.floor for _, flow in present])
     text = [
-        f"<b>{html.escape(flow.site)}</b><br>attack conductance {flow.share:+.1%}<br>largest under noise {flow.floor:.1%}"
+        f"<b>{html.escape(flow.site)}</b><br>attack conductance {flow.share:+.1%}"
+        f"<br>largest under noise {_noise(f'{flow.floor:.1%}', flow.floor)}"
         for _, flow in present
     ]
     above = [colours.text if abs(flow.share) > flow.floor else colours.shared for _, flow in present]

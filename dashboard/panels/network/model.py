@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
@@ -358,7 +359,7 @@ class Flow:
     share: float
     """Of the margin lost, signed."""
     floor: float
-    """Largest share under noise of the same size."""
+    """Largest share under noise of the same size; NaN while the noise control is still being computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +373,7 @@ class Curves:
     """95 % of it over the images of a group; None for a single pair."""
     floor_low: tuple[float, ...]
     floor_high: tuple[float, ...]
+    """NaN while the noise control is still being computed, as the floors of `flow` are."""
     flow: tuple[Flow | None, ...]
     """What passes through the branch of each column's block; None where every path runs through the one site."""
     true_class: tuple[float, ...] | None
@@ -440,10 +442,11 @@ class Row:
     shared: int
     adversarial_only: int
     distance: float
-    floor_low: float
-    floor_high: float
+    floor_low: float | None
+    floor_high: float | None
     flow: float
-    flow_floor: float
+    flow_floor: float | None
+    """Floors are None while the noise control is still being computed."""
     role: str
     """`stem` and `evidence` (maps that are the classes themselves) are left out of claims."""
     is_cut: bool
@@ -461,15 +464,19 @@ def site_rows(explanation: Explanation, comparison: Comparison) -> tuple[Row, ..
             len(sets.shared),
             len(sets.adversarial_only),
             round(sets.distance, 6),
-            round(sets.floor_low, 6),
-            round(sets.floor_high, 6),
+            _rounded(sets.floor_low),
+            _rounded(sets.floor_high),
             round(sets.flow, 6),
-            round(sets.flow_floor, 6),
+            _rounded(sets.flow_floor),
             place.role,
             place.is_cut,
         )
         for place, sets in zip(explanation.sites, comparison.sites, strict=True)
     )
+
+
+def _rounded(floor: float) -> float | None:
+    return None if math.isnan(floor) else round(floor, 6)
 
 
 def to_csv(rows: tuple[Row, ...]) -> str:
@@ -488,13 +495,18 @@ def _safe(cell: object) -> object:
 def summary(explanation: Explanation, comparison: Comparison) -> str:
     """Return what the river shows in words, for those who cannot see it."""
     first, last = comparison.sites[0], comparison.sites[-1]
-    widest = max(comparison.sites, key=lambda site: site.distance - site.floor_high)
     return (
         f"Network of {len(explanation.sites)} layers at {percent(comparison.share)} kept channels. "
         f"At {first.site} {len(first.shared)} channels are shared and {len(first.clean_only)} clean only; "
-        f"at {last.site} {len(last.shared)} are shared and {len(last.clean_only)} clean only. "
-        f"Most above noise: {widest.site}, distance {widest.distance:.2f} against at most {widest.floor_high:.2f}."
+        f"at {last.site} {len(last.shared)} are shared and {len(last.clean_only)} clean only. {_most_above(comparison)}"
     )
+
+
+def _most_above(comparison: Comparison) -> str:
+    widest = max(comparison.sites, key=lambda site: site.distance - site.floor_high)
+    if math.isnan(widest.floor_high):
+        return "The noise control is still being computed."
+    return f"Most above noise: {widest.site}, distance {widest.distance:.2f} against at most {widest.floor_high:.2f}."
 
 
 def against_class(explanation: Explanation, classes: ClassDatapaths) -> Explanation:

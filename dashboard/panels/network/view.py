@@ -101,6 +101,8 @@ def _pixels(room: object, usual: int = network_figure.HEIGHT, most: int = networ
 def _group(shown: Shown) -> Shown | None:
     """Return the group of the same explanation that is drawn beside; None until its datapath is known."""
     explanation, classes = shown.explanation, shown.faithfulness_checks.classes
+    if shown.view.versus == network.NOISE and not explanation.has_noise_control:
+        return None
     if shown.view.versus == network.NOISE:
         return _drawn(network.against_noise(explanation), shown.view, shown.faithfulness_checks)
     if classes is None or faithfulness.keeps_class(explanation):
@@ -163,7 +165,7 @@ def facts(shown: Shown) -> dict[str, Any]:
         "verdict": asdict(verdict(explanation, comparison, faithfulness_checks)),
         "summary": network.summary(explanation, comparison),
         "beside": _beside(shown),
-        "note": river_note(shown.river, faithfulness_checks),
+        "note": river_note(shown.river, faithfulness_checks, has_noise_control=explanation.has_noise_control),
         "card": asdict(faithfulness.build_card(explanation, faithfulness_checks)),
         "limited": WITH_A_LIMIT,
         "inputs": asdict(inputs.build(explanation, factor)),
@@ -239,7 +241,7 @@ def _beside(shown: Shown) -> str:
     return faithfulness.compared_group(name, shown.rival.comparison)
 
 
-def river_note(drawn: network.River, faithfulness_checks: Faithfulness) -> str:
+def river_note(drawn: network.River, faithfulness_checks: Faithfulness, *, has_noise_control: bool = True) -> str:
     """Return what the reader must know of the drawing itself: what is not exact, hidden or provisional."""
     limit = wording.percent(network.HIDDEN_BELOW)
     hidden = f"{drawn.hidden} weak connections (under {limit}) are not drawn." if drawn.hidden else ""
@@ -247,7 +249,8 @@ def river_note(drawn: network.River, faithfulness_checks: Faithfulness) -> str:
     open_ = (
         f"Hatched bars are provisional: the faithfulness checks of the {sides} datapath are not in." if sides else ""
     )
-    return " ".join(filter(None, (_inexact(drawn), hidden, open_)))
+    early = "" if has_noise_control else "The noise control is still being computed."
+    return " ".join(filter(None, (_inexact(drawn), hidden, early, open_)))
 
 
 def _inexact(drawn: network.River) -> str:
