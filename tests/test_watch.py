@@ -37,7 +37,7 @@ def test_a_view_that_is_ready_names_its_explanation_and_what_has_arrived():
     assert work.stage == "faithfulness"
     assert work.key == "fake00000"
     assert work.request["samples"] == ["00000"]
-    assert set(work.arrived) == {"clean", "restoration", "kinship"}
+    assert set(work.arrived) == {"noise control", "clean", "restoration", "kinship"}
     assert work.progress.is_working
     assert (work.progress.done, work.progress.total) == (3, 5)
     assert work.gallery == "ready"
