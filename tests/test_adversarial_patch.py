@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
 import pytest
 import torch
 
 from engine import images
 from engine.attacks import gradient, runner
+from engine.attribution import baselines, explain
 from engine.audit import plan, report, results
+from engine.errors import BadInput
 from engine.models import register
 from engine.specs import catalogue
 from tests import audits
@@ -65,6 +69,45 @@ def test_a_patch_fools_where_a_patch_of_noise_of_its_area_does_not(fooled, monke
 def test_more_places_fool_no_fewer(fooled):
     counts = [fooled(f"patch:eps=1/32,restarts={restarts}") for restarts in (1, 4)]
     assert counts == sorted(counts)
+
+
+def test_a_universal_patch_is_one_square_for_a_class_and_fools_where_noise_does_not(store):
+    bundle, dataset = register.bundle(store, "digits-standard"), store.dataset("digits")
+    runner.LEARNED.clear()
+    spec, samples = catalogue.attack("universal-patch:eps=0.15,images=4"), dataset.keys
+    result = explain.attacked(bundle, dataset, spec, samples, 0)
+    noise = explain.attacked(bundle, dataset, catalogue.attack("noise-patch:eps=0.15"), samples, 0)
+    by_status = [collections.Counter(outcome.status for outcome in one.outcomes)["fooled"] for one in (result, noise)]
+    assert by_status[0] >= by_status[1] + 8, by_status
+    assert len(runner.LEARNED) == len(
+        {outcome.label for outcome in result.outcomes if outcome.before.label == outcome.label}
+    )
+    (square,) = [square for (_, _, label), square in runner.LEARNED.items() if label == result.outcomes[0].label]
+    for row, outcome in enumerate(result.outcomes):
+        if outcome.label == result.outcomes[0].label and outcome.status in ("fooled", "resisted"):
+            windows = result.adversarial[row].unfold(1, square.shape[1], 1).unfold(2, square.shape[2], 1)
+            apart = (windows - square[:, None, None]).abs().amax(dim=(0, 3, 4))
+            assert float(apart.min()) < 1 / 510, "the patch stands somewhere on it, as it was learned"
+    some = explain.attacked(bundle, dataset, spec, samples[3:5], 0)
+    assert np.array_equal(some.stored, result.stored[3:5])
+
+
+def test_a_universal_patch_without_other_images_is_refused(store):
+    bundle, dataset = register.bundle(store, "digits-standard"), store.dataset("digits")
+    pictures = baselines.load(bundle, dataset, dataset.keys[:1])
+    spec, label = catalogue.attack("universal-patch"), torch.tensor(baselines.labels(bundle, dataset)[:1])
+    with pytest.raises(BadInput, match="learns from other images of a class, and here there is no data set"):
+        runner.run(bundle, pictures, label, spec, torch.arange(1), samples=("0",))
+
+
+def test_an_audit_learns_a_universal_patch_whatever_its_blocks(store):
+    text = 'model = "digits-standard"\ndata = "digits"\nmethod = "none"\nthreads = 1\n'
+    text += 'attacks = ["universal-patch:eps=0.1,steps=5,images=2"]\n\n[images]\ncount = 10\n'
+    run, state, _ = audits.drive(store, audits.planned(store, text))
+    assert state.state == "finished", state.message
+    told = report.text(run, state, results.read_summary(run.place, run.manifest))
+    assert "10 % of the area" in told
+    assert "noise-patch" in told
 
 
 def test_a_plan_takes_the_control_of_the_same_area_along(store):

@@ -98,6 +98,7 @@ IDS = (
     "pgd-l2:eps=0.5,steps=20",
     "mifgsm-linf:eps=8/255,steps=10,decay=1",
     "patch:eps=0.05,steps=10,restarts=16",
+    "universal-patch:eps=0.05,steps=30,images=16",
     "apgd-ce:eps=8/255,steps=100",
     "apgd-dlr:eps=8/255,steps=100",
     "apgd-t:eps=8/255,steps=100",

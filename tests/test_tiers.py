@@ -59,7 +59,18 @@ def short(name: str):
     return catalogue.attack(f"{name}:{','.join(settings)}" if settings else name)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+def test_a_universal_patch_costs_its_steps_on_what_it_learns_from_once_for_a_class(counted, pictures):
+    spec = catalogue.attack("universal-patch:steps=3,images=4")
+    fellows = attacked.Fellows("a class", lambda _label, count: pictures[:count])
+    with torch.no_grad():
+        own = counted.logits(pictures).argmax(dim=1)
+    assert len(own.unique()) == 1
+    for _ in range(2):
+        runner.run(counted, pictures, own, spec, torch.arange(COUNT), samples=SAMPLES, fellows=fellows)
+        assert counted.passes == 3 * 4 <= tiers.cost(spec, len(CLASSES)).passes * COUNT
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "universal-patch"])
 def test_an_attack_costs_what_was_stated(name, counted, pictures):
     """On images that resist, where nothing stops early: passes exactly, forward passes at most one point more."""
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,16 @@ class Batch:
         return Batch(self.pictures[chosen.to(self.pictures.device)], self.labels[places], samples)
 
 
+@dataclass(frozen=True, slots=True)
+class Fellows:
+    """Where an attack on a whole class finds images of it to learn from."""
+
+    key: str
+    """Of the model and the images, so that what was learned from them is known again."""
+    of_class: Callable[[int, int], Tensor]
+    """From a class and a number to (up to as many, channels, height, width) images of it that are answered right."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Subjects:
     """The correctly classified images of a batch."""
@@ -46,12 +56,19 @@ class Subjects:
     seeds: Tensor
     targets: Tensor | None = None
     """(batch,) class each image is to be mistaken for; None for any wrong one."""
+    fellows: Fellows | None = None
 
     def at(self, rows: Tensor) -> Subjects:
         """Return some of them, by (rows,) indices."""
-        targets = None if self.targets is None else self.targets[rows]
         places = rows.cpu()
-        return Subjects(self.images[rows], self.clean[places.numpy()], self.labels[rows], self.seeds[places], targets)
+        return replace(
+            self,
+            images=self.images[rows],
+            clean=self.clean[places.numpy()],
+            labels=self.labels[rows],
+            seeds=self.seeds[places],
+            targets=None if self.targets is None else self.targets[rows],
+        )
 
     def restarted(self, start: int) -> Subjects:
         """Return the same images with other seeds, for their `start`-th start."""

@@ -13,8 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.attacks import noise
-from engine.attacks.noise import Purpose, drawn
-from engine.specs.catalogue import LEAST_LIKELY, NEXT, Fgsm, GradientAttack, MiFgsm, Patch, PgdL2, PgdLinf
+from engine.attacks.noise import Purpose, drawn, restarted
+from engine.specs import threat_model
+from engine.specs.catalogue import (
+    LEAST_LIKELY,
+    NEXT,
+    Fgsm,
+    GradientAttack,
+    MiFgsm,
+    Patch,
+    PgdL2,
+    PgdLinf,
+    UniversalPatch,
+)
 from engine.specs.threat_model import NO_TARGET
 
 TINIEST = torch.finfo(torch.float32).tiny
@@ -375,6 +386,40 @@ class Climber:
     """Of its spec."""
     outset: Callable[[Any, Tensor, Tensor], Outset] = _still
     """Of its spec, the images and their seeds."""
+
+
+def learned_square(bundle: Classifier, images: Tensor, label: int, spec: UniversalPatch, seed: int) -> Tensor:
+    """Return the content (channels, side, side), multiples of 1/255 in [0, 1], of one patch for a class.
+
+    images: (batch, channels, height, width) of the class. Costs `spec.steps` forward and backward passes of each.
+    """
+    channels, height, width = images.shape[1:]
+    side = threat_model.square_side(spec.epsilon, height, width)
+    square = torch.full((channels, side, side), 0.5, device=images.device)
+    seeds = restarted(torch.arange(len(images)), 1) ^ seed
+    labels = torch.full((len(images),), label, device=images.device)
+    targets = targets_of(spec.target, labels, reached(bundle, images).detach(), seeds)
+    task = Task(images, labels, torch.zeros_like(images), targets)
+    for step in range(spec.steps):
+        _, where = noise.squares(images, spec.epsilon, restarted(seeds, step))
+        slopes = torch.zeros_like(square)
+        for rows in torch.arange(len(images), device=images.device).split(LEARNED_AT_ONCE):
+            slopes += _slope(bundle, task, rows, square, where[rows])
+        square = (square + float(STRIDE / spec.steps) * slopes.nan_to_num(0.0).sign()).clamp(0.0, 1.0)
+    return (square * 255).round() / 255
+
+
+def _slope(bundle: Classifier, task: Task, rows: Tensor, square: Tensor, where: Tensor) -> Tensor:
+    """The gradient of the summed gain of some images by the content that all of them bear."""
+    square = square.detach().requires_grad_()
+    with torch.enable_grad():
+        points = task.images[rows] * (1 - where) + noise.placed(square, where)
+        gain = task.gains(rows, reached(bundle, points)).sum()
+    return torch.autograd.grad(gain, square)[0]
+
+
+LEARNED_AT_ONCE = 8
+"""Images that a universal patch goes through the network on at once."""
 
 
 CLIMBERS: dict[type[GradientAttack], Climber] = {

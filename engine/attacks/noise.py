@@ -100,6 +100,16 @@ def patched(images: Tensor, share: Fraction, seeds: Tensor) -> Tensor:
     return torch.where(where > 0, content, images)
 
 
+def placed(square: Tensor, where: Tensor) -> Tensor:
+    """Return a square (channels, side, side) at the places of `squares`, (batch, channels, height, width), 0 elsewhere."""
+    height, width = where.shape[2:]
+    side = square.shape[1]
+    corners = [(int(row), int(column)) for row, column in (place[0].nonzero()[0].tolist() for place in where)]
+    return torch.stack(
+        [F.pad(square, (column, width - side - column, row, height - side - row)) for row, column in corners]
+    )
+
+
 def _square(shape: torch.Size, side: int, generator: Generator) -> Tensor:
     """Return (channels + 1, height, width): content, and at last where it is."""
     channels, height, width = shape

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine import hashing
 from engine.attacks import attacked, autoattack, gradient, guards, noise
-from engine.attacks.attacked import AttackedImages, Shown, Subjects, answers, rounded, unit
+from engine.attacks.attacked import AttackedImages, Fellows, Shown, Subjects, answers, rounded, unit
 from engine.attacks.gradient import Classifier
 from engine.attacks.guards import isolated
-from engine.errors import WorkFailed
+from engine.errors import BadInput, WorkFailed
 from engine.models.network import predictions
 from engine.specs import catalogue, threat_model
 from engine.specs.catalogue import (
@@ -27,6 +28,7 @@ from engine.specs.catalogue import (
     NoiseShuffled,
     NoiseSign,
     PgdLinf,
+    UniversalPatch,
 )
 from engine.specs.threat_model import Attack, Family
 from engine.types.core import Outcome
@@ -38,7 +40,14 @@ TOLERANCE = 1e-6
 
 
 def run(
-    bundle: Classifier, pictures: Tensor, labels: Tensor, spec: Attack, seeds: Tensor, *, samples: tuple[str, ...]
+    bundle: Classifier,
+    pictures: Tensor,
+    labels: Tensor,
+    spec: Attack,
+    seeds: Tensor,
+    *,
+    samples: tuple[str, ...],
+    fellows: Fellows | None = None,
 ) -> AttackedImages:
     """Attack every correctly classified image of a batch.
 
@@ -46,6 +55,8 @@ def run(
     seed per image. Of each image the point of the highest loss is kept; where that one, stored, does not fool, the first that does.
     Every stored image is predicted once: an image that was wrong is stored as it is, and a point that was tried as it would
     be stored is not tried again.
+
+    fellows: what an attack on a whole class learns from; what it learned is kept for the next images.
     Raises BadInput for images, labels, seeds or logits that cannot be judged and for an attack that does not apply to so
     few classes, and WorkFailed if a budget is exceeded.
     """
@@ -61,7 +72,7 @@ def run(
         before = answers(bundle, plain)
         guards.check_logits(before, len(clean), len(bundle.classes))
         guards.check_form(partial(answers, bundle), plain, before)
-        correct, subjects = _subjects(clean, plain, (labels, seeds, before), spec)
+        correct, subjects = _subjects(clean, plain, (labels, seeds, before), spec, fellows)
         after, is_judged = before.clone(), torch.from_numpy(~correct).to(bundle.device)
         if correct.any():
             result, rows = RUNNERS[spec.family](bundle, subjects, spec), (~is_judged).nonzero()[:, 0]
@@ -90,14 +101,19 @@ def run(
 
 
 def _subjects(
-    clean: np.ndarray, plain: Tensor, known: tuple[Tensor, Tensor, Tensor], spec: Attack
+    clean: np.ndarray,
+    plain: Tensor,
+    known: tuple[Tensor, Tensor, Tensor],
+    spec: Attack,
+    fellows: Fellows | None,
 ) -> tuple[np.ndarray, Subjects]:
     """Return which images of a batch are right, and those; known: (batch,) labels and seeds, (batch, classes) logits."""
     labels, seeds, before = known
     correct = torch.tensor([p.label for p in predictions(before)], device=labels.device) == labels
     rows = correct.cpu()
     targets = gradient.targets_of(spec.target, labels[correct], before[correct], seeds[rows])
-    return rows.numpy(), Subjects(plain[correct], clean[rows.numpy()], labels[correct], seeds[rows], targets)
+    subjects = Subjects(plain[correct], clean[rows.numpy()], labels[correct], seeds[rows], targets, fellows)
+    return rows.numpy(), subjects
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -130,6 +146,39 @@ def _sign_noise(bundle: Classifier, subjects: Subjects, spec: NoiseSign) -> _Mad
 
 def _noise_patch(bundle: Classifier, subjects: Subjects, spec: NoisePatch) -> _Made:
     return _painted(bundle, subjects, spec, noise.patched(subjects.images, spec.epsilon, subjects.seeds))
+
+
+def _universal(bundle: Classifier, subjects: Subjects, spec: UniversalPatch) -> _Made:
+    """Put the patch of each image's class on it, at the place of its seed."""
+    _, where = noise.squares(subjects.images, spec.epsilon, subjects.seeds)
+    points = subjects.images.clone()
+    if where.any():
+        for label in subjects.labels.unique().tolist():
+            rows = (subjects.labels == label).nonzero()[:, 0]
+            square = _square_of(bundle, subjects.fellows, label, spec)
+            points[rows] = subjects.images[rows] * (1 - where[rows]) + noise.placed(square, where[rows])
+    return _painted(bundle, subjects, spec, points)
+
+
+def _square_of(bundle: Classifier, fellows: Fellows | None, label: int, spec: UniversalPatch) -> Tensor:
+    """Return the patch of a class, learned once for a model, a data set and its settings; raises BadInput."""
+    if fellows is None:
+        raise BadInput(
+            f"Not applicable: {spec.name} learns from other images of a class, and here there is no data set."
+        )
+    key = fellows.key, spec.text, label
+    if key not in LEARNED:
+        images = fellows.of_class(label, spec.images)
+        seed = int(hashing.content_key((spec.text, label))[:15], 16)
+        while len(LEARNED) >= MOST_LEARNED:
+            LEARNED.pop(next(iter(LEARNED)))
+        LEARNED[key] = gradient.learned_square(bundle, images, label, spec, seed)
+    return LEARNED[key].to(bundle.device)
+
+
+LEARNED: dict[tuple[str, str, int], Tensor] = {}
+"""Patches by model and data, attack and class: each block of an audit, and each pair, needs those of its classes again."""
+MOST_LEARNED = 256
 
 
 def _corrupted(bundle: Classifier, subjects: Subjects, spec: Corruption) -> _Made:
@@ -240,6 +289,7 @@ MATCHED: dict[type[NoiseGaussian | NoiseShuffled], Callable[[Subjects, np.ndarra
 """How each matched noise follows from the subjects and their stored PGD images."""
 RUNNERS: dict[Family, Callable[[Classifier, Subjects, Any], _Made]] = {
     "ascent": _climbed,
+    "universal": _universal,
     "library": _from_library,
     "sign noise": _sign_noise,
     "matched noise": _matched,

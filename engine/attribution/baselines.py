@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import images
+from engine import hashing, images
+from engine.attacks.attacked import Fellows
 from engine.models import hooks
 from engine.models.hooks import Trace
 from engine.models.network import ModelBundle
@@ -124,6 +125,16 @@ def correct(
         if len(kept) >= count:
             break
     return CorrectImages(tuple(dataset.keys[k] for k in kept), torch.cat(pictures), truth[kept])
+
+
+def fellows(bundle: ModelBundle, dataset: Dataset) -> Fellows:
+    """Return where an attack on a whole class learns: from the first images of the class that the network answers right."""
+
+    def of_class(label: int, count: int) -> Tensor:
+        rows = np.flatnonzero(labels(bundle, dataset) == label).tolist()
+        return correct(bundle, dataset, rows, count, at_once=hooks.batch_limit(bundle)).images
+
+    return Fellows(hashing.content_key(bundle.content_hash, dataset.card.content_hash, str(bundle.device)), of_class)
 
 
 def _one_per_class_first(order: list[int], every: np.ndarray) -> list[int]:

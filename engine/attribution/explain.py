@@ -159,7 +159,8 @@ def attacked(
     labels = baselines.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
     clean = baselines.load(bundle, dataset, samples)
     seeds = image_seeds(attack, dataset.card.content_hash, samples, seed)
-    return runner.run(bundle, clean, torch.as_tensor(labels, device=bundle.device), attack, seeds, samples=samples)
+    rows, fellows = torch.as_tensor(labels, device=bundle.device), baselines.fellows(bundle, dataset)
+    return runner.run(bundle, clean, rows, attack, seeds, samples=samples, fellows=fellows)
 
 
 def noise_copies(pairs: AttackedImages, draws: int) -> Tensor:
@@ -315,6 +316,7 @@ def attack_class(bundle: ModelBundle, dataset: Dataset, request: AttackResultsRe
     if len(every) > MOST:
         every = every[np.linspace(0, len(every) - 1, MOST).astype(int)]
     outcomes: list[Outcome] = []
+    fellows = baselines.fellows(bundle, dataset)
     for start in range(0, len(every), hooks.batch_limit(bundle)):
         report(
             start,
@@ -322,8 +324,9 @@ def attack_class(bundle: ModelBundle, dataset: Dataset, request: AttackResultsRe
             f"Attacking {len(every)} images of '{class_names.handles(bundle.classes)[request.label]}'",
         )
         samples = tuple(dataset.keys[k] for k in every[start : start + hooks.batch_limit(bundle)])
-        seeds = [image_seed(request.attack, dataset.card.content_hash, s, request.seed) for s in samples]
+        seeds = image_seeds(request.attack, dataset.card.content_hash, samples, request.seed)
         labels = torch.full((len(samples),), request.label, device=bundle.device)
         pictures = baselines.load(bundle, dataset, samples)
-        outcomes += runner.run(bundle, pictures, labels, request.attack, torch.tensor(seeds), samples=samples).outcomes
+        attacked = runner.run(bundle, pictures, labels, request.attack, seeds, samples=samples, fellows=fellows)
+        outcomes += attacked.outcomes
     return AttackResults(request, tuple(outcomes))

@@ -179,8 +179,8 @@ def _unattacked(subject: Subject, asked: Batch, stored: Tensor) -> AttackedImage
 
 
 def _attacked(subject: Subject, clean: Tensor, labels: Tensor, samples: tuple[str, ...]) -> AttackedImages:
-    attack = subject.condition.attack
-    return runner.run(subject.bundle, clean, labels, attack, _seeds(subject, samples), samples=samples)
+    attack, fellows = subject.condition.attack, baselines.fellows(subject.bundle, subject.dataset)
+    return runner.run(subject.bundle, clean, labels, attack, _seeds(subject, samples), samples=samples, fellows=fellows)
 
 
 def _seeds(subject: Subject, samples: tuple[str, ...]) -> Tensor:

@@ -284,6 +284,32 @@ class Patch(Attack):
 
 
 @dataclass(frozen=True, slots=True)
+class UniversalPatch(Attack):
+    """One square for a whole class, learned on some of its images and then put on every one of them (Brown et al. 2017).
+
+    It learns from the first images of the class that the network answers right, all at new places in every step, by sign
+    steps of 2.5 / steps on the content. On each attacked image it stands at one place, by the image's seed; images that it
+    learned from are attacked too. It is not turned or scaled as one to be printed would be.
+    """
+
+    name: ClassVar[str] = "universal-patch"
+    title: ClassVar[str] = "Universal patch"
+    family: ClassVar[Family] = "universal"
+    norm: ClassVar[Norm] = threat_model.AREA
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _area()
+    steps: int = _steps(30, "Gradient steps, each on all images that it learns from.")
+    images: int = setting(16, 1, 256, "Images of the class that it learns from, as far as there are so many.")
+    target: str = _target()
+
+    @property
+    def running(self) -> Cost:
+        """Learning it is shared by the images of the class: no more than this where they are as many as it learns from."""
+        return Cost(self.steps, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class ApgdCe(Attack):
     """Steps of self-adjusting size up the cross-entropy (Croce and Hein 2020)."""
 
@@ -453,6 +479,7 @@ ATTACKS: dict[str, type[Attack]] = {
     PgdL2.name: PgdL2,
     MiFgsm.name: MiFgsm,
     Patch.name: Patch,
+    UniversalPatch.name: UniversalPatch,
     ApgdCe.name: ApgdCe,
     ApgdDlr.name: ApgdDlr,
     ApgdT.name: ApgdT,

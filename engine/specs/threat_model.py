@@ -127,7 +127,7 @@ BUDGETED: Final = {item.name: item for item in (LINF, L2, AREA)}
 """The norms in which a budget can be given, by name."""
 
 
-Family = Literal["ascent", "library", "sign noise", "matched noise", "noise patch", "corruption"]
+Family = Literal["ascent", "universal", "library", "sign noise", "matched noise", "noise patch", "corruption"]
 """Which runner of `engine.attacks.runner` runs it."""
 NO_TARGET: Final = "none"
 
