@@ -26,6 +26,8 @@ PLAN = audits.PLAN.replace("count = 6", "count = 24").replace(
     'attacks = ["fgsm-linf:eps=24/255"]', 'attacks = ["fgsm-linf:eps=24/255", "pgd-linf:eps=24/255,steps=40"]'
 )
 SHARDS = 36
+NO_FIXED_PORT = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+"""Without a dashboard Dask still opens its port, 8787: a second cluster of tests beside this one could not."""
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
@@ -156,12 +158,12 @@ class Cluster:
         return ["--scheduler", f"tls://127.0.0.1:{self.port}", *chosen]
 
     def start(self, workers: int = 2) -> None:
-        self._run("dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
+        self._run("dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port), *NO_FIXED_PORT)
         for _ in range(workers):
             self.start_worker()
 
     def start_worker(self) -> None:
-        self._run("dask_worker", f"tls://127.0.0.1:{self.port}", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        self._run("dask_worker", f"tls://127.0.0.1:{self.port}", "--nthreads", "1", "--no-nanny", *NO_FIXED_PORT)
 
     def kill(self, count: int = 3) -> None:
         for process in self.processes[:count]:

@@ -253,7 +253,7 @@ def foreign_cluster() -> Iterator[tuple[str, dict[str, str]]]:
         "distributed.comm.tls.client.key": security.tls_client_key,
     }
     options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tls", "host": "127.0.0.1"}
-    with LocalCluster(**options, dashboard_address=None, security=security, silence_logs=50) as cluster:
+    with LocalCluster(**options, dashboard_address="127.0.0.1:0", security=security, silence_logs=50) as cluster:
         yield cluster.scheduler_address, tls
 
 
