@@ -163,8 +163,8 @@
   panel('network', {
     draw,
     root: '#inputs-panel, #verdict, #network-panel, [data-drawer-part=checks], [data-drawer-part=layers]',
-    of: ({ key, request, rival, arrived }, { versus, share, detail, folded, theme }) => (
-      { request, rival, versus, key, share, detail, folded, theme, arrived, room: room(), width: breadth() }),
+    of: ({ key, request, rival, arrived }, { versus, share, detail, lane, folded, theme }) => (
+      { request, rival, versus, key, share, detail, lane, folded, theme, arrived, room: room(), width: breadth() }),
   });
   /* Another room is told once it rests. */
   const breadth = () => 100 * Math.floor((document.querySelector('.river-frame')?.clientWidth || 1080) / 100);

@@ -13,6 +13,14 @@
   const meta = (plot) => (plot && plot.layout && plot.layout.meta) || {};
   const columns = (plot) => meta(plot).columns || [];
 
+  /* What stands between the distance and the river. */
+  const lanes = () => document.querySelectorAll('[data-lane]');
+  on('view', (view) => lanes().forEach((button) => button.setAttribute('aria-pressed', String(button.dataset.lane === (view.lane || 'flow')))));
+  document.addEventListener('click', (event) => {
+    const button = event.target.closest?.('[data-lane]');
+    if (button) { choose({ lane: button.dataset.lane }); }
+  });
+
   function open(name) {
     if (name) { choose({ layer: name }); }
   }

@@ -44,6 +44,7 @@ CHANNEL_LIMIT = 1_000_000
 CHOICES: dict[str, tuple[str, ...]] = {
     "outcome": ("fooled", "resisted"),
     "detail": ("blocks", "sites"),
+    "lane": ("flow", "localisation"),
     "theme": ("light", "dark"),
     "page": ("explain", "audits", "models"),
     "study": ("curve", "faithfulness", "localisation", "profile", "smallest", "defence"),
@@ -90,6 +91,8 @@ class ViewState:
     method: str | None = None
     share: float = 0.2
     detail: str = "blocks"
+    lane: str = "flow"
+    """What is drawn between the distance and the river: attack conductance, or the localisation layer by layer."""
     versus: str | None = None
     """Another attack, or strength of it, drawn beside: `mifgsm-linf@8/255`."""
     folded: str | None = None

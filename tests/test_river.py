@@ -13,7 +13,16 @@ from dashboard.panels.network import curves
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
 from dashboard.panels.network.model import GROUPS
-from engine import ClassSimilarity, Comparison, Explanation, ExplanationRequest, compare
+from engine import (
+    ClassSimilarity,
+    Comparison,
+    Estimate,
+    Explanation,
+    ExplanationRequest,
+    LayerShare,
+    Localisation,
+    compare,
+)
 from tests import fakes
 
 SHARE = 0.3
@@ -484,3 +493,39 @@ def test_a_reason_is_text_under_the_pointer(explanation, comparison):
     links = (replace(explanation.links[0], through=("<a href>",)), *explanation.links[1:])
     text = draw(replace(explanation, links=links), comparison, detail="sites").to_json()
     assert "<a href>" not in text.replace("\\u003c", "<").replace("\\u003e", ">")
+
+
+def _localised(explanation, sites):
+    return Localisation(
+        tuple(
+            LayerShare(name, 12, 1, Estimate(0.25, 0.2, 0.3, 1), Estimate(0.75, 0.6, 0.9, 1), 0.01) for name in sites
+        ),
+        1,
+        20,
+    )
+
+
+def test_the_localisation_stands_in_the_flows_place_on_the_rivers_own_axis(explanation, comparison):
+    found = network.build_river(explanation, comparison, "blocks")
+    plain = network.build_curves(explanation, comparison, found, None)
+    names = [column.name for column in found.columns if not column.is_head]
+    lines = network.with_localisation(plain, _localised(explanation, names[1:3]))
+    figure = network_figure.draw(network_figure.Drawing(found, lines, frozenset(), ("4", "7")), theme="light")
+    by_name = {trace.name: trace for trace in figure.data}
+    assert "attack conductance" not in by_name
+    assert list(by_name["ranked"].x) == list(by_name["in random order"].x) == [1, 2]
+    assert list(by_name["ranked"].y) == [0.25, 0.25]
+    assert list(by_name["in random order"].y) == [0.75, 0.75]
+    assert by_name["ranked"].hovertext[0] == (
+        f"<b>{names[1]}</b><br>25% [20%, 30%] of its 12 channels, ranked, restore the label"
+    )
+    titles = [text.text for text in figure.layout.annotations]
+    assert any("Share of a layer's channels" in title for title in titles)
+    assert not any("Attack conductance" in title for title in titles)
+
+
+def test_a_localisation_that_is_not_known_is_said_to_be_so(explanation, comparison):
+    found = network.build_river(explanation, comparison, "blocks")
+    lines = network.with_localisation(network.build_curves(explanation, comparison, found, None), None)
+    figure = network_figure.draw(network_figure.Drawing(found, lines, frozenset(), ("4", "7")), theme="dark")
+    assert any("not known yet" in text.text for text in figure.layout.annotations)

@@ -12,6 +12,7 @@ from plotly.graph_objects import Bar, Scatter
 from dashboard import theme as themes
 from dashboard.panels.network.model import Curves, Mark
 from dashboard.theme import Palette
+from engine import Estimate, LayerShare
 
 FLOW_WIDTH = 0.34
 LINE = 15
@@ -61,7 +62,8 @@ def heights(paper: float) -> Heights:
 def traces(curves: Curves, colours: Palette) -> list[Scatter | Bar]:
     """Return the traces of both plots: distances on the axis y2, flows on y3."""
     class_similarity = _class_similarity(curves, colours)
-    return [_floor(curves, colours), *class_similarity, _distance(curves, colours), *_flow(curves, colours)]
+    lane = _flow(curves, colours) if curves.localised is None else _localised(curves.localised, colours)
+    return [_floor(curves, colours), *class_similarity, _distance(curves, colours), *lane]
 
 
 def axes(curves: Curves, places: Heights, colours: Palette) -> dict[str, object]:
@@ -73,9 +75,11 @@ def axes(curves: Curves, places: Heights, colours: Palette) -> dict[str, object]
         "zerolinecolor": colours.line,
         "tickfont": {"size": 11, "color": colours.muted},
     }
+    share = {"range": [-0.08, 1.08], "tickvals": [0, 1]}
+    lane = {"tickvals": [highest], "zeroline": True} if curves.localised is None else share
     return {
         "yaxis2": {**shared, "domain": places.distance, "range": [-0.04, 1.04], "tickvals": [0, 1]},
-        "yaxis3": {**shared, "domain": places.flow, "tickvals": [highest], "tickformat": ".0%", "zeroline": True},
+        "yaxis3": {**shared, "domain": places.flow, "tickformat": ".0%", **lane},
     }
 
 
@@ -100,17 +104,28 @@ def shapes(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, 
 
 def texts(curves: Curves, places: Heights, colours: Palette, width: int) -> list[dict[str, object]]:
     """Return the titles, which name every line where there is room, and the texts at the marks."""
-    flow_title = "<b>Attack conductance</b> of each branch alone, of the margin lost"
-    noise = " (branches overlap) · grey: noise of the same size"
+    lane = _flow_title(width) if curves.localised is None else _localised_title(curves.localised, width)
     return [
         _title(_distance_title(curves, width), places.distance_title, colours),
-        _title(
-            flow_title if width < NARROW else f"{flow_title}{noise}",
-            places.flow_title,
-            colours,
-        ),
+        _title(lane, places.flow_title, colours),
         *_marked(curves, places, colours, width),
     ]
+
+
+def _flow_title(width: int) -> str:
+    start = "<b>Attack conductance</b> of each branch alone, of the margin lost"
+    return start if width < NARROW else f"{start} (branches overlap) · grey: noise of the same size"
+
+
+def _localised_title(layers: tuple[LayerShare | None, ...], width: int) -> str:
+    start = "<b>Share of a layer's channels</b> that restore the label, patched there alone"
+    if not any(layers):
+        return f"{start}: not known yet, or not of these columns"
+    return (
+        f"{start} · ● ranked ○ in random order"
+        if width < NARROW
+        else (f"{start} · ● ranked, ○ in random order: where both stand together the attack is everywhere in the layer")
+    )
 
 
 def _distance_title(curves: Curves, width: int) -> str:
@@ -280,3 +295,58 @@ def _flow(curves: Curves, colours: Palette) -> list[Bar]:
         name="attack conductance",
     )
     return [floors, bars]
+
+
+def _localised(layers: tuple[LayerShare | None, ...], colours: Palette) -> list[Scatter]:
+    """Return per layer the share of its channels that restore the label, ranked and in random order, joined by a line."""
+    known = [(k, one, one.ranked, one.random) for k, one in enumerate(layers) if one and one.ranked and one.random]
+    ends = [(k, (ranked.value, order.value)) for k, _, ranked, order in known]
+    between = Scatter(
+        x=[x for k, _ in ends for x in (k, k, None)],
+        y=[y for _, pair in ends for y in (*pair, None)],
+        yaxis="y3",
+        mode="lines",
+        line={"color": colours.muted, "width": 1.2},
+        hoverinfo="skip",
+        name="from ranked to random order",
+    )
+    orders = (
+        ("in random order", "circle-open", [one[3] for one in known]),
+        ("ranked", "circle", [one[2] for one in known]),
+    )
+    return [
+        between,
+        *(
+            Scatter(
+                x=[k for k, *_ in known],
+                y=[share.value for share in shares],
+                yaxis="y3",
+                mode="markers",
+                marker={"symbol": symbol, "size": 7, "color": colours.text},
+                error_y=_reach(shares, colours),
+                hovertext=[_share_text(one, share, name) for (_, one, *_), share in zip(known, shares, strict=True)],
+                hovertemplate="%{hovertext}<extra></extra>",
+                name=name,
+            )
+            for name, symbol, shares in orders
+        ),
+    ]
+
+
+def _reach(shares: list[Estimate], colours: Palette) -> dict[str, object]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [share.high - share.value for share in shares],
+        "arrayminus": [share.value - share.low for share in shares],
+        "color": colours.muted,
+        "thickness": 1.2,
+        "width": 3,
+    }
+
+
+def _share_text(layer: LayerShare, share: Estimate, order: str) -> str:
+    return (
+        f"<b>{html.escape(layer.site)}</b><br>{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of its {layer.channels} "
+        f"channels, {order}, restore the label"
+    )

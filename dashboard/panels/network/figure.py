@@ -414,7 +414,7 @@ class Lift:
 def _curves(rival: Drawing, colours: Palette) -> list[Scatter]:
     curves, name = rival.curves, html.escape(rival.attack)
     marker = {"size": MARK_SIZE, "symbol": "diamond-open", "color": colours.text}
-    present = [(k, flow.share) for k, flow in enumerate(curves.flow) if flow is not None]
+    present = [(k, flow.share) for k, flow in enumerate(curves.flow) if flow is not None and curves.localised is None]
     return [
         Scatter(
             x=np.arange(len(curves.names)),
@@ -440,7 +440,7 @@ def _curves(rival: Drawing, colours: Palette) -> list[Scatter]:
 
 def _what(rival: Drawing) -> str:
     """Return which marks of the curves above are the rival's; a group has no attack conductance."""
-    has_flow = any(flow is not None for flow in rival.curves.flow)
+    has_flow = rival.curves.localised is None and any(flow is not None for flow in rival.curves.flow)
     return f" · ◇ its distance{' and attack conductance' if has_flow else ''} above"
 
 

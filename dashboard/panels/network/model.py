@@ -12,7 +12,18 @@ from dataclasses import astuple, dataclass, fields, replace
 import numpy as np
 
 from dashboard.wording import percent
-from engine import ClassDatapaths, ClassSimilarity, Comparison, Connection, Datapath, Explanation, Side, SiteComparison
+from engine import (
+    ClassDatapaths,
+    ClassSimilarity,
+    Comparison,
+    Connection,
+    Datapath,
+    Explanation,
+    LayerShare,
+    Localisation,
+    Side,
+    SiteComparison,
+)
 
 GROUPS = ("adversarial", "shared", "clean")
 """From top to bottom: maps only in the adversarial datapath, in both, only in the clean one."""
@@ -383,6 +394,14 @@ class Curves:
     fooled_name: str
     parts: Mark | None
     merges: Mark | None
+    localised: tuple[LayerShare | None, ...] | None = None
+    """Where the localisation stands in the flow's place: None of a layer that it says nothing of."""
+
+
+def with_localisation(curves: Curves, localisation: Localisation | None) -> Curves:
+    """Return the curves with the localisation in the attack conductance's place; of no layer while it is not known."""
+    layers = {layer.site: layer for layer in localisation.layers} if localisation else {}
+    return replace(curves, localised=tuple(layers.get(name) for name in curves.names))
 
 
 def build_curves(

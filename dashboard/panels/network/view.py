@@ -12,7 +12,7 @@ from plotly.graph_objects import Figure
 from dashboard import ids, pictures, protocol, wording
 from dashboard.auditor import Auditor
 from dashboard.links import ViewState
-from dashboard.markup import aria, choosing, menu, term
+from dashboard.markup import aria, choosing, data, menu, term
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
@@ -145,11 +145,14 @@ def _rival(shown: Shown, rival: Shown) -> network_figure.Drawing:
 
 
 def _drawing(shown: Shown) -> network_figure.Drawing:
-    explanation, classes = shown.explanation, shown.explanation.classes
+    explanation, classes, checks = shown.explanation, shown.explanation.classes, shown.faithfulness_checks
+    curves = network.build_curves(explanation, shown.comparison, shown.river, checks.class_similarity)
+    if shown.view.lane == "localisation":
+        curves = network.with_localisation(curves, checks.localisation)
     return network_figure.Drawing(
         shown.river,
-        network.build_curves(explanation, shown.comparison, shown.river, shown.faithfulness_checks.class_similarity),
-        checked=frozenset(shown.faithfulness_checks.done),
+        curves,
+        checked=frozenset(checks.done),
         answers=(classes[explanation.clean.target], classes[explanation.adversarial.target]),
         attack=faithfulness.attack(explanation),
     )
@@ -293,6 +296,7 @@ def _heading() -> html.Div:
         [
             html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
             html.Div(detail, className="detail", **term("detail")),
+            _lanes(),
             choosing(),
             html.Button(
                 "Whole river", id=ids.RIVER_RESET, className="plain-button", hidden=True, **term("river-reset")
@@ -302,6 +306,16 @@ def _heading() -> html.Div:
         ],
         className="panel-heading",
     )
+
+
+def _lanes() -> html.Div:
+    """Return the choice of what stands between the distance and the river; assets/river.js presses what is shown."""
+    titles = {"flow": "Conductance", "localisation": "Localisation"}
+    buttons = [
+        html.Button(title, className="plain-button", **data(lane=name), **aria(pressed="false"))
+        for name, title in titles.items()
+    ]
+    return html.Div(buttons, className="lanes", role="group", **aria(label="Below the distance"), **term("lane"))
 
 
 def _legend() -> html.Ul:
