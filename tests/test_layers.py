@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -68,7 +69,8 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Every module an import statement names, in functions too; `from package import module` names the module."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -77,7 +79,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in MODULES else node.module for name in names}
-    return found
+    return frozenset(found)
 
 
 def package(module: str) -> str:
@@ -85,6 +87,7 @@ def package(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
+@functools.cache
 def graph() -> dict[str, set[str]]:
     """Which packages each package imports."""
     found: dict[str, set[str]] = {}
