@@ -55,7 +55,7 @@ def pairs(store, bundle, subjects):
 @pytest.fixture(scope="module")
 def carrying(bundle, subjects):
     """The two-run columns of the table: maps copied into the run of another class's image."""
-    ask = trials.asked(subjects)
+    ask = trials.against_partners(subjects)
     own, _ = trials.score(bundle, methods.TWO_RUN, ask, seed=0)
     aimed, _ = trials.score(bundle, methods.TWO_RUN, replace(ask, targets=subjects.thirds), seed=0)
     return trials.transplant(bundle, subjects, own, aimed, MAPS)
@@ -73,7 +73,7 @@ def restored(bundle, pairs, flows):
 
 @pytest.fixture(scope="module")
 def random(bundle, subjects):
-    return trials.score(bundle, methods.RANDOM, trials.asked(subjects), seed=0)[0]
+    return trials.score(bundle, methods.RANDOM, trials.against_partners(subjects), seed=0)[0]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def hundred(bundle, subjects):
 
 @pytest.fixture(scope="module")
 def mask(bundle, hundred):
-    return trials.score(bundle, methods.method("mask"), trials.asked(hundred), seed=0)[0]
+    return trials.score(bundle, methods.method("mask"), trials.against_partners(hundred), seed=0)[0]
 
 
 def values(estimates):
@@ -186,7 +186,7 @@ def test_the_same_mask_gives_its_answer_to_images_of_other_classes(kept):
 
 def test_one_site_at_a_time_the_answer_depends_on_the_image_again(bundle, hundred, monkeypatch):
     monkeypatch.setattr(trials, "KEPT", (0.3,))
-    own, passes = trials.score(bundle, methods.method("gradient"), trials.asked(hundred), seed=0)
+    own, passes = trials.score(bundle, methods.method("gradient"), trials.against_partners(hundred), seed=0)
     found = trials.one_site(bundle, hundred, own)
     assert passes == len(hundred.samples)
     assert found.keep[0].value >= 0.80

@@ -209,7 +209,7 @@ def test_dead_maps_do_not_read_as_agreement():
 
 
 def test_random_scores_are_alike_by_chance_alone_and_activation_wholly(bundle, subjects):
-    ask = trials.asked(subjects)
+    ask = trials.against_partners(subjects)
     found = {}
     for name in (methods.RANDOM, methods.ACTIVATION):
         own, _ = trials.score(bundle, name, ask, seed=0)

@@ -383,7 +383,7 @@ def sigmoid(bundle: ModelBundle, case: Case, *, seed: int) -> Contributions:
             loss = kept.sum() + SIGMOID_PENALTY * mask.mean(dim=1).sum()
             values.grad = torch.autograd.grad(loss, values)[0]
         optimiser.step()
-    return _found(hooks.split(values.detach().sigmoid(), bundle), case, SIGMOID_STEPS + 1)
+    return _of_all_images(hooks.split(values.detach().sigmoid(), bundle), case, SIGMOID_STEPS + 1)
 
 
 def gates(bundle: ModelBundle, case: Case) -> Contributions:
@@ -404,7 +404,7 @@ def gates(bundle: ModelBundle, case: Case) -> Contributions:
         best, least, reached = torch.where(better[:, None], values, best), losses.where(better, least), reached | keeps
         velocity = GATE_MOMENTUM * velocity + gradient
         values = (values - GATE_LEARNING_RATE * velocity).clamp(0.0, GATE_HIGHEST)
-    return _found(hooks.split(best, bundle), case, GATE_STEPS + 1)
+    return _of_all_images(hooks.split(best, bundle), case, GATE_STEPS + 1)
 
 
 def quadratic(bundle: ModelBundle, case: Case) -> Contributions:
@@ -415,7 +415,7 @@ def quadratic(bundle: ModelBundle, case: Case) -> Contributions:
     no part.
     """
     rows = _probability_contributions(bundles.folded(bundle), case.images)
-    return _found(tuple(_mean_choice(site) for site in rows), case, rows[0].shape[1])
+    return _of_all_images(tuple(_mean_choice(site) for site in rows), case, rows[0].shape[1])
 
 
 def frank_wolfe(contributions: Tensor, count: int) -> Tensor:
@@ -466,5 +466,5 @@ def _mean_choice(contributions: Tensor) -> Tensor:
     return torch.stack(chosen).mean(dim=0)
 
 
-def _found(per_map: PerMap, case: Case, passes: int) -> Contributions:
+def _of_all_images(per_map: PerMap, case: Case, passes: int) -> Contributions:
     return Contributions(per_map, {}, passes * len(case.images))

@@ -370,12 +370,12 @@ def make(store: Store, load: Callable[[str], ModelBundle], request: tuple[str, s
         shards.check(place, folder, block)
     except NoShard:
         try:
-            _made(store, load, (place, manifest, condition, block), report)
+            _make_shard(store, load, (place, manifest, condition, block), report)
         except Cancelled:
             return
 
 
-def _made(
+def _make_shard(
     store: Store,
     load: Callable[[str], ModelBundle],
     task: tuple[Place, Manifest, Condition, int],

@@ -64,7 +64,7 @@ class Table:
         """Return a text of 1 to 200 printable characters."""
         if default is not None and key not in self.values:
             return default
-        result = self._found(key, default)
+        result = self._value_of(key, default)
         if not isinstance(result, str) or not 1 <= len(result) <= 200 or not result.isprintable():
             raise self.wrong(f"must be a text of 1 to 200 printable characters, got {_shown(result)}", key)
         return result
@@ -81,21 +81,21 @@ class Table:
 
     def whole(self, key: str, low: int, high: int, default: int | None = None) -> int:
         """Return a whole number in [low, high]."""
-        result = self._found(key, default)
+        result = self._value_of(key, default)
         if type(result) is not int or not low <= result <= high:
             raise self.wrong(f"must be a whole number from {low} to {high}, got {_shown(result)}", key)
         return result
 
     def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
         """Return a number in [low, high]."""
-        result = self._found(key, default)
+        result = self._value_of(key, default)
         if type(result) not in (int, float) or not math.isfinite(result) or not low <= result <= high:
             raise self.wrong(f"must be a number from {low:g} to {high:g}, got {_shown(result)}", key)
         return float(result)
 
     def flag(self, key: str, default: bool) -> bool:
         """Return true or false."""
-        result = self._found(key, default)
+        result = self._value_of(key, default)
         if type(result) is not bool:
             raise self.wrong(f"must be true or false, got {_shown(result)}", key)
         return result
@@ -133,7 +133,7 @@ class Table:
         place = (*self.place, *below)
         return self._wrong(place, place, problem.rstrip("."))
 
-    def _found(self, key: str, default: Any) -> Any:
+    def _value_of(self, key: str, default: Any) -> Any:
         if key not in self.values and default is None:
             raise self._wrong(self.place, (*self.place, key), f"the key '{key}' is missing")
         return self.values.get(key, default)

@@ -318,10 +318,10 @@ class _Driver:
         try:
             # Said before the files are looked through, which takes seconds: who asked for this sees at once that it goes on.
             self.done = self.run.state().done
-            self._write(self._made("running", "Looking through what is done."))
+            self._write(self._state_now("running", "Looking through what is done."))
             self._reconcile()
             self.audit_log.append(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
-            self._write(self._made("running", ""))
+            self._write(self._state_now("running", ""))
             self._hand_in()
             while self.flying:
                 self._collect()
@@ -414,10 +414,10 @@ class _Driver:
             return self._left("interrupted", message)
         except EngineError as error:
             log.warning("The interruption could not be noted; the files of the run tell it as well. %s", error)
-            return self._made("interrupted", message)
+            return self._state_now("interrupted", message)
 
     def _left(self, state: Ending, message: str) -> State:
-        result = self._made(state, message)
+        result = self._state_now(state, message)
         self._write(result)
         self.tell(result)
         return result
@@ -426,11 +426,11 @@ class _Driver:
         now = time.monotonic()
         if now - self.noted >= NOTED_EVERY:
             self.noted = now
-            result = self._made(state, self.failures[0] if self.failures else "")
+            result = self._state_now(state, self.failures[0] if self.failures else "")
             self._write(result)
             self.tell(result)
 
-    def _made(self, state: Ending, message: str) -> State:
+    def _state_now(self, state: Ending, message: str) -> State:
         elapsed = max(time.monotonic() - self.begun, 1e-9)
         rate = self.images / elapsed
         total = len(self.run.manifest.images.samples) * len(self.run.manifest.conditions)

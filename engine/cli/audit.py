@@ -52,7 +52,7 @@ def audit(options: argparse.Namespace) -> Reply:
             state = run.drive(jobs, driver.shard_task, _Teller(run).tell)
     finally:
         jobs.close()
-    return _told(run, state, time.monotonic() - started)
+    return _reply(run, state, time.monotonic() - started)
 
 
 def verify(options: argparse.Namespace) -> Reply:
@@ -96,7 +96,7 @@ def _costing(run: Run, forecast: Forecast) -> Reply:
     return Reply(report.forecast_text(run.manifest.plan.tier, forecast), {**results, **dataclasses.asdict(forecast)})
 
 
-def _told(run: Run, state: State, seconds: float) -> Reply:
+def _reply(run: Run, state: State, seconds: float) -> Reply:
     manifest = run.manifest
     is_finished = state.state == "finished"
     result = results.read_summary(run.place, manifest) if is_finished else results.interim(run.place, manifest)
@@ -149,15 +149,15 @@ class _Teller:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._is_terminal = sys.stderr.isatty()
-        self._told = self._summed = -INTERIM_EVERY
+        self._reply = self._summed = -INTERIM_EVERY
         self._interim = ""
 
     def tell(self, state: State) -> None:
         """Tell a state, seldom enough to be read."""
         now = time.monotonic()
-        if now - self._told < TOLD_EVERY and state.state == "running":
+        if now - self._reply < TOLD_EVERY and state.state == "running":
             return
-        self._told = now
+        self._reply = now
         if now - self._summed >= INTERIM_EVERY and state.state == "running":
             self._summed, self._interim = now, self._summary()
         line = report.progress_line(state) + self._interim

@@ -297,7 +297,7 @@ def _converted(path: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BadInput(f"{path.name} could not be opened within {SECONDS} seconds.") from error
-    result = _told(done.stdout)
+    result = _reply_of(done.stdout)
     if "error" in result:
         raise BadInput(f"{path.name} {str(result['error'])[:240]}; {WAY_OUT}.")
     if done.returncode or not target.is_file():
@@ -305,7 +305,7 @@ def _converted(path: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
     return target, _notes(result)
 
 
-def _told(output: bytes) -> dict[str, Any]:
+def _reply_of(output: bytes) -> dict[str, Any]:
     try:
         result = json.loads(output)
     except ValueError:

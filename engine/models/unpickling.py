@@ -52,7 +52,7 @@ def main(source: str, target: str, memory: int, seconds: int) -> None:
         loaded = _loaded(torch, source, mmap=True)
     except Exception as error:
         _end(error=_reason(error))
-    inside, left_out, tensors, others = _found(torch, loaded)
+    inside, left_out, tensors, others = _state_dict_in(torch, loaded)
     _require_held(tensors)
     save_file({key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}, target)
     _end(inside=inside, left_out=left_out, others=others)
@@ -86,7 +86,7 @@ def _reason(error: Exception) -> str:
     return "is damaged, or holds more than tensors"
 
 
-def _found(torch: Any, loaded: Any) -> tuple[str, list[str], dict[str, Any], list[str]]:
+def _state_dict_in(torch: Any, loaded: Any) -> tuple[str, list[str], dict[str, Any], list[str]]:
     """The dict of tensors that is meant, the whole or one inside it, and which others hold other weights of the same names."""
     if not isinstance(loaded, dict):
         _end(error=f"holds a {type(loaded).__name__}, not a state_dict")

@@ -339,9 +339,9 @@ class _Drawing:
 
     def _line(self, name: CurveName, ranks: Tensor, aim: Tensor | None = None) -> CurveLine:
         tried = self.pairs.tried(self._choices(ranks))
-        return self._told(name, [tried], self.fooled.true if aim is None else aim)
+        return self._line_of_draws(name, [tried], self.fooled.true if aim is None else aim)
 
-    def _told(self, name: CurveName, draws: list[Tried], aim: Tensor) -> CurveLine:
+    def _line_of_draws(self, name: CurveName, draws: list[Tried], aim: Tensor) -> CurveLine:
         """Return a line from draws that hold one row per number of maps."""
         recovered, labels = (
             torch.stack([getattr(draw, what) for draw in draws], dim=1) for what in ("recovered", "labels")
@@ -362,12 +362,12 @@ class _Drawing:
     def _layer_matched(self) -> CurveLine:
         own = self._choices(scorers.ranks(self.fooled.bundle, trials.by_default(self.flow)))
         drawn = controls.nested(self.fooled.bundle, own, DRAWS, self.fooled.seed)
-        return self._told("layer-matched", [self.pairs.tried(sets) for sets in drawn], self.fooled.true)
+        return self._line_of_draws("layer-matched", [self.pairs.tried(sets) for sets in drawn], self.fooled.true)
 
     def _random(self) -> CurveLine:
         ranks = controls.random_ranks(self.fooled.bundle, DRAWS, self.fooled.images.count, self.fooled.seed)
         tried = [self.pairs.tried(self._choices(rank)) for rank in ranks]
-        return self._told("random", tried, self.fooled.true)
+        return self._line_of_draws("random", tried, self.fooled.true)
 
     def _third_class(self) -> CurveLine:
         third = thirds(self.fooled)
@@ -376,12 +376,12 @@ class _Drawing:
 
     def _noisy_copy(self) -> CurveLine:
         choices = self._choices(scorers.ranks(self.fooled.bundle, self.flow))
-        return self._told("noisy copy", noisy_copies(self.pairs, choices), self.fooled.true)
+        return self._line_of_draws("noisy copy", noisy_copies(self.pairs, choices), self.fooled.true)
 
     def _another_image(self) -> CurveLine:
         choices = self._choices(scorers.ranks(self.fooled.bundle, self.flow))
         result = other_images(self.pairs, choices)
-        line = self._told("another image", [tried for tried, _ in result], self.fooled.true)
+        line = self._line_of_draws("another image", [tried for tried, _ in result], self.fooled.true)
         hits = torch.stack([tried.labels == labels for tried, labels in result], dim=1)
         return CurveLine(line.name, line.effects, tuple(patch.share(hits[k]) for k in range(len(self.counts))))
 

@@ -30,9 +30,9 @@ SHARE = 0.2
 
 def stability(bundle: ModelBundle, method: Method, subjects: MatchedImages, own: PerMap, *, seed: int) -> Stability:
     """Return how a method's scores `own` of the clean images hold up."""
-    ask = trials.asked(subjects)
+    ask = trials.against_partners(subjects)
     redrawn = pairing.matched(bundle, subjects.samples, subjects.images, subjects.labels, seed=seed + 1)
-    seeded, _ = trials.score(bundle, method, trials.asked(redrawn), seed=seed + 1)
+    seeded, _ = trials.score(bundle, method, trials.against_partners(redrawn), seed=seed + 1)
     noisy = replace(ask, images=controls.shaken(subjects.images, seed))
     shaken, _ = trials.score(bundle, method, noisy, seed=_fresh(method, seed, 2))
     with hooks.weights(bundle, seed):
@@ -166,7 +166,7 @@ def _missing(walk: Walk) -> tuple[str, ...]:
 def row(walk: Walk, method: Method, steps: Steps) -> MethodRow:
     """Return one method's answers."""
     bundle, subjects = walk.bundle, walk.subjects
-    ask = trials.asked(subjects)
+    ask = trials.against_partners(subjects)
     steps.next()
     started = time.perf_counter()
     own, passes = trials.score(bundle, method, ask, seed=walk.seed)

@@ -370,7 +370,7 @@ def _causal_test(values: dict[str, Any]) -> list[str]:
     count = sum(len(item) for item in values["chosen"]["channels"])
     lines = [
         f"Causal test: the {count} channels whose attack conductance stands out most in their layers over "
-        f"{len(values['labels'])} fooled images, the same for all; {_told(values)}",
+        f"{len(values['labels'])} fooled images, the same for all; {_verdict_text(values)}",
         _row("chosen", [_label(values["effect"]), f"margin {_margin(values['effect'])}"]),
     ]
     for item in values["controls"]:
@@ -379,7 +379,7 @@ def _causal_test(values: dict[str, Any]) -> list[str]:
     return lines + [f"  left out: {line}" for line in values["missing"]]
 
 
-def _told(values: dict[str, Any]) -> str:
+def _verdict_text(values: dict[str, Any]) -> str:
     if not values["is_supported"]:
         return "not supported."
     return "supported by the controls that were run." if values["missing"] else "supported."

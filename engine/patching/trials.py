@@ -209,7 +209,7 @@ class Ask:
         return scorers.Question(self.images, self.targets, self.rivals)
 
 
-def asked(subjects: MatchedImages) -> Ask:
+def against_partners(subjects: MatchedImages) -> Ask:
     """Return the question of clean images against their partners."""
     partners = subjects.partners
     return Ask(subjects.images, subjects.labels, subjects.images[partners], subjects.labels[partners])

@@ -53,7 +53,9 @@ class ImportFolder:
 
     def entries(self) -> tuple[Entry, ...]:
         """Return what can be added, by name; raises StoreError where the folder cannot be read."""
-        return tuple(sorted((entry for entry, _ in self._found()), key=lambda one: one.name.casefold()))[:MOST]
+        return tuple(sorted((entry for entry, _ in self._entries_with_paths()), key=lambda one: one.name.casefold()))[
+            :MOST
+        ]
 
     def left_out(self) -> str:
         """Return one sentence on what is hidden there or was left by other programs, empty for nothing; raises StoreError."""
@@ -62,12 +64,12 @@ class ImportFolder:
 
     def path(self, key: str, kinds: tuple[EntryKind, ...]) -> tuple[Path, EntryKind]:
         """Return where an entry lies and what it is; raises UnknownName, BadInput for another kind."""
-        for entry, path in self._found():
+        for entry, path in self._entries_with_paths():
             if entry.key == key:
                 if entry.kind not in kinds:
                     raise BadInput(f"'{entry.name[:80]}' is {entry.kind}; what is needed is {' or '.join(kinds)}.")
                 return path, entry.kind
-        raise UnknownName("entry of the import folder", key, [entry.name for entry, _ in self._found()])
+        raise UnknownName("entry of the import folder", key, [entry.name for entry, _ in self._entries_with_paths()])
 
     def model(self, order: ModelOrder) -> ModelTask:
         """Return an order with its files; raises UnknownName, BadInput."""
@@ -85,7 +87,7 @@ class ImportFolder:
     def _classes(self, named: str) -> str | None:
         return None if named.startswith("data:") else str(self.path(named, ("classes",))[0])
 
-    def _found(self) -> Iterator[tuple[Entry, Path]]:
+    def _entries_with_paths(self) -> Iterator[tuple[Entry, Path]]:
         for path in self._paths():
             entry = None if sources.is_left_over(path.name) else _entry(path)
             if entry is not None:
