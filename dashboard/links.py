@@ -41,6 +41,8 @@ LONGEST = 200
 LONGEST_CHOICE = 2000
 """Characters of the one value that may list feature maps."""
 CHANNEL_LIMIT = 1_000_000
+MOST_OPENINGS = 20
+"""Classes whose first image is looked at to open the page on one that its checks bear out."""
 CHOICES: dict[str, tuple[str, ...]] = {
     "outcome": ("fooled", "resisted"),
     "detail": ("blocks", "sites"),
@@ -207,8 +209,15 @@ class Resolved:
     """The same images under the other attack that is drawn beside."""
 
 
-def resolve(view: ViewState, auditor: Auditor) -> Resolved:
-    """Return what can be shown of `view`; nothing in a link is trusted, and what is dropped is named in `notices`."""
+def _never(_request: ExplanationRequest) -> bool:
+    return False
+
+
+def resolve(view: ViewState, auditor: Auditor, holds: Callable[[ExplanationRequest], bool] = _never) -> Resolved:
+    """Return what can be shown of `view`; nothing in a link is trusted, and what is dropped is named in `notices`.
+
+    holds: whether the checks of a stored explanation bear it out; a view without class and image opens on the first such.
+    """
     notices: list[str] = []
     models = auditor.models()
     names = [card.name for card in models]
@@ -230,7 +239,7 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
     if model and data:
         notices += failed_validation(model, data, auditor)
         chosen = _with_attack(chosen, notices)
-        chosen = _with_attack_results(_with_layer(chosen, model, notices), auditor, notices)
+        chosen = _with_attack_results(_with_layer(chosen, model, notices), auditor, notices, holds)
     return replace(chosen, notices=tuple(notices))
 
 
@@ -381,7 +390,9 @@ def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resol
     return replace(chosen, view=replace(view, layer=site.name if site else None, channel=channel if site else None))
 
 
-def _with_attack_results(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+def _with_attack_results(
+    chosen: Resolved, auditor: Auditor, notices: list[str], holds: Callable[[ExplanationRequest], bool]
+) -> Resolved:
     data = chosen.data
     if data is None:
         return chosen
@@ -390,12 +401,32 @@ def _with_attack_results(chosen: Resolved, auditor: Auditor, notices: list[str])
     wanted = chosen.view.label and plain_name(chosen.view.label)
     asked = choose("class", wanted, tuple(filled), None, notices)
     asked = None if asked is None else filled[asked]
-    label, answer = _search(chosen, auditor, [asked] if asked is not None else list(filled.values()))
+    labels = [asked] if asked is not None else list(filled.values())
+    if asked is None and chosen.view.sample is None:
+        labels = _opening(chosen, auditor, labels, holds)
+    label, answer = _search(chosen, auditor, labels)
     chosen = replace(chosen, attack_results=answer, view=replace(chosen.view, label=label))
     if answer is None or answer.state != "ready" or answer.value is None:
         return chosen
     outcomes = tuple(entry for entry in answer.value.outcomes if entry.status == chosen.view.outcome)
     return _with_sample(replace(chosen, outcomes=outcomes), notices)
+
+
+def _opening(
+    chosen: Resolved, auditor: Auditor, labels: list[str], holds: Callable[[ExplanationRequest], bool]
+) -> list[str]:
+    """Return the classes, before all others the first whose first image is explained already and whose checks hold.
+
+    Only the store is asked: nothing is computed to find it, and where nothing is known the order stays.
+    """
+    for label in labels[:MOST_OPENINGS]:
+        results = _results_request(chosen, label)
+        known = auditor.attack_results(results).value if auditor.is_stored(results) else None
+        ended = [one.sample for one in known.outcomes if one.status == chosen.view.outcome] if known else []
+        request = _explanation_request(chosen, tuple(ended[:1]))
+        if ended and auditor.is_stored(request) and holds(request):
+            return [label, *(other for other in labels if other != label)]
+    return labels
 
 
 def _search(chosen: Resolved, auditor: Auditor, labels: list[str]) -> tuple[str | None, Answer[AttackResults] | None]:
@@ -437,9 +468,12 @@ def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
     sample = sample or keys[0]
     view = replace(chosen.view, sample=sample)
     samples = tuple(keys[:GROUP_SIZE]) if sample == GROUP else (sample,)
-    scored = method(str(view.method))
-    request = ExplanationRequest(str(view.model), str(view.data), _attack(chosen), samples, scored)
-    return _with_rival(replace(chosen, view=view, request=request), notices)
+    return _with_rival(replace(chosen, view=view, request=_explanation_request(chosen, samples)), notices)
+
+
+def _explanation_request(chosen: Resolved, samples: tuple[str, ...]) -> ExplanationRequest:
+    view = chosen.view
+    return ExplanationRequest(str(view.model), str(view.data), _attack(chosen), samples, method(str(view.method)))
 
 
 def _left_out(chosen: Resolved) -> str:

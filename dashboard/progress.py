@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from dashboard import links, protocol
 from dashboard.auditor import Auditor
 from dashboard.links import GROUP, GROUP_SIZE, SHARES, Resolved, ViewState, epsilon_setting
+from dashboard.panels.network import view as network_view
 from dashboard.wording import percent
 from engine import (
     METHODS,
@@ -301,7 +302,7 @@ def look(stored: object, auditor: Auditor) -> Work:
     """Return how far the work for a stored view is, asking for what is missing. An engine's error becomes its text."""
     view = ViewState.from_dict(stored)
     try:
-        resolved = links.resolve(view, auditor)
+        resolved = links.resolve(view, auditor, lambda request: _holds(request, auditor))
         result = _look(resolved, auditor)
     except EngineError as error:
         logger.warning("A view could not be answered: %s", error)
@@ -313,6 +314,15 @@ def look(stored: object, auditor: Auditor) -> Work:
         scales=scales(resolved.attacks),
         evidence=evidence(resolved, result.key),
     )
+
+
+def _holds(request: ExplanationRequest, auditor: Auditor) -> bool:
+    """Return whether some checks of a stored explanation hold and none speaks against it."""
+    explanation, checks = auditor.explanation(request).value, auditor.faithfulness_checks(request).value
+    if explanation is None or checks is None:
+        return False
+    held, failed, _ = network_view.counted_checks(explanation, checks)
+    return held > 0 and not failed
 
 
 def evidence(resolved: Resolved, key: str | None) -> str:

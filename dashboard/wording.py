@@ -67,7 +67,7 @@ TERMS: Final = {
     # filters
     "model-select": "The image classifier that is attacked and explained.",
     "data-select": "The images it is attacked on; only sets whose classes the model has are offered.",
-    "label-select": "The true class: images that carry this label. 'First class that fits' takes the first with such an image.",
+    "label-select": "The true class: images that carry this label. 'First class that fits' prefers one whose checks hold.",
     "attack-select": "How the image was changed. Attacks look for a change that fools; noise controls change as much at random.",
     "epsilon-select": "How much the attack may change, in the attack's own measure: for L∞ the largest change of any pixel.",
     "outcome-select": "Fooled: the attack changed the right answer. The other choice: the model was right and stayed right.",

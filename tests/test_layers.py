@@ -28,9 +28,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "dashboard.auditor", "dashboard.auth", "dashboard.guard", "dashboard.ids", "dashboard.links", "dashboard.markup",
         "dashboard.pictures", "dashboard.settings", "dashboard.theme", "dashboard.wording",
     ),
-    ("dashboard.progress", "dashboard.protocol"),
+    ("dashboard.protocol",),
     ("dashboard.panels",),
-    ("dashboard.app", "dashboard.media", "dashboard.page", "dashboard.server"),
+    ("dashboard.app", "dashboard.media", "dashboard.page", "dashboard.progress", "dashboard.server"),
     ("dashboard", "dashboard.__main__", "dashboard.wsgi"),
 )  # fmt: skip
 """From the ground up: packages, and modules that stand outside of one. Each has exactly one row."""

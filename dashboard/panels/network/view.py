@@ -201,7 +201,7 @@ def verdict(explanation: Explanation, comparison: Comparison, faithfulness_check
     """
     happened, *described, localised, restores = faithfulness.headline(explanation, comparison, faithfulness_checks)
     against = faithfulness.against(explanation, faithfulness_checks)
-    held, failed, undecided = _counted_checks(explanation, faithfulness_checks)
+    held, failed, undecided = counted_checks(explanation, faithfulness_checks)
     where = localised.text, *(clause.text for clause in described)
     claims = (
         Claim("What happened", happened.state, (happened.text,)),
@@ -211,7 +211,7 @@ def verdict(explanation: Explanation, comparison: Comparison, faithfulness_check
     return Verdict(claims, held, failed, undecided, against[0].text if against else "")
 
 
-def _counted_checks(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[int, int, int]:
+def counted_checks(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[int, int, int]:
     """Return how many checks of both datapaths hold, fail and are undecided; what has no limit is a fact, not a check."""
     limited = [
         check
