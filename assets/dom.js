@@ -92,5 +92,9 @@
   /* What the fields within a node hold, by name. */
   const filled = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
 
-  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled };
+  /* ---- what a panel has to save, by the panel's name (see export.js) ---- */
+  const offers = {};
+  const offer = (name, list) => { offers[name] = list; };
+
+  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled, offer, offers };
 })();

@@ -62,6 +62,10 @@
     const top = size.t + (1 - meta(plot).top) * size.h;
     Object.assign(box.style, { left: `${axis._offset + left}px`, width: `${right - left}px`, top: `${top}px`,
       height: `${meta(plot).top * size.h}px` });
+    // The title between the plots is not crossed.
+    const { top: high, gap } = meta(plot);
+    const [from, to] = [gap[1], gap[0]].map((edge) => `${100 * (high - edge) / high}%`);
+    box.style.setProperty('mask-image', `linear-gradient(#000 ${from}, transparent ${from} ${to}, #000 ${to})`);
   }
 
   /* The frame is as high as its drawing: a second river needs room. */

@@ -317,6 +317,57 @@
     Object.keys(CHOICES).forEach((name, k) => faultline.set(`layer-${name}`, { value: wanted[k] }));
   }
 
+  /* ---- what can be saved: the tiles as they stand, and every channel's numbers ---- */
+  const CELL = 72;
+  // More would not fit on a canvas of every browser.
+  const MOST_DRAWN = 512;
+
+  async function sheets(panel) {
+    const names = chosen.mode === "difference" ? ["difference"] : ["clean", "adversarial"];
+    return Promise.all(names.map((name) => faultline.saving.loaded(address(panel, name, chosen.scale))));
+  }
+
+  function drawTile(pen, images, panel, tile, x, y) {
+    const channel = Number(tile.dataset.channel);
+    const high = heightOf(panel, CELL);
+    const rows = Math.ceil(panel.group.length / panel.columns);
+    images.forEach((image, k) => {
+      const [wide, tall] = [image.naturalWidth / panel.columns, image.naturalHeight / rows];
+      pen.drawImage(image, (channel % panel.columns) * wide, Math.floor(channel / panel.columns) * tall, wide, tall, x + k * (CELL + 2), y + 4, CELL, high);
+    });
+    pen.fillStyle = faultline.saving.colour(panel.group[channel] < 3 ? GROUPS[panel.group[channel]] : "line");
+    pen.fillRect(x, y, images.length * (CELL + 2) - 2, 3);
+    pen.fillStyle = faultline.saving.colour("text");
+    pen.fillText(`${MARKS[panel.group[channel]]} ${channel}   ${tile.lastChild.textContent}`, x, y + high + 18);
+  }
+
+  function picture(panel) {
+    const all = drawn.placing || [];
+    const tiles = all.slice(0, MOST_DRAWN);
+    const count = chosen.mode === "difference" ? 1 : 2;
+    const [wide, tall] = [count * (CELL + 2) + 12, heightOf(panel, CELL) + 30];
+    const across = Math.max(1, Math.min(tiles.length, Math.ceil(Math.sqrt((tiles.length * tall * 1.6) / wide))));
+    const part = tiles.length < all.length ? `, the first ${tiles.length} of ${all.length}` : "";
+    const { canvas } = faultline.saving;
+    return canvas(across * wide, Math.ceil(tiles.length / across) * tall, `${panel.title}${part}. ${byId("layer-shown").textContent}`, async (pen) => {
+      const images = await sheets(panel);
+      tiles.forEach((tile, k) => drawTile(pen, images, panel, tile, (k % across) * wide, Math.floor(k / across) * tall));
+    });
+  }
+
+  function numbers(panel) {
+    const heads = ["layer", "channel", "group", "clean share of scores", "adversarial share of scores", "change", "attack conductance", "also of the fooled-into class", "also under noise"];
+    const rows = panel.group.map((group, i) => [panel.layer, i, NAMES[group], panel.clean[i] / MILLION, panel.adversarial[i] / MILLION, panel.change[i], panel.flow[i] / MILLION,
+      panel.has_class ? (panel.member[i] & 4 ? "yes" : "no") : "", panel.member[i] & 8 ? "yes" : "no"]);
+    return [heads, ...rows];
+  }
+
+  faultline.offer("layer", () => (drawn.panel ? [
+    { title: "Tiles", name: "tiles", picture: () => picture(drawn.panel) },
+    { title: "Numbers of every channel", name: "channels", rows: () => numbers(drawn.panel) },
+    ...faultline.saving.table("#layer-upset table", "All combinations", "combinations"),
+  ] : []));
+
   const SHOWN_BY = ["key", "layer", "share"];
   faultline.panel("layer", {
     draw,

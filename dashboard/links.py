@@ -49,7 +49,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "theme": ("light", "dark"),
     "page": ("explain", "audits", "models"),
     "study": ("curve", "faithfulness", "localisation", "profile", "smallest", "defence"),
-    "drawer": ("checks", "test", "study", "layers", "closed"),
+    "drawer": ("checks", "test", "study", "layers", "evidence", "closed"),
     "tab": ("patches", "links", "feature", "growth", "histogram", "numbers"),
 }
 FIRST_ATTACK = "pgd-linf"

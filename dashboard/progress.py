@@ -25,6 +25,7 @@ from engine import (
     class_handles,
     compare,
     flatten,
+    installed_versions,
 )
 
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
@@ -182,8 +183,8 @@ class Work:
     gallery: str = ""
     """State of the gallery: `ready`, `working` or `failed`."""
     counts: str = ""
-    evidence: str = ""
-    """What the shown evidence was made from, so that it can be made again."""
+    evidence: tuple[tuple[str, str], ...] = ()
+    """What the shown evidence was made from, so that it can be made again: names and values."""
     notices: tuple[str, ...] = ()
     menus: dict[str, Menu] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
@@ -325,13 +326,23 @@ def _holds(request: ExplanationRequest, auditor: Auditor) -> bool:
     return held > 0 and not failed
 
 
-def evidence(resolved: Resolved, key: str | None) -> str:
-    """Return key, model, data, attack and seed of what is shown; nothing where nothing is."""
+def evidence(resolved: Resolved, key: str | None) -> tuple[tuple[str, str], ...]:
+    """Return what the shown evidence was made from, as names and values; nothing where nothing is shown."""
     model, data, request = resolved.model, resolved.data, resolved.request
     if key is None or model is None or data is None or request is None:
-        return ""
-    cards = f"model {model.name} {model.content_hash[:16]}, data {data.name} {data.content_hash[:16]}"
-    return f"Evidence {key[:16]}: {cards}, attack {request.attack.text}, method {request.method.name}, seed {request.seed}."
+        return ()
+    versions = ", ".join(f"{name} {version}" for name, version in installed_versions() if version)
+    images = ", ".join(request.samples)
+    return (
+        ("Evidence", key),
+        ("Model", f"{model.name}, {model.architecture}, content {model.content_hash}, added {model.added[:10]}"),
+        ("Data", f"{data.name}, content {data.content_hash}, added {data.added[:10]}"),
+        ("Images", f"{len(request.samples)} of class '{resolved.view.label}': {images}"),
+        ("Attack", request.attack.text),
+        ("Attribution", f"{METHODS[request.method.name].title}, top {percent(resolved.view.share)} per layer"),
+        ("Seed", str(request.seed)),
+        ("Versions", versions),
+    )
 
 
 def _look(resolved: Resolved, auditor: Auditor) -> Work:

@@ -7,9 +7,9 @@ from typing import Final
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, html
 
-from dashboard import ids, protocol
+from dashboard import guide, ids, protocol
 from dashboard.auditor import Auditor
-from dashboard.markup import aria, choosing, term
+from dashboard.markup import aria, choosing, save, term
 from dashboard.panels.layer import model as layer
 from engine import EngineError, compare
 
@@ -31,8 +31,10 @@ def layout() -> html.Section:
             html.Div(
                 [
                     html.H2([html.Span("2", className="number"), "Layer"], id="layer-heading"),
+                    guide.meaning("layer"),
                     html.Span(id=ids.LAYER_TITLE, className="panel-title"),
                     choosing(),
+                    save("layer"),
                 ],
                 className="panel-heading",
             ),
