@@ -92,9 +92,12 @@
   /* What the fields within a node hold, by name. */
   const filled = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
 
+  /* A bar of colours between what its two ends mean. */
+  const scale = (id, name, low, high) => fill(id, make('span', {}, low), make('i', { class: `scale ${name}`, 'aria-hidden': 'true' }), make('span', {}, high));
+
   /* ---- what a panel has to save, by the panel's name (see export.js) ---- */
   const offers = {};
   const offer = (name, list) => { offers[name] = list; };
 
-  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled, offer, offers };
+  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled, offer, offers, scale };
 })();

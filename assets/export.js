@@ -38,7 +38,10 @@
 
   /* A spreadsheet would run text that begins like a formula; numbers stay numbers. */
   function cell(value) {
-    const text = value === null || value === undefined ? '' : String(value);
+    // A sum of floats shows more digits than it has; a number's minus is the one that programs read.
+    const exact = typeof value === 'number' ? Number(value.toPrecision(12)) : value;
+    const read = exact === null || exact === undefined ? '' : String(exact);
+    const text = NUMBER.test(read) ? read.replace('−', '-') : read;
     const safe = typeof value !== 'number' && /^[=+\-@\t\r]/.test(text) && !NUMBER.test(text) ? `'${text}` : text;
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   }
@@ -57,7 +60,7 @@
   const objects = (list) => (list.length ? [Object.keys(list[0]), ...list.map((one) => Object.values(one))] : []);
 
   /* ---- charts ---- */
-  const words = (text) => String(text).replace(/<br>/g, '; ').replace(/<[^>]+>/g, '').replaceAll('&#x27;', "'").replaceAll('&amp;', '&').replaceAll('&lt;', '<').replaceAll('&gt;', '>');
+  const words = (text) => String(text).replace(/<br>click to .*/, '').replace(/<br>/g, '; ').replace(/<[^>]+>/g, '').replaceAll('&#x27;', "'").replaceAll('&amp;', '&').replaceAll('&lt;', '<').replaceAll('&gt;', '>');
   const axisTitle = (axis, otherwise) => words(axis?.title?.text || otherwise).trim();
 
   /* Every drawn point: its series, its place, its value, its interval where it has one, and what stands beside it. */

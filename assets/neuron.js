@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, make, on, panel, say } = window.faultline;
+  const { built, byId, fill, make, on, panel, say, scale } = window.faultline;
   const drawn = { facts: null, place: null, order: 'relevance', side: 'adversarial' };
 
   function show(facts) {
@@ -13,7 +13,17 @@
     byId('neuron-body').classList.toggle('unchosen', !facts || Boolean(facts.message));
     fill('neuron-card', ...(facts ? facts.card.map(built) : []));
     fill('neuron-numbers', ...(facts ? facts.numbers.map(built) : []));
+    colours(facts && facts.grid);
     probe(null);
+  }
+
+  /* Both maps share one scale, from their joint lowest value, at most zero, to their joint highest. */
+  function colours(grid) {
+    byId('neuron-colours').hidden = !grid;
+    if (!grid) { return; }
+    const all = [0, ...grid.clean, ...grid.adversarial];
+    const short = (value) => written(Number(value.toPrecision(3)));
+    scale('neuron-colours', 'viridis', short(Math.min(...all)), `${short(Math.max(...all))} activation`);
   }
 
   /* ---- a position of the map: what it answers, and what it sees of both inputs ---- */

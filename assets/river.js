@@ -133,13 +133,21 @@
     if (names[at]) { open(names[at]); }
   });
 
+  /* On paper the river is as wide as the page, whatever it was on the screen. */
+  const PAPER = 1000;
+  function shrink(plot) {
+    plot.closest('.river-frame').style.setProperty('--print-zoom', Math.min(1, PAPER / plot._fullLayout.width));
+  }
+
   function prepare() {
     const plot = graph();
     if (!plot || !plot.on || plot.dataset.prepared) { mark(); return; }
     fit(plot);
+    shrink(plot);
     plot.dataset.prepared = 'yes';
     plot.on('plotly_afterplot', () => {
       fit(plot);
+      shrink(plot);
       mark();
       document.getElementById('river-reset').hidden = !isMoved(plot);
       emit('river');

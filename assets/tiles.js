@@ -52,7 +52,11 @@
     tiles.dataset.drawn = String(Number(tiles.dataset.drawn || 0) + 1);
   }
 
-  function controls(group, sort, scale, mode) {
+  function controls(group, scale, mode) {
+    turn(group, chosen.sort, scale, mode);
+  }
+
+  function turn(group, sort, scale, mode) {
     const isOther = group !== chosen.group || sort !== chosen.sort;
     Object.assign(chosen, { group, sort, scale, mode });
     if (!drawn.panel) return;
@@ -174,6 +178,9 @@
       tiles.style.setProperty(`--${name}-input`, `url("/media/examination/${encodeURIComponent(panel.key)}/0/${name}.png")`);
     }
     byId("layer-note").textContent = note(panel, scale, mode);
+    const of = scale === "layer" ? "in the layer" : "of each channel";
+    if (difference) faultline.scale("layer-colours", "purple-orange", "weaker", "stronger under attack");
+    else faultline.scale("layer-colours", "viridis", "low", `high ${of}`);
   }
 
   const heightOf = (panel, side) => Math.max(8, Math.min(2 * side, Math.round((side * panel.height) / panel.width)));
@@ -298,8 +305,8 @@
   }
 
   let told = "";
-  function tell(group, sort, scale) {
-    const now = { group, sort, scale };
+  function tell(group, scale) {
+    const now = { group, sort: chosen.sort, scale };
     const line = Object.values(now).join();
     if (line === told) return;
     told = line;
@@ -308,13 +315,25 @@
     pick(now);
   }
 
+  function sortBy(sort) {
+    byId("layer-sort").value = sort;
+    turn(chosen.group, sort, chosen.scale, chosen.mode);
+  }
+
+  document.addEventListener("change", (event) => {
+    if (event.target.id !== "layer-sort") return;
+    sortBy(event.target.value);
+    tell(chosen.group, chosen.scale);
+  });
+
   const CHOICES = { group: ["all", ...GROUPS], sort: Object.keys(ORDERS), scale: ["channel", "layer"] };
   function restore(view) {
     if (!view) return;
     const wanted = Object.keys(CHOICES).map((name) => (CHOICES[name].includes(view[name]) ? view[name] : CHOICES[name][0]));
     if (wanted.join() === told) return;
     told = wanted.join();
-    Object.keys(CHOICES).forEach((name, k) => faultline.set(`layer-${name}`, { value: wanted[k] }));
+    Object.keys(CHOICES).forEach((name, k) => { if (name !== "sort") faultline.set(`layer-${name}`, { value: wanted[k] }); });
+    sortBy(wanted[1]);
   }
 
   /* ---- what can be saved: the tiles as they stand, and every channel's numbers ---- */

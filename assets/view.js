@@ -243,6 +243,7 @@
     say('counts', work.counts);
     say('status', text);
     evidence();
+    sign();
     say('remaining', remaining(work.progress));
     say('notices', work.notices.join(' '));
     bar.className = isWorking ? (total ? 'progress' : 'progress waiting') : 'progress resting';
@@ -330,6 +331,18 @@
   }
 
   window.faultline.citation = citation;
+
+  /* On paper: what is shown, its evidence and the day at the top, and at the foot of every page where the browser can. */
+  function sign() {
+    const { line } = citation();
+    say('print-line', `${line}, ${window.location.href}`);
+    let style = byId('print-style');
+    if (!style) { style = document.head.appendChild(make('style', { id: 'print-style' })); }
+    const text = line.replace(/[\\"\n]/g, ' ');
+    style.textContent = `@page { @bottom-left { content: "${text}"; font: 9px sans-serif; color: #555; } @bottom-right { content: counter(page) " / " counter(pages); font: 9px sans-serif; color: #555; } }`;
+  }
+
+  window.addEventListener('beforeprint', sign);
 
   window.addEventListener('popstate', (event) => {
     goal = event.state;

@@ -12,7 +12,7 @@ from pathlib import Path
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import guard, guide, links, media, page, theme, wording
+from dashboard import guard, guide, links, media, page, pictures, theme, wording
 from dashboard.auditor import Auditor, remembering
 from dashboard.auth import Login
 from dashboard.settings import Settings
@@ -93,7 +93,7 @@ def index() -> str:
         .replace("@ALIASES", json.dumps(links.ALIASES))
         .replace("@TERMS", html.escape(json.dumps(wording.TERMS, ensure_ascii=False)))
         .replace("@TOUR", html.escape(json.dumps(guide.tour(), ensure_ascii=False)))
-        .replace("@COLOURS", theme.style())
+        .replace("@COLOURS", f"{theme.style()}\n{pictures.scales()}")
     )
 
 

@@ -146,7 +146,8 @@ def header() -> html.Header:
     """Return the header."""
     lost = html.Div(id=ids.CONNECTION, className="connection", hidden=True, role="alert")
     notices = html.Div(id=ids.NOTICES, className="notices", role="note")
-    return html.Header([_brand(), _filters(), lost, notices])
+    line = html.P(id=ids.PRINT_LINE, className="print-line")
+    return html.Header([_brand(), line, _filters(), lost, notices])
 
 
 def _brand() -> html.Div:

@@ -85,6 +85,7 @@ TERMS: Final = {
     "help": "Every word of the page, how to read each level, and what a claim means, on a page of its own.",
     "tour": "Six steps through the page; Escape ends them.",
     "meaning": "What does this mean? How to read this part, and what it cannot say.",
+    "colour-bar": "Which colour stands for which activation; both images of a channel share one scale.",
     "save": "Saves what is shown here as a picture or a table; the file's name says what it shows.",
     "save-png": "A picture as it stands here, with a line that says what it is of.",
     "save-svg": "The same as a drawing that stays sharp at any size.",

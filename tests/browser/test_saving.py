@@ -29,7 +29,7 @@ ALL = {
         "Numbers": "CSV",
     },
     "checks": {"Faithfulness checks": "CSV", "Activation patching": "CSV"},
-    "test": {"Causal test": "CSV"},
+    "test": {"Causal test": "CSV", "Image by image": "CSV"},
     "study": {"Plot of the study": "PNG SVG CSV"},
     "layers": {"Exact numbers of every layer": "CSV"},
 }
@@ -56,10 +56,13 @@ def shown(chromium, served, cookies):
 
 def open_menu(page, panel: str):
     """Open the menu of a panel, in its drawer where it has one."""
-    drawer = page.locator(f"[data-drawer={panel}]")
-    if drawer.count() and drawer.get_attribute("aria-expanded") == "false":
-        drawer.click()
-    page.wait_for_timeout(300)
+    drawers = [node.get_attribute("data-drawer") for node in page.locator("[data-drawer]").all()]
+    opened = page.locator("[data-drawer][aria-expanded=true]")
+    opened = opened.get_attribute("data-drawer") if opened.count() else None
+    wanted = panel if panel in drawers else None
+    if opened != wanted:
+        page.locator(f"[data-drawer={wanted or opened}]").click()
+        until(page, f"document.body.classList.contains('has-drawer') === {str(wanted is not None).lower()}")
     menu = page.locator(f"details[data-save={panel}]")
     if not menu.evaluate("node => node.open"):
         menu.locator("summary").click()
@@ -120,5 +123,5 @@ def test_no_cell_begins_like_a_formula_and_numbers_stay_numbers(shown):
     text = shown.evaluate("rows => window.faultline.saving.csv(rows)", rows)
     assert list(csv.reader(io.StringIO(text))) == [
         ["'=cmd()", "'+1+cmd()", "'-x", "'@x", "'\tx"],
-        ["-0.5", "-0.5", "+16 %", "−3", 'a"b'],
+        ["-0.5", "-0.5", "+16 %", "-3", 'a"b'],
     ]

@@ -59,7 +59,7 @@ def layout() -> html.Section:
             html.Div(
                 [
                     html.Div(id=ids.NEURON_CARD),
-                    html.P(PROBE, id=ids.PROBE, className="fine-print probe-text", **aria(live="polite")),
+                    html.Div(_card_foot(), className="card-foot"),
                     html.Div(_parts(), id=ids.NEURON_BODY, className="neuron-body unchosen"),
                 ],
                 className="neuron-scroll",
@@ -68,6 +68,14 @@ def layout() -> html.Section:
         className="panel neuron-panel",
         **aria(labelledby="neuron-heading"),
     )
+
+
+def _card_foot() -> list[Component]:
+    """Return what stands below the maps: their scale of colours, and what a position answers."""
+    return [
+        html.Span(id=ids.NEURON_COLOURS, className="colour-bar", tabIndex=0, **term("colour-bar")),
+        html.P(PROBE, id=ids.PROBE, className="fine-print probe-text", **aria(live="polite")),
+    ]
 
 
 def _parts() -> list[Component]:
