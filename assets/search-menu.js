@@ -6,11 +6,13 @@
   const MANY = 20;
   const MOST = 200;
   const state = { menu: null, at: 0, found: [] };
+  let size = '';
   const isLong = (node) => node && node.matches?.('select.menu') && node.options.length > MANY && !node.disabled;
 
   function open(menu) {
     close();
     state.menu = menu;
+    size = `${window.innerWidth} ${window.innerHeight}`;
     const label = menu.closest('label')?.querySelector('span')?.textContent || menu.getAttribute('aria-label') || 'Menu';
     const field = make('input', { id: 'menu-search-field', type: 'text', class: 'entry', role: 'combobox', autocomplete: 'off', spellcheck: 'false', 'aria-expanded': 'true',
       'aria-controls': 'menu-search-list', 'aria-autocomplete': 'list', 'aria-label': `Search ${label}`, placeholder: `Search ${menu.options.length} entries` });
@@ -37,8 +39,10 @@
     const all = [...state.menu.options].filter((one) => one.label.toLowerCase().includes(wanted));
     state.found = all.slice(0, MOST);
     state.at = wanted ? 0 : Math.max(0, state.found.findIndex((one) => one.value === state.menu.value));
-    byId('menu-search-list').replaceChildren(...state.found.map((one, k) => make('li', { id: `menu-search-${k}`, role: 'option',
-      'aria-selected': String(one.value === state.menu.value), 'data-at': k }, one.label)));
+    const group = (one) => one?.closest('optgroup')?.label || '';
+    byId('menu-search-list').replaceChildren(...state.found.flatMap((one, k) => [
+      group(one) && group(one) !== group(state.found[k - 1]) ? make('li', { class: 'group', role: 'presentation' }, group(one)) : '',
+      make('li', { id: `menu-search-${k}`, role: 'option', 'aria-selected': String(one.value === state.menu.value), 'data-at': k }, one.label)]).filter(Boolean));
     byId('menu-search').querySelector('.note').textContent = !all.length ? 'Nothing is called so.' : all.length > MOST ? `The first ${MOST} of ${all.length}; type to narrow.` : '';
     point(state.at);
   }
@@ -47,7 +51,7 @@
     state.at = Math.max(0, Math.min(state.found.length - 1, at));
     const list = byId('menu-search-list');
     list.querySelector('.is-pointed')?.classList.remove('is-pointed');
-    const node = list.children[state.at];
+    const node = byId(`menu-search-${state.at}`);
     node?.classList.add('is-pointed');
     node?.scrollIntoView({ block: 'nearest' });
     byId('menu-search-field').setAttribute('aria-activedescendant', node ? node.id : '');
@@ -76,9 +80,14 @@
   document.addEventListener('mousedown', (event) => {
     const menu = event.target.closest?.('select.menu');
     if (isLong(menu)) { event.preventDefault(); if (state.menu === menu) { close(true); } else { open(menu); } return; }
-    const entry = event.target.closest?.('#menu-search-list li');
+    const entry = event.target.closest?.('#menu-search-list [role=option]');
     if (entry) { event.preventDefault(); choose(Number(entry.dataset.at)); return; }
     if (state.menu && !event.target.closest?.('#menu-search')) { close(); }
   }, true);
-  window.addEventListener('resize', () => close());
+  // The page itself tells of a resize where only its parts change.
+  window.addEventListener('resize', () => {
+    const now = `${window.innerWidth} ${window.innerHeight}`;
+    if (now !== size) { close(); }
+    size = now;
+  });
 })();

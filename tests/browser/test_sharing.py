@@ -79,7 +79,7 @@ def test_paper_is_light_whole_and_signed(page, served, theme, drawer):
 
 
 def entries(page) -> list[str]:
-    return page.locator("#menu-search-list li").all_inner_texts()
+    return page.locator("#menu-search-list [role=option]").all_inner_texts()
 
 
 def test_a_long_menu_is_searched_and_a_short_one_is_not(page):
@@ -94,13 +94,14 @@ def test_a_long_menu_is_searched_and_a_short_one_is_not(page):
     sample = chosen.split(" ")[0]
     until(page, f"new URLSearchParams(location.search).get('sample') === '{sample}'")
     assert page.evaluate("document.activeElement.id") == "sample-select"
-    page.locator("#sample-select").focus()
+    page.locator("#attack-select").focus()
     page.keyboard.press("Enter")
+    assert page.locator("#menu-search-list .group").all_inner_texts() == ["Attacks", "Noise controls"]
     page.keyboard.type("no such thing")
     assert entries(page) == [] and "Nothing is called so" in page.locator("#menu-search").inner_text()
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.id") == "sample-select"
-    page.locator("#attack-select").focus()
+    assert page.evaluate("document.activeElement.id") == "attack-select"
+    page.locator("#epsilon-select").focus()
     page.keyboard.press("Alt+ArrowDown")
     assert page.locator("#menu-search").count() == 0
 
