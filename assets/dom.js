@@ -95,9 +95,12 @@
   /* A bar of colours between what its two ends mean. */
   const scale = (id, name, low, high) => fill(id, make('span', {}, low), make('i', { class: `scale ${name}`, 'aria-hidden': 'true' }), make('span', {}, high));
 
+  /* Whether a sample's name stands for several images together. */
+  const isGroup = (sample) => sample === 'group' || String(sample).startsWith('into:');
+
   /* ---- what a panel has to save, by the panel's name (see export.js) ---- */
   const offers = {};
   const offer = (name, list) => { offers[name] = list; };
 
-  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled, offer, offers, scale };
+  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled, isGroup, offer, offers, scale };
 })();

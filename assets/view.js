@@ -14,7 +14,7 @@
     model: ['channel', 'folded'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
     layer: ['channel'],
   };
-  const { byId, emit, fill, isBelow, make, on, panel, say, set, speak, want, wishes } = window.faultline;
+  const { byId, emit, fill, isBelow, isGroup, make, on, panel, say, set, speak, want, wishes } = window.faultline;
   /* Changes that are no step: Back does not undo them. */
   const NO_STEP = ['theme'];
   const unchanged = () => window.dash_clientside.no_update;
@@ -177,7 +177,7 @@
   function captions(view) {
     const { model, label, attack, epsilon, sample } = view;
     const parts = [label && `class ${label}`, attack && [titleOf('attack', attack), epsilon].filter(Boolean).join(' '),
-      sample === 'group' ? 'a group' : sample && `sample ${sample}`, model];
+      isGroup(sample) ? titleOf('sample', sample) : sample && `sample ${sample}`, model];
     return parts.filter(Boolean);
   }
 

@@ -30,6 +30,7 @@ VERSUS = "versus-select"
 
 INPUTS = "inputs-panel"
 INPUTS_BODY = "inputs-body"
+SCOPE = "scope"
 STRIP = "sample-strip"
 NETWORK = "network-panel"
 NETWORK_BODY = "network-body"

@@ -35,6 +35,8 @@ from engine import (
 SHARES = (0.05, 0.1, 0.2, 0.3)
 GROUP = "group"
 """The sample name that stands for up to `GROUP_SIZE` images together."""
+PAIR = "into:"
+"""Before a class, the sample name that stands for those of them that were fooled into it."""
 GROUP_SIZE = 16
 LONGEST = 200
 """Characters of a link value that are looked at; more is nobody's name."""
@@ -459,7 +461,8 @@ def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
     if not keys:
         return replace(chosen, view=replace(chosen.view, sample=None))
     sample = chosen.view.sample
-    if sample is not None and sample not in (*keys, GROUP):
+    groups = scopes(chosen)
+    if sample is not None and sample not in (*keys, *groups):
         notices.append(
             f"Sample '{sample[:80]}' is not among the {chosen.view.outcome} images of class "
             f"'{chosen.view.label}' under this attack{_left_out(chosen)}; showing '{keys[0]}'."
@@ -467,13 +470,28 @@ def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
         sample = keys[0]
     sample = sample or keys[0]
     view = replace(chosen.view, sample=sample)
-    samples = tuple(keys[:GROUP_SIZE]) if sample == GROUP else (sample,)
+    samples = groups.get(sample, (sample,))[:GROUP_SIZE]
     return _with_rival(replace(chosen, view=view, request=_explanation_request(chosen, samples)), notices)
 
 
 def _explanation_request(chosen: Resolved, samples: tuple[str, ...]) -> ExplanationRequest:
     view = chosen.view
     return ExplanationRequest(str(view.model), str(view.data), _attack(chosen), samples, method(str(view.method)))
+
+
+def scopes(chosen: Resolved) -> dict[str, tuple[str, ...]]:
+    """Return the groups that can be looked at together, with all of their images: each pair of classes, then the class.
+
+    Images that were fooled into different classes are split: their means over two targets would be of neither.
+    """
+    pairs: dict[int, list[str]] = {}
+    for entry in chosen.outcomes:
+        pairs.setdefault(entry.after.label, []).append(entry.sample)
+    called = class_handles(chosen.model.classes) if chosen.model else ()
+    split = sorted(pairs.items(), key=lambda pair: -len(pair[1])) if len(pairs) > 1 else []
+    groups = {f"{PAIR}{called[label]}": tuple(samples) for label, samples in split if len(samples) > 1}
+    whole = tuple(entry.sample for entry in chosen.outcomes)
+    return {**groups, GROUP: whole} if whole else {}
 
 
 def _left_out(chosen: Resolved) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from dashboard import links, protocol
 from dashboard.auditor import Auditor
-from dashboard.links import GROUP, GROUP_SIZE, SHARES, Resolved, ViewState, epsilon_setting
+from dashboard.links import GROUP_SIZE, PAIR, SHARES, Resolved, ViewState, epsilon_setting
 from dashboard.panels.network import view as network_view
 from dashboard.wording import percent
 from engine import (
@@ -142,9 +143,36 @@ def _samples(resolved: Resolved) -> tuple[Option, ...]:
     outcomes = resolved.outcomes[:MOST_SAMPLES]
     if not outcomes or resolved.model is None:
         return ()
-    group = _option(GROUP, f"First {min(GROUP_SIZE, len(outcomes))} together")
+    groups = tuple(_option(value, _scope(value, keys)) for value, keys in links.scopes(resolved).items())
     singles = tuple(_option(entry.sample, _sample(entry, class_handles(resolved.model.classes))) for entry in outcomes)
-    return (group, *singles) if len(outcomes) > 1 else singles
+    return (*groups, *singles) if len(outcomes) > 1 else singles
+
+
+def _scope(value: str, samples: Sequence[str]) -> str:
+    """Return what a menu calls a group, with how many of its images are looked at."""
+    name = f"→ {value.removeprefix(PAIR)}" if value.startswith(PAIR) else "All targets"
+    shown, count = min(GROUP_SIZE, len(samples)), len(samples)
+    return f"{name}: {f'{shown} of {count}' if shown < count else f'all {count}'} together"
+
+
+def scope(resolved: Resolved) -> str:
+    """Return in words which images are looked at together, out of how many; nothing for a single one."""
+    view, model = resolved.view, resolved.model
+    known = links.scopes(resolved).get(view.sample or "")
+    if not known or model is None:
+        return ""
+    shown = f"{min(GROUP_SIZE, len(known))} of {len(known)} {view.outcome} images of class '{view.label}'"
+    if str(view.sample).startswith(PAIR):
+        return f"{shown} that became '{str(view.sample).removeprefix(PAIR)}', together."
+    counted = Counter(entry.after.label for entry in resolved.outcomes[:GROUP_SIZE])
+    if len(counted) < 2:
+        return f"{shown}, together."
+    called = class_handles(model.classes)
+    targets = ", ".join(f"'{called[label]}' {count}" for label, count in counted.most_common())
+    return (
+        f"{shown}, together: they became {targets}. For all of them the adversarial run is explained towards one, which the "
+        "verdict names; choose one target to keep them apart."
+    )
 
 
 def _sample(entry: Outcome, classes: tuple[str, ...]) -> str:
@@ -183,6 +211,8 @@ class Work:
     gallery: str = ""
     """State of the gallery: `ready`, `working` or `failed`."""
     counts: str = ""
+    scope: str = ""
+    """Which images are looked at together; empty for a single one."""
     evidence: tuple[tuple[str, str], ...] = ()
     """What the shown evidence was made from, so that it can be made again: names and values."""
     notices: tuple[str, ...] = ()
@@ -314,6 +344,7 @@ def look(stored: object, auditor: Auditor) -> Work:
         menus=build(replace(resolved, view=ViewState.from_dict(result.view))),
         scales=scales(resolved.attacks),
         evidence=evidence(resolved, result.key),
+        scope=scope(resolved),
     )
 
 

@@ -71,7 +71,7 @@ TERMS: Final = {
     "attack-select": "How the image was changed. Attacks look for a change that fools; noise controls change as much at random.",
     "epsilon-select": "How much the attack may change, in the attack's own measure: for L∞ the largest change of any pixel.",
     "outcome-select": "Fooled: the attack changed the right answer. The other choice: the model was right and stayed right.",
-    "sample-select": "One image of this class with this attack result, or the first sixteen of them together.",
+    "sample-select": "One image of this class with this attack result, or up to sixteen of them together.",
     "method-select": "How a channel's part in the answer is measured; two-run scores are usual, the others for comparison.",
     "share-select": "How many channels of each layer count as the datapath: the strongest of them, as a share of the layer.",
     "versus-select": "A second river below the first: another attack or epsilon on the same images, the fooled-into class, noise.",
@@ -95,6 +95,7 @@ TERMS: Final = {
     # case and verdict
     "case-toggle": "Shows or hides the pictures, the answers before and after, and the other samples.",
     "counts": "How every attacked image of this class ended; misclassified before the attack counts as clean wrong.",
+    "scope": "One image, or several together: those that became the same class, or all of them, with how many there are.",
     "strip": "Other images of this class with the same attack result; arrow keys move among them.",
     "before-after": "The model's confidence in its first classes, on the clean image (before) and on the attacked one (after).",
     "photos": "Clean and attacked image, and their difference enlarged so that it can be seen.",

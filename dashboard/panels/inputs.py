@@ -107,7 +107,7 @@ def layout() -> html.Section:
                 "Case", id=ids.CASE_TOGGLE, className="plain-button", **aria(expanded="false"), **term("case-toggle")
             ),
             html.Div(id=ids.INPUTS_BODY, className="inputs-body"),
-            save("case"),
+            html.Div(id=ids.SCOPE, className="scope", role="group", **aria(label="Images looked at"), **term("scope")),
             html.P(id=ids.COUNTS, className="counts", tabIndex=0, **term("counts")),
             html.Div(
                 id=ids.STRIP,
@@ -116,6 +116,7 @@ def layout() -> html.Section:
                 **aria(label="Samples of this class and attack result"),
                 **term("strip"),
             ),
+            save("case"),
         ],
         id=ids.INPUTS,
         className="panel inputs",

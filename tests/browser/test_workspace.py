@@ -130,6 +130,21 @@ def test_the_title_says_what_is_shown(page):
     assert "layer3.0 channel 3" in page.title()
 
 
+def test_images_that_became_one_class_are_looked_at_together_and_counted(page):
+    chips = page.locator("#scope button").all_inner_texts()
+    assert chips[0] == "One image" and chips[-1].startswith("All targets: ")
+    pair = min((text for text in chips[1:-1]), key=lambda text: int(text.split()[-1]))
+    page.locator("#scope button", has_text=pair).click()
+    target, count = pair.split()[1].removesuffix(":"), pair.split()[-1]
+    until(page, f"document.querySelector('#headline').textContent.includes(\"{count} of them to '{target}'\")")
+    said = page.locator("#scope p").inner_text()
+    assert said == f"{count} of {count} fooled images of class '3' that became '{target}', together."
+    assert page.locator(".members img").count() == int(count)
+    page.locator("#scope button", has_text="One image").click()
+    until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '3'\")")
+    assert page.locator("#scope p").inner_text() == ""
+
+
 def test_pointing_at_a_tile_marks_its_bar_in_the_river(page):
     page.locator("#layer-tiles .tile").first.hover()
     until(page, "Boolean(document.querySelector('.river-frame .lit'))")
