@@ -17,6 +17,7 @@ RUN pip install --no-cache-dir -r "$REQUIREMENTS"
 COPY engine engine
 COPY dashboard dashboard
 COPY assets assets
+COPY docs/claims.md docs/claims.md
 RUN python -m compileall -q engine dashboard \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin faultline \
     && install --directory --owner faultline --mode 0700 /data

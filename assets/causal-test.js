@@ -79,4 +79,14 @@
   });
 
   on('patch', patch);
+
+  const saving = () => window.faultline.saving;
+  window.faultline.offer('test', () => [
+    ...saving().table('#causal-test .causal-test-table:not(.members-table)', 'Causal test', 'causal-test'),
+    ...saving().table('#causal-test .members-table', 'Image by image', 'images'),
+  ]);
+  window.faultline.offer('study', () => [
+    ...(byId('study-plot').hidden ? [] : saving().chart('study-figure', 'Plot of the study', 'study')),
+    ...saving().table('#study-tables table', 'Table of the study', 'study-table'),
+  ]);
 })();

@@ -92,5 +92,15 @@
   /* What the fields within a node hold, by name. */
   const filled = (node) => Object.fromEntries([...node.querySelectorAll('[data-name]')].map((one) => [one.dataset.name, read(one)]));
 
-  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled };
+  /* A bar of colours between what its two ends mean. */
+  const scale = (id, name, low, high) => fill(id, make('span', {}, low), make('i', { class: `scale ${name}`, 'aria-hidden': 'true' }), make('span', {}, high));
+
+  /* Whether a sample's name stands for several images together. */
+  const isGroup = (sample) => sample === 'group' || String(sample).startsWith('into:');
+
+  /* ---- what a panel has to save, by the panel's name (see export.js) ---- */
+  const offers = {};
+  const offer = (name, list) => { offers[name] = list; };
+
+  window.faultline = { byId, make, built, percent, fill, renew, say, menu, entry, read, filled, isGroup, offer, offers, scale };
 })();

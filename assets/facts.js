@@ -143,6 +143,43 @@
     fill('check-failures', ...failures.map((text) => make('p', { role: 'alert' }, text)));
   }
 
+  /* ---- what can be saved of it ---- */
+  const { offer } = window.faultline;
+  const saving = () => window.faultline.saving;
+  const shownFacts = (list) => (shown.facts ? list(shown.facts) : []);
+
+  offer('network', () => shownFacts(({ sites }) => [
+    ...saving().chart('network-river', 'River and curves', 'network'),
+    { title: 'Exact numbers of every layer', name: 'layers', rows: () => saving().objects(sites) },
+  ]));
+  offer('layers', () => shownFacts(({ sites }) => [{ title: 'Exact numbers of every layer', name: 'layers', rows: () => saving().objects(sites) }]));
+  offer('checks', () => shownFacts(({ card: { checks, restored } }) => [
+    { title: 'Faithfulness checks', name: 'checks', rows: () => saving().objects(checks) },
+    ...(restored.length ? [{ title: 'Activation patching', name: 'restored', rows: () => saving().objects(restored) }] : []),
+  ]));
+  offer('case', () => shownFacts(({ inputs: strip }) => [
+    { title: 'The pictures', name: 'case', picture: () => photographs(strip) },
+    { title: 'Before and after', name: 'before-after', rows: () => saving().objects(strip.bars) },
+  ]));
+
+  const SIDE = 224;
+
+  function photographs(strip) {
+    const all = [['clean', 'Clean', strip.clean_text], ['adversarial', 'Adversarial', strip.adversarial_text],
+      ['perturbation', `Perturbation × ${strip.amplification}`, strip.change]];
+    const { canvas, loaded, colour } = saving();
+    return canvas(all.length * (SIDE + 12), SIDE + 36, strip.title, async (pen) => {
+      const images = await Promise.all(all.map(([name]) => loaded(strip[name])));
+      images.forEach((image, k) => {
+        pen.drawImage(image, k * (SIDE + 12), 0, SIDE, SIDE);
+        pen.fillStyle = colour('text');
+        pen.fillText(all[k][1], k * (SIDE + 12), SIDE + 16);
+        pen.fillStyle = colour('muted');
+        pen.fillText(all[k][2], k * (SIDE + 12), SIDE + 31, SIDE);
+      });
+    });
+  }
+
   /* An answer without a key: nothing is to be shown. */
   function draw(answer) {
     const facts = answer.key ? answer : null;

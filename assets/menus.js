@@ -40,7 +40,7 @@
   }, true);
   document.addEventListener('change', (event) => {
     const node = event.target;
-    if (!node.matches?.('select.menu')) { return; }
+    if (!node.matches?.('select.menu') || !NAMES.includes(node.id.replace('-select', ''))) { return; }
     window.clearTimeout(resting);
     resting = null;
     if (performance.now() - pressed < 100) {

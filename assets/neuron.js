@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, make, on, panel, say } = window.faultline;
+  const { built, byId, fill, make, on, panel, say, scale } = window.faultline;
   const drawn = { facts: null, place: null, order: 'relevance', side: 'adversarial' };
 
   function show(facts) {
@@ -13,7 +13,17 @@
     byId('neuron-body').classList.toggle('unchosen', !facts || Boolean(facts.message));
     fill('neuron-card', ...(facts ? facts.card.map(built) : []));
     fill('neuron-numbers', ...(facts ? facts.numbers.map(built) : []));
+    colours(facts && facts.grid);
     probe(null);
+  }
+
+  /* Both maps share one scale, from their joint lowest value, at most zero, to their joint highest. */
+  function colours(grid) {
+    byId('neuron-colours').hidden = !grid;
+    if (!grid) { return; }
+    const all = [0, ...grid.clean, ...grid.adversarial];
+    const short = (value) => written(Number(value.toPrecision(3)));
+    scale('neuron-colours', 'viridis', short(Math.min(...all)), `${short(Math.max(...all))} activation`);
   }
 
   /* ---- a position of the map: what it answers, and what it sees of both inputs ---- */
@@ -148,6 +158,85 @@
     Object.assign(drawn, { order, side });
     arrange();
   }
+
+  /* ---- what can be saved: the pictures, and what the open tab shows ---- */
+  const { offer } = window.faultline;
+  const saving = () => window.faultline.saving;
+  const SIDE = 200;
+
+  function card() {
+    const figures = [...document.querySelectorAll('#neuron-card .neuron-side')];
+    const frames = figures.flatMap((figure) => [...figure.querySelectorAll('.framed')].map((frame) => [frame, figure.querySelector('figcaption').textContent]));
+    const { canvas, loaded, colour } = saving();
+    return canvas(frames.length * (SIDE + 12), SIDE + 22, drawn.facts.title, async (pen) => {
+      const images = await Promise.all(frames.map(([frame]) => loaded(frame.querySelector('img').src)));
+      frames.forEach(([frame, text], k) => {
+        const x = k * (SIDE + 12);
+        pen.drawImage(images[k], x, 0, SIDE, SIDE);
+        frame.querySelectorAll('.field:not(.probe)').forEach((field) => {
+          const [left, top, width, height] = ['left', 'top', 'width', 'height'].map((name) => SIDE * parseFloat(field.style[name]) / 100);
+          pen.strokeStyle = colour(field.classList.contains('clean') ? 'on-picture-clean' : 'on-picture-adversarial') || colour('clean');
+          pen.setLineDash(field.classList.contains('clean') ? [] : [5, 3]);
+          pen.lineWidth = 2;
+          pen.strokeRect(x + left, top, Math.max(4, width), Math.max(4, height));
+        });
+        pen.fillStyle = colour('muted');
+        if (k % 2 === 0) { pen.fillText(text, x, SIDE + 16); }
+      });
+    });
+  }
+
+  const background = (node) => /url\("(.+)"\)/.exec(node.style.backgroundImage)[1];
+
+  function sheet() {
+    const list = byId('neuron-gallery').querySelectorAll('.patches div');
+    const names = [...byId('neuron-gallery').querySelectorAll('.patches span')].map((node) => node.textContent);
+    const { canvas, loaded, colour } = saving();
+    const [across, size] = [8, 96];
+    return canvas(across * (size + 6), Math.ceil(list.length / across) * (size + 20), `${drawn.facts.title}: top patches by ${drawn.order}`, async (pen) => {
+      const image = await loaded(background(list[0]));
+      const [wide, tall] = [image.naturalWidth / Math.min(list.length, across), image.naturalHeight / Math.ceil(list.length / across)];
+      names.forEach((name, k) => {
+        const [x, y] = [(k % across) * (size + 6), Math.floor(k / across) * (size + 20)];
+        pen.drawImage(image, (k % across) * wide, Math.floor(k / across) * tall, wide, tall, x, y, size, size);
+        pen.fillStyle = colour('muted');
+        pen.fillText(name, x, y + size + 13, size);
+      });
+    });
+  }
+
+  function feature(image) {
+    return saving().canvas(SIDE, SIDE, `${drawn.facts.title}: feature visualization`, async (pen) => {
+      pen.drawImage(await saving().loaded(image.src), 0, 0, SIDE, SIDE);
+    });
+  }
+
+  /* The lists of connections as they stand, strongest first. */
+  function connections() {
+    const rows = [...byId('neighbourhood-list').querySelectorAll('.neighbours')].flatMap((list) => (
+      [...list.querySelectorAll('.neighbour')].map((item) => {
+        const button = item.querySelector('button');
+        const name = button ? button.textContent : item.textContent.trim().replace(/ \S+$/, '');
+        const rest = item.textContent.trim().slice(name.length).trim();
+        const [contribution, ...more] = rest.split(', ');
+        return [list.querySelector('h4').textContent.split(':')[0], name, contribution, more.join(', '), drawn.side];
+      })));
+    return [['direction', 'neighbour', 'contribution in logits', 'group', 'run'], ...rows];
+  }
+
+  offer('neuron', () => {
+    if (!drawn.facts || drawn.facts.message) { return []; }
+    const { chart, table } = saving();
+    const made = byId('feature').querySelector('img');
+    return [
+      { title: 'Inputs and maps', name: 'maps', picture: card },
+      ...(byId('neuron-gallery').querySelector('.patches') ? [{ title: 'Patches', name: 'patches', picture: sheet }] : []),
+      { title: 'Connections', name: 'connections', rows: connections },
+      ...(made ? [{ title: 'Feature', name: 'feature', picture: () => feature(made) }] : []),
+      ...chart('response', 'Growth', 'growth'), ...chart('distribution', 'Histogram', 'histogram'),
+      ...table('#neuron-numbers table', 'Numbers', 'numbers'),
+    ];
+  });
 
   on('tab', (tab) => { drawn.tab = tab; connect(); });
   window.addEventListener('resize', connect);

@@ -70,6 +70,10 @@
     const top = size.t + (1 - meta(plot).top) * size.h;
     Object.assign(box.style, { left: `${axis._offset + left}px`, width: `${right - left}px`, top: `${top}px`,
       height: `${meta(plot).top * size.h}px` });
+    // The title between the plots is not crossed.
+    const { top: high, gap } = meta(plot);
+    const [from, to] = [gap[1], gap[0]].map((edge) => `${100 * (high - edge) / high}%`);
+    box.style.setProperty('mask-image', `linear-gradient(#000 ${from}, transparent ${from} ${to}, #000 ${to})`);
   }
 
   /* The frame is as high as its drawing: a second river needs room. */
@@ -137,13 +141,21 @@
     if (names[at]) { open(names[at]); }
   });
 
+  /* On paper the river is as wide as the page, whatever it was on the screen. */
+  const PAPER = 1000;
+  function shrink(plot) {
+    plot.closest('.river-frame').style.setProperty('--print-zoom', Math.min(1, PAPER / plot._fullLayout.width));
+  }
+
   function prepare() {
     const plot = graph();
     if (!plot || !plot.on || plot.dataset.prepared) { mark(); return; }
     fit(plot);
+    shrink(plot);
     plot.dataset.prepared = 'yes';
     plot.on('plotly_afterplot', () => {
       fit(plot);
+      shrink(plot);
       mark();
       document.getElementById('river-reset').hidden = !isMoved(plot);
       emit('river');

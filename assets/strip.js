@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { byId, make, on, pick } = window.faultline;
+  const { byId, fill, isGroup, make, on, pick } = window.faultline;
   const MOST = 24;
   const WAIT = 600;
   let shown = '';
@@ -62,14 +62,28 @@
     next.focus();
   });
 
+  /* One image, or which of them together: as many as there are, by what they became. */
+  function choose(groups, samples, value) {
+    const button = (title, wanted, isOn) => {
+      const node = make('button', { class: 'plain-button', 'aria-pressed': String(isOn) }, title);
+      node.addEventListener('click', () => pick({ sample: wanted }));
+      return node;
+    };
+    const said = byId('scope').querySelector('p') || make('p', { class: 'note', role: 'status' });
+    fill('scope', ...(groups.length ? [button('One image', isGroup(value) ? samples[0].value : value, !isGroup(value)),
+      ...groups.map((one) => button(one.label.replace(/ together$/, ''), one.value, one.value === value))] : []), said);
+  }
+
   /* A group's members stand in the inputs already; one sample alone needs no strip. */
-  function fill(menus) {
+  function show(menus) {
     const { options, value } = menus.sample;
-    const samples = options.filter((option) => option.value !== 'group');
+    const samples = options.filter((option) => !isGroup(option.value));
     window.clearTimeout(timer);
-    byId('sample-strip').hidden = value === 'group' || samples.length < 2;
+    choose(options.filter((option) => isGroup(option.value)), samples, value);
+    byId('sample-strip').hidden = isGroup(value) || samples.length < 2;
     if (!byId('sample-strip').hidden) { timer = window.setTimeout(() => draw(samples, value, menus.data.value), WAIT); }
   }
 
-  on('menus', fill);
+  on('menus', show);
+  on('work', (work) => { const said = byId('scope').querySelector('p'); if (said) { said.textContent = work.scope; } });
 })();

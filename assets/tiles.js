@@ -52,7 +52,11 @@
     tiles.dataset.drawn = String(Number(tiles.dataset.drawn || 0) + 1);
   }
 
-  function controls(group, sort, scale, mode) {
+  function controls(group, scale, mode) {
+    turn(group, chosen.sort, scale, mode);
+  }
+
+  function turn(group, sort, scale, mode) {
     const isOther = group !== chosen.group || sort !== chosen.sort;
     Object.assign(chosen, { group, sort, scale, mode });
     if (!drawn.panel) return;
@@ -174,6 +178,9 @@
       tiles.style.setProperty(`--${name}-input`, `url("/media/examination/${encodeURIComponent(panel.key)}/0/${name}.png")`);
     }
     byId("layer-note").textContent = note(panel, scale, mode);
+    const of = scale === "layer" ? "in the layer" : "of each channel";
+    if (difference) faultline.scale("layer-colours", "purple-orange", "weaker", "stronger under attack");
+    else faultline.scale("layer-colours", "viridis", "low", `high ${of}`);
   }
 
   const heightOf = (panel, side) => Math.max(8, Math.min(2 * side, Math.round((side * panel.height) / panel.width)));
@@ -298,8 +305,8 @@
   }
 
   let told = "";
-  function tell(group, sort, scale) {
-    const now = { group, sort, scale };
+  function tell(group, scale) {
+    const now = { group, sort: chosen.sort, scale };
     const line = Object.values(now).join();
     if (line === told) return;
     told = line;
@@ -308,14 +315,77 @@
     pick(now);
   }
 
+  function sortBy(sort) {
+    byId("layer-sort").value = sort;
+    turn(chosen.group, sort, chosen.scale, chosen.mode);
+  }
+
+  document.addEventListener("change", (event) => {
+    if (event.target.id !== "layer-sort") return;
+    sortBy(event.target.value);
+    tell(chosen.group, chosen.scale);
+  });
+
   const CHOICES = { group: ["all", ...GROUPS], sort: Object.keys(ORDERS), scale: ["channel", "layer"] };
   function restore(view) {
     if (!view) return;
     const wanted = Object.keys(CHOICES).map((name) => (CHOICES[name].includes(view[name]) ? view[name] : CHOICES[name][0]));
     if (wanted.join() === told) return;
     told = wanted.join();
-    Object.keys(CHOICES).forEach((name, k) => faultline.set(`layer-${name}`, { value: wanted[k] }));
+    Object.keys(CHOICES).forEach((name, k) => { if (name !== "sort") faultline.set(`layer-${name}`, { value: wanted[k] }); });
+    sortBy(wanted[1]);
   }
+
+  /* ---- what can be saved: the tiles as they stand, and every channel's numbers ---- */
+  const CELL = 72;
+  // More would not fit on a canvas of every browser.
+  const MOST_DRAWN = 512;
+
+  async function sheets(panel) {
+    const names = chosen.mode === "difference" ? ["difference"] : ["clean", "adversarial"];
+    return Promise.all(names.map((name) => faultline.saving.loaded(address(panel, name, chosen.scale))));
+  }
+
+  function drawTile(pen, images, panel, tile, x, y) {
+    const channel = Number(tile.dataset.channel);
+    const high = heightOf(panel, CELL);
+    const rows = Math.ceil(panel.group.length / panel.columns);
+    images.forEach((image, k) => {
+      const [wide, tall] = [image.naturalWidth / panel.columns, image.naturalHeight / rows];
+      pen.drawImage(image, (channel % panel.columns) * wide, Math.floor(channel / panel.columns) * tall, wide, tall, x + k * (CELL + 2), y + 4, CELL, high);
+    });
+    pen.fillStyle = faultline.saving.colour(panel.group[channel] < 3 ? GROUPS[panel.group[channel]] : "line");
+    pen.fillRect(x, y, images.length * (CELL + 2) - 2, 3);
+    pen.fillStyle = faultline.saving.colour("text");
+    pen.fillText(`${MARKS[panel.group[channel]]} ${channel}   ${tile.lastChild.textContent}`, x, y + high + 18);
+  }
+
+  function picture(panel) {
+    const all = drawn.placing || [];
+    const tiles = all.slice(0, MOST_DRAWN);
+    const count = chosen.mode === "difference" ? 1 : 2;
+    const [wide, tall] = [count * (CELL + 2) + 12, heightOf(panel, CELL) + 30];
+    const across = Math.max(1, Math.min(tiles.length, Math.ceil(Math.sqrt((tiles.length * tall * 1.6) / wide))));
+    const part = tiles.length < all.length ? `, the first ${tiles.length} of ${all.length}` : "";
+    const { canvas } = faultline.saving;
+    return canvas(across * wide, Math.ceil(tiles.length / across) * tall, `${panel.title}${part}. ${byId("layer-shown").textContent}`, async (pen) => {
+      const images = await sheets(panel);
+      tiles.forEach((tile, k) => drawTile(pen, images, panel, tile, (k % across) * wide, Math.floor(k / across) * tall));
+    });
+  }
+
+  function numbers(panel) {
+    const heads = ["layer", "channel", "group", "clean share of scores", "adversarial share of scores", "change", "attack conductance", "also of the fooled-into class", "also under noise"];
+    const rows = panel.group.map((group, i) => [panel.layer, i, NAMES[group], panel.clean[i] / MILLION, panel.adversarial[i] / MILLION, panel.change[i], panel.flow[i] / MILLION,
+      panel.has_class ? (panel.member[i] & 4 ? "yes" : "no") : "", panel.member[i] & 8 ? "yes" : "no"]);
+    return [heads, ...rows];
+  }
+
+  faultline.offer("layer", () => (drawn.panel ? [
+    { title: "Tiles", name: "tiles", picture: () => picture(drawn.panel) },
+    { title: "Numbers of every channel", name: "channels", rows: () => numbers(drawn.panel) },
+    ...faultline.saving.table("#layer-upset table", "All combinations", "combinations"),
+  ] : []));
 
   const SHOWN_BY = ["key", "layer", "share"];
   faultline.panel("layer", {

@@ -28,10 +28,10 @@
   }
 
   function draw(facts) {
-    if (!facts) { fill('verdict'); return; }
+    const stays = [...byId('verdict').querySelectorAll(':scope > :is(.meaning, .veil)')];
+    if (!facts) { fill('verdict', ...stays); return; }
     const { verdict } = facts;
-    const veil = byId('verdict').querySelector(':scope > .veil');
-    fill('verdict', ...verdict.claims.map(claim), checks(verdict), veil || '');
+    fill('verdict', ...verdict.claims.map(claim), checks(verdict), ...stays);
   }
 
   on('network', draw);

@@ -14,7 +14,7 @@
     model: ['channel', 'folded'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
     layer: ['channel'],
   };
-  const { byId, emit, isBelow, on, panel, say, set, speak, want, wishes } = window.faultline;
+  const { byId, emit, fill, isBelow, isGroup, make, on, panel, say, set, speak, want, wishes } = window.faultline;
   /* Changes that are no step: Back does not undo them. */
   const NO_STEP = ['theme'];
   const unchanged = () => window.dash_clientside.no_update;
@@ -177,7 +177,7 @@
   function captions(view) {
     const { model, label, attack, epsilon, sample } = view;
     const parts = [label && `class ${label}`, attack && [titleOf('attack', attack), epsilon].filter(Boolean).join(' '),
-      sample === 'group' ? 'a group' : sample && `sample ${sample}`, model];
+      isGroup(sample) ? titleOf('sample', sample) : sample && `sample ${sample}`, model];
     return parts.filter(Boolean);
   }
 
@@ -242,7 +242,8 @@
     const bar = byId('progress');
     say('counts', work.counts);
     say('status', text);
-    say('evidence', work.evidence);
+    evidence();
+    sign();
     say('remaining', remaining(work.progress));
     say('notices', work.notices.join(' '));
     bar.className = isWorking ? (total ? 'progress' : 'progress waiting') : 'progress resting';
@@ -295,18 +296,53 @@
     if (event.target.closest?.('#retry')) { looking.again(); }
     if (event.target.closest?.('#cancel')) { window.history.back(); }
     const button = event.target.closest?.('#copy-link');
-    if (button) { copy(button); }
+    if (button) { copy(button, citation().text); }
+    const proof = event.target.closest?.('#copy-evidence');
+    if (proof) { copy(proof, `${citation().text}\n${citation().evidence}`); }
   });
 
-  async function copy(button) {
-    try {
-      await navigator.clipboard.writeText(window.location.href);
-      button.textContent = 'Copied';
-    } catch (error) {
-      button.textContent = 'Copy it from the address bar';
-    }
-    window.setTimeout(() => { button.textContent = 'Copy link'; }, 2500);
+  /* ---- what is put into reports: the view in words, its evidence, the day, and the address ---- */
+  const HASH = 12;
+  const day = () => new Date().toISOString().slice(0, 16).replace('T', ' ');
+
+  function citation() {
+    const view = (work && work.view) || {};
+    const layer = view.layer && `${view.layer}${view.channel === null || view.channel === undefined ? '' : ` channel ${view.channel}`}`;
+    const parts = [...captions(view), layer, work && work.key && `evidence ${work.key.slice(0, HASH)}`, `${day()} UTC`];
+    const line = `Faultline: ${parts.filter(Boolean).join(', ')}`;
+    return { line, text: `${line}\n${window.location.href}`, evidence: ((work && work.evidence) || []).map(([name, value]) => `${name}: ${value}`).join('\n') };
   }
+
+  async function copy(button, text) {
+    const label = button.querySelector('span:not(.icon)') || button;
+    const before = label.dataset.label || label.textContent;
+    label.dataset.label = before;
+    try {
+      await navigator.clipboard.writeText(text);
+      label.textContent = 'Copied';
+    } catch (error) {
+      label.textContent = 'Copying is not allowed here';
+    }
+    window.setTimeout(() => { label.textContent = before; }, 2500);
+  }
+
+  function evidence() {
+    fill('evidence', ...work.evidence.map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value))));
+  }
+
+  window.faultline.citation = citation;
+
+  /* On paper: what is shown, its evidence and the day at the top, and at the foot of every page where the browser can. */
+  function sign() {
+    const { line } = citation();
+    say('print-line', `${line}, ${window.location.href}`);
+    let style = byId('print-style');
+    if (!style) { style = document.head.appendChild(make('style', { id: 'print-style' })); }
+    const text = line.replace(/[\\"\n]/g, ' ');
+    style.textContent = `@page { @bottom-left { content: "${text}"; font: 9px sans-serif; color: #555; } @bottom-right { content: counter(page) " / " counter(pages); font: 9px sans-serif; color: #555; } }`;
+  }
+
+  window.addEventListener('beforeprint', sign);
 
   window.addEventListener('popstate', (event) => {
     goal = event.state;

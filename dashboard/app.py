@@ -12,7 +12,7 @@ from pathlib import Path
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import guard, links, media, page, theme, wording
+from dashboard import guard, guide, links, media, page, pictures, theme, wording
 from dashboard.auditor import Auditor, remembering
 from dashboard.auth import Login
 from dashboard.settings import Settings
@@ -34,6 +34,7 @@ INDEX = """<!DOCTYPE html>
         <meta name="view-fields" content="@FIELDS">
         <meta name="view-aliases" content='@ALIASES'>
         <meta name="terms" content="@TERMS">
+        <meta name="tour" content="@TOUR">
         <style>@COLOURS</style>
         {%css%}
     </head>
@@ -55,6 +56,7 @@ def create_app(auditor: Auditor, settings: Settings) -> dash.Dash:
     app.layout = functools.partial(page.layout, auditor)
     page.register(app, auditor)
     media.register(app.server, auditor)
+    guide.register(app.server)
     register_probes(app.server, auditor)
     return secured(app, settings)
 
@@ -90,7 +92,8 @@ def index() -> str:
         INDEX.replace("@FIELDS", names)
         .replace("@ALIASES", json.dumps(links.ALIASES))
         .replace("@TERMS", html.escape(json.dumps(wording.TERMS, ensure_ascii=False)))
-        .replace("@COLOURS", theme.style())
+        .replace("@TOUR", html.escape(json.dumps(guide.tour(), ensure_ascii=False)))
+        .replace("@COLOURS", f"{theme.style()}\n{pictures.scales()}")
     )
 
 

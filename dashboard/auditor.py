@@ -148,6 +148,9 @@ class Auditor(Protocol):
     def faithfulness_checks(self, request: ExplanationRequest) -> Answer[Faithfulness]:
         """Return what is known so far of how far an explanation can be trusted; raises BadInput."""
 
+    def is_stored(self, request: AttackResultsRequest | ExplanationRequest) -> bool:
+        """Tell whether attack results, or an explanation with all of its checks, lie in the store; hands no work in."""
+
     def gallery(self, model: str, data: str) -> Answer[Gallery]:
         """Return the top patches of every feature map of a model over a data set; raises BadInput."""
 

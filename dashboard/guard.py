@@ -31,13 +31,25 @@ CHUNK = 64 * 1024
 _LOG = logging.getLogger(__name__)
 _PAGE = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    '<link rel="icon" href="data:,">{head}<title>Faultline</title><style>:root {{ color-scheme: light dark; }} '
-    "body {{ font: 15px/24px system-ui, sans-serif; max-width: 34em; margin: 18vh auto 0; padding: 0 24px; }} "
-    "h1 {{ font-size: 28px; margin: 0 0 12px; }} "
-    "code {{ padding: 1px 5px; border: 1px solid #8888; border-radius: 4px; font-size: 13px; }}</style></head>\n"
-    "<body><main>{body}</main></body></html>\n"
+    '<link rel="icon" href="data:,">{head}<title>Faultline</title><style>'
+    ":root {{ color-scheme: light dark; --bg: #f5f6f8; --panel: #fff; --text: #1b2129; --muted: #58616c; --line: #dde1e6; "
+    "--accent: #364fc7; }} @media (prefers-color-scheme: dark) {{ :root {{ --bg: #14181d; --panel: #1b2027; --text: #e8ebef; "
+    "--muted: #a4adb8; --line: #323a44; --accent: #91a7ff; }} }} "
+    "* {{ box-sizing: border-box; }} body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 24px; "
+    "background: var(--bg); color: var(--text); font: 15px/23px system-ui, sans-serif; }} "
+    "main {{ width: 100%; max-width: 34em; padding: 24px 28px; background: var(--panel); border: 1px solid var(--line); "
+    "border-radius: 8px; }} .brand {{ margin: 0 0 18px; font-weight: 700; letter-spacing: -.02em; }} "
+    ".brand span {{ margin-left: 8px; font-size: 12px; font-weight: 400; letter-spacing: 0; color: var(--muted); }} "
+    "h1 {{ font-size: 20px; line-height: 26px; margin: 0 0 8px; }} p {{ margin: 0 0 12px; }} p:last-child {{ margin: 0; }} "
+    "a {{ color: var(--accent); }} a.button {{ display: inline-block; padding: 5px 14px; border: 1px solid var(--accent); "
+    "border-radius: 5px; text-decoration: none; }} :focus-visible {{ outline: 2px solid var(--text); outline-offset: 2px; }} "
+    "code {{ padding: 1px 5px; border: 1px solid var(--line); border-radius: 4px; font-size: 13px; overflow-wrap: anywhere; }}"
+    "</style></head>\n"
+    '<body><main><p class="brand">Faultline<span>where an attack takes hold</span></p>{body}</main></body></html>\n'
 )
-_ONWARD = _PAGE.format(head='<meta http-equiv="refresh" content="0">', body='<p><a href="">Open Faultline</a></p>')
+_ONWARD = _PAGE.format(
+    head='<meta http-equiv="refresh" content="0">', body='<p><a class="button" href="">Open Faultline</a></p>'
+)
 _HOW_TO_LOG_IN = (
     "Open the one-time link that Faultline printed when it started. To get a new one, run "
     "<code>python -m dashboard --new-link</code> with the same <code>--store</code> on the machine where it runs."
@@ -333,9 +345,7 @@ def _page(status: HTTPStatus, text: str) -> Reply:
 
 
 def _locked(reason: str) -> Reply:
-    return _page(
-        HTTPStatus.UNAUTHORIZED, _PAGE.format(head="", body=f"<h1>Faultline</h1><p>{reason}</p><p>{_HOW_TO_LOG_IN}</p>")
-    )
+    return _page(HTTPStatus.UNAUTHORIZED, _PAGE.format(head="", body=f"<h1>{reason}</h1><p>{_HOW_TO_LOG_IN}</p>"))
 
 
 def register(app: dash.Dash) -> None:
@@ -348,7 +358,7 @@ def _check_request(app: dash.Dash) -> Response | None:
     """Answer 404 to addresses that nobody serves, and 4xx to callback requests that Dash would stumble over."""
     if request.endpoint == CATCH_ALL:
         text = "<h1>Nothing is here</h1><p>Faultline has no page of this address.</p>"
-        missing = _PAGE.format(head="", body=f'{text}<p><a href="/">Open Faultline</a></p>')
+        missing = _PAGE.format(head="", body=f'{text}<p><a class="button" href="/">Open Faultline</a></p>')
         return make_response(missing, 404, {"Content-Type": "text/html; charset=utf-8"})
     if request.path != CALLBACKS or request.method != "POST":
         return None

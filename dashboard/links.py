@@ -35,12 +35,16 @@ from engine import (
 SHARES = (0.05, 0.1, 0.2, 0.3)
 GROUP = "group"
 """The sample name that stands for up to `GROUP_SIZE` images together."""
+PAIR = "into:"
+"""Before a class, the sample name that stands for those of them that were fooled into it."""
 GROUP_SIZE = 16
 LONGEST = 200
 """Characters of a link value that are looked at; more is nobody's name."""
 LONGEST_CHOICE = 2000
 """Characters of the one value that may list feature maps."""
 CHANNEL_LIMIT = 1_000_000
+MOST_OPENINGS = 20
+"""Classes whose first image is looked at to open the page on one that its checks bear out."""
 CHOICES: dict[str, tuple[str, ...]] = {
     "outcome": ("fooled", "resisted"),
     "detail": ("blocks", "sites"),
@@ -48,7 +52,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "theme": ("light", "dark"),
     "page": ("explain", "audits", "models"),
     "study": ("curve", "faithfulness", "localisation", "profile", "smallest", "defence"),
-    "drawer": ("checks", "test", "study", "layers", "closed"),
+    "drawer": ("checks", "test", "study", "layers", "evidence", "closed"),
     "tab": ("patches", "links", "feature", "growth", "histogram", "numbers"),
 }
 FIRST_ATTACK = "pgd-linf"
@@ -210,8 +214,15 @@ class Resolved:
     """The same images under the other attack that is drawn beside."""
 
 
-def resolve(view: ViewState, auditor: Auditor) -> Resolved:
-    """Return what can be shown of `view`; nothing in a link is trusted, and what is dropped is named in `notices`."""
+def _never(_request: ExplanationRequest) -> bool:
+    return False
+
+
+def resolve(view: ViewState, auditor: Auditor, holds: Callable[[ExplanationRequest], bool] = _never) -> Resolved:
+    """Return what can be shown of `view`; nothing in a link is trusted, and what is dropped is named in `notices`.
+
+    holds: whether the checks of a stored explanation bear it out; a view without class and image opens on the first such.
+    """
     notices: list[str] = []
     models = auditor.models()
     names = [card.name for card in models]
@@ -233,7 +244,7 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
     if model and data:
         notices += failed_validation(model, data, auditor)
         chosen = _with_attack(chosen, notices)
-        chosen = _with_attack_results(_with_layer(chosen, model, notices), auditor, notices)
+        chosen = _with_attack_results(_with_layer(chosen, model, notices), auditor, notices, holds)
     return replace(chosen, notices=tuple(notices))
 
 
@@ -384,7 +395,9 @@ def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resol
     return replace(chosen, view=replace(view, layer=site.name if site else None, channel=channel if site else None))
 
 
-def _with_attack_results(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+def _with_attack_results(
+    chosen: Resolved, auditor: Auditor, notices: list[str], holds: Callable[[ExplanationRequest], bool]
+) -> Resolved:
     data = chosen.data
     if data is None:
         return chosen
@@ -393,12 +406,32 @@ def _with_attack_results(chosen: Resolved, auditor: Auditor, notices: list[str])
     wanted = chosen.view.label and plain_name(chosen.view.label)
     asked = choose("class", wanted, tuple(filled), None, notices)
     asked = None if asked is None else filled[asked]
-    label, answer = _search(chosen, auditor, [asked] if asked is not None else list(filled.values()))
+    labels = [asked] if asked is not None else list(filled.values())
+    if asked is None and chosen.view.sample is None:
+        labels = _opening(chosen, auditor, labels, holds)
+    label, answer = _search(chosen, auditor, labels)
     chosen = replace(chosen, attack_results=answer, view=replace(chosen.view, label=label))
     if answer is None or answer.state != "ready" or answer.value is None:
         return chosen
     outcomes = tuple(entry for entry in answer.value.outcomes if entry.status == chosen.view.outcome)
     return _with_sample(replace(chosen, outcomes=outcomes), notices)
+
+
+def _opening(
+    chosen: Resolved, auditor: Auditor, labels: list[str], holds: Callable[[ExplanationRequest], bool]
+) -> list[str]:
+    """Return the classes, before all others the first whose first image is explained already and whose checks hold.
+
+    Only the store is asked: nothing is computed to find it, and where nothing is known the order stays.
+    """
+    for label in labels[:MOST_OPENINGS]:
+        results = _results_request(chosen, label)
+        known = auditor.attack_results(results).value if auditor.is_stored(results) else None
+        ended = [one.sample for one in known.outcomes if one.status == chosen.view.outcome] if known else []
+        request = _explanation_request(chosen, tuple(ended[:1]))
+        if ended and auditor.is_stored(request) and holds(request):
+            return [label, *(other for other in labels if other != label)]
+    return labels
 
 
 def _search(chosen: Resolved, auditor: Auditor, labels: list[str]) -> tuple[str | None, Answer[AttackResults] | None]:
@@ -431,7 +464,8 @@ def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
     if not keys:
         return replace(chosen, view=replace(chosen.view, sample=None))
     sample = chosen.view.sample
-    if sample is not None and sample not in (*keys, GROUP):
+    groups = scopes(chosen)
+    if sample is not None and sample not in (*keys, *groups):
         notices.append(
             f"Sample '{sample[:80]}' is not among the {chosen.view.outcome} images of class "
             f"'{chosen.view.label}' under this attack{_left_out(chosen)}; showing '{keys[0]}'."
@@ -439,10 +473,28 @@ def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
         sample = keys[0]
     sample = sample or keys[0]
     view = replace(chosen.view, sample=sample)
-    samples = tuple(keys[:GROUP_SIZE]) if sample == GROUP else (sample,)
-    scored = method(str(view.method))
-    request = ExplanationRequest(str(view.model), str(view.data), _attack(chosen), samples, scored)
-    return _with_rival(replace(chosen, view=view, request=request), notices)
+    samples = groups.get(sample, (sample,))[:GROUP_SIZE]
+    return _with_rival(replace(chosen, view=view, request=_explanation_request(chosen, samples)), notices)
+
+
+def _explanation_request(chosen: Resolved, samples: tuple[str, ...]) -> ExplanationRequest:
+    view = chosen.view
+    return ExplanationRequest(str(view.model), str(view.data), _attack(chosen), samples, method(str(view.method)))
+
+
+def scopes(chosen: Resolved) -> dict[str, tuple[str, ...]]:
+    """Return the groups that can be looked at together, with all of their images: each pair of classes, then the class.
+
+    Images that were fooled into different classes are split: their means over two targets would be of neither.
+    """
+    pairs: dict[int, list[str]] = {}
+    for entry in chosen.outcomes:
+        pairs.setdefault(entry.after.label, []).append(entry.sample)
+    called = class_handles(chosen.model.classes) if chosen.model else ()
+    split = sorted(pairs.items(), key=lambda pair: -len(pair[1])) if len(pairs) > 1 else []
+    groups = {f"{PAIR}{called[label]}": tuple(samples) for label, samples in split if len(samples) > 1}
+    whole = tuple(entry.sample for entry in chosen.outcomes)
+    return {**groups, GROUP: whole} if whole else {}
 
 
 def _left_out(chosen: Resolved) -> str:

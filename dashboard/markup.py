@@ -62,6 +62,17 @@ def term(name: str) -> dict[str, Any]:
     return data(term=name)
 
 
+def icon(name: str) -> html.Span:
+    """Return one of the icons of assets/icons.css; it says nothing to a screen reader."""
+    return html.Span(className=f"icon icon-{name}", **aria(hidden="true"))
+
+
+def save(panel: str) -> html.Details:
+    """Return the menu that saves what a panel shows; assets/export.js fills it with what the panel's script offers."""
+    summary = html.Summary([icon("save"), html.Span("Save")], className="plain-button", **term("save"))
+    return html.Details([summary, html.Div(className="popover")], className="more save", **data(save=panel))
+
+
 def menu(name: str, label: str) -> html.Label:
     """Return a native menu; assets/menus.js fills it with each answer on the work and tells what was chosen."""
     select = html.Select(id=name, className="menu", **term(name))

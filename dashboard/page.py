@@ -8,9 +8,9 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 
-from dashboard import ids, progress, protocol, theme
+from dashboard import guide, ids, progress, protocol, theme
 from dashboard.auditor import Auditor
-from dashboard.markup import aria, data, menu, term
+from dashboard.markup import aria, data, icon, menu, save, term
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.audits import view as audits_view
 from dashboard.panels.channel import view as channel_view
@@ -78,6 +78,7 @@ def _drawer() -> html.Section:
         ("test", "Causal test", patching_view.layout()),
         ("study", "Studies", patching_view.studies_part()),
         ("layers", "Exact numbers", network_view.table()),
+        ("evidence", "Evidence", _evidence()),
     )
     tabs = [
         html.Button(
@@ -86,15 +87,31 @@ def _drawer() -> html.Section:
         for name, title, _ in parts
     ]
     bodies: list[Component] = [
-        html.Div(body, className="drawer-part", **data(drawer_part=name)) for name, _, body in parts
+        html.Div(
+            [body] if name == "evidence" else [save(name), body], className="drawer-part", **data(drawer_part=name)
+        )
+        for name, _, body in parts
     ]
     bar = html.Div([html.Div(tabs, className="drawer-tabs"), patching_view.sizes()], className="drawer-bar")
-    bodies.append(html.P(id=ids.EVIDENCE, className="evidence note"))
     return html.Section(
         [patching_view.choice_bar(), html.Div(bodies, className="drawer-body panel"), bar],
         id=ids.DRAWER,
         className="drawer",
         **aria(label="Checks, causal tests and studies"),
+    )
+
+
+def _evidence() -> html.Section:
+    """Return what the shown evidence was made from, to be copied into a report; assets/view.js fills it."""
+    copy = html.Button(
+        [icon("copy"), html.Span("Copy")], id=ids.COPY_EVIDENCE, className="plain-button", **term("copy-evidence")
+    )
+    return html.Section(
+        [
+            html.Div([html.H2("Evidence"), copy], className="panel-heading"),
+            html.Dl(id=ids.EVIDENCE, className="evidence"),
+        ],
+        **aria(label="Evidence"),
     )
 
 
@@ -129,7 +146,8 @@ def header() -> html.Header:
     """Return the header."""
     lost = html.Div(id=ids.CONNECTION, className="connection", hidden=True, role="alert")
     notices = html.Div(id=ids.NOTICES, className="notices", role="note")
-    return html.Header([_brand(), _filters(), lost, notices])
+    line = html.P(id=ids.PRINT_LINE, className="print-line")
+    return html.Header([_brand(), line, _filters(), lost, notices])
 
 
 def _brand() -> html.Div:
@@ -143,9 +161,18 @@ def _brand() -> html.Div:
         ],
         **aria(label="Pages"),
     )
-    theme = html.Div(dmc.Switch(id=ids.THEME, label="Dark", size="xs", checked=False), **term("theme"))
-    copy = html.Button("Copy link", id=ids.COPY, className="plain-button", **term("copy-link"))
-    return html.Div([name, tabs, _status(), copy, theme], className="brand-row")
+    return html.Div([name, tabs, _status(), *_tools()], className="brand-row")
+
+
+def _tools() -> list[Component]:
+    dark = dmc.Switch(id=ids.THEME, label=icon("theme"), size="xs", checked=False, **aria(label="Dark colours"))
+    words = html.A([icon("help"), "Help"], href=guide.PATH, target="_blank", className="plain-button", **term("help"))
+    return [
+        html.Button([icon("copy"), html.Span("Copy link")], id=ids.COPY, className="plain-button", **term("copy-link")),
+        html.Button([icon("tour"), "Tour"], id=ids.TOUR, className="plain-button", **term("tour")),
+        words,
+        html.Div(dark, className="theme", **term("theme")),
+    ]
 
 
 def _filters() -> html.Section:

@@ -29,6 +29,8 @@ SHEET_COLUMNS = 32
 CELL = 112
 """Longest side of a cell in pixels: twice what is shown, sharp on dense screens."""
 CELL_COLUMNS = 8
+STOPS = 12
+"""Colours named in the gradient of a bar."""
 MARK = 3
 """Half the size of the cross at a field's centre, in cell pixels."""
 
@@ -103,6 +105,17 @@ def _palette(stops: Sequence[str]) -> bytes:
 VIRIDIS = _palette(colors.sequential.Viridis)
 PURPLE_ORANGE = _palette(colors.diverging.PuOr[::-1])
 """Orange where the attack made a map stronger, as the adversarial side is orange everywhere."""
+
+
+def scales() -> str:
+    """Return the colour scales as variables of a style sheet, for the bars that stand beside the pictures."""
+    palettes = (("viridis", VIRIDIS), ("purple-orange", PURPLE_ORANGE))
+    return f":root {{ {' '.join(f'--{name}: {_gradient(palette)};' for name, palette in palettes)} }}"
+
+
+def _gradient(palette: bytes) -> str:
+    triples = [palette[3 * k : 3 * k + 3] for k in np.linspace(0, TOP, STOPS).round().astype(int)]
+    return f"linear-gradient(90deg, {', '.join('#' + triple.hex() for triple in triples)})"
 
 
 def columns(channels: int) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from dashboard import links, protocol
 from dashboard.auditor import Auditor
-from dashboard.links import GROUP, GROUP_SIZE, SHARES, Resolved, ViewState, epsilon_setting
+from dashboard.links import GROUP_SIZE, PAIR, SHARES, Resolved, ViewState, epsilon_setting
+from dashboard.panels.network import view as network_view
 from dashboard.wording import percent
 from engine import (
     METHODS,
@@ -24,6 +26,7 @@ from engine import (
     class_handles,
     compare,
     flatten,
+    installed_versions,
 )
 
 Status = Literal["fooled", "resisted", "clean_wrong", "unperturbed", "failed"]
@@ -142,9 +145,36 @@ def _samples(resolved: Resolved) -> tuple[Option, ...]:
     outcomes = resolved.outcomes[:MOST_SAMPLES]
     if not outcomes or resolved.model is None:
         return ()
-    group = _option(GROUP, f"First {min(GROUP_SIZE, len(outcomes))} together")
+    groups = tuple(_option(value, _scope(value, keys)) for value, keys in links.scopes(resolved).items())
     singles = tuple(_option(entry.sample, _sample(entry, class_handles(resolved.model.classes))) for entry in outcomes)
-    return (group, *singles) if len(outcomes) > 1 else singles
+    return (*groups, *singles) if len(outcomes) > 1 else singles
+
+
+def _scope(value: str, samples: Sequence[str]) -> str:
+    """Return what a menu calls a group, with how many of its images are looked at."""
+    name = f"→ {value.removeprefix(PAIR)}" if value.startswith(PAIR) else "All targets"
+    shown, count = min(GROUP_SIZE, len(samples)), len(samples)
+    return f"{name}: {f'{shown} of {count}' if shown < count else f'all {count}'} together"
+
+
+def scope(resolved: Resolved) -> str:
+    """Return in words which images are looked at together, out of how many; nothing for a single one."""
+    view, model = resolved.view, resolved.model
+    known = links.scopes(resolved).get(view.sample or "")
+    if not known or model is None:
+        return ""
+    shown = f"{min(GROUP_SIZE, len(known))} of {len(known)} {view.outcome} images of class '{view.label}'"
+    if str(view.sample).startswith(PAIR):
+        return f"{shown} that became '{str(view.sample).removeprefix(PAIR)}', together."
+    counted = Counter(entry.after.label for entry in resolved.outcomes[:GROUP_SIZE])
+    if len(counted) < 2:
+        return f"{shown}, together."
+    called = class_handles(model.classes)
+    targets = ", ".join(f"'{called[label]}' {count}" for label, count in counted.most_common())
+    return (
+        f"{shown}, together: they became {targets}. For all of them the adversarial run is explained towards one, which the "
+        "verdict names; choose one target to keep them apart."
+    )
 
 
 def _sample(entry: Outcome, classes: tuple[str, ...]) -> str:
@@ -183,8 +213,10 @@ class Work:
     gallery: str = ""
     """State of the gallery: `ready`, `working` or `failed`."""
     counts: str = ""
-    evidence: str = ""
-    """What the shown evidence was made from, so that it can be made again."""
+    scope: str = ""
+    """Which images are looked at together; empty for a single one."""
+    evidence: tuple[tuple[str, str], ...] = ()
+    """What the shown evidence was made from, so that it can be made again: names and values."""
     notices: tuple[str, ...] = ()
     menus: dict[str, Menu] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
@@ -303,7 +335,7 @@ def look(stored: object, auditor: Auditor) -> Work:
     """Return how far the work for a stored view is, asking for what is missing. An engine's error becomes its text."""
     view = ViewState.from_dict(stored)
     try:
-        resolved = links.resolve(view, auditor)
+        resolved = links.resolve(view, auditor, lambda request: _holds(request, auditor))
         result = _look(resolved, auditor)
     except EngineError as error:
         logger.warning("A view could not be answered: %s", error)
@@ -314,16 +346,36 @@ def look(stored: object, auditor: Auditor) -> Work:
         menus=build(replace(resolved, view=ViewState.from_dict(result.view))),
         scales=scales(resolved.attacks),
         evidence=evidence(resolved, result.key),
+        scope=scope(resolved),
     )
 
 
-def evidence(resolved: Resolved, key: str | None) -> str:
-    """Return key, model, data, attack and seed of what is shown; nothing where nothing is."""
+def _holds(request: ExplanationRequest, auditor: Auditor) -> bool:
+    """Return whether some checks of a stored explanation hold and none speaks against it."""
+    explanation, checks = auditor.explanation(request).value, auditor.faithfulness_checks(request).value
+    if explanation is None or checks is None:
+        return False
+    held, failed, _ = network_view.counted_checks(explanation, checks)
+    return held > 0 and not failed
+
+
+def evidence(resolved: Resolved, key: str | None) -> tuple[tuple[str, str], ...]:
+    """Return what the shown evidence was made from, as names and values; nothing where nothing is shown."""
     model, data, request = resolved.model, resolved.data, resolved.request
     if key is None or model is None or data is None or request is None:
-        return ""
-    cards = f"model {model.name} {model.content_hash[:16]}, data {data.name} {data.content_hash[:16]}"
-    return f"Evidence {key[:16]}: {cards}, attack {request.attack.text}, method {request.method.name}, seed {request.seed}."
+        return ()
+    versions = ", ".join(f"{name} {version}" for name, version in installed_versions() if version)
+    images = ", ".join(request.samples)
+    return (
+        ("Evidence", key),
+        ("Model", f"{model.name}, {model.architecture}, content {model.content_hash}, added {model.added[:10]}"),
+        ("Data", f"{data.name}, content {data.content_hash}, added {data.added[:10]}"),
+        ("Images", f"{len(request.samples)} of class '{resolved.view.label}': {images}"),
+        ("Attack", request.attack.text),
+        ("Attribution", f"{METHODS[request.method.name].title}, top {percent(resolved.view.share)} per layer"),
+        ("Seed", str(request.seed)),
+        ("Versions", versions),
+    )
 
 
 def _look(resolved: Resolved, auditor: Auditor) -> Work:

@@ -90,7 +90,10 @@ def style() -> str:
     named = [f"{chosen} {{ {_variables(PALETTES[theme])} color-scheme: {theme}; }}" for theme, chosen in rules]
     clean, adversarial = PALETTES["light"].clean, PALETTES["light"].adversarial
     # Boxes on pictures, which look the same in both themes.
-    return "\n".join((*named, f":root {{ --on-picture-clean: {clean}; --on-picture-adversarial: {adversarial}; }}"))
+    # Paper is light, whatever the screen is.
+    paper = f'@media print {{ html[data-theme="dark"] {{ {_variables(PALETTES["light"])} color-scheme: light; }} }}'
+    pictures = f":root {{ --on-picture-clean: {clean}; --on-picture-adversarial: {adversarial}; }}"
+    return "\n".join((*named, paper, pictures))
 
 
 def _variables(colours: Palette) -> str:

@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from engine.attribution.comparison import compare, kept_by
+from engine.audit.manifest import installed as installed_versions
 from engine.audit.plan import METRIC_TITLES, WrongPlan
 from engine.audit.report import (
     IN_CASCADE,
@@ -251,6 +252,7 @@ __all__ = [
     "duration",
     "flatten",
     "forecast_text",
+    "installed_versions",
     "kept_by",
     "left_out",
     "measure_of",

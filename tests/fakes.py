@@ -240,6 +240,9 @@ class FakeAuditor:
         known = replace(known, classes=ClassDatapaths(*strengths))
         return Answer("working", known, 3, 5, "Certificate: controls of the adversarial datapath")
 
+    def is_stored(self, request: AttackResultsRequest | ExplanationRequest) -> bool:
+        return False
+
     def gallery(self, model: str, data: str) -> Answer[Gallery]:
         rng = np.random.default_rng(1)
         order = tuple(rng.integers(0, 500, size=(site.channels, 16)).astype("i4") for site in SITES)

@@ -336,6 +336,20 @@ def test_faithfulness_wait_for_the_explanation_and_arrive_part_by_part(auditor, 
     assert calls(store).count("bundle digits-standard") == 1, "the worker keeps the network"
 
 
+def test_what_is_stored_is_told_without_handing_work_in(auditor, jobs):
+    assert not auditor.is_stored(CLASS) and not auditor.is_stored(PAIR)
+    assert jobs.submitted == []
+    auditor.attack_results(CLASS)
+    auditor.explanation(PAIR)
+    jobs.work()
+    assert auditor.is_stored(CLASS)
+    # An explanation without its checks is none yet.
+    assert not auditor.is_stored(PAIR)
+    auditor.faithfulness_checks(PAIR)
+    jobs.work()
+    assert auditor.is_stored(PAIR)
+
+
 def test_a_failed_part_is_listed_and_does_not_hide_the_others(auditor, jobs, store):
     (store.root / "no kinship").touch()
     auditor.explanation(PAIR)

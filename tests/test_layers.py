@@ -26,16 +26,18 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("engine.benchmark", "engine.service"),
     ("engine", "engine.cli", "engine.__main__"),
     (
-        "dashboard.auditor", "dashboard.auth", "dashboard.guard", "dashboard.ids", "dashboard.links", "dashboard.markup",
+        "dashboard.auditor", "dashboard.auth", "dashboard.guard", "dashboard.guide",
+        "dashboard.ids", "dashboard.links",
+        "dashboard.markup",
         "dashboard.pictures", "dashboard.settings", "dashboard.theme", "dashboard.wording",
     ),
-    ("dashboard.progress", "dashboard.protocol"),
+    ("dashboard.protocol",),
     ("dashboard.panels",),
-    ("dashboard.app", "dashboard.media", "dashboard.page", "dashboard.server"),
+    ("dashboard.app", "dashboard.media", "dashboard.page", "dashboard.progress", "dashboard.server"),
     ("dashboard", "dashboard.__main__", "dashboard.wsgi"),
 )  # fmt: skip
 """From the ground up: packages, and modules that stand outside of one. Each has exactly one row."""
-MOST_FILES = {"engine": 110, "dashboard": 45}
+MOST_FILES = {"engine": 110, "dashboard": 46}
 MOST_ROWS = 16
 
 BELOW_THE_LINE = (

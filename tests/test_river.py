@@ -272,6 +272,15 @@ def test_the_browser_finds_columns_places_and_the_outline(explanation, compariso
     assert figure.layout.meta["top"] == figure.layout.yaxis2.domain[1]
 
 
+def test_neither_the_marks_nor_the_outline_cross_the_title_between_the_plots(explanation, comparison):
+    figure = draw(explanation, comparison)
+    low, high = figure.layout.meta["gap"]
+    marks = [shape for shape in figure.layout.shapes if shape.type == "line"]
+    assert len(marks) in (2, 4)
+    assert [mark for mark in marks if mark.y0 < high - 1e-9 and mark.y1 > low + 1e-9] == []
+    assert any("diverge at" in note.text for note in figure.layout.annotations)
+
+
 def test_a_folded_stage_is_its_last_column_and_passes_on_what_flows_through_the_others(explanation, comparison):
     whole = network.build_river(explanation, comparison, "blocks")
     folded = network.build_river(explanation, comparison, "blocks", frozenset({"layer2"}))

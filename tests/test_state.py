@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 import engine
-from dashboard import links
+from dashboard import links, progress
 from dashboard.links import SHARES, ViewState
 from engine import VALIDATION_CHECKS, Answer, AttackResults, AttackResultsRequest, ValidationReport
 from engine.types.checks import CheckResult
@@ -206,6 +206,49 @@ def test_a_group_is_at_most_sixteen_images_of_the_outcome():
     assert len(found.request.samples) == links.GROUP_SIZE
     assert found.view.sample == "group"
     assert {outcome.status for outcome in found.outcomes} == {"fooled"}
+
+
+class Mixed(FakeAuditor):
+    """Its attacks lead two of three images to one class, the third to another."""
+
+    def attack_results(self, request):
+        answer = super().attack_results(request)
+        outcomes = tuple(
+            replace(entry, after=replace(entry.after, label=7 if int(entry.sample) % 3 else 5))
+            if entry.status == "fooled"
+            else entry
+            for entry in answer.value.outcomes
+        )
+        return replace(answer, value=replace(answer.value, outcomes=outcomes))
+
+
+def test_images_that_became_different_classes_are_looked_at_apart():
+    found = links.resolve(ViewState(sample="into:5"), Mixed())
+    groups = links.scopes(found)
+    assert list(groups) == ["into:7", "into:5", "group"]
+    assert len(groups["into:7"]) + len(groups["into:5"]) == len(groups["group"]) == len(found.outcomes)
+    assert found.request.samples == groups["into:5"][: links.GROUP_SIZE]
+    became = {entry.sample: entry.after.label for entry in found.outcomes}
+    assert {became[sample] for sample in found.request.samples} == {5}
+
+
+def test_one_target_needs_no_pairs_and_an_unknown_one_is_named():
+    assert list(links.scopes(links.resolve(ViewState(), FakeAuditor()))) == ["group"]
+    found = links.resolve(ViewState(sample="into:9"), Mixed())
+    assert found.view.sample == found.outcomes[0].sample
+    assert "'into:9'" in found.notices[0]
+
+
+def test_how_many_of_how_many_are_looked_at_is_always_said():
+    work = progress.look({"sample": "into:7"}, Mixed())
+    count = len(links.scopes(links.resolve(ViewState(), Mixed()))["into:7"])
+    assert work.scope == f"{min(16, count)} of {count} fooled images of class '0' that became '7', together."
+    labels = [option["label"] for option in work.menus["sample"].options[:3]]
+    assert labels == ["→ 7: all 16 together", "→ 5: all 9 together", "All targets: 16 of 25 together"]
+    mixed = progress.look({"sample": "group"}, Mixed()).scope
+    assert "16 of 25 fooled images of class '0', together: they became '7' " in mixed
+    assert "choose one target to keep them apart" in mixed
+    assert progress.look({}, Mixed()).scope == ""
 
 
 def test_data_with_other_classes_or_channels_does_not_fit():

@@ -154,6 +154,8 @@ def test_smallest_sets_count_what_recurs_and_what_was_not_restored():
     study = studies.smallest(smallest())
     recurring, images = study.tables
     assert recurring.rows[0] == ("layer2.0 · channel 9", "2 of 2", "yes")
+    assert recurring.title == f"Channels that recur, the first {len(recurring.rows)} of 3"
+    assert images.title == f"Image by image, {len(images.rows)} of {len(GROUP.samples)} fooled"
     assert images.rows[2][-1] == "not restored by all channels together"
     assert "asked for: 90 %)" in study.verdict
     assert "not reached" in studies.smallest(smallest(is_reached=False)).verdict
@@ -233,9 +235,16 @@ ASK = {"key": KEY, "study": "curve", "theme": "light"}
 def test_a_study_is_of_the_images_of_the_class_that_were_right_before():
     told, drawn = patching_view.answer(Studying(), ASK)
     assert Studying.asked.samples == (fakes.FakeAuditor().explained(KEY).outcomes[0].sample, "kept")
+    assert "Asked of all 2 images of the class that were right before the attack." in str(told["tables"])
     assert told["plot"]
     assert not told["again"]
     assert len(drawn.data) == 3
+
+
+def test_a_study_of_the_first_images_says_how_many_there_are(monkeypatch):
+    monkeypatch.setattr(patching_view, "MOST_IMAGES", 1)
+    told, _ = patching_view.answer(Studying(), ASK)
+    assert "Asked of the first 1 of 2 images" in str(told["tables"])
 
 
 @pytest.mark.parametrize(

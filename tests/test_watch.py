@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from dashboard import progress
-from engine import Answer, Faithfulness, UnknownName
+from engine import Answer, DatapathChecks, Faithfulness, UnknownName
 from engine.jobs import queue
 from tests.fakes import FakeAuditor
 
@@ -57,6 +57,41 @@ def test_a_view_without_a_layer_is_shown_where_the_datapaths_part_at_its_stronge
     site = [place.name for place in found.sites].index(work.view["layer"])
     both = [max(pair) for pair in zip(found.clean.strength[site], found.adversarial.strength[site], strict=True)]
     assert work.view["channel"] == both.index(max(both))
+
+
+class Explained(FakeAuditor):
+    """Has explained the first image of some classes before; the checks of some of them speak against it."""
+
+    def __init__(self, stored, refuted=()):
+        self.stored, self.refuted, self.asked = stored, refuted, []
+
+    def is_stored(self, request):
+        return getattr(request, "label", None) in self.stored or getattr(request, "samples", ("-",))[0] in {
+            f"{label:05d}" for label in self.stored
+        }
+
+    def attack_results(self, request):
+        self.asked.append(request.label)
+        return super().attack_results(request)
+
+    def faithfulness_checks(self, request):
+        swap = 0.0 if int(request.samples[0]) in self.refuted else 1.0
+        checks = DatapathChecks(16, 0.0, 0.0, wrong_class=0.0, swap=swap, noisy_copy=0.0)
+        return Answer("ready", Faithfulness(checks, checks, done=("clean", "adversarial")))
+
+
+def test_a_link_without_a_class_opens_on_the_first_stored_image_whose_checks_hold():
+    assert progress.look({}, Explained({0, 4, 5})).view["label"] == "0"
+    assert progress.look({}, Explained({0, 4, 5}, refuted={0, 4})).view["label"] == "5"
+    assert progress.look({}, Explained({0, 4, 5}, refuted={0, 4, 5})).view["label"] == "0"
+    assert progress.look({"label": "4"}, Explained({4, 5}, refuted={4})).view["label"] == "4"
+    assert progress.look({"sample": "00000"}, Explained({4})).view["label"] == "0"
+
+
+def test_nothing_is_computed_to_find_the_image_to_open_with():
+    auditor = Explained({8})
+    assert progress.look({}, auditor).view["label"] == "8"
+    assert set(auditor.asked) == {8}
 
 
 def test_the_menu_of_classes_begins_with_what_a_link_without_a_class_gets():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dash import html
 
 from dashboard import ids
-from dashboard.markup import aria, term
+from dashboard.markup import aria, save, term
 from dashboard.wording import percent
 from engine import MEASURES, Explanation, Outcome
 
@@ -107,6 +107,7 @@ def layout() -> html.Section:
                 "Case", id=ids.CASE_TOGGLE, className="plain-button", **aria(expanded="false"), **term("case-toggle")
             ),
             html.Div(id=ids.INPUTS_BODY, className="inputs-body"),
+            html.Div(id=ids.SCOPE, className="scope", role="group", **aria(label="Images looked at"), **term("scope")),
             html.P(id=ids.COUNTS, className="counts", tabIndex=0, **term("counts")),
             html.Div(
                 id=ids.STRIP,
@@ -115,6 +116,7 @@ def layout() -> html.Section:
                 **aria(label="Samples of this class and attack result"),
                 **term("strip"),
             ),
+            save("case"),
         ],
         id=ids.INPUTS,
         className="panel inputs",

@@ -148,6 +148,15 @@ class Auditor:
             return Answer("ready", merged, done, total)
         return Answer("working", merged, done, total, max(working, key=lambda one: one.total).message)
 
+    def is_stored(self, request: AttackResultsRequest | ExplanationRequest) -> bool:
+        """Tell whether attack results, or an explanation with all of its checks, lie in the store; hands no work in."""
+        if isinstance(request, AttackResultsRequest):
+            return self._answers.is_stored(tasks.ATTACK_RESULTS, request)
+        key = tasks.EXPLANATION.key(self._store, request)
+        return self._answers.is_stored(tasks.EXPLANATION, request) and all(
+            self._answers.is_stored(tasks.FAITHFULNESS, FaithfulnessRequest(key, part)) for part in PARTS
+        )
+
     def gallery(self, model: str, data: str) -> Answer[Gallery]:
         """Return the top patches of every feature map of a model over a data set; raises BadInput."""
         return self.ask(tasks.GALLERY, Place(model, data))

@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.browser.conftest import (
     PATIENCE,
+    WITHOUT_TOUR,
     Served,
     browser_path,
     choose,
@@ -137,6 +138,7 @@ def opened(browser: Any, cookies: list[dict], address: str) -> Iterator[tuple[An
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.add_cookies(cookies)
     context.add_init_script(path=STOPWATCH)
+    context.add_init_script(WITHOUT_TOUR)
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     session = context.new_cdp_session(page)

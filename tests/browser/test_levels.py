@@ -98,13 +98,13 @@ def test_a_map_is_laid_over_its_input(page):
     over.click()
     assert over.get_attribute("aria-pressed") == "true"
     assert page.locator("#neuron-card .over").first.is_visible()
-    page.locator(".more summary").first.click()
+    page.locator("summary[data-term=layer-more]").click()
     page.locator("#layer-mode").get_by_text("over the input").click()
     until(page, "document.querySelector('#layer-tiles').classList.contains('is-overlay')")
 
 
 def test_a_combination_of_datapaths_shows_exactly_its_maps(page):
-    page.locator(".more summary").first.click()
+    page.locator("summary[data-term=layer-more]").click()
     page.locator(".popover summary").click()
     until(page, "Boolean(document.querySelector('#layer-euler svg'))")
     every = page.locator("#layer-tiles button").count()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import PATIENCE, choose, logged_in, settled, start, stop, until
+from tests.browser.conftest import PATIENCE, WITHOUT_TOUR, choose, logged_in, settled, start, stop, until
 
 pytestmark = pytest.mark.browser
 PAIR = "model=digits-standard&data=digits&label=3&attack=pgd-linf"
@@ -20,6 +20,7 @@ def own(chromium, served):
     running = start(served.store)
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     context.add_cookies(logged_in(chromium, running))
+    context.add_init_script(WITHOUT_TOUR)
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     yield page, running

@@ -125,13 +125,24 @@ def test_back_returns_to_exactly_the_view_before_five_times_in_a_row(page):
         assert shown(page) == before
 
 
-def test_the_title_says_what_is_shown_and_the_link_is_copied(page):
+def test_the_title_says_what_is_shown(page):
     assert page.title().startswith("class 3, PGD")
     assert "layer3.0 channel 3" in page.title()
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.locator("#copy-link").click()
-    until(page, "document.querySelector('#copy-link').textContent === 'Copied'")
-    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+def test_images_that_became_one_class_are_looked_at_together_and_counted(page):
+    chips = page.locator("#scope button").all_inner_texts()
+    assert chips[0] == "One image" and chips[-1].startswith("All targets: ")
+    pair = min((text for text in chips[1:-1]), key=lambda text: int(text.split()[-1]))
+    page.locator("#scope button", has_text=pair).click()
+    target, count = pair.split()[1].removesuffix(":"), pair.split()[-1]
+    until(page, f"document.querySelector('#headline').textContent.includes(\"{count} of them to '{target}'\")")
+    said = page.locator("#scope p").inner_text()
+    assert said == f"{count} of {count} fooled images of class '3' that became '{target}', together."
+    assert page.locator(".members img").count() == int(count)
+    page.locator("#scope button", has_text="One image").click()
+    until(page, "document.querySelector('#headline').textContent.startsWith(\"Clean '3'\")")
+    assert page.locator("#scope p").inner_text() == ""
 
 
 def test_pointing_at_a_tile_marks_its_bar_in_the_river(page):

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from dash import ClientsideFunction, Dash, Input, dcc, html
 from dash.development.base_component import Component
 
-from dashboard import ids, markup, pictures, protocol, wording
+from dashboard import guide, ids, markup, pictures, protocol, wording
 from dashboard.auditor import Auditor
 from dashboard.markup import aria, data, term
 from dashboard.panels.channel import figure as channel_figure
@@ -50,7 +50,8 @@ def layout() -> html.Section:
     heading = html.H2([html.Span("3", className="number"), "Neuron"], id="neuron-heading")
     pressed = {**aria(pressed="false"), **term("overlay")}
     overlay = html.Button("Map over input", id=ids.OVERLAY, className="plain-button", **pressed)
-    head = [heading, html.Span(id=ids.NEURON_TITLE, className="panel-title"), overlay]
+    title = html.Span(id=ids.NEURON_TITLE, className="panel-title")
+    head = [heading, guide.meaning("neuron"), title, overlay, markup.save("neuron")]
     return html.Section(
         [
             html.Div(head, className="panel-heading"),
@@ -58,7 +59,7 @@ def layout() -> html.Section:
             html.Div(
                 [
                     html.Div(id=ids.NEURON_CARD),
-                    html.P(PROBE, id=ids.PROBE, className="fine-print probe-text", **aria(live="polite")),
+                    html.Div(_card_foot(), className="card-foot"),
                     html.Div(_parts(), id=ids.NEURON_BODY, className="neuron-body unchosen"),
                 ],
                 className="neuron-scroll",
@@ -67,6 +68,14 @@ def layout() -> html.Section:
         className="panel neuron-panel",
         **aria(labelledby="neuron-heading"),
     )
+
+
+def _card_foot() -> list[Component]:
+    """Return what stands below the maps: their scale of colours, and what a position answers."""
+    return [
+        html.Span(id=ids.NEURON_COLOURS, className="colour-bar", tabIndex=0, **term("colour-bar")),
+        html.P(PROBE, id=ids.PROBE, className="fine-print probe-text", **aria(live="polite")),
+    ]
 
 
 def _parts() -> list[Component]:

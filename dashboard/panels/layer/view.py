@@ -7,9 +7,9 @@ from typing import Final
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, html
 
-from dashboard import ids, protocol
+from dashboard import guide, ids, protocol
 from dashboard.auditor import Auditor
-from dashboard.markup import aria, choosing, term
+from dashboard.markup import aria, choosing, save, term
 from dashboard.panels.layer import model as layer
 from engine import EngineError, compare
 
@@ -31,8 +31,10 @@ def layout() -> html.Section:
             html.Div(
                 [
                     html.H2([html.Span("2", className="number"), "Layer"], id="layer-heading"),
+                    guide.meaning("layer"),
                     html.Span(id=ids.LAYER_TITLE, className="panel-title"),
                     choosing(),
+                    save("layer"),
                 ],
                 className="panel-heading",
             ),
@@ -59,12 +61,11 @@ def register(app: Dash, _auditor: Auditor) -> None:
     app.clientside_callback(
         ClientsideFunction("tiles", "controls"),
         Input(ids.LAYER_GROUP, "value"),
-        Input(ids.LAYER_SORT, "value"),
         Input(ids.LAYER_SCALE, "value"),
         Input(ids.LAYER_MODE, "value"),
     )
-    # Group, order and scale stand in the link: a control tells the view; a view read from a link sets the controls.
-    controls = [Input(name, "value") for name in (ids.LAYER_GROUP, ids.LAYER_SORT, ids.LAYER_SCALE)]
+    # Group and scale stand in the link: a control tells the view; a view read from a link sets the controls.
+    controls = [Input(name, "value") for name in (ids.LAYER_GROUP, ids.LAYER_SCALE)]
     app.clientside_callback(ClientsideFunction("tiles", "tell"), *controls, prevent_initial_call=True)
 
 
@@ -135,22 +136,19 @@ def _controls() -> html.Div:
     group = dmc.SegmentedControl(
         id=ids.LAYER_GROUP, data=_choices(layer.LayerPanel().group_labels), value="all", size="xs"
     )
-    sort = dmc.Select(
+    sort = html.Select(
+        [html.Option(title, value=value) for value, title in SORTS],
         id=ids.LAYER_SORT,
-        data=_choices(SORTS),
-        value="importance",
-        label="Sort by",
-        size="xs",
-        w=130,
-        allowDeselect=False,
-        className="inline-label",
+        className="menu",
+        **aria(label="Sort by"),
+        **term("layer-sort"),
     )
     scale = dmc.SegmentedControl(id=ids.LAYER_SCALE, data=_choices(SCALES), value="channel", size="xs")
     mode = dmc.SegmentedControl(id=ids.LAYER_MODE, data=_choices(MODES), value="maps", size="xs")
     return html.Div(
         [
             _labelled("Show", group, "layer-group"),
-            html.Div(sort, **term("layer-sort")),
+            sort,
             html.Details(
                 [
                     html.Summary("More", className="plain-button", **term("layer-more")),
@@ -185,6 +183,7 @@ def _status() -> html.Div:
     return html.Div(
         [
             html.Span(id=ids.LAYER_SHOWN, role="status"),
+            html.Span(id=ids.LAYER_COLOURS, className="colour-bar", tabIndex=0, **term("colour-bar")),
             html.Span(id=ids.LAYER_NOTE),
         ],
         className="tiles-status",

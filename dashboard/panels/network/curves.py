@@ -84,8 +84,9 @@ def axes(curves: Curves, places: Heights, colours: Palette) -> dict[str, object]
 
 
 def shapes(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, object]]:
-    """Return a line through both plots at each site that a finding names."""
+    """Return a line through each plot at each site that a finding names; it leaves the title between them alone."""
     marks = ((curves.parts, "dash"), (curves.merges, "dot"))
+    spans = (places.flow, (places.distance[0], places.distance_title))
     return [
         {
             "type": "line",
@@ -93,12 +94,13 @@ def shapes(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, 
             "yref": "paper",
             "x0": mark.position,
             "x1": mark.position,
-            "y0": places.flow[0],
-            "y1": places.distance_title,
+            "y0": low,
+            "y1": high,
             "line": {"color": colours.text, "width": 1.2, "dash": dash},
         }
         for mark, dash in marks
         if mark is not None
+        for low, high in spans
     ]
 
 

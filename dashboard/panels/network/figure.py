@@ -102,8 +102,9 @@ def _meta(river: River, places: curve_traces.Heights, height: int) -> dict[str, 
     return {
         "columns": [None if column.is_head else column.name for column in river.columns],
         "places": dict(river.places),
-        # Below the titles, which the outline would cross.
+        # Below the first titles, and with a gap at the second, which the outline would cross.
         "top": places.distance[1],
+        "gap": (places.flow_title, places.distance[0]),
         "height": height,
     }
 
@@ -383,6 +384,7 @@ def add(figure: Figure, rival: Drawing, *, theme: str) -> Figure:
         meta={
             **layout["meta"],
             "top": lift.of(layout["meta"]["top"]),
+            "gap": tuple(lift.of(edge) for edge in layout["meta"]["gap"]),
             "height": round(layout["height"] + own + BETWEEN),
         },
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,8 +41,6 @@ GAP = 0.07
 """Between stacked bars, in units of a datapath's size."""
 HIDDEN_BELOW = 0.005
 """Bands below this share of the strength between their two columns are counted, not drawn."""
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so is run as a formula by spreadsheets, so it is quoted with an apostrophe."""
 CLASS, NOISE = "class", "noise"
 """Values of `versus` that name a group of the same explanation instead of another attack."""
 
@@ -423,7 +419,7 @@ def build_curves(
         fooled_into=tuple(class_similarity.fooled_into[k] for k in sites) if class_similarity else None,
         true_name=explanation.classes[explanation.clean.target],
         fooled_name=fooled_name,
-        parts=_mark(places, comparison.diverges_at, "part at"),
+        parts=_mark(places, comparison.diverges_at, "diverge at"),
         merges=_mark(
             places, class_similarity.converges_at if class_similarity else None, f"nearer to '{fooled_name}' from"
         ),
@@ -496,19 +492,6 @@ def site_rows(explanation: Explanation, comparison: Comparison) -> tuple[Row, ..
 
 def _rounded(floor: float) -> float | None:
     return None if math.isnan(floor) else round(floor, 6)
-
-
-def to_csv(rows: tuple[Row, ...]) -> str:
-    """Return the rows as CSV with a header; text that a spreadsheet would run is escaped, numbers stay numbers."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow([field.name for field in fields(Row)])
-    writer.writerows([_safe(cell) for cell in astuple(row)] for row in rows)
-    return buffer.getvalue()
-
-
-def _safe(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
 
 
 def summary(explanation: Explanation, comparison: Comparison) -> str:

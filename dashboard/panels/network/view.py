@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash import ClientsideFunction, Dash, Input, dcc, html
 from plotly.graph_objects import Figure
 
-from dashboard import ids, pictures, protocol, wording
+from dashboard import guide, ids, pictures, protocol, wording
 from dashboard.auditor import Auditor
 from dashboard.links import ViewState
-from dashboard.markup import aria, choosing, data, menu, term
+from dashboard.markup import aria, choosing, data, menu, save, term
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
@@ -54,19 +54,15 @@ def layout() -> html.Section:
     )
 
 
-def register(app: Dash, auditor: Auditor) -> None:
-    """Connect what the panel does beside asking: picking by click, and the table as a file."""
-
-    @app.callback(
-        Output(ids.DOWNLOAD, "data"),
-        Input(ids.EXPORT, "n_clicks"),
-        State(PANELS[0].ask, "data"),
+def register(app: Dash, _auditor: Auditor) -> None:
+    """Connect what the panel does beside asking: picking by click. Dash tells callbacks without outputs apart by their
+    inputs alone, so no two may have the same."""
+    app.clientside_callback(
+        ClientsideFunction("river", "pick"),
+        Input(ids.RIVER, "clickData"),
+        Input(ids.RIVER, "clickAnnotationData"),
         prevent_initial_call=True,
     )
-    def export(_clicks: int | None, ask: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if ask is None else file(read(ask, auditor))
-
-    _connect(app)
 
 
 def answer(auditor: Auditor, ask: protocol.Ask) -> tuple[protocol.Facts, Figure]:
@@ -206,7 +202,7 @@ def verdict(explanation: Explanation, comparison: Comparison, faithfulness_check
     """
     happened, *described, localised, restores = faithfulness.headline(explanation, comparison, faithfulness_checks)
     against = faithfulness.against(explanation, faithfulness_checks)
-    held, failed, undecided = _counted_checks(explanation, faithfulness_checks)
+    held, failed, undecided = counted_checks(explanation, faithfulness_checks)
     where = localised.text, *(clause.text for clause in described)
     claims = (
         Claim("What happened", happened.state, (happened.text,)),
@@ -216,7 +212,7 @@ def verdict(explanation: Explanation, comparison: Comparison, faithfulness_check
     return Verdict(claims, held, failed, undecided, against[0].text if against else "")
 
 
-def _counted_checks(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[int, int, int]:
+def counted_checks(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[int, int, int]:
     """Return how many checks of both datapaths hold, fail and are undecided; what has no limit is a fact, not a check."""
     limited = [
         check
@@ -232,7 +228,12 @@ def _counted_checks(explanation: Explanation, faithfulness_checks: Faithfulness)
 
 def verdict_bar() -> html.Section:
     """Return the verdict bar's skeleton; assets/verdict.js fills it."""
-    return html.Section(id=ids.VERDICT, className="panel verdict-bar", **aria(label="Verdict", live="polite"))
+    return html.Section(
+        guide.meaning("verdict"),
+        id=ids.VERDICT,
+        className="panel verdict-bar",
+        **aria(label="Verdict", live="polite"),
+    )
 
 
 def _beside(shown: Shown) -> str:
@@ -268,22 +269,6 @@ def _inexact(drawn: network.River) -> str:
     return f"{count}: {why}."
 
 
-def file(shown: Shown) -> dict[str, Any]:
-    """Return the site table as a file for download."""
-    rows = network.site_rows(shown.explanation, shown.comparison)
-    return dcc.send_string(network.to_csv(rows), f"faultline-{shown.explanation.key[:16]}-sites.csv", type="text/csv")
-
-
-def _connect(app: Dash) -> None:
-    """Picking by click. Dash tells callbacks without outputs apart by their inputs alone, so no two may have the same."""
-    app.clientside_callback(
-        ClientsideFunction("river", "pick"),
-        Input(ids.RIVER, "clickData"),
-        Input(ids.RIVER, "clickAnnotationData"),
-        prevent_initial_call=True,
-    )
-
-
 def _heading() -> html.Div:
     detail = dmc.SegmentedControl(
         id=ids.DETAIL,
@@ -295,6 +280,7 @@ def _heading() -> html.Div:
     return html.Div(
         [
             html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
+            guide.meaning("network"),
             html.Div(detail, className="detail", **term("detail")),
             _lanes(),
             choosing(),
@@ -303,6 +289,7 @@ def _heading() -> html.Div:
             ),
             _legend(),
             html.Div([menu(ids.VERSUS, "Compare with"), menu(ids.LAYER, "Layer")], className="layer-pick"),
+            save("network"),
         ],
         className="panel-heading",
     )
@@ -348,8 +335,7 @@ def _body() -> list[Any]:
 
 def table() -> html.Div:
     """Return the drawer's part with the exact numbers of every layer."""
-    button = html.Button("Download CSV", id=ids.EXPORT, className="plain-button", **term("site-export"))
-    return html.Div([button, dcc.Download(id=ids.DOWNLOAD), html.Div(id=ids.SITES, className="table-scroll")])
+    return html.Div(html.Div(id=ids.SITES, className="table-scroll"))
 
 
 PANELS: Final = (protocol.Panel("network", answer, ids.RIVER),)

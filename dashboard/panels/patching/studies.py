@@ -272,7 +272,10 @@ def smallest(smallest_sets: SmallestSets) -> Study:
         "Of the same layers",
         "Which channels",
     )
-    tables = (_recurring(smallest_sets), Table("Image by image", heads, rows))
+    tables = (
+        _recurring(smallest_sets),
+        Table(f"Image by image, {len(rows)} of {len(smallest_sets.group.samples)} fooled", heads, rows),
+    )
     return Study(
         STUDIES["smallest"], verdict, tuple(filter(None, result)), None, tables, patching.written(shared.chosen)
     )
@@ -460,7 +463,8 @@ def _recurring(smallest_sets: SmallestSets) -> Table:
         (f"{site} · channel {channel}", f"{count} of {len(restored)}", "yes" if (site, channel) in common else "no")
         for (site, channel), count in needed.most_common(MOST_RECURRING)
     )
-    return Table("Channels that recur", ("Needed most", "Images whose own set has it", "In the common set"), rows)
+    title = f"Channels that recur, the first {len(rows)} of {len(needed)}"
+    return Table(title, ("Needed most", "Images whose own set has it", "In the common set"), rows)
 
 
 def _places(chosen: MapSet) -> list[tuple[str, int]]:

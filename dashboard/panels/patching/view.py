@@ -186,7 +186,8 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any
     facts = {"again": False, "plot": False, "tables": []}
     try:
         result = _makers(auditor)[_study(ask)]
-        value = result[0](_request(auditor, auditor.explained(protocol.key(ask))))
+        request, count = _request(auditor, auditor.explained(protocol.key(ask)))
+        value = result[0](request)
     except EngineError as error:
         return {**facts, "text": protocol.nothing(error)}, study_figure.empty(theme)
     if value.value is None:
@@ -194,7 +195,7 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any
         said = protocol.nothing(text)
         return {**facts, "text": said, "again": value.state == "working"}, study_figure.empty(theme)
     study = result[1](value.value)
-    notes = html.Ul([html.Li(text) for text in study.told], className="told")
+    notes = html.Ul([html.Li(text) for text in (_asked_of(request, count), *study.told)], className="told")
     results = {"text": markup.pieces(_text(study)), "tables": markup.pieces([*map(_table, study.tables), notes])}
     drawn = study_figure.draw(study.plot, theme) if study.plot else study_figure.empty(theme)
     return {**facts, **results, "plot": study.plot is not None}, drawn
@@ -218,8 +219,14 @@ def _study(ask: Mapping[str, Any]) -> str:
     return str(wanted)
 
 
-def _request(auditor: Auditor, explanation: Explanation) -> FooledRequest:
-    """Return the images of the explanation's class that were right before the attack, the first ones of them."""
+def _asked_of(request: FooledRequest, count: int) -> str:
+    """Return how many images a study was asked of, and of how many."""
+    shown = f"the first {len(request.samples)} of {count}" if len(request.samples) < count else f"all {count}"
+    return f"Asked of {shown} images of the class that were right before the attack."
+
+
+def _request(auditor: Auditor, explanation: Explanation) -> tuple[FooledRequest, int]:
+    """Return the images of the explanation's class that were right before the attack, the first ones, and how many there are."""
     asked = explanation.request
     label = explanation.outcomes[0].label
     attack_results = auditor.attack_results(
@@ -230,7 +237,7 @@ def _request(auditor: Auditor, explanation: Explanation) -> FooledRequest:
     samples = tuple(
         outcome.sample for outcome in attack_results.value.outcomes if outcome.status in ("fooled", "resisted")
     )
-    return FooledRequest(asked.model, asked.data, asked.attack, samples[:MOST_IMAGES], asked.seed)
+    return FooledRequest(asked.model, asked.data, asked.attack, samples[:MOST_IMAGES], asked.seed), len(samples)
 
 
 def _text(study: studies.Study) -> list[Component]:
