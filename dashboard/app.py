@@ -12,7 +12,7 @@ from pathlib import Path
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import guard, links, media, page, theme, wording
+from dashboard import guard, links, media, page, theme, transfers, wording
 from dashboard.auditor import Auditor, remembering
 from dashboard.auth import Login
 from dashboard.settings import Settings
@@ -55,6 +55,7 @@ def create_app(auditor: Auditor, settings: Settings) -> dash.Dash:
     app.layout = functools.partial(page.layout, auditor)
     page.register(app, auditor)
     media.register(app.server, auditor)
+    transfers.register(app.server, auditor)
     register_probes(app.server, auditor)
     return secured(app, settings)
 

@@ -236,7 +236,19 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
 
 def fits(data: DatasetCard, model: ModelCard) -> bool:
     """Whether every class of the data is one of the model's and the images are grey or have as many channels."""
-    return data.channels in (1, model.channels) and LACKING not in class_places(data.classes, model.classes)
+    return not misfit(data, model)
+
+
+def misfit(data: DatasetCard, model: ModelCard) -> str:
+    """Return why a data set cannot be shown to a model, as the end of a sentence; empty where it can."""
+    if data.channels not in (1, model.channels):
+        return f"its images have {data.channels} channels, and the model takes {model.channels}"
+    places = class_places(data.classes, model.classes)
+    lacking = [name for name, place in zip(data.classes, places, strict=True) if place == LACKING]
+    if not lacking:
+        return ""
+    others = f" and {len(lacking) - 1} more are" if len(lacking) > 1 else " is"
+    return f"its class '{lacking[0][:40]}'{others} not among the model's, such as '{model.classes[0][:40]}'"
 
 
 def epsilon_setting(attack: AttackCard) -> SettingCard | None:

@@ -30,11 +30,11 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("dashboard.progress", "dashboard.protocol"),
     ("dashboard.panels",),
-    ("dashboard.app", "dashboard.media", "dashboard.page", "dashboard.server"),
+    ("dashboard.app", "dashboard.media", "dashboard.page", "dashboard.server", "dashboard.transfers"),
     ("dashboard", "dashboard.__main__", "dashboard.wsgi"),
 )  # fmt: skip
 """From the ground up: packages, and modules that stand outside of one. Each has exactly one row."""
-MOST_FILES = {"engine": 110, "dashboard": 45}
+MOST_FILES = {"engine": 110, "dashboard": 47}
 MOST_ROWS = 16
 
 BELOW_THE_LINE = (
