@@ -96,8 +96,8 @@
     if (facts.asked && facts.asked.clone) {
       // Another model or data set must not undo what was taken over.
       document.querySelectorAll('#audit-form .form-fields [data-name]').forEach((node) => touched.add(node.dataset.name));
-      byId('audit-form').querySelector('[data-name=name]').focus();
     }
+    if (byId('audit-new').open) { byId('audit-form').querySelector('[data-name=name]').focus(); }
     measure();
   }
 
@@ -242,6 +242,11 @@
     byId('audit-new').open = true;
     offer.want({ clone: run, t: Date.now() });
     byId('audit-new').scrollIntoView({ block: 'start' });
+  });
+
+  on('plan', ({ model, data }) => {
+    byId('audit-new').open = true;
+    offer.want({ model, data, clone: null, t: Date.now() });
   });
 
   document.addEventListener('toggle', (event) => {

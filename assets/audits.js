@@ -83,6 +83,13 @@
     if (resume) { press(resuming, resume.dataset.resume, 'Starting …'); }
   });
 
+  on('find', (text) => {
+    const find = byId('audit-find');
+    // The field is Dash's own: it must hear of the text as if it had been typed.
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(find, text);
+    find.dispatchEvent(new Event('input', { bubbles: true }));
+  });
+
   let waiting = null;
   document.addEventListener('input', (event) => {
     if (event.target.id !== 'audit-find') { return; }

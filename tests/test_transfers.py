@@ -131,7 +131,7 @@ def test_a_file_sent_by_our_page_is_taken_in(shelf, tmp_path):
     [
         ({"Origin": "http://evil.example"}, 403), ({"Origin": ""}, 403), ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Content-Type": "text/plain"}, 415), ({"Content-Type": "multipart/form-data"}, 415),
-        ({"Content-Type": "application/json"}, 415), 
+        ({"Content-Type": "application/json"}, 415),
     ],
 )  # fmt: skip
 def test_a_file_from_elsewhere_or_of_another_form_is_refused(shelf, tmp_path, changes, status):

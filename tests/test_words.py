@@ -152,5 +152,7 @@ def test_every_term_is_one_sentence_and_is_used():
     for name, sentence in wording.TERMS.items():
         assert re.fullmatch(r"\S.{20,140}\.", sentence), name
         quoted = rf"['\"`]{re.escape(name)}['\"`]"
-        made = any(name.startswith(start) for start in ("page-", "tab-", "drawer-", "study-", "verdict-", "run-"))
+        made = any(
+            name.startswith(start) for start in ("page-", "tab-", "drawer-", "study-", "verdict-", "run-", "import-")
+        )
         assert made or name in wording.COLUMNS.values() or re.search(quoted, code), f"{name} is nowhere used"
