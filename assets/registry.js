@@ -118,7 +118,7 @@
     button.addEventListener('click', () => input.click());
     input.addEventListener('change', () => { sendAll([...input.files]); input.value = ''; });
     node.append(make('span', {}, 'Drop weights, npz files, tables or class lists here to send them into the import folder, or '), button, input,
-      make('ul', { id: 'upload-list', role: 'status' }));
+      make('div', { role: 'status' }, make('ul', { id: 'upload-list' })));
   }
 
   /* What the server would refuse is said at once: a refused file would travel all the way first. */
