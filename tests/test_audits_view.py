@@ -177,7 +177,8 @@ def test_every_class_under_every_attack_is_a_cell_with_its_interval_and_number(a
             assert cell.step == round(10 * (1 - class_.accuracy.value))
             assert f"{audits_model.rate(class_.accuracy)} (Clopper-Pearson, 95 %), n = {class_.accuracy.n}" in cell.told
     shown = text(audits_view.answer(auditor, {"run": finished.id})[0])
-    assert all(cell.told in shown for cell in found.values())
+    assert all(cell.told in shown for cell in (*found.values(), *heat.every))
+    assert [cell.accuracy for cell in heat.every] == [condition.accuracy for condition in model.conditions[:2]]
 
 
 def test_a_class_with_few_images_is_grey(auditor, finished):
@@ -281,6 +282,12 @@ def test_the_list_says_when_by_whom_and_with_what_verdict(auditor, finished):
     assert '"aria-sort": "descending"' in shown
     facts, _ = audits_view.answer(auditor, {"run": finished.id, "find": "no such run"})
     assert facts["count"] == "0 of 1 runs"
+
+
+def test_of_very_many_runs_the_first_are_listed_and_it_is_said():
+    facts = audits_view._listed([line_of(f"run {k}") for k in range(100)], None, {"order": "name"})
+    assert facts["count"].startswith("The first 60 of 100 runs are listed")
+    assert json.dumps(facts["list"]).count('"data-key"') == 60
 
 
 def test_every_column_says_what_it_holds(auditor, finished):

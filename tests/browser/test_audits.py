@@ -160,7 +160,9 @@ def test_the_list_is_sorted_and_filtered_by_keyboard_and_keeps_it(form, auditing
     until(page, f"{names}.length === 1")
     assert page.locator("#audit-count").inner_text() == f"1 of {len(newest_first)} runs"
     page.wait_for_timeout(11_000)
-    assert page.evaluate("document.activeElement.id") == "audit-find", "a look at the runs takes the keyboard from nobody"
+    assert page.evaluate("document.activeElement.id") == "audit-find", (
+        "a look at the runs takes the keyboard from nobody"
+    )
 
 
 def test_what_is_selected_and_unfolded_stays_when_the_page_looks_again(form, auditing):

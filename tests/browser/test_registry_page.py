@@ -127,7 +127,10 @@ def test_a_file_that_is_dropped_lies_in_the_import_folder_and_is_offered(page: W
     shown.locator("#registry-model-name").fill("typed before")
     shown.evaluate(DROP, ["my names.txt", "cat\ndog\n"])
     until(shown, f"{LIST}.includes('my-names.txt lies in the import folder now.')")
-    until(shown, "[...document.querySelectorAll('#registry-model-classes option')].some((one) => one.label === 'my-names.txt')")
+    until(
+        shown,
+        "[...document.querySelectorAll('#registry-model-classes option')].some((one) => one.label === 'my-names.txt')",
+    )
     assert shown.locator("#registry-model-name").input_value() == "typed before", "what was typed stays"
     assert shown.locator("[data-form=model]").get_attribute("open") is not None
     shown.locator("summary", has_text="What lies in the import folder").click()

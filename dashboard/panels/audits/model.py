@@ -60,6 +60,8 @@ SCREENING: Final = "Screening only: no evidence for an approval."
 OWN_CHOICE: Final = "Attacks chosen for this audit, no tier: how much it is worth depends on them."
 IN_MAP: Final = ("clean", "attack", "premade")
 """Kinds of conditions that have a column in the heat map; noise and the curve stand in the tables."""
+FEW: Final = 30
+"""Images below which a share is grey and not to be ranked."""
 MOST_CLASSES: Final = 40
 """Rows of the heat map; of more classes, those that fare worst."""
 STEPS: Final = 10
@@ -140,6 +142,8 @@ class Heat:
     """Short and full name of every condition."""
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
     """A class with its cells; None where a condition has no image of it."""
+    every: tuple[Cell, ...]
+    """All classes together."""
     classes: int
     """How many there are, in the rows or not."""
 
@@ -297,9 +301,13 @@ def panel(view: RunView) -> Panel:
         tuple(_threshold(threshold, is_interim=summary.is_interim) for threshold in summary.thresholds),
         tuple(_model(model, view) for model in summary.models if model.conditions),
         tuple(sorted(map(_versus, summary.pairings), key=lambda one: not one.is_worst)),
-        run_verdict(summary) if summary.thresholds else "",
+        _sentence(run_verdict(summary)) if summary.thresholds else "",
         left_out(view.manifest.plan.tier, len(view.manifest.classes)),
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def sanity(answer: Answer[AttackSanity], candidate: str) -> SanityCheck:
@@ -475,7 +483,13 @@ def heat(model: ModelResult, view: RunView, most: int | None = MOST_CLASSES) -> 
         for name in names
     )
     columns = tuple((_short(condition), condition_name(condition)) for condition in shown)
-    return Heat(f"{model.model}, class by class", columns, rows, len(shown[0].classes))
+    return Heat(f"{model.model}, class by class", columns, rows, tuple(map(_total, shown)), len(shown[0].classes))
+
+
+def _total(condition: ConditionResult) -> Cell:
+    accuracy = condition.accuracy
+    told = f"All classes under {condition_name(condition)}: {rate(accuracy)} ({INTERVAL}), n = {accuracy.n}"
+    return Cell(accuracy, accuracy.n < FEW, round(STEPS * (1 - (accuracy.value or 0.0))), "", told)
 
 
 def _shown_classes(last: ConditionResult, names: list[str], most: int | None) -> list[str]:

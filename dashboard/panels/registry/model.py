@@ -47,9 +47,10 @@ FIRST_FIELDS = 4
 """Fields of a form that are shown at first; the rest stands under More."""
 FIELDS_OF: Final = {
     "model": (
-        (r"No architecture", "architecture"), (r"--mean", "mean"), (r"--std", "std"), (r"--size", "size"), (r"--resize|shortest side", "resize"),
-        (r"--channels", "channels"), (r"--range", "range"), (r"--accuracy", "accuracy"), (r"cannot name|is called|already", "name"),
-        (r"\barchitecture\b", "architecture"), (r"class names|\bclasses\b|data set", "classes"), (r"", "entry"),
+        (r"No architecture", "architecture"), (r"--mean", "mean"), (r"--std", "std"), (r"--size", "size"),
+        (r"--resize|shortest side", "resize"), (r"--channels", "channels"), (r"--range", "range"), (r"--accuracy", "accuracy"),
+        (r"cannot name|is called|already", "name"), (r"\barchitecture\b", "architecture"),
+        (r"class names|\bclasses\b|data set", "classes"), (r"", "entry"),
     ),
     "data": (
         (r"epsilon", "epsilon"), (r"--first-label|label", "first_label"), (r"--size", "size"),
