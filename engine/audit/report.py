@@ -217,7 +217,8 @@ def text(run: Run, state: State, summary: Summary) -> str:
             f"INTERIM: {state.done} of {state.total} shards. Blocks hold few classes each, so these figures will change."
         )
     for model in summary.models:
-        lines.append(f"{model.model} ({model.role}), {len(run.manifest.images.samples)} images planned")
+        images = len(run.manifest.images.samples)
+        lines.append(f"{model.model} ({model.role}), {images} images planned; Clopper-Pearson intervals, 95 %")
         for item in (*model.conditions, *([model.worst_case] if model.worst_case else [])):
             lines += [_line(item), *(f"    ? {doubt}" for doubt in item.doubts)]
         if any(condition.is_cumulative for condition in model.conditions):
