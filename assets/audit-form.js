@@ -97,6 +97,7 @@
       // Another model or data set must not undo what was taken over.
       document.querySelectorAll('#audit-form .form-fields [data-name]').forEach((node) => touched.add(node.dataset.name));
     }
+    follow('tier');
     if (byId('audit-new').open) { byId('audit-form').querySelector('[data-name=name]').focus(); }
     measure();
   }
@@ -136,6 +137,8 @@
       rowsOf('precomputed').forEach((node) => offerIn(node.querySelector('[data-name=data]'), subject.data));
       help('data', subject.misfits || (subject.data.length ? 'The images that are attacked.' : 'No data set of this store fits this model.'));
     }
+    // Without a tier there is no epsilon of one.
+    fieldNamed('epsilon').disabled = fieldNamed('tier').value === 'custom';
     if (name !== 'model' && name !== 'data') { return; }
     const set = form.sets[fieldNamed('data').value];
     if (!set) { return; }
