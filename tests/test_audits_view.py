@@ -206,6 +206,20 @@ def test_a_cell_opens_explain_of_its_class_and_attack(auditor, finished):
             }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("fooled", "resisted", "outcome"), [(1, 1, ["fooled"]), (0, 1, ["resisted"]), (1, 0, ["fooled"]), (0, 0, None)]
+)
+def test_a_cell_opens_an_image_that_was_fooled_where_there_is_one(auditor, finished, fooled, resisted, outcome):
+    seen = auditor.audits.view(finished.id)
+    classes = tuple(
+        dataclasses.replace(class_, statuses={**class_.statuses, "fooled": fooled, "resisted": resisted})
+        for class_ in seen.summary.models[0].conditions[1].classes
+    )
+    seen = with_condition(seen, classes=classes)
+    cell = audits_model.heat(seen.summary.models[0], seen).rows[0][1][1]
+    assert parse_qs(cell.link).get("outcome") == outcome
+
+
 def test_of_many_classes_those_that_fare_worst_are_shown_and_it_is_said(auditor, finished):
     seen = auditor.audits.view(finished.id)
     heat = audits_model.heat(seen.summary.models[0], seen, most=2)

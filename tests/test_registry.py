@@ -361,3 +361,15 @@ def test_what_is_added_says_where_it_came_from_and_under_which_licence(model_reg
     assert (data.source, data.licence, model.source, model.licence) == ("npz", "CC BY 4.0", "net.safetensors", "MIT")
     bare = replace(model, source="", licence="")
     assert tasks.model_key(model) == tasks.model_key(bare), "neither changes what a result depends on"
+
+
+def test_a_file_that_came_in_meanwhile_is_never_replaced(model_registry, import_folder):
+    class Racing(io.BytesIO):
+        def read(self, size=-1):
+            (import_folder / "more.txt").write_text("first")
+            return super().read(size)
+
+    with pytest.raises(BadInput, match="already"):
+        model_registry.receive("more.txt", Racing(b"abc"), 3)
+    assert (import_folder / "more.txt").read_text() == "first"
+    assert not [name for name in lying(import_folder) if name.startswith(".tmp")]

@@ -96,6 +96,12 @@ def test_the_values_of_a_run_plan_the_same_run_again(store, text):
     assert manifest.text(again) == manifest.text(planned)
 
 
+def test_only_what_the_tier_does_not_bring_stands_among_a_plans_own_attacks(store):
+    values = driver.written(audits.planned(store, TIER))
+    assert values["attacks"] == ["fab-t:eps=16/255,steps=100", "pgd-linf:eps=24/255,steps=20"]
+    assert (values["tier"], values["epsilon"]) == ("standard", "24/255")
+
+
 def test_a_plan_is_checked_without_beginning_or_measuring_anything(store):
     own = watched(store)
     own.check(driver.written(audits.planned(store)))
