@@ -216,7 +216,7 @@ def resolve(view: ViewState, auditor: Auditor) -> Resolved:
     name = choose("model", view.model, names, names[0] if names else None, notices, archived)
     model = next((card for card in models if card.name == name), None)
     datasets = tuple(card for card in auditor.datasets() if model and fits(card, model))
-    data = _dataset(view, datasets, auditor, notices)
+    data = _dataset(view, datasets, auditor, notices, model)
     chosen = Resolved(
         replace(view, model=name, data=data.name if data else None),
         (),
@@ -298,9 +298,18 @@ def _unless_known(
 
 
 def _dataset(
-    view: ViewState, datasets: tuple[DatasetCard, ...], auditor: Auditor, notices: list[str]
+    view: ViewState,
+    datasets: tuple[DatasetCard, ...],
+    auditor: Auditor,
+    notices: list[str],
+    model: ModelCard | None,
 ) -> DatasetCard | None:
     names = [card.name for card in datasets]
+    other = next((card for card in auditor.datasets() if card.name == view.data and card.name not in names), None)
+    if other is not None and model is not None:
+        shown = f"; showing '{names[0]}'" if names else ""
+        notices.append(f"Data '{other.name}' does not fit {model.name}: {misfit(other, model)}{shown}.")
+        return next(iter(datasets), None)
     archived = _unless_known(view.data, names, lambda: auditor.model_registry.datasets(archived=True))
     name = choose("data", view.data, names, names[0] if names else None, notices, archived)
     return next((card for card in datasets if card.name == name), None)
