@@ -1,9 +1,25 @@
-/* The form that starts an audit. What it offers comes from the server as fields; what was filled in goes back as texts. */
+/* The form that plans an audit. What it offers comes from the server as fields; what was filled in goes back as texts. */
 (function () {
   'use strict';
 
-  const { byId, entry, filled, make, menu, panel, pick, read } = window.faultline;
+  const { byId, entry, filled, make, menu, on, panel, pick, read, say: tell } = window.faultline;
+  const COST = 'What will it cost?';
+  const IDLE = `Start waits until the cost is known: press "${COST}".`;
+  const ADD = { attacks: 'Add this attack', precomputed: 'Add a precomputed set', thresholds: 'Add a threshold' };
   let form = null;
+  /* Fields that somebody has filled in: another model or data set then leaves them as they are. */
+  const touched = new Set();
+  let from = {};
+
+  /* Another model or data set that one comes from is taken over as long as nobody has filled in anything. */
+  on('view', (view) => {
+    const next = { model: view.model || null, data: view.data || null };
+    const isOther = next.model !== from.model || next.data !== from.data;
+    from = next;
+    if (form && isOther && !touched.size && !document.querySelector('#audit-form [data-row]')) {
+      if (byId('audit-new').open) { offer.want({ ...from, clone: null }); } else { form = null; offer.forget(); }
+    }
+  });
 
   function drawn(field, prefix = '') {
     const node = entry(field, `audit-field-${prefix}${field.name}`);
@@ -15,42 +31,75 @@
 
   function row(kind, title, fields, attack) {
     const own = `${kind}-${added += 1}-`;
-    const remove = make('button', { type: 'button', class: 'plain-button' }, 'Remove');
+    const remove = make('button', { type: 'button', class: 'plain-button', 'data-term': 'audit-remove' }, 'Remove');
     const node = make('fieldset', { class: 'form-row', 'data-row': kind, 'data-attack': attack },
-      make('legend', {}, title), ...fields.map((field) => drawn(field, own)), remove, make('p', { class: 'wrong' }));
-    remove.addEventListener('click', () => { node.remove(); changed(); });
+      make('legend', {}, title, ' ', remove), ...fields.map((field) => drawn(field, own)),
+      kind === 'thresholds' ? make('p', { class: 'need', role: 'status' }) : null, make('p', { class: 'wrong' }));
+    remove.addEventListener('click', () => {
+      const rows = node.parentElement;
+      node.remove();
+      changed();
+      rows.nextElementSibling?.querySelector('button')?.focus();
+    });
+    return node;
+  }
+
+  /* Fields with other values than they begin with. */
+  const withValues = (fields, values) => fields.map((field) => (field.name in values ? { ...field, value: values[field.name] } : field));
+
+  function made(kind, values) {
+    if (kind === 'attacks') {
+      const { name, title, fields } = form.attacks.find((one) => one.name === values.name);
+      return row(kind, `${title} (${name})`, withValues(fields, values.settings || {}), name);
+    }
+    if (kind === 'thresholds') { return row(kind, 'Threshold', withValues(form.threshold, values)); }
+    const options = form.subjects[byId('audit-field-model').value]?.data || [];
+    const own = form.precomputed.map((field) => (field.name === 'data' ? { ...field, options, value: options[0]?.[0] || '' } : field));
+    return row(kind, 'Precomputed set', withValues(own, values));
+  }
+
+  function add(kind, values) {
+    const node = made(kind, values);
+    document.querySelector(`#audit-form [data-rows=${kind}]`).append(node);
     return node;
   }
 
   function adder(kind) {
     const rows = make('div', { class: 'form-rows', 'data-rows': kind });
-    const add = (node) => { rows.append(node); changed(); };
-    if (kind === 'thresholds') {
-      const button = make('button', { type: 'button', class: 'plain-button' }, 'Add a threshold');
-      button.addEventListener('click', () => add(row(kind, 'Threshold', form.threshold)));
-      return [rows, button];
-    }
-    const options = form.attacks.map(({ name, title }) => [name, `${title} (${name})`]);
-    const picked = menu({ options, value: options[0][0] });
-    picked.setAttribute('aria-label', 'Attack to add');
-    const button = make('button', { type: 'button', class: 'plain-button' }, 'Add this attack');
+    const button = make('button', { type: 'button', class: 'plain-button', 'data-term': 'audit-add' }, ADD[kind]);
+    const picked = kind === 'attacks' ? menu({ options: form.attacks.map(({ name, title }) => [name, `${title} (${name})`]), value: form.attacks[0].name }) : null;
+    if (picked) { picked.setAttribute('aria-label', 'Attack to add'); }
     button.addEventListener('click', () => {
-      const { name, title, fields } = form.attacks.find((one) => one.name === picked.value);
-      add(row(kind, `${title} (${name})`, fields, name));
+      const node = add(kind, picked ? { name: picked.value } : {});
+      changed();
+      node.querySelector('[data-name]')?.focus();
     });
-    return [rows, make('div', { class: 'form-adder' }, picked, button)];
+    return [rows, make('div', { class: 'form-adder' }, picked, button), make('p', { class: 'wrong', 'data-wrong': kind })];
+  }
+
+  function group({ title, note, fields, rows }) {
+    return make('fieldset', { class: 'form-group' }, make('legend', {}, title), note ? make('p', { class: 'note' }, note) : null,
+      make('div', { class: 'form-fields' }, ...fields.map((field) => drawn(field))), ...(rows ? adder(rows) : []));
   }
 
   function draw(facts) {
     form = facts;
-    const groups = facts.groups.map((group) => make('fieldset', { class: 'form-group' },
-      make('legend', {}, group.title), group.note ? make('p', { class: 'note' }, group.note) : null,
-      make('div', { class: 'form-fields' }, ...group.fields.map((field) => drawn(field))), ...(group.rows ? adder(group.rows) : [])));
-    const ask = make('button', { type: 'button', class: 'plain-button', id: 'audit-cost' }, 'What will it cost?');
-    const begin = make('button', { type: 'submit', class: 'plain-button', id: 'audit-begin', disabled: '' }, 'Start');
+    touched.clear();
+    const ask = make('button', { type: 'button', class: 'plain-button', id: 'audit-cost', 'data-term': 'audit-cost' }, COST);
+    const begin = make('button', { type: 'submit', class: 'plain-button', id: 'audit-begin', disabled: '', 'aria-describedby': 'audit-idle' }, 'Start');
     const said = make('p', { id: 'audit-said', role: 'status' });
+    const idle = make('p', { id: 'audit-idle', class: 'note' }, IDLE);
     ask.addEventListener('click', () => { clear(); cost.want({ values: values() }); });
-    byId('audit-form').replaceChildren(...groups, make('div', { class: 'form-end' }, ask, begin, said));
+    byId('audit-form').replaceChildren(facts.note ? make('p', { class: 'note', id: 'audit-from' }, facts.note) : '', ...facts.groups.map(group),
+      make('div', { class: 'form-end' }, ask, make('span', { 'data-term': 'audit-begin' }, begin), idle, said));
+    Object.entries(facts.rows).forEach(([kind, rows]) => rows.forEach((row_) => add(kind, row_)));
+    if (facts.asked && facts.asked.clone) {
+      // Another model or data set must not undo what was taken over.
+      document.querySelectorAll('#audit-form .form-fields [data-name]').forEach((node) => touched.add(node.dataset.name));
+    }
+    follow('tier');
+    if (byId('audit-new').open) { byId('audit-form').querySelector('[data-name=name]').focus(); }
+    measure();
   }
 
   const rowsOf = (kind) => [...document.querySelectorAll(`#audit-form [data-row=${kind}]`)];
@@ -60,10 +109,46 @@
     return {
       ...Object.fromEntries(plain),
       attacks: rowsOf('attacks').map((node) => ({ name: node.dataset.attack, settings: filled(node) })),
+      precomputed: rowsOf('precomputed').map(filled),
       thresholds: rowsOf('thresholds').map(filled),
     };
   }
 
+  /* ---- what follows from the chosen model and data ---- */
+  const fieldNamed = (name) => byId(`audit-field-${name}`);
+
+  function offerIn(select, options) {
+    const kept = options.some(([value]) => value === select.value) ? select.value : (options[0] || [''])[0];
+    select.replaceChildren(...options.map(([value, title]) => make('option', { value }, title)));
+    select.value = kept;
+  }
+
+  function help(name, text) {
+    const note = byId(`audit-field-${name}-note`);
+    note.dataset.help = text;
+    note.textContent = text;
+  }
+
+  function follow(name) {
+    if (name === 'model') {
+      const subject = form.subjects[fieldNamed('model').value];
+      offerIn(fieldNamed('data'), subject.data);
+      offerIn(fieldNamed('baseline'), subject.baselines);
+      rowsOf('precomputed').forEach((node) => offerIn(node.querySelector('[data-name=data]'), subject.data));
+      help('data', subject.misfits || (subject.data.length ? 'The images that are attacked.' : 'No data set of this store fits this model.'));
+    }
+    // Without a tier there is no epsilon of one.
+    fieldNamed('epsilon').disabled = fieldNamed('tier').value === 'custom';
+    if (name !== 'model' && name !== 'data') { return; }
+    const set = form.sets[fieldNamed('data').value];
+    if (!set) { return; }
+    if (!touched.has('epsilon')) { fieldNamed('epsilon').value = set.epsilon; }
+    const count = fieldNamed('count');
+    // Never more than there are, even where somebody chose the number for another set.
+    if (!touched.has('count') || Number(count.value) > set.count) { count.value = Math.min(1000, set.count); }
+  }
+
+  /* ---- what is wrong, and what it costs ---- */
   function clear() {
     document.querySelectorAll('#audit-form [aria-invalid]').forEach((node) => node.removeAttribute('aria-invalid'));
     document.querySelectorAll('#audit-form .form-field.wrong').forEach((node) => {
@@ -76,38 +161,56 @@
   }
 
   function say(text, isWrong) {
-    const node = byId('audit-said');
-    node.textContent = text;
-    node.className = isWrong ? 'warning' : '';
+    tell('audit-said', text);
+    byId('audit-said').className = isWrong ? 'warning' : '';
   }
+
+  function allow(isAllowed) {
+    byId('audit-begin').disabled = !isAllowed;
+    tell('audit-idle', isAllowed ? '' : IDLE);
+  }
+
+  /* How many right answers each threshold needs, as long as it says so in numbers. */
+  const measure = () => need.want(rowsOf('thresholds').length ? { values: values() } : null);
 
   /* A cost holds for the values it was told of: any change asks for it anew before the start. */
   function changed() {
-    byId('audit-begin').disabled = true;
+    allow(false);
     cost.forget();
     clear();
+    measure();
   }
 
   /* `count`, or the place in a list: `attacks-1`, `thresholds-0-at_least`. */
   function fieldNode(name) {
-    const [, kind, place, rest] = name.match(/^(attacks|thresholds)-(\d+)-?(.*)$/) || [];
-    const owner = kind ? rowsOf(kind)[Number(place)] : byId('audit-form').querySelector(`.form-fields [data-field="${CSS.escape(name)}"]`);
-    return { owner, node: kind && rest ? owner?.querySelector(`[data-name="${CSS.escape(rest)}"]`)?.parentElement : owner };
+    const [, kind, place, rest] = name.match(/^(attacks|precomputed|thresholds)-(\d+)-?(.*)$/) || [];
+    if (!kind) { return { node: byId('audit-form').querySelector(`.form-fields [data-field="${CSS.escape(name)}"]`), owner: null }; }
+    const owner = rowsOf(kind)[Number(place)];
+    return { owner, node: rest ? owner?.querySelector(`[data-name="${CSS.escape(rest)}"]`)?.parentElement : null };
   }
 
-  function wrong({ field, text }) {
-    const { owner, node } = field ? fieldNode(field) : {};
-    if (!node) { say(text, true); return; }
-    if (node.matches('.form-field')) {
-      node.classList.add('wrong');
-      node.querySelector('.note').textContent = text;
-      const control = node.querySelector('[data-name]');
-      control.setAttribute('aria-invalid', 'true');
-      control.focus();
-    } else {
-      owner.querySelector('p.wrong').textContent = text;
+  /* Say a mistake at its field, and return the control; null for one of a whole row or of the whole form. */
+  function mark({ field, text }) {
+    const { owner, node } = fieldNode(field);
+    if (!node) {
+      const place = owner?.querySelector('p.wrong') || document.querySelector(`#audit-form [data-wrong="${CSS.escape(field || 'none')}"]`);
+      if (place) { place.textContent = text; return owner?.querySelector('[data-name]') || null; }
+      say(text, true);
+      return null;
     }
-    say('Something above is not right yet.', true);
+    node.classList.add('wrong');
+    node.querySelector('.note').textContent = text;
+    const control = node.querySelector('[data-name]');
+    control.setAttribute('aria-invalid', 'true');
+    return control;
+  }
+
+  function wrong({ mistakes, text }) {
+    clear();
+    say(text, true);
+    const controls = mistakes.map(mark).filter(Boolean);
+    const order = [...document.querySelectorAll('#audit-form [data-name]')];
+    controls.sort((a, b) => order.indexOf(a) - order.indexOf(b))[0]?.focus();
   }
 
   function costed(told) {
@@ -115,24 +218,49 @@
     cost.forget();
     if (told.state === 'wrong') { wrong(told); return; }
     say(told.text, told.state === 'failed');
-    byId('audit-begin').disabled = false;
+    allow(told.state !== 'failed');
   }
 
   function started(told) {
     if (told.state === 'wrong') { wrong(told); return; }
-    byId('audit-form').parentElement.open = false;
+    byId('audit-new').open = false;
     changed();
     pick({ run: told.run });
   }
 
+  function needs({ lines }) {
+    rowsOf('thresholds').forEach((node, k) => {
+      const place = node.querySelector('.need');
+      place.textContent = lines[k] || '';
+      place.classList.toggle('short', / cannot pass|No number/.test(lines[k] || ''));
+    });
+  }
+
   const offer = panel('audit-form', { draw });
   const cost = panel('audit-cost', { draw: costed });
+  const need = panel('audit-need', { draw: needs, wait: 250 });
   const begin = panel('audit-start', { draw: started });
 
+  on('clone', (run) => {
+    byId('audit-new').open = true;
+    offer.want({ clone: run, t: Date.now() });
+    byId('audit-new').scrollIntoView({ block: 'start' });
+  });
+
+  on('plan', ({ model, data }) => {
+    byId('audit-new').open = true;
+    offer.want({ model, data, clone: null, t: Date.now() });
+  });
+
   document.addEventListener('toggle', (event) => {
-    if (event.target.open && event.target.querySelector?.('#audit-form') && !form) { offer.want({ open: true }); }
+    if (event.target.id === 'audit-new' && event.target.open && !form && !offer.wanted) { offer.want({ ...from, clone: null }); }
   }, true);
-  document.addEventListener('input', (event) => { if (event.target.closest?.('#audit-form')) { changed(); } });
+  document.addEventListener('input', (event) => {
+    if (!event.target.closest?.('#audit-form')) { return; }
+    const { name } = event.target.dataset;
+    if (event.target.closest('.form-fields')) { touched.add(name); follow(name); }
+    changed();
+  });
   document.addEventListener('submit', (event) => {
     if (event.target.id !== 'audit-form') { return; }
     event.preventDefault();

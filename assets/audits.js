@@ -2,11 +2,15 @@
 (function () {
   'use strict';
 
-  const { built, byId, fill, make, on, panel, pick, renew } = window.faultline;
+  const { built, byId, emit, fill, make, on, panel, pick, renew, say } = window.faultline;
+  /* How the list is sorted and filtered: said with every look, so that the server leaves out what is not asked for. */
+  const listing = { order: '-begun', find: '', state: '' };
+  let shown = null;
 
   on('view', (view) => {
     const isShown = view.page === 'audits';
-    if (isShown) { audits.want({ run: view.run || null, theme: view.theme }); } else { audits.forget(); }
+    shown = isShown ? { run: view.run || null, theme: view.theme } : null;
+    if (isShown) { look(); } else { audits.forget(); }
     // Every step of a view comes by here; plots need a resize only where another page is shown.
     const page = view.page || 'explain';
     if (document.body.dataset.page === page) { return; }
@@ -16,6 +20,11 @@
     });
     window.dispatchEvent(new Event('resize'));
   });
+
+  function look(changes) {
+    Object.assign(listing, changes);
+    if (shown) { audits.want({ ...shown, ...listing }); }
+  }
 
   /* Runs that were just told to stop or to go on: said at once, and until the server has taken it in. */
   const pressed = new Map();
@@ -36,7 +45,11 @@
   function draw(facts) {
     renew('audit-list', ...facts.list.map(built));
     markPressed();
+    say('audit-count', facts.count);
     renew('audit', ...facts.audit.map(built));
+    renew('audit-maps', ...facts.maps.map(built));
+    renew('audit-curve-file', ...facts.curve_file.map(built));
+    renew('audit-details', ...facts.details.map(built));
     const part = byId('audit-curve-part');
     if (part.hidden === facts.has_curve) {
       part.hidden = !facts.has_curve;
@@ -61,8 +74,27 @@
     const stop = event.target.closest?.('[data-cancel]');
     const resume = event.target.closest?.('[data-resume]');
     if (tab) { pick({ page: tab.dataset.pageTab }); }
+    const sorter = event.target.closest?.('[data-order]');
+    const clone = event.target.closest?.('[data-clone]');
     if (run) { pick({ run: run.dataset.run }); }
+    if (sorter) { look({ order: sorter.dataset.order }); }
+    if (clone) { emit('clone', clone.dataset.clone); }
     if (stop) { press(stopping, stop.dataset.cancel, 'Stopping …'); }
     if (resume) { press(resuming, resume.dataset.resume, 'Starting …'); }
   });
+
+  on('find', (text) => {
+    const find = byId('audit-find');
+    // The field is Dash's own: it must hear of the text as if it had been typed.
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(find, text);
+    find.dispatchEvent(new Event('input', { bubbles: true }));
+  });
+
+  let waiting = null;
+  document.addEventListener('input', (event) => {
+    if (event.target.id !== 'audit-find') { return; }
+    window.clearTimeout(waiting);
+    waiting = window.setTimeout(() => look({ find: event.target.value }), 150);
+  });
+  document.addEventListener('change', (event) => { if (event.target.id === 'audit-state') { look({ state: event.target.value }); } });
 })();

@@ -41,12 +41,30 @@
     [...next.attributes].forEach(({ name, value }) => { if (node.getAttribute(name) !== value) { node.setAttribute(name, value); } });
   }
 
+  const keyOf = (node) => (node.dataset && node.dataset.key) || null;
+
+  /* Rows that carry a key are known again by it: one that comes in between moves no other. */
+  function renewKeyed(node, children) {
+    const wanted = new Set(children.map(keyOf));
+    [...node.children].filter((old) => !wanted.has(keyOf(old))).forEach((old) => old.remove());
+    const known = new Map([...node.children].map((old) => [keyOf(old), old]));
+    children.forEach((child, k) => {
+      const old = known.get(keyOf(child));
+      const there = node.children[k] || null;
+      if (!old) { node.insertBefore(child, there); return; }
+      if (old !== there) { node.insertBefore(old, there); }
+      renewAttributes(old, child);
+      renewChildren(old, [...child.childNodes]);
+    });
+  }
+
   function renewChildren(node, children) {
+    if (children.length && children.every(keyOf) && [...node.children].every(keyOf)) { renewKeyed(node, children); return; }
     children.forEach((child, k) => {
       const old = node.childNodes[k];
       if (!old) { node.append(child); return; }
       const isSame = old.nodeType === child.nodeType && old.nodeName === child.nodeName;
-      if (!isSame) { old.replaceWith(child); return; }
+      if (!isSame || keyOf(old) !== keyOf(child)) { old.replaceWith(child); return; }
       if (child.nodeType === Node.TEXT_NODE) { if (old.data !== child.data) { old.data = child.data; } return; }
       renewAttributes(old, child);
       renewChildren(old, [...child.childNodes]);
@@ -56,7 +74,11 @@
 
   function renew(id, ...children) {
     const node = byId(id);
-    if (node) { renewChildren(node, children.map((child) => (typeof child === 'string' ? document.createTextNode(child) : child))); }
+    if (!node) { return; }
+    const focused = document.activeElement;
+    renewChildren(node, children.map((child) => (typeof child === 'string' ? document.createTextNode(child) : child)));
+    // A row that had to be moved has lost the keyboard.
+    if (focused !== document.activeElement && node.contains(focused)) { focused.focus({ preventScroll: true }); }
   }
 
   function say(id, text) {

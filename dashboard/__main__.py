@@ -31,7 +31,8 @@ def parser() -> Parser:
         description="Serve a store to the browser. On an empty store the embedded demo is loaded.",
         epilog="The same can be set by FAULTLINE_STORE, FAULTLINE_HOST, FAULTLINE_PORT, FAULTLINE_SCHEDULER and "
         "FAULTLINE_IMPORT_FOLDER; "
-        "FAULTLINE_HOSTS names the hosts it may be called by, FAULTLINE_HTTPS=1 says that a proxy adds https.",
+        "FAULTLINE_HOSTS names the hosts it may be called by, FAULTLINE_HTTPS=1 says that a proxy adds https, FAULTLINE_UPLOADS=0 "
+        "that the page may send no files.",
     )
     result.add_argument("--store", metavar="DIR", help="folder of the store (default: ./faultline-store)")
     result.add_argument("--host", help="address to listen on (default: 127.0.0.1; others need FAULTLINE_HOSTS)")
@@ -45,6 +46,11 @@ def parser() -> Parser:
         dest="import_folder",
         metavar="DIR",
         help="folder from which the page may add models and data (default: none)",
+    )
+    result.add_argument(
+        "--no-uploads",
+        action="store_true",
+        help="take no files from the page into the import folder (default: take them)",
     )
     result.add_argument(
         "--new-link", action="store_true", help="print a new one-time link to the running server, and exit"
@@ -79,6 +85,8 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
         "SCHEDULER": options.scheduler,
         "IMPORT_FOLDER": options.import_folder,
     }
+    if options.no_uploads:
+        named["UPLOADS"] = "0"
     return {f"FAULTLINE_{name}": str(value) for name, value in named.items() if value is not None}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import dash
 from flask import Flask, Response, make_response
 
-from dashboard import guard, guide, links, media, page, pictures, theme, wording
+from dashboard import guard, guide, links, media, page, pictures, theme, transfers, wording
 from dashboard.auditor import Auditor, remembering
 from dashboard.auth import Login
 from dashboard.settings import Settings
@@ -57,6 +57,7 @@ def create_app(auditor: Auditor, settings: Settings) -> dash.Dash:
     page.register(app, auditor)
     media.register(app.server, auditor)
     guide.register(app.server)
+    transfers.register(app.server, auditor)
     register_probes(app.server, auditor)
     return secured(app, settings)
 

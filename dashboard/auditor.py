@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import IO, Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -75,6 +75,13 @@ class Registry(Protocol):
     def entries(self) -> tuple[Entry, ...]:
         """Return what lies in the import folder; raises StoreError."""
 
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether files may be sent into the import folder from the page."""
+
+    def receive(self, name: str, stream: IO[bytes], size: int) -> Entry:
+        """Put a file of `size` bytes into the import folder; raises BadInput, StoreError, and then nothing is there."""
+
     def left_out(self) -> str:
         """Return one sentence on what is left out of the import folder."""
 
@@ -92,13 +99,19 @@ class Runs(Protocol):
     """The audit runs of a store."""
 
     def cards(self) -> tuple[RunCard, ...]:
-        """Return the cards of all audit runs, those that go on first."""
+        """Return the cards of all audit runs, the newest first."""
 
     def view(self, run: str) -> RunView:
         """Return a run with what its finished shards add up to; raises UnknownName, StoreError."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise WrongPlan or BadInput where a plan cannot be run."""
+
+    def values(self, run: str) -> Mapping[str, Any]:
+        """Return the values of a run's plan, from which the same can be planned again; raises UnknownName, StoreError."""
 
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin the run of a plan, and return its id; raises WrongPlan, BadInput, StoreError."""

@@ -26,6 +26,9 @@ from dashboard.settings import LOOPBACK_NAMES, Settings
 METHODS = ("GET", "HEAD", "POST")
 OPEN_PATH = "/health"
 """The one path that answers without a login."""
+UPLOAD_PATH = "/import-folder"
+"""The one path that takes a file, not JSON; what it may hold, the import folder says."""
+LARGEST_UPLOAD = 16 * 2**30
 CHUNK = 64 * 1024
 
 _LOG = logging.getLogger(__name__)
@@ -104,7 +107,7 @@ class Guard:
             check_host(environ, self._settings)
             check_method(environ)
             check_path(environ)
-            check_length(environ, self._settings.body_limit)
+            check_length(environ, _limit(environ, self._settings))
             check_site(environ)
             if environ["REQUEST_METHOD"] == "POST":
                 check_post(environ, self._settings)
@@ -131,7 +134,7 @@ class Guard:
             return self._exchange(environ, start, token, is_known=seconds > 0)
         if not seconds:
             return _locked("You are not logged in.").send(environ, start)
-        limit_body(environ, self._settings.body_limit)
+        limit_body(environ, _limit(environ, self._settings))
         if seconds < SESSION_SECONDS - RENEW_SECONDS:
             start = _with_extra(start, self._cookie())
         return self._application(environ, start)
@@ -255,7 +258,7 @@ def check_site(environ: WSGIEnvironment) -> None:
 
 
 def check_post(environ: WSGIEnvironment, settings: Settings) -> None:
-    """Refuse a POST that does not say it comes from our own page, and anything but JSON."""
+    """Refuse a POST that does not say it comes from our own page, and anything but JSON, or a file where one is taken."""
     scheme = "https" if settings.is_https else "http"
     origin = environ.get("HTTP_ORIGIN")
     if origin is None:
@@ -264,8 +267,20 @@ def check_post(environ: WSGIEnvironment, settings: Settings) -> None:
         is_ours = origin.lower() == f"{scheme}://{environ['HTTP_HOST']}".lower()
     if not is_ours:
         raise Refusal(HTTPStatus.FORBIDDEN, "Only the dashboard's own page may send this.")
-    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "application/json":
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Only application/json is taken.")
+    # Of a file too: no form of another site can send this type, and a script only with a question that is never answered.
+    wanted = "application/octet-stream" if is_upload(environ) else "application/json"
+    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != wanted:
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Only {wanted} is taken.")
+
+
+def is_upload(environ: WSGIEnvironment) -> bool:
+    """Return whether a request sends a file into the import folder; it is handed on as it comes in, never kept in memory."""
+    return environ.get("PATH_INFO") == UPLOAD_PATH and environ["REQUEST_METHOD"] == "POST"
+
+
+def _limit(environ: WSGIEnvironment, settings: Settings) -> int:
+    is_taken = settings.takes_uploads and settings.import_folder is not None
+    return LARGEST_UPLOAD if is_upload(environ) and is_taken else settings.body_limit
 
 
 def limit_body(environ: WSGIEnvironment, limit: int) -> None:
@@ -275,6 +290,8 @@ def limit_body(environ: WSGIEnvironment, limit: int) -> None:
     """
     if environ.get("CONTENT_LENGTH") or not environ.get("wsgi.input_terminated"):
         return
+    if is_upload(environ):
+        raise Refusal(HTTPStatus.LENGTH_REQUIRED, "A file must say how long it is.")
     body = bytearray()
     while chunk := environ["wsgi.input"].read(CHUNK):
         body += chunk

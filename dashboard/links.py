@@ -230,7 +230,7 @@ def resolve(view: ViewState, auditor: Auditor, holds: Callable[[ExplanationReque
     name = choose("model", view.model, names, names[0] if names else None, notices, archived)
     model = next((card for card in models if card.name == name), None)
     datasets = tuple(card for card in auditor.datasets() if model and fits(card, model))
-    data = _dataset(view, datasets, auditor, notices)
+    data = _dataset(view, datasets, auditor, notices, model)
     chosen = Resolved(
         replace(view, model=name, data=data.name if data else None),
         (),
@@ -250,7 +250,19 @@ def resolve(view: ViewState, auditor: Auditor, holds: Callable[[ExplanationReque
 
 def fits(data: DatasetCard, model: ModelCard) -> bool:
     """Whether every class of the data is one of the model's and the images are grey or have as many channels."""
-    return data.channels in (1, model.channels) and LACKING not in class_places(data.classes, model.classes)
+    return not misfit(data, model)
+
+
+def misfit(data: DatasetCard, model: ModelCard) -> str:
+    """Return why a data set cannot be shown to a model, as the end of a sentence; empty where it can."""
+    if data.channels not in (1, model.channels):
+        return f"its images have {data.channels} channels, and the model takes {model.channels}"
+    places = class_places(data.classes, model.classes)
+    lacking = [name for name, place in zip(data.classes, places, strict=True) if place == LACKING]
+    if not lacking:
+        return ""
+    others = f" and {len(lacking) - 1} more are" if len(lacking) > 1 else " is"
+    return f"its class '{lacking[0][:40]}'{others} not among the model's, such as '{model.classes[0][:40]}'"
 
 
 def epsilon_setting(attack: AttackCard) -> SettingCard | None:
@@ -300,9 +312,18 @@ def _unless_known(
 
 
 def _dataset(
-    view: ViewState, datasets: tuple[DatasetCard, ...], auditor: Auditor, notices: list[str]
+    view: ViewState,
+    datasets: tuple[DatasetCard, ...],
+    auditor: Auditor,
+    notices: list[str],
+    model: ModelCard | None,
 ) -> DatasetCard | None:
     names = [card.name for card in datasets]
+    other = next((card for card in auditor.datasets() if card.name == view.data and card.name not in names), None)
+    if other is not None and model is not None:
+        shown = f"; showing '{names[0]}'" if names else ""
+        notices.append(f"Data '{other.name}' does not fit {model.name}: {misfit(other, model)}{shown}.")
+        return next(iter(datasets), None)
     archived = _unless_known(view.data, names, lambda: auditor.model_registry.datasets(archived=True))
     name = choose("data", view.data, names, names[0] if names else None, notices, archived)
     return next((card for card in datasets if card.name == name), None)

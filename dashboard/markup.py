@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dash import html
@@ -17,6 +19,8 @@ ATTRIBUTES = {"className": "class", "htmlFor": "for", "colSpan": "colspan", "tab
 HTML = "dash_html_components"
 NARROWEST = 0.5
 """Per cent of the bar that an interval takes at least, so that it is seen."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a text that a spreadsheet would run."""
 
 
 def pieces(content: object) -> list[Piece]:
@@ -104,3 +108,16 @@ def interval(low: float, value: float, high: float) -> html.Span:
     width = max(NARROWEST, 100 * (high - low))
     span = html.Span(className="span", style={"left": f"{100 * low:.2f}%", "width": f"{width:.2f}%"})
     return html.Span([span, html.Span(className="point", style={"left": f"{100 * value:.2f}%"})], className="interval")
+
+
+def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV; text that a spreadsheet would run is escaped, numbers stay numbers."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(heads)
+    writer.writerows([_safe(cell) for cell in row] for row in rows)
+    return buffer.getvalue()
+
+
+def _safe(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell

@@ -49,7 +49,12 @@ def give_back_memory() -> bool:
 
 def open_auditor(settings: Settings) -> Auditor:
     """Return the auditor of the store; an empty store starts to load the embedded demo. Raises EngineError."""
-    auditor = engine.Auditor.open(settings.store, scheduler=settings.scheduler, import_folder=settings.import_folder)
+    auditor = engine.Auditor.open(
+        settings.store,
+        scheduler=settings.scheduler,
+        import_folder=settings.import_folder,
+        takes_uploads=settings.takes_uploads,
+    )
     try:
         if not auditor.models():
             auditor.install_demo()

@@ -37,6 +37,8 @@ class Settings:
     """Address of a Dask scheduler, or None for a local worker."""
     import_folder: Path | None = None
     """Folder on the server from which the page may add models and data sets, or None for none."""
+    takes_uploads: bool = True
+    """Whether the page may send files into the import folder."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -78,6 +80,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         body_limit=_whole_number(environment, "FAULTLINE_BODY_LIMIT", 2 * 1024 * 1024),
         scheduler=environment.get("FAULTLINE_SCHEDULER") or None,
         import_folder=_folder(environment, "FAULTLINE_IMPORT_FOLDER", "FAULTLINE_INBOX"),
+        takes_uploads=_truth(environment, "FAULTLINE_UPLOADS", default="1"),
     )
 
 
@@ -114,8 +117,8 @@ def _whole_number(environment: Mapping[str, str], name: str, default: int) -> in
     return int(text)
 
 
-def _truth(environment: Mapping[str, str], name: str) -> bool:
-    text = environment.get(name, "").strip().lower()
+def _truth(environment: Mapping[str, str], name: str, *, default: str = "") -> bool:
+    text = environment.get(name, "").strip().lower() or default
     if text not in _TRUTH:
         raise BadSetting(f"{name} must be 1 or 0, got '{text[:80]}'.")
     return _TRUTH[text]

@@ -21,15 +21,17 @@ from engine.audit.report import (
     run_verdict,
     status_counts,
 )
-from engine.audit.summary import ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
+from engine.audit.summary import ClassResult, ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
 from engine.class_names import LACKING
 from engine.class_names import handles as class_handles
 from engine.class_names import matched as class_places
 from engine.class_names import plain as plain_name
+from engine.class_names import same as same_classes
 from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
 from engine.hashing import VERSION
 from engine.parameters import MEASURES, Measure, SettingCard, read_fraction
+from engine.parameters import texts as attack_texts
 from engine.parameters import written as attack_written
 from engine.serialization import flatten, rebuild
 from engine.service.auditor import Auditor
@@ -37,6 +39,7 @@ from engine.specs.catalogue import AttackCard, attack, attack_at, measure_of
 from engine.specs.methods import METHODS, Method, method
 from engine.specs.threat_model import Attack
 from engine.statistics import HALF, Estimate, against_half
+from engine.statistics import needed as hits_needed
 from engine.types.checks import (
     CHECKS,
     DOUBTS,
@@ -51,6 +54,7 @@ from engine.types.checks import (
 )
 from engine.types.core import (
     SIDES,
+    STATUSES,
     Answer,
     AttackResults,
     AttackResultsRequest,
@@ -145,6 +149,7 @@ __all__ = [
     "METHODS",
     "METRIC_TITLES",
     "SIDES",
+    "STATUSES",
     "TIERS",
     "TITLES",
     "VALIDATION_CHECKS",
@@ -161,6 +166,7 @@ __all__ = [
     "CausalTest",
     "CircuitMeasures",
     "ClassDatapaths",
+    "ClassResult",
     "ClassSimilarity",
     "Comparison",
     "ConditionResult",
@@ -243,6 +249,7 @@ __all__ = [
     "against_half",
     "attack",
     "attack_at",
+    "attack_texts",
     "attack_written",
     "bound_text",
     "class_handles",
@@ -252,6 +259,7 @@ __all__ = [
     "duration",
     "flatten",
     "forecast_text",
+    "hits_needed",
     "installed_versions",
     "kept_by",
     "left_out",
@@ -262,5 +270,6 @@ __all__ = [
     "read_fraction",
     "rebuild",
     "run_verdict",
+    "same_classes",
     "status_counts",
 ]

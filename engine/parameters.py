@@ -176,6 +176,11 @@ def written(name: str, texts: Mapping[str, str]) -> str:
     return f"{name}:{','.join(f'{_key(key)}={text}' for key, text in texts.items())}" if texts else name
 
 
+def texts(spec: Spec) -> dict[str, str]:
+    """Return every setting of `spec` as a form shows it; `written` makes the id of them again."""
+    return {field.name: value_text(spec, field.name) for field in fields(spec)}
+
+
 def value_text(spec: Spec, name: str) -> str:
     """Return a setting of `spec` as ids write it, for example `8/255`."""
     (own,) = [field for field in fields(spec) if field.name == name]

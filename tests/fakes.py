@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -149,6 +149,12 @@ class NoRuns:
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 
+    def check(self, values: Mapping[str, Any]) -> None:
+        return None
+
+    def values(self, run: str) -> Mapping[str, Any]:
+        raise engine.UnknownName("run", run, [])
+
     def start(self, values: Mapping[str, Any]) -> str:
         raise engine.BadInput("The fake starts no runs.")
 
@@ -163,6 +169,7 @@ class BareRegistry:
     """A desk where nothing is archived, nothing was checked and nothing can be added."""
 
     has_import_folder = False
+    takes_uploads = False
 
     def models(self, *, archived: bool = False) -> tuple[ModelCard, ...]:
         return () if archived else MODELS
@@ -181,6 +188,9 @@ class BareRegistry:
 
     def entries(self) -> tuple[engine.Entry, ...]:
         return ()
+
+    def receive(self, name: str, stream: IO[bytes], size: int) -> engine.Entry:
+        raise engine.BadInput("The fake takes no files.")
 
     def left_out(self) -> str:
         return ""

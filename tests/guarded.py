@@ -56,9 +56,11 @@ class OpenedAuditor(FakeAuditor):
         self._root = root
 
     @classmethod
-    def open(cls, root: Path, *, scheduler: str | None = None, import_folder: Path | None = None) -> OpenedAuditor:
+    def open(
+        cls, root: Path, *, scheduler: str | None = None, import_folder: Path | None = None, takes_uploads: bool = True
+    ) -> OpenedAuditor:
         """Return a fake on a folder; raises StoreError for a file, and BadInput for plain tcp like the real one."""
-        del import_folder
+        del import_folder, takes_uploads
         if root.is_file():
             raise engine.StoreError(f"'{root}' is a file, not a store.")
         if scheduler is not None and not scheduler.startswith("tls://"):

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from engine.audit import runs
-from engine.audit.runs import AuditLog
+from engine.audit.runs import AuditLog, Event
 from engine.errors import StoreError
 
 EVENTS = ("taken up", "interrupted", "finished")
@@ -93,3 +93,36 @@ def test_a_damaged_older_log_is_named_and_can_be_moved_away(tmp_path):
     (tmp_path / runs.OLD_FILE).unlink()
     AuditLog(tmp_path).append("run", "taken up")
     assert len(AuditLog(tmp_path).events()) == 1
+
+
+def event(number: int, seconds: int, run: str, name: str, detail: str = "") -> Event:
+    return Event(number, f"2026-11-30T10:00:{seconds:02d}.000+00:00", run, name, detail, "")
+
+
+def test_the_history_of_a_run_says_when_it_was_driven_and_who_asked_for_it():
+    found = runs.histories(
+        [
+            event(1, 0, "a", runs.BEGUN, "page"),
+            event(2, 1, "a", runs.TAKEN_UP),
+            event(3, 3, "b", runs.TAKEN_UP),
+            event(4, 6, "a", "interrupted"),
+            event(5, 20, "a", runs.TAKEN_UP),
+            event(6, 23, "b", "finished"),
+            event(7, 30, "a", "finished"),
+            event(8, 40, "c", runs.TAKEN_UP),
+        ]
+    )
+    assert found["a"] == runs.History("2026-11-30T10:00:00.000+00:00", "page", 15.0)
+    assert (found["b"].author, found["b"].seconds) == ("command line", 20.0)
+    assert (found["c"].seconds, found["c"].since) == (0.0, "2026-11-30T10:00:40.000+00:00")
+
+
+def test_a_driver_that_died_without_a_word_counts_until_the_next_one():
+    found = runs.histories(
+        [event(1, 1, "a", runs.TAKEN_UP), event(2, 5, "a", runs.TAKEN_UP), event(3, 9, "a", "finished")]
+    )
+    assert found["a"].seconds == 8.0
+
+
+def test_a_clock_that_was_set_back_takes_no_time_away():
+    assert runs.histories([event(1, 9, "a", runs.TAKEN_UP), event(2, 5, "a", "finished")])["a"].seconds == 0.0

@@ -70,7 +70,7 @@ def test_the_worst_case_is_per_image_and_not_the_worst_attack():
     assert [condition.accuracy.value for condition in model.conditions] == [0.8, 0.8]
     assert model.worst_case.accuracy.value == pytest.approx(0.6)
     assert model.worst_case.statuses["fooled"] == 4
-    expected = statistics.proportion(np.array([True] * 6 + [False] * 4))
+    expected = statistics.clopper_pearson(6, 10)
     assert (model.worst_case.accuracy.low, model.worst_case.accuracy.high) == (expected.low, expected.high)
 
 

@@ -13,7 +13,7 @@ from dashboard.panels.audits import model as audits_model
 from dashboard.panels.audits import view as audits_view
 from engine import CHECKS, Answer, AttackSanity, RunCard
 from engine.audit import report
-from engine.audit.runs import State
+from engine.audit.runs import Run, State
 from engine.service import driver
 from engine.service.answers import Answers
 from engine.types.checks import CheckResult, Conditions
@@ -57,7 +57,7 @@ def auditor(store, finished):
 
 
 def text(facts) -> str:
-    return json.dumps([facts["list"], facts["audit"]], ensure_ascii=False)
+    return json.dumps([facts["list"], facts["audit"], facts["maps"], facts["details"]], ensure_ascii=False)
 
 
 def test_an_empty_store_says_how_to_begin():
@@ -75,7 +75,7 @@ def test_every_rate_of_a_finished_run_stands_there_with_its_interval(auditor, fi
             assert condition.name in shown
             assert audits_model.rate(condition.accuracy) in shown
     assert "Interim" not in shown
-    assert any(told in shown for told in audits_model.OUTCOMES.values())
+    assert any(sign in shown for sign, _ in audits_view.SIGNS.values())
 
 
 def test_markup_in_a_plans_name_stays_text(auditor, finished):
@@ -158,11 +158,174 @@ def test_an_attack_on_cascade_says_what_its_rate_counts(auditor, finished):
     assert part.rows[1].name.endswith("(in the cascade)")
 
 
-def test_a_class_with_few_images_is_marked_so(auditor, finished):
-    classes = audits_model.panel(auditor.audits.view(finished.id)).models[0].classes
-    assert classes
-    assert all(class_.has_few for class_ in classes)
-    assert "few" in text(audits_view.answer(auditor, {"run": finished.id})[0])
+def cells(heat):
+    return {(name, short): cell for name, row in heat.rows for (short, _), cell in zip(heat.columns, row, strict=True)}
+
+
+def test_every_class_under_every_attack_is_a_cell_with_its_interval_and_number(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    model = seen.summary.models[0]
+    heat = audits_model.panel(seen).models[0].heat
+    assert [short for short, _ in heat.columns] == ["clean", "fgsm-linf 24/255"], (
+        "of one attack the worst case is the same"
+    )
+    found = cells(heat)
+    for condition, short in ((model.conditions[0], "clean"), (model.conditions[1], "fgsm-linf 24/255")):
+        for class_ in condition.classes:
+            cell = found[class_.name, short]
+            assert cell.accuracy == class_.accuracy
+            assert cell.step == round(10 * (1 - class_.accuracy.value))
+            assert f"{audits_model.rate(class_.accuracy)} (Clopper-Pearson, 95 %), n = {class_.accuracy.n}" in cell.told
+    shown = text(audits_view.answer(auditor, {"run": finished.id})[0])
+    assert all(cell.told in shown for cell in (*found.values(), *heat.every))
+    assert [cell.accuracy for cell in heat.every] == [condition.accuracy for condition in model.conditions[:2]]
+
+
+def test_a_class_with_few_images_is_grey(auditor, finished):
+    facts, _ = audits_view.answer(auditor, {"run": finished.id})
+    assert all(
+        cell.has_few for cell in cells(audits_model.panel(auditor.audits.view(finished.id)).models[0].heat).values()
+    )
+    assert audits_view.FEW in text(facts)
+
+
+def test_a_cell_opens_explain_of_its_class_and_attack(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    found = cells(audits_model.panel(seen).models[0].heat)
+    classes = {class_.name: class_ for class_ in seen.summary.models[0].conditions[1].classes}
+    for (name, short), cell in found.items():
+        if short == "clean":
+            assert cell.link == ""
+            continue
+        outcome = "fooled" if classes[name].statuses["fooled"] else "resisted"
+        assert bool(cell.link) == bool(classes[name].statuses["fooled"] or classes[name].statuses["resisted"])
+        if cell.link:
+            assert parse_qs(cell.link) == {
+                "model": ["digits-standard"], "data": ["digits"], "attack": ["fgsm-linf"], "epsilon": ["24/255"],
+                "label": [name], "outcome": [outcome],
+            }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fooled", "resisted", "outcome"), [(1, 1, ["fooled"]), (0, 1, ["resisted"]), (1, 0, ["fooled"]), (0, 0, None)]
+)
+def test_a_cell_opens_an_image_that_was_fooled_where_there_is_one(auditor, finished, fooled, resisted, outcome):
+    seen = auditor.audits.view(finished.id)
+    classes = tuple(
+        dataclasses.replace(class_, statuses={**class_.statuses, "fooled": fooled, "resisted": resisted})
+        for class_ in seen.summary.models[0].conditions[1].classes
+    )
+    seen = with_condition(seen, classes=classes)
+    cell = audits_model.heat(seen.summary.models[0], seen).rows[0][1][1]
+    assert parse_qs(cell.link).get("outcome") == outcome
+
+
+def test_of_many_classes_those_that_fare_worst_are_shown_and_it_is_said(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    heat = audits_model.heat(seen.summary.models[0], seen, most=2)
+    every = audits_model.heat(seen.summary.models[0], seen, None).rows
+    last = sorted(row[-1].accuracy.value for _, row in every)
+    assert sorted(row[-1].accuracy.value for _, row in heat.rows) == last[:2]
+    assert (len(heat.rows), heat.classes) == (2, len(every))
+    assert f"2 of {len(every)} classes" in json.dumps(markup.pieces(audits_view._heat(heat)))
+
+
+@pytest.mark.parametrize(("tier", "told"), [("fast", "Screening only"), ("standard", ""), ("custom", "Attacks chosen")])
+def test_the_tier_says_what_the_result_is_worth(auditor, finished, tier, told):
+    seen = auditor.audits.view(finished.id)
+    plan = dataclasses.replace(seen.manifest.plan, tier=tier)
+    panel = audits_model.panel(dataclasses.replace(seen, manifest=dataclasses.replace(seen.manifest, plan=plan)))
+    assert panel.banner.startswith(told)
+    assert bool(panel.banner) == bool(told)
+    assert (panel.banner in json.dumps(markup.pieces(audits_view._lead(panel)), ensure_ascii=False)) or not told
+
+
+def test_one_number_has_one_interval_wherever_it_stands(auditor, finished):
+    seen = auditor.audits.view(finished.id)
+    (threshold,) = seen.summary.thresholds
+    clean = seen.summary.models[0].conditions[0].accuracy
+    assert (threshold.low, threshold.high, threshold.n) == pytest.approx((clean.low, clean.high, clean.n))
+    shown = text(audits_view.answer(auditor, {"run": finished.id})[0])
+    assert "Wilson" not in shown
+    assert "Clopper-Pearson, 95 %" in shown
+
+
+def line_of(name: str, **changes):
+    return audits_model.Line(name, name, f"m · {name}", "finished", 1.0, False, False, False, "", **changes)
+
+
+LINES = [
+    line_of("Beta", begun="2026-11-30T12:00", seconds=5.0, author="page", tier="fast", verdict="pass"),
+    line_of("alpha", begun="2026-11-29T12:00", seconds=None, author="command line", tier="custom", verdict="fail"),
+    line_of("gamma", begun="2026-11-28T12:00", seconds=70.0, author="page", tier="fast", verdict="inconclusive"),
+]
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("-begun", ["Beta", "alpha", "gamma"]), ("begun", ["gamma", "alpha", "Beta"]), ("name", ["alpha", "Beta", "gamma"]),
+        ("-seconds", ["gamma", "Beta", "alpha"]), ("author", ["alpha", "Beta", "gamma"]), ("nonsense", ["Beta", "alpha", "gamma"]),
+    ],
+)  # fmt: skip
+def test_the_list_is_sorted_by_any_column(order, names):
+    assert [one.name for one in audits_model.listed(LINES, order=order, find="", state="")] == names
+
+
+@pytest.mark.parametrize(
+    ("find", "state", "names"),
+    [
+        ("PAGE fast", "", ["Beta", "gamma"]),
+        ("", "fail", ["alpha"]),
+        ("11-29", "", ["alpha"]),
+        ("x", "", []),
+        ("", "running", []),
+    ],
+)
+def test_the_list_is_filtered_by_words_state_and_verdict(find, state, names):
+    assert [one.name for one in audits_model.listed(LINES, order="", find=find, state=state)] == names
+
+
+def test_the_list_says_when_by_whom_and_with_what_verdict(auditor, finished):
+    facts, _ = audits_view.answer(auditor, {"run": finished.id})
+    shown = json.dumps(facts["list"], ensure_ascii=False)
+    card = auditor.audits.cards()[0]
+    assert audits_model.moment(card.begun) in shown
+    assert "command line" in shown
+    assert audits_view.SIGNS[card.verdict][0] in shown
+    assert '"aria-sort": "descending"' in shown
+    facts, _ = audits_view.answer(auditor, {"run": finished.id, "find": "no such run"})
+    assert facts["count"] == "0 of 1 runs"
+
+
+def test_of_very_many_runs_the_first_are_listed_and_it_is_said():
+    facts = audits_view._listed([line_of(f"run {k}") for k in range(100)], None, {"order": "name"})
+    assert facts["count"].startswith("The first 60 of 100 runs are listed")
+    assert json.dumps(facts["list"]).count('"data-key"') == 60
+
+
+def test_every_column_says_what_it_holds(auditor, finished):
+    facts, _ = audits_view.answer(auditor, {"run": finished.id})
+
+    def heads(piece):
+        if isinstance(piece, dict):
+            own = piece["tag"] == "thead"
+            yield from piece["children"] if own else ()
+            for child in piece["children"]:
+                yield from heads(child)
+
+    cells_ = [
+        cell
+        for piece in (*facts["list"], *facts["audit"], *facts["maps"], *facts["details"])
+        for row in heads(piece)
+        for cell in row["children"]
+    ]
+    bare = [
+        cell
+        for cell in cells_
+        if cell["tag"] == "th" and "data-term" not in json.dumps(cell) and "title" not in cell["attributes"]
+    ]
+    assert {str(cell["children"]) for cell in bare} == {"['Class']"}, "of heat maps, whose frames have a sentence"
 
 
 def test_without_a_name_the_first_run_is_shown(auditor, finished):
@@ -201,7 +364,7 @@ def test_a_run_that_goes_on_says_rate_and_time_left_and_is_asked_again():
 def test_a_run_that_was_asked_to_stop_says_so_and_cannot_be_stopped_again():
     line = audits_model.line(card(State("ab" * 32, "running", 3, 12, is_stopping=True)))
     assert (line.state, line.is_running) == ("stopping", True)
-    (button,) = audits_view._act(line)
+    button, _ = audits_view._act(line)
     assert (button.children, button.disabled) == ("Stopping …", True)
 
 
@@ -211,7 +374,7 @@ def test_a_run_whose_driver_vanished_says_so_and_cannot_be_stopped():
     )
     assert not line.is_running
     assert "ended" in line.told
-    assert "Stop" not in json.dumps(markup.pieces(audits_view._list([line], None)))
+    assert "Stop" not in json.dumps(markup.pieces(audits_view._list([line], None, "-begun", has_runs=True)))
 
 
 def test_unfinished_figures_are_interim_and_decide_nothing(store):
@@ -230,10 +393,10 @@ def test_a_threshold_that_cannot_be_told_says_why_and_so_does_the_condition(audi
     panel = audits_model.panel(
         dataclasses.replace(changed, summary=dataclasses.replace(changed.summary, thresholds=(decision,))),
     )
-    assert panel.thresholds[0][3] == f"? cannot be told: {doubt}"
+    assert (panel.thresholds[0].outcome, panel.thresholds[0].reason) == ("inconclusive", doubt)
     assert panel.models[0].rows[1].doubts == (doubt,)
-    assert panel.verdict.startswith("Verdict: INCONCLUSIVE")
-    shown = json.dumps(markup.pieces(audits_view._panel(panel)), ensure_ascii=False)
+    assert panel.verdict.startswith("INCONCLUSIVE")
+    shown = json.dumps(markup.pieces([*audits_view._lead(panel), *audits_view._details(panel)]), ensure_ascii=False)
     assert shown.count(doubt) == 2
     assert panel.verdict in shown
 
@@ -241,7 +404,7 @@ def test_a_threshold_that_cannot_be_told_says_why_and_so_does_the_condition(audi
 def test_a_passed_run_says_so_and_one_without_thresholds_has_no_verdict(auditor, finished):
     seen = auditor.audits.view(finished.id)
     decision = dataclasses.replace(seen.summary.thresholds[0], outcome="pass", reason="")
-    for decisions, verdict in (((decision,), "Verdict: PASS: every threshold is met."), ((), "")):
+    for decisions, verdict in (((decision,), "PASS: every threshold is met."), ((), "")):
         changed = dataclasses.replace(seen, summary=dataclasses.replace(seen.summary, thresholds=decisions))
         assert audits_model.panel(changed).verdict == verdict
 
@@ -256,7 +419,7 @@ def test_attacks_of_a_tier_that_few_classes_do_not_allow_are_told(auditor, finis
         "Left out of the tier 'thorough': apgd-dlr needs at least 3 classes, the model has 2. apgd-t needs at least 4 "
         "classes, the model has 2."
     )
-    assert panel.left_out in json.dumps(markup.pieces(audits_view._panel(panel)), ensure_ascii=False)
+    assert panel.left_out in json.dumps(markup.pieces(audits_view._lead(panel)), ensure_ascii=False)
 
 
 def stop_after(pieces: int):
@@ -345,7 +508,7 @@ def test_the_verdict_says_what_it_was_made_on():
 @pytest.mark.parametrize("state", ["working", "failed"])
 def test_checks_that_are_not_there_read_as_not_run(state):
     found = audits_model.sanity(Answer(state, None, message="The worker died."), "mine")
-    assert {check[1] for check in found.checks} == {"not run"}
+    assert found.checks == (), "no rows of 'not run' while they wait"
     assert "The worker died." in found.verdict
 
 
@@ -355,7 +518,22 @@ def test_the_checks_of_a_run_are_made_on_its_own_images_at_its_largest_budget(st
     assert (found.model, found.reference, found.epsilon) == ("digits-standard", "digits-robust", "8/85")
 
 
-def test_the_page_shows_all_sixteen_and_asks_again_while_they_are_made(auditor, finished):
+def test_the_page_shows_all_sixteen_once_they_are_made_and_asks_again_until_then(auditor, finished, monkeypatch):
+    facts, _ = audits_view.answer(auditor, {"run": finished.id})
+    assert facts["again"]
+    assert "are being made: Checking" in text(facts)
+    monkeypatch.setattr(Watched, "attack_sanity", lambda *_: Answer("ready", attack_sanity()))
     facts, _ = audits_view.answer(auditor, {"run": finished.id})
     assert all(f"{check.name} {check.title}" in text(facts) for check in CHECKS)
-    assert facts["again"]
+    assert not facts["again"]
+
+
+def test_a_run_that_waits_shows_what_was_agreed_and_no_empty_tables(store):
+    run = Run(store, audits.planned(store, PLAN.replace("count = 6", "count = 10")))
+    run.begin()
+    facts, _ = audits_view.answer(Watched(store), {"run": run.id})
+    assert "Waiting for the first results" in text(facts)
+    assert "not decided yet" in text(facts)
+    assert "not run" not in text(facts)
+    assert "heat-map" not in text(facts)
+    assert text(facts).count('"table"') == 2, "the list, and the thresholds"

@@ -33,11 +33,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("dashboard.protocol",),
     ("dashboard.panels",),
-    ("dashboard.app", "dashboard.media", "dashboard.page", "dashboard.progress", "dashboard.server"),
+    ("dashboard.app", "dashboard.media", "dashboard.page", "dashboard.progress", "dashboard.server",
+        "dashboard.transfers",
+    ),
     ("dashboard", "dashboard.__main__", "dashboard.wsgi"),
 )  # fmt: skip
 """From the ground up: packages, and modules that stand outside of one. Each has exactly one row."""
-MOST_FILES = {"engine": 110, "dashboard": 46}
+MOST_FILES = {"engine": 110, "dashboard": 48}
 MOST_ROWS = 16
 
 BELOW_THE_LINE = (

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
+import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from engine import Auditor, BadInput, DataOrder, ModelOrder, StoreError, UnknownName, demo
-from engine.service import computations
+from engine.service import computations, tasks
 from engine.service.answers import Answers
 from engine.service.registry import ImportFolder, ModelRegistry
 from engine.store import Store
@@ -280,3 +284,92 @@ def test_the_weights_in_the_store_are_those_of_the_import_folder(model_registry,
     )
     assert stored.keys() == given.keys()
     assert all((stored[name] == given[name]).all() for name in given)
+
+
+class Dripping(io.BytesIO):
+    """A connection that hands over little at a time."""
+
+    def read(self, size=-1):
+        return super().read(min(size, 7))
+
+
+def lying(import_folder):
+    return sorted(path.name for path in import_folder.iterdir())
+
+
+def test_a_file_that_was_sent_lies_in_the_import_folder_and_is_offered(model_registry, import_folder):
+    content = b"zero\none\n" * 9
+    entry = model_registry.receive("../My names (2).txt", Dripping(content + b"of the next request"), len(content))
+    assert (entry.name, entry.kind, entry.bytes) == ("My-names-2-.txt", "classes", len(content))
+    assert (import_folder / entry.name).read_bytes() == content
+    assert entry in model_registry.entries()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "text"),
+    [
+        ("net.onnx", 3, "cannot be added"), ("net", 3, "cannot be added"), ("", 3, "cannot be added"),
+        (".hidden.npz", 3, "hidden"), ("a" * 130 + ".pt", 3, "longer than 120"), ("names.txt", 3, "already"),
+        ("more.txt", 0, "1 to 4,194,304 are taken"), ("more.txt", 4 * 2**20 + 1, "1 to 4,194,304 are taken"),
+        ("net.pt", 4 * 2**30 + 1, "are taken"), ("more.txt", 9, "6 bytes too early"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_taken_in_is_refused_and_leaves_nothing(model_registry, import_folder, name, size, text):
+    before = lying(import_folder)
+    with pytest.raises(BadInput, match=re.escape(text)):
+        model_registry.receive(name, io.BytesIO(b"abc"), size)
+    assert lying(import_folder) == before
+
+
+def test_a_connection_that_breaks_leaves_nothing(model_registry, import_folder):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise ConnectionResetError(104, "reset")
+
+    before = lying(import_folder)
+    with pytest.raises(StoreError, match="taking in a file"):
+        model_registry.receive("more.txt", Broken(), 5)
+    assert lying(import_folder) == before
+
+
+def test_a_full_disk_is_said_before_anything_is_written(model_registry, import_folder, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=1000))
+    with pytest.raises(BadInput, match="no room"):
+        model_registry.receive("more.txt", io.BytesIO(b"abc"), 3)
+    assert "more.txt" not in lying(import_folder)
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_an_administrator_may_switch_it_off(tmp_path, import_folder, is_set):
+    folder = ImportFolder(import_folder, takes_uploads=False) if is_set else ImportFolder(None)
+    assert not folder.takes_uploads
+    with pytest.raises(BadInput, match="takes no files"):
+        folder.receive("more.txt", io.BytesIO(b"abc"), 3)
+
+
+def test_what_is_added_says_where_it_came_from_and_under_which_licence(model_registry):
+    model_registry.take_data(
+        DataOrder(
+            entry(model_registry, "digits.npz"),
+            "digits",
+            classes=entry(model_registry, "names.txt"),
+            licence="CC BY 4.0",
+        )
+    )
+    model_registry.take_model(order(model_registry, licence="MIT"))
+    (data,), (model,) = model_registry.datasets(), model_registry.models()
+    assert (data.source, data.licence, model.source, model.licence) == ("npz", "CC BY 4.0", "net.safetensors", "MIT")
+    bare = replace(model, source="", licence="")
+    assert tasks.model_key(model) == tasks.model_key(bare), "neither changes what a result depends on"
+
+
+def test_a_file_that_came_in_meanwhile_is_never_replaced(model_registry, import_folder):
+    class Racing(io.BytesIO):
+        def read(self, size=-1):
+            (import_folder / "more.txt").write_text("first")
+            return super().read(size)
+
+    with pytest.raises(BadInput, match="already"):
+        model_registry.receive("more.txt", Racing(b"abc"), 3)
+    assert (import_folder / "more.txt").read_text() == "first"
+    assert not [name for name in lying(import_folder) if name.startswith(".tmp")]

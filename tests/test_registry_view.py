@@ -17,11 +17,14 @@ from engine import (
     Entry,
     Estimate,
     ModelOrder,
+    RunCard,
     Suspicion,
     Taken,
     UnknownName,
     ValidationReport,
 )
+from engine.audit.runs import State
+from engine.service.registry import SUFFIXES
 from engine.types.checks import CheckResult, InexactLink
 from tests import fakes
 
@@ -121,7 +124,7 @@ def test_every_model_says_what_its_reports_found(outcome, status, monkeypatch):
 
 
 def test_counts_that_are_equal_are_told_once():
-    (row,) = registry.datasets(fakes.DATA)
+    (row,) = registry.datasets(fakes.DATA, fakes.MODELS)
     assert row.classes == "10 (50 images each)"
 
 
@@ -295,7 +298,116 @@ def test_a_model_that_was_added_is_reported_on_first_with_data_that_fits(monkeyp
 def test_an_order_that_fails_says_why():
     told = registry_view.ordered(Auditor(), {"kind": "model", "values": {**FILLED, "architecture": "gone"}})
     assert told["state"] == "failed"
-    assert "gone" in told["text"]
+    assert "gone" in told["mistakes"]["architecture"]
+
+
+def test_every_empty_or_malformed_field_is_said_at_once_at_its_field():
+    auditor = Auditor()
+    values = {"entry": "", "name": "a b", "resize": "x", "mean": "half", "classes": "", "architecture": ""}
+    told = registry_view.ordered(auditor, {"kind": "model", "values": values})
+    assert set(told["mistakes"]) == {"entry", "name", "resize", "mean", "classes", "architecture"}
+    assert told["text"] == "6 fields are not right yet."
+    assert auditor.model_registry.done == [], "nothing was ordered"
+    told = registry_view.ordered(auditor, {"kind": "data", "values": {"epsilon": "eight"}})
+    assert set(told["mistakes"]) == {"entry", "name", "epsilon"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "field", "words"),
+    [
+        ("model", "--mean and --std need 3 values each for this network, got 1 and 3.", "mean", "Mean and Standard deviation need"),
+        ("model", "--size must be pixels such as 224", "size", "Input size must be"),
+        ("model", "--accuracy must lie between 0 and 1, got '9'.", "accuracy", "Claimed accuracy must"),
+        ("model", "No architecture is called 'rsnet'.", "architecture", "No architecture"),
+        ("model", "Another model is called 'mine' already.", "name", "called 'mine'"),
+        ("model", "net.pt holds NaN.", "entry", "holds NaN"),
+        ("data", "pgd-linf.epsilon must lie in [0, 0.5], got 9.", "epsilon", "Usual epsilon must lie in"),
+        ("data", "A table of pictures needs the folder in which they lie.", "images", "needs the folder"),
+        ("data", "--first-label must be 0 or 1, got 3.", "first_label", "First label is must"),
+    ],
+)  # fmt: skip
+def test_what_the_engine_says_stands_at_its_field_in_the_forms_words(kind, text, field, words):
+    found, said = registry.mistake(kind, text)
+    assert found == field
+    assert words in said
+    assert "--" not in said
+
+
+def test_a_data_set_that_fits_no_model_says_why_and_what_to_do():
+    numbered = replace(fakes.DATA[0], classes=tuple("0123"), class_counts=(1,) * 4)
+    named = tuple(replace(model, classes=("cat", "dog")) for model in fakes.MODELS)
+    (row,) = registry.datasets([numbered], named)
+    assert row.models == ()
+    assert row.misfit.startswith(
+        "Fits no model here. digits-standard: its class '0' and 3 more are not among the model's"
+    )
+    assert row.misfit.endswith("add it again with the class names of the model.")
+    (row,) = registry.datasets([replace(numbered, classes=("a", "b", "c", "d"))], named)
+    assert "add it again" not in row.misfit
+    (row,) = registry.datasets(fakes.DATA, fakes.MODELS)
+    assert (row.misfit, row.models) == ("", ("digits-standard", "digits-robust"))
+    assert registry.datasets(fakes.DATA, ())[0].misfit == ""
+
+
+def test_a_data_set_that_was_added_and_fits_nothing_says_so_at_once(monkeypatch):
+    odd = replace(fakes.DATA[0], name="odd", classes=("cat",), class_counts=(1,))
+    monkeypatch.setattr(Shelf, "datasets", lambda _self, **_: (odd,))
+    monkeypatch.setattr(Shelf, "take_data", lambda *_: Answer("ready", Taken("odd", ())))
+    told = registry_view.ordered(Auditor(), {"kind": "data", "values": {"entry": "b" * 16, "name": "odd"}})
+    assert told["text"].startswith("Added odd. Fits no model here.")
+
+
+def run_of(model: str, data: str, baseline: str = "") -> RunCard:
+    return RunCard("r", "n", model, data, 5, State("r", "finished", 1, 1), baseline=baseline)
+
+
+def test_rows_say_where_things_came_from_and_how_many_audits_are_of_them():
+    runs = [run_of("digits-standard", "digits"), run_of("digits-robust", "digits", "digits-standard"), run_of("x", "y")]
+    card = replace(fakes.MODELS[0], source="net.pt", licence="MIT", added="2026-11-22T10:11:12.000+00:00")
+    (row,) = registry.models([card], fakes.DATA, {}, runs)
+    assert row.origin == registry.Origin("net.pt", "MIT", "2026-11-22 10:11", card.content_hash, 2)
+    assert registry.datasets(fakes.DATA, fakes.MODELS, runs)[0].origin.audits == 2
+    shown = json.dumps(registry_view.facts(Auditor(), {})["models"], ensure_ascii=False)
+    assert f'"data-copy": "{fakes.MODELS[0].content_hash}"' in shown, "the whole hash"
+    assert "not stated" in shown
+    assert "model=digits-standard&data=digits" in shown
+    assert '"data-plan": "digits-standard"' in shown
+
+
+def test_the_import_folder_is_listed_with_sizes_and_dates_the_latest_first():
+    entries = (Entry("a" * 16, "net.pt", "weights", 2_000_000, "2026-11-01T10:00:00+00:00"),
+               Entry("c" * 16, "pictures", "folder", 0, "2026-11-02T10:00:00+00:00"),
+               Entry("d" * 16, "names.txt", "classes", 60, "2026-11-03T10:00:00+00:00"))  # fmt: skip
+    assert registry.files(entries) == (
+        ("names.txt", "class names or text", "60 bytes", "2026-11-03 10:00"),
+        ("pictures/", "folder", "", "2026-11-02 10:00"),
+        ("net.pt", "weights", "1.9 MiB", "2026-11-01 10:00"),
+    )
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_files_can_be_sent_only_where_the_server_takes_them(is_taken):
+    auditor = Auditor()
+    auditor.model_registry.takes_uploads = is_taken
+    drop = registry_view.facts(auditor, {})["drop"]
+    assert bool(drop) is is_taken
+    assert not is_taken or drop["there"] == [entry.name for entry in ENTRIES]
+
+
+def test_the_endings_that_the_page_sends_are_those_of_the_import_folder():
+    assert set(registry_view.UPLOADED) == set(SUFFIXES)
+
+
+def test_no_file_is_taken_for_class_names_unasked():
+    fields = {field["name"]: field for field in registry_view.facts(Auditor(), {})["forms"]["model"]}
+    assert (fields["classes"]["value"], fields["classes"]["options"][0]) == ("", ("", "choose …"))
+
+
+def test_four_fields_come_first_and_every_field_says_what_it_is():
+    forms = registry_view.facts(Auditor(), {})["forms"]
+    assert forms["first"] == 4
+    assert [field["name"] for field in forms["model"]][:4] == ["entry", "name", "architecture", "classes"]
+    assert [field["name"] for kind in ("model", "data") for field in forms[kind] if not field["help"]] == []
 
 
 @pytest.mark.parametrize("sent", [["intake"], "intake", 3, True, [], None])

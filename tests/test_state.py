@@ -121,6 +121,16 @@ def test_what_is_archived_is_said_to_be(field, shelf, monkeypatch):
     assert "'gone', which is not here" in gone.notices[0]
 
 
+def test_data_that_are_here_and_do_not_fit_say_why(monkeypatch):
+    odd = replace(fakes.DATA[0], name="pets", classes=("cat",), class_counts=(5,))
+    monkeypatch.setattr(FakeAuditor, "datasets", lambda _self: (*fakes.DATA, odd))
+    found = links.resolve(ViewState(data="pets"), FakeAuditor())
+    assert found.notices == (
+        "Data 'pets' does not fit digits-standard: its class 'cat' is not among the model's, such as '0'; showing 'digits'.",
+    )
+    assert found.view.data == "digits"
+
+
 @pytest.mark.parametrize(("outcome", "count"), [("fail", 1), ("pass", 0), ("not run", 0)])
 def test_a_model_that_failed_its_validation_report_is_marked(outcome, count, monkeypatch):
     results = tuple(CheckResult(check.name, outcome, "") for check in VALIDATION_CHECKS[:1])

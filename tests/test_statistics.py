@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from engine import statistics
 from engine.errors import BadInput
@@ -53,6 +54,27 @@ def test_intervals_are_the_tabled_ones(count, n, wilson, exact):
     shown, decisive = statistics.wilson(count, n), statistics.clopper_pearson(count, n)
     assert [round(100 * item, 1) for item in (shown.low, shown.high)] == list(wilson)
     assert [round(100 * item, 1) for item in (decisive.low, decisive.high)] == list(exact)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.9999])
+@pytest.mark.parametrize(
+    ("count", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (1, 40), (96, 100), (919, 1000), (49_990, 50_000)]
+)
+def test_the_exact_interval_is_the_one_that_scipy_finds_by_search(count, n, confidence):
+    found = statistics.clopper_pearson(count, n, confidence)
+    sought = scipy.stats.binomtest(count, n).proportion_ci(confidence, method="exact")
+    assert (found.low, found.high) == pytest.approx((sought.low, sought.high), abs=1e-10)
+
+
+@pytest.mark.parametrize("at_least", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("n", [1, 7, 50, 100, 500])
+def test_what_is_needed_passes_and_one_less_does_not(n, at_least):
+    passing = [k for k in range(n + 1) if statistics.decide(k, n, at_least, 0.95) == "pass"]
+    assert statistics.needed(n, at_least, 0.95) == (passing[0] if passing else None)
+
+
+def test_nine_of_ten_need_the_numbers_of_the_form():
+    assert [statistics.needed(n, 0.9, 0.95) for n in (50, 100, 200, 1000)] == [50, 96, 189, 919]
 
 
 @pytest.mark.parametrize(

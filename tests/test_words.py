@@ -13,6 +13,8 @@ from dash.development.base_component import Component
 import engine
 from dashboard import page, wording
 from dashboard.links import ViewState
+from dashboard.panels.audits import view as audits_view
+from dashboard.panels.registry import view as registry_view
 from engine import __main__ as command_line
 from tests import stores
 
@@ -140,7 +142,7 @@ def controls(component):
 
 
 def test_every_control_and_plot_of_the_page_has_its_sentence():
-    parts = (page.header(), page.explain())
+    parts = (page.header(), page.explain(), audits_view.layout(), registry_view.layout())
     assert [getattr(one, "id", one) for one in controls(parts)] == []
 
 
@@ -150,5 +152,6 @@ def test_every_term_is_one_sentence_and_is_used():
     for name, sentence in wording.TERMS.items():
         assert re.fullmatch(r"\S.{20,140}\.", sentence), name
         quoted = rf"['\"`]{re.escape(name)}['\"`]"
-        made = any(name.startswith(start) for start in ("page-", "tab-", "drawer-", "study-", "verdict-", "save-"))
+        starts = ("page-", "tab-", "drawer-", "study-", "verdict-", "save-", "run-", "import-")
+        made = any(name.startswith(start) for start in starts)
         assert made or name in wording.COLUMNS.values() or re.search(quoted, code), f"{name} is nowhere used"

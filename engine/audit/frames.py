@@ -43,7 +43,7 @@ def images(store: Store, run: str) -> pd.DataFrame:
 
 
 def conditions(store: Store, run: str) -> pd.DataFrame:
-    """Return one row per model and condition: statuses, robust accuracy with Wilson intervals, and what is doubted."""
+    """Return one row per model and condition: statuses, robust accuracy (Clopper-Pearson, 95 %) and doubts."""
     summary = _summary(store, run)
     rows = [_condition(model, one) for model in summary.models for one in _every(model)]
     return pd.DataFrame(rows)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import pyarrow as pa
@@ -13,10 +15,10 @@ import pyarrow.compute as pc
 
 from engine import class_names, serialization
 from engine.audit import manifest as manifests
-from engine.audit import results, shards, summary, tiers
+from engine.audit import results, runs, shards, summary, tiers
 from engine.audit.manifest import CANDIDATE, Condition, Manifest, Place, Role
 from engine.audit.plan import METRIC_TITLES
-from engine.audit.runs import Run, State, state_of
+from engine.audit.runs import AuditLog, History, Run, State, state_of
 from engine.audit.shards import Rows
 from engine.audit.summary import ConditionResult, Decision, ModelResult, Pairing, Rate, Summary, Verdict, of_clean
 from engine.audit.tiers import CHECKED_IMAGES
@@ -215,7 +217,8 @@ def text(run: Run, state: State, summary: Summary) -> str:
             f"INTERIM: {state.done} of {state.total} shards. Blocks hold few classes each, so these figures will change."
         )
     for model in summary.models:
-        lines.append(f"{model.model} ({model.role}), {len(run.manifest.images.samples)} images planned")
+        images = len(run.manifest.images.samples)
+        lines.append(f"{model.model} ({model.role}), {images} images planned; Clopper-Pearson intervals, 95 %")
         for item in (*model.conditions, *([model.worst_case] if model.worst_case else [])):
             lines += [_line(item), *(f"    ? {doubt}" for doubt in item.doubts)]
         if any(condition.is_cumulative for condition in model.conditions):
@@ -423,6 +426,15 @@ class RunCard:
     state: State
     problem: str = ""
     """Why the run cannot be read, when that is so; its other fields are then empty."""
+    tier: str = ""
+    baseline: str = ""
+    verdict: Verdict | Literal[""] = ""
+    """What its thresholds say together; empty until it is finished."""
+    begun: str = ""
+    """UTC, ISO 8601."""
+    seconds: float | None = None
+    """In which it was driven; None where no log tells."""
+    author: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -466,14 +478,62 @@ def checked(store: Store, run: str) -> Checked:
 
 
 def listed(store: Store) -> tuple[RunCard, ...]:
-    """Return the cards of all runs: those that go on first, then by name. One that cannot be read says why."""
-    cards = [_card_or_problem(store, run) for run in manifests.listed(store.root)]
-    return tuple(sorted(cards, key=lambda card: (card.state.state != "running", card.name, card.run)))
+    """Return the cards of all runs, the newest first. One that cannot be read says why."""
+    known = _histories(store)
+    cards = [_dated(_card_or_problem(store, run), store, known) for run in manifests.listed(store.root)]
+    return tuple(sorted(cards, key=lambda card: (card.begun, card.run), reverse=True))
 
 
-def card(opened: Run) -> RunCard:
+def card(store: Store, opened: Run) -> RunCard:
     """Return the card of a run as it is now."""
-    return _about(opened.manifest).card(opened.state())
+    return _dated(_decided(_about(opened.manifest).card(opened.state()), opened.place), store, _histories(store))
+
+
+def _histories(store: Store) -> Mapping[str, History]:
+    """Return what the log tells of each run; nothing where it cannot be believed, which `verify` says."""
+    path = store.root / runs.FILE
+    try:
+        status = path.stat() if path.exists() else None
+        return _logged(store.root, status.st_mtime_ns, status.st_size) if status else {}
+    except (EngineError, OSError):
+        return {}
+
+
+@functools.lru_cache(maxsize=8)
+def _logged(root: Path, changed: int, size: int) -> Mapping[str, History]:
+    """Keep what a log says until it grows: every look at the page would check all of its lines."""
+    del changed, size
+    return runs.histories(AuditLog(root).events())
+
+
+def _dated(card: RunCard, store: Store, known: Mapping[str, History]) -> RunCard:
+    """Return a card with what the log tells of its run; without a log its files tell the date."""
+    history = known.get(card.run)
+    now = datetime.datetime.now(datetime.UTC)
+    if history is None:
+        written = manifests.place(store.root, card.run).manifest.stat().st_mtime
+        begun = datetime.datetime.fromtimestamp(written, datetime.UTC).isoformat(timespec="milliseconds")
+        return replace(card, begun=begun)
+    open_seconds = 0.0
+    if history.since and card.state.state == "running":
+        open_seconds = runs.seconds_between(history.since, now.isoformat())
+    return replace(card, begun=history.begun, author=history.author, seconds=history.seconds + open_seconds)
+
+
+def _decided(card: RunCard, place: Place) -> RunCard:
+    """Return a card with the verdict of a finished run."""
+    if card.state.state != "finished":
+        return card
+    with files.disk_errors("reading a result"):
+        status = (place.result / results.SEAL).stat()
+    return replace(card, verdict=_verdict(place, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4096)
+def _verdict(place: Place, changed: int) -> Verdict:
+    """Keep the one word that a list shows of a summary of megabytes."""
+    del changed
+    return summary.verdict(results.read_summary(place, manifests.read(place)))
 
 
 def view(opened: Run, now: RunCard) -> RunView:
@@ -494,14 +554,18 @@ class _About:
     data: str
     images: int
     shards: int
+    tier: str
+    baseline: str
 
     def card(self, state: State) -> RunCard:
-        return RunCard(state.run, self.name, self.model, self.data, self.images, state)
+        own = RunCard(state.run, self.name, self.model, self.data, self.images, state)
+        return replace(own, tier=self.tier, baseline=self.baseline)
 
 
 def _about(manifest: Manifest) -> _About:
     count = len(manifest.images.samples)
-    return _About(manifest.plan.name, manifest.model(CANDIDATE).name, manifest.images.data, count, manifest.shards)
+    plan, model, data = manifest.plan, manifest.model(CANDIDATE).name, manifest.images.data
+    return _About(plan.name, model, data, count, manifest.shards, plan.tier, plan.baseline)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -517,6 +581,6 @@ def _card_or_problem(store: Store, run: str) -> RunCard:
         with files.disk_errors("reading a run"):
             status = place.manifest.stat()
         about = _about_stored(place, status.st_mtime_ns, status.st_size)
-        return about.card(state_of(place, about.shards))
+        return _decided(about.card(state_of(place, about.shards)), place)
     except EngineError as error:
         return RunCard(run, run[:12], "", "", 0, State(run, "interrupted", 0, 0), str(error))

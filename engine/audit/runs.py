@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
@@ -151,6 +151,44 @@ def _chained(previous: str, line: tuple[object, ...]) -> str:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+BEGUN: Final = "begun"
+"""Event of a run that somebody asked for on the page; its detail says who."""
+TAKEN_UP: Final = "taken up"
+COMMAND_LINE: Final = "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """When a run was driven, and who asked for it."""
+
+    begun: str
+    """UTC, ISO 8601."""
+    author: str
+    seconds: float
+    """In which it was driven, all times together; without the one that still goes on."""
+    since: str = ""
+    """Since when it goes on; empty where nobody drives it."""
+
+
+def histories(events: Iterable[Event]) -> dict[str, History]:
+    """Return the history of every run of a log, by its id."""
+    results: dict[str, History] = {}
+    for event in events:
+        known = results.get(event.run)
+        if known is None:
+            known = History(event.at, event.detail if event.event == BEGUN else COMMAND_LINE, 0.0)
+        if known.since and event.event != BEGUN:
+            known = replace(known, seconds=known.seconds + seconds_between(known.since, event.at), since="")
+        results[event.run] = replace(known, since=event.at) if event.event == TAKEN_UP else known
+    return results
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Return the time between two moments in ISO 8601, at least 0: the clock of a machine may be set back."""
+    passed = datetime.datetime.fromisoformat(end) - datetime.datetime.fromisoformat(start)
+    return max(0.0, passed.total_seconds())
 
 
 Ending = Literal["running", "finished", "interrupted", "cancelled"]
@@ -320,7 +358,7 @@ class _Driver:
             self.done = self.run.state().done
             self._write(self._state_now("running", "Looking through what is done."))
             self._reconcile()
-            self.audit_log.append(self.run.id, "taken up", f"{self.done} of {len(self.pieces)} shards are done")
+            self.audit_log.append(self.run.id, TAKEN_UP, f"{self.done} of {len(self.pieces)} shards are done")
             self._write(self._state_now("running", ""))
             self._hand_in()
             while self.flying:

@@ -20,8 +20,9 @@ from engine.types.core import STATUSES
 
 FEW: Final = 30
 """Images below which a class is greyed and never ranked."""
-RULES: Final = 2
-"""Version of what rows add up to. 1 passed thresholds without asking whether any image was changed."""
+RULES: Final = 3
+"""Version of what rows add up to. 1 passed thresholds without asking whether any image was changed; 2 showed Wilson intervals
+beside the Clopper-Pearson ones of thresholds."""
 Verdict = Literal["pass", "fail", "inconclusive", "nothing to decide"]
 DECISIVE: Final = ("attack", "premade")
 """Kinds of conditions that make the worst case; controls and the curve do not."""
@@ -29,7 +30,7 @@ DECISIVE: Final = ("attack", "premade")
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of images with its Wilson interval."""
+    """A share of images with its 95 % Clopper-Pearson interval, as thresholds have."""
 
     n: int
     value: float | None
@@ -42,8 +43,8 @@ class Rate:
         """Return the share of (images,) bool."""
         if not len(hits):
             return cls(0, None, None, None)
-        proportion = statistics.proportion(hits)
-        return cls(proportion.n, proportion.value, proportion.low, proportion.high)
+        share = statistics.clopper_pearson(int(np.count_nonzero(hits)), len(hits))
+        return cls(share.n, share.value, share.low, share.high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resize", type=int, metavar="N", help="Shortest side before the centre is cut out, e.g. 256.")
     parser.add_argument("--accuracy", metavar="P", help="Clean accuracy that is claimed, such as 0.717.")
     parser.add_argument("--data", default="", metavar="D", help="Labelled data set of the store to check the model on.")
+    _licence(parser)
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +147,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=Path, metavar="F", help="Class names in order, one per line.")
     parser.add_argument("--size", help="Fit pictures of other sizes to this many pixels (not for --npz).")
     parser.add_argument("--epsilon", default="", help="Epsilon the menus start with, for example 8/255.")
+    _licence(parser)
+
+
+def _licence(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--licence", default="", metavar="L", help="Licence it came under, shown beside it.")
 
 
 def _store(parser: argparse.ArgumentParser) -> None:

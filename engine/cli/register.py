@@ -49,7 +49,11 @@ def add_model(options: argparse.Namespace) -> Reply:
     classes, declared = sources.read_classes(options.classes), register.declared(options)
     with (
         _weights(options) as file,
-        register.checked(register.Submission(options.name, options.architecture, file, classes, declared)) as result,
+        register.checked(
+            register.Submission(
+                options.name, options.architecture, file, classes, declared, options.weights.name, options.licence
+            )
+        ) as result,
     ):
         if dataset is not None:
             register.require_fit(result.card, dataset)
@@ -116,7 +120,7 @@ def add_data(options: argparse.Namespace) -> Reply:
     classes = sources.read_classes(options.classes) if options.classes else None
     result, source = _images(options, classes)
     # No store is made before everything that was handed in is known to be usable.
-    described = catalogue.card(options.name, result, source=source, epsilon=options.epsilon)
+    described = catalogue.card(options.name, result, source=source, epsilon=options.epsilon, licence=options.licence)
     card = catalogue.put(Store(options.store), described, result)
     per_class = f"{len(card.classes)} classes, {min(card.class_counts)} to {max(card.class_counts)} images each"
     text = f"Added {card.name}: {card.count} images of {card.size[0]} x {card.size[1]} pixels, {per_class}."

@@ -18,9 +18,9 @@ UNEVEN = 10
 """How many times the images of the smallest class the largest may have before it is said."""
 
 
-def add(store: Store, name: str, images: Images, *, source: str, epsilon: str = "") -> DatasetCard:
+def add(store: Store, name: str, images: Images, *, source: str, epsilon: str = "", licence: str = "") -> DatasetCard:
     """Store images under a name. The same ones again change nothing; raises BadInput for others under that name."""
-    return put(store, card(name, images, source=source, epsilon=epsilon), images)
+    return put(store, card(name, images, source=source, epsilon=epsilon, licence=licence), images)
 
 
 def put(store: Store, described: DatasetCard, images: Images) -> DatasetCard:
@@ -29,7 +29,7 @@ def put(store: Store, described: DatasetCard, images: Images) -> DatasetCard:
     return store.data_card(described.name)
 
 
-def card(name: str, images: Images, *, source: str, epsilon: str = "") -> DatasetCard:
+def card(name: str, images: Images, *, source: str, epsilon: str = "", licence: str = "") -> DatasetCard:
     """Return what describes images, with all that is to be said of them; nothing is stored. Raises BadInput for the name."""
     files.require_name("data set", name)
     hashes = tuple(image_hash(image) for image in images.x)
@@ -51,6 +51,7 @@ def card(name: str, images: Images, *, source: str, epsilon: str = "") -> Datase
             *_duplicates(images, hashes),
             *_counts(images),
         ),
+        licence=licence,
     )
 
 

@@ -88,5 +88,5 @@ def install(store: Store) -> None:
     from engine.models import register as load
 
     for name in MODELS:
-        load.add(store, load.Submission(name, ARCHITECTURE, weights(name), CLASSES))
-    register.add(store, DATA, held_out(), source="embedded demo", epsilon=f"{EPSILON * 255}/255")
+        load.add(store, load.Submission(name, ARCHITECTURE, weights(name), CLASSES, source="embedded demo"))
+    register.add(store, DATA, held_out(), source="embedded demo", epsilon=f"{EPSILON * 255}/255", licence=LICENCE)

@@ -230,6 +230,8 @@ class Submission:
     weights: Path
     classes: tuple[str, ...]
     declared: Declared = Declared()
+    source: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -332,6 +334,8 @@ def _read(submission: Submission, tensors: dict[str, Tensor]) -> tuple[nn.Module
         order=declared.order,
         plugin=plugin,
         declared_accuracy=submission.declared.accuracy,
+        source=submission.source,
+        licence=submission.licence,
     )
     return network, bundle, card
 

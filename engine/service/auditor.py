@@ -81,17 +81,19 @@ class Auditor:
         scheduler: str | None = None,
         allow_plain: bool = False,
         import_folder: Path | None = None,
+        takes_uploads: bool = True,
     ) -> Auditor:
         """Open a store, or make one of an empty folder; no worker starts before the first piece of work.
 
-        import folder: folder that models and data sets may be added from. scheduler: address of an existing Dask cluster that
+        import folder: folder that models and data sets may be added from; takes_uploads: whether the page may put files there.
+        scheduler: address of an existing Dask cluster that
         sees the same folder; by default a worker on this machine.
         Raises StoreError for a folder that cannot be used and BadInput for an unsafe address.
         """
         store = Store(root)
         store.sweep()
         jobs = Jobs(store.root, worker.perform, scheduler=scheduler, allow_plain=allow_plain)
-        return cls(store, jobs, ImportFolder(import_folder))
+        return cls(store, jobs, ImportFolder(import_folder, takes_uploads=takes_uploads))
 
     def models(self) -> tuple[ModelCard, ...]:
         """Return the cards of all models that are in use, in the order they were added."""

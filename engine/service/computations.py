@@ -66,7 +66,10 @@ def model(store: Store, task: ModelTask) -> Taken:
     weights = registry.unchanged(task.weights, order.entry)
     classes = _classes(store, order.classes, task.classes)
     declared = models.declared(order)
-    added = models.add(store, models.Submission(order.name, order.architecture, weights, classes, declared))
+    submission = models.Submission(
+        order.name, order.architecture, weights, classes, declared, weights.name, order.licence
+    )
+    added = models.add(store, submission)
     return Taken(added.card.name, added.notes)
 
 
@@ -77,7 +80,7 @@ def data(store: Store, task: DataTask) -> Taken:
         catalogue.attack_at("pgd-linf", order.epsilon)
     classes = _classes(store, order.classes, task.classes) if order.classes else None
     images = _images(task, classes)
-    card = register.add(store, order.name, images, source=task.kind, epsilon=order.epsilon)
+    card = register.add(store, order.name, images, source=task.kind, epsilon=order.epsilon, licence=order.licence)
     return Taken(card.name, card.warnings)
 
 

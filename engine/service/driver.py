@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any, Final, final
 
 from engine.audit import manifest as manifests
-from engine.audit import plan, report
-from engine.audit.manifest import AuditedModel, Manifest
+from engine.audit import plan, report, tiers
+from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
+from engine.audit.plan import Threshold
 from engine.audit.report import Forecast, RunCard, RunView
-from engine.audit.runs import Piece, Run
+from engine.audit.runs import BEGUN, AuditLog, Piece, Run
 from engine.errors import EngineError
 from engine.service import tasks
 from engine.service.answers import Answers
@@ -22,6 +23,8 @@ from engine.types.requests import PaceRequest, ShardRequest
 
 PATIENCE: Final = 10.0
 """Seconds in which a run notes that it was interrupted when the server ends."""
+PAGE: Final = "page"
+"""Who asks for a run on the page, in the log: its login has no names."""
 SEEN: Final = 8
 """Runs whose figures are kept at hand: those of 50,000 images take megabytes."""
 log = logging.getLogger(__name__)
@@ -51,6 +54,37 @@ def planned(store: Store, values: Mapping[str, Any]) -> Manifest:
     return manifests.build(plan.understood(plan.Table("plan", {}, (), values), store), store)
 
 
+def written(manifest: Manifest) -> dict[str, Any]:
+    """Return the values of a plan from which `planned` makes a run of the same content."""
+    own, side = manifest.plan, min(manifest.model(CANDIDATE).size)
+    values: dict[str, Any] = {"name": own.name, "model": own.model, "data": own.data, "method": str(own.method)}
+    given = own.attacks
+    if own.tier != plan.CUSTOM:
+        # The first attack of every tier is on pixels, at the epsilon of the tier.
+        values |= {"tier": own.tier, "epsilon": own.attacks[0].epsilon_text}
+        contents = tiers.contents(own.tier, own.attacks[0].budget, side)
+        known = {*contents.everywhere, *(item for item in own.curve if item in contents.in_cascade)}
+        given = tuple(item for item in given if item not in known)
+    values |= {"baseline": own.baseline} if own.baseline else {}
+    values |= {"attacks": [item.text for item in given], "controls": bool(own.controls)}
+    values |= {"seed": own.seed, "device": own.device, "threads": own.threads}
+    values["images"] = {
+        "count": own.images.count, "seed": own.images.seed, "keep": own.images.is_kept, "block": own.images.block,
+    }  # fmt: skip
+    if own.curve:
+        values["curve"] = {"attack": own.curve[0].text, "epsilons": [item.epsilon_text for item in own.curve]}
+    values["precomputed"] = [dataclasses.asdict(item) for item in own.precomputed]
+    values["thresholds"] = [_agreed(item) for item in own.thresholds]
+    return values
+
+
+def _agreed(threshold: Threshold) -> dict[str, Any]:
+    named = {value: name for name, value in reversed(plan.METRICS.items())}
+    values = dataclasses.asdict(threshold) | {"metric": named[threshold.metric]}
+    label = values.pop("label")
+    return values | ({"class": label} if label else {})
+
+
 @final
 class Runs:
     """The audit runs of a store, as the screen asks for them. Thread-safe; several processes may open one store."""
@@ -64,7 +98,7 @@ class Runs:
         self._lock = threading.Lock()
 
     def cards(self) -> tuple[RunCard, ...]:
-        """Return the cards of all audit runs, those that go on first. One that cannot be read says why."""
+        """Return the cards of all audit runs, the newest first. One that cannot be read says why."""
         return tuple(map(self._as_driven, report.listed(self._store)))
 
     def view(self, run: str) -> RunView:
@@ -73,7 +107,7 @@ class Runs:
         Interim results are added up anew only when another shard has been finished.
         """
         opened = Run.open(self._store, run)
-        card = self._as_driven(report.card(opened))
+        card = self._as_driven(report.card(self._store, opened))
         mark = (card.state.state == "finished", card.state.done)
         held = self._seen.get(run)
         if held is None or held[0] != mark:
@@ -90,9 +124,19 @@ class Runs:
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin the run of a plan, or take it up, and return its id; raises WrongPlan, BadInput, StoreError."""
         run = Run(self._store, planned(self._store, values))
+        if not run.place.manifest.exists():
+            AuditLog(self._store.root).append(run.id, BEGUN, PAGE)
         run.begin()
         self._drive(run)
         return run.id
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise WrongPlan or BadInput where a plan cannot be run; nothing is begun or measured."""
+        planned(self._store, values)
+
+    def values(self, run: str) -> dict[str, Any]:
+        """Return the values of a run's plan, as a plan's file has them; raises UnknownName, StoreError."""
+        return written(Run.open(self._store, run).manifest)
 
     def resume(self, run: str) -> None:
         """Take up a run that was interrupted or cancelled; raises UnknownName, StoreError."""

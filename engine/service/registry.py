@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
+import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal, final
+from typing import IO, Final, Literal, final
 
 from engine import hashing
-from engine.data import sources
+from engine.data import csv_table, sources
 from engine.errors import BadInput, StoreError, UnknownName, printable
 from engine.service import tasks
 from engine.service.answers import Answers
+from engine.store import files
 from engine.types.checks import ValidationReport
 from engine.types.core import Answer, DatasetCard, ModelCard
 from engine.types.requests import DataOrder, DataTask, Entry, EntryKind, ModelOrder, ModelTask, Place, Taken
@@ -34,14 +38,27 @@ MOST: Final = 500
 MOST_BELOW: Final = 100_000
 """Files of a folder by which it is known; measured, 50,000 take 0.2 s."""
 KEY_WIDTH: Final = 16
+LARGEST: Final[dict[EntryKind, int]] = {
+    "weights": 4 * 2**30,
+    "npz": sources.LARGEST_FILE,
+    "csv": csv_table.LARGEST_FILE,
+    "classes": sources.LARGEST_LIST,
+}
+"""Bytes of a file of each kind from which on it would not be read when it is added."""
+LONGEST_NAME: Final = 120
+UNUSUAL: Final = re.compile(r"[^A-Za-z0-9._-]+")
+CHUNK: Final = 1 << 20
+SPARE: Final = 64 * 2**20
+"""Bytes that a file sent in leaves free on the disk."""
 
 
 @final
 class ImportFolder:
     """The files and folders of one folder; hidden ones, what other programs left, links and names that cannot be shown are not."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, *, takes_uploads: bool = True) -> None:
         """root: the folder, or None where the administrator has not set one; raises StoreError for one that is not there."""
+        self.takes_uploads = takes_uploads and root is not None
         if root is not None and not root.is_dir():
             raise StoreError("The import folder is not a folder; make it, or start without one.")
         self._root = root.resolve() if root else None
@@ -61,6 +78,26 @@ class ImportFolder:
         """Return one sentence on what is hidden there or was left by other programs, empty for nothing; raises StoreError."""
         names = sorted(path.name for path in self._paths() if sources.is_left_over(path.name))
         return printable(sources.sentence(names)) if names else ""
+
+    def receive(self, name: str, stream: IO[bytes], size: int) -> Entry:
+        """Put a file of `size` bytes into the folder, whole or not at all, and return its entry; one of its name stays.
+
+        The name is reduced to letters, digits, '.', '_' and '-'. Raises BadInput, StoreError.
+        """
+        if self._root is None or not self.takes_uploads:
+            raise BadInput("This server takes no files from the page.")
+        target = self._root / received_name(name, size)
+        if os.path.lexists(target):
+            raise BadInput(f"{target.name} lies in the import folder already; give the file another name.")
+        with files.disk_errors("taking in a file"):
+            files.sweep(self._root)
+            if shutil.disk_usage(self._root).free < size + SPARE:
+                raise BadInput(f"The disk of the server has no room for {target.name} ({size:,} bytes).")
+            _write_whole(target, stream, size)
+        entry = _entry(target)
+        if entry is None:
+            raise StoreError(f"{target.name} was taken away as soon as it was there.")
+        return entry
 
     def path(self, key: str, kinds: tuple[EntryKind, ...]) -> tuple[Path, EntryKind]:
         """Return where an entry lies and what it is; raises UnknownName, BadInput for another kind."""
@@ -100,6 +137,42 @@ class ImportFolder:
             raise StoreError(f"The import folder cannot be read: {error.strerror}.") from error
 
 
+def received_name(name: str, size: int) -> str:
+    """Return the name under which a file of `size` bytes is taken in; raises BadInput for what could not be added."""
+    plain = UNUSUAL.sub("-", name.replace("\\", "/").rpartition("/")[2]).strip("-")
+    suffix = Path(plain).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise BadInput(f"'{plain[:80]}' cannot be added; what can are files ending in {', '.join(SUFFIXES)}.")
+    if sources.is_left_over(plain) or len(plain) > LONGEST_NAME:
+        raise BadInput(
+            f"'{plain[:80]}' is hidden, or longer than {LONGEST_NAME} characters; give the file another name."
+        )
+    most = LARGEST[SUFFIXES[suffix]]
+    if not 0 < size <= most:
+        raise BadInput(f"{plain} has {size:,} bytes; 1 to {most:,} are taken.")
+    return plain
+
+
+def _write_whole(target: Path, stream: IO[bytes], size: int) -> None:
+    """Write a file under a temporary name and give it its own once it is whole; another of that name stays."""
+    temporary = target.parent / f"{files.PREFIX}{files.HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            left = size
+            while left and (chunk := stream.read(min(CHUNK, left))):
+                left -= file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if left:
+            raise BadInput(f"{target.name} ended {left:,} bytes too early; send it again.")
+        # A link, unlike a new name, never takes the place of a file that came in meanwhile.
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise BadInput(f"{target.name} lies in the import folder already; give the file another name.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def unchanged(path: str, key: str) -> Path:
     """Return where an entry lies that is still what was ordered; raises BadInput where it changed since."""
     entry = _entry(Path(path))
@@ -120,7 +193,8 @@ def _entry(path: Path) -> Entry | None:
         return None
     size, below = (0, _below(path)) if is_folder else (status.st_size, "")
     key = hashing.content_key("inbox", path.name, size, _changed(status), below)[:KEY_WIDTH]
-    return Entry(key, path.name, kind, size)
+    modified = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC).isoformat(timespec="seconds")
+    return Entry(key, path.name, kind, size, modified)
 
 
 def _changed(status: os.stat_result) -> int:
@@ -201,6 +275,15 @@ class ModelRegistry:
     def has_import_folder(self) -> bool:
         """Whether the administrator has set a folder to add from."""
         return self._import_folder.is_set
+
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether files may be sent into the import folder from the page."""
+        return self._import_folder.takes_uploads
+
+    def receive(self, name: str, stream: IO[bytes], size: int) -> Entry:
+        """Put a file of `size` bytes into the import folder; raises BadInput, StoreError, and then nothing is there."""
+        return self._import_folder.receive(name, stream, size)
 
     def entries(self) -> tuple[Entry, ...]:
         """Return what lies in the import folder; nothing where none is set. Raises StoreError."""

@@ -82,7 +82,7 @@ class OfModel(Protocol):
 @functools.lru_cache(maxsize=64)
 def model_key(card: ModelCard) -> str:
     """Return the key of all that a result depends on in a model: content, classes, preprocessing, sites and links."""
-    return hashing.content_key(dataclasses.replace(card, added=""))
+    return hashing.content_key(dataclasses.replace(card, added="", source="", licence=""))
 
 
 def data_key(card: DatasetCard) -> str:

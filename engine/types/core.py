@@ -140,6 +140,10 @@ class ModelCard:
     """Hash of the plug-in that the architecture came from; empty for a registered one."""
     declared_accuracy: float | None = field(default=None, metadata=hashing.GROWN)
     """Clean accuracy that was claimed when the model was handed in, 0 to 1."""
+    source: str = field(default="", metadata=hashing.GROWN)
+    """What its weights were read from, for example `net.safetensors`; never a path."""
+    licence: str = field(default="", metadata=hashing.GROWN)
+    """As it was handed in; empty where nobody said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,8 @@ class DatasetCard:
     """Attack strength that menus start with, for example `8/255`; empty for each attack's own default."""
     warnings: tuple[str, ...] = ()
     """What an auditor should know of it, one sentence each, such as images that stand in it twice."""
+    licence: str = field(default="", metadata=hashing.GROWN)
+    """As it was handed in; empty where nobody said."""
 
 
 @dataclass(frozen=True, slots=True)

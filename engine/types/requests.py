@@ -39,6 +39,8 @@ class Entry:
     kind: EntryKind
     bytes: int
     """Of a file; 0 for a folder."""
+    modified: str = ""
+    """When it was last written: UTC, ISO 8601."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class ModelOrder:
     channels: str = "rgb"
     range: str = "1"
     accuracy: str | None = None
+    licence: str = field(default="", metadata=hashing.GROWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class DataOrder:
     """Key of the folder whose pictures the table names."""
     first_label: int = field(default=0, metadata=hashing.GROWN)
     """What labels call the first class: 0 or 1."""
+    licence: str = field(default="", metadata=hashing.GROWN)
 
 
 @dataclass(frozen=True, slots=True)

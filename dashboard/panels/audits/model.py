@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dashboard.protocol import Field
 from dashboard.wording import measured
 from engine import (
     CHECKS,
     IN_CASCADE,
     LIMITS,
-    METHODS,
     METRIC_TITLES,
     TIERS,
     Answer,
-    AttackCard,
     AttackSanity,
     BadInput,
+    ClassResult,
     ConditionResult,
-    DatasetCard,
     Decision,
-    ModelCard,
     ModelResult,
     Pairing,
     Rate,
     RunCard,
     RunView,
-    SettingCard,
     Summary,
     attack,
-    attack_written,
     condition_name,
     duration,
     left_out,
@@ -40,7 +34,7 @@ from engine import (
     status_counts,
 )
 
-OUTCOMES = {"pass": "✔ met", "fail": "✘ not met", "inconclusive": "? cannot be told"}
+OUTCOMES = {"pass": "✔ pass", "fail": "✘ fail", "inconclusive": "? inconclusive"}
 MOST_FLOWS = 3
 EXPLAINED = ("attack", "control", "curve")
 """Kinds of conditions that the levels can show."""
@@ -52,18 +46,34 @@ NOT_EXPLAINED = (
 )
 WORST, CLEAN = "worst-case", "clean"
 SMALLEST_P = 0.001
-USUAL_IMAGES: Final = 1000
-USUAL_STRENGTH: Final = "8/255"
-CUSTOM, NONE = "custom", "none"
-CONDITIONS: Final = (("worst-case", "Worst case of all attacks"), ("clean", "Without attack"))
-METRICS: Final = (
-    ("accuracy", "Accuracy: right of all images"),
-    ("robust-on-correct", "Robust accuracy on clean-correct images (1 − attack success rate)"),
-)
-FIELDS: Final[dict[tuple[str, ...], str]] = {("images", "count"): "count", ("images", "seed"): "seed"}
-"""By place in a plan: the field of the form it is filled from, where that has another name."""
-NUMBERS: Final = ("at_least", "confidence")
-Values = Mapping[str, Any]
+INTERVAL: Final = "Clopper-Pearson, 95 %"
+"""How every interval of a rate is made; thresholds have the same one at their own confidence."""
+VERDICTS: Final = {
+    "pass": "✔ pass",
+    "fail": "✘ fail",
+    "inconclusive": "? inconclusive",
+    "nothing to decide": "– no thresholds",
+    "": "",
+}
+"""Of a run in the list."""
+SCREENING: Final = "Screening only: no evidence for an approval."
+OWN_CHOICE: Final = "Attacks chosen for this audit, no tier: how much it is worth depends on them."
+IN_MAP: Final = ("clean", "attack", "premade")
+"""Kinds of conditions that have a column in the heat map; noise and the curve stand in the tables."""
+FEW: Final = 30
+"""Images below which a share is grey and not to be ranked."""
+MOST_CLASSES: Final = 40
+"""Rows of the heat map; of more classes, those that fare worst."""
+STEPS: Final = 10
+"""Colours of the heat map, from none to all fooled."""
+COLUMNS: Final = ("name", "about", "begun", "seconds", "author", "tier", "state", "verdict")
+"""By which the list can be sorted."""
+NEWEST: Final = "-begun"
+STATES: Final = {
+    "running": ("running", "stopping"),
+    "stopped": ("interrupted", "cancelled"),
+    "finished": ("finished",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,13 @@ class Line:
     can_go_on: bool
     """It was interrupted or cancelled, and can be read."""
     told: str
+    """How far it is; empty for a finished run."""
+    begun: str = ""
+    """UTC, ISO 8601."""
+    seconds: float | None = None
+    author: str = ""
+    tier: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +121,31 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
+class Cell:
     """One class under one condition."""
 
-    name: str
-    accuracy: str
-    value: float | None
+    accuracy: Rate
     has_few: bool
+    step: int
+    """Its colour: 0 where all are right, `STEPS` where none is."""
+    link: str
+    """Query of the page that explains this class under this attack; empty where it cannot be explained there."""
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """Robust accuracy by class and condition."""
+
+    title: str
+    columns: tuple[tuple[str, str], ...]
+    """Short and full name of every condition."""
+    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    """A class with its cells; None where a condition has no image of it."""
+    every: tuple[Cell, ...]
+    """All classes together."""
+    classes: int
+    """How many there are, in the rows or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +154,7 @@ class ModelPart:
 
     title: str
     rows: tuple[Row, ...]
-    classes: tuple[ClassRow, ...]
-    """Under the worst case."""
+    heat: Heat | None
     warning: str
     notes: tuple[str, ...]
     """How to read the rates and the links, where they need an explanation."""
@@ -154,14 +188,33 @@ class SanityCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreed:
+    """One threshold, what was found, and what that decides."""
+
+    name: str
+    outcome: str
+    """`pass`, `fail`, `inconclusive`, or empty while nothing is decided."""
+    agreed: str
+    found: str
+    n: int
+    interval: str
+    """The method and confidence of the interval."""
+    reason: str
+    """Why it is inconclusive."""
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """One run."""
 
     line: Line
+    facts: tuple[tuple[str, str], ...]
+    """What it was made of, to be read beside the figures."""
+    banner: str
+    """What its tier is worth; empty for one that is evidence."""
     interim: str
     """What must be said while figures will still change; empty for a finished run."""
-    thresholds: tuple[tuple[str, str, str, str], ...]
-    """Name, what was agreed, what was found, and the outcome with its reason where it cannot be told."""
+    thresholds: tuple[Agreed, ...]
     models: tuple[ModelPart, ...]
     pairings: tuple[Versus, ...]
     """The worst case first."""
@@ -174,7 +227,7 @@ class Panel:
 def line(card: RunCard) -> Line:
     """Return a run's entry in the list."""
     state, total = card.state, max(1, card.state.total)
-    results = [f"{state.done} of {state.total} parts"]
+    results = [] if state.state == "finished" else [f"{state.done} of {state.total} parts"]
     if state.state == "running" and state.rate:
         results.append(f"{state.rate:.0f} images a second")
     if state.state == "running" and state.seconds_left is not None:
@@ -185,7 +238,51 @@ def line(card: RunCard) -> Line:
     is_running, can_go_on = state.state == "running", state.state in ("interrupted", "cancelled") and not card.problem
     is_stopping = is_running and state.is_stopping
     shown, share = "stopping" if is_stopping else state.state, state.done / total
-    return Line(card.run, card.name, about, shown, share, is_running, is_stopping, can_go_on, " · ".join(results))
+    return Line(
+        card.run, card.name, about, shown, share, is_running, is_stopping, can_go_on, " · ".join(results), card.begun,
+        card.seconds, card.author, card.tier, card.verdict,
+    )  # fmt: skip
+
+
+def listed(lines: Sequence[Line], *, order: str, find: str, state: str) -> tuple[Line, ...]:
+    """Return the lines that hold a text and are in a state, in an order: a column's name, with `-` for the largest first."""
+    name = order.removeprefix("-")
+    if name not in COLUMNS:
+        name, order = NEWEST.removeprefix("-"), NEWEST
+    words = find.casefold().split()
+    kept = [one for one in lines if _is_in(one, state) and all(word in _text(one) for word in words)]
+    # Equal ones stay as the list has them, the newest first, whichever way round they are sorted.
+    return tuple(sorted(kept, key=lambda one: _sorted_by(one, name), reverse=order.startswith("-")))
+
+
+def _is_in(line: Line, state: str) -> bool:
+    if state in STATES:
+        return line.state in STATES[state]
+    return state not in OUTCOMES or line.verdict == state
+
+
+def _text(line: Line) -> str:
+    shown = (
+        line.name,
+        line.run,
+        line.about,
+        line.author,
+        line.tier,
+        line.state,
+        VERDICTS.get(line.verdict, ""),
+        line.begun,
+    )
+    return " ".join(shown).casefold()
+
+
+def _sorted_by(line: Line, name: str) -> tuple[bool, Any]:
+    value = getattr(line, name)
+    return (value is not None, value.casefold() if isinstance(value, str) else value or 0.0)
+
+
+def moment(iso: str) -> str:
+    """Return a date and time in UTC to the minute: `2026-11-30 16:14`; empty for none."""
+    return iso[:16].replace("T", " ")
 
 
 def panel(view: RunView) -> Panel:
@@ -198,13 +295,19 @@ def panel(view: RunView) -> Panel:
         )
     return Panel(
         line(view.card),
+        _facts(view),
+        _banner(view.manifest.plan.tier),
         interim,
         tuple(_threshold(threshold, is_interim=summary.is_interim) for threshold in summary.thresholds),
-        tuple(_model(model, view) for model in summary.models),
+        tuple(_model(model, view) for model in summary.models if model.conditions),
         tuple(sorted(map(_versus, summary.pairings), key=lambda one: not one.is_worst)),
-        f"Verdict: {run_verdict(summary)}" if summary.thresholds else "",
+        _sentence(run_verdict(summary)) if summary.thresholds else "",
         left_out(view.manifest.plan.tier, len(view.manifest.classes)),
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def sanity(answer: Answer[AttackSanity], candidate: str) -> SanityCheck:
@@ -217,8 +320,8 @@ def sanity(answer: Answer[AttackSanity], candidate: str) -> SanityCheck:
         return SanityCheck(
             title,
             "",
-            f"The checks {state}: {why}",
-            tuple((f"{c.name} {c.title}", "not run", "", c.fails_when) for c in CHECKS),
+            f"The {len(CHECKS)} attack sanity checks {state}: {why}",
+            (),
             LIMITS,
         )
     titles = {check.name: check for check in CHECKS}
@@ -280,17 +383,10 @@ def _model(model_result: ModelResult, view: RunView) -> ModelPart:
     warning = (
         "" if model_result.is_monotone else "Accuracy rises with epsilon beyond its intervals: gradients may be masked."
     )
-    classes = (
-        tuple(
-            ClassRow(class_.name, rate(class_.accuracy), class_.accuracy.value, class_.has_few)
-            for class_ in worst.classes
-        )
-        if worst
-        else ()
-    )
     notes = [IN_CASCADE] if any(condition.is_cumulative for condition in model_result.conditions) else []
     notes += [NOT_EXPLAINED] if is_left_out else []
-    return ModelPart(f"{model_result.model} ({model_result.role})", tuple(rows), classes, warning, tuple(notes))
+    title = f"{model_result.model} ({model_result.role})"
+    return ModelPart(title, tuple(rows), heat(model_result, view), warning, tuple(notes))
 
 
 def _row(condition_result: ConditionResult, link: str) -> Row:
@@ -308,10 +404,8 @@ def _link(condition_result: ConditionResult, model: ModelResult, view: RunView) 
     example = view.examples.get((model.role, condition_result.name))
     if condition_result.kind not in EXPLAINED or example is None or not _is_shown(condition_result.name, view):
         return ""
-    own = attack(condition_result.name)
-    query = {"model": model.model, "data": view.card.data, "label": example.label, "attack": own.name}
-    query |= {"epsilon": own.epsilon_text, "outcome": example.outcome, "sample": example.sample}
-    return urlencode({key: value for key, value in query.items() if value})
+    where = {"label": example.label, "outcome": example.outcome, "sample": example.sample}
+    return _query(condition_result, model, view, **where)
 
 
 def _is_shown(name: str, view: RunView) -> bool:
@@ -322,15 +416,124 @@ def _is_shown(name: str, view: RunView) -> bool:
         return False
 
 
-def _threshold(decision: Decision, *, is_interim: bool) -> tuple[str, str, str, str]:
+def _threshold(decision: Decision, *, is_interim: bool) -> Agreed:
     asked = decision.threshold
     where = f"{asked.condition}, class {asked.label}" if asked.label else asked.condition
-    agreed = f"{METRIC_TITLES[asked.metric]} under {where} at least {100 * asked.at_least:g} %"
-    shown = "no images" if decision.value is None else (
-        f"{measured(decision.value, decision.low or 0.0, decision.high or 0.0)}, n = {decision.n}"
+    shown = "no images yet" if decision.value is None else (
+        measured(decision.value, decision.low or 0.0, decision.high or 0.0)
     )  # fmt: skip
-    outcome = "not decided yet" if is_interim else OUTCOMES[decision.outcome]
-    return asked.name, agreed, shown, f"{outcome}: {decision.reason}" if decision.reason and not is_interim else outcome
+    return Agreed(
+        asked.name,
+        "" if is_interim else decision.outcome,
+        f"{METRIC_TITLES[asked.metric]} under {where} at least {100 * asked.at_least:g} %",
+        shown,
+        decision.n,
+        f"Clopper-Pearson, {100 * asked.confidence:g} %",
+        "" if is_interim else decision.reason,
+    )
+
+
+def _banner(tier: str) -> str:
+    if tier in TIERS:
+        return "" if TIERS[tier].is_evidence else SCREENING
+    return OWN_CHOICE
+
+
+def _facts(view: RunView) -> tuple[tuple[str, str], ...]:
+    card, manifest = view.card, view.manifest
+    candidate = manifest.models[0]
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions if version)
+    facts = (
+        ("Candidate", f"{candidate.name} {candidate.content_hash}"),
+        ("Baseline", " ".join(f"{one.name} {one.content_hash}" for one in manifest.models[1:])),
+        ("Data", f"{manifest.images.data} {manifest.images.content_hash}"),
+        ("Images", f"{len(manifest.images.samples):,}, drawn with seed {manifest.plan.images.seed}"),
+        ("Began (UTC)", moment(card.begun)),
+        ("Took", "" if card.seconds is None else duration(card.seconds)),
+        ("By", card.author),
+        ("Tier", card.tier),
+        ("Attribution", str(manifest.plan.method)),
+        ("Seed", str(manifest.plan.seed)),
+        ("Versions", versions),
+        ("Run", card.run),
+    )
+    return tuple(fact for fact in facts if fact[1])
+
+
+def heat(model: ModelResult, view: RunView, most: int | None = MOST_CLASSES) -> Heat | None:
+    """Return robust accuracy by class and condition, the worst case last; None for a run of one class, or without rows.
+
+    most: classes at most, those that fare worst where there are more, or None for all of them.
+    """
+    shown = [condition for condition in model.conditions if condition.kind in IN_MAP]
+    shown += [model.worst_case] if model.worst_case and len(shown) > 2 else []
+    if not shown or len(shown[0].classes) < 2:
+        return None
+    by_condition = [{class_.name: class_ for class_ in condition.classes} for condition in shown]
+    names = _shown_classes(shown[-1], [class_.name for class_ in shown[0].classes], most)
+    links = [_link_maker(condition, model, view) for condition in shown]
+    rows = tuple(
+        (
+            name,
+            tuple(
+                _cell(condition, own.get(name), link)
+                for condition, own, link in zip(shown, by_condition, links, strict=True)
+            ),
+        )
+        for name in names
+    )
+    columns = tuple((_short(condition), condition_name(condition)) for condition in shown)
+    return Heat(f"{model.model}, class by class", columns, rows, tuple(map(_total, shown)), len(shown[0].classes))
+
+
+def _total(condition: ConditionResult) -> Cell:
+    accuracy = condition.accuracy
+    told = f"All classes under {condition_name(condition)}: {rate(accuracy)} ({INTERVAL}), n = {accuracy.n}"
+    return Cell(accuracy, accuracy.n < FEW, round(STEPS * (1 - (accuracy.value or 0.0))), "", told)
+
+
+def _shown_classes(last: ConditionResult, names: list[str], most: int | None) -> list[str]:
+    if most is None or len(names) <= most:
+        return names
+    ranked = sorted(
+        (class_ for class_ in last.classes if class_.accuracy.value is not None),
+        key=lambda class_: (class_.has_few, class_.accuracy.value or 0.0),
+    )
+    worst = {class_.name for class_ in ranked[:most]}
+    return [name for name in names if name in worst]
+
+
+def _cell(condition: ConditionResult, own: ClassResult | None, link: Callable[[ClassResult], str]) -> Cell | None:
+    if own is None or own.accuracy.value is None:
+        return None
+    step = round(STEPS * (1 - own.accuracy.value))
+    told = f"{own.name} under {condition_name(condition)}: {rate(own.accuracy)} ({INTERVAL}), n = {own.accuracy.n}"
+    return Cell(own.accuracy, own.has_few, step, link(own), told)
+
+
+def _short(condition: ConditionResult) -> str:
+    """Return what stands above a column: the attack and its epsilon, without its other settings."""
+    name, _, settings = condition.name.partition(":")
+    epsilon = next((part.removeprefix("eps=") for part in settings.split(",") if part.startswith("eps=")), "")
+    return f"{name} {epsilon}".strip()
+
+
+def _link_maker(condition: ConditionResult, model: ModelResult, view: RunView) -> Callable[[ClassResult], str]:
+    """Return what makes the query of a class under this attack: of an image it fooled, else of one that withstood."""
+    if condition.kind not in EXPLAINED or not _is_shown(condition.name, view):
+        return lambda _: ""
+
+    def link(own: ClassResult) -> str:
+        outcome = next((name for name in ("fooled", "resisted") if own.statuses.get(name)), "")
+        return _query(condition, model, view, label=own.name, outcome=outcome) if outcome else ""
+
+    return link
+
+
+def _query(condition: ConditionResult, model: ModelResult, view: RunView, **where: str) -> str:
+    own = attack(condition.name)
+    query = {"model": model.model, "data": view.card.data, "attack": own.name, "epsilon": own.epsilon_text, **where}
+    return urlencode({key: value for key, value in query.items() if value})
 
 
 def _versus(pairing: Pairing) -> Versus:
@@ -343,190 +546,3 @@ def _versus(pairing: Pairing) -> Versus:
         f"< {SMALLEST_P}" if pairing.p_holm < SMALLEST_P else f"{pairing.p_holm:.3f}",
         pairing.name == WORST,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Fields under one heading; `rows` names what can be added to it: attacks or thresholds."""
-
-    title: str
-    note: str
-    fields: tuple[Field, ...]
-    rows: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AttackChoice:
-    """An attack that can be added, with its declared settings."""
-
-    name: str
-    title: str
-    fields: tuple[Field, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """The whole form."""
-
-    groups: tuple[Group, ...]
-    attacks: tuple[AttackChoice, ...]
-    threshold: tuple[Field, ...]
-
-
-def build_form(
-    models: Sequence[ModelCard], datasets: Sequence[DatasetCard], attacks: Sequence[AttackCard], methods: Sequence[str]
-) -> Form:
-    """Return the form for what a store holds and the engine offers."""
-    strength = next((card.epsilon for card in datasets if card.epsilon), USUAL_STRENGTH)
-    choices = tuple(
-        AttackChoice(card.name, card.title, tuple(_setting(setting, card, strength) for setting in card.settings))
-        for card in attacks
-        if not card.is_control
-    )
-    return Form(
-        (_subject(models, datasets), _attacks(strength), _method(methods), _thresholds()),
-        choices,
-        _threshold_fields(choices),
-    )
-
-
-def plan(values: object) -> dict[str, Any]:
-    """Return what was filled in as the table of a plan; what is empty is left out, what is no form stays out.
-
-    Texts that should be numbers and are not stay texts, so that the plan's own check tells what is wrong with them.
-    """
-    given: Values = values if isinstance(values, Mapping) else {}
-    results: dict[str, Any] = {name: _text(given, name) for name in ("name", "model", "baseline", "data", "method")}
-    if _text(given, "tier") != CUSTOM:
-        results |= {name: _text(given, name) for name in ("tier", "epsilon")}
-    results["seed"] = _whole(_text(given, "seed"))
-    results["images"] = _filled({"count": _whole(_text(given, "count")), "seed": results["seed"]})
-    results["attacks"] = [_attack(row) for row in _rows(given, "attacks")]
-    results["controls"] = given.get("controls") is True
-    results["thresholds"] = [_agreed(row) for row in _rows(given, "thresholds")]
-    return _filled(results)
-
-
-def field_of(place: Sequence[str | int]) -> str:
-    """Return the field that a place in a plan was filled from, for example `count` or `thresholds-0-at_least`."""
-    return FIELDS.get(tuple(map(str, place)), "-".join(map(str, place[:2] if place[:1] == ("attacks",) else place)))
-
-
-def _subject(models: Sequence[ModelCard], datasets: Sequence[DatasetCard]) -> Group:
-    names = tuple((card.name, card.name) for card in models)
-    data = tuple((card.name, f"{card.name} ({card.count:,} images)") for card in datasets)
-    count = min(USUAL_IMAGES, max((card.count for card in datasets), default=USUAL_IMAGES))
-    return Group(
-        "What is audited",
-        "",
-        (
-            Field("name", "Name", "text", "Audit"),
-            Field("model", "Candidate", "menu", names[0][0] if names else "", options=names),
-            Field("baseline", "Baseline", "menu", "", "Compared on the same images.", (("", "none"), *names)),
-            Field("data", "Data", "menu", data[0][0] if data else "", options=data),
-            Field("count", "Images", "text", str(count), "Drawn from every class in proportion."),
-            Field("seed", "Seed", "text", "0", "Of the drawn images, the attacks and the references."),
-        ),
-    )
-
-
-def _attacks(strength: str) -> Group:
-    tiers = tuple((tier.name, tier.title) for tier in TIERS.values())
-    result = " ".join(f"{tier.title}: {tier.help}" for tier in TIERS.values())
-    return Group(
-        "Attacks",
-        result,
-        (
-            Field("tier", "Tier", "menu", "standard", options=(*tiers, (CUSTOM, "Only the attacks added below"))),
-            Field("epsilon", "Epsilon of the tier", "text", strength, "Largest change of a pixel, for example 8/255."),
-            Field(
-                "controls",
-                "Noise controls",
-                "check",
-                "yes",
-                "Random noise of the same size as the strongest attack, as a baseline.",
-            ),
-        ),
-        "attacks",
-    )
-
-
-def _method(methods: Sequence[str]) -> Group:
-    options = tuple((name, METHODS[name].title) for name in methods)
-    return Group(
-        "Feature maps",
-        "",
-        (
-            Field(
-                "method",
-                "Attribution method",
-                "menu",
-                options[0][0],
-                options=(*options, (NONE, "Not scored: answers alone")),
-            ),
-        ),
-    )
-
-
-def _thresholds() -> Group:
-    note = "Agreed now: once the run starts they are part of what it is, like everything above, and cannot be changed."
-    return Group("Thresholds", note, (), "thresholds")
-
-
-def _threshold_fields(attacks: Sequence[AttackChoice]) -> tuple[Field, ...]:
-    conditions = (*CONDITIONS, *((attack.name, f"{attack.title} ({attack.name})") for attack in attacks))
-    return (
-        Field("name", "Name", "text", "withstands the agreed attacks"),
-        Field("condition", "Under", "menu", CONDITIONS[0][0], options=conditions),
-        Field("metric", "Measured as", "menu", METRICS[0][0], options=METRICS),
-        Field("at_least", "At least (0 to 1)", "text", "0.5"),
-        Field("confidence", "Confidence (0 to 1)", "text", "0.95", "Of the Clopper-Pearson interval that decides."),
-        Field("class", "Class", "text", "", "Empty for all."),
-    )
-
-
-def _setting(card: SettingCard, attack: AttackCard, strength: str) -> Field:
-    """Return the field of an attack's setting; the strength of an Linf attack begins as that of the tier does."""
-    label = card.name.replace("_", " ").capitalize()
-    if card.choices:
-        return Field(
-            card.name, label, "menu", card.default, card.help, tuple((choice, choice) for choice in card.choices)
-        )
-    value = strength if card.name == "epsilon" and attack.norm == "linf" else card.default
-    return Field(card.name, label, "text", value, f"{card.help} {card.low:g} to {card.high:g}.")
-
-
-def _attack(row: Values) -> str:
-    settings = row.get("settings")
-    given = settings if isinstance(settings, Mapping) else {}
-    return attack_written(_text(row, "name"), {str(name): _text(given, name) for name in given})
-
-
-def _agreed(row: Values) -> dict[str, Any]:
-    results: dict[str, Any] = {name: _text(row, name) for name in ("name", "condition", "metric", "class")}
-    return _filled(results | {name: _number(_text(row, name)) for name in NUMBERS})
-
-
-def _rows(values: Values, name: str) -> list[Values]:
-    result = values.get(name)
-    return [item for item in result if isinstance(item, Mapping)] if isinstance(result, list) else []
-
-
-def _text(values: Values, name: str) -> str:
-    result = values.get(name)
-    return result.strip() if isinstance(result, str) else ""
-
-
-def _filled(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value not in ("", [])}
-
-
-def _whole(text: str) -> int | str:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else text
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text

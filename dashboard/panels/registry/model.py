@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from dashboard import links
 from dashboard.protocol import Field, Option
 from dashboard.wording import percent
 from engine import (
-    LACKING,
     VALIDATION_CHECKS,
     BadInput,
     DataOrder,
@@ -17,9 +18,9 @@ from engine import (
     Entry,
     ModelCard,
     ModelOrder,
+    RunCard,
     ValidationReport,
     bound_text,
-    class_places,
 )
 
 NO_DATA = "noise, without images"
@@ -32,17 +33,60 @@ OPTIONS = {
     "--range": "White is",
     "--channels": "Channel order",
     "--first-label": "First label is",
+    "--size": "Input size",
+    "--resize": "Resize first",
+    "--accuracy": "Claimed accuracy",
+    "--licence": "Licence",
+    "pgd-linf.epsilon": "Usual epsilon",
 }
 """The field of the forms that stands for an option of the command line."""
 MODEL_TEXTS = ("mean", "std", "size", "accuracy")
 LONGEST = 200
 HASH_SHOWN = 12
+FIRST_FIELDS = 4
+"""Fields of a form that are shown at first; the rest stands under More."""
+FIELDS_OF: Final = {
+    "model": (
+        (r"No architecture", "architecture"), (r"--mean", "mean"), (r"--std", "std"), (r"--size", "size"),
+        (r"--resize|shortest side", "resize"), (r"--channels", "channels"), (r"--range", "range"), (r"--accuracy", "accuracy"),
+        (r"cannot name|is called|already", "name"), (r"\barchitecture\b", "architecture"),
+        (r"class names|\bclasses\b|data set", "classes"), (r"", "entry"),
+    ),
+    "data": (
+        (r"epsilon", "epsilon"), (r"--first-label|label", "first_label"), (r"--size", "size"),
+        (r"cannot name|is called|already", "name"), (r"the folder in which|column|table", "images"),
+        (r"class names|\bclasses\b|names file", "classes"), (r"", "entry"),
+    ),
+}  # fmt: skip
+"""What an error of an order is about, by what it says, the first that is found; what is about nothing else is about the file."""
+KINDS: Final = {
+    "weights": "weights",
+    "npz": "npz file",
+    "csv": "table",
+    "classes": "class names or text",
+    "folder": "folder",
+}
+MISFITS_SHOWN: Final = 2
 INEXACT_SHOWN = 10
 """Links that are not exact, at most, which are listed one by one."""
 ANSWER = "answer"
 GATES = "gate or norm on the way: "
 UNEXPLAINED = "no gate or norm on the way explains it"
 KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where something that the store holds came from, and what it is used for."""
+
+    source: str
+    licence: str
+    added: str
+    """UTC, to the minute."""
+    hash: str
+    """In full."""
+    audits: int
+    """Runs that are of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +98,7 @@ class ModelRow:
     maps: str
     takes: str
     classes: str
-    hash: str
+    origin: Origin
     fitting: tuple[Option, ...]
     """Data sets it can be checked on, as value and title."""
     status: tuple[str, ...]
@@ -69,9 +113,21 @@ class DataRow:
     count: str
     size: str
     classes: str
-    source: str
-    hash: str
+    origin: Origin
     warnings: tuple[str, ...]
+    models: tuple[str, ...]
+    """Those it can be shown to."""
+    misfit: str
+    """Why it can be shown to none; empty where it can to some."""
+
+
+class WrongField(BadInput):
+    """Fields of a form that cannot be used."""
+
+    def __init__(self, mistakes: Mapping[str, str]) -> None:
+        super().__init__("Some fields are not right yet.")
+        self.mistakes = dict(mistakes)
+        """What is wrong, by field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,30 +167,76 @@ class Report:
 
 
 def models(
-    cards: Sequence[ModelCard], datasets: Sequence[DatasetCard], reports: Mapping[str, Sequence[ValidationReport]]
+    cards: Sequence[ModelCard],
+    datasets: Sequence[DatasetCard],
+    reports: Mapping[str, Sequence[ValidationReport]],
+    runs: Sequence[RunCard] = (),
 ) -> tuple[ModelRow, ...]:
     """Return a row per model, with the data sets whose classes are among its own, and what its reports say."""
-    return tuple(_model(card, fitting(card, datasets), reports.get(card.name, ())) for card in cards)
+    return tuple(_model(card, fitting(card, datasets), reports.get(card.name, ()), runs) for card in cards)
 
 
 def fitting(card: ModelCard, datasets: Sequence[DatasetCard]) -> tuple[str, ...]:
-    """Return the names of the data sets whose classes are among a model's, each once."""
-    return tuple(dataset.name for dataset in datasets if LACKING not in class_places(dataset.classes, card.classes))
+    """Return the names of the data sets that a model can be shown, each once."""
+    return tuple(dataset.name for dataset in datasets if links.fits(dataset, card))
 
 
-def datasets(cards: Sequence[DatasetCard]) -> tuple[DataRow, ...]:
-    """Return a row per data set."""
+def datasets(
+    cards: Sequence[DatasetCard], models: Sequence[ModelCard], runs: Sequence[RunCard] = ()
+) -> tuple[DataRow, ...]:
+    """Return a row per data set, with the models it fits, or why it fits none."""
     return tuple(
         DataRow(
             card.name,
             f"{card.count:,}",
             f"{card.size[0]} × {card.size[1]}, {'colour' if card.channels == 3 else 'grey'}",
             f"{len(card.classes)} ({_each(card.class_counts)} images each)",
-            card.source,
-            card.content_hash[:HASH_SHOWN],
+            _origin(card, sum(run.data == card.name for run in runs)),
             card.warnings,
+            tuple(model.name for model in models if links.fits(card, model)),
+            misfit(card, models),
         )
         for card in cards
+    )
+
+
+def misfit(card: DatasetCard, models: Sequence[ModelCard]) -> str:
+    """Return why a data set can be shown to no model, and what to do; empty where it can be shown to one."""
+    reasons = [(model.name, links.misfit(card, model)) for model in models]
+    if not reasons:
+        return ""
+    if not all(why for _, why in reasons):
+        return ""
+    shown = "; ".join(f"{name}: {why}" for name, why in reasons[:MISFITS_SHOWN])
+    more = f"; and {len(reasons) - MISFITS_SHOWN} more" if len(reasons) > MISFITS_SHOWN else ""
+    is_numbered = card.classes == tuple(map(str, range(len(card.classes))))
+    advice = (
+        " Its classes have numbers for names: add it again with the class names of the model." if is_numbered else ""
+    )
+    return f"Fits no model here. {shown}{more}.{advice}"
+
+
+def _origin(card: ModelCard | DatasetCard, audits: int) -> Origin:
+    return Origin(
+        card.source or "not known",
+        card.licence or "not stated",
+        card.added[:16].replace("T", " "),
+        card.content_hash,
+        audits,
+    )
+
+
+def files(entries: Sequence[Entry]) -> tuple[tuple[str, str, str, str], ...]:
+    """Return what lies in the import folder: name, kind, size and when it was written, the latest first."""
+    ordered = sorted(entries, key=lambda entry: entry.modified, reverse=True)
+    return tuple(
+        (
+            f"{entry.name}{'/' if entry.kind == 'folder' else ''}",
+            KINDS[entry.kind],
+            "" if entry.kind == "folder" else _bytes(entry.bytes),
+            entry.modified[:16].replace("T", " "),
+        )
+        for entry in ordered
     )
 
 
@@ -201,19 +303,24 @@ def model_form(
     weights = tuple((entry.key, _titled(entry)) for entry in entries if entry.kind == "weights")
     if not weights:
         return ()
+    classes = (("", "choose …"), *_class_sources(entries, cards))
     return (
         Field("entry", "Weights", "menu", weights[0][0], "A safetensors file or a state_dict.", weights),
         Field("name", "Name", "text", "", "Letters, digits, '.', '_' and '-'."),
         Field("architecture", "Architecture", "text", "", "For example cifar_resnet20, mobilenet_v2, resnet50.", names),
-        Field("classes", "Class names", "menu", "", "In the order of the logits.", _class_sources(entries, cards)),
+        Field("classes", "Class names", "menu", "", "In the order of the logits.", classes),
         Field("mean", "Mean", "text", "", "Of each channel; empty for the architecture's usual one."),
         Field("std", "Standard deviation", "text", "", "Of each channel; empty for the usual one."),
         Field("size", "Input size", "text", "", "Pixels, such as 224; empty for the usual one."),
         Field("resize", "Resize first", "text", "", "Shortest side before the centre is cut out, such as 256."),
-        Field("channels", "Channel order", "menu", "rgb", "", (("rgb", "RGB"), ("bgr", "BGR"))),
+        Field("channels", "Channel order", "menu", "rgb", "In which the network takes colours.", (("rgb", "RGB"), ("bgr", "BGR"))),
         Field("range", "White is", "menu", "1", "On this scale mean and deviation are given.", (("1", "1"), ("255", "255"))),
         Field("accuracy", "Claimed accuracy", "text", "", "Such as 0.915; it is checked."),
+        Field("licence", "Licence", "text", "", LICENCE_HELP),
     )  # fmt: skip
+
+
+LICENCE_HELP: Final = "It came under, such as Apache-2.0; shown beside it."
 
 
 def data_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Field, ...]:
@@ -223,24 +330,24 @@ def data_form(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[F
     if not sources:
         return ()
     classes = (("", "as the source names them"), *_class_sources(entries, cards))
+    help = "An npz, a folder with one folder per class, or a CSV table that lies beside the folder of its pictures."
     return (
-        Field("entry", "Images", "menu", sources[0][0], "An npz, a folder with one folder per class, or a CSV table.", sources),
+        Field("entry", "Images", "menu", sources[0][0], help, sources),
         Field("name", "Name", "text", "", "Letters, digits, '.', '_' and '-'."),
-        Field("classes", "Class names", "menu", "", "In the order of the labels.", classes),
+        Field("classes", "Class names", "menu", "", "In the order of the labels; those of the model, else it fits none.", classes),
+        Field("epsilon", "Usual epsilon", "text", "", "That menus start with, such as 8/255."),
         Field("images", "Pictures of the table", "menu", "", "The folder whose pictures a table names.", (("", "none"), *folders)),
         Field("first_label", "First label is", "menu", "0", "Of a table or an npz file.", (("0", "0"), ("1", "1"))),
         Field("size", "Fit to size", "text", "", "Pixels, for pictures of other sizes."),
-        Field("epsilon", "Usual epsilon", "text", "", "That menus start with, such as 8/255."),
+        Field("licence", "Licence", "text", "", LICENCE_HELP),
     )  # fmt: skip
 
 
 def order(kind: str, values: object) -> ModelOrder | DataOrder:
-    """Return what a form was filled with; raises BadInput for what a form cannot hold."""
+    """Return what a form was filled with; raises WrongField for what a form cannot hold, all fields at once."""
     given = values if isinstance(values, Mapping) else {}
     texts = {name: str(value).strip()[:LONGEST] for name, value in given.items() if isinstance(value, str)}
-    missing = [name for name in ("entry", "name") if not texts.get(name)]
-    if missing:
-        raise BadInput(f"The field '{missing[0]}' is empty.")
+    _require(kind, texts)
     if kind == "data":
         return DataOrder(
             texts["entry"],
@@ -250,28 +357,57 @@ def order(kind: str, values: object) -> ModelOrder | DataOrder:
             texts.get("epsilon", ""),
             texts.get("images") or None,
             1 if texts.get("first_label") == "1" else 0,
+            texts.get("licence", ""),
         )
-    if not texts.get("architecture") or not texts.get("classes"):
-        raise BadInput("A model needs an architecture and class names.")
     optional: dict[str, Any] = {name: texts.get(name) or None for name in MODEL_TEXTS}
     return ModelOrder(
         texts["entry"],
         texts["name"],
         texts["architecture"],
         texts["classes"],
-        resize=_whole(texts.get("resize", "")),
+        resize=int(texts["resize"]) if texts.get("resize") else None,
         channels=texts.get("channels", "rgb"),
         range=texts.get("range", "1"),
+        licence=texts.get("licence", ""),
         **optional,
     )
 
 
-def _whole(text: str) -> int | None:
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise BadInput(f"The shortest side must be a whole number of pixels, got '{text[:20]}'.")
-    return int(text)
+NEEDED: Final = {
+    "entry": "Choose a file of the import folder.",
+    "name": "Give it a name.",
+    "architecture": "Say which network the weights are of.",
+    "classes": "Choose a text file with one class name per line, or a data set that has the same classes.",
+}
+
+
+def _require(kind: str, texts: Mapping[str, str]) -> None:
+    """Raise WrongField with everything that the form itself can tell."""
+    needed = ("entry", "name") if kind == "data" else tuple(NEEDED)
+    mistakes = {name: NEEDED[name] for name in needed if not texts.get(name)}
+    if texts.get("name") and not NAME.fullmatch(texts["name"]):
+        mistakes["name"] = "Use 1 to 64 letters, digits, '.', '_' and '-', and begin with a letter or digit."
+    if texts.get("resize") and not WHOLE.fullmatch(texts["resize"]):
+        mistakes["resize"] = f"Write a whole number of pixels, such as 256, not '{texts['resize'][:20]}'."
+    for name in ("mean", "std") if kind == "model" else ():
+        if texts.get(name) and not NUMBERS.fullmatch(texts[name]):
+            mistakes[name] = f"Write a number for each channel, such as 0.485, 0.456, 0.406, not '{texts[name][:20]}'."
+    if texts.get("epsilon") and not STRENGTH.fullmatch(texts["epsilon"]):
+        mistakes["epsilon"] = f"Write a number such as 8/255 or 0.05, not '{texts['epsilon'][:20]}'."
+    if mistakes:
+        raise WrongField(mistakes)
+
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+WHOLE: Final = re.compile(r"[0-9]{1,5}")
+NUMBERS: Final = re.compile(r"\s*-?[0-9.]+(?:[\s,]+-?[0-9.]+)*\s*")
+STRENGTH: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:/[0-9]{1,12}(?:\.[0-9]{1,12})?)?")
+
+
+def mistake(kind: str, text: str) -> tuple[str, str]:
+    """Return the field that an error of an order is about, and the error in the words of the form."""
+    field = next(name for pattern, name in FIELDS_OF.get(kind, (("", ""),)) if re.search(pattern, text))
+    return field, _remedy(text)
 
 
 def _remedy(text: str) -> str:
@@ -285,7 +421,9 @@ def _each(counts: Sequence[int]) -> str:
     return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
-def _model(card: ModelCard, names: Sequence[str], reports: Sequence[ValidationReport]) -> ModelRow:
+def _model(
+    card: ModelCard, names: Sequence[str], reports: Sequence[ValidationReport], runs: Sequence[RunCard]
+) -> ModelRow:
     sites, maps = len(card.sites), sum(site.channels for site in card.sites)
     said = tuple(f"{SHORT_VERDICTS[report.verdict]}, on {report.data or 'noise'}" for report in reports)
     return ModelRow(
@@ -294,17 +432,21 @@ def _model(card: ModelCard, names: Sequence[str], reports: Sequence[ValidationRe
         f"{maps:,} in {sites} layers, {card.parameters:,} parameters",
         f"{card.size[0]} × {card.size[1]}, {card.order.upper() if card.channels == 3 else 'grey'}",
         f"{len(card.classes):,}",
-        card.content_hash[:HASH_SHOWN],
+        _origin(card, sum(card.name in (run.model, run.baseline) for run in runs)),
         (*((name, name) for name in names), ("", NO_DATA)),
         said or (UNCHECKED,),
     )
 
 
 def _titled(entry: Entry) -> str:
-    if entry.kind == "folder":
-        return f"{entry.name}/"
-    size = entry.bytes / KIB
-    return f"{entry.name} ({size / KIB:.1f} MiB)" if size >= KIB else f"{entry.name} ({size:.0f} KiB)"
+    return f"{entry.name}/" if entry.kind == "folder" else f"{entry.name} ({_bytes(entry.bytes)})"
+
+
+def _bytes(count: int) -> str:
+    if count < KIB:
+        return f"{count} bytes"
+    size = count / KIB
+    return f"{size / KIB:.1f} MiB" if size >= KIB else f"{size:.0f} KiB"
 
 
 def _class_sources(entries: Sequence[Entry], cards: Sequence[DatasetCard]) -> tuple[Option, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from dash import html
 from dash.development.base_component import Component
 
 from dashboard import ids, markup, protocol, wording
 from dashboard.auditor import Auditor, Registry
-from dashboard.markup import aria, data
+from dashboard.guard import UPLOAD_PATH
+from dashboard.markup import aria, data, term
 from dashboard.panels.registry import model as registry
 from engine import EngineError, ModelCard, ModelOrder, UnknownName, ValidationReport
 
@@ -32,6 +34,8 @@ INEXACT_NOTE = (
     "that arrives at any one channel. They are drawn as not exact."
 )
 SHELVES = ("models", "data")
+UPLOADED = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".csv", ".txt")
+"""Endings of files that the import folder takes; it looks itself."""
 
 
 def layout() -> html.Section:
@@ -43,7 +47,9 @@ def layout() -> html.Section:
             html.Div(id=ids.REGISTRY_MODELS),
             html.Div(id=ids.REGISTRY_REPORT, **aria(live="polite")),
             html.Div(id=ids.REGISTRY_DATA),
+            html.Div(id=ids.REGISTRY_DROP, className="drop", hidden=True),
             html.Div(id=ids.REGISTRY_FORMS),
+            html.Div(id=ids.REGISTRY_FILES),
         ],
         id=ids.REGISTRY,
         className="panel audits registry",
@@ -56,21 +62,24 @@ def facts(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
     asked = _fields(stored).get("report")
     try:
         shelf = auditor.model_registry
-        cards, images = shelf.models(), shelf.datasets()
+        cards, images, runs = shelf.models(), shelf.datasets(), auditor.audits.cards()
         report, again = _report(auditor, asked)
         return {
             "report_of": asked,
             "models": markup.pieces(
-                _models(registry.models(cards, images, _reports(shelf, images)), shelf.models(archived=True))
+                _models(registry.models(cards, images, _reports(shelf, images), runs), shelf.models(archived=True))
             ),
-            "data": markup.pieces(_datasets(registry.datasets(images), shelf.datasets(archived=True))),
+            "data": markup.pieces(_datasets(registry.datasets(images, cards, runs), shelf.datasets(archived=True))),
             "report": markup.pieces(report),
             "forms": _forms(shelf, images),
+            "files": markup.pieces(_files(shelf)),
+            "drop": _drop(shelf),
             "again": again,
         }
     except EngineError as error:
         said = protocol.nothing(error)
-        return {"report_of": asked, "models": said, "data": [], "report": [], "forms": {"note": "", "model": [], "data": []},
+        forms: dict[str, Any] = {"note": "", "model": [], "data": [], "first": 0}
+        return {"report_of": asked, "models": said, "data": [], "report": [], "forms": forms, "files": [], "drop": None,
                 "again": False}  # fmt: skip
 
 
@@ -84,8 +93,23 @@ def ordered(auditor: Auditor, stored: protocol.Ask | None) -> dict[str, Any]:
             )
             return {"state": "ready", "text": "", "kind": ""}
         return _taken(auditor, ask)
+    except registry.WrongField as error:
+        return _wrong(ask.get("kind"), error.mistakes)
     except EngineError as error:
-        return {"state": "failed", "text": str(error), "kind": ask.get("kind")}
+        return _failed(ask.get("kind"), str(error))
+
+
+def _wrong(kind: object, mistakes: Mapping[str, str]) -> dict[str, Any]:
+    count = len(mistakes)
+    text = f"{count} fields are not right yet." if count > 1 else "One field is not right yet."
+    return {"state": "failed", "text": text, "kind": kind, "mistakes": dict(mistakes)}
+
+
+def _failed(kind: object, text: str) -> dict[str, Any]:
+    """Return that an order failed, at the field that it failed by; what is no order is said for the whole page."""
+    if kind not in registry.FIELDS_OF:
+        return {"state": "failed", "text": text, "kind": kind, "mistakes": {}}
+    return _wrong(kind, dict([registry.mistake(str(kind), text)]))
 
 
 def _fields(stored: object) -> Mapping[str, Any]:
@@ -103,12 +127,21 @@ def _taken(auditor: Auditor, ask: Mapping[str, Any]) -> dict[str, Any]:
         else auditor.model_registry.take_data(order)
     )
     results = {"state": answer.state, "kind": ask.get("kind")}
+    if answer.state == "failed":
+        return _failed(ask.get("kind"), answer.message)
     if answer.value is None:
         return {**results, "text": answer.message or "Being added …"}
     name = answer.value.name
     report = _first_report(auditor.model_registry, name) if isinstance(order, ModelOrder) else None
-    text = " ".join((f"Added {name}.", *answer.value.notes, *([REPORTED] if report else [])))
+    misfits = [] if isinstance(order, ModelOrder) else _misfits(auditor.model_registry, name)
+    text = " ".join((f"Added {name}.", *answer.value.notes, *([REPORTED] if report else []), *misfits))
     return {**results, "text": text, "report_of": report}
+
+
+def _misfits(shelf: Registry, name: str) -> list[str]:
+    """Return why a data set that was just added fits no model; nothing where it fits one."""
+    card = next((one for one in shelf.datasets() if one.name == name), None)
+    return [text] if card and (text := registry.misfit(card, shelf.models())) else []
 
 
 def _first_report(shelf: Registry, name: str) -> str | None:
@@ -123,14 +156,36 @@ def _reports(shelf: Registry, images: Any) -> dict[str, tuple[ValidationReport, 
 
 def _forms(shelf: Registry, images: Any) -> dict[str, Any]:
     if not shelf.has_import_folder:
-        return {"note": NO_IMPORT_FOLDER, "model": [], "data": []}
+        return {"note": NO_IMPORT_FOLDER, "model": [], "data": [], "first": 0}
     entries = shelf.entries()
     model, data_ = registry.model_form(entries, images, shelf.architectures()), registry.data_form(entries, images)
     return {
         "note": " ".join(filter(None, ("" if model or data_ else EMPTY_IMPORT_FOLDER, shelf.left_out()))),
         "model": [asdict(item) for item in model],
         "data": [asdict(item) for item in data_],
+        "first": registry.FIRST_FIELDS,
     }
+
+
+def _drop(shelf: Registry) -> dict[str, Any] | None:
+    """Return what the page needs to know to send a file; nothing where it may not."""
+    if not shelf.takes_uploads:
+        return None
+    return {"path": UPLOAD_PATH, "endings": list(UPLOADED), "there": [entry.name for entry in shelf.entries()]}
+
+
+def _files(shelf: Registry) -> list[Component]:
+    if not shelf.has_import_folder:
+        return []
+    heads = markup.head(("File", "Kind", "File size", "Written (UTC)"))
+    rows = [
+        html.Tr([html.Th(name, scope="row"), *(html.Td(text) for text in rest)], **data(key=name))
+        for name, *rest in registry.files(shelf.entries())
+    ]
+    if not rows:
+        return []
+    title = html.Summary(f"What lies in the import folder ({len(rows)})", **term("import-files"))
+    return [html.Details([title, html.Table([heads, html.Tbody(rows)])], className="twin")]
 
 
 def _report(auditor: Auditor, asked: object) -> tuple[list[Component], bool]:
@@ -147,7 +202,7 @@ def _report(auditor: Auditor, asked: object) -> tuple[list[Component], bool]:
         text = wording.awaited(answer, doing="Checking the model", failed="The check failed")
         return [html.P(text, className="nothing")], answer.state == "working"
     shown = registry.report(answer.value, _card(auditor, model))
-    heads = markup.head(("Check", "", "What was found"))
+    heads = markup.head(("Check", "", "Found"))
     rows = [_check(check) for check in shown.checks]
     table = html.Table([html.Caption("Validation report", className="sr-only"), heads, html.Tbody(rows)])
     warnings = [html.P(text, className="warning", role="note") for text in shown.suspicions]
@@ -182,34 +237,55 @@ def _check(check: registry.CheckRow) -> Component:
 
 
 def _models(rows: tuple[registry.ModelRow, ...], archived: Any) -> list[Component]:
-    head = markup.head(
-        (
-            "Model",
-            "Architecture",
-            "Feature maps",
-            "Takes",
-            "Classes",
-            "Content",
-            "Validation report",
-            "Make a report",
-            "",
-        )
-    )
+    heads = ("Model", "Architecture", "Takes", "Classes", "Source and licence", "Added (UTC)", "Content", "Audits",
+             "Validation report", "")  # fmt: skip
     body = [
         html.Tr(
             [
-                html.Th(row.name, scope="row"),
-                *(html.Td(text) for text in (row.architecture, row.maps, row.takes, row.classes, row.hash)),
-                html.Td([html.Div(text) for text in row.status]),
-                html.Td(_checks(row)),
+                html.Th(
+                    [html.Div(row.name), _ways(row.name, next((value for value, _ in row.fitting), ""))], scope="row"
+                ),
+                html.Td([html.Div(row.architecture), html.Div(row.maps, className="note")]),
+                html.Td(row.takes, className="act"),
+                html.Td(row.classes),
+                *_origin(row.name, row.origin),
+                html.Td([*(html.Div(text) for text in row.status), _checks(row)]),
                 html.Td(_archive("models", row.name), className="act"),
-            ]
+            ],
+            **data(key=row.name),
         )
         for row in rows
     ]
+    caption = html.Caption("Models", className="sr-only")
+    return [html.Table([caption, markup.head(heads), html.Tbody(body)]), *_back("models", archived)]
+
+
+def _ways(model: str, images: str) -> Component:
+    """Return where one goes from a model and a data set: to their explanation, and to a new audit of them."""
+    query = urlencode({"model": model, "data": images})
+    plan = html.Button("New audit", className="row-button", **data(plan=model, plan_data=images), **term("plan"))
+    return html.Div(
+        [html.A("Explain", href=f"/?{query}", **term("explain-it")), " · ", plan] if images else [], className="note"
+    )
+
+
+def _origin(name: str, origin: registry.Origin) -> list[Component]:
+    copy = html.Button(
+        "Copy",
+        className="row-button",
+        **data(copy=origin.hash),
+        **aria(label=f"Copy the hash of {name}"),
+        **term("copy-hash"),
+    )
+    runs = html.Button(
+        str(origin.audits), className="row-button", **data(runs_of=name), **aria(label=f"{origin.audits} audits of {name}"),
+        **term("audits-of"),
+    ) if origin.audits else "0"  # fmt: skip
     return [
-        html.Table([html.Caption("Models", className="sr-only"), head, html.Tbody(body)]),
-        *_back("models", archived),
+        html.Td([html.Div(origin.source), html.Div(origin.licence, className="note")]),
+        html.Td(origin.added, className="act"),
+        html.Td([html.Code(origin.hash[: registry.HASH_SHOWN], title=origin.hash), " ", copy], className="act"),
+        html.Td(runs),
     ]
 
 
@@ -220,6 +296,7 @@ def _checks(row: registry.ModelRow) -> Component:
             className="plain-button",
             **data(report=f"{row.name}@{value}"),
             **aria(label=f"Check {row.name} on {title}"),
+            **term("check-model"),
         )
         for value, title in row.fitting
     ]
@@ -227,23 +304,52 @@ def _checks(row: registry.ModelRow) -> Component:
 
 
 def _datasets(rows: tuple[registry.DataRow, ...], archived: Any) -> list[Component]:
-    head = markup.head(("Data set", "Images", "Size", "Classes", "Made from", "Content", ""))
+    heads = (
+        "Data set",
+        "Images",
+        "Size",
+        "Classes",
+        "Source and licence",
+        "Added (UTC)",
+        "Content",
+        "Audits",
+        "Fits",
+        "",
+    )
     body = [
         html.Tr(
             [
-                html.Th([row.name, *(html.P(text, className="note") for text in row.warnings)], scope="row"),
-                *(html.Td(text) for text in (row.count, row.size, row.classes, row.source, row.hash)),
+                html.Th(
+                    [
+                        html.Div(row.name),
+                        _ways(next(iter(row.models), ""), row.name if row.models else ""),
+                        *(html.P(text, className="note") for text in row.warnings),
+                    ],
+                    scope="row",
+                ),
+                html.Td(row.count),
+                html.Td(row.size, className="act"),
+                html.Td(row.classes),
+                *_origin(row.name, row.origin),
+                html.Td(
+                    html.Span(row.misfit, className="doubt") if row.misfit else ", ".join(row.models) or "no model here"
+                ),
                 html.Td(_archive("data", row.name), className="act"),
-            ]
+            ],
+            **data(key=row.name),
         )
         for row in rows
     ]
-    return [html.H3("Data sets"), html.Table([head, html.Tbody(body)]), *_back("data", archived)]
+    return [html.H3("Data sets"), html.Table([markup.head(heads), html.Tbody(body)]), *_back("data", archived)]
 
 
 def _archive(shelf: str, name: str) -> Component:
     return html.Button(
-        "Archive", className="plain-button", **data(archive=name, shelf=shelf), **aria(label=f"Archive {name}")
+        "Archive",
+        className="plain-button",
+        **data(archive=name, shelf=shelf),
+        **aria(label=f"Archive {name}"),
+        **term("archive"),
     )
 
 
@@ -251,7 +357,9 @@ def _back(shelf: str, archived: Any) -> list[Component]:
     if not archived:
         return []
     buttons = [
-        html.Button(f"Take {card.name} back", className="plain-button", **data(back=card.name, shelf=shelf))
+        html.Button(
+            f"Take {card.name} back", className="plain-button", **data(back=card.name, shelf=shelf), **term("take-back")
+        )
         for card in archived
     ]
     span = html.Span("Archived (out of the menus, nothing is deleted):", className="control-label")
