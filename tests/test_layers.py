@@ -23,7 +23,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("engine.attacks",),
     ("engine.attribution", "engine.demo"),
     ("engine.audit", "engine.checks", "engine.features", "engine.patching"),
-    ("engine.benchmark", "engine.service"),
+    ("engine.benchmark", "engine.results", "engine.service"),
     ("engine", "engine.cli", "engine.__main__"),
     (
         "dashboard.auditor", "dashboard.auth", "dashboard.guard", "dashboard.guide",
@@ -39,7 +39,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("dashboard", "dashboard.__main__", "dashboard.wsgi"),
 )  # fmt: skip
 """From the ground up: packages, and modules that stand outside of one. Each has exactly one row."""
-MOST_FILES = {"engine": 110, "dashboard": 48}
+MOST_FILES = {"engine": 111, "dashboard": 48}
 MOST_ROWS = 16
 
 BELOW_THE_LINE = (

@@ -113,6 +113,14 @@ def listed(root: Path) -> list[str]:
     return sorted(item.name for item in result if files.is_key(item.name) and Place(item).manifest.is_file())
 
 
+def whole_id(root: Path, beginning: str) -> str:
+    """Return the id of the one run of a store that begins so, or what was given where none does; raises BadInput."""
+    fitting = [item for item in listed(root) if item.startswith(beginning)]
+    if len(fitting) > 1:
+        raise BadInput(f"{len(fitting)} runs begin with '{beginning}'; give more of the id.")
+    return fitting[0] if fitting else beginning
+
+
 Role = Literal["candidate", "baseline"]
 Kind = Literal["clean", "attack", "control", "curve", "premade"]
 CANDIDATE: Final[Role] = "candidate"

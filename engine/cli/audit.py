@@ -122,10 +122,7 @@ def _located(options: argparse.Namespace) -> tuple[Path, str]:
         if folder.parent.name != manifests.RUNS:
             raise BadInput("RUN must be the folder of a run, STORE/runs/ID, or an id together with --store.")
         return folder.parent.parent, folder.name
-    fitting = [item for item in manifests.listed(options.store) if item.startswith(options.run)]
-    if len(fitting) > 1:
-        raise BadInput(f"{len(fitting)} runs begin with '{options.run}'; give more of the id.")
-    return options.store, fitting[0] if fitting else options.run
+    return options.store, manifests.whole_id(options.store, options.run)
 
 
 @contextmanager
