@@ -419,7 +419,7 @@ def text(values: dict[str, Any]) -> str:
 
 
 def _pair(bundle: ModelBundle, dataset: Dataset, scale: Scale) -> list[Row]:
-    """A new pair from attack to connections, and its certificate, against the product's targets."""
+    """A new pair from attack to connections, and its faithfulness checks, against the product's targets."""
     request = ExplanationRequest(bundle.name, dataset.card.name, ATTACK, (_first_correct(bundle, dataset),))
     result = explain.explain(bundle, dataset, request, _quiet)[0]
     repeats = min(3, scale.repeats)

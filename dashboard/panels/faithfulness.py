@@ -248,7 +248,7 @@ def eligible_maps(explanation: Explanation) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the certificate."""
+    """One line of the faithfulness checks."""
 
     name: str
     good: str
@@ -271,7 +271,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """All that stands on the certificate card."""
+    """All that stands on the card of the checks."""
 
     checks: tuple[Check, ...]
     restored: tuple[Restored, ...]

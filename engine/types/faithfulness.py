@@ -344,7 +344,7 @@ def merge(partials: Sequence[Faithfulness]) -> Faithfulness:
 
 
 def _joined(sides: Sequence[DatapathChecks]) -> DatapathChecks:
-    """One side's certificate; a field that no part has set stays None, which reads `not run`."""
+    """One side's faithfulness checks; a field that no part has set stays None, which reads `not run`."""
     known: dict[str, Any] = {}
     for side in sides:
         for declared in dataclasses.fields(side):

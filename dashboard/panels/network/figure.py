@@ -55,7 +55,7 @@ class Drawing:
     river: River
     curves: Curves
     checked: frozenset[str]
-    """Datapaths (`clean`, `adversarial`) whose certificate is in; the others' bars are hatched: provisional."""
+    """Datapaths (`clean`, `adversarial`) whose faithfulness checks are in; the others' bars are hatched: provisional."""
     answers: tuple[str, str]
     """What the clean and the adversarial input were called, written beside the head."""
     attack: str = ""

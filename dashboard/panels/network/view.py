@@ -1,4 +1,4 @@
-"""The network level: the river of both datapaths, its headline, its certificate and its table."""
+"""The network level: the river of both datapaths, its headline, its checks and its table."""
 
 from __future__ import annotations
 
