@@ -17,7 +17,7 @@ from engine import Auditor, BadInput, DataOrder, ModelOrder, StoreError, Unknown
 from engine.service import computations, tasks
 from engine.service.answers import Answers
 from engine.service.registry import ImportFolder, ModelRegistry
-from engine.store import Store
+from engine.store import Store, files
 from tests import audits, stores
 
 
@@ -373,3 +373,19 @@ def test_a_file_that_came_in_meanwhile_is_never_replaced(model_registry, import_
         model_registry.receive("more.txt", Racing(b"abc"), 3)
     assert (import_folder / "more.txt").read_text() == "first"
     assert not [name for name in lying(import_folder) if name.startswith(".tmp")]
+
+
+def test_only_what_a_dead_server_left_of_a_file_is_swept(model_registry, import_folder):
+    dead = import_folder / f"{files.PREFIX}{files.HOST}-{2**22 + 1}-0123abcd.part"
+    own = [
+        f".tmp-{files.HOST}-{os.getpid()}-0123abcd.part",
+        ".tmp-notes",
+        ".tmp-x.part",
+        f".tmp-other-{2**22 + 1}-0123abcd.part",
+    ]
+    for path in (dead, *(import_folder / name for name in own)):
+        path.write_text("x")
+        os.utime(path, (0, 0))
+    model_registry.receive("more.txt", io.BytesIO(b"abc"), 3)
+    assert not dead.exists()
+    assert set(own) <= set(lying(import_folder))

@@ -48,6 +48,9 @@ LARGEST: Final[dict[EntryKind, int]] = {
 LONGEST_NAME: Final = 120
 UNUSUAL: Final = re.compile(r"[^A-Za-z0-9._-]+")
 CHUNK: Final = 1 << 20
+PART: Final = ".part"
+LEFT: Final = re.compile(rf"{re.escape(files.PREFIX + files.HOST)}-(\d+)-[0-9a-f]{{8}}{re.escape(PART)}")
+"""What a file is called while it comes in: the machine and the process that writes it."""
 SPARE: Final = 64 * 2**20
 """Bytes that a file sent in leaves free on the disk."""
 
@@ -90,7 +93,7 @@ class ImportFolder:
         if os.path.lexists(target):
             raise BadInput(f"{target.name} lies in the import folder already; give the file another name.")
         with files.disk_errors("taking in a file"):
-            files.sweep(self._root)
+            _sweep(self._root)
             if shutil.disk_usage(self._root).free < size + SPARE:
                 raise BadInput(f"The disk of the server has no room for {target.name} ({size:,} bytes).")
             _write_whole(target, stream, size)
@@ -153,9 +156,17 @@ def received_name(name: str, size: int) -> str:
     return plain
 
 
+def _sweep(root: Path) -> None:
+    """Remove what servers of this machine that died left of files sent in, and nothing else: the folder is not the store's."""
+    for path in root.glob(f"{files.PREFIX}*{PART}"):
+        match = LEFT.fullmatch(path.name)
+        if match and path.is_file() and not path.is_symlink() and not files.is_alive(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
 def _write_whole(target: Path, stream: IO[bytes], size: int) -> None:
     """Write a file under a temporary name and give it its own once it is whole; another of that name stays."""
-    temporary = target.parent / f"{files.PREFIX}{files.HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = target.parent / f"{files.PREFIX}{files.HOST}-{os.getpid()}-{secrets.token_hex(4)}{PART}"
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             left = size

@@ -174,11 +174,12 @@ def _is_stray(entry: Path) -> bool:
         return False
     parts = entry.name.removeprefix(PREFIX).split("-")
     if len(parts) == 3 and parts[0] == HOST and parts[1].isdigit():
-        return not _is_alive(int(parts[1]))
+        return not is_alive(int(parts[1]))
     return age > STRAY_AFTER
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Tell whether a process of this machine is there."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -197,6 +197,25 @@ def test_a_cell_of_the_heat_map_opens_explain_of_its_class_and_attack(form, audi
     assert "label" in query
 
 
+def test_at_twice_the_size_the_tables_scroll_and_the_page_does_not(form, auditing):
+    page = form.page
+    page.set_viewport_size({"width": 640, "height": 400})
+    for name, ready in (
+        ("audits", "document.querySelector('.heat-map')"),
+        ("models", "document.querySelector('[data-copy]')"),
+    ):
+        page.goto(f"{auditing.url}/?page={name}")
+        until(page, ready)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        reached = page.evaluate("""() => [...document.querySelectorAll('main table')].every((table) => {
+            if (!table.checkVisibility() || table.offsetWidth <= table.parentElement.clientWidth) { return true; }
+            let frame = table.parentElement;
+            while (frame && getComputedStyle(frame).overflowX === 'visible') { frame = frame.parentElement; }
+            return Boolean(frame) && getComputedStyle(frame).overflowX === 'auto';
+        })""")
+        assert reached, "nothing is cut off"
+
+
 def test_a_table_comes_as_a_file(form, auditing):
     page = form.page
     page.goto(f"{auditing.url}/?page=audits")

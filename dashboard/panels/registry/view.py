@@ -332,7 +332,10 @@ def _datasets(rows: tuple[registry.DataRow, ...], archived: Any) -> list[Compone
                 html.Td(row.classes),
                 *_origin(row.name, row.origin),
                 html.Td(
-                    html.Span(row.misfit, className="doubt") if row.misfit else ", ".join(row.models) or "no model here"
+                    html.Span(row.misfit, className="doubt")
+                    if row.misfit
+                    else ", ".join(row.models) or "no model here",
+                    className="fits",
                 ),
                 html.Td(_archive("data", row.name), className="act"),
             ],
