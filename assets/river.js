@@ -14,11 +14,14 @@
   const columns = (plot) => meta(plot).columns || [];
 
   /* What stands between the distance and the river. */
-  const lanes = () => document.querySelectorAll('[data-lane]');
-  on('view', (view) => lanes().forEach((button) => button.setAttribute('aria-pressed', String(button.dataset.lane === (view.lane || 'flow')))));
+  let lane = 'flow';
+  on('view', (view) => {
+    lane = view.lane || 'flow';
+    document.querySelectorAll('[data-lane]').forEach((button) => button.setAttribute('aria-pressed', String(button.dataset.lane === lane)));
+  });
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('[data-lane]');
-    if (button) { choose({ lane: button.dataset.lane }); }
+    if (button) { choose({ lane: button.dataset.lane === lane ? 'flow' : button.dataset.lane }); }
   });
 
   function open(name) {

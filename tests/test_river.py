@@ -538,3 +538,14 @@ def test_a_localisation_that_is_not_known_is_said_to_be_so(explanation, comparis
     lines = network.with_localisation(network.build_curves(explanation, comparison, found, None), None)
     figure = network_figure.draw(network_figure.Drawing(found, lines, frozenset(), ("4", "7")), theme="dark")
     assert any("not known yet" in text.text for text in figure.layout.annotations)
+
+
+def test_a_localisation_of_too_few_images_says_so(explanation, comparison):
+    found = network.build_river(explanation, comparison, "blocks")
+    plain = network.build_curves(explanation, comparison, found, None)
+    few = _localised(explanation, plain.names[1:3])
+    many = replace(few, images=4)
+    for localisation, is_said in ((few, True), (many, False)):
+        lines = network.with_localisation(plain, localisation)
+        figure = network_figure.draw(network_figure.Drawing(found, lines, frozenset(), ("4", "7")), theme="light")
+        assert any("too few images" in text.text for text in figure.layout.annotations) is is_said

@@ -106,7 +106,7 @@ def shapes(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, 
 
 def texts(curves: Curves, places: Heights, colours: Palette, width: int) -> list[dict[str, object]]:
     """Return the titles, which name every line where there is room, and the texts at the marks."""
-    lane = _flow_title(width) if curves.localised is None else _localised_title(curves.localised, width)
+    lane = _flow_title(width) if curves.localised is None else _localised_title(curves, width)
     return [
         _title(_distance_title(curves, width), places.distance_title, colours),
         _title(lane, places.flow_title, colours),
@@ -119,14 +119,15 @@ def _flow_title(width: int) -> str:
     return start if width < NARROW else f"{start} (branches overlap) · grey: noise of the same size"
 
 
-def _localised_title(layers: tuple[LayerShare | None, ...], width: int) -> str:
+def _localised_title(curves: Curves, width: int) -> str:
     start = "<b>Share of a layer's channels</b> that restore the label, patched there alone"
-    if not any(layers):
+    if not any(curves.localised or ()):
         return f"{start}: not known yet, or not of these columns"
-    return (
-        f"{start} · ● ranked ○ in random order"
-        if width < NARROW
-        else (f"{start} · ● ranked, ○ in random order: where both stand together the attack is everywhere in the layer")
+    marks = " · ● ranked, ○ in random order"
+    if curves.too_few:
+        return f"{start}{marks} · too few images to tell layers apart"
+    return f"{start}{marks}" + (
+        "" if width < NARROW else ": where both stand together the attack is everywhere in the layer"
     )
 
 

@@ -392,12 +392,15 @@ class Curves:
     merges: Mark | None
     localised: tuple[LayerShare | None, ...] | None = None
     """Where the localisation stands in the flow's place: None of a layer that it says nothing of."""
+    too_few: bool = False
+    """Whether the localisation is of too few images for a layer to stand out."""
 
 
 def with_localisation(curves: Curves, localisation: Localisation | None) -> Curves:
     """Return the curves with the localisation in the attack conductance's place; of no layer while it is not known."""
     layers = {layer.site: layer for layer in localisation.layers} if localisation else {}
-    return replace(curves, localised=tuple(layers.get(name) for name in curves.names))
+    too_few = localisation is not None and not localisation.can_decide
+    return replace(curves, localised=tuple(layers.get(name) for name in curves.names), too_few=too_few)
 
 
 def build_curves(

@@ -282,7 +282,7 @@ def _heading() -> html.Div:
             html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
             guide.meaning("network"),
             html.Div(detail, className="detail", **term("detail")),
-            _lanes(),
+            _lane(),
             choosing(),
             html.Button(
                 "Whole river", id=ids.RIVER_RESET, className="plain-button", hidden=True, **term("river-reset")
@@ -295,14 +295,11 @@ def _heading() -> html.Div:
     )
 
 
-def _lanes() -> html.Div:
-    """Return the choice of what stands between the distance and the river; assets/river.js presses what is shown."""
-    titles = {"flow": "Conductance", "localisation": "Localisation"}
-    buttons = [
-        html.Button(title, className="plain-button", **data(lane=name), **aria(pressed="false"))
-        for name, title in titles.items()
-    ]
-    return html.Div(buttons, className="lanes", role="group", **aria(label="Below the distance"), **term("lane"))
+def _lane() -> html.Button:
+    """Return the switch of what stands between the distance and the river; assets/river.js presses it."""
+    return html.Button(
+        "Localisation", className="plain-button", **data(lane="localisation"), **aria(pressed="false"), **term("lane")
+    )
 
 
 def _legend() -> html.Ul:
