@@ -282,7 +282,6 @@ def _heading() -> html.Div:
             html.H2([html.Span("1", className="number"), "Network"], id="network-title"),
             guide.meaning("network"),
             html.Div(detail, className="detail", **term("detail")),
-            _lane(),
             choosing(),
             html.Button(
                 "Whole river", id=ids.RIVER_RESET, className="plain-button", hidden=True, **term("river-reset")
@@ -298,7 +297,7 @@ def _heading() -> html.Div:
 def _lane() -> html.Button:
     """Return the switch of what stands between the distance and the river; assets/river.js presses it."""
     return html.Button(
-        "Localisation", className="plain-button", **data(lane="localisation"), **aria(pressed="false"), **term("lane")
+        "Show localisation", className="plain-button", **data(lane="localisation"), **aria(pressed="false"), **term("lane")
     )
 
 
@@ -326,7 +325,7 @@ def _body() -> list[Any]:
             **aria(describedby=ids.RIVER_SUMMARY, label="River of both datapaths: arrow keys walk the layers"),
             **term("river"),
         ),
-        html.P(id=ids.RIVER_NOTE, className="note river-note"),
+        html.Div([html.P(id=ids.RIVER_NOTE, className="note river-note"), _lane()], className="river-foot"),
     ]
 
 
