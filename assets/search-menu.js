@@ -16,7 +16,7 @@
     const label = menu.closest('label')?.querySelector('span')?.textContent || menu.getAttribute('aria-label') || 'Menu';
     const field = make('input', { id: 'menu-search-field', type: 'text', class: 'entry', role: 'combobox', autocomplete: 'off', spellcheck: 'false', 'aria-expanded': 'true',
       'aria-controls': 'menu-search-list', 'aria-autocomplete': 'list', 'aria-label': `Search ${label}`, placeholder: `Search ${menu.options.length} entries` });
-    const box = make('div', { id: 'menu-search' }, field, make('ul', { id: 'menu-search-list', role: 'listbox', 'aria-label': label }), make('p', { class: 'note', role: 'status' }));
+    const box = make('div', { id: 'menu-search', role: 'dialog', 'aria-label': `Search ${label}` }, field, make('ul', { id: 'menu-search-list', role: 'listbox', 'aria-label': label }), make('p', { class: 'note', role: 'status' }));
     document.body.append(box);
     const place = menu.getBoundingClientRect();
     const width = Math.max(place.width, 240);

@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const { byId, fill, make, on, pick } = window.faultline;
+  const { byId, make, on, pick } = window.faultline;
   /* Letters from which on even the loudest line is set smaller. */
   const LONG = 40;
   const MARKS = { fact: '', held: '✔', refuted: '✘', open: '?' };
@@ -28,10 +28,9 @@
   }
 
   function draw(facts) {
-    const stays = [...byId('verdict').querySelectorAll(':scope > :is(.meaning, .veil)')];
-    if (!facts) { fill('verdict', ...stays); return; }
-    const { verdict } = facts;
-    fill('verdict', ...verdict.claims.map(claim), checks(verdict), ...stays);
+    // What else stands in the bar keeps its place, and the keyboard in it.
+    byId('verdict').querySelectorAll(':scope > .claim-cell').forEach((cell) => cell.remove());
+    if (facts) { byId('verdict').prepend(...facts.verdict.claims.map(claim), checks(facts.verdict)); }
   }
 
   on('network', draw);

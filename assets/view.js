@@ -243,7 +243,6 @@
     say('counts', work.counts);
     say('status', text);
     evidence();
-    sign();
     say('remaining', remaining(work.progress));
     say('notices', work.notices.join(' '));
     bar.className = isWorking ? (total ? 'progress' : 'progress waiting') : 'progress resting';
@@ -326,13 +325,17 @@
     window.setTimeout(() => { label.textContent = before; }, 2500);
   }
 
+  let told = null;
   function evidence() {
+    if (same(told, work.evidence)) { return; }
+    told = work.evidence;
     fill('evidence', ...work.evidence.map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value))));
   }
 
   window.faultline.citation = citation;
 
-  /* On paper: what is shown, its evidence and the day at the top, and at the foot of every page where the browser can. */
+  /* On paper: what is shown, its evidence and the day at the top, and at the foot of every page where the browser can.
+     Only for paper: another style sheet costs the page a look at every element. */
   function sign() {
     const { line } = citation();
     say('print-line', `${line}, ${window.location.href}`);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -364,7 +365,6 @@ def evidence(resolved: Resolved, key: str | None) -> tuple[tuple[str, str], ...]
     model, data, request = resolved.model, resolved.data, resolved.request
     if key is None or model is None or data is None or request is None:
         return ()
-    versions = ", ".join(f"{name} {version}" for name, version in installed_versions() if version)
     images = ", ".join(request.samples)
     return (
         ("Evidence", key),
@@ -374,8 +374,14 @@ def evidence(resolved: Resolved, key: str | None) -> tuple[tuple[str, str], ...]
         ("Attack", request.attack.text),
         ("Attribution", f"{METHODS[request.method.name].title}, top {percent(resolved.view.share)} per layer"),
         ("Seed", str(request.seed)),
-        ("Versions", versions),
+        ("Versions", _versions()),
     )
+
+
+@functools.cache
+def _versions() -> str:
+    """Return what runs here, in words; looked up once, for the page asks twice a second."""
+    return ", ".join(f"{name} {version}" for name, version in installed_versions() if version)
 
 
 def _look(resolved: Resolved, auditor: Auditor) -> Work:

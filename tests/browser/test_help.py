@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dashboard import guide, wording
-from tests.browser.conftest import PATIENCE, settled, until
+from tests.browser.conftest import PATIENCE, require, settled, until
 from tests.browser.test_journeys import PAIR
 
 pytestmark = pytest.mark.browser
@@ -104,3 +104,25 @@ def test_the_header_leads_to_it(watched, served):
     with page.context.expect_page() as opened:
         page.locator("header a", has_text="Help").click()
     assert opened.value.url == f"{served.url}/help"
+
+
+def violations(page) -> list[tuple[str, str]]:
+    found = require("axe_playwright_python.sync_playwright").Axe().run(page).response["violations"]
+    return [(item["id"], item["nodes"][0]["html"][:80]) for item in found]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_accessibility_violation_in_the_tour_the_menus_and_the_page_of_help(first, served, theme):
+    first.goto(f"{served.url}/?{PAIR}&theme={theme}")
+    settled(first)
+    assert first.locator("#tour-card").count() == 1
+    assert violations(first) == []
+    first.keyboard.press("Escape")
+    first.locator("[data-save=neuron] summary").click()
+    first.locator("#verdict .meaning summary").evaluate("node => { node.parentElement.open = true; }")
+    assert violations(first) == []
+    first.keyboard.press("Escape")
+    first.locator("#sample-select").click()
+    assert violations(first) == []
+    first.goto(f"{served.url}/help")
+    assert violations(first) == []
