@@ -105,3 +105,10 @@ def test_few_images_can_never_be_told_apart_and_many_can():
     first = np.array([[0.1], *([[0.9]] * 8)])
     assert statistics.exchanged(first) == pytest.approx(1 / 9)
     assert statistics.exchanged(first.repeat(4, axis=1)) < 0.01
+
+
+@pytest.mark.parametrize(("count", "n"), [(k, n) for n in (1, 2, 7, 100, 10_000) for k in {0, 1, n // 3, n - 1, n}])
+def test_wilsons_closed_form_is_scipys_to_the_last_digit(count, n):
+    expected = scipy.stats.binomtest(count, n).proportion_ci(statistics.CONFIDENCE, method="wilson")
+    found = statistics.wilson(count, n)
+    assert (found.low, found.high) == (expected.low, expected.high)

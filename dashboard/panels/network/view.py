@@ -297,7 +297,11 @@ def _heading() -> html.Div:
 def _lane() -> html.Button:
     """Return the switch of what stands between the distance and the river; assets/river.js presses it."""
     return html.Button(
-        "Show localisation", className="plain-button", **data(lane="localisation"), **aria(pressed="false"), **term("lane")
+        "Show localisation",
+        className="plain-button",
+        **data(lane="localisation"),
+        **aria(pressed="false"),
+        **term("lane"),
     )
 
 
