@@ -59,8 +59,9 @@ FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
 PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
 LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
+SUM_STRENGTHS = ("1", "2", "5", "8", "12", "20", "30", "50", "100")
 AREA_STRENGTHS = ("0.01", "0.02", "0.05", "0.1", "0.15", "0.2", "0.25")
-USUAL_STRENGTHS = {"pixel": PIXEL_STRENGTHS, "length": LENGTH_STRENGTHS, "area": AREA_STRENGTHS}
+USUAL_STRENGTHS = {"pixel": PIXEL_STRENGTHS, "length": LENGTH_STRENGTHS, "sum": SUM_STRENGTHS, "area": AREA_STRENGTHS}
 """By scale of the measure."""
 DOUBTFUL = {
     "function": "whatever is said of the module that was handed in, which answers otherwise than the network audited",
@@ -369,7 +370,7 @@ def _epsilon(chosen: Resolved, card: AttackCard, notices: list[str]) -> str | No
 
 
 def scale(setting: SettingCard) -> str:
-    """Return whether a strength is a `pixel` change, a Euclidean `length` or a share of the `area`."""
+    """Return whether a strength is a `pixel` change, a Euclidean `length`, a `sum` of changes or a share of the `area`."""
     return MEASURES[setting.unit].scale
 
 

@@ -85,7 +85,7 @@ def counts(attack_results: AttackResults) -> str:
 
 
 def scales(attacks: Sequence[AttackCard]) -> dict[str, str]:
-    """Return per attack the scale of its strength, `pixel`, `length` or `area`: a strength is kept only within one."""
+    """Return per attack the scale of its strength, `pixel`, `length`, `sum` or `area`: a strength is kept only within one."""
     settings = {card.name: epsilon_setting(card) for card in attacks}
     return {name: links.scale(setting) for name, setting in settings.items() if setting}
 

@@ -35,7 +35,7 @@ class ReadBy:
     """Raises EngineError for a text that says no value."""
 
 
-Unit = Literal["", "1/255", "area"]
+Unit = Literal["", "1/255", "l1", "area"]
 Value = Fraction | int | float | str
 SHORT = {"epsilon": "eps"}
 """Names that ids write shorter; all others stand in the id as they are."""
@@ -65,6 +65,7 @@ class Measure:
 MEASURES: dict[Unit, Measure] = {
     "1/255": Measure("pixel", "epsilon ε in 1/255", 255, "/255"),
     "": Measure("length", "epsilon ε (L2 norm)", 1, ""),
+    "l1": Measure("sum", "epsilon ε (L1 norm)", 1, ""),
     "area": Measure("area", "share of the area in %", 100, " % of the area"),
 }
 """Of a strength, by what its setting is counted in."""

@@ -80,9 +80,9 @@ class Linear:
         return self.network((given - 0.5).flatten(1))
 
 
-@pytest.mark.parametrize("name", ["fgsm-linf", "pgd-linf", "pgd-l2", "mifgsm-linf"])
+@pytest.mark.parametrize("name", ["fgsm-linf", "pgd-linf", "pgd-l2", "pgd-l1", "mifgsm-linf"])
 def test_a_targeted_attack_reaches_its_target_where_an_untargeted_one_goes_anywhere(name, pictures):
-    model, epsilon = Linear(), "2" if name == "pgd-l2" else "48/255"
+    model, epsilon = Linear(), {"pgd-l2": "2", "pgd-l1": "12"}.get(name, "48/255")
     with torch.no_grad():
         own = model.logits(pictures).argmax(dim=1)
     aimed = attacked(model, pictures, own, f"{name}:eps={epsilon},target=random").outcomes

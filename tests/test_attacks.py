@@ -149,12 +149,15 @@ def test_a_stored_image_stays_within_its_budget(name, epsilon, model, pictures, 
     change = changes(attacked(model, pictures, labels, spec), pictures) / 255
     if spec.norm.name == "linf":
         assert np.abs(change).max() <= float(spec.epsilon) + 1e-12
+    elif spec.norm.name == "l1":
+        assert np.abs(change).sum(axis=(1, 2, 3)).max() <= float(spec.epsilon) + 1e-12
     elif spec.norm.name == "area":
         for item in change.any(axis=1):
             rows, columns = np.nonzero(item)
             sides = [line.max() - line.min() + 1 if len(line) else 0 for line in (rows, columns)]
             assert max(sides) ** 2 <= float(spec.epsilon) * 64 + 1e-12
     else:
+        assert spec.norm.name == "l2", "a norm of its own needs a branch here"
         limit = float(spec.epsilon) * (8 if isinstance(spec, NoiseGaussian) else 1)  # 8 = sqrt(64 pixels)
         assert np.sqrt((change**2).sum(axis=(1, 2, 3))).max() <= limit + 1e-12
 
@@ -201,6 +204,7 @@ def test_norms_and_answers_are_those_of_the_stored_image(name, model, pictures, 
         assert outcome.after.confidence == pytest.approx(again[k].confidence, rel=1e-12)
         assert outcome.linf == pytest.approx(np.abs(change[k]).max(), abs=1e-12)
         assert outcome.l2 == pytest.approx(np.linalg.norm(change[k].ravel()), abs=1e-12)
+        assert outcome.l1 == pytest.approx(np.abs(change[k]).sum(), abs=1e-12)
         assert outcome.area == threat_model.AREA.sizes(change[k : k + 1])[0]
         assert outcome.sample == SAMPLES[k]
         assert (outcome.status == "fooled") == (outcome.after.label != outcome.label)
@@ -219,9 +223,14 @@ def test_images_that_are_wrong_to_begin_with_are_left_alone(name, model, picture
 # What the attacks do
 
 
-CLEAR = {"linf": "24/255", "l2": "1", "area": "1/4"}
+CLEAR = {"linf": "24/255", "l2": "1", "l1": "3", "area": "1/4"}
 """Strengths at which attacks on this network succeed, by norm."""
-OF_NORM = {"linf": ("noise-sign", "noise-gaussian", "noise-shuffled"), "l2": (), "area": ("noise-patch",)}
+OF_NORM = {
+    "linf": ("noise-sign", "noise-gaussian", "noise-shuffled"),
+    "l2": (),
+    "l1": ("noise-sparse",),
+    "area": ("noise-patch",),
+}
 
 
 ALONE = [name for name in REAL_ATTACKS if name != "universal-patch"]
@@ -284,6 +293,47 @@ def test_pgd_steps_cross_the_budget_whatever_their_number():
     sizes = {steps: gradient.ascent_of(PgdLinf(steps=steps)).size for steps in (10, 40)}
     assert sizes[10] == pytest.approx(2 / 255)
     assert sizes[40] == pytest.approx(0.5 / 255)
+
+
+@pytest.mark.parametrize("epsilon", ["0.5", "3", "12"])
+def test_sparse_steps_gain_nearly_what_the_best_change_of_their_length_gains(epsilon):
+    """On a linear network the best one is known: the values of largest weight are moved to their ends, one after the other."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (16, 1, 16, 16), generator=generator) / 255
+    network = nn.Linear(256, 2, bias=False).double().requires_grad_(False)
+    network.weight.copy_(0.01 * torch.randn(2, 256, generator=generator))
+    weights = network.weight[1] - network.weight[0]
+    spec = catalogue.attack_at("pgd-l1", epsilon)
+    start = gradient.outset_of(spec, pictures, torch.arange(16)).change
+    assert float(start.flatten(1).abs().sum(dim=1).max()) <= float(epsilon) + 1e-5
+    task = gradient.Task(pictures, torch.zeros(16, dtype=torch.int64), start)
+    model = Model(nn.Sequential(nn.Flatten(), network), ("a", "b"))
+    found = gradient.ascend(model, task, gradient.ascent_of(spec), never).points
+    assert found.min() >= 0 and found.max() <= 1
+    change = (found - pictures).flatten(1).double()
+    assert torch.allclose(change.abs().sum(dim=1), torch.tensor(float(epsilon), dtype=torch.float64), atol=1e-3)
+    room = torch.where(weights > 0, 1 - pictures.flatten(1), pictures.flatten(1)).double()
+    order = weights.abs().argsort(descending=True)
+    before = room[:, order].cumsum(dim=1) - room[:, order]
+    spent = (float(epsilon) - before).clamp_min(0.0).minimum(room[:, order])
+    shares = (change @ weights) / (spent @ weights.abs()[order])
+    assert shares.mean() > 0.97 and shares.min() > 0.9
+
+
+def test_a_change_ends_at_the_nearest_point_of_the_ball_in_the_box():
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.rand(4, 40, generator=generator)
+    wanted = torch.randn(4, 40, generator=generator)
+    found = gradient._nearest_in_l1(pictures, wanted, 3.0)
+    distance = (found - wanted).norm(dim=1)
+    assert torch.allclose(found.abs().sum(dim=1), torch.tensor(3.0), atol=1e-4)
+    for _ in range(200):
+        other = (pictures + found + 0.05 * torch.randn(4, 40, generator=generator)).clamp(0.0, 1.0) - pictures
+        other = other * (3.0 / other.abs().sum(dim=1, keepdim=True)).clamp_max(1.0)
+        assert ((other - wanted).norm(dim=1) >= distance - 1e-5).all()
+    inside = 0.01 * wanted
+    kept = gradient._nearest_in_l1(pictures, inside, 3.0)
+    assert torch.equal(kept, (pictures + inside).clamp(0.0, 1.0) - pictures), "what is inside is only cut to [0, 1]"
 
 
 def climbed(model, task, accept) -> tuple[gradient.Found, Tensor, Tensor]:
@@ -485,6 +535,16 @@ def test_sign_noise_moves_every_pixel_by_the_whole_budget():
     assert torch.allclose((noise.sign_noise(grey, 0.1, torch.tensor([1, 2])) - 0.5).abs(), torch.tensor(0.1))
 
 
+def test_sparse_noise_makes_values_black_or_white_until_its_length_is_spent(pictures):
+    change = noise.sparse_noise(pictures, 5.3, SEEDS) - pictures
+    assert torch.allclose(change.flatten(1).abs().sum(dim=1), torch.tensor(5.3), atol=1e-4)
+    ends = pictures + change
+    partly = (change != 0) & (ends > 1e-6) & (ends < 1 - 1e-6)
+    assert (partly.flatten(1).sum(dim=1) <= 1).all()
+    assert (change > 0.1).any() and (change < -0.1).any()
+    assert torch.equal(noise.sparse_noise(pictures, 1000.0, SEEDS).unique(), torch.tensor([0.0, 1.0]))
+
+
 def test_a_noise_patch_fills_one_square_of_its_area_anywhere_on_the_picture():
     grey = torch.full((200, 3, 8, 12), 0.5)
     change = noise.patched(grey, Fraction(10, 96), torch.arange(200)) != 0.5
@@ -534,6 +594,20 @@ def test_rounding_into_a_ball_moves_as_few_pixels_as_will_do():
     assert squares.max() <= 900
     assert squares.min() > 900 - 2 * np.abs(stored).max()
     assert np.abs(stored - change).max() < 1.0
+
+
+def test_rounding_keeps_the_sum_of_changes_and_moves_no_value_by_a_step():
+    generator = np.random.default_rng(2)
+    clean = generator.integers(60, 190, size=(20, 1, 8, 8), dtype=np.uint8)
+    change = generator.normal(size=clean.shape)
+    change *= 80.6 / np.abs(change).sum(axis=(1, 2, 3), keepdims=True)
+    wanted = ((clean + change) / 255).astype(np.float32)
+    stored = threat_model.within_l1(clean, wanted, np.full(20, 80)).astype(int) - clean
+    free = threat_model.within_l1(clean, wanted, np.full(20, 1000)).astype(int) - clean
+    assert np.abs(free).sum(axis=(1, 2, 3)).max() > 80, "rounding to nearest leaves the ball"
+    assert np.abs(stored).sum(axis=(1, 2, 3)).max() == 80
+    assert np.abs(stored - change).max() < 1.0
+    assert threat_model.L1.sizes(stored).max() == pytest.approx(80 / 255)
 
 
 # The network comes back as it was
@@ -721,6 +795,7 @@ def test_importing_the_engine_imports_no_torch():
 GROWING = {
     "linf": ("2/255", "8/255", "24/255", "64/255"),
     "l2": ("0.25", "0.5", "1", "2"),
+    "l1": ("0.5", "1", "2", "4"),
     "area": ("1/64", "1/16", "9/64", "1/4"),
 }
 

@@ -147,6 +147,20 @@ def test_a_share_of_the_area_is_compared_with_nothing_but_shares_of_the_area():
     assert found("bbbabbbbcc", RIGHT, "0.05", "0.05") == "inconclusive"
 
 
+def test_a_sum_of_changes_is_compared_with_nothing_but_sums_of_changes():
+    made = manifest(("premade", "small"), ("control", "noise-sparse:eps=8"), thresholds=(asked("small"),))
+
+    def found(noise: str, epsilon: str) -> str:
+        plan = dataclasses.replace(made.plan, precomputed=(Precomputed("small", "d", "l1", epsilon),))
+        control = dataclasses.replace(made.conditions[1], name=noise)
+        own = dataclasses.replace(made, plan=plan, conditions=(made.conditions[0], control))
+        return summarised(own, table(RIGHT, **LARGE), table("bbbabbbbcc")).thresholds[0].outcome
+
+    assert found("noise-sparse:eps=8", "8") == "inconclusive"
+    assert found("noise-sparse:eps=9", "8") == "pass", "more noise is none of its size"
+    assert found("noise-sign:eps=1/255", "1000") == "pass", "of noise on every pixel the sum is not known"
+
+
 def test_classes_without_images_and_images_that_were_never_right_pass_nothing():
     without = decided(asked(FGSM, label="cat"), ("attack", FGSM, table("aaaabbbb", truth="aaaabbbb")))
     assert told(without) == ("inconclusive", "The run holds no image of class 'cat'.")

@@ -89,6 +89,14 @@ def test_a_pre_made_set_may_be_held_to_a_share_of_the_area(store):
         read(WHOLE.replace(text, other.replace("0.05", "0.0005")), store)
 
 
+def test_a_plan_takes_noise_of_the_same_l1_length_along(store):
+    own = '"pgd-linf:eps=24/255,steps=10"'
+    found = read(WHOLE.replace(own, f'{own}, "pgd-l1:eps=12", "pgd-l1:eps=8"'), store)
+    assert [control.text for control in found.controls if control.norm.name == "l1"] == ["noise-sparse:eps=12"]
+    with pytest.raises(BadInput, match=r"pgd-l1 with epsilon 0\.003 can change no picture.* Give for example 12"):
+        read(WHOLE.replace(own, '"pgd-l1:eps=0.003"'), store)
+
+
 @pytest.mark.parametrize("tier", ["fast", "standard", "thorough"])
 def test_a_tier_brings_its_attacks_at_the_plans_strength(store, tier):
     own = 'attacks = ["fgsm-linf:eps=8/255", "fgsm-linf:eps=9/255"]'

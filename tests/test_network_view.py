@@ -33,6 +33,7 @@ from engine import (
     compare,
     statistics,  # fmt: skip
 )
+from engine.specs import catalogue
 from engine.specs.methods import STANDOUT
 from tests import fakes
 from tests.fakes import FakeAuditor
@@ -186,6 +187,20 @@ def test_the_strip_shows_before_and_after_and_leaves_unknown_shares_open(explana
     assert strip.members == ()
 
 
+@pytest.mark.parametrize(
+    ("attack", "text"),
+    [
+        ("pgd-linf", "L∞ 12.8/255 · L2 1.2"),
+        ("pgd-l1", "L1 11.5 · L2 1.2"),
+        ("patch", "5 % of the area · L2 1.2"),
+    ],
+)
+def test_the_strip_tells_the_change_in_the_norm_that_the_attack_is_held_to(explanation, attack, text):
+    outcome = replace(explanation.outcomes[0], l1=11.5, area=0.05)
+    request = replace(explanation.request, attack=engine.attack(attack))
+    assert inputs.build(replace(explanation, outcomes=(outcome,), request=request), 12).change == text
+
+
 def test_a_group_offers_each_of_its_images():
     found = fakes.explanation(replace(REQUEST, samples=("00004", "00005")))
     strip = inputs.build(found, 1)
@@ -210,6 +225,14 @@ def test_a_length_is_offered_where_the_strength_is_a_length():
     assert progress.scales((attack,)) == {"pgd-linf": "length"}
     offered = progress.build(replace(found, attack=attack, view=replace(found.view, epsilon="0.5")))["epsilon"].options
     assert [option["value"] for option in offered] == list(links.LENGTH_STRENGTHS)
+
+
+def test_a_sum_of_changes_is_offered_where_the_strength_is_one():
+    found = links.resolve(ViewState(), FakeAuditor())
+    (card,) = [card for card in catalogue.cards() if card.name == "pgd-l1"]
+    assert progress.scales((card,)) == {"pgd-l1": "sum"}
+    offered = progress.build(replace(found, attack=card, view=replace(found.view, epsilon="12")))["epsilon"].options
+    assert [option["value"] for option in offered] == list(links.SUM_STRENGTHS)
 
 
 def test_a_share_of_the_area_is_offered_and_read_as_such():

@@ -17,7 +17,7 @@ from engine.specs import catalogue
 from engine.specs.catalogue import ATTACKS, MiFgsm, PgdL2, PgdLinf
 
 BUDGETED = sorted(name for name in ATTACKS if ATTACKS[name].epsilon is not None)
-TARGETED = ("fgsm-linf", "pgd-linf", "pgd-l2", "mifgsm-linf")
+TARGETED = ("fgsm-linf", "pgd-linf", "pgd-l2", "pgd-l1", "mifgsm-linf")
 names = st.sampled_from(BUDGETED)
 
 
@@ -199,7 +199,7 @@ def test_a_card_shows_every_setting_with_a_default_that_its_form_accepts(card):
         assert (epsilon.name, epsilon.low, epsilon.high) == ("strength", 1, 3)
         return
     assert catalogue.attack_at(card.name, epsilon.default) == spec()
-    assert (epsilon.low, epsilon.high) == (0.0, 50.0 if card.name == "pgd-l2" else 0.5)
+    assert (epsilon.low, epsilon.high) == (0.0, {"": 50.0, "l1": 1000.0}.get(epsilon.unit, 0.5))
 
 
 @pytest.mark.cluster

@@ -75,10 +75,12 @@ def build(explanation: Explanation, amplification: int) -> Strip:
 
 
 def _change(explanation: Explanation) -> str:
-    """Return the size of the first image's change: its share of the area where that is what the attack is held to."""
-    outcome = explanation.outcomes[0]
-    if explanation.request.attack.norm.name == "area":
+    """Return the size of the first image's change, in what the attack is held to and in L2."""
+    outcome, norm = explanation.outcomes[0], explanation.request.attack.norm.name
+    if norm == "area":
         return f"{MEASURES['area'].text(outcome.area)} · L2 {outcome.l2:.3g}"
+    if norm == "l1" and outcome.l1 is not None:
+        return f"L1 {outcome.l1:.3g} · L2 {outcome.l2:.3g}"
     return f"L∞ {outcome.linf * 255:.3g}/255 · L2 {outcome.l2:.3g}"
 
 

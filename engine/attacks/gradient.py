@@ -1,7 +1,8 @@
-"""The sign-gradient family: FGSM, PGD in both norms and MI-FGSM as ascents of one loop."""
+"""The sign-gradient family: FGSM, PGD in three norms and MI-FGSM as ascents of one loop."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,7 @@ from engine.specs.catalogue import (
     GradientAttack,
     MiFgsm,
     Patch,
+    PgdL1,
     PgdL2,
     PgdLinf,
     UniversalPatch,
@@ -32,6 +34,13 @@ TINIEST = torch.finfo(torch.float32).tiny
 """Guards divisions by a gradient's size: without it one zero gradient makes MI-FGSM's momentum NaN for good."""
 STRIDE = Fraction(5, 2)
 """A PGD step is this many times epsilon / steps (Madry et al. 2018): enough to cross the whole budget."""
+
+
+MOVED = Fraction(3, 2)
+"""Values that an L1 step moves, per unit of epsilon. Moving a value to its end takes up to 1, so that the best change moves that
+many or somewhat more. On linear networks of 1024 values, with one or two of them it gains up to 4 % less, with four up to 26 %."""
+HALVINGS = 30
+"""Of the amount that is searched for: down to the precision of float32."""
 
 
 class Classifier(Protocol):
@@ -101,6 +110,26 @@ class LengthAscent:
         moved = change + self.size * gradient / _length(gradient).clamp_min(TINIEST)
         shrink = (self.epsilon / _length(moved).clamp_min(TINIEST)).clamp_max(1.0)
         return _visible(images, moved * shrink), momentum
+
+
+@dataclass(frozen=True, slots=True)
+class SparseAscent:
+    """Steps of one L1 length along the signs of the largest gradients, within an L1 ball of radius epsilon."""
+
+    epsilon: float
+    size: float
+    steps: int
+    most: int
+    """How many values a step moves."""
+
+    def advance(self, images: Tensor, change: Tensor, momentum: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        points, uphill = (images + change).flatten(1), gradient.flatten(1)
+        # A value at its end that is to go further would take a place among the few, and then go nowhere.
+        slopes = torch.where(uphill > 0, points < 1, points > 0) * uphill.abs()
+        steepest = slopes >= slopes.topk(min(self.most, slopes.shape[1])).values[:, -1:]
+        signs = uphill.sign() * (steepest & (slopes > 0))
+        moved = change.flatten(1) + self.size * signs / signs.abs().sum(dim=1, keepdim=True).clamp_min(1.0)
+        return _nearest_in_l1(images.flatten(1), moved, self.epsilon).view_as(change), momentum
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -316,6 +345,25 @@ def _visible(images: Tensor, change: Tensor) -> Tensor:
     return (images + change).clamp(0.0, 1.0) - images
 
 
+def _nearest_in_l1(images: Tensor, change: Tensor, epsilon: float) -> Tensor:
+    """Return the change nearest to `change` of L1 length epsilon at most with which images stay in [0, 1]; (batch, values).
+
+    It is every value's change less one amount, as far as there is so much, cut to [0, 1]; the amount is found by halving.
+    """
+    low, high = torch.zeros_like(change[:, :1]), change.abs().amax(dim=1, keepdim=True)
+    result = _visible(images, change)
+    is_inside = result.abs().sum(dim=1, keepdim=True) <= epsilon
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        is_short = _less(images, change, middle).abs().sum(dim=1, keepdim=True) <= epsilon
+        low, high = torch.where(is_short, low, middle), torch.where(is_short, middle, high)
+    return torch.where(is_inside, result, _less(images, change, high))
+
+
+def _less(images: Tensor, change: Tensor, amount: Tensor) -> Tensor:
+    return _visible(images, change.sign() * (change.abs() - amount).clamp_min(0.0))
+
+
 def _length(tensor: Tensor) -> Tensor:
     return tensor.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
@@ -332,12 +380,16 @@ def _in_ball(spec: PgdL2, images: Tensor, seeds: Tensor) -> Outset:
     return _within(spec, images, drawn(seeds, Purpose.START, partial(_ball, images.shape[1:])))
 
 
+def _in_cross(spec: PgdL1, images: Tensor, seeds: Tensor) -> Outset:
+    return _within(spec, images, drawn(seeds, Purpose.START, partial(_cross, images.shape[1:])))
+
+
 def _in_square(spec: Patch, images: Tensor, seeds: Tensor) -> Outset:
     content, where = noise.squares(images, spec.epsilon, seeds)
     return Outset((content - images) * where, where)
 
 
-def _within(spec: PgdLinf | PgdL2, images: Tensor, start: Tensor) -> Outset:
+def _within(spec: PgdLinf | PgdL2 | PgdL1, images: Tensor, start: Tensor) -> Outset:
     """Start from a change that was drawn for a budget of 1."""
     return Outset(_visible(images, float(spec.epsilon) * start.to(images.device)))
 
@@ -351,6 +403,12 @@ def _ball(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return one change of random direction and of a length uniform in [0, 1]."""
     direction = torch.randn(shape, generator=generator)
     return torch.rand((), generator=generator) * direction / direction.norm()
+
+
+def _cross(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Return one change of random direction and of an L1 length uniform in [0, 1]."""
+    direction = torch.rand(shape, generator=generator).log() * (2 * torch.randint(0, 2, shape, generator=generator) - 1)
+    return torch.rand((), generator=generator) * direction / direction.abs().sum()
 
 
 def _one_of(count: int, generator: torch.Generator) -> Tensor:
@@ -367,6 +425,11 @@ def _signs(spec: PgdLinf) -> Ascent:
 
 def _lengths(spec: PgdL2) -> Ascent:
     return LengthAscent(float(spec.epsilon), float(STRIDE * spec.epsilon / spec.steps), spec.steps)
+
+
+def _few(spec: PgdL1) -> Ascent:
+    most = max(1, math.ceil(MOVED * spec.epsilon))
+    return SparseAscent(float(spec.epsilon), float(STRIDE * spec.epsilon / spec.steps), spec.steps, most)
 
 
 def _contents(spec: Patch) -> Ascent:
@@ -427,5 +490,6 @@ CLIMBERS: dict[type[GradientAttack], Climber] = {
     MiFgsm: Climber(_momentum),
     PgdLinf: Climber(_signs, _in_box),
     PgdL2: Climber(_lengths, _in_ball),
+    PgdL1: Climber(_few, _in_cross),
     Patch: Climber(_contents, _in_square),
 }

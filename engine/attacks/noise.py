@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     CORRUPTION = 0x14057B7EF767814F
     STRIPES = 0x27BB2EE687B0B0FD
     SQUARE = 0x4C957F2D6A09E667
+    SPARSE = 0x3C6EF372FE94F82B
 
 
 def drawn(seeds: Tensor, purpose: Purpose, draw: Callable[[Generator], Tensor]) -> Tensor:
@@ -83,6 +84,20 @@ def shuffled(images: Tensor, delta: Tensor, seeds: Tensor) -> Tensor:
     return (images + moved).clamp(0.0, 1.0)
 
 
+def sparse_noise(images: Tensor, epsilon: float, seeds: Tensor) -> Tensor:
+    """Return images with values in random order made black or white at random, the last one in part, of L1 length epsilon.
+
+    It falls short only where every value is at its end before.
+    """
+    both = drawn(seeds, Purpose.SPARSE, partial(_ordered_signs, images[0].numel())).to(images.device)
+    order, signs = both[:, 0], both[:, 1]
+    values = images.flatten(1).double().gather(1, order)
+    room = torch.where(signs > 0, 1 - values, values)
+    spent = (epsilon - (room.cumsum(dim=1) - room)).clamp_min(0.0).minimum(room)
+    change = torch.zeros_like(values).scatter(1, order, signs * spent)
+    return (images + change.view_as(images).to(images.dtype)).clamp(0.0, 1.0)
+
+
 def squares(images: Tensor, share: Fraction, seeds: Tensor) -> tuple[Tensor, Tensor]:
     """Return random content for one square of each image, anywhere on it, of at most a share of its area.
 
@@ -127,6 +142,12 @@ def _signs(shape: torch.Size, generator: Generator) -> Tensor:
 def _directions(shape: tuple[int, ...], generator: Generator) -> Tensor:
     noise = torch.randn(shape, generator=generator)
     return noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def _ordered_signs(count: int, generator: Generator) -> Tensor:
+    """Return (2, count) int64: a random order, and -1 or 1 at random."""
+    order = torch.randperm(count, generator=generator)
+    return torch.stack((order, 2 * torch.randint(0, 2, (count,), generator=generator) - 1))
 
 
 def _order(count: int, generator: Generator) -> Tensor:

@@ -27,6 +27,7 @@ from engine.specs.catalogue import (
     NoisePatch,
     NoiseShuffled,
     NoiseSign,
+    NoiseSparse,
     PgdLinf,
     UniversalPatch,
 )
@@ -146,6 +147,10 @@ def _sign_noise(bundle: Classifier, subjects: Subjects, spec: NoiseSign) -> _Mad
 
 def _noise_patch(bundle: Classifier, subjects: Subjects, spec: NoisePatch) -> _Made:
     return _painted(bundle, subjects, spec, noise.patched(subjects.images, spec.epsilon, subjects.seeds))
+
+
+def _sparse_noise(bundle: Classifier, subjects: Subjects, spec: NoiseSparse) -> _Made:
+    return _painted(bundle, subjects, spec, noise.sparse_noise(subjects.images, float(spec.epsilon), subjects.seeds))
 
 
 def _universal(bundle: Classifier, subjects: Subjects, spec: UniversalPatch) -> _Made:
@@ -294,6 +299,7 @@ RUNNERS: dict[Family, Callable[[Classifier, Subjects, Any], _Made]] = {
     "sign noise": _sign_noise,
     "matched noise": _matched,
     "noise patch": _noise_patch,
+    "sparse noise": _sparse_noise,
     "corruption": _corrupted,
 }
 

@@ -20,6 +20,8 @@ FEWEST: Final = 2
 """Images below which a share is none."""
 TOLERANCE: Final = 1e-6
 """How far, in [0, 1] units, a measured change may exceed a budget: float arithmetic only."""
+LARGEST: Final = {"area": 1.0}
+"""Sizes that no change exceeds, by norm."""
 CONTROL, CURVE, PRECOMPUTED, WORST = "control", "curve", "premade", "worst case"
 """Kinds of conditions; the last one is that of all attacks together."""
 UNFINISHED: Final = "The run is not finished, so nothing is decided yet."
@@ -243,13 +245,16 @@ def _fooled_by(own: Treated, other: Treated) -> np.ndarray:
 
 
 def _size(treated: Treated, norm: str) -> np.ndarray:
-    """Return (images,) the size of each change in a norm, at most: areas are not stored, so what has no such budget has all."""
-    if norm == "area":
-        kept = [item.epsilon for item in treated.budgets if item.norm == norm]
-        if treated.attack is not None and treated.attack.norm.name == norm:
-            kept.append(float(treated.attack.budget))
-        return np.full(len(treated.labels), min(kept, default=1.0))
-    return treated.linf if norm == "linf" else treated.l2
+    """Return (images,) the size of each change in a norm, at most: where it is not stored, that is the budget in this norm.
+
+    What has no such budget may be of any size.
+    """
+    if norm in ("linf", "l2"):
+        return treated.linf if norm == "linf" else treated.l2
+    kept = [item.epsilon for item in treated.budgets if item.norm == norm]
+    if treated.attack is not None and treated.attack.norm.name == norm:
+        kept.append(float(treated.attack.budget))
+    return np.full(len(treated.labels), min(kept, default=LARGEST.get(norm, np.inf)))
 
 
 def _paired(own: Treated, other: Treated) -> tuple[np.ndarray, np.ndarray]:

@@ -239,7 +239,11 @@ METRIC_TITLES: Final[dict[Metric, str]] = {
 CUSTOM: Final = "custom"
 DEVICES: Final = ("cpu", "cuda")
 CLEAN, WORST_CASE = "clean", "worst-case"
-CONTROLS: Final = {"linf": ("noise-sign", "noise-gaussian", "noise-shuffled"), "area": ("noise-patch",)}
+CONTROLS: Final = {
+    "linf": ("noise-sign", "noise-gaussian", "noise-shuffled"),
+    "l1": ("noise-sparse",),
+    "area": ("noise-patch",),
+}
 """Of attacks in a norm, by its name."""
 LARGEST_SEED: Final = 2**31 - 1
 MOST_IMAGES: Final = 10_000_000
@@ -424,11 +428,12 @@ def _require_a_step(name: str, budget: tuple[Norm, Fraction], card: ModelCard) -
     if norm is threat_model.AREA:
         raise BadInput(
             f"{name} with epsilon {parameters.fraction_text(epsilon, 'area')} can change no picture: one pixel is 1/{pixels} of "
-            "the area. Give for example 0.05"
+            f"the area. Give for example {norm.example}"
         )
+    doubt = "Was it divided by 255 twice? " if norm is threat_model.LINF else ""
     raise BadInput(
         f"{name} with epsilon {parameters.fraction_text(epsilon, '1/255')} can change no picture: one step of 8 bits is "
-        "1/255. Was it divided by 255 twice? Give for example 8/255"
+        f"1/255. {doubt}Give for example {norm.example}"
     )
 
 

@@ -297,7 +297,7 @@ def _outcome(outcome: Outcome, explanation: Explanation) -> dict[str, Any]:
         "status": outcome.status,
         "before": _prediction(outcome.before, explanation),
         "after": _prediction(outcome.after, explanation),
-        "norms": {"linf": outcome.linf, "l2": outcome.l2, "area": outcome.area},
+        "norms": {"linf": outcome.linf, "l2": outcome.l2, "l1": outcome.l1, "area": outcome.area},
     }
 
 

@@ -21,106 +21,91 @@ def _strength(scale: str) -> Any:
     return setting(2, 1, STRENGTHS, f"How strong, from 1 to {STRENGTHS}: {scale}.")
 
 
+class Damage(Attack):
+    """What befalls pictures every day, without a budget."""
+
+    __slots__ = ()
+    family: ClassVar[Family] = "corruption"
+    norm: ClassVar[Norm] = threat_model.NO_NORM
+    is_control: ClassVar[bool] = True
+
+
 @dataclass(frozen=True, slots=True)
-class GaussianNoise(Attack):
+class GaussianNoise(Damage):
     """Normally distributed noise on every pixel."""
 
     name: ClassVar[str] = "corruption-gaussian-noise"
     title: ClassVar[str] = "Gaussian noise (corruption)"
-    family: ClassVar[Family] = "corruption"
-    norm: ClassVar[Norm] = threat_model.NO_NORM
-    is_control: ClassVar[bool] = True
 
     strength: int = _strength("standard deviation 0.04, 0.08, 0.16 of the brightness range")
 
 
 @dataclass(frozen=True, slots=True)
-class ShotNoise(Attack):
+class ShotNoise(Damage):
     """The graininess of few photons: Poisson noise that grows with brightness."""
 
     name: ClassVar[str] = "corruption-shot-noise"
     title: ClassVar[str] = "Shot noise (corruption)"
-    family: ClassVar[Family] = "corruption"
-    norm: ClassVar[Norm] = threat_model.NO_NORM
-    is_control: ClassVar[bool] = True
 
     strength: int = _strength("60, 25, 12 photons for a white pixel")
 
 
 @dataclass(frozen=True, slots=True)
-class ImpulseNoise(Attack):
+class ImpulseNoise(Damage):
     """Single values replaced by black or white."""
 
     name: ClassVar[str] = "corruption-impulse-noise"
     title: ClassVar[str] = "Impulse noise (corruption)"
-    family: ClassVar[Family] = "corruption"
-    norm: ClassVar[Norm] = threat_model.NO_NORM
-    is_control: ClassVar[bool] = True
 
     strength: int = _strength("3, 6, 12 % of the values")
 
 
 @dataclass(frozen=True, slots=True)
-class Blur(Attack):
+class Blur(Damage):
     """Gaussian blur."""
 
     name: ClassVar[str] = "corruption-blur"
     title: ClassVar[str] = "Blur (corruption)"
-    family: ClassVar[Family] = "corruption"
-    norm: ClassVar[Norm] = threat_model.NO_NORM
-    is_control: ClassVar[bool] = True
 
     strength: int = _strength("standard deviation 1.25, 2, 3 % of the shorter side, taken as 32 pixels at least")
 
 
 @dataclass(frozen=True, slots=True)
-class Brightness(Attack):
+class Brightness(Damage):
     """Every pixel brighter by the same amount."""
 
     name: ClassVar[str] = "corruption-brightness"
     title: ClassVar[str] = "Brightness (corruption)"
-    family: ClassVar[Family] = "corruption"
-    norm: ClassVar[Norm] = threat_model.NO_NORM
-    is_control: ClassVar[bool] = True
 
     strength: int = _strength("0.1, 0.2, 0.3 of the brightness range added")
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast(Attack):
+class Contrast(Damage):
     """Every pixel closer to the image's mean brightness."""
 
     name: ClassVar[str] = "corruption-contrast"
     title: ClassVar[str] = "Contrast (corruption)"
-    family: ClassVar[Family] = "corruption"
-    norm: ClassVar[Norm] = threat_model.NO_NORM
-    is_control: ClassVar[bool] = True
 
     strength: int = _strength("60, 40, 20 % of the contrast left")
 
 
 @dataclass(frozen=True, slots=True)
-class Jpeg(Attack):
+class Jpeg(Damage):
     """JPEG compression."""
 
     name: ClassVar[str] = "corruption-jpeg"
     title: ClassVar[str] = "JPEG (corruption)"
-    family: ClassVar[Family] = "corruption"
-    norm: ClassVar[Norm] = threat_model.NO_NORM
-    is_control: ClassVar[bool] = True
 
     strength: int = _strength("quality 50, 25, 10")
 
 
 @dataclass(frozen=True, slots=True)
-class Pixelate(Attack):
+class Pixelate(Damage):
     """Fewer, larger pixels."""
 
     name: ClassVar[str] = "corruption-pixelate"
     title: ClassVar[str] = "Pixelate (corruption)"
-    family: ClassVar[Family] = "corruption"
-    norm: ClassVar[Norm] = threat_model.NO_NORM
-    is_control: ClassVar[bool] = True
 
     strength: int = _strength("60, 45, 30 % of the pixels per side")
 
@@ -156,6 +141,12 @@ def _linf_epsilon() -> Any:
 
 def _matched_epsilon() -> Any:
     return setting(Fraction(8, 255), 0.0, 0.5, "Largest change of any pixel by the PGD it is matched to.", unit="1/255")
+
+
+def _sum() -> Any:
+    return setting(
+        Fraction(12), 0.0, 1000.0, "Sum of the changes of all pixel values at most, on a scale from 0 to 1.", unit="l1"
+    )
 
 
 def _area() -> Any:
@@ -231,6 +222,29 @@ class PgdL2(Attack):
     epsilon: Fraction = setting(
         Fraction(1, 2), 0.0, 50.0, "Largest Euclidean length of the change, pixels on a scale from 0 to 1."
     )
+    steps: int = _steps(20)
+    target: str = _target()
+
+    @property
+    def running(self) -> Cost:
+        return climb(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class PgdL1(Attack):
+    """Steps of 2.5 epsilon / steps on few pixels, from a random start in the ball (SLIDE: Tramèr and Boneh 2019).
+
+    A step moves the values of largest gradient that have room, all by the same amount: 1.5 epsilon of them, about as many as
+    the best change of that length moves. It ends at the nearest image of the ball in [0, 1] (Croce and Hein 2021).
+    """
+
+    name: ClassVar[str] = "pgd-l1"
+    title: ClassVar[str] = "PGD (L1)"
+    family: ClassVar[Family] = "ascent"
+    norm: ClassVar[Norm] = threat_model.L1
+    is_control: ClassVar[bool] = False
+
+    epsilon: Fraction = _sum()
     steps: int = _steps(20)
     target: str = _target()
 
@@ -470,13 +484,27 @@ class NoisePatch(Attack):
     epsilon: Fraction = _area()
 
 
-GradientAttack = Fgsm | PgdLinf | PgdL2 | MiFgsm | Patch
+@dataclass(frozen=True, slots=True)
+class NoiseSparse(Attack):
+    """Random pixel values made black or white, one after the other, until epsilon is spent without looking at the network."""
+
+    name: ClassVar[str] = "noise-sparse"
+    title: ClassVar[str] = "Sparse noise"
+    family: ClassVar[Family] = "sparse noise"
+    norm: ClassVar[Norm] = threat_model.L1
+    is_control: ClassVar[bool] = True
+
+    epsilon: Fraction = _sum()
+
+
+GradientAttack = Fgsm | PgdLinf | PgdL2 | PgdL1 | MiFgsm | Patch
 LibraryAttack = ApgdCe | ApgdDlr | ApgdT | FabT | Square
 
 ATTACKS: dict[str, type[Attack]] = {
     Fgsm.name: Fgsm,
     PgdLinf.name: PgdLinf,
     PgdL2.name: PgdL2,
+    PgdL1.name: PgdL1,
     MiFgsm.name: MiFgsm,
     Patch.name: Patch,
     UniversalPatch.name: UniversalPatch,
@@ -489,6 +517,7 @@ ATTACKS: dict[str, type[Attack]] = {
     NoiseGaussian.name: NoiseGaussian,
     NoiseShuffled.name: NoiseShuffled,
     NoisePatch.name: NoisePatch,
+    NoiseSparse.name: NoiseSparse,
     **CORRUPTIONS,
 }
 """By name. Stored requests and plans are read by it: none may be taken out, and no range or choice made narrower."""
@@ -501,7 +530,7 @@ class AttackCard:
     name: str
     title: str
     norm: str
-    """`linf`, `l2`, `area` or, of everyday damage, `none`."""
+    """`linf`, `l2`, `l1`, `area` or, of everyday damage, `none`."""
     is_control: bool
     settings: tuple[SettingCard, ...]
 

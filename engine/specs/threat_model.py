@@ -25,6 +25,11 @@ def l2_reach(epsilon: Fraction) -> int:
     return math.floor((epsilon * 255) ** 2)
 
 
+def l1_reach(epsilon: Fraction) -> int:
+    """Return the largest sum of differences, counted in 255 steps, that a budget allows."""
+    return math.floor(epsilon * 255)
+
+
 def within_linf(clean: np.ndarray, wanted: np.ndarray, reach: int) -> np.ndarray:
     """Return the uint8 image nearest to `wanted` (floats in [0, 1]) of which no pixel is over `reach` from `clean`."""
     change = images.to_bytes(wanted).astype(np.int16) - clean
@@ -37,21 +42,37 @@ def within_l2(clean: np.ndarray, wanted: np.ndarray, reach: np.ndarray) -> np.nd
     clean, wanted: (batch, channels, height, width); reach: (batch,) int64. Where rounding to nearest leaves the ball,
     the pixels that were rounded away from `clean` by most are rounded towards it instead, as few as will do.
     """
+    return _within(clean, wanted, reach, np.square)
+
+
+def within_l1(clean: np.ndarray, wanted: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Return `wanted` rounded as `within_l2` does, with a sum of differences from `clean` of at most `reach`."""
+    return _within(clean, wanted, reach, np.abs)
+
+
+def _within(
+    clean: np.ndarray, wanted: np.ndarray, reach: np.ndarray, weight: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     shape = clean.shape
     exact = (np.clip(wanted, 0.0, 1.0).astype(np.float64) * 255 - clean).reshape(len(clean), -1)
     nearest = (images.to_bytes(wanted).astype(np.int64) - clean).reshape(len(clean), -1)
-    rows = [_shrunk(*row) for row in zip(exact, nearest, reach, strict=True)]
+    rows = [_shrunk(*row, weight) for row in zip(exact, nearest, reach, strict=True)]
     return (clean + np.stack(rows).reshape(shape)).astype(np.uint8)
 
 
-def _shrunk(exact: np.ndarray, nearest: np.ndarray, reach: int) -> np.ndarray:
-    """Return the integer change `nearest` with as few entries as possible moved one step towards zero."""
-    excess = int((nearest**2).sum()) - int(reach)
+def _shrunk(
+    exact: np.ndarray, nearest: np.ndarray, reach: int, weight: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return the integer change `nearest` with as few entries as possible moved one step towards zero.
+
+    weight: what a change of so many steps takes of the reach.
+    """
+    excess = int(weight(nearest).sum()) - int(reach)
     if excess <= 0:
         return nearest
     order = np.argsort(np.abs(exact) - np.abs(nearest), kind="stable")
-    order = order[np.abs(nearest[order]) > np.abs(exact[order])]
-    gained = np.cumsum(2 * np.abs(nearest[order]) - 1)
+    order = order[nearest[order] != 0]
+    gained = np.cumsum(weight(nearest[order]) - weight(np.abs(nearest[order]) - 1))
     moved = order[: np.searchsorted(gained, excess) + 1]
     shrunk = nearest.copy()
     shrunk[moved] -= np.sign(nearest[moved])
@@ -69,6 +90,8 @@ class Norm:
     """From clean uint8 images, points in [0, 1] near them, both (batch, channels, height, width), and a budget to uint8."""
     step: Callable[[int], Fraction]
     """The smallest size of any change of a stored picture of so many pixels; a budget below it allows none."""
+    example: str
+    """A usual budget, as people write it."""
 
 
 def _largest(change: np.ndarray) -> np.ndarray:
@@ -77,6 +100,10 @@ def _largest(change: np.ndarray) -> np.ndarray:
 
 def _length(change: np.ndarray) -> np.ndarray:
     return np.sqrt((change**2).sum(axis=(1, 2, 3))) / 255
+
+
+def _sum(change: np.ndarray) -> np.ndarray:
+    return np.abs(change).sum(axis=(1, 2, 3)) / 255
 
 
 def _square(change: np.ndarray) -> np.ndarray:
@@ -105,6 +132,10 @@ def _nearest_l2(clean: np.ndarray, wanted: np.ndarray, epsilon: Fraction) -> np.
     return within_l2(clean, wanted, np.full(len(clean), l2_reach(epsilon)))
 
 
+def _nearest_l1(clean: np.ndarray, wanted: np.ndarray, epsilon: Fraction) -> np.ndarray:
+    return within_l1(clean, wanted, np.full(len(clean), l1_reach(epsilon)))
+
+
 def _nearest(_clean: np.ndarray, wanted: np.ndarray, _epsilon: Fraction) -> np.ndarray:
     return images.to_bytes(wanted)
 
@@ -117,17 +148,21 @@ def _one_pixel(pixels: int) -> Fraction:
     return Fraction(1, pixels)
 
 
-LINF = Norm("linf", _largest, _nearest_linf, _one_step)
-L2 = Norm("l2", _length, _nearest_l2, _one_step)
-AREA = Norm("area", _square, _nearest, _one_pixel)
+LINF = Norm("linf", _largest, _nearest_linf, _one_step, "8/255")
+L2 = Norm("l2", _length, _nearest_l2, _one_step, "0.5")
+L1 = Norm("l1", _sum, _nearest_l1, _one_step, "12")
+"""The sum of all changes: few pixels may change by much, or many by little."""
+AREA = Norm("area", _square, _nearest, _one_pixel, "0.05")
 """Any change of pixels within one square: its size is the square's share of the picture."""
-NO_NORM = Norm("none", _largest, _nearest, _one_step)
+NO_NORM = Norm("none", _largest, _nearest, _one_step, "")
 """Of everyday damage, which has no budget."""
-BUDGETED: Final = {item.name: item for item in (LINF, L2, AREA)}
+BUDGETED: Final = {item.name: item for item in (LINF, L2, L1, AREA)}
 """The norms in which a budget can be given, by name."""
 
 
-Family = Literal["ascent", "universal", "library", "sign noise", "matched noise", "noise patch", "corruption"]
+Family = Literal[
+    "ascent", "universal", "library", "sign noise", "matched noise", "noise patch", "sparse noise", "corruption"
+]
 """Which runner of `engine.attacks.runner` runs it."""
 NO_TARGET: Final = "none"
 

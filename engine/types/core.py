@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, TypeVar
@@ -196,10 +197,13 @@ class Outcome:
     target: int | None = None
     area: float = 1.0
     """Share of the picture that the smallest square around all changed pixels has; 1 where it was not measured."""
+    l1: float | None = None
+    """Sum of all changes in [0, 1] units; None where it was not measured."""
 
     def size(self, norm: str) -> float:
-        """Return how large the change is in a norm, by its name."""
-        return {"linf": self.linf, "l2": self.l2, "area": self.area}[norm]
+        """Return how large the change is in a norm, by its name; infinite where it was not measured."""
+        l1 = math.inf if self.l1 is None else self.l1
+        return {"linf": self.linf, "l2": self.l2, "l1": l1, "area": self.area}[norm]
 
 
 @dataclass(frozen=True, slots=True)
