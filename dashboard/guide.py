@@ -124,6 +124,8 @@ SECTIONS: Final = (
     ("layer-group", "Layer"),
     ("overlay", "Neuron"),
     ("drawer-checks", "Checks, causal tests and studies"),
+    ("audit-new", "Audits"),
+    ("archive", "Models and data"),
 )
 """The term with which each group of `wording.TERMS` begins, and the group's title."""
 
