@@ -197,8 +197,8 @@ def datapath(bundle: ModelBundle, case: Case, references: References, per_map: P
     return _record(case, references, per_map, method, tried)
 
 
-def floor(case: Case, references: References, per_map: PerMap, *, method: Method) -> Datapath:
-    """Return the record of a control's datapath, which others are measured against: no sizes are tried of it."""
+def unsized(case: Case, references: References, per_map: PerMap, *, method: Method) -> Datapath:
+    """Return the record of a datapath of which no sizes are tried: of a control, or before they are."""
     return _record(case, references, per_map, method, ((), ()))
 
 

@@ -22,6 +22,7 @@ from engine.attribution import baselines, datapaths, edges, scorers
 from engine.attribution.baselines import Case, References
 from engine.attribution.datapaths import Extracted
 from engine.models import hooks
+from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
 from engine.specs.threat_model import Attack
 from engine.store.store import Dataset
@@ -54,13 +55,11 @@ def explain(
     """Return the explanation of a request and the feature maps to store beside it.
 
     publish: of a network that takes few images at once, called with both as soon as both datapaths are there. The noise
-    control, which takes longer than all the rest, is then still missing (`Explanation.has_noise_control`).
+    control, which takes longer than all the rest, is then still missing (`Explanation.has_noise_control`), and no size of
+    the datapaths has been tried.
 
     The maps are named `003/clean`, `003/adversarial` and `003/noise` (each image's first noise copy), (channels, height,
     width) float16, mean over the images, sides above `OVERVIEW` max-pooled. Raises UnknownName and BadSetting.
-
-    publish: of a network on large pictures, called with both as soon as they can be shown: the noise control, which takes
-    longer than all the rest, is then still missing (`Explanation.has_floor`).
     """
     started = time.perf_counter()
     step = _Steps(report)
@@ -72,12 +71,13 @@ def explain(
     references = baselines.references(bundle, dataset, clean, avoid=attacks.played(pairs.outcomes), seed=request.seed)
     subject = _Subject(bundle, request, pairs, noise, references)
     change, overviews = _maps(bundle, pairs, noise)
-    first = dataclasses.replace(_both_datapaths(subject, step), change=_arrays(change))
+    first, scores = _both_datapaths(subject, step)
+    first = dataclasses.replace(first, change=_arrays(change))
     if publish is not None and is_shown_early(bundle):
         flow = flow_from(bundle, pairs, pairs.adversarial)
         first = dataclasses.replace(first, flow=_arrays(flow.scores), passes=first.passes + flow.passes)
         publish(dataclasses.replace(first, seconds=time.perf_counter() - started), overviews)
-    whole = _with_noise(subject, first, step)
+    whole = _with_noise(subject, _with_sizes(subject, first, scores), step)
     return dataclasses.replace(whole, seconds=time.perf_counter() - started), overviews
 
 
@@ -98,8 +98,8 @@ class _Subject:
     references: References
 
 
-def _both_datapaths(subject: _Subject, step: _Steps) -> Explanation:
-    """Return the explanation as far as both datapaths go: without changes, attack conductance and noise control."""
+def _both_datapaths(subject: _Subject, step: _Steps) -> tuple[Explanation, tuple[PerMap, PerMap]]:
+    """Return the explanation as far as both rankings go, and these; no size is tried, nothing else is there."""
     bundle, request, pairs, references = subject.bundle, subject.request, subject.pairs, subject.references
     clean, adversarial = sides(pairs)
     step.next()
@@ -107,16 +107,16 @@ def _both_datapaths(subject: _Subject, step: _Steps) -> Explanation:
     step.next()
     of_adversarial = datapaths.with_edges(bundle, adversarial, references, method=request.method, seed=request.seed)
     none_yet = [torch.empty(0, site.channels) for site in bundle.sites]
-    return Explanation(
+    explanation = Explanation(
         key="",
         request=request,
         sites=bundle.sites,
         links=bundle.links,
         classes=class_names.handles(bundle.classes),
         outcomes=pairs.outcomes,
-        clean=datapaths.datapath(bundle, clean, references, of_clean.scores, method=request.method),
-        adversarial=datapaths.datapath(bundle, adversarial, references, of_adversarial.scores, method=request.method),
-        noise=datapaths.floor(clean, references, tuple(none_yet), method=request.method),
+        clean=datapaths.unsized(clean, references, of_clean.scores, method=request.method),
+        adversarial=datapaths.unsized(adversarial, references, of_adversarial.scores, method=request.method),
+        noise=datapaths.unsized(clean, references, tuple(none_yet), method=request.method),
         flow=_arrays(none_yet),
         noise_flow=_arrays(none_yet),
         change=(),
@@ -125,6 +125,16 @@ def _both_datapaths(subject: _Subject, step: _Steps) -> Explanation:
         references=references.samples,
         passes=of_clean.passes + of_adversarial.passes,
     )
+    return explanation, (of_clean.scores, of_adversarial.scores)
+
+
+def _with_sizes(subject: _Subject, first: Explanation, scores: tuple[PerMap, PerMap]) -> Explanation:
+    """Return the explanation with the smallest sizes at which its datapaths carry their answers."""
+    clean, adversarial = (
+        datapaths.datapath(subject.bundle, case, subject.references, per_map, method=subject.request.method)
+        for case, per_map in zip(sides(subject.pairs), scores, strict=True)
+    )
+    return dataclasses.replace(first, clean=clean, adversarial=adversarial)
 
 
 def _with_noise(subject: _Subject, first: Explanation, step: _Steps) -> Explanation:
@@ -141,7 +151,7 @@ def _with_noise(subject: _Subject, first: Explanation, step: _Steps) -> Explanat
         flow, passes = _arrays(attack_flow.scores), passes + attack_flow.passes
     return dataclasses.replace(
         first,
-        noise=datapaths.floor(noisy, subject.references, scores, method=request.method),
+        noise=datapaths.unsized(noisy, subject.references, scores, method=request.method),
         flow=flow,
         noise_flow=_arrays(noise_flow.scores),
         passes=first.passes + passes + noise_flow.passes,
