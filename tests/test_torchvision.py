@@ -24,7 +24,14 @@ LONG = (
     "mobilenet_v3_large", "mnasnet0_5", "regnet_x_400mf", "regnet_y_400mf", "efficientnet_b0", "efficientnet_v2_s",
     "shufflenet_v2_x0_5", "swin_t", "swin_v2_t", "maxvit_t",
 )  # fmt: skip
-"""Together the smallest of every family; the long ones take 4 to 25 s, and like all others they carry a marker."""
+"""Together the smallest of every family; the long ones take 4 to 25 s. Larger ones of the same families are a survey."""
+
+
+def marked(name: str) -> object:
+    """The name with the marker that says how long it takes."""
+    if name in QUICK:
+        return name
+    return pytest.param(name, marks=pytest.mark.slow if name in LONG else pytest.mark.survey)
 
 
 def told() -> dict[str, str]:
@@ -33,9 +40,7 @@ def told() -> dict[str, str]:
     return {line.split("`")[1]: line for line in lines}
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EVERY]
-)
+@pytest.mark.parametrize("name", [marked(name) for name in EVERY])
 def test_a_classifier_yields_its_sites_or_is_refused_in_one_sentence_as_the_table_says(name):
     side = architectures.architecture(name).size[0]
     refusals = [reason for beginning, reason in REFUSED.items() if name.startswith(beginning)]
