@@ -7,6 +7,8 @@
   let view = {};
   let run = null;
   let shown = null;
+  /* Answers to the present choice that are still to come. */
+  let due = 0;
 
   const wish = () => ({ run, theme: view.theme || 'light', ...Object.fromEntries(FIELDS.map((name) => [name, view[name] || null])) });
 
@@ -21,15 +23,17 @@
     if (JSON.stringify(next) === JSON.stringify(panels.own.wanted)) { return; }
     // What still stands there is of another choice until the answer comes.
     section.setAttribute('aria-busy', 'true');
+    due = 2;
     panels.own.want(next);
     panels.small.want(next);
   }
 
   function draw(facts, wanted) {
-    const section = byId('inside');
+    // A run that was not finished now is: the other panel does not look by itself.
+    if (shown && shown.wanted === wanted && shown.facts.state !== facts.state) { panels.small.again(); }
     shown = { facts, wanted };
-    section.hidden = false;
-    section.removeAttribute('aria-busy');
+    byId('inside').hidden = false;
+    arrived();
     renew('inside-controls', ...facts.controls.map(built));
     say('inside-lead', facts.lead);
     renew('inside-layers-note', ...facts.layers.map(built));
@@ -40,7 +44,13 @@
     window.dispatchEvent(new Event('resize'));
   }
 
+  function arrived() {
+    due -= 1;
+    if (due <= 0) { byId('inside').removeAttribute('aria-busy'); }
+  }
+
   function drawSmall({ height }) {
+    arrived();
     byId('inside-classes').style.height = `${height}px`;
     window.dispatchEvent(new Event('resize'));
   }

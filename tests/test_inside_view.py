@@ -104,7 +104,7 @@ def test_classes_that_do_not_cluster_are_said_so(auditor, run):
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        ({"classes": "6"}, "No image was fooled: digits-standard, all 2 attacks, class 6."),
+        ({"classes": "6"}, "No image was fooled: digits-standard, both attacks, class 6."),
         ({"classes": "99"}, "classes 0 to 9, got 99"),
         ({"attacks": "0"}, "Condition 0 of this run is no attack"),
         ({"attacks": "x"}, "no list of numbers"),
@@ -158,7 +158,7 @@ def test_every_choice_is_a_link_and_a_button(auditor, run):
     assert pressed == [
         ("role", "baseline"), ("ended", "kept"), ("attacks", "1"), ("attacks", "2"), ("classes", "3"), ("classes", "6"),
     ]  # fmt: skip
-    assert "digits-robust, images kept right: all 2 attacks, classes 3, 6. n = 8 (" in facts["lead"]
+    assert "digits-robust, images kept right: both attacks, classes 3, 6. n = 8 (" in facts["lead"]
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,16 @@ def _bars(title: str, names: Sequence[str], values: Sequence[float | None], axis
 def _layers_layout(names: Sequence[str], theme: str) -> go.Layout:
     step = -(-len(names) // MOST_NAMED)
     shown = range(0, len(names), step)
-    columns = {"tickvals": list(shown), "ticktext": [html.escape(names[k]) for k in shown], "anchor": "y2"}
+    columns = {
+        "tickvals": list(shown),
+        "ticktext": [html.escape(names[k]) for k in shown],
+        "anchor": "y2",
+        "automargin": True,
+    }
     above = {**themes.titled("conductance"), "domain": [0.56, 1], "tickformat": ".0%"}
     base = themes.small_plot(theme, height=LAYERS_HEIGHT, x=columns, y=above)
     below = {**base["yaxis"], **themes.titled("scores, change"), "domain": [0, 0.46], "tickformat": ".1%"}  # type: ignore[dict-item]
-    settings = {**base, "yaxis2": below, "margin": {"l": 64, "r": 8, "t": 28, "b": 90}}
+    settings = {**base, "yaxis2": below, "margin": {"l": 64, "r": 8, "t": 28, "b": 28}}
     return go.Layout(**settings, showlegend=True, barmode="group", meta={"columns": list(names)})
 
 

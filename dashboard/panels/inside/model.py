@@ -28,7 +28,8 @@ LAYERS: Final = (
 )
 SCALE: Final = (
     "1 is what a feature map carries on average in the same image, whatever its sign: above noise means a larger part of the "
-    "change, not a larger change. Sorted by mean conductance; Student's t over images."
+    "change, not a larger change. Sorted by mean conductance; in Student's t over images and in Welch's test an image is one, "
+    "however many attacks or noises it met."
 )
 
 
@@ -160,7 +161,7 @@ def lead(view: RunView, inside: Inside) -> str:
 def _attacks(view: RunView, inside: Inside) -> str:
     known = attacks(view, inside.scope.role)
     if len(inside.attacks) == len(known) > 1:
-        return f"all {len(known)} attacks"
+        return "both attacks" if len(known) == 2 else f"all {len(known)} attacks"
     return ", ".join(audits.short_name(known[place].name) for place in inside.attacks)
 
 
@@ -185,7 +186,7 @@ def _clusters(inside: Inside) -> str:
     cut = f"The {shown} classes with the most images, of {inside.with_images}. " if shown < inside.with_images else ""
     scale = "Bars: attack conductance by layer, divided by the sum of its sizes. "
     if clusters is None:
-        return f"{cut}{scale}Fewer than four classes have images, too few to say whether they cluster."
+        return f"{cut}{scale}Fewer than four classes are shown, too few to say whether they cluster."
     fit = (
         f"cophenetic correlation {number(clusters.correlation)}, p = {number(clusters.p_value)} over {clusters.shuffles} "
         "shuffles of each layer's shares among the classes"

@@ -164,9 +164,10 @@ def _layers(view: RunView, inside: Inside, told: Described, query: str) -> list[
     ]  # fmt: skip
     table = html.Div(html.Table([markup.head(heads), html.Tbody(rows)]), className="table-scroll", tabIndex=0, role="region",
                      **aria(label="Layer by layer, as a table"))  # fmt: skip
-    notes = [html.P(text, className="note") for text in (*told.notes, insides.LAYERS, insides.CLAIM)]
+    notes = [html.P(text, className="note") for text in (*told.notes, insides.LAYERS)]
+    claim = html.P([insides.CLAIM, _file(view, "layers", query)], className="note")
     folded = html.Details([html.Summary("As a table", **term("inside-layers")), table], className="twin")
-    return [*notes, html.P(_file(view, "layers", query)), folded]
+    return [*notes, claim, folded]
 
 
 def _share(value: float | None) -> str:
@@ -185,7 +186,7 @@ def _classes(view: RunView, inside: Inside, told: Described, query: str) -> list
                      **aria(label="Class by class, as a table"))  # fmt: skip
     few = f" {FEW}" if any(own.n < figures.FEW for own in inside.classes) else ""
     folded = html.Details([html.Summary("As a table", **term("inside-classes")), table], className="twin")
-    return [html.P(f"{told.clusters}{few}", className="note"), html.P(_file(view, "classes", query)), folded]
+    return [html.P([f"{told.clusters}{few}", _file(view, "classes", query)], className="note"), folded]
 
 
 def _maps(view: RunView, told: Described, query: str) -> list[Component]:
