@@ -237,7 +237,7 @@ TERMS: Final = {
     "layer-noise": "The same share under the noise controls of the run, over images that stayed right.",
     "score-change": "How much larger the layer's share of all scores is under attack than without it.",
     "score-noise": "The same change under the noise controls of the run.",
-    "cluster": "Classes with the same number fail in the same layers; none where they cluster no better than shuffled ones.",
+    "cluster": "Classes with the same number fail in the same layers; none where they cluster no better than by chance.",
     "most-at": "The layer with the largest share of the class's attack conductance.",
     "map-flow": "Mean attack conductance through the channel, with Student's t interval over images; 1 is the average channel.",
     "map-noise": "The same under the noise controls; images that stayed right.",

@@ -120,14 +120,22 @@ def test_the_planted_map_is_named_first_and_its_classes_cluster(run, runs):
     assert len({clusters[label] for label in planted_runs.CLASSES}) == 1
     others = {cluster for label, cluster in clusters.items() if label not in planted_runs.CLASSES}
     assert clusters[planted_runs.CLASSES[0]] not in others
+    assert set(clusters.values()) == {1, 2}, "cut where joining costs most"
     own = runs.inside(run.id, Scope(classes=planted_runs.CLASSES))
     assert own.maps[0].p_value < 0.05 < own.maps[1].p_value
     assert own.clusters is None, "two classes have no tree to compare"
 
 
-def test_classes_without_structure_are_not_said_to_cluster():
-    drawn = [inside.clustered(np.random.default_rng(k).normal(size=(10, 12))).p_value for k in range(20)]
-    assert sum(p_value <= inside.BY_CHANCE for p_value in drawn) <= 3
+@pytest.mark.parametrize("causes", [0, 1, 3])
+def test_classes_that_differ_by_chance_are_not_said_to_cluster(causes):
+    """Also where a few causes make layers vary together, as they do in a network."""
+    mixing = np.random.default_rng(99).normal(size=(causes, 13))
+    p_values = []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        own = generator.normal(size=(10, 13)) * (0.3 if causes else 1)
+        p_values.append(inside.clustered(own + generator.normal(size=(10, causes)) @ mixing).p_value)
+    assert sum(p_value <= inside.BY_CHANCE for p_value in p_values) <= 4, p_values
     assert inside.clustered(np.ones((5, 3))).p_value == 1
 
 

@@ -90,13 +90,13 @@ def test_what_is_drawn_is_what_the_run_says(auditor, run):
     assert f"noise n = {inside.noise_n}" in shown
     assert f"50 of {inside.tested:,} feature maps" in shown
     assert insides.CLAIM in shown
-    assert "better than shuffled ones (cophenetic correlation" in shown
+    assert "more clearly than in classes mixed at random (cophenetic correlation" in shown
 
 
 def test_classes_that_do_not_cluster_are_said_so(auditor, run):
     view, inside = auditor.audits.view(run.id), auditor.audits.inside(run.id, Scope())
     alike = dataclasses.replace(inside, clusters=dataclasses.replace(inside.clusters, p_value=0.4))
-    assert "no better than shuffled ones" in insides.described(view, alike).clusters
+    assert "no better than classes mixed at random" in insides.described(view, alike).clusters
     few = dataclasses.replace(inside, clusters=None)
     assert "too few to say" in insides.described(view, few).clusters
 

@@ -188,12 +188,12 @@ def _clusters(inside: Inside) -> str:
     if clusters is None:
         return f"{cut}{scale}Fewer than four classes are shown, too few to say whether they cluster."
     fit = (
-        f"cophenetic correlation {number(clusters.correlation)}, p = {number(clusters.p_value)} over {clusters.shuffles} "
-        "shuffles of each layer's shares among the classes"
+        f"cophenetic correlation {number(clusters.correlation)}, p = {number(clusters.p_value)} over {clusters.mixtures} "
+        "random mixtures of the classes, in which layers vary together as they do here"
     )
     if not clusters.is_better:
-        return f"{cut}{scale}Classes cluster no better than shuffled ones, so they stand in their own order ({fit})."
-    return f"{cut}{scale}Classes that fail in the same layers stand together, better than shuffled ones ({fit})."
+        return f"{cut}{scale}Classes cluster no better than classes mixed at random, so they stand in their own order ({fit})."
+    return f"{cut}{scale}Classes that fail in the same layers stand together, more clearly than in classes mixed at random ({fit})."
 
 
 def _map(view: RunView, inside: Inside, one: WeakMap) -> MapRow:
