@@ -55,12 +55,13 @@ def test_classes_are_chosen_a_map_is_opened_and_back_returns(opened, run):
     assert "classes=3%2C8" in page.url
     page.go_back()
     until(page, f"{LEAD}.includes('class 3.')")
+    # A link of the table loads the page anew: what is looked at meanwhile must not be asked of the one that goes.
     page.locator("#inside-maps tbody a").first.press("Enter")
-    until(page, "document.body.dataset.page === 'explain' && location.search.includes('channel=')")
-    assert f"layer={layer}" in page.url
-    until(page, f"document.querySelector('#neuron-title')?.textContent.includes('{planted_runs.CHANNEL}')")
+    page.wait_for_url(lambda url: "channel=" in url and f"layer={layer}" in url)
+    page.locator("#neuron-title", has_text=str(planted_runs.CHANNEL)).wait_for()
     page.go_back()
-    until(page, f"document.body.dataset.page === 'audits' && {LEAD}.includes('class 3.')")
+    page.wait_for_url(lambda url: "page=audits" in url)
+    page.locator("#inside-lead", has_text="class 3.").wait_for()
 
 
 def test_what_is_saved_says_what_it_is_of(opened, run):
