@@ -43,6 +43,7 @@
   }
 
   function draw(facts) {
+    emit('run', facts.run);
     renew('audit-list', ...facts.list.map(built));
     markPressed();
     say('audit-count', facts.count);

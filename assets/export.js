@@ -1,7 +1,8 @@
 /* Saving: one menu on every panel, one way to make a PNG, an SVG or a CSV of whatever is shown there.
 
    A panel offers what it has: `offer(name, () => [{ title, name, plot | rows | picture }])`. A `plot` is a Plotly element,
-   `rows` a list of lists with the heads first, `picture` a promise of a canvas. */
+   `rows` a list of lists with the heads first, `picture` a promise of a canvas. What is not of the view of Explain says
+   what it is `about`: a `name` for the file and the `line` below the picture. */
 (function () {
   'use strict';
 
@@ -15,7 +16,8 @@
   const plain = (text) => String(text).normalize('NFKD').replace(/[^\w.@-]+/g, '-').replace(/^[-.]+|[-.]+$/g, '');
 
   /* The file's name carries what is shown: model, data, class, attack, image, and as far as they matter layer and channel. */
-  function filename(panel, name) {
+  function filename(panel, name, about) {
+    if (about) { return ['faultline', about.name, name].map(plain).join('_'); }
     const view = (state.work && state.work.view) || {};
     const level = { network: 1, case: 0, layer: 2, neuron: 3 }[panel] || 0;
     const parts = ['faultline', view.model, view.data, view.label !== null && view.label !== undefined ? `class-${view.label}` : null,
@@ -81,10 +83,10 @@
   }
 
   /* The chart as it stands, and a line that says what it is of. */
-  async function drawn(plot, format) {
+  async function drawn(plot, format, about) {
     const { width, height } = plot._fullLayout;
     const margin = plot._fullLayout._size;
-    const line = { text: faultlineLine(), xref: 'paper', yref: 'paper', x: 0, y: 0, xanchor: 'left', yanchor: 'top', yshift: -margin.b,
+    const line = { text: about ? lineOf(about) : faultlineLine(), xref: 'paper', yref: 'paper', x: 0, y: 0, xanchor: 'left', yanchor: 'top', yshift: -margin.b,
       xshift: 6 - margin.l, showarrow: false, font: { size: 10, color: plot._fullLayout.font.color } };
     const { meta, uirevision, ...layout } = plot.layout;
     const figure = { data: plot.data, layout: { ...layout, autosize: false, width, height: height + LINE, annotations: [...(layout.annotations || []), line],
@@ -98,6 +100,8 @@
   }
 
   const faultlineLine = () => window.faultline.citation().line;
+  const lineOf = ({ line }) => `Faultline: ${line} ${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC`
+    .replace(/[<>&]/g, (sign) => ({ '<': '&lt;', '>': '&gt;', '&': '&amp;' })[sign]);
 
   /* ---- pictures: a canvas in the page's colours, with a heading and the same line below ---- */
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -130,8 +134,8 @@
 
   /* ---- what the panels offer, and the menu ---- */
   const MAKERS = {
-    PNG: (one) => (one.plot ? drawn(one.plot, 'png') : one.picture && one.picture().then(encoded)),
-    SVG: (one) => one.plot && drawn(one.plot, 'svg'),
+    PNG: (one) => (one.plot ? drawn(one.plot, 'png', one.about) : one.picture && one.picture().then(encoded)),
+    SVG: (one) => one.plot && drawn(one.plot, 'svg', one.about),
     CSV: (one) => (one.rows || one.plot) && Promise.resolve(new Blob([csv(one.rows ? one.rows() : points(one.plot))], { type: 'text/csv' })),
   };
   const has = { PNG: (one) => one.plot || one.picture, SVG: (one) => one.plot, CSV: (one) => one.rows || one.plot };
@@ -139,7 +143,7 @@
   async function save(panel, one, format) {
     say('saved', `Saving ${one.title} …`);
     try {
-      const file = `${filename(panel, one.name)}.${format.toLowerCase()}`;
+      const file = `${filename(panel, one.name, one.about)}.${format.toLowerCase()}`;
       hand(await MAKERS[format](one), file);
       say('saved', `Saved ${file}`);
     } catch (error) {

@@ -28,6 +28,7 @@ from engine import (
     FooledRequest,
     Forecast,
     Gallery,
+    Inside,
     LocalisationStudy,
     MapSet,
     ModelCard,
@@ -36,6 +37,7 @@ from engine import (
     RestorationCurve,
     RunCard,
     RunView,
+    Scope,
     SiteProfile,
     SmallestSets,
     Taken,
@@ -103,6 +105,9 @@ class Runs(Protocol):
 
     def view(self, run: str) -> RunView:
         """Return a run with what its finished shards add up to; raises UnknownName, StoreError."""
+
+    def inside(self, run: str, scope: Scope) -> Inside:
+        """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

@@ -41,7 +41,7 @@ GROUP_SIZE = 16
 LONGEST = 200
 """Characters of a link value that are looked at; more is nobody's name."""
 LONGEST_CHOICE = 2000
-"""Characters of the one value that may list feature maps."""
+"""Characters of values that may list feature maps, attacks or classes."""
 CHANNEL_LIMIT = 1_000_000
 MOST_OPENINGS = 20
 """Classes whose first image is looked at to open the page on one that its checks bear out."""
@@ -53,8 +53,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "page": ("explain", "audits", "models"),
     "study": ("curve", "faithfulness", "localisation", "profile", "smallest", "defence"),
     "drawer": ("checks", "test", "study", "layers", "evidence", "closed"),
+    "role": ("candidate", "baseline"),
+    "ended": ("fooled", "kept"),
     "tab": ("patches", "links", "feature", "growth", "histogram", "numbers"),
 }
+LISTS = {"attacks": re.compile(r"\d{1,4}(,\d{1,4}){0,399}"), "classes": re.compile(r"\d{1,4}(,\d{1,4}){0,399}")}
+"""Fields that list places in the shown run; whether they are there is seen once the run is read."""
 FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
 PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
@@ -112,6 +116,14 @@ class ViewState:
     page: str = "explain"
     run: str | None = None
     """Id of the audit run that the audits page shows."""
+    role: str | None = None
+    """Which model of the run is looked into; None is the candidate."""
+    attacks: str | None = None
+    """Its attacks, as places among its conditions joined by commas; None is all of them."""
+    classes: str | None = None
+    """True classes, as their indices joined by commas; None is all of them."""
+    ended: str | None = None
+    """Images that were `fooled` (None is the same), or that `kept` their right answer."""
     report: str | None = None
     """Model and data set whose validation report the models page shows: `MODEL@DATA`."""
     drawer: str | None = None
@@ -141,7 +153,7 @@ def complaints(stored: object) -> tuple[str, ...]:
     given = _current(stored)
     view = asdict(ViewState.from_dict(given))
     results = []
-    for name in (*CHOICES, "share", "channel"):
+    for name in (*CHOICES, *LISTS, "share", "channel"):
         value = given.get(name)
         number = _number(value)
         is_as_asked = str(value) == str(view[name]) or (number is not None and number == view[name])
@@ -166,8 +178,10 @@ def _read(name: str, value: object) -> str | float | int | None:
         return _nearest_share(value)
     if name == "channel":
         return _channel(value)
-    text = str(value)[: LONGEST_CHOICE if name == "patch" else LONGEST].strip()
+    text = str(value)[: LONGEST_CHOICE if name in ("patch", *LISTS) else LONGEST].strip()
     if name in CHOICES and text not in CHOICES[name]:
+        return None
+    if name in LISTS and not LISTS[name].fullmatch(text):
         return None
     return text or None
 

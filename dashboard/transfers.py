@@ -11,6 +11,7 @@ from flask import Flask, Response, jsonify, request
 from dashboard import guard, markup
 from dashboard.auditor import Auditor
 from dashboard.panels.audits.model import INTERVAL
+from dashboard.panels.inside import model as insides
 from engine import STATUSES, EngineError, RunView, UnknownName
 
 UNUSUAL: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -119,7 +120,11 @@ def register(server: Flask, auditor: Auditor) -> None:
     def run_table(run: str, name: str) -> Response:
         try:
             view = auditor.audits.view(run)
-            text = markup.csv_text(*table(name, view))
+            if name in insides.TABLES:
+                inside = auditor.audits.inside(run, insides.scope(request.args))
+                text = markup.csv_text(*insides.TABLES[name](view, inside))
+            else:
+                text = markup.csv_text(*table(name, view))
         except EngineError:
             return Response("Not found.\n", status=404, mimetype="text/plain")
         plain = UNUSUAL.sub("-", view.card.name)[:60].strip("-") or "audit"

@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from engine.attribution.comparison import compare, kept_by
+from engine.audit.inside import ATTACKING, ClassFlow, Clusters, Inside, LayerFlow, Scope, WeakMap
+from engine.audit.manifest import Condition, Manifest
 from engine.audit.manifest import installed as installed_versions
 from engine.audit.plan import METRIC_TITLES, WrongPlan
 from engine.audit.report import (
@@ -132,6 +134,7 @@ from engine.types.requests import DataOrder, Entry, ModelOrder, Taken
 __version__ = VERSION
 
 __all__ = [
+    "ATTACKING",
     "CHECKS",
     "CHOICES",
     "COMPARED",
@@ -166,9 +169,12 @@ __all__ = [
     "CausalTest",
     "CircuitMeasures",
     "ClassDatapaths",
+    "ClassFlow",
     "ClassResult",
     "ClassSimilarity",
+    "Clusters",
     "Comparison",
+    "Condition",
     "ConditionResult",
     "Connection",
     "Control",
@@ -201,10 +207,13 @@ __all__ = [
     "Groups",
     "HeldOut",
     "InputByTarget",
+    "Inside",
+    "LayerFlow",
     "LayerShare",
     "Link",
     "Localisation",
     "LocalisationStudy",
+    "Manifest",
     "MapResponse",
     "MapSet",
     "Measure",
@@ -224,6 +233,7 @@ __all__ = [
     "RestorationCurve",
     "RunCard",
     "RunView",
+    "Scope",
     "SetStability",
     "SetTest",
     "SetTests",
@@ -244,6 +254,7 @@ __all__ = [
     "UnknownName",
     "Unsupported",
     "ValidationReport",
+    "WeakMap",
     "WorkFailed",
     "WrongPlan",
     "against_half",

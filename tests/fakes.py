@@ -146,6 +146,9 @@ class NoRuns:
     def view(self, run: str) -> engine.RunView:
         raise engine.UnknownName("run", run, [])
 
+    def inside(self, run: str, scope: engine.Scope) -> engine.Inside:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 

@@ -270,12 +270,9 @@ class Cube:
 
     def __init__(self, folder: Path, name: str) -> None:
         """Open a cube of a folder; raises StoreError."""
-        try:
-            self._n = np.load(_file(folder, name, "n"), allow_pickle=False)
-            self._sums = np.load(_file(folder, name, "sums"), mmap_mode="r", allow_pickle=False)
-            self._squares = np.load(_file(folder, name, "squares"), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise StoreError("The run has no readable cube; run the audit again to build it.") from error
+        self._n = _opened(_file(folder, name, "n"), dimensions=3)
+        self._sums = _opened(_file(folder, name, "sums"), dimensions=5)
+        self._squares = _opened(_file(folder, name, "squares"), dimensions=5)
 
     @property
     def classes(self) -> int:
@@ -286,19 +283,55 @@ class Cube:
         self, condition: int, group: Group, measure: Measure = "score", labels: Sequence[int] | None = None
     ) -> MapStatistics:
         """Return mean and variance of every map over the images of some classes, all of them by default."""
-        if not 0 <= condition < len(self._n):
-            raise BadInput(f"This cube has conditions 0 to {len(self._n) - 1}, got {condition}.")
+        return self.pooled((condition,), group, measure, labels)
+
+    def pooled(
+        self, conditions: Sequence[int], group: Group, measure: Measure = "score", labels: Sequence[int] | None = None
+    ) -> MapStatistics:
+        """Return the same over several conditions; an image counts once for each of them that it met."""
         chosen = [self.classes] if labels is None else list(labels)
-        if not all(0 <= label <= self.classes for label in chosen):
-            raise BadInput(f"A class index must lie in 0 to {self.classes - 1}, got {chosen[:8]}.")
-        place = condition, GROUPS.index(group)
-        n = float(self._n[(*place, chosen)].sum())
-        cells = (*place, MEASURES.index(measure))
-        total = self._sums[cells][chosen].sum(axis=0)
-        squares = self._squares[cells][chosen].sum(axis=0)
+        self._require(conditions, chosen)
+        cells = [(condition, GROUPS.index(group), MEASURES.index(measure)) for condition in conditions]
+        nothing = np.zeros(self._sums.shape[-1])
+        n = float(sum(self._n[(*cell[:2], chosen)].sum() for cell in cells))
+        total = sum((self._sums[cell][chosen].sum(axis=0) for cell in cells), nothing)
+        squares = sum((self._squares[cell][chosen].sum(axis=0) for cell in cells), nothing)
         mean = total / max(n, 1.0)
         variance = np.maximum(squares - n * mean**2, 0.0) / max(n - 1.0, 1.0)
         return MapStatistics(int(n), mean, variance if n > 1 else np.zeros_like(mean))
+
+    def counts(self, conditions: Sequence[int], group: Group) -> np.ndarray:
+        """Return (classes,) int64: images of each class over several conditions, once for each that they met."""
+        self._require(conditions, ())
+        chosen = self._n[list(conditions), GROUPS.index(group), : self.classes]
+        return chosen.sum(axis=0).astype(np.int64)
+
+    def sums(self, conditions: Sequence[int], group: Group, measure: Measure, labels: Sequence[int]) -> np.ndarray:
+        """Return (labels, maps) float64: what every map sums to over the images of each class and several conditions."""
+        self._require(conditions, labels)
+        nothing = np.zeros((len(labels), self._sums.shape[-1]))
+        cells = [(condition, GROUPS.index(group), MEASURES.index(measure)) for condition in conditions]
+        return sum((self._sums[cell][list(labels)] for cell in cells), nothing)
+
+    def _require(self, conditions: Sequence[int], labels: Sequence[int]) -> None:
+        wrong = [condition for condition in conditions if not 0 <= condition < len(self._n)]
+        if wrong:
+            raise BadInput(f"This cube has conditions 0 to {len(self._n) - 1}, got {wrong[0]}.")
+        if not all(0 <= label <= self.classes for label in labels):
+            raise BadInput(f"A class index must lie in 0 to {self.classes - 1}, got {list(labels)[:8]}.")
+
+
+def _opened(path: Path, *, dimensions: int) -> np.ndarray:
+    """Return an array of a cube, mapped into memory; raises StoreError, naming the file."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path.name} of the run's result is missing; restore it from a copy of the store.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise StoreError(f"{path.name} of the run's result is damaged; restore it from a copy of the store.") from error
+    if array.ndim != dimensions:
+        raise StoreError(f"{path.name} of the run's result is damaged; restore it from a copy of the store.")
+    return array
 
 
 def _file(folder: Path, name: str, what: str) -> Path:

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, final
 
+from engine.audit import inside, plan, report, tiers
 from engine.audit import manifest as manifests
-from engine.audit import plan, report, tiers
+from engine.audit.inside import Inside, Scope
 from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
 from engine.audit.report import Forecast, RunCard, RunView
@@ -116,6 +117,10 @@ class Runs:
             for oldest in list(self._seen)[:-SEEN]:
                 self._seen.pop(oldest, None)
         return dataclasses.replace(held[1], card=card)
+
+    def inside(self, run: str, scope: Scope) -> Inside:
+        """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
+        return inside.of_run(Run.open(self._store, run).place, scope)
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""

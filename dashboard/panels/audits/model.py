@@ -482,7 +482,7 @@ def heat(model: ModelResult, view: RunView, most: int | None = MOST_CLASSES) -> 
         )
         for name in names
     )
-    columns = tuple((_short(condition), condition_name(condition)) for condition in shown)
+    columns = tuple((short_name(condition.name), condition_name(condition)) for condition in shown)
     return Heat(f"{model.model}, class by class", columns, rows, tuple(map(_total, shown)), len(shown[0].classes))
 
 
@@ -511,11 +511,11 @@ def _cell(condition: ConditionResult, own: ClassResult | None, link: Callable[[C
     return Cell(own.accuracy, own.has_few, step, link(own), told)
 
 
-def _short(condition: ConditionResult) -> str:
+def short_name(name: str) -> str:
     """Return what stands above a column: the attack and its epsilon, without its other settings."""
-    name, _, settings = condition.name.partition(":")
+    stem, _, settings = name.partition(":")
     epsilon = next((part.removeprefix("eps=") for part in settings.split(",") if part.startswith("eps=")), "")
-    return f"{name} {epsilon}".strip()
+    return f"{stem} {epsilon}".strip()
 
 
 def _link_maker(condition: ConditionResult, model: ModelResult, view: RunView) -> Callable[[ClassResult], str]:
@@ -528,6 +528,24 @@ def _link_maker(condition: ConditionResult, model: ModelResult, view: RunView) -
         return _query(condition, model, view, label=own.name, outcome=outcome) if outcome else ""
 
     return link
+
+
+def example_query(view: RunView, role: str, names: Sequence[str], classes: Sequence[str], outcome: str) -> str:
+    """Return the query of an image that one of some conditions left so; empty where the levels can show none of them.
+
+    classes: handles of true classes, any of which will do; none is any class.
+    """
+    (model,) = [one for one in view.summary.models if one.role == role]
+    for condition in model.conditions:
+        if condition.name not in names or condition.kind not in EXPLAINED or not _is_shown(condition.name, view):
+            continue
+        example = view.examples.get((role, condition.name))
+        if example and example.outcome == outcome and (not classes or example.label in classes):
+            return _query(condition, model, view, label=example.label, outcome=outcome, sample=example.sample)
+        for own in condition.classes:
+            if own.statuses.get(outcome) and (not classes or own.name in classes):
+                return _query(condition, model, view, label=own.name, outcome=outcome)
+    return ""
 
 
 def _query(condition: ConditionResult, model: ModelResult, view: RunView, **where: str) -> str:

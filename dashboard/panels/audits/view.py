@@ -18,6 +18,7 @@ from dashboard.panels.audits import form as planning
 from dashboard.panels.audits import model as audits
 from dashboard.panels.audits.form import Mistake, Offer
 from dashboard.panels.audits.model import Agreed, Cell, Heat, Line, ModelPart, Panel, Row, SanityCheck, Versus
+from dashboard.panels.inside import view as inside_view
 from engine import (
     Answer,
     AttackSanity,
@@ -84,6 +85,7 @@ def layout() -> html.Section:
                 ],
                 className="run-figures",
             ),
+            inside_view.layout(),
             html.Div(id=ids.AUDIT_DETAILS, className="audit"),
         ],
         id=ids.AUDITS,
@@ -422,15 +424,8 @@ def _threshold(agreed: Agreed) -> Component:
 
 
 def _model(model: ModelPart) -> list[Component]:
-    heads = (
-        "Condition",
-        "Images",
-        "Right after it (Clopper-Pearson, 95 %)",
-        "",
-        "How the images ended",
-        "Most often into",
-        "",
-    )
+    heads = ("Condition", "Images", "Right after it (Clopper-Pearson, 95 %)", "", "How the images ended",
+             "Most often into", "")  # fmt: skip
     head = markup.head(heads)
     return [
         html.H4(model.title),

@@ -1,0 +1,226 @@
+"""The part of a run's page that shows the inside of its model: layers, classes and feature maps, for any choice of images."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlencode
+
+import plotly.graph_objects as go
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids, markup, protocol
+from dashboard.auditor import Auditor
+from dashboard.markup import aria, data, term
+from dashboard.panels.inside import figure as figures
+from dashboard.panels.inside import model as insides
+from dashboard.panels.inside.model import Choices, Described, MapRow
+from engine import EngineError, Inside, RunView, class_handles
+
+GROUPS: Final = {
+    "role": "inside-role",
+    "ended": "inside-ended",
+    "attacks": "inside-attacks",
+    "classes": "inside-classes",
+}
+"""The term of each group of buttons."""
+FEW = "Grey: fewer than 30 images, not to be ranked."
+
+
+def layout() -> html.Section:
+    """Return the skeleton; assets/inside.js fills it while a run is shown."""
+    return html.Section(
+        [
+            html.Div(
+                [html.H3("Inside the model", id="inside-heading"), markup.save("inside")], className="panel-heading"
+            ),
+            html.Div(id=ids.INSIDE_CONTROLS, className="inside-controls"),
+            html.P(id=ids.INSIDE_LEAD, role="status"),
+            html.Div(
+                [
+                    html.H4("Layer by layer"),
+                    _graph(ids.INSIDE_LAYERS, figures.draw_layers(None, "light"), figures.LAYERS_HEIGHT),
+                    html.Div(id=ids.INSIDE_LAYERS_NOTE),
+                ],
+                id=ids.INSIDE_LAYERS_PART,
+                hidden=True,
+                **term("inside-layers"),
+            ),
+            html.Div(
+                [
+                    html.H4("Class by class"),
+                    _graph(ids.INSIDE_CLASSES, figures.draw_classes(None, (), (), "light"), figures.SMALL_HEIGHT),
+                    html.Div(id=ids.INSIDE_CLASSES_NOTE),
+                ],
+                id=ids.INSIDE_CLASSES_PART,
+                hidden=True,
+                **term("inside-classes"),
+            ),
+            html.Div(id=ids.INSIDE_MAPS),
+        ],
+        id=ids.INSIDE,
+        className="inside",
+        hidden=True,
+        **aria(labelledby="inside-heading"),
+    )
+
+
+def _graph(name: str, figure: go.Figure, height: int) -> dcc.Graph:
+    return dcc.Graph(
+        id=name, figure=figure, config={"displayModeBar": False, "responsive": True}, style={"height": height}
+    )
+
+
+def answer(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.Figure]:
+    """Return the part of a run that is asked for as plain values, and its layers as a figure."""
+    theme = "dark" if stored.get("theme") == "dark" else "light"
+    try:
+        view, inside = _asked(auditor, stored)
+    except EngineError as error:
+        return _without(auditor, stored, str(error)), figures.draw_layers(None, theme)
+    told = insides.described(view, inside)
+    query = _query(stored)
+    facts = {
+        "state": "ready",
+        "controls": markup.pieces(list(map(_choices, insides.choices(view, inside.scope)))),
+        "lead": told.lead,
+        "line": f"run {view.card.name} ({view.card.run[:12]}), {told.lead}",
+        "layers": markup.pieces(_layers(view, inside, told, query)) if inside.n else [],
+        "classes": markup.pieces(_classes(view, inside, told, query)) if inside.n else [],
+        "maps": markup.pieces(_maps(view, told, query)) if inside.n else [],
+    }
+    return facts, figures.draw_layers(inside, theme)
+
+
+def small(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.Figure]:
+    """Return the small charts of the same question, and their height."""
+    theme = "dark" if stored.get("theme") == "dark" else "light"
+    try:
+        view, inside = _asked(auditor, stored)
+    except EngineError:
+        return {"height": figures.classes_height(0)}, figures.draw_classes(None, (), (), theme)
+    layers = [name for name, _ in view.manifest.model(inside.scope.role).sites]
+    drawn = figures.draw_classes(inside, layers, class_handles(view.manifest.classes), theme)
+    return {"height": figures.classes_height(len(inside.classes))}, drawn
+
+
+def _asked(auditor: Auditor, stored: protocol.Ask) -> tuple[RunView, Inside]:
+    run = str(stored.get("run") or "")
+    inside = auditor.audits.inside(run, insides.scope(stored))
+    return auditor.audits.view(run), inside
+
+
+def _without(auditor: Auditor, stored: protocol.Ask, why: str) -> protocol.Facts:
+    """Return why there is nothing, with what can be chosen instead where the run can be read."""
+    facts: protocol.Facts = {
+        "state": "nothing",
+        "lead": why,
+        "line": "",
+        "controls": [],
+        "layers": [],
+        "classes": [],
+        "maps": [],
+    }
+    try:
+        view = auditor.audits.view(str(stored.get("run") or ""))
+        is_open = view.card.state.state != "finished"
+        # Of a run that is finished another choice may have something to show.
+        controls = [] if is_open or not view.manifest.is_scored else insides.choices(view, insides.scope(stored))
+        return {**facts, "again": is_open, "controls": markup.pieces(list(map(_choices, controls)))}
+    except EngineError:
+        return facts
+
+
+def _choices(group: Choices) -> Component:
+    buttons = [
+        html.Button(
+            option.title,
+            className="plain-button",
+            title=option.full,
+            **data(inside=group.field, value=option.value),
+            **aria(pressed="true" if option.is_chosen else "false"),
+            **term(GROUPS[group.field]),
+        )
+        for option in group.options
+    ]
+    name = html.Span(group.title, className="control-label")
+    return html.Div([name, html.Div(buttons, className="inside-options")], className="inside-choice", role="group",
+                    **aria(label=group.title))  # fmt: skip
+
+
+def _layers(view: RunView, inside: Inside, told: Described, query: str) -> list[Component]:
+    heads = (
+        "Layer",
+        "Channels",
+        "Conductance share",
+        "Conductance share, noise",
+        "Score change",
+        "Score change, noise",
+    )
+    rows = [
+        html.Tr([html.Th(one.layer, scope="row"), html.Td(f"{one.channels:,}"),
+                 *(html.Td(_share(value)) for value in (one.flow, one.noise_flow, one.score, one.noise_score))])
+        for one in inside.layers
+    ]  # fmt: skip
+    table = html.Div(html.Table([markup.head(heads), html.Tbody(rows)]), className="table-scroll", tabIndex=0, role="region",
+                     **aria(label="Layer by layer, as a table"))  # fmt: skip
+    notes = [html.P(text, className="note") for text in (*told.notes, insides.LAYERS)]
+    claim = html.P([insides.CLAIM, _file(view, "layers", query)], className="note")
+    folded = html.Details([html.Summary("As a table", **term("inside-layers")), table], className="twin")
+    return [*notes, claim, folded]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %".replace("-", "−")
+
+
+def _classes(view: RunView, inside: Inside, told: Described, query: str) -> list[Component]:
+    names, layers = class_handles(view.manifest.classes), inside.layers
+    heads = ("Class", "Cluster", "Images", "Most conductance at")
+    rows = [
+        html.Tr([html.Th(names[own.label], scope="row"), html.Td(str(own.cluster or "–")), html.Td(f"{own.n:,}"),
+                 html.Td(layers[max(range(len(layers)), key=own.layers.__getitem__)].layer)])
+        for own in inside.classes
+    ]  # fmt: skip
+    table = html.Div(html.Table([markup.head(heads), html.Tbody(rows)]), className="table-scroll", tabIndex=0, role="region",
+                     **aria(label="Class by class, as a table"))  # fmt: skip
+    few = f" {FEW}" if any(own.n < figures.FEW for own in inside.classes) else ""
+    folded = html.Details([html.Summary("As a table", **term("inside-classes")), table], className="twin")
+    return [html.P([f"{told.clusters}{few}", _file(view, "classes", query)], className="note"), folded]
+
+
+def _maps(view: RunView, told: Described, query: str) -> list[Component]:
+    heads = ("Feature map", "Conductance (t, 95 %)", "Under noise (t, 95 %)", "p above noise (Welch, Holm)", "Images")
+    has_link = any(row.link for row in told.maps)
+    note = "A click opens Explain of an image of the run at this channel." if has_link else (
+        "Explain cannot show these images: no chosen attack has its settings and seed."
+    )  # fmt: skip
+    table = html.Table([markup.head(heads), html.Tbody(list(map(_map, told.maps)))])
+    frame = html.Div(table, className="table-scroll", tabIndex=0, role="region", **aria(label=told.maps_title))
+    return [
+        html.H4([told.maps_title, _file(view, "maps", query)]),
+        frame,
+        html.P(f"{note} {insides.SCALE} {insides.CLAIM}", className="note"),
+    ]
+
+
+def _map(row: MapRow) -> Component:
+    shown = html.A(row.name, href=f"/?{row.link}", **aria(label=f"Explain {row.name}")) if row.link else row.name
+    cells = [html.Td(text) for text in (row.flow, row.noise, row.p, row.n)]
+    return html.Tr([html.Th(shown, scope="row"), *cells], className="worst" if row.is_above else "")
+
+
+def _file(view: RunView, name: str, query: str) -> Component:
+    href = f"/audits/{view.card.run}/inside-{name}.csv{query}"
+    return html.A("CSV", href=href, className="file", download="", **aria(label=f"{name} as CSV"), **term("csv"))
+
+
+def _query(stored: protocol.Ask) -> str:
+    given = {name: str(stored[name]) for name in ("role", "attacks", "classes", "ended") if stored.get(name)}
+    return f"?{urlencode(given)}" if given else ""
+
+
+PANELS: Final = (
+    protocol.Panel("inside", answer, ids.INSIDE_LAYERS, again=5000),
+    protocol.Panel("inside-classes", small, ids.INSIDE_CLASSES),
+)
