@@ -32,6 +32,7 @@
   function want(own, next) {
     window.clearTimeout(own.timer);
     own.wanted = next;
+    own.isDoubtful = false;
     emit(`ask:${own.name}`, next);
     if (!next) { own.shown = null; }
     judge(own);
@@ -57,6 +58,7 @@
   function veilOf(own) {
     if (!own.wanted && !own.shown) { return subject.isCurrent || !own.of ? null : 'none'; }
     if (!own.shown) { return 'none'; }
+    if (own.isDoubtful) { return 'other'; }
     if (subject.isCurrent && isWanted(own, own.shown, EVIDENCE)) { return null; }
     return 'other';
   }
@@ -89,6 +91,7 @@
     window.clearTimeout(own.timer);
     own.draw(facts, wanted);
     own.shown = facts.asked;
+    own.isDoubtful = false;
     judge(own);
     if (facts.after !== null && wanted && own.wanted === wanted) { later(own, facts.after); }
   }
@@ -119,10 +122,16 @@
   /* The server is there again: what is wished for and not shown is asked for once more. */
   on('connected', () => Object.values(panels).forEach((own) => { if (own.wanted && (!own.shown || !isWanted(own, own.shown))) { send(own); } }));
 
+  /* Something else was chosen, and what that means for a panel is the server's word: until then it is covered. */
+  function doubt(name) {
+    panels[name].isDoubtful = true;
+    judge(panels[name]);
+  }
+
   const wantOf = (name, next) => want(panels[name], next);
   const isBelow = (name) => panels[name].level > 1;
 
-  Object.assign(window.faultline, { set, on, emit, pick, panel, wishes, isBelow, speak, want: wantOf });
+  Object.assign(window.faultline, { set, on, emit, pick, panel, wishes, isBelow, speak, doubt, want: wantOf });
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.panel = { answered };
 })();

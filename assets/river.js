@@ -17,7 +17,7 @@
   let lane = 'flow';
   on('view', (view) => {
     lane = view.lane || 'flow';
-    document.querySelectorAll('[data-lane]').forEach((button) => button.setAttribute('aria-pressed', String(button.dataset.lane === lane)));
+    document.querySelectorAll('[data-lane]').forEach((button) => { button.textContent = lane === 'flow' ? 'Show localisation' : 'Show conductance'; });
   });
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('[data-lane]');

@@ -14,7 +14,7 @@
     model: ['channel', 'folded'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
     layer: ['channel'], run: ['role', 'attacks', 'classes', 'ended'],
   };
-  const { byId, emit, fill, isBelow, isGroup, make, on, panel, say, set, speak, want, wishes } = window.faultline;
+  const { byId, doubt, emit, fill, isBelow, isGroup, make, on, panel, say, set, speak, want, wishes } = window.faultline;
   /* Changes that are no step: Back does not undo them. */
   const NO_STEP = ['theme'];
   const unchanged = () => window.dash_clientside.no_update;
@@ -25,6 +25,8 @@
     Object.entries(ALIASES).forEach(([old, name]) => { if (query.has(old) && !query.has(name)) { query.set(name, query.get(old)); } });
     const view = { detail: 'blocks' };
     FIELDS.forEach((name) => { if (query.get(name)) { view[name] = query.get(name); } });
+    // The levels ask with numbers; what is none is named by the server.
+    ['share', 'channel'].forEach((name) => { if (/^\d+(\.\d+)?$/.test(view[name] || '')) { view[name] = Number(view[name]); } });
     view.theme = document.documentElement.dataset.theme;
     // A theme that there is not is named by the server, like every other value.
     if (query.get('theme')) { view.theme = query.get('theme'); }
@@ -157,7 +159,10 @@
     if (EXAMINED.some((name) => next[name] !== work.view[name]) || !next.layer) { return; }
     const wanted = wishes(work, next);
     // The map to look at first in another layer is the server's choice.
-    if (next.channel === null || next.channel === undefined) { delete wanted.neuron; }
+    if (next.channel === null || next.channel === undefined) {
+      delete wanted.neuron;
+      doubt('neuron');
+    }
     waiting = null;
     ask(wanted);
   }
@@ -268,8 +273,20 @@
   /* The work is looked at again while it goes on; a look that is lost is taken again. */
   const looking = panel('work', { draw: follow, lost: 15000 });
 
+  /* The newest view, and the wait for the server's word on it. */
+  let latest = null;
+  const PATIENCE = 3000;
+  let silence = null;
+
+  function listen(view) {
+    latest = view;
+    window.clearTimeout(silence);
+    silence = window.setTimeout(() => { if (!isCurrent(view)) { say('status', 'Waiting for the server …'); } }, PATIENCE);
+  }
+
   /* What the view itself sets, where a control does not say it already. */
   function look(view, inputs) {
+    listen(view);
     const chosen = view.theme === 'dark' ? 'dark' : 'light';
     const detail = view.detail === 'sites' ? 'sites' : 'blocks';
     const [shownDetail, isDark] = inputs.slice(-3, -1);
@@ -288,7 +305,8 @@
   }
 
   on('river', () => drawn());
-  on('room', () => { if (work && work.key && work.view) { ask(wishes(work, work.view)); } });
+  // An answer that is still to come asks by itself; what it will be of is not what was shown.
+  on('room', () => { if (latest && isCurrent(latest) && work.key) { ask(wishes(work, work.view)); } });
   // What a menu says counts from the moment it says so, before the page has made a view of it.
   document.addEventListener('change', (event) => { if (event.target.matches?.('.filters select.menu')) { speak({ isCurrent: false, says: 'another choice' }); } });
   document.addEventListener('click', (event) => {

@@ -113,7 +113,7 @@ CONCEPTS: Final = (
     ("Activation patching", "Putting channels' values of one run into the other, to see whether the answer follows them."),
     ("Layer-matched random", "Equally many channels of each layer, drawn at random: the control that a choice must beat."),
     ("Jaccard", "Channels in common divided by channels in either; the distance shown is one less that."),
-    ("Interval", "The range that holds the value in 95 of 100 repeats; of a group it is taken over its images."),
+    ("Interval", "A range made so that 95 of 100 such ranges hold the true value; of a group it is taken over its images."),
     ("Epsilon, L∞, L2", "How much an attack may change: at most so much at any pixel, or so much in Euclidean length."),
 )  # fmt: skip
 SECTIONS: Final = (

@@ -33,6 +33,8 @@ from engine import (
 )
 
 SHARES = (0.05, 0.1, 0.2, 0.3)
+NEAR = 0.05
+"""A share this far from one that is offered stands for it; others are refused."""
 GROUP = "group"
 """The sample name that stands for up to `GROUP_SIZE` images together."""
 PAIR = "into:"
@@ -158,7 +160,7 @@ def complaints(stored: object) -> tuple[str, ...]:
         number = _number(value)
         is_as_asked = str(value) == str(view[name]) or (number is not None and number == view[name])
         if value not in (None, "") and not is_as_asked:
-            shown = "nothing in particular" if view[name] is None else f"'{view[name]}'"
+            shown = "what is shown without it" if view[name] is None else f"'{view[name]}'"
             results.append(f"The link asked for {name} '{str(value)[:80]}', which does not exist; showing {shown}.")
     return tuple(results)
 
@@ -197,7 +199,8 @@ def _nearest_share(value: object) -> float | None:
     number = _number(value)
     if number is None or number != number:
         return None
-    return min(SHARES, key=lambda share: abs(share - number))
+    nearest = min(SHARES, key=lambda share: abs(share - number))
+    return nearest if abs(nearest - number) <= NEAR else None
 
 
 def _channel(value: object) -> int | None:

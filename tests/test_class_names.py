@@ -262,6 +262,9 @@ class Auditor:
         self.asked.append(request.label)
         return links.Answer("queued")
 
+    def is_stored(self, _request):
+        return False
+
 
 @pytest.mark.parametrize(
     ("label", "place"), [("crane@6", 6), (COMPOSED, 2), (DECOMPOSED, 2), ("nine", 9), ("crane", 0), (None, 0)]
@@ -271,7 +274,7 @@ def test_a_link_leads_to_the_class_it_names_and_says_where_it_names_none(store, 
     view = ViewState(model="net", data="composed", attack="pgd-linf", label=label)
     chosen = links.Resolved(view, (), (model,), (data,), (), (), model, data)
     auditor, notices = Auditor(store), []
-    links._with_attack_results(chosen, auditor, notices)
+    links._with_attack_results(chosen, auditor, notices, lambda _request: False)
     assert auditor.asked == [place]
     assert [("asked for class 'crane'" in notice) for notice in notices] == ([True] if label == "crane" else [])
     offered = [class_["value"] for class_ in progress._classes(chosen) if class_["value"] != progress.ANY]

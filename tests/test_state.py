@@ -55,9 +55,20 @@ def test_what_is_no_view_becomes_the_default_view(stored):
 
 
 @pytest.mark.parametrize(
-    ("given", "share"), [("0.07", 0.05), (7, 0.3), (-1, 0.05), ("0.1", 0.1), ("nan", 0.2), ("a", 0.2), (True, 0.2)]
+    ("given", "share"),
+    [
+        ("0.07", 0.05),
+        ("0.26", 0.3),
+        (7, 0.2),
+        ("0.9", 0.2),
+        (-1, 0.2),
+        ("0.1", 0.1),
+        ("nan", 0.2),
+        ("a", 0.2),
+        (True, 0.2),
+    ],
 )
-def test_a_share_goes_to_the_nearest_offered(given, share):
+def test_a_share_goes_to_the_nearest_offered_and_none_far_from_all_does(given, share):
     assert ViewState.from_dict({"share": given}).share == share
     assert share in SHARES
 

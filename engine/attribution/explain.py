@@ -106,7 +106,7 @@ def _both_datapaths(subject: _Subject, step: _Steps) -> tuple[Explanation, tuple
     of_clean = datapaths.with_edges(bundle, clean, references, method=request.method, seed=request.seed)
     step.next()
     of_adversarial = datapaths.with_edges(bundle, adversarial, references, method=request.method, seed=request.seed)
-    none_yet = [torch.empty(0, site.channels) for site in bundle.sites]
+    none_yet = [torch.empty(0, site.channels, device=bundle.device) for site in bundle.sites]
     explanation = Explanation(
         key="",
         request=request,

@@ -81,3 +81,43 @@ def test_while_a_step_is_not_answered_the_panels_below_are_covered_and_those_abo
     page.unroute("**/_dash-update-component*")
     until(page, "document.querySelector('#layer-title').textContent.startsWith('layer2.0 ')")
     until(page, OPEN)
+
+
+def test_a_layer_chosen_without_a_server_covers_its_levels_whatever_the_window_does(own):
+    page, running = own
+    page.goto(f"{running.url}/?{PAIR}&layer=layer3.0&channel=3")
+    settled(page)
+    page.wait_for_selector("#layer-tiles button")
+    until(page, OPEN)
+    stop(running)
+    choose(page, "layer-select", r"^layer2\.0$")
+    both = "['.layer-panel', '.neuron-panel'].every(one => document.querySelector(one).dataset.veil)"
+    until(page, both, seconds=5)
+    page.set_viewport_size({"width": 1300, "height": 850})
+    page.wait_for_timeout(1500)
+    assert page.evaluate(both), "a resize asks for nothing that is no longer chosen"
+    until(page, "/Waiting for the server|no answer|not connected/i.test(document.body.innerText)", seconds=10)
+
+
+def test_back_asks_the_levels_with_numbers(watched, served):
+    page = watched.page
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"{served.url}/?{PAIR}&layer=layer3.0&channel=3&share=0.2")
+    settled(page)
+    until(page, OPEN)
+    choose(page, "layer-select", r"^layer2\.0$")
+    until(page, "document.querySelector('#layer-title').textContent.startsWith('layer2.0 ')")
+    held = []
+    page.route(
+        "**/_dash-update-component*",
+        lambda route: (
+            held.append(route) if '"work-facts.data"' in (route.request.post_data or "") else route.continue_()
+        ),
+    )
+    page.go_back()
+    until(page, "document.querySelector('#layer-title').textContent.startsWith('layer3.0 ')")
+    assert "must be" not in page.inner_text("main")
+    for route in held:
+        route.continue_()
+    page.unroute("**/_dash-update-component*")
+    until(page, OPEN)

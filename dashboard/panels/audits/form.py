@@ -211,7 +211,7 @@ def _subject(offer: Offer, model: ModelCard | None, data: DatasetCard | None) ->
         "What is audited",
         "",
         (
-            Field("name", "Name", "text", "Audit", "Stands in the list of runs."),
+            Field("name", "Name", "text", "Audit", "Shown in the list of runs."),
             Field("model", "Candidate", "menu", "", "The model that is judged.", names),
             Field("baseline", "Baseline", "menu", "", "Compared on the same images; same classes only.", own.baselines),
             Field("data", "Data", "menu", "", help, own.data),
@@ -280,7 +280,7 @@ def _threshold_fields(attacks: Sequence[AttackChoice]) -> tuple[Field, ...]:
     conditions = (*CONDITIONS, *((attack.name, f"{attack.title} ({attack.name})") for attack in attacks))
     return (
         Field("name", "Name", "text", "withstands the agreed attacks", "Stands in the result."),
-        Field("condition", "Under", "menu", CONDITIONS[0][0], "Where it must hold.", conditions),
+        Field("condition", "Under", "menu", CONDITIONS[0][0], "The attack it must hold under.", conditions),
         Field("metric", "Measured as", "menu", METRICS[0][0], "Which images count.", METRICS),
         Field("at_least", "At least", "text", "50 %", "The share that must be right, such as 90 % or 0.9."),
         Field("confidence", "Confidence", "text", "95 %", "Of the Clopper-Pearson interval that decides."),

@@ -40,10 +40,15 @@ class Heights:
     distance_title: float
 
 
-def heights(paper: float) -> Heights:
-    """Return the places on a paper of that many pixels: text takes its lines, the plots share what is left."""
+def heights(paper: float, *, is_localised: bool = False) -> Heights:
+    """Return the places on a paper of that many pixels: text takes its lines, the plots share what is left.
+
+    is_localised: the lower plot, which then bears the claim, has the upper one's height.
+    """
     distance = min(90.0, max(30.0, 0.17 * paper))
     flow = min(56.0, max(18.0, 0.1 * paper))
+    if is_localised:
+        distance, flow = flow, distance
     tops = [paper]
     for taken in (LINE, LINE, distance, AIR + LINE, flow, AIR + LINE + 2):
         tops.append(tops[-1] - taken)
@@ -75,7 +80,8 @@ def axes(curves: Curves, places: Heights, colours: Palette) -> dict[str, object]
         "zerolinecolor": colours.line,
         "tickfont": {"size": 11, "color": colours.muted},
     }
-    share = {"range": [-0.08, 1.08], "tickvals": [0, 1]}
+    most = max((one.random.high for one in curves.localised or () if one and one.random), default=1.0)
+    share = {"range": [-0.1 * most, 1.1 * most], "tickvals": [0, most]}
     lane = {"tickvals": [highest], "zeroline": True} if curves.localised is None else share
     return {
         "yaxis2": {**shared, "domain": places.distance, "range": [-0.04, 1.04], "tickvals": [0, 1]},

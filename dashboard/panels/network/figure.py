@@ -71,7 +71,7 @@ def draw(drawing: Drawing, *, theme: str, height: int = HEIGHT, width: int = USU
     foot = TURNED_FOOT if _is_turned(river) else LEVEL_FOOT
     # Turned labels take room from the river; below its least height the frame scrolls instead.
     height = max(height, LOWEST + foot - LEVEL_FOOT)
-    places = curve_traces.heights(height - TOP - foot)
+    places = curve_traces.heights(height - TOP - foot, is_localised=curves.localised is not None)
     figure = Figure(traces(drawing, colours))
     figure.add_traces(curve_traces.traces(curves, colours))
     figure.update_layout(

@@ -295,7 +295,7 @@ def _heading() -> html.Div:
 
 
 def _lane() -> html.Button:
-    """Return the switch of what stands between the distance and the river; assets/river.js presses it."""
+    """Return the switch of what stands between the distance and the river; assets/river.js says what it would show."""
     return html.Button(
         "Show localisation",
         className="plain-button",
