@@ -220,7 +220,7 @@ TERMS: Final = {
     "class": "The true class of the images: the label they carry.",
     "condition": "Without attack (clean), or the attack with all its settings; worst-case is any of them.",
     "right": "Share of images still answered right, with its exact interval at 95 %.",
-    "ended": "How many images were misclassified clean, fooled, resisted, or were left as they were.",
+    "ended": "How many images were misclassified clean, were fooled, withstood it or stayed as they were.",
     "into": "The classes that fooled images were most often taken for.",
     "difference": "Candidate minus baseline in points of accuracy; above 0 the candidate is better.",
     "one-alone": "Images that only one of the two models got right.",

@@ -271,7 +271,7 @@ class Auditor:
 )
 def test_a_link_leads_to_the_class_it_names_and_says_where_it_names_none(store, label, place):
     model, data = store.model_card("net"), store.data_card("composed")
-    view = ViewState(model="net", data="composed", attack="pgd-linf", label=label)
+    view = ViewState(model="net", data="composed", attack="pgd-linf", method="two-run", label=label)
     chosen = links.Resolved(view, (), (model,), (data,), (), (), model, data)
     auditor, notices = Auditor(store), []
     links._with_attack_results(chosen, auditor, notices, lambda _request: False)
