@@ -17,7 +17,7 @@ FILTERS = (
     ("attack-select", "attack", "^FGSM$", "fgsm-linf"),
     ("epsilon-select", "epsilon", r"^16.255$", "16/255"),
     ("outcome-select", "outcome", "^Resisted", "resisted"),
-    ("sample-select", "sample", "^First ", "group"),
+    ("sample-select", "sample", "^All targets: ", "group"),
     ("method-select", "method", "^Mask network$", "mask"),
     ("share-select", "share", "^5 %$", "0.05"),
     ("layer-select", "layer", r"^layer3\.1$", "layer3.1"),
