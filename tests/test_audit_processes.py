@@ -23,7 +23,7 @@ from tests.test_cluster import processes_of
 
 CHECKOUT = Path(__file__).parent.parent
 PLAN = audits.PLAN.replace("count = 6", "count = 24").replace(
-    'attacks = ["fgsm-linf:eps=24/255"]', 'attacks = ["fgsm-linf:eps=24/255", "pgd-linf:eps=24/255,steps=40"]'
+    'attacks = ["fgsm-linf:eps=24/255"]', 'attacks = ["fgsm-linf:eps=24/255", "pgd-linf:eps=24/255,steps=200"]'
 )
 SHARDS = 36
 NO_FIXED_PORT = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
