@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
-import importlib
 import signal
 import socket
 import sys
@@ -58,9 +57,7 @@ def open_auditor(settings: Settings) -> Auditor:
     try:
         if not auditor.models():
             auditor.install_demo()
-        # pyarrow asks for pandas with the first rows of a run that it reads, in whatever thread that happens. Plotly would find
-        # the half-imported module in another one, and its figure fail. Here no other thread draws yet; 0.4 s and 32 MB.
-        importlib.import_module("pandas")
+        engine.load_libraries()
     except BaseException:
         auditor.close()
         raise

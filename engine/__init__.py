@@ -23,6 +23,7 @@ from engine.audit.report import (
     run_verdict,
     status_counts,
 )
+from engine.audit.shards import load_libraries
 from engine.audit.summary import ClassResult, ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
 from engine.class_names import LACKING
@@ -274,6 +275,7 @@ __all__ = [
     "installed_versions",
     "kept_by",
     "left_out",
+    "load_libraries",
     "measure_of",
     "method",
     "narrowest_cut",

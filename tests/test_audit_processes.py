@@ -23,7 +23,7 @@ from tests.test_cluster import processes_of
 
 CHECKOUT = Path(__file__).parent.parent
 PLAN = audits.PLAN.replace("count = 6", "count = 24").replace(
-    'attacks = ["fgsm-linf:eps=24/255"]', 'attacks = ["fgsm-linf:eps=24/255", "pgd-linf:eps=24/255,steps=200"]'
+    'attacks = ["fgsm-linf:eps=24/255"]', 'attacks = ["fgsm-linf:eps=24/255", "pgd-linf:eps=24/255,steps=40"]'
 )
 SHARDS = 36
 NO_FIXED_PORT = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
@@ -122,16 +122,11 @@ def test_a_server_killed_in_the_middle_leaves_no_orphan_and_the_same_command_goe
     assert all(item.stat().st_mtime_ns == written[item] for item in written), "what was done is not done again"
 
 
-@pytest.mark.xfail(strict=False, reason="a SIGTERM is at times not heard on a quiet machine: known, not understood yet")
 def test_a_polite_end_is_told_and_can_be_resumed(filled, undisturbed, tmp_path):
     folder = copied(filled, tmp_path)
     audit = start(folder)
     until(lambda: shards(folder) >= 2, 120)
-    # Asked again as service managers do: a single signal is at times not heard (known, not understood yet).
-    for _ in range(8):
-        if audit.poll() is None:
-            audit.send_signal(signal.SIGTERM)
-            time.sleep(0.7)
+    audit.send_signal(signal.SIGTERM)
     _, noise = audit.communicate(timeout=60)
     assert audit.returncode == 3, noise
     assert "the same command goes on" in noise

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, final
 
 from engine.audit import manifest as manifests
-from engine.audit import plan, report, results, summary
+from engine.audit import plan, report, results, shards, summary
 from engine.audit.report import Forecast
 from engine.audit.runs import Run, State
 from engine.cli.command import DONE, FAILED, INTERRUPTED, TLS_VARIABLES, Reply
@@ -49,6 +49,7 @@ def audit(options: argparse.Namespace) -> Reply:
                 return _costing(run, _forecast(answers, run))
             if not run.place.manifest.exists():
                 sys.stderr.write(f"{_cost(answers, run)}\n")
+            shards.load_libraries()
             state = run.drive(jobs, driver.shard_task, _Teller(run).tell)
     finally:
         jobs.close()
