@@ -15,13 +15,11 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from engine import class_names
+from engine import class_names, statistics
 from engine.audit import frames, manifest
 from engine.audit import results as files
 from engine.audit.manifest import CANDIDATE, Condition, Role
@@ -29,9 +27,6 @@ from engine.audit.runs import Run
 from engine.audit.shards import GROUPS, Group, MapStatistics, Measure
 from engine.errors import BadInput, UnknownName
 from engine.store import Store
-
-LEVEL: Final = 0.95
-"""Of the intervals of means over images."""
 
 
 def open(store: str | Path | Store, run: str) -> Results:
@@ -126,8 +121,5 @@ class Results:
 
 def _interval(found: MapStatistics) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % interval of a mean over images by Student's t; NaN for fewer than two images."""
-    if found.n < 2:
-        nothing = np.full_like(found.mean, np.nan)
-        return nothing, nothing
-    reach = stats.t.ppf((1 + LEVEL) / 2, found.n - 1) * np.sqrt(found.variance / found.n)
+    reach = statistics.reach(np.sqrt(found.variance / max(found.n, 1)), found.n)
     return found.mean - reach, found.mean + reach

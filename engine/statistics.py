@@ -76,8 +76,6 @@ class Estimate:
 
 def proportion(hits: np.ndarray) -> Estimate:
     """Return the share of (images,) bool that is true, with its Wilson interval. Raises BadInput for no images."""
-    if not len(hits):
-        raise BadInput("A share of no images has no value; at least one image is needed.")
     return wilson(int(np.count_nonzero(hits)), len(hits))
 
 
@@ -107,6 +105,17 @@ def clopper_pearson(count: int, n: int, confidence: float = CONFIDENCE) -> Estim
     low = scipy.special.betaincinv(count, n - count + 1, tail) if count else 0.0
     high = scipy.special.betaincinv(count + 1, n - count, 1 - tail) if count < n else 1.0
     return Estimate(count / n, float(low), float(high), n)
+
+
+def reach(error: np.ndarray, images: float) -> np.ndarray:
+    """Return by how much means over so many images may be off: Student's t interval of `CONFIDENCE`, NaN below two images.
+
+    error: standard error of each mean.
+    """
+    if images < 2:
+        return np.full_like(error, np.nan)
+    result: np.ndarray = scipy.special.stdtrit(images - 1, (1 + CONFIDENCE) / 2) * error
+    return result
 
 
 def decide(count: int, n: int, at_least: float, confidence: float) -> Outcome:

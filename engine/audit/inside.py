@@ -15,13 +15,14 @@ from typing import Final
 import numpy as np
 import scipy  # its `special` and `cluster` are loaded at first use
 
+from engine import statistics
 from engine.attribution import comparison
 from engine.audit import manifest as manifests
 from engine.audit import results
 from engine.audit.manifest import CANDIDATE, Condition, Manifest, Place, Role
 from engine.audit.shards import Cube, Group, MapStatistics
 from engine.errors import BadInput, StoreError
-from engine.statistics import CONFIDENCE, Estimate
+from engine.statistics import Estimate
 from engine.store import files
 
 MOST_MAPS: Final = 50
@@ -365,10 +366,7 @@ class _Means:
         return self.images >= 2
 
     def estimate(self, place: int) -> Estimate:
-        mean = float(self.mean[place])
-        if not self.has_spread:
-            return Estimate(mean, float("nan"), float("nan"), self.n)
-        reach = float(scipy.special.stdtrit(self.images - 1, (1 + CONFIDENCE) / 2) * self.error[place])
+        mean, reach = float(self.mean[place]), float(statistics.reach(self.error[place], self.images))
         return Estimate(mean, mean - reach, mean + reach, self.n)
 
 

@@ -140,10 +140,7 @@ class Answers:
         if not task.is_shown_early or answer.state != "working":
             return answer
         try:
-            return replace(
-                answer,
-                value=self._recent.read(task.early, key, task.record, lambda: self._fetched(task, task.early, key)),
-            )
+            return replace(answer, value=self.shown(task, key))
         except NotStored:
             return answer
 
