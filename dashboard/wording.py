@@ -105,7 +105,7 @@ TERMS: Final = {
     "verdict-open": "Not decided: the checks that could refute it still run, or images or trials are too few to tell.",
     "verdict-checks": "Checks with a limit, for both runs: how many hold, fail, and are not decided. Opens them one by one.",
     # network
-    "lane": "At each layer alone, the share of its channels that restore the label, in place of the attack conductance.",
+    "lane": "Turns between attack conductance and, at each layer alone, the share of its channels that restore the label.",
     "detail": "Blocks draws one column per block of the network; every layer draws all of them.",
     "river": "A column per layer: its bar is the channels each run relies on; bands are the strongest connections between layers.",
     "river-reset": "Shows the whole river again after panning or zooming.",

@@ -23,6 +23,7 @@ from engine.specs.methods import RANDOM, STANDOUT
 from engine.store.store import Dataset
 from engine.types.core import Datapath, Explanation
 from engine.types.faithfulness import (
+    PART_TITLES,
     ClassDatapaths,
     ClassSimilarity,
     DatapathChecks,
@@ -193,7 +194,7 @@ def part(
     }
     if name not in checks:
         raise UnknownName("faithfulness check", name, checks)
-    report(0, 1, f"Checking: {name}")
+    report(0, 1, f"Checking {PART_TITLES[name]}")
     try:
         faithfulness = checks[name](subjects.shared(bundle, dataset, explanation))
     except BadInput as error:

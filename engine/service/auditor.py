@@ -311,7 +311,7 @@ class Auditor:
         return tuple(_read_only(maps) for maps in extra)
 
     def _part(self, explanation: str, part: str) -> Answer[Faithfulness]:
-        doing = f"checking the {part} part of the faithfulness checks"
+        doing = f"checking {faithfulness.PART_TITLES[part]}"
         return self._answers.ask(tasks.FAITHFULNESS, FaithfulnessRequest(explanation, part), patience=0, doing=doing)
 
 

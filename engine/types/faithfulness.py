@@ -318,10 +318,13 @@ class Faithfulness:
     localisation: Localisation | None = None
 
 
-PARTS: Final = (
-    "clean", "adversarial", "restoration", "localisation", "stability", "kinship", "weights", "cross", "groups",
-)  # fmt: skip
-"""In the order in which they are asked for."""
+PART_TITLES: Final = {
+    "clean": "the clean datapath", "adversarial": "the adversarial datapath", "restoration": "what clean channels restore",
+    "localisation": "localisation", "stability": "stability", "kinship": "likeness to the classes", "weights": "random weights",
+    "cross": "both inputs for both answers", "groups": "groups",
+}  # fmt: skip
+"""What whoever waits is told, by part, in the order in which they are asked for."""
+PARTS: Final = tuple(PART_TITLES)
 
 
 def merge(partials: Sequence[Faithfulness]) -> Faithfulness:
