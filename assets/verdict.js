@@ -1,4 +1,4 @@
-/* The verdict bar: what happened, where it takes hold, what restores it, how the checks ended. Only what is held looks like a claim. */
+/* The verdict bar: what happened, where it takes hold, what restores it, how the checks ended, and what to do next. Only what is held looks like a claim. */
 (function () {
   'use strict';
 
@@ -6,14 +6,21 @@
   /* Letters from which on even the loudest line is set smaller. */
   const LONG = 40;
   const MARKS = { fact: '', held: '✔', refuted: '✘', open: '?' };
-  const SAID = { fact: '', held: 'no check speaks against it', refuted: 'not shown', open: 'not decided yet' };
+  const SAID = { fact: '', held: 'supported', refuted: 'not supported', open: 'not decided yet' };
 
-  function claim({ title, state, texts }, k) {
+  function claim({ title, state, text, detail }, k) {
     const mark = MARKS[state] ? make('span', { class: 'mark', 'aria-hidden': 'true' }, MARKS[state]) : null;
     const state_ = SAID[state] ? make('span', { class: 'state' }, SAID[state]) : null;
-    const text = texts.join(' ');
     return make('div', { class: `claim-cell is-${state}`, 'data-term': `verdict-${state}`, tabindex: '0', role: 'group', 'aria-label': title },
-      make('h2', {}, title, mark, state_), make('p', { id: k === 0 ? 'headline' : null, class: text.length > LONG ? 'is-long' : null }, text));
+      make('h2', {}, title, mark, state_),
+      make('p', { id: k === 0 ? 'headline' : null, class: text.length > LONG ? 'is-long' : null }, text, detail ? make('span', { class: 'detail' }, ` ${detail}`) : null));
+  }
+
+  /* Back leads to the view before, since each step is a choice like any other. */
+  function next({ step }) {
+    const button = step ? make('button', { class: 'step-button', 'data-term': 'verdict-step' }, step.text) : make('p', { class: 'step-wait' }, 'Checks still run.');
+    if (step) { button.addEventListener('click', () => pick(step.pick)); }
+    return make('div', { class: 'claim-cell step-cell' }, make('h2', {}, 'What to do next'), button);
   }
 
   const count = (number, look, mark, word) => (number
@@ -30,7 +37,7 @@
   function draw(facts) {
     // What else stands in the bar keeps its place, and the keyboard in it.
     byId('verdict').querySelectorAll(':scope > .claim-cell').forEach((cell) => cell.remove());
-    if (facts) { byId('verdict').prepend(...facts.verdict.claims.map(claim), checks(facts.verdict)); }
+    if (facts) { byId('verdict').prepend(...facts.verdict.claims.map(claim), checks(facts.verdict), next(facts.verdict)); }
   }
 
   on('network', draw);

@@ -39,8 +39,8 @@ TOUR: Final = (
     Step(
         "#verdict",
         "Read the verdict first",
-        "What happened, where it takes hold, what restores the class, and how the checks ended. ✔ no check speaks against "
-        "it, ✘ one does, ? not decided.",
+        "What happened, where it takes hold, what restores the class, how the checks ended, and what to do next. "
+        "✔ supported, ✘ not supported, ? not decided.",
     ),
     Step(
         "#network-panel",
@@ -70,7 +70,7 @@ MEANINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "verdict": (
         "Four answers for the images that are chosen: what the model said before and after, at which layer few channels "
         "decide, which clean channels bring the true class back, and how the checks ended.",
-        "✔ was tested against its controls, and no check speaks against it. ✘, with a line through it: a check does, so it "
+        "✔ supported: it exceeds its random control, with its interval. ✘ not supported: random channels do the same, so it "
         "is no claim. ?: too few trials to tell, or checks are still running.",
         "Channels count as the cause only where random channels of the same layers restore less.",
         "It says nothing about other images, other attacks or another epsilon, and it certifies no robustness.",

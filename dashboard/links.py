@@ -502,8 +502,8 @@ def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
     keys = [entry.sample for entry in chosen.outcomes]
     if not keys:
         return replace(chosen, view=replace(chosen.view, sample=None))
-    sample = chosen.view.sample
     groups = scopes(chosen)
+    sample = _same_group(chosen, groups)
     if sample is not None and sample not in (*keys, *groups):
         notices.append(
             f"Sample '{sample[:80]}' is not among the {chosen.view.outcome} images of class "
@@ -514,6 +514,16 @@ def _with_sample(chosen: Resolved, notices: list[str]) -> Resolved:
     view = replace(chosen.view, sample=sample)
     samples = groups.get(sample, (sample,))[:GROUP_SIZE]
     return _with_rival(replace(chosen, view=view, request=_explanation_request(chosen, samples)), notices)
+
+
+def _same_group(chosen: Resolved, groups: dict[str, tuple[str, ...]]) -> str | None:
+    """Return the sample that is asked for; the whole class where all of it went into the class that is asked for."""
+    sample = chosen.view.sample
+    if sample is None or sample in groups or not sample.startswith(PAIR) or chosen.model is None:
+        return sample
+    called = class_handles(chosen.model.classes)
+    into = {called[entry.after.label] for entry in chosen.outcomes}
+    return GROUP if into == {sample.removeprefix(PAIR)} else sample
 
 
 def _explanation_request(chosen: Resolved, samples: tuple[str, ...]) -> ExplanationRequest:

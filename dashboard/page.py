@@ -16,6 +16,7 @@ from dashboard.panels.audits import view as audits_view
 from dashboard.panels.channel import view as channel_view
 from dashboard.panels.inside import view as inside_view
 from dashboard.panels.layer import view as layer_view
+from dashboard.panels.network import verdict
 from dashboard.panels.network import view as network_view
 from dashboard.panels.patching import view as patching_view
 from dashboard.panels.registry import view as registry_view
@@ -56,7 +57,7 @@ def explain() -> list[Component]:
     return [
         html.Section(id=ids.EMPTY, className="panel empty", hidden=True, **aria(live="polite")),
         inputs.layout(),
-        network_view.verdict_bar(),
+        verdict.bar(),
         network_view.layout(),
         _level_tabs(),
         layer_view.layout(),

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from dashboard import links, protocol
 from dashboard.auditor import Auditor
 from dashboard.links import GROUP_SIZE, PAIR, SHARES, Resolved, ViewState, epsilon_setting
-from dashboard.panels.network import view as network_view
+from dashboard.panels.network import verdict
 from dashboard.wording import percent
 from engine import (
     METHODS,
@@ -356,7 +356,7 @@ def _holds(request: ExplanationRequest, auditor: Auditor) -> bool:
     explanation, checks = auditor.explanation(request).value, auditor.faithfulness_checks(request).value
     if explanation is None or checks is None:
         return False
-    held, failed, _ = network_view.counted_checks(explanation, checks)
+    held, failed, _ = verdict.counted_checks(explanation, checks)
     return held > 0 and not failed
 
 

@@ -80,9 +80,9 @@ def test_everything_known_reads_as_one_story():
     assert " ".join(clause.text for clause in clauses) == (
         "Clean '4' → '7' at 90 %. The datapaths diverge at layer2.0 and stay apart. "
         "From layer3.1 on the adversarial one is nearer to class '7'. "
-        "Fewest channels decide at layer1.0: there alone 25 % of its 16 restore the label, in random order 75 % (3.0 "
+        "Fewest channels decide at layer1.0. There alone 25 % of its 16 restore the label, in random order 75 % (3.0 "
         "times as many). "
-        "16 of 336 clean channels restore '4', as many of the same layers 0 % (+100 points [84, 100]), of all layers 1 %."
+        "16 of 336 clean channels restore '4'. Layer-matched random: 0 % (+100 points [84, 100]); random in all layers: 1 %."
     )
     assert all(clause.is_known for clause in clauses)
     assert clauses[4].state == "held"
@@ -91,10 +91,10 @@ def test_everything_known_reads_as_one_story():
 @pytest.mark.parametrize(
     ("matched", "state", "text"),
     [
-        (0.0, "held", "as many of the same layers 0 %"),
-        (0.1, "open", "Too few trials to tell: 4 of 336"),
-        (0.4, "open", "Too few trials to tell: 4 of 336"),
-        (1.0, "refuted", "Any channels of these layers do the same: 4 of 336 clean channels restore '4'"),
+        (0.0, "held", "Layer-matched random: 0 %"),
+        (0.1, "open", "Too few trials to tell. 4 of 336"),
+        (0.4, "open", "Too few trials to tell. 4 of 336"),
+        (1.0, "refuted", "Any channels of these layers do the same. 4 of 336 clean channels restore '4'."),
     ],
 )
 def test_of_one_image_layer_matched_maps_decide(matched, state, text):
@@ -155,10 +155,10 @@ def group():
 def test_of_a_group_the_images_restored_are_counted_and_their_maps_are_their_own():
     known = Faithfulness(restoration=restoration((4, 8), (0.5, 15 / 16), (0.0, 0.1), images=16))
     assert texts(group(), known)[4].text.startswith(
-        "8 of 336 clean channels, each image's own, restore '0' in 15 of 16 images,"
+        "8 of 336 clean channels, each image's own, restore '0' in 15 of 16 images."
     )
     same = Faithfulness(restoration=restoration((4, 8), (0.5, 15 / 16), (0.5, 15 / 16), images=16))
-    assert texts(group(), same)[4].text.startswith("Any channels of these layers do the same: ")
+    assert texts(group(), same)[4].text.startswith("Any channels of these layers do the same. ")
 
 
 def test_a_resisting_image_stays_and_has_nothing_to_merge_with():
@@ -184,6 +184,7 @@ def test_restoration_that_fails_says_how_far_it_came():
 
 def test_a_group_counts_its_images():
     assert texts(explained("00000", "00020", "00001"))[0].text == "3 images of '0', 3 change class, 2 of them to '3'."
+    assert texts(explained("00000", "00020"))[0].text == "2 images of '0', all → '3'."
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dashboard import ids, links, progress
 from dashboard.links import ViewState
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import model as network
+from dashboard.panels.network import verdict
 from dashboard.panels.network import view as network_view
 from engine import (
     Answer,
@@ -390,7 +391,43 @@ FLAT = Localisation((LayerShare("layer1.0", 16, 16, MANY, MANY, 0.5),), 16, 8)
 
 
 def verdict_of(explanation, known):
-    return network_view.verdict(explanation, compare(explanation, 0.3), known)
+    return verdict.verdict(explanation, compare(explanation, 0.3), known)
+
+
+DECIDED = ("clean", "adversarial", "restoration", "localisation")
+
+
+def test_nothing_is_advised_before_the_checks_that_decide_are_in(explanation):
+    assert verdict_of(explanation, Faithfulness(done=DECIDED[:-1])).step is None
+
+
+def test_what_is_doubtful_comes_before_more_images(explanation):
+    bad = replace(GOOD, wrong_class=1.0)
+    known = Faithfulness(clean=GOOD, adversarial=bad, restoration=RESTORED, done=DECIDED)
+    assert verdict_of(explanation, known).step.pick == {"drawer": "checks"}
+    known = Faithfulness(clean=GOOD, adversarial=GOOD, restoration=RESTORED, done=DECIDED)
+    target = explanation.classes[explanation.adversarial.target]
+    assert verdict_of(explanation, known).step.pick == {"sample": f"into:{target}"}
+
+
+def test_a_resisting_image_leads_to_a_fooled_one(explanation):
+    kept = replace(explanation, adversarial=replace(explanation.adversarial, target=explanation.clean.target))
+    assert verdict_of(kept, Faithfulness()).step.pick["outcome"] == "fooled"
+
+
+def test_every_field_of_a_next_step_is_one_of_the_view(explanation):
+    known = Faithfulness(clean=GOOD, adversarial=GOOD, restoration=RESTORED, done=DECIDED)
+    several = replace(explanation, outcomes=explanation.outcomes * 2)
+    claims = verdict_of(explanation, known).claims
+    steps = [
+        verdict.next_step(several, known, claims, 0),
+        verdict.next_step(several, known, (claims[0], replace(claims[1], state="refuted"), claims[2]), 0),
+        verdict.next_step(several, known, (claims[0], claims[1], replace(claims[2], state="open")), 0),
+    ]
+    assert [set(step.pick) for step in steps] == [{"page"}, {"lane"}, {"drawer", "study"}]
+    for step in steps:
+        view = ViewState.from_dict(step.pick)
+        assert {name: getattr(view, name) for name in step.pick} == step.pick
 
 
 @pytest.mark.parametrize(

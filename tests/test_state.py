@@ -260,6 +260,13 @@ def test_one_target_needs_no_pairs_and_an_unknown_one_is_named():
     assert "'into:9'" in found.notices[0]
 
 
+def test_the_only_target_of_a_class_is_the_whole_class():
+    first = links.resolve(ViewState(), FakeAuditor())
+    into = first.model.classes[first.outcomes[0].after.label]
+    found = links.resolve(ViewState(sample=f"into:{into}"), FakeAuditor())
+    assert (found.view.sample, found.notices) == ("group", ())
+
+
 def test_how_many_of_how_many_are_looked_at_is_always_said():
     work = progress.look({"sample": "into:7"}, Mixed())
     count = len(links.scopes(links.resolve(ViewState(), Mixed()))["into:7"])

@@ -44,10 +44,17 @@ Standing = Literal["fact", "held", "refuted", "open"]
 class Clause:
     """One claim, or the plain statement that it is not yet checked."""
 
-    text: str
+    claim: str
     is_known: bool = True
     state: Standing = "fact"
     """Measured as it stands; a claim that its control bears out; one that it speaks against; one not decided yet."""
+    detail: str = ""
+    """What the claim rests on, in sentences of their own."""
+
+    @property
+    def text(self) -> str:
+        """The claim and what it rests on."""
+        return f"{self.claim} {self.detail}".rstrip()
 
 
 def headline(explanation: Explanation, comparison: Comparison, faithfulness_checks: Faithfulness) -> tuple[Clause, ...]:
@@ -107,6 +114,8 @@ def _group(explanation: Explanation) -> str:
         return f"{len(outcomes)} images of '{name}', every one keeps its class."
     into = explanation.classes[explanation.adversarial.target]
     landed = sum(outcome.after.label == explanation.adversarial.target for outcome in changed)
+    if landed == len(outcomes):
+        return f"{landed} images of '{name}', all → '{into}'."
     return f"{len(outcomes)} images of '{name}', {len(changed)} change class, {landed} of them to '{into}'."
 
 
@@ -156,16 +165,18 @@ def _localising(explanation: Explanation, faithfulness_checks: Faithfulness) -> 
         why = "this data cannot tell" if "localisation" in faithfulness_checks.done else "not yet checked"
         return Clause(f"At which layer few channels decide: {why}.", is_known=False, state="open")
     if not found.can_decide:
-        few = f"{found.images} image{'s are' if found.images > 1 else ' is'} too few to tell at which layer few channels decide"
-        return Clause(f"{few}: a random order of channels often needs as few by chance.", is_known=False, state="open")
+        few = f"{found.images} image{'s are' if found.images > 1 else ' is'} too few to tell at which layer few channels decide."
+        why = "A random order of channels often needs as few by chance."
+        return Clause(few, is_known=False, state="open", detail=why)
     layer = found.sharpest
     if layer is None or layer.ranked is None or layer.random is None:
-        text = "At no layer alone do few channels decide: the ranking needs as many as a random order."
-        return Clause(text, state="refuted")
+        why = "The ranking needs as many as a random order."
+        return Clause("At no layer alone do few channels decide.", state="refuted", detail=why)
     return Clause(
-        f"Fewest channels decide at {layer.site}: there alone {percent(layer.ranked.value)} of its {layer.channels} restore the "
-        f"label, in random order {percent(layer.random.value)} ({layer.ratio or 0.0:.1f} times as many).",
+        f"Fewest channels decide at {layer.site}.",
         state="held",
+        detail=f"There alone {percent(layer.ranked.value)} of its {layer.channels} restore the label, in random order "
+        f"{percent(layer.random.value)} ({layer.ratio or 0.0:.1f} times as many).",
     )
 
 
@@ -191,24 +202,28 @@ def _restoring(explanation: Explanation, restoration: Restoration | None) -> Cla
         return Clause(
             f"Up to {restoration.sizes[-1]} of {eligible_maps(explanation):,} clean channels do not restore '{name}'."
         )
+    of_set, of_random = _compared(explanation, restoration)
     if verdict == "same layers":
-        return Clause(
-            f"Any channels of these layers do the same: {_compared(explanation, restoration)}.", state="refuted"
-        )
+        claim = "Any channels of these layers do the same."
+        return Clause(claim, state="refuted", detail=f"{of_set} {of_random}")
     if verdict == "too few":
-        return Clause(f"Too few trials to tell: {_compared(explanation, restoration)}.", is_known=False, state="open")
-    return Clause(f"{_compared(explanation, restoration)}.", state="held")
+        return Clause("Too few trials to tell.", is_known=False, state="open", detail=f"{of_set} {of_random}")
+    return Clause(of_set, state="held", detail=of_random)
 
 
-def _compared(explanation: Explanation, restoration: Restoration) -> str:
-    """Return what the channels at the best size restore, and what random ones of the same layers and of all layers do."""
+def _compared(explanation: Explanation, restoration: Restoration) -> tuple[str, str]:
+    """Return what the channels at the best size restore, and what random ones of the same layers and of all layers do.
+
+    Of a group every image gets back its own maps, ranked by its own attack conductance: no common set.
+    """
     k = restoration.best or 0
-    total, size, excess = eligible_maps(explanation), restoration.sizes[k], restoration.excess[k]
+    size, excess, is_group = restoration.sizes[k], restoration.excess[k], len(explanation.outcomes) > 1
     points = f"{100 * excess.value:+.0f} points [{100 * excess.low:.0f}, {100 * excess.high:.0f}]".replace("-", "−")
+    own = "clean channels, each image's own, restore" if is_group else "clean channels restore"
     return (
-        f"{size} of {total:,} clean channels{_own(explanation)} restore {restored(explanation, restoration, k)}, as many of the "
-        f"same layers {percent(restoration.layer_matched[k])} ({points}), of all layers {percent(restoration.random[k])}"
-        f"{_bound_mark(explanation, size)}"
+        f"{size} of {eligible_maps(explanation):,} {own} {restored(explanation, restoration, k)}.",
+        f"Layer-matched random: {percent(restoration.layer_matched[k])} ({points}); random in all layers: "
+        f"{percent(restoration.random[k])}.{_bound_mark(explanation, size)}",
     )
 
 
@@ -217,12 +232,7 @@ def _bound_mark(explanation: Explanation, size: int) -> str:
     cut = narrowest_cut(explanation.sites)
     if cut is None or size < cut.channels:
         return ""
-    return f"; trivial bound: {cut.channels} ({cut.name} alone restores any label)"
-
-
-def _own(explanation: Explanation) -> str:
-    """Of a group every image gets back its own maps, ranked by its own attack conductance: no common set."""
-    return ", each image's own," if len(explanation.outcomes) > 1 else ""
+    return f" Trivial bound: {cut.channels} ({cut.name} alone restores any label)."
 
 
 def restored(explanation: Explanation, restoration: Restoration, k: int) -> str:

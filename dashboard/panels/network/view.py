@@ -16,6 +16,7 @@ from dashboard.markup import aria, choosing, data, menu, save, term
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
+from dashboard.panels.network import verdict as verdicts
 from engine import Comparison, Explanation, Faithfulness, WorkFailed, compare
 
 CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False, "responsive": True}
@@ -24,8 +25,6 @@ CONFIG: Any = {"displaylogo": False, "scrollZoom": True, "displayModeBar": False
 WIDEST = 4000
 SHARED_ROOM = 0.66
 """Of the height that the first river takes where another stands below it."""
-WITH_A_LIMIT = ("near 0", "near 100 %", "low")
-"""What "good" is of a check that can speak against a datapath; the others are facts."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -161,79 +160,15 @@ def facts(shown: Shown) -> dict[str, Any]:
     factor = pictures.amplification(images["clean"][0], images["adversarial"][0])
     return {
         "key": explanation.key,
-        "verdict": asdict(verdict(explanation, comparison, faithfulness_checks)),
+        "verdict": asdict(verdicts.verdict(explanation, comparison, faithfulness_checks)),
         "summary": network.summary(explanation, comparison),
         "beside": _beside(shown),
         "note": river_note(shown.river, faithfulness_checks, has_noise_control=explanation.has_noise_control),
         "card": asdict(faithfulness.build_card(explanation, faithfulness_checks)),
-        "limited": WITH_A_LIMIT,
+        "limited": verdicts.WITH_A_LIMIT,
         "inputs": asdict(inputs.build(explanation, factor)),
         "sites": [asdict(row) for row in network.site_rows(explanation, comparison)],
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One cell of the verdict bar."""
-
-    title: str
-    state: faithfulness.Standing
-    """Measured as it stands; a claim that its checks bear out; one they speak against; one not decided yet."""
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The verdict bar: what happened, where, what restores it, and how the checks ended."""
-
-    claims: tuple[Claim, Claim, Claim]
-    held: int
-    failed: int
-    undecided: int
-    against: str
-    """What speaks against the datapaths, in one sentence; empty where nothing does."""
-
-
-def verdict(explanation: Explanation, comparison: Comparison, faithfulness_checks: Faithfulness) -> Verdict:
-    """Return the headline as cells: a claim that is refuted or undecided never stands as one.
-
-    Where it takes hold has one causal answer, which comes first; where the datapaths diverge and converge are other,
-    descriptive questions and stand behind it.
-    """
-    happened, *described, localised, restores = faithfulness.headline(explanation, comparison, faithfulness_checks)
-    against = faithfulness.against(explanation, faithfulness_checks)
-    held, failed, undecided = counted_checks(explanation, faithfulness_checks)
-    where = localised.text, *(clause.text for clause in described)
-    claims = (
-        Claim("What happened", happened.state, (happened.text,)),
-        Claim("Where it takes hold", localised.state, where),
-        Claim("What restores it", restores.state, (restores.text,)),
-    )
-    return Verdict(claims, held, failed, undecided, against[0].text if against else "")
-
-
-def counted_checks(explanation: Explanation, faithfulness_checks: Faithfulness) -> tuple[int, int, int]:
-    """Return how many checks of both datapaths hold, fail and are undecided; what has no limit is a fact, not a check."""
-    limited = [
-        check
-        for check in faithfulness.build_card(explanation, faithfulness_checks).checks
-        if check.good in WITH_A_LIMIT
-    ]
-    cells = [cell for check in limited for cell in (check.clean, check.adversarial)]
-    cells = [cell for cell in cells if cell != faithfulness.NOT_APPLICABLE]
-    failed = sum(cell.startswith(faithfulness.AGAINST) for cell in cells)
-    undecided = sum(cell == faithfulness.NOT_RUN or cell.startswith(faithfulness.UNDECIDED) for cell in cells)
-    return len(cells) - failed - undecided, failed, undecided
-
-
-def verdict_bar() -> html.Section:
-    """Return the verdict bar's skeleton; assets/verdict.js fills it."""
-    return html.Section(
-        guide.meaning("verdict"),
-        id=ids.VERDICT,
-        className="panel verdict-bar",
-        **aria(label="Verdict", live="polite"),
-    )
 
 
 def _beside(shown: Shown) -> str:
