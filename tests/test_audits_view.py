@@ -230,6 +230,10 @@ def test_of_many_classes_those_that_fare_worst_are_shown_and_it_is_said(auditor,
     assert f"2 of {len(every)} classes" in json.dumps(markup.pieces(audits_view._heat(heat)))
 
 
+def test_a_plan_of_own_attacks_is_not_called_a_tier():
+    assert [audits_model.tier_title(name) for name in ("fast", "custom", "")] == ["fast", "own attacks", ""]
+
+
 @pytest.mark.parametrize(("tier", "told"), [("fast", "Screening only"), ("standard", ""), ("custom", "Attacks chosen")])
 def test_the_tier_says_what_the_result_is_worth(auditor, finished, tier, told):
     seen = auditor.audits.view(finished.id)

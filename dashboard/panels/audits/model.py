@@ -57,6 +57,7 @@ VERDICTS: Final = {
 }
 """Of a run in the list."""
 SCREENING: Final = "Screening only: no evidence for an approval."
+OWN_ATTACKS: Final = "own attacks"
 OWN_CHOICE: Final = "Attacks chosen for this audit, no tier: how much it is worth depends on them."
 IN_MAP: Final = ("clean", "attack", "premade")
 """Kinds of conditions that have a column in the heat map; noise and the curve stand in the tables."""
@@ -240,7 +241,7 @@ def line(card: RunCard) -> Line:
     shown, share = "stopping" if is_stopping else state.state, state.done / total
     return Line(
         card.run, card.name, about, shown, share, is_running, is_stopping, can_go_on, " · ".join(results), card.begun,
-        card.seconds, card.author, card.tier, card.verdict,
+        card.seconds, card.author, tier_title(card.tier), card.verdict,
     )  # fmt: skip
 
 
@@ -433,6 +434,11 @@ def _threshold(decision: Decision, *, is_interim: bool) -> Agreed:
     )
 
 
+def tier_title(tier: str) -> str:
+    """Return what the page calls a tier: a plan whose attacks were chosen by hand has none."""
+    return tier if tier in TIERS or not tier else OWN_ATTACKS
+
+
 def _banner(tier: str) -> str:
     if tier in TIERS:
         return "" if TIERS[tier].is_evidence else SCREENING
@@ -451,7 +457,7 @@ def _facts(view: RunView) -> tuple[tuple[str, str], ...]:
         ("Began (UTC)", moment(card.begun)),
         ("Took", "" if card.seconds is None else duration(card.seconds)),
         ("By", card.author),
-        ("Tier", card.tier),
+        ("Tier", tier_title(card.tier)),
         ("Attribution", str(manifest.plan.method)),
         ("Seed", str(manifest.plan.seed)),
         ("Versions", versions),

@@ -257,7 +257,8 @@ def _act(line: Line) -> list[Component]:
 def _lead(panel: Panel) -> list[Component]:
     interim = [html.P(panel.interim, className="interim", role="status")] if panel.interim else []
     line = panel.line
-    told = " · ".join(filter(None, (line.about, line.tier and f"tier {line.tier}", audits.moment(line.begun))))
+    tier = line.tier if line.tier in ("", audits.OWN_ATTACKS) else f"tier {line.tier}"
+    told = " · ".join(filter(None, (line.about, tier, audits.moment(line.begun))))
     kind = "tier-banner" if panel.banner == audits.SCREENING else "note"
     banner = [html.P(panel.banner, className=kind, role="note")] if panel.banner else []
     return [
