@@ -53,6 +53,14 @@ COMMANDS: Final[dict[str, tuple[str, str, Declare]]] = {
     "audit": ("engine.cli.audit:audit", "Run or resume the audit of a plan.", command.add_audit),
     "verify": ("engine.cli.audit:verify", "Check a run's files and compute a sample again.", command.add_verify),
     "export": ("engine.cli.audit:export", "Write the tables of a run as CSV.", command.add_export),
+    "review": ("engine.cli.review:review", "Review a finished run: findings and decision.", command.add_review),
+    "report": ("engine.cli.review:report", "Write the report of a run: HTML, Markdown or JUnit.", command.add_report),
+    "bundle": ("engine.cli.review:bundle", "Write a run's evidence as one file.", command.add_bundle),
+    "verify-bundle": (
+        "engine.cli.review:verify_bundle",
+        "Check a bundle without the store.",
+        command.add_verify_bundle,
+    ),
 }
 """By the words of a command: the function that runs it, imported only then, what it does, and its options."""
 ALIASES: Final = {"examine": "explain", "prove": "patching"}

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 
 def printable(text: str) -> str:
     """Return a text as one line that does nothing to a terminal: what cannot be printed becomes an escape such as \\n."""
     return "".join(item if item.isprintable() else item.encode("unicode_escape").decode() for item in text)
+
+
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""First letters after which a table program would take a text for a formula."""
+
+
+def harmless(value: object) -> object:
+    """Return a value as a table program may open it: a text that would be a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 class EngineError(Exception):

@@ -23,7 +23,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("engine.attacks",),
     ("engine.attribution", "engine.demo"),
     ("engine.audit", "engine.checks", "engine.features", "engine.patching"),
-    ("engine.benchmark", "engine.results", "engine.service"),
+    ("engine.benchmark", "engine.results", "engine.review", "engine.service"),
     ("engine", "engine.cli", "engine.__main__"),
     (
         "dashboard.auditor", "dashboard.auth", "dashboard.guard", "dashboard.guide",
@@ -39,7 +39,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("dashboard", "dashboard.__main__", "dashboard.wsgi"),
 )  # fmt: skip
 """From the ground up: packages, and modules that stand outside of one. Each has exactly one row."""
-MOST_FILES = {"engine": 112, "dashboard": 53}
+MOST_FILES = {"engine": 122, "dashboard": 53}
 MOST_ROWS = 16
 
 BELOW_THE_LINE = (

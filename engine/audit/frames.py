@@ -7,6 +7,7 @@ frames.conditions(Store("faultline-store"), RUN).query("kind == 'attack'")[["rol
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +16,12 @@ import pandas as pd
 
 from engine import class_names
 from engine.audit import results
+from engine.audit.inside import Inside
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.runs import Run
 from engine.audit.shards import NO_TARGET, Rows
 from engine.audit.summary import ConditionResult, ModelResult, Rate, Summary
-from engine.errors import BadInput
+from engine.errors import BadInput, harmless
 from engine.store import Store, files
 
 QUESTIONS: Final = ("sufficient", "transplant", "restore", "joint_restore")
@@ -73,6 +75,25 @@ def thresholds(store: Store, run: str) -> pd.DataFrame:
         "reason",
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def layers(inside: Inside) -> pd.DataFrame:
+    """Return one row per layer: shares of attack conductance and of scores over the images of a scope, with counts."""
+    rows = [dataclasses.asdict(one) for one in inside.layers]
+    return pd.DataFrame(rows).assign(n=inside.n, noise_n=inside.noise_n, clean_n=inside.clean_n)
+
+
+def weak_maps(inside: Inside) -> pd.DataFrame:
+    """Return one row per feature map that carries most of the attacks: mean conductance (Student's t, 95 %) and p above noise."""
+    rows = [
+        {
+            "layer": one.layer, "channel": one.channel, "flow": one.flow.value, "flow_low": one.flow.low,
+            "flow_high": one.flow.high, "n": one.flow.n, "noise": one.noise.value if one.noise else None,
+            "noise_n": one.noise.n if one.noise else 0, "p_holm": one.p_value, "of_maps": inside.tested,
+        }
+        for one in inside.maps
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def evaluation(values: dict[str, Any]) -> pd.DataFrame:
@@ -143,8 +164,15 @@ def export(store: Store, run: str, out: Path) -> dict[str, int]:
     with files.disk_errors("writing tables"):
         out.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
-            files.write_file(out / f"{name}.csv", table.to_csv(index=False).encode())
+            files.write_file(out / f"{name}.csv", as_csv(table))
     return {name: len(table) for name, table in tables.items()}
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Return a table as CSV in which no text is a formula."""
+    texts = {name: table[name].map(harmless) for name in table.columns if table[name].dtype in (object, "str")}
+    content: str = table.assign(**texts).to_csv(index=False)
+    return content.encode()
 
 
 def _images(manifest: Manifest, condition: Condition, rows: Rows) -> pd.DataFrame:

@@ -48,11 +48,15 @@ class Event:
 
 @final
 class AuditLog:
-    """The log of a store; nothing is held open between two calls, so any thread and process may write."""
+    """A log that is only added to; nothing is held open between two calls, so any thread and process may write.
 
-    def __init__(self, root: Path) -> None:
-        self._path = root / FILE
-        self._old = root / OLD_FILE
+    file: the store's own, or another one with the same chain; title: what messages call it.
+    """
+
+    def __init__(self, root: Path, file: str = FILE, title: str = "the audit log") -> None:
+        self._path = root / file
+        self._old = root / OLD_FILE if file == FILE else None
+        self._named = title, file
 
     def append(self, run: str, event: str, detail: str = "") -> None:
         """Append a line, durably. Raises StoreError where the last line is none, or the disk refuses.
@@ -62,45 +66,55 @@ class AuditLog:
         with self._locked() as descriptor:
             lines = _whole_lines(descriptor)
             line = (len(lines) + 1, _now(), run, event, detail)
-            added = Event(*line, _chained(_read(lines[-1], len(lines)).hash if lines else "", line))
+            added = Event(*line, _chained(self._read(lines[-1], len(lines)).hash if lines else "", line))
             os.lseek(descriptor, 0, os.SEEK_END)
             os.write(descriptor, _written((added,)))
             os.fsync(descriptor)
 
     def events(self) -> tuple[Event, ...]:
         """Return the whole log, the oldest line first. Raises StoreError naming the first line that was tampered with."""
-        if not self._path.exists() and not self._old.exists():
+        if not self._path.exists() and not (self._old and self._old.exists()):
             return ()
         with self._locked() as descriptor:
-            return _chain(_whole_lines(descriptor))
+            return self._chain(_whole_lines(descriptor))
+
+    def _chain(self, lines: list[bytes]) -> tuple[Event, ...]:
+        results: list[Event] = []
+        for expected, line in enumerate(lines, start=1):
+            event = self._read(line, expected)
+            if event.number != expected or event.hash != _chained(
+                results[-1].hash if results else "", astuple(event)[:5]
+            ):
+                raise self._changed(expected)
+            results.append(event)
+        return tuple(results)
+
+    def _read(self, line: bytes, number: int) -> Event:
+        try:
+            return Event(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise self._changed(number) from error
+
+    def _changed(self, number: int) -> StoreError:
+        title, file = self._named
+        return StoreError(
+            f"Line {number} of {title} was changed or taken out after it was written. Nothing else that is stored is lost; to "
+            f"begin a new log, move {file} away and keep it."
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """The file, open for one process at a time, with the lines of an older store in it."""
-        with files.disk_errors("writing the audit log"):
+        with files.disk_errors(f"writing {self._named[0]}"):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if os.fstat(descriptor).st_size == 0 and self._old.exists():
-                    os.write(descriptor, _written(self._taken_over()))
+                if self._old and self._old.exists() and os.fstat(descriptor).st_size == 0:
+                    os.write(descriptor, _written(_taken_over(self._old)))
                     os.fsync(descriptor)
                 yield descriptor
             finally:
                 os.close(descriptor)
-
-    def _taken_over(self) -> tuple[Event, ...]:
-        try:
-            database = sqlite3.connect(self._old)
-            try:
-                rows = database.execute("select number, at, run, event, detail, hash from log order by number")
-                return tuple(Event(*row) for row in rows.fetchall())
-            finally:
-                database.close()
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"The log of version 0.1, {OLD_FILE}, cannot be read ({error}). Nothing that was stored is lost; move the file "
-                f"away, and the log begins anew in {FILE}."
-            ) from error
 
 
 def _whole_lines(descriptor: int) -> list[bytes]:
@@ -114,28 +128,20 @@ def _whole_lines(descriptor: int) -> list[bytes]:
     return whole.splitlines()
 
 
-def _chain(lines: list[bytes]) -> tuple[Event, ...]:
-    results: list[Event] = []
-    for expected, line in enumerate(lines, start=1):
-        event = _read(line, expected)
-        if event.number != expected or event.hash != _chained(results[-1].hash if results else "", astuple(event)[:5]):
-            raise _changed(expected)
-        results.append(event)
-    return tuple(results)
-
-
-def _read(line: bytes, number: int) -> Event:
+def _taken_over(path: Path) -> tuple[Event, ...]:
+    """Return the lines of an older store's log."""
     try:
-        return Event(**json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise _changed(number) from error
-
-
-def _changed(number: int) -> StoreError:
-    return StoreError(
-        f"Line {number} of the audit log was changed or taken out after it was written. Nothing else that is stored is lost; to "
-        f"begin a new log, move {FILE} away and keep it."
-    )
+        database = sqlite3.connect(path)
+        try:
+            rows = database.execute("select number, at, run, event, detail, hash from log order by number")
+            return tuple(Event(*row) for row in rows.fetchall())
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"The log of version 0.1, {OLD_FILE}, cannot be read ({error}). Nothing that was stored is lost; move the file "
+            f"away, and the log begins anew in {FILE}."
+        ) from error
 
 
 def _written(events: tuple[Event, ...]) -> bytes:
@@ -156,6 +162,8 @@ def _now() -> str:
 BEGUN: Final = "begun"
 """Event of a run that somebody asked for on the page; its detail says who."""
 TAKEN_UP: Final = "taken up"
+REVIEWED: Final = "reviewed"
+"""Event of an entry in the review of a run; its detail is the entry's hash."""
 COMMAND_LINE: Final = "command line"
 
 
@@ -176,6 +184,8 @@ def histories(events: Iterable[Event]) -> dict[str, History]:
     """Return the history of every run of a log, by its id."""
     results: dict[str, History] = {}
     for event in events:
+        if event.event == REVIEWED:
+            continue
         known = results.get(event.run)
         if known is None:
             known = History(event.at, event.detail if event.event == BEGUN else COMMAND_LINE, 0.0)

@@ -21,6 +21,7 @@ from engine.cli.command import DONE, FAILED, INTERRUPTED, TLS_VARIABLES, Reply
 from engine.errors import BadInput, EngineError, StoreError, WorkFailed
 from engine.jobs import Jobs
 from engine.jobs.connection import TlsFiles
+from engine.review.book import Book
 from engine.service import driver, worker
 from engine.service.answers import Answers
 from engine.store import Store
@@ -60,8 +61,13 @@ def verify(options: argparse.Namespace) -> Reply:
     """Check that a run's files are what was written, and compute a sample of it again."""
     from engine.audit import verify as verification
 
-    root, run = _located(options)
-    result = verification.verify(Store(root, create=False), run, images=options.images, seed=options.seed)
+    root, run = located(options)
+    store = Store(root, create=False)
+    result = verification.verify(store, run, images=options.images, seed=options.seed)
+    problems = Book(store, run).problems() if result.state == "finished" else ()
+    result = dataclasses.replace(
+        result, damaged=(*result.damaged, *problems), is_sound=result.is_sound and not problems
+    )
     return Reply(verification.text(result), verification.as_json(result), DONE if result.is_sound else FAILED)
 
 
@@ -69,7 +75,7 @@ def export(options: argparse.Namespace) -> Reply:
     """Write the tables of a run, finished or not, as CSV."""
     from engine.audit import frames
 
-    root, run = _located(options)
+    root, run = located(options)
     written = frames.export(Store(root, create=False), run, options.out)
     listed = ", ".join(f"{name}.csv ({count} rows)" for name, count in written.items())
     return Reply(f"Wrote {listed}.", {"run": run, "rows": written})
@@ -116,7 +122,7 @@ def _tls(options: argparse.Namespace) -> TlsFiles | None:
     return TlsFiles(*(Path(str(item)) for item in given))
 
 
-def _located(options: argparse.Namespace) -> tuple[Path, str]:
+def located(options: argparse.Namespace) -> tuple[Path, str]:
     """Return the store's folder and the id of the run that RUN stands for."""
     if options.store is None:
         folder = Path(options.run).resolve()

@@ -65,18 +65,59 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cancel", action="store_true", help="Stop the run of this plan, wherever it is driven.")
 
 
-def add_verify(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `verify`."""
+def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="A run's folder, or with --store its id or the beginning of it.")
     parser.add_argument("--store", type=Path, metavar="DIR", help="Folder of the store.")
+
+
+def add_review(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `review`."""
+    _run(parser)
+    parser.add_argument("--as", dest="who", metavar="NAME", help="Who writes; needed for everything but reading.")
+    parser.add_argument("--question", metavar="TEXT", help="Open the review with the question that it answers.")
+    parser.add_argument("--facts", type=Path, metavar="F.toml", help="Declare facts: purpose, deployment, licences ...")
+    parser.add_argument("--finding", type=Path, metavar="F.toml", help="Add a finding: title, severity, text ...")
+    parser.add_argument("--corrects", metavar="ID.N", help="The finding is a new version of this one, such as F2.1.")
+    parser.add_argument("--hand-in", action="store_true", help="Ask somebody else for a decision.")
+    parser.add_argument("--decide", choices=("approve", "approve with conditions", "reject"), help="Decide the review.")
+    parser.add_argument("--reason", metavar="TEXT", help="Why, required with --decide.")
+    parser.add_argument("--conditions", metavar="TEXT", help="On what conditions.")
+    parser.add_argument("--valid-until", metavar="DATE", help="Such as 2027-03-31.")
+    parser.add_argument("--supersedes", metavar="RUN", help="Id of the run whose decision this one replaces.")
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `report`."""
+    _run(parser)
+    parser.add_argument("--gate", action="store_true", help="Exit with 1 where a threshold is not met or not decided.")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="F", help="New file: .html the report, .md a summary, .xml JUnit."
+    )
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `bundle`."""
+    _run(parser)
+    parser.add_argument("--sign", type=Path, metavar="KEY.pem", help="Ed25519 private key that signs the bundle.")
+    parser.add_argument("--out", type=Path, required=True, metavar="F.zip", help="New file.")
+
+
+def add_verify_bundle(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `verify-bundle`."""
+    parser.add_argument("bundle", type=Path, metavar="F.zip", help="A bundle.")
+    parser.add_argument("--key", type=Path, metavar="PUBLIC.pem", help="The public key that must have signed it.")
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `verify`."""
+    _run(parser)
     parser.add_argument("--images", type=int, default=8, metavar="N", help="Images of each condition, 8 if not given.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the sample.")
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `export`."""
-    parser.add_argument("run", metavar="RUN", help="A run's folder, or with --store its id or the beginning of it.")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="Folder of the store.")
+    _run(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="Folder for images.csv, conditions.csv, thresholds.csv."
     )

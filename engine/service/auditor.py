@@ -7,12 +7,10 @@ from typing import Any, Final, TypeVar, final
 
 import numpy as np
 
-from engine.audit import report
 from engine.errors import UnknownName
 from engine.jobs import Jobs, Workers
-from engine.service import tasks, worker
+from engine.service import driver, tasks, worker
 from engine.service.answers import Answers
-from engine.service.driver import Runs
 from engine.service.registry import ImportFolder, ModelRegistry
 from engine.service.tasks import Task
 from engine.specs import catalogue, methods
@@ -45,7 +43,6 @@ from engine.types.patching import (
     SmallestSets,
 )
 from engine.types.requests import (
-    AttackSanityRequest,
     CausalTestRequest,
     FaithfulnessRequest,
     FeatureRequest,
@@ -70,7 +67,7 @@ class Auditor:
         self._answers = Answers(store, jobs)
         self.model_registry = ModelRegistry(self._answers, import_folder or ImportFolder(None))
         """Where models and data sets come in and are archived."""
-        self.audits = Runs(self._answers)
+        self.audits = driver.Runs(self._answers)
         """The audit runs of the store."""
 
     @classmethod
@@ -283,13 +280,7 @@ class Auditor:
 
         The baseline's adversarial images are those that are transferred. Raises UnknownName, StoreError.
         """
-        checked = report.checked(self._store, run)
-        reference = self._store.model_card(checked.reference) if checked.reference else None
-        key = tasks.model_key(reference) if reference else ""
-        request = AttackSanityRequest(
-            checked.model, checked.data, checked.samples, checked.epsilon, checked.reference, key
-        )
-        return self.ask(tasks.ATTACK_SANITY, request)
+        return self.ask(tasks.ATTACK_SANITY, driver.sanity_request(self._store, run))
 
     def close(self) -> None:
         """End the worker, if this process started it. What was in flight can be asked for again."""

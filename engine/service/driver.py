@@ -20,7 +20,7 @@ from engine.service import tasks
 from engine.service.answers import Answers
 from engine.store import Store
 from engine.types.core import Answer
-from engine.types.requests import PaceRequest, ShardRequest
+from engine.types.requests import AttackSanityRequest, PaceRequest, ShardRequest
 
 PATIENCE: Final = 10.0
 """Seconds in which a run notes that it was interrupted when the server ends."""
@@ -48,6 +48,14 @@ def forecast_of(answers: Answers, manifest: Manifest, patience: float) -> Answer
             return Answer(answer.state, None, answer.done, answer.total, answer.message)
         paces[model.role] = answer.value
     return Answer("ready", report.forecast(manifest, paces))
+
+
+def sanity_request(store: Store, run: str) -> AttackSanityRequest:
+    """Return what the attack sanity checks of a run are asked with; raises UnknownName, StoreError."""
+    checked = report.checked(store, run)
+    reference = store.model_card(checked.reference) if checked.reference else None
+    key = tasks.model_key(reference) if reference else ""
+    return AttackSanityRequest(checked.model, checked.data, checked.samples, checked.epsilon, checked.reference, key)
 
 
 def planned(store: Store, values: Mapping[str, Any]) -> Manifest:

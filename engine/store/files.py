@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import IO, Any, TypeVar, final
 
 import numpy as np
 
@@ -339,10 +339,15 @@ def unpack(text: bytes, schema: Schema) -> Envelope:
 
 def file_hash(path: Path) -> str:
     """Return the hash of a file's bytes without holding them all."""
-    digest = hashing.running_hash()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        return stream_hash(stream)
+
+
+def stream_hash(stream: IO[bytes]) -> str:
+    """Return the hash of what is left to read of an open file."""
+    digest = hashing.running_hash()
+    while block := stream.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 
