@@ -128,9 +128,13 @@ class Runs:
 
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin the run of a plan, or take it up, and return its id; raises WrongPlan, BadInput, StoreError."""
-        run = Run(self._store, planned(self._store, values))
+        return self.begin(planned(self._store, values), PAGE)
+
+    def begin(self, manifest: Manifest, author: str) -> str:
+        """Begin a run, or take it up, and return its id; author: who asked for it, in the log. Raises StoreError."""
+        run = Run(self._store, manifest)
         if not run.place.manifest.exists():
-            AuditLog(self._store.root).append(run.id, BEGUN, PAGE)
+            AuditLog(self._store.root).append(run.id, BEGUN, author)
         run.begin()
         self._drive(run)
         return run.id
