@@ -15,6 +15,7 @@ from engine import (
     AttackResultsRequest,
     AttackSanity,
     CausalTest,
+    Confusion,
     DataOrder,
     DatasetCard,
     Defence,
@@ -108,6 +109,9 @@ class Runs(Protocol):
 
     def inside(self, run: str, scope: Scope) -> Inside:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
+
+    def confusion(self, run: str, scope: Scope, most: int | None = None) -> Confusion:
+        """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from engine.attribution.comparison import compare, kept_by
+from engine.audit.endings import Confusion, ConfusionFlow
 from engine.audit.inside import ATTACKING, ClassFlow, Clusters, Inside, LayerFlow, Scope, WeakMap
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.manifest import installed as installed_versions
@@ -177,6 +178,8 @@ __all__ = [
     "Comparison",
     "Condition",
     "ConditionResult",
+    "Confusion",
+    "ConfusionFlow",
     "Connection",
     "Control",
     "CurveLine",

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, final
 
-from engine.audit import inside, plan, report, tiers
+from engine.audit import endings, inside, plan, report, tiers
 from engine.audit import manifest as manifests
+from engine.audit.endings import Confusion
 from engine.audit.inside import Inside, Scope
 from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
@@ -121,6 +122,10 @@ class Runs:
     def inside(self, run: str, scope: Scope) -> Inside:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
         return inside.of_run(Run.open(self._store, run).place, scope)
+
+    def confusion(self, run: str, scope: Scope, most: int | None = None) -> Confusion:
+        """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
+        return endings.confusion(Run.open(self._store, run).place, scope, most)
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""
