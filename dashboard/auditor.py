@@ -9,6 +9,7 @@ from typing import IO, Any, Literal, Protocol, TypeVar, cast
 import numpy as np
 
 from engine import (
+    Act,
     Answer,
     AttackCard,
     AttackResults,
@@ -31,6 +32,7 @@ from engine import (
     Gallery,
     Inside,
     LocalisationStudy,
+    MapMatching,
     MapSet,
     ModelCard,
     ModelOrder,
@@ -43,6 +45,7 @@ from engine import (
     SmallestSets,
     Taken,
     ValidationReport,
+    Versus,
 )
 
 Card = TypeVar("Card", ModelCard, DatasetCard)
@@ -112,6 +115,12 @@ class Runs(Protocol):
 
     def confusion(self, run: str, scope: Scope, most: int | None = None) -> Confusion:
         """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
+
+    def versus(self, run: str, scope: Scope) -> Versus:
+        """Return candidate beside baseline, also while the run goes on; raises UnknownName, BadInput, StoreError."""
+
+    def matching(self, run: str, act: Act) -> Answer[MapMatching] | None:
+        """Return the feature maps of both models of a run, matched; None where that was not asked for yet."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

@@ -20,12 +20,13 @@ from dashboard.panels.layer import view as layer_view
 from dashboard.panels.network import view as network_view
 from dashboard.panels.patching import view as patching_view
 from dashboard.panels.registry import view as registry_view
+from dashboard.panels.versus import view as versus_view
 
 PANELS: Final = tuple(
     panel
     for view in (
         progress, network_view, layer_view, channel_view, patching_view, audits_view, inside_view, confusion_view,
-        registry_view,
+        versus_view, registry_view,
     )
     for panel in view.PANELS
 )  # fmt: skip

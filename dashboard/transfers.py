@@ -13,6 +13,7 @@ from dashboard.auditor import Auditor
 from dashboard.panels.audits.model import INTERVAL
 from dashboard.panels.confusion import model as confusions
 from dashboard.panels.inside import model as insides
+from dashboard.panels.versus import model as versus
 from engine import STATUSES, EngineError, RunView, UnknownName
 
 UNUSUAL: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -35,6 +36,13 @@ def _chosen(auditor: Auditor, view: RunView, name: str) -> Table:
         return insides.TABLES[name](view, runs.inside(run, insides.scope(request.args)))
     if name in confusions.TABLES:
         return confusions.TABLES[name](view, runs.confusion(run, insides.scope(request.args)))
+    if name in versus.TABLES:
+        return versus.TABLES[name](view, runs.versus(run, insides.scope(request.args)))
+    if name == versus.MATCHES:
+        matched = runs.matching(run, "look")
+        if matched is None or matched.value is None:
+            raise UnknownName("table", name, TABLES)
+        return versus.matches_table(matched.value)
     return table(name, view)
 
 

@@ -27,6 +27,7 @@ from engine.audit.report import (
 from engine.audit.shards import load_libraries
 from engine.audit.summary import ClassResult, ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
+from engine.audit.versus import Changed, LayerPair, Versus
 from engine.class_names import LACKING
 from engine.class_names import handles as class_handles
 from engine.class_names import matched as class_places
@@ -39,10 +40,11 @@ from engine.parameters import texts as attack_texts
 from engine.parameters import written as attack_written
 from engine.serialization import flatten, rebuild
 from engine.service.auditor import Auditor
+from engine.service.driver import Act
 from engine.specs.catalogue import AttackCard, attack, attack_at, measure_of
 from engine.specs.methods import METHODS, Method, method
 from engine.specs.threat_model import Attack
-from engine.statistics import HALF, Estimate, against_half
+from engine.statistics import HALF, Estimate, against_half, clopper_pearson
 from engine.statistics import needed as hits_needed
 from engine.types.checks import (
     CHECKS,
@@ -132,6 +134,7 @@ from engine.types.patching import (
     SmallestSets,
 )
 from engine.types.requests import DataOrder, Entry, ModelOrder, Taken
+from engine.types.run_studies import LayerMatch, MapMatching
 
 __version__ = VERSION
 
@@ -159,6 +162,7 @@ __all__ = [
     "TITLES",
     "VALIDATION_CHECKS",
     "Accuracy",
+    "Act",
     "Answer",
     "Attack",
     "AttackCard",
@@ -169,6 +173,7 @@ __all__ = [
     "BadInput",
     "BadSetting",
     "CausalTest",
+    "Changed",
     "CircuitMeasures",
     "ClassDatapaths",
     "ClassFlow",
@@ -213,11 +218,14 @@ __all__ = [
     "InputByTarget",
     "Inside",
     "LayerFlow",
+    "LayerMatch",
+    "LayerPair",
     "LayerShare",
     "Link",
     "Localisation",
     "LocalisationStudy",
     "Manifest",
+    "MapMatching",
     "MapResponse",
     "MapSet",
     "Measure",
@@ -258,6 +266,7 @@ __all__ = [
     "UnknownName",
     "Unsupported",
     "ValidationReport",
+    "Versus",
     "WeakMap",
     "WorkFailed",
     "WrongPlan",
@@ -269,6 +278,7 @@ __all__ = [
     "bound_text",
     "class_handles",
     "class_places",
+    "clopper_pearson",
     "compare",
     "condition_name",
     "duration",

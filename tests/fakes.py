@@ -152,6 +152,12 @@ class NoRuns:
     def confusion(self, run: str, scope: engine.Scope, most: int | None = None) -> engine.Confusion:
         raise engine.UnknownName("run", run, [])
 
+    def versus(self, run: str, scope: engine.Scope) -> engine.Versus:
+        raise engine.UnknownName("run", run, [])
+
+    def matching(self, run: str, act: engine.Act) -> Answer[engine.MapMatching] | None:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 

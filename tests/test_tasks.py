@@ -27,7 +27,7 @@ FROZEN = {
     "channel-set/1", "correct-images-request/1", "correct-images/1", "data-import-request/1", "data-import/1",
     "dataset-card/1", "dose-response-request/1", "dose-response/1", "edges/1", "empty-request/1",
     "evaluation-request/1", "evaluation-settings/1", "evaluation/1",
-    "localisation/1", "explanation-request/1", "explanation/1", "faithfulness-curve/1",
+    "localisation/1", "map-matching/1", "map-matching-request/1", "explanation-request/1", "explanation/1", "faithfulness-curve/1",
     "faithfulness-part-request/1", "faithfulness/1",
     "feature-request/1",
     "feature-visualization/1", "group-patching-request/1", "import-result/1", "layer-patching/1", "layer/1",

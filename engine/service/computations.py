@@ -15,6 +15,7 @@ from engine.checks.attacks import Reference
 from engine.data import csv_table, register, sources
 from engine.features import dose_response, visualization
 from engine.features import gallery as galleries
+from engine.features import matching as matchings
 from engine.models import register as models
 from engine.patching import causal, evaluate, faithfulness, measures, minimal, subjects, trials
 from engine.service import registry
@@ -58,6 +59,7 @@ from engine.types.requests import (
     SmallestRequest,
     Taken,
 )
+from engine.types.run_studies import MapMatching, MatchRequest
 
 
 def model(store: Store, task: ModelTask) -> Taken:
@@ -215,6 +217,12 @@ def attack_sanity(bench: Bench, request: AttackSanityRequest) -> AttackSanity:
     name = request.reference
     reference = Reference(name, bench.bundle(name)) if name else None
     return attacks.check_samples(bundle, dataset, request.samples, request.epsilon, reference, bench.report)
+
+
+def matching(bench: Bench, request: MatchRequest) -> MapMatching:
+    """Match the feature maps of two models."""
+    bundles = bench.bundle(request.model), bench.bundle(request.baseline)
+    return matchings.match(bundles, bench.store.dataset(request.data), request, bench.report)
 
 
 def pace(bench: Bench, request: PaceRequest) -> Pace:

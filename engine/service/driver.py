@@ -6,9 +6,9 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Mapping
-from typing import Any, Final, final
+from typing import Any, Final, Literal, TypeVar, final
 
-from engine.audit import endings, inside, plan, report, tiers
+from engine.audit import endings, inside, plan, report, tiers, versus
 from engine.audit import manifest as manifests
 from engine.audit.endings import Confusion
 from engine.audit.inside import Inside, Scope
@@ -16,17 +16,24 @@ from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
 from engine.audit.report import Forecast, RunCard, RunView
 from engine.audit.runs import BEGUN, AuditLog, Piece, Run
+from engine.audit.versus import Versus
 from engine.errors import EngineError
 from engine.service import tasks
 from engine.service.answers import Answers
+from engine.service.tasks import Task
 from engine.store import Store
 from engine.types.core import Answer
 from engine.types.requests import PaceRequest, ShardRequest
+from engine.types.run_studies import MapMatching
 
 PATIENCE: Final = 10.0
 """Seconds in which a run notes that it was interrupted when the server ends."""
 PAGE: Final = "page"
 """Who asks for a run on the page, in the log: its login has no names."""
+Act = Literal["look", "begin", "stop"]
+"""What to do about work that a button asks for: only say how far it is, hand it in, or end it."""
+Request = TypeVar("Request")
+Record = TypeVar("Record")
 SEEN: Final = 8
 """Runs whose figures are kept at hand: those of 50,000 images take megabytes."""
 log = logging.getLogger(__name__)
@@ -126,6 +133,25 @@ class Runs:
     def confusion(self, run: str, scope: Scope, most: int | None = None) -> Confusion:
         """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
         return endings.confusion(Run.open(self._store, run).place, scope, most)
+
+    def versus(self, run: str, scope: Scope) -> Versus:
+        """Return candidate beside baseline, also while the run goes on; raises UnknownName, BadInput, StoreError."""
+        return versus.of_run(Run.open(self._store, run).place, scope)
+
+    def matching(self, run: str, act: Act) -> Answer[MapMatching] | None:
+        """Return the feature maps of both models of a run, matched; None where that was not asked for yet.
+
+        Raises UnknownName, also for a model that is no longer there, BadInput, StoreError.
+        """
+        return self._acted(tasks.MATCHING, versus.match_request(Run.open(self._store, run).place), act)
+
+    def _acted(self, task: Task[Request, Record], request: Request, act: Act) -> Answer[Record] | None:
+        if act == "begin":
+            self._answers.retry(task, request)
+            return self._answers.ask(task, request)
+        if act == "stop":
+            self._answers.stop(task, request)
+        return self._answers.known(task, request)
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""

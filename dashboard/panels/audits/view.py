@@ -20,6 +20,7 @@ from dashboard.panels.audits.form import Mistake, Offer
 from dashboard.panels.audits.model import Agreed, Cell, Heat, Line, ModelPart, Panel, Row, SanityCheck, Versus
 from dashboard.panels.confusion import view as confusion_view
 from dashboard.panels.inside import view as inside_view
+from dashboard.panels.versus import view as versus_view
 from engine import (
     Answer,
     AttackSanity,
@@ -83,6 +84,7 @@ def layout() -> html.Section:
             ),
             inside_view.layout(),
             confusion_view.layout(),
+            versus_view.layout(),
             html.Div(id=ids.AUDIT_DETAILS, className="audit"),
         ],
         id=ids.AUDITS,

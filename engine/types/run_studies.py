@@ -1,0 +1,66 @@
+"""What is asked of a finished run beyond its rows, and stored: feature maps of two models matched, and a held-out causal test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from engine.hashing import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRequest:
+    """Layers of two models whose feature maps are to be matched on the same clean images."""
+
+    SCHEMA: ClassVar[Schema] = Schema("map-matching-request/1")
+
+    model: str
+    baseline: str
+    data: str
+    samples: tuple[str, ...]
+    """Images that both models get right; matched on every other one, and judged on those between."""
+    layers: tuple[tuple[str, str], ...]
+    """Of the model and of the baseline."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LayerMatch:
+    """How well the feature maps of one layer find their like in a layer of another model."""
+
+    layer: str
+    other: str
+    grid: tuple[int, int]
+    """Positions at which both are compared: height and width."""
+    partners: np.ndarray
+    """(channels,) int64: the map of the other model that each map is matched with, one to one; -1 for none left."""
+    correlations: np.ndarray
+    """(channels,) float64: Pearson's r with it, over the positions of the images it was not matched on; NaN for none."""
+    median: float
+    above_half: float
+    """Share of the matched maps whose r is above one half."""
+    random_median: float
+    """The same with partners drawn at random within the layer, one to one: mean over draws."""
+    random_above_half: float
+    random_median_highest: float
+    random_above_half_highest: float
+    """The largest of any draw."""
+
+    @property
+    def matched(self) -> int:
+        """Maps that have a partner: as many as the narrower of the two layers has."""
+        return int((self.partners >= 0).sum())
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MapMatching:
+    """All layers that were matched."""
+
+    SCHEMA: ClassVar[Schema] = Schema("map-matching/1")
+
+    layers: tuple[LayerMatch, ...]
+    matched_on: int
+    """Images."""
+    judged_on: int
+    draws: int
