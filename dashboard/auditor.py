@@ -30,6 +30,8 @@ from engine import (
     FooledRequest,
     Forecast,
     Gallery,
+    Halves,
+    HeldOutTest,
     Inside,
     LocalisationStudy,
     MapMatching,
@@ -121,6 +123,12 @@ class Runs(Protocol):
 
     def matching(self, run: str, act: Act) -> Answer[MapMatching] | None:
         """Return the feature maps of both models of a run, matched; None where that was not asked for yet."""
+
+    def held_out(self, run: str, scope: Scope, count: int, act: Act) -> Answer[HeldOutTest] | None:
+        """Return what patching the ranked maps of a run does in held-out images; None where that was not asked for yet."""
+
+    def halves(self, run: str, scope: Scope) -> tuple[str, Halves]:
+        """Return the attack of such a test, and on which fooled images it ranks and which it holds out."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from engine.attribution.comparison import compare, kept_by
 from engine.audit.endings import Confusion, ConfusionFlow
+from engine.audit.held_out import Halves
 from engine.audit.inside import ATTACKING, ClassFlow, Clusters, Inside, LayerFlow, Scope, WeakMap
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.manifest import installed as installed_versions
@@ -134,7 +135,7 @@ from engine.types.patching import (
     SmallestSets,
 )
 from engine.types.requests import DataOrder, Entry, ModelOrder, Taken
-from engine.types.run_studies import LayerMatch, MapMatching
+from engine.types.run_studies import HeldOutTest, LayerMatch, MapMatching
 
 __version__ = VERSION
 
@@ -214,7 +215,9 @@ __all__ = [
     "Group",
     "GroupDatapath",
     "Groups",
+    "Halves",
     "HeldOut",
+    "HeldOutTest",
     "InputByTarget",
     "Inside",
     "LayerFlow",

@@ -158,6 +158,12 @@ class NoRuns:
     def matching(self, run: str, act: engine.Act) -> Answer[engine.MapMatching] | None:
         raise engine.UnknownName("run", run, [])
 
+    def held_out(self, run: str, scope: engine.Scope, count: int, act: engine.Act) -> Answer[engine.HeldOutTest] | None:
+        raise engine.UnknownName("run", run, [])
+
+    def halves(self, run: str, scope: engine.Scope) -> tuple[str, engine.Halves]:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 

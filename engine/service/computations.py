@@ -9,6 +9,8 @@ import numpy as np
 from engine import demo as demo_store
 from engine.attribution import explain
 from engine.audit import compute
+from engine.audit import held_out as held_outs
+from engine.audit import manifest as manifests
 from engine.checks import attacks
 from engine.checks import model as checks
 from engine.checks.attacks import Reference
@@ -59,7 +61,7 @@ from engine.types.requests import (
     SmallestRequest,
     Taken,
 )
-from engine.types.run_studies import MapMatching, MatchRequest
+from engine.types.run_studies import HeldOutRequest, HeldOutTest, MapMatching, MatchRequest
 
 
 def model(store: Store, task: ModelTask) -> Taken:
@@ -223,6 +225,21 @@ def matching(bench: Bench, request: MatchRequest) -> MapMatching:
     """Match the feature maps of two models."""
     bundles = bench.bundle(request.model), bench.bundle(request.baseline)
     return matchings.match(bundles, bench.store.dataset(request.data), request, bench.report)
+
+
+def held_out(bench: Bench, request: HeldOutRequest) -> HeldOutTest:
+    """Rank feature maps on one half of a run's fooled images, and patch the first of them in the other half."""
+    place = manifests.place(bench.store.root, request.run)
+    manifest, halves = manifests.read(place), held_outs.halves(place, request)
+    condition = held_outs.condition_of(manifest, request)
+    bundle, dataset = bench.bundle(manifest.model(condition.role).name), bench.store.dataset(manifest.images.data)
+    compute.require_same(manifest, condition, bundle, dataset)
+    eligible = {site.name for site in bundle.sites if site.is_eligible}
+    chosen = held_outs.strongest(place, request, halves.ranking, eligible, bench.report)
+    samples = tuple(manifest.images.samples[k] for k in halves.tested)
+    group = FooledRequest(bundle.name, manifest.images.data, condition.attack, samples, manifest.plan.seed)
+    test = causal.intervene_in_group(bundle, dataset, GroupTestRequest(group, chosen, "restore"), bench.report)
+    return HeldOutTest(len(halves.ranking), len(halves.held_out), test)
 
 
 def pace(bench: Bench, request: PaceRequest) -> Pace:

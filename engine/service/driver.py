@@ -8,9 +8,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeVar, final
 
-from engine.audit import endings, inside, plan, report, tiers, versus
+from engine.audit import endings, held_out, inside, plan, report, tiers, versus
 from engine.audit import manifest as manifests
 from engine.audit.endings import Confusion
+from engine.audit.held_out import Halves
 from engine.audit.inside import Inside, Scope
 from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
@@ -24,7 +25,7 @@ from engine.service.tasks import Task
 from engine.store import Store
 from engine.types.core import Answer
 from engine.types.requests import PaceRequest, ShardRequest
-from engine.types.run_studies import MapMatching
+from engine.types.run_studies import HeldOutTest, MapMatching
 
 PATIENCE: Final = 10.0
 """Seconds in which a run notes that it was interrupted when the server ends."""
@@ -144,6 +145,22 @@ class Runs:
         Raises UnknownName, also for a model that is no longer there, BadInput, StoreError.
         """
         return self._acted(tasks.MATCHING, versus.match_request(Run.open(self._store, run).place), act)
+
+    def held_out(self, run: str, scope: Scope, count: int, act: Act) -> Answer[HeldOutTest] | None:
+        """Return what patching the ranked maps of a run does in held-out images; None where that was not asked for yet.
+
+        Raises UnknownName, BadInput for a scope that cannot be tested, StoreError.
+        """
+        place = Run.open(self._store, run).place
+        asked = held_out.request(place, scope, count)
+        held_out.halves(place, asked)
+        return self._acted(tasks.HELD_OUT, asked, act)
+
+    def halves(self, run: str, scope: Scope) -> tuple[str, Halves]:
+        """Return the attack of such a test, and on which fooled images it ranks and which it holds out; raises the same."""
+        place = Run.open(self._store, run).place
+        asked = held_out.request(place, scope, 1)
+        return asked.condition, held_out.halves(place, asked)
 
     def _acted(self, task: Task[Request, Record], request: Request, act: Act) -> Answer[Record] | None:
         if act == "begin":

@@ -61,7 +61,7 @@ from engine.types.requests import (
     SmallestRequest,
     Taken,
 )
-from engine.types.run_studies import MapMatching, MatchRequest
+from engine.types.run_studies import HeldOutRequest, HeldOutTest, MapMatching, MatchRequest
 
 Request = TypeVar("Request")
 Record = TypeVar("Record")
@@ -338,6 +338,10 @@ MATCHING: Final = Task(
     kind="map-matching", request=MatchRequest, record=MapMatching, run=f"{_HOME}:matching",
     title="matching the channels of two models", depends=_by_two_models,
 )  # fmt: skip
+HELD_OUT: Final = Task(
+    kind="held-out-test", request=HeldOutRequest, record=HeldOutTest, run=f"{_HOME}:held_out",
+    title="testing channels on held-out images", depends=_by_request,
+)  # fmt: skip
 PACE: Final = Task(
     kind="pace", request=PaceRequest, record=Pace, run=f"{_HOME}:pace", title="measuring the pace",
 )  # fmt: skip
@@ -366,7 +370,8 @@ TASKS: Final[dict[str, Task[Any, Any]]] = {
     for task in (
         ATTACK_RESULTS, EXPLANATION, FAITHFULNESS, GALLERY, FEATURE_VISUALIZATION, RESPONSES, CAUSAL_TEST, GROUP_TEST,
         SMALLEST, SMALLEST_WITHIN, CURVE, PROFILE, LOCALISATION, FAITHFULNESS_CURVE,
-        EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, MATCHING, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
+        EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, MATCHING,
+        HELD_OUT, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
     )
 }  # fmt: skip
 """Every kind of work by its name."""

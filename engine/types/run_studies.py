@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from engine.hashing import Schema
+from engine.types.patching import CausalTest
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +65,31 @@ class MapMatching:
     """Images."""
     judged_on: int
     draws: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutRequest:
+    """How many of a run's feature maps to rank on one half of its fooled images, and to test on the other."""
+
+    SCHEMA: ClassVar[Schema] = Schema("held-out-test-request/1")
+
+    run: str
+    role: str
+    condition: str
+    """The full id of the attack."""
+    classes: tuple[int, ...]
+    """True classes; none is all of them."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutTest:
+    """What patching the ranked maps does in images that did not rank them."""
+
+    SCHEMA: ClassVar[Schema] = Schema("held-out-test/1")
+
+    ranked_on: int
+    """Images."""
+    held_out: int
+    """Images that were held out; `test` has those that were patched."""
+    test: CausalTest

@@ -19,6 +19,7 @@ from dashboard.panels.audits import model as audits
 from dashboard.panels.audits.form import Mistake, Offer
 from dashboard.panels.audits.model import Agreed, Cell, Heat, Line, ModelPart, Panel, Row, SanityCheck, Versus
 from dashboard.panels.confusion import view as confusion_view
+from dashboard.panels.held_out import view as held_out_view
 from dashboard.panels.inside import view as inside_view
 from dashboard.panels.versus import view as versus_view
 from engine import (
@@ -83,6 +84,7 @@ def layout() -> html.Section:
                 className="run-figures",
             ),
             inside_view.layout(),
+            held_out_view.layout(),
             confusion_view.layout(),
             versus_view.layout(),
             html.Div(id=ids.AUDIT_DETAILS, className="audit"),

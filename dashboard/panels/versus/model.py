@@ -184,9 +184,9 @@ def match_lead(matching: MapMatching) -> str:
     rows = match_rows(matching)
     above = sum(row.is_above for row in rows)
     return (
-        f"In {above} of {len(rows)} layers the median correlation is above that of every random draw (bold). Partners were found on "
-        f"{matching.matched_on} images and judged on {matching.judged_on} others that both models get right without attack, one to "
-        f"one, by the correlation of their activations, never by index. Random: as many partners drawn within the layer, "
+        f"In {above} of {len(rows)} layers the median correlation is above that of every random draw (bold). Partners were found "
+        f"on {matching.matched_on} images and judged on {matching.judged_on} others that both models get right without attack, "
+        f"one to one, by the correlation of their activations, never by index. Random: as many partners drawn within the layer, "
         f"mean of {matching.draws} draws, in brackets the largest. {MATCHED}"
     )
 

@@ -29,6 +29,7 @@ NOTHING: Final[protocol.Facts] = {
     "has_layers": False,
 }
 ACTS: Final = ("look", "begin", "stop")
+TERMS: Final = {"begin": "matching-begin", "stop": "matching-stop"}
 MATCH = "Match the feature maps of both models"
 ABOUT = (
     "Matching runs both models on clean images of the run, without attack; it takes seconds on small networks and minutes on large "
@@ -134,7 +135,7 @@ def _awaited(found: Answer[MapMatching]) -> list[Component]:
 
 
 def _button(act: str, text: str) -> html.Button:
-    return html.Button(text, className="plain-button", **data(matching=act), **term(f"matching-{act}"))
+    return html.Button(text, className="plain-button", **data(matching=act), **term(TERMS[act]))
 
 
 def _matched(auditor: Auditor, run: str, found: MapMatching) -> list[Component]:
