@@ -156,6 +156,8 @@
     });
     // A link that names no run shows the newest one: the list says which.
     on('run', (next) => { if (next !== run) { run = next; ask(); } });
+    // What a damaged file kept from being shown can be shown now; whoever said so has its answer already.
+    on('rebuilt', () => { if (name !== 'rebuild') { own.again(); } });
     return own;
   }
 

@@ -38,6 +38,7 @@ from engine import (
     MapSet,
     ModelCard,
     ModelOrder,
+    Rebuilt,
     Responses,
     RestorationCurve,
     RunCard,
@@ -129,6 +130,12 @@ class Runs(Protocol):
 
     def halves(self, run: str, scope: Scope) -> tuple[str, Halves]:
         """Return the attack of such a test, and on which fooled images it ranks and which it holds out."""
+
+    def damaged(self, run: str) -> tuple[str, ...]:
+        """Return the damaged files of a finished run's result; raises UnknownName, StoreError."""
+
+    def rebuilt(self, run: str, act: Act) -> Answer[Rebuilt] | None:
+        """Return how far the rebuilding of a damaged result is; None where that was not asked for."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

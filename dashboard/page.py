@@ -20,6 +20,7 @@ from dashboard.panels.inside import view as inside_view
 from dashboard.panels.layer import view as layer_view
 from dashboard.panels.network import view as network_view
 from dashboard.panels.patching import view as patching_view
+from dashboard.panels.rebuild import view as rebuild_view
 from dashboard.panels.registry import view as registry_view
 from dashboard.panels.versus import view as versus_view
 
@@ -27,7 +28,7 @@ PANELS: Final = tuple(
     panel
     for view in (
         progress, network_view, layer_view, channel_view, patching_view, audits_view, inside_view, confusion_view,
-        held_out_view, versus_view, registry_view,
+        held_out_view, versus_view, rebuild_view, registry_view,
     )
     for panel in view.PANELS
 )  # fmt: skip

@@ -272,6 +272,8 @@ TERMS: Final = {
     "held-out-count": "How many channels are patched, those with the most attack conductance over the ranking half.",
     "held-out-gap": "Share restored minus that of layer-matched random channels, paired on images; above 0 speaks for them.",
     "held-out-verdict": "Supported only where that difference lies above zero with its interval and every control does less.",
+    "rebuild-begin": "Adds up all shards of the run again, and keeps what is then, byte for byte, what was sealed.",
+    "rebuild-stop": "Ends the rebuilding at its next step; nothing is changed by that.",
     # models and data
     "archive": "Takes it out of the menus; nothing is deleted, and it can be taken back.",
     "take-back": "Puts it back into the menus.",

@@ -135,7 +135,7 @@ from engine.types.patching import (
     SmallestSets,
 )
 from engine.types.requests import DataOrder, Entry, ModelOrder, Taken
-from engine.types.run_studies import HeldOutTest, LayerMatch, MapMatching
+from engine.types.run_studies import HeldOutTest, LayerMatch, MapMatching, Rebuilt
 
 __version__ = VERSION
 
@@ -243,6 +243,7 @@ __all__ = [
     "PoolSearch",
     "Prediction",
     "Rate",
+    "Rebuilt",
     "Responses",
     "Restoration",
     "RestorationCurve",

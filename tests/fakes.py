@@ -164,6 +164,12 @@ class NoRuns:
     def halves(self, run: str, scope: engine.Scope) -> tuple[str, engine.Halves]:
         raise engine.UnknownName("run", run, [])
 
+    def damaged(self, run: str) -> tuple[str, ...]:
+        raise engine.UnknownName("run", run, [])
+
+    def rebuilt(self, run: str, act: engine.Act) -> Answer[engine.Rebuilt] | None:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 

@@ -20,7 +20,7 @@ from engine.types.core import AttackResults, AttackResultsRequest, Datapath, Exp
 from engine.types.faithfulness import ClassSimilarity, DatapathChecks, Faithfulness, Restoration
 from engine.types.patching import Evaluation, EvaluationRequest, MapSet
 from engine.types.requests import CorrectImages, Nothing, Pace, Taken
-from engine.types.run_studies import HeldOutTest, LayerMatch, MapMatching
+from engine.types.run_studies import HeldOutTest, LayerMatch, MapMatching, Rebuilt
 from tests import fake_studies, fakes
 
 KEY = hashing.content_key("one")
@@ -69,6 +69,7 @@ RECORDS = {
     "faithfulness-curve": fake_studies.faithfulness_study(),
     "localisation": fake_studies.localisation_study(),
     "defence": fake_studies.defence(),
+    "rebuilt": Rebuilt(("cube-candidate-n.npy",)),
     "held-out-test": HeldOutTest(
         5, 4, AUDITOR.causal_test("fake00001", MapSet(("layer2.0",), ((1, 3),)), "restore").value
     ),

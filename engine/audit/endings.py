@@ -23,7 +23,7 @@ from engine.audit.inside import ATTACKING, Scope
 from engine.audit.manifest import Condition, Manifest, Place
 from engine.audit.shards import Rows
 from engine.audit.summary import FEW, CurvePoint, Rate
-from engine.errors import BadInput, StoreError
+from engine.errors import BadInput
 from engine.statistics import Estimate
 from engine.store import files
 from engine.types.core import STATUSES
@@ -122,6 +122,8 @@ def of_run(place: Place) -> Endings:
     manifest = manifests.read(place)
     if not results.is_finished(place):
         return of_rows(manifest, results.gathered(place, manifest))
+    if not (place.result / results.TABLE).is_file():
+        raise results.damage(place, results.TABLE)
     with files.disk_errors("reading a result"):
         status = (place.result / results.TABLE).stat()
     return _of_finished(place, status.st_mtime_ns, status.st_size)
@@ -133,9 +135,9 @@ def _of_finished(place: Place, changed: int, size: int) -> Endings:
     del changed, size
     manifest = manifests.read(place)
     shape = len(manifest.conditions), len(manifest.images.samples)
+    if not results.is_as_sealed(place, results.TABLE):
+        raise results.damage(place, results.TABLE)
     table = results.read_table(place, COLUMNS)
-    if len(table) != shape[0] * shape[1]:
-        raise StoreError(f"{results.TABLE} of the run's result is damaged; restore it from a copy of the store.")
     codes = pc.index_in(table["status"], value_set=pa.array(STATUSES)).to_numpy().astype(np.int8)
     before, after, in_budget = (table[name].to_numpy() for name in ("before", "after", "in_budget"))
     judged = in_budget & (codes != STATUSES.index("failed"))

@@ -21,7 +21,7 @@ from engine.audit import manifest as manifests
 from engine.audit import results
 from engine.audit.manifest import CANDIDATE, Condition, Manifest, Place, Role
 from engine.audit.shards import Cube, Group, MapStatistics
-from engine.errors import BadInput, StoreError
+from engine.errors import BadInput
 from engine.statistics import Estimate
 from engine.store import files
 
@@ -156,7 +156,7 @@ def of_run(place: Place, scope: Scope) -> Inside:
     if not results.is_finished(place):
         raise BadInput("The run is not finished: where its attacks take hold is shown once every part is done.")
     with files.disk_errors("reading a result"):
-        marks = tuple(_mark(place.result / f"cube-{scope.role}-{what}.npy") for what in FILES)
+        marks = tuple(_mark(place, f"cube-{scope.role}-{what}.npy") for what in FILES)
     return _of_run(place, question, marks)
 
 
@@ -210,9 +210,10 @@ Mark = tuple[Path, int, int]
 """A file, when it was changed, and its size."""
 
 
-def _mark(path: Path) -> Mark:
+def _mark(place: Place, name: str) -> Mark:
+    path = place.result / name
     if not path.is_file():
-        raise StoreError(f"{path.name} of the run's result is missing; restore it from a copy of the store.")
+        raise results.damage(place, name)
     status = path.stat()
     return path, status.st_mtime_ns, status.st_size
 
@@ -220,19 +221,10 @@ def _mark(path: Path) -> Mark:
 @functools.lru_cache(maxsize=64)
 def _of_run(place: Place, question: Question, marks: tuple[Mark, ...]) -> Inside:
     """Two panels ask for the same, and Back asks for what was shown before."""
-    for mark in marks:
-        _require_sealed(place, mark)
+    for path, _, _ in marks:
+        if not results.is_as_sealed(place, path.name):
+            raise results.damage(place, path.name)
     return measured(results.open_cube(place, question.scope.role), question)
-
-
-@functools.lru_cache(maxsize=64)
-def _require_sealed(place: Place, mark: Mark) -> None:
-    """Raise StoreError where a file of the cube is not the one that was sealed; each is read for it once."""
-    path = mark[0]
-    _, hashes = results.read_seal(place)
-    with files.disk_errors("reading a result"):
-        if files.file_hash(path) != hashes.get(path.name):
-            raise StoreError(f"{path.name} of the run's result is damaged; restore it from a copy of the store.")
 
 
 def _by_layer(values: np.ndarray, sites: Sequence[tuple[str, int]]) -> np.ndarray:

@@ -109,8 +109,42 @@ def _sealed(place: Place, name: str, what: str, hashes: dict[str, str]) -> bytes
 
 def read_table(place: Place, columns: Sequence[str]) -> pa.Table:
     """Return columns of the rows of a finished run, all conditions behind one another; raises StoreError."""
-    with files.disk_errors("reading a result"):
+    try:
         return pq.read_table(place.result / TABLE, columns=list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damage(place, TABLE) from error
+
+
+def damage(place: Place, name: str) -> StoreError:
+    """Return the error that names a file of the result which is missing or not as it was sealed, and what to do."""
+    is_missing = not (place.result / name).is_file()
+    return StoreError(
+        f"{name} of the run's result is {'missing' if is_missing else 'damaged'}; rebuild it from the run's shards, on the run's "
+        f"page or with python -m engine rebuild {place.run[:12]}."
+    )
+
+
+def is_as_sealed(place: Place, name: str) -> bool:
+    """Tell whether a file of the result is the one that was sealed; it is read for it once. Raises StoreError."""
+    path = place.result / name
+    if not path.is_file():
+        return False
+    with files.disk_errors("reading a result"):
+        status = path.stat()
+        return _is_as_sealed(place, name, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_as_sealed(place: Place, name: str, changed: int, size: int) -> bool:
+    del changed, size
+    _, hashes = read_seal(place)
+    return files.file_hash(place.result / name) == hashes.get(name)
+
+
+def make(folder: Path, place: Place, manifest: Manifest) -> None:
+    """Write table, cubes and summary of a run whose every shard is there into a folder; raises StoreError."""
+    _plain.cache_clear()
+    _write(folder, place, manifest, from_rows=False)
 
 
 def interim(place: Place, manifest: Manifest) -> Summary:

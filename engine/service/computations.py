@@ -11,6 +11,7 @@ from engine.attribution import explain
 from engine.audit import compute
 from engine.audit import held_out as held_outs
 from engine.audit import manifest as manifests
+from engine.audit import rebuild as rebuilding
 from engine.checks import attacks
 from engine.checks import model as checks
 from engine.checks.attacks import Reference
@@ -61,7 +62,7 @@ from engine.types.requests import (
     SmallestRequest,
     Taken,
 )
-from engine.types.run_studies import HeldOutRequest, HeldOutTest, MapMatching, MatchRequest
+from engine.types.run_studies import HeldOutRequest, HeldOutTest, MapMatching, MatchRequest, RebuildRequest, Rebuilt
 
 
 def model(store: Store, task: ModelTask) -> Taken:
@@ -240,6 +241,11 @@ def held_out(bench: Bench, request: HeldOutRequest) -> HeldOutTest:
     group = FooledRequest(bundle.name, manifest.images.data, condition.attack, samples, manifest.plan.seed)
     test = causal.intervene_in_group(bundle, dataset, GroupTestRequest(group, chosen, "restore"), bench.report)
     return HeldOutTest(len(halves.ranking), len(halves.held_out), test)
+
+
+def rebuild(bench: Bench, request: RebuildRequest) -> Rebuilt:
+    """Put back the damaged files of a run's result."""
+    return Rebuilt(rebuilding.rebuild(bench.store.root, request.run, bench.report))
 
 
 def pace(bench: Bench, request: PaceRequest) -> Pace:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeVar, final
 
-from engine.audit import endings, held_out, inside, plan, report, tiers, versus
+from engine.audit import endings, held_out, inside, plan, rebuild, report, tiers, versus
 from engine.audit import manifest as manifests
 from engine.audit.endings import Confusion
 from engine.audit.held_out import Halves
@@ -25,7 +25,7 @@ from engine.service.tasks import Task
 from engine.store import Store
 from engine.types.core import Answer
 from engine.types.requests import PaceRequest, ShardRequest
-from engine.types.run_studies import HeldOutTest, MapMatching
+from engine.types.run_studies import HeldOutTest, MapMatching, RebuildRequest, Rebuilt
 
 PATIENCE: Final = 10.0
 """Seconds in which a run notes that it was interrupted when the server ends."""
@@ -161,6 +161,15 @@ class Runs:
         place = Run.open(self._store, run).place
         asked = held_out.request(place, scope, 1)
         return asked.condition, held_out.halves(place, asked)
+
+    def damaged(self, run: str) -> tuple[str, ...]:
+        """Return the damaged files of a finished run's result; raises UnknownName, StoreError."""
+        return rebuild.damaged(Run.open(self._store, run).place)
+
+    def rebuilt(self, run: str, act: Act) -> Answer[Rebuilt] | None:
+        """Return how far the rebuilding of a damaged result is; None where that was not asked for. Raises UnknownName."""
+        place = Run.open(self._store, run).place
+        return self._acted(tasks.REBUILD, RebuildRequest(run, rebuild.mark(place)), act)
 
     def _acted(self, task: Task[Request, Record], request: Request, act: Act) -> Answer[Record] | None:
         if act == "begin":

@@ -61,7 +61,14 @@ from engine.types.requests import (
     SmallestRequest,
     Taken,
 )
-from engine.types.run_studies import HeldOutRequest, HeldOutTest, MapMatching, MatchRequest
+from engine.types.run_studies import (
+    HeldOutRequest,
+    HeldOutTest,
+    MapMatching,
+    MatchRequest,
+    RebuildRequest,
+    Rebuilt,
+)
 
 Request = TypeVar("Request")
 Record = TypeVar("Record")
@@ -342,6 +349,10 @@ HELD_OUT: Final = Task(
     kind="held-out-test", request=HeldOutRequest, record=HeldOutTest, run=f"{_HOME}:held_out",
     title="testing channels on held-out images", depends=_by_request,
 )  # fmt: skip
+REBUILD: Final = Task(
+    kind="rebuilt", request=RebuildRequest, record=Rebuilt, run=f"{_HOME}:rebuild", title="rebuilding the result of a run",
+    depends=_by_request,
+)  # fmt: skip
 PACE: Final = Task(
     kind="pace", request=PaceRequest, record=Pace, run=f"{_HOME}:pace", title="measuring the pace",
 )  # fmt: skip
@@ -371,7 +382,7 @@ TASKS: Final[dict[str, Task[Any, Any]]] = {
         ATTACK_RESULTS, EXPLANATION, FAITHFULNESS, GALLERY, FEATURE_VISUALIZATION, RESPONSES, CAUSAL_TEST, GROUP_TEST,
         SMALLEST, SMALLEST_WITHIN, CURVE, PROFILE, LOCALISATION, FAITHFULNESS_CURVE,
         EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, MATCHING,
-        HELD_OUT, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
+        HELD_OUT, REBUILD, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
     )
 }  # fmt: skip
 """Every kind of work by its name."""

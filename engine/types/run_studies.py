@@ -93,3 +93,23 @@ class HeldOutTest:
     held_out: int
     """Images that were held out; `test` has those that were patched."""
     test: CausalTest
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRequest:
+    """A finished run whose result is damaged."""
+
+    SCHEMA: ClassVar[Schema] = Schema("rebuild-request/1")
+
+    run: str
+    mark: str
+    """How its files lie there: another damage is another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """The files that were put back."""
+
+    SCHEMA: ClassVar[Schema] = Schema("rebuilt/1")
+
+    names: tuple[str, ...]

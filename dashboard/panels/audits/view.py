@@ -21,6 +21,7 @@ from dashboard.panels.audits.model import Agreed, Cell, Heat, Line, ModelPart, P
 from dashboard.panels.confusion import view as confusion_view
 from dashboard.panels.held_out import view as held_out_view
 from dashboard.panels.inside import view as inside_view
+from dashboard.panels.rebuild import view as rebuild_view
 from dashboard.panels.versus import view as versus_view
 from engine import (
     Answer,
@@ -76,6 +77,7 @@ def layout() -> html.Section:
             form(),
             html.Div(id=ids.AUDIT_LIST, className="audit-list"),
             html.Div(id=ids.AUDIT, className="audit"),
+            rebuild_view.layout(),
             html.Div(
                 [
                     html.Div(id=ids.AUDIT_MAPS, className="audit"),
