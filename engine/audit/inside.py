@@ -7,6 +7,8 @@ so each image weighs the same, and a layer's part is a share of the image's own 
 from __future__ import annotations
 
 import functools
+import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ MOST_CLASSES: Final = 40
 """Classes that are shown one by one: of more, those with the most images."""
 FEWEST_CLUSTERED: Final = 4
 """Classes below which any tree fits their distances."""
+MOST_INTERIM: Final = 2**20
+"""Conditions x classes x maps that are added up anew with every look at a run that goes on: 32 MB."""
 MIXTURES: Final = 99
 SEED: Final = 0
 BY_CHANCE: Final = 0.05
@@ -150,14 +154,26 @@ class Question:
 
 
 def of_run(place: Place, scope: Scope) -> Inside:
-    """Return what a finished run says of a scope. Raises BadInput and StoreError, which say why there is nothing."""
+    """Return what a run says of a scope, also while it goes on. Raises BadInput and StoreError, which say why there is nothing."""
     manifest = manifests.read(place)
     question = _question(manifest, scope)
     if not results.is_finished(place):
-        raise BadInput("The run is not finished: where its attacks take hold is shown once every part is done.")
+        return _so_far(place, manifest, question)
     with files.disk_errors("reading a result"):
         marks = tuple(_mark(place, f"cube-{scope.role}-{what}.npy") for what in FILES)
     return _of_run(place, question, marks)
+
+
+def _so_far(place: Place, manifest: Manifest, question: Question) -> Inside:
+    role = question.scope.role
+    if math.prod(results.cube_shape(manifest, role)) > MOST_INTERIM:
+        raise BadInput(
+            "The run is not finished, and it has too many classes and feature maps to be added up while it goes on: where its "
+            "attacks take hold is shown once every part is done."
+        )
+    with tempfile.TemporaryDirectory() as name:
+        results.write_interim_cube(Path(name), place, manifest, role)
+        return measured(Cube(Path(name), role), question)
 
 
 def measured(cube: Cube, question: Question) -> Inside:

@@ -157,6 +157,25 @@ def open_cube(place: Place, role: Role) -> Cube:
     return Cube(place.result, role)
 
 
+def write_interim_cube(folder: Path, place: Place, manifest: Manifest, role: Role) -> None:
+    """Write into a folder the cube of what is there of a run that goes on; raises StoreError."""
+    parts = (
+        (index, shards.part(place, condition.folder, block))
+        for index, condition in enumerate(manifest.of(role))
+        for block in range(manifest.blocks)
+        if manifest.scores(condition) and _is_there(place, condition, block)
+    )
+    shards.merge(folder, role, cube_shape(manifest, role), parts)
+
+
+def _is_there(place: Place, condition: Condition, block: int) -> bool:
+    try:
+        shards.glance(place, condition.folder, block)
+    except NoShard:
+        return False
+    return True
+
+
 def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
     """Return the rows, without maps, of every condition that has a shard, block by block."""
     results: dict[str, list[pa.Table]] = {}
@@ -204,7 +223,7 @@ def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -
     _write_table(folder / TABLE, manifest, result)
     for model in manifest.models if manifest.is_scored else ():
         parts = _parts(place, manifest, model.role, from_rows=from_rows)
-        shards.merge(folder, model.role, _shape(manifest, model.role), parts)
+        shards.merge(folder, model.role, cube_shape(manifest, model.role), parts)
     complete = summary.summarise(manifest, result, is_interim=False)
     (folder / SUMMARY).write_text(json.dumps(serialization.flatten(complete).value, indent=1), encoding="utf-8")
 
@@ -222,7 +241,8 @@ def _receipt(place: Place, condition: Condition, block: int) -> shards.Checked:
         raise StoreError(f"Block {block} of {condition.folder} is missing; run the audit again.") from error
 
 
-def _shape(manifest: Manifest, role: Role) -> tuple[int, int, int]:
+def cube_shape(manifest: Manifest, role: Role) -> tuple[int, int, int]:
+    """Return how many conditions, classes and feature maps the cube of a model has."""
     return len(manifest.of(role)), len(manifest.classes), manifest.model(role).maps
 
 

@@ -344,9 +344,7 @@ def _opened(path: Path, *, dimensions: int) -> np.ndarray:
             f"{path.name} of the run's result is damaged; python -m engine rebuild makes it anew."
         ) from error
     if array.ndim != dimensions:
-        raise StoreError(
-            f"{path.name} of the run's result is damaged; python -m engine rebuild makes it anew."
-        )
+        raise StoreError(f"{path.name} of the run's result is damaged; python -m engine rebuild makes it anew.")
     return array
 
 

@@ -45,8 +45,8 @@ def _body(damaged: tuple[str, ...], known: Answer[Rebuilt] | None) -> list[Compo
     is_are = "is" if len(damaged) == 1 else "are"
     told = (
         f"Damaged: {named} {is_are} missing or not what was sealed, so what stands on {'it' if len(damaged) == 1 else 'them'} is "
-        "not shown. The run's shards hold everything that the result is added up from; what they give takes their place only where it "
-        "is what was sealed, to the last bit."
+        "not shown. The run's shards hold everything that the result is added up from; what they give takes their place only "
+        "where it is what was sealed, to the last bit."
     )
     warning = html.P(told, className="warning", role="alert")
     if known is None or known.state == "ready":
