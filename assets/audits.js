@@ -69,6 +69,8 @@
   const stopping = panel('audit-stop', { draw: told });
   const resuming = panel('audit-resume', { draw: told });
 
+  on('rebuilt', () => audits.again());
+
   document.addEventListener('click', (event) => {
     const tab = event.target.closest?.('[data-page-tab]');
     const run = event.target.closest?.('[data-run]');

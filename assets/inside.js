@@ -65,6 +65,8 @@
   // A link that names no run shows the newest one: the list says which.
   on('run', (next) => { if (next !== run) { run = next; ask(); } });
 
+  on('rebuilt', () => { [panels.own, panels.small].forEach((one) => one.again()); });
+
   function toggled(field, value) {
     if (!value || field === 'role' || field === 'ended') { return value || null; }
     const chosen = new Set((view[field] || '').split(',').filter(Boolean));

@@ -119,6 +119,48 @@
     };
   }
 
+  /* A panel of the run that the audits page shows, asked anew with every choice of these fields of the view. `section` is the id
+     of the element around it, hidden where there is no such run. */
+  function runPanel(name, { fields, section, draw, ...rest }) {
+    const { byId } = window.faultline;
+    let view = {};
+    let run = null;
+    const own = panel(name, {
+      ...rest,
+      draw: (facts, wanted) => {
+        byId(section).hidden = false;
+        byId(section).removeAttribute('aria-busy');
+        draw(facts, wanted);
+      },
+    });
+
+    function ask() {
+      const node = byId(section);
+      if (view.page !== 'audits' || !run) {
+        own.forget();
+        if (node) { node.hidden = true; }
+        return;
+      }
+      const chosen = Object.fromEntries(fields.map((field) => [field, view[field] || null]));
+      const next = { run, theme: view.theme || 'light', ...chosen };
+      if (written(next) === written(own.wanted)) { return; }
+      // What still stands there is of another choice until the answer comes.
+      node.setAttribute('aria-busy', 'true');
+      own.want(next);
+    }
+
+    on('view', (next) => {
+      if (next.run && next.run !== view.run) { run = next.run; }
+      view = next;
+      ask();
+    });
+    // A link that names no run shows the newest one: the list says which.
+    on('run', (next) => { if (next !== run) { run = next; ask(); } });
+    // What a damaged file kept from being shown can be shown now; whoever said so has its answer already.
+    on('rebuilt', () => { if (name !== 'rebuild') { own.again(); } });
+    return own;
+  }
+
   /* The server is there again: what is wished for and not shown is asked for once more. */
   on('connected', () => Object.values(panels).forEach((own) => { if (own.wanted && (!own.shown || !isWanted(own, own.shown))) { send(own); } }));
 
@@ -131,7 +173,7 @@
   const wantOf = (name, next) => want(panels[name], next);
   const isBelow = (name) => panels[name].level > 1;
 
-  Object.assign(window.faultline, { set, on, emit, pick, panel, wishes, isBelow, speak, doubt, want: wantOf });
+  Object.assign(window.faultline, { set, on, emit, pick, panel, runPanel, wishes, isBelow, speak, doubt, want: wantOf });
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.panel = { answered };
 })();

@@ -32,7 +32,7 @@ def parser() -> Parser:
         epilog="The same can be set by FAULTLINE_STORE, FAULTLINE_HOST, FAULTLINE_PORT, FAULTLINE_SCHEDULER and "
         "FAULTLINE_IMPORT_FOLDER; "
         "FAULTLINE_HOSTS names the hosts it may be called by, FAULTLINE_HTTPS=1 says that a proxy adds https, FAULTLINE_UPLOADS=0 "
-        "that the page may send no files.",
+        "that the page may send no files, FAULTLINE_DEMO_AUDIT=0 that the demo's small audit is not made.",
     )
     result.add_argument("--store", metavar="DIR", help="folder of the store (default: ./faultline-store)")
     result.add_argument("--host", help="address to listen on (default: 127.0.0.1; others need FAULTLINE_HOSTS)")
@@ -51,6 +51,11 @@ def parser() -> Parser:
         "--no-uploads",
         action="store_true",
         help="take no files from the page into the import folder (default: take them)",
+    )
+    result.add_argument(
+        "--no-demo-audit",
+        action="store_true",
+        help="do not make the demo's small audit in the background (default: make it once, in a store of the demo alone)",
     )
     result.add_argument(
         "--new-link", action="store_true", help="print a new one-time link to the running server, and exit"
@@ -87,6 +92,8 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
     }
     if options.no_uploads:
         named["UPLOADS"] = "0"
+    if options.no_demo_audit:
+        named["DEMO_AUDIT"] = "0"
     return {f"FAULTLINE_{name}": str(value) for name, value in named.items() if value is not None}
 
 

@@ -9,12 +9,14 @@ from typing import IO, Any, Literal, Protocol, TypeVar, cast
 import numpy as np
 
 from engine import (
+    Act,
     Answer,
     AttackCard,
     AttackResults,
     AttackResultsRequest,
     AttackSanity,
     CausalTest,
+    Confusion,
     DataOrder,
     DatasetCard,
     Defence,
@@ -28,11 +30,15 @@ from engine import (
     FooledRequest,
     Forecast,
     Gallery,
+    Halves,
+    HeldOutTest,
     Inside,
     LocalisationStudy,
+    MapMatching,
     MapSet,
     ModelCard,
     ModelOrder,
+    Rebuilt,
     Responses,
     RestorationCurve,
     RunCard,
@@ -42,6 +48,7 @@ from engine import (
     SmallestSets,
     Taken,
     ValidationReport,
+    Versus,
 )
 
 Card = TypeVar("Card", ModelCard, DatasetCard)
@@ -108,6 +115,27 @@ class Runs(Protocol):
 
     def inside(self, run: str, scope: Scope) -> Inside:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
+
+    def confusion(self, run: str, scope: Scope, most: int | None = None) -> Confusion:
+        """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
+
+    def versus(self, run: str, scope: Scope) -> Versus:
+        """Return candidate beside baseline, also while the run goes on; raises UnknownName, BadInput, StoreError."""
+
+    def matching(self, run: str, act: Act) -> Answer[MapMatching] | None:
+        """Return the feature maps of both models of a run, matched; None where that was not asked for yet."""
+
+    def held_out(self, run: str, scope: Scope, count: int, act: Act) -> Answer[HeldOutTest] | None:
+        """Return what patching the ranked maps of a run does in held-out images; None where that was not asked for yet."""
+
+    def halves(self, run: str, scope: Scope) -> tuple[str, Halves]:
+        """Return the attack of such a test, and on which fooled images it ranks and which it holds out."""
+
+    def damaged(self, run: str) -> tuple[str, ...]:
+        """Return the damaged files of a finished run's result; raises UnknownName, StoreError."""
+
+    def rebuilt(self, run: str, act: Act) -> Answer[Rebuilt] | None:
+        """Return how far the rebuilding of a damaged result is; None where that was not asked for."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

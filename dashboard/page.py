@@ -14,17 +14,22 @@ from dashboard.markup import aria, data, icon, menu, save, term
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.audits import view as audits_view
 from dashboard.panels.channel import view as channel_view
+from dashboard.panels.confusion import view as confusion_view
+from dashboard.panels.held_out import view as held_out_view
 from dashboard.panels.inside import view as inside_view
 from dashboard.panels.layer import view as layer_view
 from dashboard.panels.network import verdict
 from dashboard.panels.network import view as network_view
 from dashboard.panels.patching import view as patching_view
+from dashboard.panels.rebuild import view as rebuild_view
 from dashboard.panels.registry import view as registry_view
+from dashboard.panels.versus import view as versus_view
 
 PANELS: Final = tuple(
     panel
     for view in (
-        progress, network_view, layer_view, channel_view, patching_view, audits_view, inside_view, registry_view,
+        progress, network_view, layer_view, channel_view, patching_view, audits_view, inside_view, confusion_view,
+        held_out_view, versus_view, rebuild_view, registry_view,
     )
     for panel in view.PANELS
 )  # fmt: skip

@@ -47,7 +47,7 @@ def give_back_memory() -> bool:
 
 
 def open_auditor(settings: Settings) -> Auditor:
-    """Return the auditor of the store; an empty store starts to load the embedded demo. Raises EngineError."""
+    """Return the auditor of the store; an empty store starts to load the embedded demo, with its audit. Raises EngineError."""
     auditor = engine.Auditor.open(
         settings.store,
         scheduler=settings.scheduler,
@@ -57,6 +57,8 @@ def open_auditor(settings: Settings) -> Auditor:
     try:
         if not auditor.models():
             auditor.install_demo()
+        if settings.has_demo_audit:
+            auditor.begin_demo_audit()
         engine.load_libraries()
     except BaseException:
         auditor.close()

@@ -39,6 +39,8 @@ class Settings:
     """Folder on the server from which the page may add models and data sets, or None for none."""
     takes_uploads: bool = True
     """Whether the page may send files into the import folder."""
+    has_demo_audit: bool = True
+    """Whether a store of the demo alone gets a small finished audit, made in the background."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -81,6 +83,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         scheduler=environment.get("FAULTLINE_SCHEDULER") or None,
         import_folder=_folder(environment, "FAULTLINE_IMPORT_FOLDER", "FAULTLINE_INBOX"),
         takes_uploads=_truth(environment, "FAULTLINE_UPLOADS", default="1"),
+        has_demo_audit=_truth(environment, "FAULTLINE_DEMO_AUDIT", default="1"),
     )
 
 

@@ -11,7 +11,9 @@ from flask import Flask, Response, jsonify, request
 from dashboard import guard, markup
 from dashboard.auditor import Auditor
 from dashboard.panels.audits.model import INTERVAL
+from dashboard.panels.confusion import model as confusions
 from dashboard.panels.inside import model as insides
+from dashboard.panels.versus import model as versus
 from engine import STATUSES, EngineError, RunView, UnknownName
 
 UNUSUAL: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -25,6 +27,23 @@ def table(name: str, view: RunView) -> Table:
     if name not in TABLES:
         raise UnknownName("table", name, TABLES)
     return TABLES[name](view)
+
+
+def _chosen(auditor: Auditor, view: RunView, name: str) -> Table:
+    """Return a table of what the query of the address chooses of a run; raises UnknownName, BadInput, StoreError."""
+    runs, run = auditor.audits, view.card.run
+    if name in insides.TABLES:
+        return insides.TABLES[name](view, runs.inside(run, insides.scope(request.args)))
+    if name in confusions.TABLES:
+        return confusions.TABLES[name](view, runs.confusion(run, insides.scope(request.args)))
+    if name in versus.TABLES:
+        return versus.TABLES[name](view, runs.versus(run, insides.scope(request.args)))
+    if name == versus.MATCHES:
+        matched = runs.matching(run, "look")
+        if matched is None or matched.value is None:
+            raise UnknownName("table", name, TABLES)
+        return versus.matches_table(matched.value)
+    return table(name, view)
 
 
 def _thresholds_table(view: RunView) -> Table:
@@ -120,11 +139,7 @@ def register(server: Flask, auditor: Auditor) -> None:
     def run_table(run: str, name: str) -> Response:
         try:
             view = auditor.audits.view(run)
-            if name in insides.TABLES:
-                inside = auditor.audits.inside(run, insides.scope(request.args))
-                text = markup.csv_text(*insides.TABLES[name](view, inside))
-            else:
-                text = markup.csv_text(*table(name, view))
+            text = markup.csv_text(*_chosen(auditor, view, name))
         except EngineError:
             return Response("Not found.\n", status=404, mimetype="text/plain")
         plain = UNUSUAL.sub("-", view.card.name)[:60].strip("-") or "audit"

@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from engine.attribution.comparison import compare, kept_by
+from engine.audit.endings import Confusion, ConfusionFlow
+from engine.audit.held_out import Halves
 from engine.audit.inside import ATTACKING, ClassFlow, Clusters, Inside, LayerFlow, Scope, WeakMap
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.manifest import installed as installed_versions
@@ -26,6 +28,7 @@ from engine.audit.report import (
 from engine.audit.shards import load_libraries
 from engine.audit.summary import ClassResult, ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
+from engine.audit.versus import Changed, LayerPair, Versus
 from engine.class_names import LACKING
 from engine.class_names import handles as class_handles
 from engine.class_names import matched as class_places
@@ -38,10 +41,11 @@ from engine.parameters import texts as attack_texts
 from engine.parameters import written as attack_written
 from engine.serialization import flatten, rebuild
 from engine.service.auditor import Auditor
+from engine.service.driver import Act
 from engine.specs.catalogue import AttackCard, attack, attack_at, measure_of
 from engine.specs.methods import METHODS, Method, method
 from engine.specs.threat_model import Attack
-from engine.statistics import HALF, Estimate, against_half
+from engine.statistics import HALF, Estimate, against_half, clopper_pearson
 from engine.statistics import needed as hits_needed
 from engine.types.checks import (
     CHECKS,
@@ -131,6 +135,7 @@ from engine.types.patching import (
     SmallestSets,
 )
 from engine.types.requests import DataOrder, Entry, ModelOrder, Taken
+from engine.types.run_studies import HeldOutTest, LayerMatch, MapMatching, Rebuilt
 
 __version__ = VERSION
 
@@ -158,6 +163,7 @@ __all__ = [
     "TITLES",
     "VALIDATION_CHECKS",
     "Accuracy",
+    "Act",
     "Answer",
     "Attack",
     "AttackCard",
@@ -168,6 +174,7 @@ __all__ = [
     "BadInput",
     "BadSetting",
     "CausalTest",
+    "Changed",
     "CircuitMeasures",
     "ClassDatapaths",
     "ClassFlow",
@@ -177,6 +184,8 @@ __all__ = [
     "Comparison",
     "Condition",
     "ConditionResult",
+    "Confusion",
+    "ConfusionFlow",
     "Connection",
     "Control",
     "CurveLine",
@@ -206,15 +215,20 @@ __all__ = [
     "Group",
     "GroupDatapath",
     "Groups",
+    "Halves",
     "HeldOut",
+    "HeldOutTest",
     "InputByTarget",
     "Inside",
     "LayerFlow",
+    "LayerMatch",
+    "LayerPair",
     "LayerShare",
     "Link",
     "Localisation",
     "LocalisationStudy",
     "Manifest",
+    "MapMatching",
     "MapResponse",
     "MapSet",
     "Measure",
@@ -229,6 +243,7 @@ __all__ = [
     "PoolSearch",
     "Prediction",
     "Rate",
+    "Rebuilt",
     "Responses",
     "Restoration",
     "RestorationCurve",
@@ -255,6 +270,7 @@ __all__ = [
     "UnknownName",
     "Unsupported",
     "ValidationReport",
+    "Versus",
     "WeakMap",
     "WorkFailed",
     "WrongPlan",
@@ -266,6 +282,7 @@ __all__ = [
     "bound_text",
     "class_handles",
     "class_places",
+    "clopper_pearson",
     "compare",
     "condition_name",
     "duration",

@@ -52,6 +52,11 @@ COMMANDS: Final[dict[str, tuple[str, str, Declare]]] = {
     "benchmark": ("engine.cli.study:measure", "Speed and memory table, ratios in one run.", command.add_benchmark),
     "audit": ("engine.cli.audit:audit", "Run or resume the audit of a plan.", command.add_audit),
     "verify": ("engine.cli.audit:verify", "Check a run's files and compute a sample again.", command.add_verify),
+    "rebuild": (
+        "engine.cli.audit:rebuild",
+        "Make damaged files of a run's result anew, from its shards.",
+        command.add_rebuild,
+    ),
     "export": ("engine.cli.audit:export", "Write the tables of a run as CSV.", command.add_export),
     "review": ("engine.cli.review:review", "Review a finished run: findings and decision.", command.add_review),
     "report": ("engine.cli.review:report", "Write the report of a run: HTML, Markdown or JUnit.", command.add_report),

@@ -10,6 +10,9 @@ from collections.abc import Generator, Iterator
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Servers that tests start have their worker for themselves.
+os.environ.setdefault("FAULTLINE_DEMO_AUDIT", "0")
+
 import pytest
 
 from engine.store import Store

@@ -149,6 +149,27 @@ class NoRuns:
     def inside(self, run: str, scope: engine.Scope) -> engine.Inside:
         raise engine.UnknownName("run", run, [])
 
+    def confusion(self, run: str, scope: engine.Scope, most: int | None = None) -> engine.Confusion:
+        raise engine.UnknownName("run", run, [])
+
+    def versus(self, run: str, scope: engine.Scope) -> engine.Versus:
+        raise engine.UnknownName("run", run, [])
+
+    def matching(self, run: str, act: engine.Act) -> Answer[engine.MapMatching] | None:
+        raise engine.UnknownName("run", run, [])
+
+    def held_out(self, run: str, scope: engine.Scope, count: int, act: engine.Act) -> Answer[engine.HeldOutTest] | None:
+        raise engine.UnknownName("run", run, [])
+
+    def halves(self, run: str, scope: engine.Scope) -> tuple[str, engine.Halves]:
+        raise engine.UnknownName("run", run, [])
+
+    def damaged(self, run: str) -> tuple[str, ...]:
+        raise engine.UnknownName("run", run, [])
+
+    def rebuilt(self, run: str, act: engine.Act) -> Answer[engine.Rebuilt] | None:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from dashboard import markup
+from dashboard import theme as themes
+from dashboard.panels.audits import curve as curves
 from dashboard.panels.audits import model as audits_model
 from dashboard.panels.audits import view as audits_view
 from engine import CHECKS, Answer, AttackSanity, RunCard
@@ -452,7 +454,7 @@ def test_looking_at_a_run_again_does_not_stop_it_again(auditor, finished):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_curve_follows_the_theme(theme):
-    assert audits_view.draw_curve((), theme).layout.paper_bgcolor == audits_view.themes.palette(theme).panel
+    assert curves.draw((), theme).layout.paper_bgcolor == themes.palette(theme).panel
 
 
 def attack_sanity(*outcomes: str) -> AttackSanity:

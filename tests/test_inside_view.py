@@ -19,6 +19,8 @@ from dashboard.panels.inside import model as insides
 from dashboard.panels.inside import view as inside_view
 from dashboard.settings import Settings
 from engine import Scope
+from engine.audit import inside as inside_engine
+from engine.audit import results
 from engine.service import driver
 from engine.service.answers import Answers
 from tests import audits, fakes, planted_runs, stores
@@ -81,7 +83,7 @@ def test_what_is_drawn_is_what_the_run_says(auditor, run):
     ]
     assert layers.data[1].marker.color == layers.data[3].marker.color == "#8C8C8C"
     height, small = inside_view.small(auditor, {"run": run.id})
-    assert height == {"height": figures.classes_height(9)}
+    assert height == {"height": figures.classes_height(9), "again": False}
     assert [(trace.name, tuple(trace.y)) for trace in small.data] == [
         (f"{own.label} (n = {own.n})", own.layers) for own in inside.classes
     ]
@@ -127,7 +129,7 @@ def test_a_run_that_shows_nothing_says_why(auditor, store):
     assert not facts["again"]
     half = audits.drive(store, audits.planned(store, audits.PLAN), lambda task: task["request"]["block"] == 0)[0]
     facts, _ = inside_view.answer(auditor, {"run": half.id})
-    assert "not finished" in facts["lead"]
+    assert facts["lead"].startswith("Interim, of the parts that are done")
     assert facts["again"], "asked again until it is"
     facts, _ = inside_view.answer(auditor, {"run": "nothing"})
     assert "nothing" in facts["lead"]
@@ -213,3 +215,51 @@ def test_any_choice_answers_within_300_ms(auditor, run):
         inside_view.small(auditor, ask)
         seconds.append(time.process_time() - started)
     assert sorted(seconds)[3] < 0.3, seconds
+
+
+def test_a_run_that_goes_on_shows_what_its_parts_say_and_marks_it(small_demo_store, tmp_path, monkeypatch):
+    store, made = stores.copied(small_demo_store, tmp_path / "store"), []
+    plan = audits.PLAN.replace("controls = false", "controls = true")
+    manifest = audits.planned(store, plan)
+    left, state, _ = audits.drive(store, manifest, lambda _task: len(made) < 6 and not made.append(1))
+    assert state.state == "interrupted"
+    watched = Watched(store)
+    facts, figure = inside_view.answer(watched, {"run": left.id})
+    assert facts["lead"].startswith("Interim, of the parts that are done: digits-standard, images fooled")
+    assert (facts["again"], bool(figure.data)) == (True, True)
+    assert inside_view.small(watched, {"run": left.id})[0]["again"]
+    first = watched.audits.inside(left.id, Scope())
+    whole, state, _ = audits.drive(store, manifest)
+    assert state.state == "finished"
+    last = watched.audits.inside(whole.id, Scope())
+    assert 0 < first.n < last.n
+    assert not inside_view.answer(watched, {"run": whole.id})[0]["again"]
+    other = stores.copied(small_demo_store, tmp_path / "other")
+    open_run, _, _ = audits.drive(other, audits.planned(other, plan), lambda _task: False)
+    assert (
+        "Interim, of the parts that are done: No image was fooled"
+        in inside_view.answer(Watched(other), {"run": open_run.id})[0]["lead"]
+    )
+    monkeypatch.setattr(inside_engine, "MOST_INTERIM", 10)
+    facts, _ = inside_view.answer(Watched(other), {"run": open_run.id})
+    assert "too many classes and feature maps" in facts["lead"]
+    assert facts["again"]
+
+
+def test_the_parts_of_a_whole_run_add_up_to_its_cube(auditor, run, tmp_path):
+    results.write_interim_cube(tmp_path, run.place, run.manifest, "candidate")
+    for what in inside_engine.FILES:
+        name = f"cube-candidate-{what}.npy"
+        assert (tmp_path / name).read_bytes() == (run.place.result / name).read_bytes()
+
+
+def test_an_attack_that_broke_down_is_said(auditor, run):
+    view, inside = auditor.audits.view(run.id), auditor.audits.inside(run.id, Scope())
+    (model, *others) = view.summary.models
+    broken = dataclasses.replace(model.conditions[1], statuses={**model.conditions[1].statuses, "failed": 7})
+    model = dataclasses.replace(model, conditions=(model.conditions[0], broken, *model.conditions[2:]))
+    failed = dataclasses.replace(view, summary=dataclasses.replace(view.summary, models=(model, *others)))
+    told = "fgsm-linf 24/255 broke down on 7 of 40 images, which count nowhere."
+    assert told in insides.lead(failed, inside)
+    assert told in insides.lead(failed, dataclasses.replace(inside, n=0))
+    assert "broke down" not in insides.lead(view, inside)

@@ -293,3 +293,20 @@ def test_after_closing_no_work_is_taken(fresh_root):
     jobs.close()
     with pytest.raises(WorkFailed):
         ask(jobs, "finish", "too late")
+
+
+def test_work_that_is_stopped_ends_at_its_next_report_and_can_be_asked_again(jobs, root):
+    key = ask(jobs, "count", "stopped")
+    until(lambda: jobs.progress(key).done)
+    begun = time.monotonic()
+    jobs.stop(key)
+    assert finish(jobs, key) == queue.Progress("failed", message=notes.STOPPED)
+    assert time.monotonic() - begun < 10, "counting to the end takes 30 s"
+    assert not list((root / "work").glob("*.stop"))
+    jobs.forgive(key)
+    assert ask(jobs, "count", "stopped") == key
+    until(lambda: jobs.progress(key).done)
+    jobs.stop(key)
+    finish(jobs, key)
+    jobs.stop(key_of("nobody's"))
+    assert not list((root / "work").glob("*.stop")), "nothing is in flight under that key"

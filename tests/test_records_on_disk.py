@@ -20,6 +20,7 @@ from engine.types.core import AttackResults, AttackResultsRequest, Datapath, Exp
 from engine.types.faithfulness import ClassSimilarity, DatapathChecks, Faithfulness, Restoration
 from engine.types.patching import Evaluation, EvaluationRequest, MapSet
 from engine.types.requests import CorrectImages, Nothing, Pace, Taken
+from engine.types.run_studies import HeldOutTest, LayerMatch, MapMatching, Rebuilt
 from tests import fake_studies, fakes
 
 KEY = hashing.content_key("one")
@@ -68,6 +69,30 @@ RECORDS = {
     "faithfulness-curve": fake_studies.faithfulness_study(),
     "localisation": fake_studies.localisation_study(),
     "defence": fake_studies.defence(),
+    "rebuilt": Rebuilt(("cube-candidate-n.npy",)),
+    "held-out-test": HeldOutTest(
+        5, 4, AUDITOR.causal_test("fake00001", MapSet(("layer2.0",), ((1, 3),)), "restore").value
+    ),
+    "map-matching": MapMatching(
+        (
+            LayerMatch(
+                "layer1.0",
+                "layer1.0",
+                (8, 8),
+                np.array([1, 0, -1]),
+                np.array([0.9, 0.2, np.nan]),
+                0.55,
+                0.5,
+                0.1,
+                0.0,
+                0.3,
+                0.5,
+            ),
+        ),
+        4,
+        4,
+        20,
+    ),
     "credibility": AttackSanity(
         (CheckResult("G4", "fail", "Zero gradients.", (Figure("images", 3.0),)),),
         64,

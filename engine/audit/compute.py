@@ -116,13 +116,24 @@ def require_fit(manifest: Manifest, condition: Condition, bundle: ModelBundle) -
     differs = manifests.difference(manifest.versions, manifests.installed())
     if differs:
         raise BadInput(f"This worker is not what the run was planned for: {differs}.")
-    if bundle.content_hash != manifest.model(condition.role).content_hash:
-        raise BadInput(f"The model '{bundle.name}' is not the one the run was planned with.")
+    _require_model(manifest, condition, bundle)
     if bundle.device.type != manifest.plan.device:
         raise BadInput(
             f"The plan says device = '{manifest.plan.device}' and this worker computes on {bundle.device.type}; "
             "write the worker's device into the plan."
         )
+
+
+def require_same(manifest: Manifest, condition: Condition, bundle: ModelBundle, dataset: Dataset) -> None:
+    """Raise BadInput where model or data are not those that a run was planned with."""
+    _require_model(manifest, condition, bundle)
+    if dataset.card.content_hash != manifest.images.content_hash:
+        raise BadInput(f"The data set '{dataset.card.name}' is not the one the run was planned with.")
+
+
+def _require_model(manifest: Manifest, condition: Condition, bundle: ModelBundle) -> None:
+    if bundle.content_hash != manifest.model(condition.role).content_hash:
+        raise BadInput(f"The model '{bundle.name}' is not the one the run was planned with.")
 
 
 def compute(subject: Subject, store: Store, samples: Sequence[int], check: Check) -> Found:

@@ -7,6 +7,8 @@ so each image weighs the same, and a layer's part is a share of the image's own 
 from __future__ import annotations
 
 import functools
+import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from engine.audit import manifest as manifests
 from engine.audit import results
 from engine.audit.manifest import CANDIDATE, Condition, Manifest, Place, Role
 from engine.audit.shards import Cube, Group, MapStatistics
-from engine.errors import BadInput, StoreError
+from engine.errors import BadInput
 from engine.statistics import Estimate
 from engine.store import files
 
@@ -31,6 +33,8 @@ MOST_CLASSES: Final = 40
 """Classes that are shown one by one: of more, those with the most images."""
 FEWEST_CLUSTERED: Final = 4
 """Classes below which any tree fits their distances."""
+MOST_INTERIM: Final = 2**20
+"""Conditions x classes x maps that are added up anew with every look at a run that goes on: 32 MB."""
 MIXTURES: Final = 99
 SEED: Final = 0
 BY_CHANCE: Final = 0.05
@@ -150,14 +154,26 @@ class Question:
 
 
 def of_run(place: Place, scope: Scope) -> Inside:
-    """Return what a finished run says of a scope. Raises BadInput and StoreError, which say why there is nothing."""
+    """Return what a run says of a scope, also while it goes on. Raises BadInput and StoreError, which say why there is nothing."""
     manifest = manifests.read(place)
     question = _question(manifest, scope)
     if not results.is_finished(place):
-        raise BadInput("The run is not finished: where its attacks take hold is shown once every part is done.")
+        return _so_far(place, manifest, question)
     with files.disk_errors("reading a result"):
-        marks = tuple(_mark(place.result / f"cube-{scope.role}-{what}.npy") for what in FILES)
+        marks = tuple(_mark(place, f"cube-{scope.role}-{what}.npy") for what in FILES)
     return _of_run(place, question, marks)
+
+
+def _so_far(place: Place, manifest: Manifest, question: Question) -> Inside:
+    role = question.scope.role
+    if math.prod(results.cube_shape(manifest, role)) > MOST_INTERIM:
+        raise BadInput(
+            "The run is not finished, and it has too many classes and feature maps to be added up while it goes on: where its "
+            "attacks take hold is shown once every part is done."
+        )
+    with tempfile.TemporaryDirectory() as name:
+        results.write_interim_cube(Path(name), place, manifest, role)
+        return measured(Cube(Path(name), role), question)
 
 
 def measured(cube: Cube, question: Question) -> Inside:
@@ -210,9 +226,10 @@ Mark = tuple[Path, int, int]
 """A file, when it was changed, and its size."""
 
 
-def _mark(path: Path) -> Mark:
+def _mark(place: Place, name: str) -> Mark:
+    path = place.result / name
     if not path.is_file():
-        raise StoreError(f"{path.name} of the run's result is missing; restore it from a copy of the store.")
+        raise results.damage(place, name)
     status = path.stat()
     return path, status.st_mtime_ns, status.st_size
 
@@ -220,19 +237,10 @@ def _mark(path: Path) -> Mark:
 @functools.lru_cache(maxsize=64)
 def _of_run(place: Place, question: Question, marks: tuple[Mark, ...]) -> Inside:
     """Two panels ask for the same, and Back asks for what was shown before."""
-    for mark in marks:
-        _require_sealed(place, mark)
+    for path, _, _ in marks:
+        if not results.is_as_sealed(place, path.name):
+            raise results.damage(place, path.name)
     return measured(results.open_cube(place, question.scope.role), question)
-
-
-@functools.lru_cache(maxsize=64)
-def _require_sealed(place: Place, mark: Mark) -> None:
-    """Raise StoreError where a file of the cube is not the one that was sealed; each is read for it once."""
-    path = mark[0]
-    _, hashes = results.read_seal(place)
-    with files.disk_errors("reading a result"):
-        if files.file_hash(path) != hashes.get(path.name):
-            raise StoreError(f"{path.name} of the run's result is damaged; restore it from a copy of the store.")
 
 
 def _by_layer(values: np.ndarray, sites: Sequence[tuple[str, int]]) -> np.ndarray:

@@ -109,8 +109,42 @@ def _sealed(place: Place, name: str, what: str, hashes: dict[str, str]) -> bytes
 
 def read_table(place: Place, columns: Sequence[str]) -> pa.Table:
     """Return columns of the rows of a finished run, all conditions behind one another; raises StoreError."""
-    with files.disk_errors("reading a result"):
+    try:
         return pq.read_table(place.result / TABLE, columns=list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damage(place, TABLE) from error
+
+
+def damage(place: Place, name: str) -> StoreError:
+    """Return the error that names a file of the result which is missing or not as it was sealed, and what to do."""
+    is_missing = not (place.result / name).is_file()
+    return StoreError(
+        f"{name} of the run's result is {'missing' if is_missing else 'damaged'}; rebuild it from the run's shards, on the run's "
+        f"page or with python -m engine rebuild {place.run[:12]}."
+    )
+
+
+def is_as_sealed(place: Place, name: str) -> bool:
+    """Tell whether a file of the result is the one that was sealed; it is read for it once. Raises StoreError."""
+    path = place.result / name
+    if not path.is_file():
+        return False
+    with files.disk_errors("reading a result"):
+        status = path.stat()
+        return _is_as_sealed(place, name, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_as_sealed(place: Place, name: str, changed: int, size: int) -> bool:
+    del changed, size
+    _, hashes = read_seal(place)
+    return files.file_hash(place.result / name) == hashes.get(name)
+
+
+def make(folder: Path, place: Place, manifest: Manifest) -> None:
+    """Write table, cubes and summary of a run whose every shard is there into a folder; raises StoreError."""
+    _plain.cache_clear()
+    _write(folder, place, manifest, from_rows=False)
 
 
 def interim(place: Place, manifest: Manifest) -> Summary:
@@ -121,6 +155,25 @@ def interim(place: Place, manifest: Manifest) -> Summary:
 def open_cube(place: Place, role: Role) -> Cube:
     """Return the cube of one model of a finished run; raises StoreError."""
     return Cube(place.result, role)
+
+
+def write_interim_cube(folder: Path, place: Place, manifest: Manifest, role: Role) -> None:
+    """Write into a folder the cube of what is there of a run that goes on; raises StoreError."""
+    parts = (
+        (index, shards.part(place, condition.folder, block))
+        for index, condition in enumerate(manifest.of(role))
+        for block in range(manifest.blocks)
+        if manifest.scores(condition) and _is_there(place, condition, block)
+    )
+    shards.merge(folder, role, cube_shape(manifest, role), parts)
+
+
+def _is_there(place: Place, condition: Condition, block: int) -> bool:
+    try:
+        shards.glance(place, condition.folder, block)
+    except NoShard:
+        return False
+    return True
 
 
 def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
@@ -170,7 +223,7 @@ def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -
     _write_table(folder / TABLE, manifest, result)
     for model in manifest.models if manifest.is_scored else ():
         parts = _parts(place, manifest, model.role, from_rows=from_rows)
-        shards.merge(folder, model.role, _shape(manifest, model.role), parts)
+        shards.merge(folder, model.role, cube_shape(manifest, model.role), parts)
     complete = summary.summarise(manifest, result, is_interim=False)
     (folder / SUMMARY).write_text(json.dumps(serialization.flatten(complete).value, indent=1), encoding="utf-8")
 
@@ -188,7 +241,8 @@ def _receipt(place: Place, condition: Condition, block: int) -> shards.Checked:
         raise StoreError(f"Block {block} of {condition.folder} is missing; run the audit again.") from error
 
 
-def _shape(manifest: Manifest, role: Role) -> tuple[int, int, int]:
+def cube_shape(manifest: Manifest, role: Role) -> tuple[int, int, int]:
+    """Return how many conditions, classes and feature maps the cube of a model has."""
     return len(manifest.of(role)), len(manifest.classes), manifest.model(role).maps
 
 

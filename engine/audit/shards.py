@@ -336,11 +336,15 @@ def _opened(path: Path, *, dimensions: int) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise StoreError(f"{path.name} of the run's result is missing; restore it from a copy of the store.") from error
+        raise StoreError(
+            f"{path.name} of the run's result is missing; python -m engine rebuild makes it anew."
+        ) from error
     except (OSError, ValueError, EOFError) as error:
-        raise StoreError(f"{path.name} of the run's result is damaged; restore it from a copy of the store.") from error
+        raise StoreError(
+            f"{path.name} of the run's result is damaged; python -m engine rebuild makes it anew."
+        ) from error
     if array.ndim != dimensions:
-        raise StoreError(f"{path.name} of the run's result is damaged; restore it from a copy of the store.")
+        raise StoreError(f"{path.name} of the run's result is damaged; python -m engine rebuild makes it anew.")
     return array
 
 

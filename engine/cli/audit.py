@@ -71,6 +71,21 @@ def verify(options: argparse.Namespace) -> Reply:
     return Reply(verification.text(result), verification.as_json(result), DONE if result.is_sound else FAILED)
 
 
+def rebuild(options: argparse.Namespace) -> Reply:
+    """Put back the damaged files of a finished run's result, from its shards."""
+    from engine.audit import rebuild as rebuilding
+
+    root, run = located(options)
+    shards.load_libraries()
+    names = rebuilding.rebuild(Store(root, create=False).root, run, lambda _done, _total, _message: None)
+    text = (
+        f"Rebuilt {', '.join(names)} as sealed; verify checks the run."
+        if names
+        else "Nothing of the result is damaged."
+    )
+    return Reply(text, {"run": run, "rebuilt": list(names)})
+
+
 def export(options: argparse.Namespace) -> Reply:
     """Write the tables of a run, finished or not, as CSV."""
     from engine.audit import frames

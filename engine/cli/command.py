@@ -115,6 +115,12 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the sample.")
 
 
+def add_rebuild(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `rebuild`."""
+    parser.add_argument("run", metavar="RUN", help="A run's folder, or with --store its id or the beginning of it.")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="Folder of the store.")
+
+
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `export`."""
     _run(parser)

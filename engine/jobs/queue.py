@@ -75,6 +75,7 @@ class Workers(Protocol):
     def wait(self, key: str, seconds: float) -> None: ...
     def is_unfinished(self, key: str) -> bool: ...
     def forgive(self, key: str) -> None: ...
+    def stop(self, key: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -114,9 +115,17 @@ class Jobs:
                 self._begin()
             if ticket.key in self._tickets or self._failure(ticket.key) is not None:
                 return False
+            self._notes.go_on(ticket.key)
             self._tickets[ticket.key] = ticket
             self._sender.submit(self._send, ticket)
         return True
+
+    def stop(self, key: str) -> None:
+        """Ask for a piece of work in flight to end at its next report, and then to have failed; raises StoreError."""
+        with self._lock:
+            is_flying = key in self._tickets
+        if is_flying:
+            self._notes.stop(key)
 
     def progress(self, key: str) -> Progress:
         """Return how far a piece of work is."""
@@ -315,6 +324,9 @@ class Here:
 
     def forgive(self, key: str) -> None:
         """Failures are raised, not kept."""
+
+    def stop(self, key: str) -> None:
+        """Nothing is ever under way."""
 
     def close(self) -> None:
         """Nothing was opened."""

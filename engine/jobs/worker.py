@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
-from engine.errors import EngineError
+from engine.errors import EngineError, WorkFailed
 from engine.store import files
 
 REPORTS_PER_SECOND = 5
+STOPPED = "It was stopped."
+"""Why work failed that somebody stopped."""
 Report = Callable[[int, int, str], None]
 """Called inside a piece of work with what is done, the total, and a line that says what is going on."""
 
@@ -67,6 +69,16 @@ class Notes:
         with files.disk_errors("clearing progress"):
             self._path(key).unlink(missing_ok=True)
 
+    def stop(self, key: str) -> None:
+        """Ask whoever does a piece of work to end it at its next report; raises StoreError."""
+        with files.disk_errors("stopping work"):
+            self._mark(key).touch()
+
+    def go_on(self, key: str) -> None:
+        """Take that back."""
+        with files.disk_errors("stopping work"):
+            self._mark(key).unlink(missing_ok=True)
+
     def starts(self, key: str) -> int:
         """Return how often a worker began a key without ending it."""
         try:
@@ -75,7 +87,10 @@ class Notes:
             return 0
 
     def reporter(self, key: str) -> Report:
-        """Return the function by which a piece of work reports; it writes at most five times a second."""
+        """Return the function by which a piece of work reports; it writes at most five times a second.
+
+        It raises WorkFailed once the work was asked to stop.
+        """
         starts = self.starts(key)
         last = 0.0
 
@@ -84,9 +99,14 @@ class Notes:
             now = time.monotonic()
             if now - last >= 1 / REPORTS_PER_SECOND:
                 last = now
+                if self._mark(key).exists():
+                    raise WorkFailed(STOPPED)
                 self.write(key, Note("working", done, total, message, starts))
 
         return report
+
+    def _mark(self, key: str) -> Path:
+        return self._path(key).with_suffix(".stop")
 
     def _path(self, key: str) -> Path:
         if not files.is_key(key):
@@ -166,6 +186,7 @@ def run(perform: Perform, task: dict[str, Any], store_root: str) -> str:
         notes.write(key, Note("failed", message=f"The work ended with an internal error (id {identifier})."))
         return "failed"
     finally:
+        notes.go_on(key)
         rest.begin()
     notes.clear(key)
     return token

@@ -151,6 +151,17 @@ class Answers:
             return Answer("failed", message=progress.message)
         return Answer("working", None, progress.done, progress.total, progress.message)
 
+    def known(self, task: Task[Request, Record], request: Request) -> Answer[Record] | None:
+        """Return a result that is stored, or how far its work is; None where nobody asked for it. Hands no work in."""
+        key = task.key(self.store, request)
+        with contextlib.suppress(NotStored):
+            return Answer("ready", self.stored(task, key))
+        return None if self.jobs.progress(key).state == "unknown" else self.pending(key)
+
+    def stop(self, task: Task[Request, Any], request: Request) -> None:
+        """Ask for work in flight to end at its next report; raises UnknownName, StoreError."""
+        self.jobs.stop(task.key(self.store, request))
+
     def retry(self, task: Task[Request, Any], request: Request) -> str:
         """Let work that failed be asked again at once, and return its key. Raises as `ask`."""
         task.require(self.store, request)

@@ -11,6 +11,7 @@ from engine.errors import UnknownName
 from engine.jobs import Jobs, Workers
 from engine.service import driver, tasks, worker
 from engine.service.answers import Answers
+from engine.service.demo_audit import DemoAudit
 from engine.service.registry import ImportFolder, ModelRegistry
 from engine.service.tasks import Task
 from engine.specs import catalogue, methods
@@ -69,6 +70,7 @@ class Auditor:
         """Where models and data sets come in and are archived."""
         self.audits = driver.Runs(self._answers)
         """The audit runs of the store."""
+        self._demo_audit = DemoAudit(store, self.audits)
 
     @classmethod
     def open(
@@ -226,6 +228,10 @@ class Auditor:
             return Answer("ready", self.models())
         return Answer(progress.state, None, progress.done, progress.total, progress.message)
 
+    def begin_demo_audit(self) -> None:
+        """Make the demo's small audit in the background, once, in a store that holds nothing else; raises StoreError."""
+        self._demo_audit.begin()
+
     def retry(self, request: AttackResultsRequest | ExplanationRequest) -> None:
         """Let work that failed be asked again at once, an explanation with all its faithfulness checks."""
         if isinstance(request, AttackResultsRequest):
@@ -284,6 +290,7 @@ class Auditor:
 
     def close(self) -> None:
         """End the worker, if this process started it. What was in flight can be asked for again."""
+        self._demo_audit.close()
         self._jobs.close()
         self.audits.close()
 

@@ -9,12 +9,16 @@ import numpy as np
 from engine import demo as demo_store
 from engine.attribution import explain
 from engine.audit import compute
+from engine.audit import held_out as held_outs
+from engine.audit import manifest as manifests
+from engine.audit import rebuild as rebuilding
 from engine.checks import attacks
 from engine.checks import model as checks
 from engine.checks.attacks import Reference
 from engine.data import csv_table, register, sources
 from engine.features import dose_response, visualization
 from engine.features import gallery as galleries
+from engine.features import matching as matchings
 from engine.models import register as models
 from engine.patching import causal, evaluate, faithfulness, measures, minimal, subjects, trials
 from engine.service import registry
@@ -58,6 +62,7 @@ from engine.types.requests import (
     SmallestRequest,
     Taken,
 )
+from engine.types.run_studies import HeldOutRequest, HeldOutTest, MapMatching, MatchRequest, RebuildRequest, Rebuilt
 
 
 def model(store: Store, task: ModelTask) -> Taken:
@@ -215,6 +220,32 @@ def attack_sanity(bench: Bench, request: AttackSanityRequest) -> AttackSanity:
     name = request.reference
     reference = Reference(name, bench.bundle(name)) if name else None
     return attacks.check_samples(bundle, dataset, request.samples, request.epsilon, reference, bench.report)
+
+
+def matching(bench: Bench, request: MatchRequest) -> MapMatching:
+    """Match the feature maps of two models."""
+    bundles = bench.bundle(request.model), bench.bundle(request.baseline)
+    return matchings.match(bundles, bench.store.dataset(request.data), request, bench.report)
+
+
+def held_out(bench: Bench, request: HeldOutRequest) -> HeldOutTest:
+    """Rank feature maps on one half of a run's fooled images, and patch the first of them in the other half."""
+    place = manifests.place(bench.store.root, request.run)
+    manifest, halves = manifests.read(place), held_outs.halves(place, request)
+    condition = held_outs.condition_of(manifest, request)
+    bundle, dataset = bench.bundle(manifest.model(condition.role).name), bench.store.dataset(manifest.images.data)
+    compute.require_same(manifest, condition, bundle, dataset)
+    eligible = {site.name for site in bundle.sites if site.is_eligible}
+    chosen = held_outs.strongest(place, request, halves.ranking, eligible, bench.report)
+    samples = tuple(manifest.images.samples[k] for k in halves.tested)
+    group = FooledRequest(bundle.name, manifest.images.data, condition.attack, samples, manifest.plan.seed)
+    test = causal.intervene_in_group(bundle, dataset, GroupTestRequest(group, chosen, "restore"), bench.report)
+    return HeldOutTest(len(halves.ranking), len(halves.held_out), test)
+
+
+def rebuild(bench: Bench, request: RebuildRequest) -> Rebuilt:
+    """Put back the damaged files of a run's result."""
+    return Rebuilt(rebuilding.rebuild(bench.store.root, request.run, bench.report))
 
 
 def pace(bench: Bench, request: PaceRequest) -> Pace:

@@ -6,26 +6,35 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Mapping
-from typing import Any, Final, final
+from typing import Any, Final, Literal, TypeVar, final
 
-from engine.audit import inside, plan, report, tiers
+from engine.audit import endings, held_out, inside, plan, rebuild, report, tiers, versus
 from engine.audit import manifest as manifests
+from engine.audit.endings import Confusion
+from engine.audit.held_out import Halves
 from engine.audit.inside import Inside, Scope
 from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
 from engine.audit.report import Forecast, RunCard, RunView
 from engine.audit.runs import BEGUN, AuditLog, Piece, Run
+from engine.audit.versus import Versus
 from engine.errors import EngineError
 from engine.service import tasks
 from engine.service.answers import Answers
+from engine.service.tasks import Task
 from engine.store import Store
 from engine.types.core import Answer
 from engine.types.requests import AttackSanityRequest, PaceRequest, ShardRequest
+from engine.types.run_studies import HeldOutTest, MapMatching, RebuildRequest, Rebuilt
 
 PATIENCE: Final = 10.0
 """Seconds in which a run notes that it was interrupted when the server ends."""
 PAGE: Final = "page"
 """Who asks for a run on the page, in the log: its login has no names."""
+Act = Literal["look", "begin", "stop"]
+"""What to do about work that a button asks for: only say how far it is, hand it in, or end it."""
+Request = TypeVar("Request")
+Record = TypeVar("Record")
 SEEN: Final = 8
 """Runs whose figures are kept at hand: those of 50,000 images take megabytes."""
 log = logging.getLogger(__name__)
@@ -130,15 +139,67 @@ class Runs:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
         return inside.of_run(Run.open(self._store, run).place, scope)
 
+    def confusion(self, run: str, scope: Scope, most: int | None = None) -> Confusion:
+        """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
+        return endings.confusion(Run.open(self._store, run).place, scope, most)
+
+    def versus(self, run: str, scope: Scope) -> Versus:
+        """Return candidate beside baseline, also while the run goes on; raises UnknownName, BadInput, StoreError."""
+        return versus.of_run(Run.open(self._store, run).place, scope)
+
+    def matching(self, run: str, act: Act) -> Answer[MapMatching] | None:
+        """Return the feature maps of both models of a run, matched; None where that was not asked for yet.
+
+        Raises UnknownName, also for a model that is no longer there, BadInput, StoreError.
+        """
+        return self._acted(tasks.MATCHING, versus.match_request(Run.open(self._store, run).place), act)
+
+    def held_out(self, run: str, scope: Scope, count: int, act: Act) -> Answer[HeldOutTest] | None:
+        """Return what patching the ranked maps of a run does in held-out images; None where that was not asked for yet.
+
+        Raises UnknownName, BadInput for a scope that cannot be tested, StoreError.
+        """
+        place = Run.open(self._store, run).place
+        asked = held_out.request(place, scope, count)
+        held_out.halves(place, asked)
+        return self._acted(tasks.HELD_OUT, asked, act)
+
+    def halves(self, run: str, scope: Scope) -> tuple[str, Halves]:
+        """Return the attack of such a test, and on which fooled images it ranks and which it holds out; raises the same."""
+        place = Run.open(self._store, run).place
+        asked = held_out.request(place, scope, 1)
+        return asked.condition, held_out.halves(place, asked)
+
+    def damaged(self, run: str) -> tuple[str, ...]:
+        """Return the damaged files of a finished run's result; raises UnknownName, StoreError."""
+        return rebuild.damaged(Run.open(self._store, run).place)
+
+    def rebuilt(self, run: str, act: Act) -> Answer[Rebuilt] | None:
+        """Return how far the rebuilding of a damaged result is; None where that was not asked for. Raises UnknownName."""
+        place = Run.open(self._store, run).place
+        return self._acted(tasks.REBUILD, RebuildRequest(run, rebuild.mark(place)), act)
+
+    def _acted(self, task: Task[Request, Record], request: Request, act: Act) -> Answer[Record] | None:
+        if act == "begin":
+            self._answers.retry(task, request)
+            return self._answers.ask(task, request)
+        if act == "stop":
+            self._answers.stop(task, request)
+        return self._answers.known(task, request)
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""
         return forecast_of(self._answers, planned(self._store, values), 0.0)
 
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin the run of a plan, or take it up, and return its id; raises WrongPlan, BadInput, StoreError."""
-        run = Run(self._store, planned(self._store, values))
+        return self.begin(planned(self._store, values), PAGE)
+
+    def begin(self, manifest: Manifest, author: str) -> str:
+        """Begin a run, or take it up, and return its id; author: who asked for it, in the log. Raises StoreError."""
+        run = Run(self._store, manifest)
         if not run.place.manifest.exists():
-            AuditLog(self._store.root).append(run.id, BEGUN, PAGE)
+            AuditLog(self._store.root).append(run.id, BEGUN, author)
         run.begin()
         self._drive(run)
         return run.id

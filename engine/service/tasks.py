@@ -61,6 +61,14 @@ from engine.types.requests import (
     SmallestRequest,
     Taken,
 )
+from engine.types.run_studies import (
+    HeldOutRequest,
+    HeldOutTest,
+    MapMatching,
+    MatchRequest,
+    RebuildRequest,
+    Rebuilt,
+)
 
 Request = TypeVar("Request")
 Record = TypeVar("Record")
@@ -93,6 +101,10 @@ def data_key(card: DatasetCard) -> str:
 def _by_model(shelf: str, store: Store, request: OfModel) -> str:
     model, data = model_key(store.model_card(request.model)), data_key(store.data_card(request.data))
     return hashing.content_key(shelf, request, model, data, hashing.FORMAT)
+
+
+def _by_two_models(shelf: str, store: Store, request: MatchRequest) -> str:
+    return hashing.content_key(_by_model(shelf, store, request), model_key(store.model_card(request.baseline)))
 
 
 def _by_request(shelf: str, _store: Store, request: Any) -> str:
@@ -329,6 +341,18 @@ ATTACK_SANITY: Final = Task(
     kind="credibility", request=AttackSanityRequest, record=AttackSanity, run=f"{_HOME}:attack_sanity",
     title="running the attack sanity checks", priority="gallery",
 )  # fmt: skip
+MATCHING: Final = Task(
+    kind="map-matching", request=MatchRequest, record=MapMatching, run=f"{_HOME}:matching",
+    title="matching the channels of two models", depends=_by_two_models,
+)  # fmt: skip
+HELD_OUT: Final = Task(
+    kind="held-out-test", request=HeldOutRequest, record=HeldOutTest, run=f"{_HOME}:held_out",
+    title="testing channels on held-out images", depends=_by_request,
+)  # fmt: skip
+REBUILD: Final = Task(
+    kind="rebuilt", request=RebuildRequest, record=Rebuilt, run=f"{_HOME}:rebuild", title="rebuilding the result of a run",
+    depends=_by_request,
+)  # fmt: skip
 PACE: Final = Task(
     kind="pace", request=PaceRequest, record=Pace, run=f"{_HOME}:pace", title="measuring the pace",
 )  # fmt: skip
@@ -357,7 +381,8 @@ TASKS: Final[dict[str, Task[Any, Any]]] = {
     for task in (
         ATTACK_RESULTS, EXPLANATION, FAITHFULNESS, GALLERY, FEATURE_VISUALIZATION, RESPONSES, CAUSAL_TEST, GROUP_TEST,
         SMALLEST, SMALLEST_WITHIN, CURVE, PROFILE, LOCALISATION, FAITHFULNESS_CURVE,
-        EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
+        EVALUATION, STRONGEST, CORRECT, DEFENCE, ATTACK_SANITY, MATCHING,
+        HELD_OUT, REBUILD, PACE, VALIDATION, TAKE_MODEL, TAKE_DATA, DEMO, SHARD,
     )
 }  # fmt: skip
 """Every kind of work by its name."""

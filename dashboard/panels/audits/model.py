@@ -377,7 +377,7 @@ def _model(model_result: ModelResult, view: RunView) -> ModelPart:
     worst = model_result.worst_case
     rows = [_row(condition, _link(condition, model_result, view)) for condition in model_result.conditions]
     is_left_out = any(
-        condition.kind in EXPLAINED and not _is_shown(condition.name, view) for condition in model_result.conditions
+        condition.kind in EXPLAINED and not is_shown(condition.name, view) for condition in model_result.conditions
     )
     if worst is not None:
         rows.append(_row(worst, ""))
@@ -403,13 +403,13 @@ def _row(condition_result: ConditionResult, link: str) -> Row:
 def _link(condition_result: ConditionResult, model: ModelResult, view: RunView) -> str:
     """Return the query of an image of the run under this very attack; empty where the levels cannot show it."""
     example = view.examples.get((model.role, condition_result.name))
-    if condition_result.kind not in EXPLAINED or example is None or not _is_shown(condition_result.name, view):
+    if condition_result.kind not in EXPLAINED or example is None or not is_shown(condition_result.name, view):
         return ""
     where = {"label": example.label, "outcome": example.outcome, "sample": example.sample}
     return _query(condition_result, model, view, **where)
 
 
-def _is_shown(name: str, view: RunView) -> bool:
+def is_shown(name: str, view: RunView) -> bool:
     """Whether the levels show this attack: all but its strength is at its default, and the seed is theirs."""
     try:
         return attack(name).is_standard and view.manifest.plan.seed == SEED
@@ -526,7 +526,7 @@ def short_name(name: str) -> str:
 
 def _link_maker(condition: ConditionResult, model: ModelResult, view: RunView) -> Callable[[ClassResult], str]:
     """Return what makes the query of a class under this attack: of an image it fooled, else of one that withstood."""
-    if condition.kind not in EXPLAINED or not _is_shown(condition.name, view):
+    if condition.kind not in EXPLAINED or not is_shown(condition.name, view):
         return lambda _: ""
 
     def link(own: ClassResult) -> str:
@@ -543,7 +543,7 @@ def example_query(view: RunView, role: str, names: Sequence[str], classes: Seque
     """
     (model,) = [one for one in view.summary.models if one.role == role]
     for condition in model.conditions:
-        if condition.name not in names or condition.kind not in EXPLAINED or not _is_shown(condition.name, view):
+        if condition.name not in names or condition.kind not in EXPLAINED or not is_shown(condition.name, view):
             continue
         example = view.examples.get((role, condition.name))
         if example and example.outcome == outcome and (not classes or example.label in classes):

@@ -11,24 +11,26 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from dashboard import ids, markup, protocol
-from dashboard import theme as themes
 from dashboard.auditor import Auditor
 from dashboard.markup import aria, data, term
+from dashboard.panels.audits import curve as curves
 from dashboard.panels.audits import form as planning
 from dashboard.panels.audits import model as audits
 from dashboard.panels.audits.form import Mistake, Offer
 from dashboard.panels.audits.model import Agreed, Cell, Heat, Line, ModelPart, Panel, Row, SanityCheck, Versus
+from dashboard.panels.confusion import view as confusion_view
+from dashboard.panels.held_out import view as held_out_view
 from dashboard.panels.inside import view as inside_view
+from dashboard.panels.rebuild import view as rebuild_view
+from dashboard.panels.versus import view as versus_view
 from engine import (
     Answer,
     AttackSanity,
     EngineError,
     Forecast,
-    ModelResult,
     RunView,
     duration,
     forecast_text,
-    measure_of,
 )
 
 NONE = (
@@ -52,20 +54,17 @@ SIGNS: Final = {
     "inconclusive": ("? inconclusive", "is-open"),
 }
 WAITING = "Waiting for the first results: they appear here as soon as a part of the images has met a condition."
-CURVE_HEIGHT = 240
 MOST_LISTED = 60
 """Runs that are drawn; 300 took 0.4 s and 500 KB with every look."""
-DASHES = ("solid", "dot", "dash", "dashdot")
-SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 
 
 def layout() -> html.Section:
     """Return the page's skeleton; assets/audits.js fills it while the page is shown."""
     graph = dcc.Graph(
         id=ids.AUDIT_CURVE,
-        figure=draw_curve((), "light"),
+        figure=curves.draw((), "light"),
         config={"displayModeBar": False, "responsive": True},
-        style={"height": CURVE_HEIGHT},
+        style={"height": curves.HEIGHT},
     )
     curve = [
         html.Div([html.H3("Accuracy as epsilon grows"), html.Span(id=ids.AUDIT_CURVE_FILE)], className="titled"),
@@ -78,6 +77,7 @@ def layout() -> html.Section:
             form(),
             html.Div(id=ids.AUDIT_LIST, className="audit-list"),
             html.Div(id=ids.AUDIT, className="audit"),
+            rebuild_view.layout(),
             html.Div(
                 [
                     html.Div(id=ids.AUDIT_MAPS, className="audit"),
@@ -86,6 +86,9 @@ def layout() -> html.Section:
                 className="run-figures",
             ),
             inside_view.layout(),
+            held_out_view.layout(),
+            confusion_view.layout(),
+            versus_view.layout(),
             html.Div(id=ids.AUDIT_DETAILS, className="audit"),
         ],
         id=ids.AUDITS,
@@ -133,7 +136,7 @@ def answer(auditor: Auditor, stored: protocol.Ask | None) -> tuple[dict[str, Any
         "has_curve": has_curve,
         "curve_file": markup.pieces(_file(run, "curve")) if has_curve and run else [],
         "again": any(line.is_running for line in lines) or bool(checks and checks.state == "working"),
-    }, draw_curve(view.summary.models if view else (), theme)
+    }, curves.draw(view.summary.models if view else (), theme)
 
 
 def _has_figures(view: RunView) -> bool:
@@ -541,46 +544,6 @@ def _cost(answer: Answer[Forecast], tier: str) -> protocol.Facts:
 
 def _needs(auditor: Auditor, ask: protocol.Ask) -> protocol.Facts:
     return {"lines": planning.needed(ask.get("values"), Offer.of(auditor))}
-
-
-def draw_curve(models: Sequence[ModelResult], theme: str) -> go.Figure:
-    """Return the curves of a run; every line has its own dash and symbol, every point its 95 % interval."""
-    colours = themes.palette(theme)
-    figure = go.Figure(layout=_curve_layout(models, theme))
-    lines = [(model, family) for model in models for family in dict.fromkeys(point.family for point in model.curve)]
-    for k, (model, family) in enumerate(lines):
-        points = [point for point in model.curve if point.family == family and point.accuracy.value is not None]
-        values = [100 * float(point.accuracy.value or 0) for point in points]
-        measures = [measure_of(point.attack) for point in points]
-        # Blue and orange are those of clean and attacked runs.
-        colour = colours.accent if model.role == "candidate" else colours.muted
-        figure.add_trace(
-            go.Scatter(
-                x=[own.factor * point.epsilon for own, point in zip(measures, points, strict=True)],
-                y=values,
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [100 * float(p.accuracy.high or 0) - v for p, v in zip(points, values, strict=True)],
-                    "arrayminus": [v - 100 * float(p.accuracy.low or 0) for p, v in zip(points, values, strict=True)],
-                    "thickness": 1,
-                },
-                customdata=[(own.text(p.epsilon), p.accuracy.n) for own, p in zip(measures, points, strict=True)],
-                hovertemplate=f"{model.model}, %{{customdata[0]}}: %{{y:.1f}} %, n = %{{customdata[1]}}<extra></extra>",
-                mode="lines+markers",
-                line={"color": colour, "width": 2, "dash": DASHES[k % len(DASHES)]},
-                marker={"symbol": SYMBOLS[k % len(SYMBOLS)], "size": 8},
-                name=f"{model.model} · {family}",
-            )
-        )
-    return figure
-
-
-def _curve_layout(models: Sequence[ModelResult], theme: str) -> go.Layout:
-    axes = dict.fromkeys(measure_of(point.attack).axis for model in models for point in model.curve)
-    strength = {**themes.titled(" · ".join(axes) or "epsilon ε"), "rangemode": "tozero"}
-    accuracy = {**themes.titled("accuracy in %"), "range": [-3, 103]}
-    return go.Layout(**themes.small_plot(theme, height=CURVE_HEIGHT, x=strength, y=accuracy), showlegend=True)
 
 
 PANELS: Final = (

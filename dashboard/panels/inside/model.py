@@ -147,15 +147,30 @@ def described(view: RunView, inside: Inside) -> Described:
 
 def lead(view: RunView, inside: Inside) -> str:
     """Return what is shown and how many images are behind it, or that there are none."""
-    model = view.manifest.model(inside.scope.role).name
+    interim = "Interim, of the parts that are done: " if view.summary.is_interim else ""
+    model = f"{interim}{view.manifest.model(inside.scope.role).name}"
     under = f"{_attacks(view, inside)}, {_classes(view, inside)}"
     if not inside.n:
         how = "was fooled" if inside.scope.group == "fooled" else "kept its right answer"
-        return f"No image {how}: {model}, {under}."
+        return f"{interim}No image {how}: {model.removeprefix(interim)}, {under}.{_broken(view, inside)}"
     how = "fooled" if inside.scope.group == "fooled" else "kept right"
     times = f" (an image counts once for each of {len(inside.attacks)} attacks)" if len(inside.attacks) > 1 else ""
     noise = f"; noise n = {inside.noise_n:,}" if inside.controls else ""
-    return f"{model}, images {how}: {under}. n = {inside.n:,}{times}{noise}; clean n = {inside.clean_n:,}."
+    return f"{model}, images {how}: {under}. n = {inside.n:,}{times}{noise}; clean n = {inside.clean_n:,}.{_broken(view, inside)}"
+
+
+def _broken(view: RunView, inside: Inside) -> str:
+    """Return which of the chosen attacks broke down, and on how many images; empty where none did."""
+    known = attacks(view, inside.scope.role)
+    names = {known[place].name for place in inside.attacks}
+    told = [
+        f" {audits.short_name(one.name)} broke down on {one.statuses['failed']:,} of {one.attempted:,} images, which count nowhere."
+        for model in view.summary.models
+        if model.role == inside.scope.role
+        for one in model.conditions
+        if one.name in names and one.statuses.get("failed")
+    ]
+    return "".join(told)
 
 
 def _attacks(view: RunView, inside: Inside) -> str:

@@ -88,6 +88,7 @@ def answer(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.F
         "layers": markup.pieces(_layers(view, inside, told, query)) if inside.n else [],
         "classes": markup.pieces(_classes(view, inside, told, query)) if inside.n else [],
         "maps": markup.pieces(_maps(view, told, query)) if inside.n else [],
+        "again": view.summary.is_interim,
     }
     return facts, figures.draw_layers(inside, theme)
 
@@ -101,7 +102,7 @@ def small(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.Fi
         return {"height": figures.classes_height(0)}, figures.draw_classes(None, (), (), theme)
     layers = [name for name, _ in view.manifest.model(inside.scope.role).sites]
     drawn = figures.draw_classes(inside, layers, class_handles(view.manifest.classes), theme)
-    return {"height": figures.classes_height(len(inside.classes))}, drawn
+    return {"height": figures.classes_height(len(inside.classes)), "again": view.summary.is_interim}, drawn
 
 
 def _asked(auditor: Auditor, stored: protocol.Ask) -> tuple[RunView, Inside]:
@@ -222,5 +223,5 @@ def _query(stored: protocol.Ask) -> str:
 
 PANELS: Final = (
     protocol.Panel("inside", answer, ids.INSIDE_LAYERS, again=5000),
-    protocol.Panel("inside-classes", small, ids.INSIDE_CLASSES),
+    protocol.Panel("inside-classes", small, ids.INSIDE_CLASSES, again=5000),
 )

@@ -1,0 +1,1 @@
+"""A damaged result of a run: named, and rebuilt from its shards on request."""
