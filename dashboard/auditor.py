@@ -36,6 +36,7 @@ from engine import (
     Responses,
     RestorationCurve,
     RunCard,
+    RunRiver,
     RunView,
     Scope,
     SiteProfile,
@@ -108,6 +109,9 @@ class Runs(Protocol):
 
     def inside(self, run: str, scope: Scope) -> Inside:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
+
+    def river(self, run: str, scope: Scope, share: float) -> RunRiver:
+        """Return the datapaths of all images of a scope at a share of kept maps; raises UnknownName, BadInput, StoreError."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

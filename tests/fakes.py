@@ -149,6 +149,9 @@ class NoRuns:
     def inside(self, run: str, scope: engine.Scope) -> engine.Inside:
         raise engine.UnknownName("run", run, [])
 
+    def river(self, run: str, scope: engine.Scope, share: float) -> engine.RunRiver:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 

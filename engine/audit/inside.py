@@ -152,12 +152,16 @@ class Question:
 def of_run(place: Place, scope: Scope) -> Inside:
     """Return what a finished run says of a scope. Raises BadInput and StoreError, which say why there is nothing."""
     manifest = manifests.read(place)
-    question = _question(manifest, scope)
+    asked = question(manifest, scope)
     if not results.is_finished(place):
         raise BadInput("The run is not finished: where its attacks take hold is shown once every part is done.")
-    with files.disk_errors("reading a result"):
-        marks = tuple(_mark(place.result / f"cube-{scope.role}-{what}.npy") for what in FILES)
-    return _of_run(place, question, marks)
+    return _of_run(place, asked, _marks(place, [f"cube-{scope.role}-{what}.npy" for what in FILES]))
+
+
+def require_sealed(place: Place, names: Sequence[str]) -> None:
+    """Raise StoreError, naming the file, where one of the result is missing or not the one that was sealed."""
+    for mark in _marks(place, names):
+        _require_sealed(place, mark)
 
 
 def measured(cube: Cube, question: Question) -> Inside:
@@ -184,7 +188,8 @@ def measured(cube: Cube, question: Question) -> Inside:
     )
 
 
-def _question(manifest: Manifest, scope: Scope) -> Question:
+def question(manifest: Manifest, scope: Scope) -> Question:
+    """Return a scope in places of the model's conditions; raises BadInput for what the run does not have."""
     if not manifest.is_scored:
         raise BadInput("This run was planned with the method 'none': it scored no feature maps, so none can be shown.")
     sites = manifest.model(scope.role).sites
@@ -208,6 +213,11 @@ def _places(manifest: Manifest, own: Sequence[Condition], kinds: Sequence[str]) 
 
 Mark = tuple[Path, int, int]
 """A file, when it was changed, and its size."""
+
+
+def _marks(place: Place, names: Sequence[str]) -> tuple[Mark, ...]:
+    with files.disk_errors("reading a result"):
+        return tuple(_mark(place.result / name) for name in names)
 
 
 def _mark(path: Path) -> Mark:

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import hashing, serialization
-from engine.audit import shards, summary
+from engine.audit import connections, shards, summary
+from engine.audit.connections import RunConnections
 from engine.audit.manifest import Condition, Manifest, Place, Role
 from engine.audit.shards import Cube, NoShard, Part, Rows
 from engine.audit.summary import Summary
@@ -123,6 +124,11 @@ def open_cube(place: Place, role: Role) -> Cube:
     return Cube(place.result, role)
 
 
+def open_connections(place: Place, role: Role) -> RunConnections:
+    """Return the connections of one model of a finished run; raises StoreError."""
+    return RunConnections(place.result, role)
+
+
 def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
     """Return the rows, without maps, of every condition that has a shard, block by block."""
     results: dict[str, list[pa.Table]] = {}
@@ -171,6 +177,8 @@ def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -
     for model in manifest.models if manifest.is_scored else ():
         parts = _parts(place, manifest, model.role, from_rows=from_rows)
         shards.merge(folder, model.role, _shape(manifest, model.role), parts)
+        widths = tuple(channels for _, channels in model.sites)
+        connections.merge(folder, model.role, widths, _connected(place, manifest, model.role), len(manifest.classes))
     complete = summary.summarise(manifest, result, is_interim=False)
     (folder / SUMMARY).write_text(json.dumps(serialization.flatten(complete).value, indent=1), encoding="utf-8")
 
@@ -201,6 +209,17 @@ def _parts(place: Place, manifest: Manifest, role: Role, *, from_rows: bool) -> 
                 yield index, shards.cube_part(shards.read(place.shard(condition.folder, block) / shards.ROWS))
             else:
                 yield index, shards.part(place, condition.folder, block)
+
+
+def _connected(place: Place, manifest: Manifest, role: Role) -> list[tuple[int, Path]]:
+    """Return the files of connections of a model: blocks without a sampled image that is scored have none."""
+    paths = [
+        (index, place.shard(condition.folder, block) / connections.PART)
+        for index, condition in enumerate(manifest.of(role))
+        if manifest.connects(condition)
+        for block in range(manifest.blocks)
+    ]
+    return [(index, path) for index, path in paths if path.is_file()]
 
 
 def _write_table(path: Path, manifest: Manifest, values: dict[str, Rows]) -> None:

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, final
 
-from engine.audit import inside, plan, report, tiers
+from engine.audit import inside, plan, report, river, tiers
 from engine.audit import manifest as manifests
 from engine.audit.inside import Inside, Scope
 from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
 from engine.audit.report import Forecast, RunCard, RunView
+from engine.audit.river import RunRiver
 from engine.audit.runs import BEGUN, AuditLog, Piece, Run
 from engine.errors import EngineError
 from engine.service import tasks
@@ -122,13 +123,20 @@ class Runs:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
         return inside.of_run(Run.open(self._store, run).place, scope)
 
+    def river(self, run: str, scope: Scope, share: float) -> RunRiver:
+        """Return the clean and the adversarial datapath of all images of a scope, at a share of kept maps of each layer.
+
+        Raises UnknownName, BadInput, StoreError.
+        """
+        return river.of_run(self._store, Run.open(self._store, run).place, scope, share)
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""
         return forecast_of(self._answers, planned(self._store, values), 0.0)
 
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin the run of a plan, or take it up, and return its id; raises WrongPlan, BadInput, StoreError."""
-        run = Run(self._store, planned(self._store, values))
+        run = Run.of(self._store, planned(self._store, values))
         if not run.place.manifest.exists():
             AuditLog(self._store.root).append(run.id, BEGUN, PAGE)
         run.begin()
