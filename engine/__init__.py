@@ -23,7 +23,7 @@ from engine.audit.report import (
     run_verdict,
     status_counts,
 )
-from engine.audit.river import RunRiver
+from engine.audit.river import IntoClasses, RunRiver
 from engine.audit.shards import load_libraries
 from engine.audit.summary import ClassResult, ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
@@ -210,6 +210,7 @@ __all__ = [
     "HeldOut",
     "InputByTarget",
     "Inside",
+    "IntoClasses",
     "LayerFlow",
     "LayerShare",
     "Link",

@@ -50,6 +50,8 @@ class Scope:
     classes: tuple[int, ...] = ()
     """Indices of true classes; none is all of them."""
     group: Group = "fooled"
+    layer: str = ""
+    """Whose feature maps are named; none is every layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Inside:
     clusters: Clusters | None
     """None for fewer classes than can be told apart."""
     maps: tuple[WeakMap, ...]
-    """Those with the most attack flow, the strongest first."""
+    """Those with the most attack flow, of the scope's layer or of all, the strongest first."""
     tested: int
     """Feature maps of the network."""
 
@@ -203,6 +205,8 @@ def question(manifest: Manifest, scope: Scope) -> Question:
     wrong = [label for label in scope.classes if not 0 <= label < len(manifest.classes)]
     if wrong:
         raise BadInput(f"This run has classes 0 to {len(manifest.classes) - 1}, got {wrong[0]}.")
+    if scope.layer and scope.layer not in [name for name, _ in sites]:
+        raise BadInput(f"The model of this run has no layer called '{scope.layer[:80]}'.")
     (clean,) = _places(manifest, own, ("clean",))
     return Question(scope, sites, clean, scope.attacks or known, _places(manifest, own, ("control",)))
 
@@ -342,7 +346,9 @@ def _weak_maps(question: Question, flow: MapStatistics, noise: MapStatistics) ->
     attacked, floor = _Means.of(flow, len(question.attacks)), _Means.of(noise, len(question.controls))
     p_values = comparison.holm(_above(attacked, floor)) if attacked.has_spread and floor.has_spread else None
     names = [(name, channel) for name, channels in question.sites for channel in range(channels)]
-    strongest = np.argsort(-flow.mean, kind="stable")[:MOST_MAPS].tolist()
+    layer = question.scope.layer
+    ranked = np.argsort(-flow.mean, kind="stable").tolist()
+    strongest = [k for k in ranked if layer in ("", names[k][0])][:MOST_MAPS]
     return tuple(
         WeakMap(
             names[k][0],
