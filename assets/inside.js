@@ -3,7 +3,8 @@
   'use strict';
 
   const { built, byId, offer, on, panel, pick, renew, say } = window.faultline;
-  const FIELDS = ['role', 'ended', 'attacks', 'classes'];
+  const FIELDS = ['role', 'ended', 'attacks', 'classes', 'within'];
+  const SEVERAL = ['attacks', 'classes'];
   let view = {};
   let run = null;
   let shown = null;
@@ -68,7 +69,8 @@
   on('rebuilt', () => { [panels.own, panels.small].forEach((one) => one.again()); });
 
   function toggled(field, value) {
-    if (!value || field === 'role' || field === 'ended') { return value || null; }
+    if (field === 'share') { return value ? Number(value) : null; }
+    if (!value || !SEVERAL.includes(field)) { return value || null; }
     const chosen = new Set((view[field] || '').split(',').filter(Boolean));
     if (!chosen.delete(value)) { chosen.add(value); }
     return [...chosen].map(Number).sort((a, b) => a - b).join(',') || null;
@@ -84,6 +86,8 @@
     const own = { about: { name: `run-${shown.wanted.run.slice(0, 12)}`, line: shown.facts.line } };
     const { chart, table } = window.faultline.saving;
     return [
+      ...chart('inside-river', 'River of the run', 'river'),
+      ...table('#inside-river-note table', 'River of the run as a table', 'river-layers'),
       ...chart('inside-layers-part', 'Layer by layer', 'layers'),
       ...chart('inside-classes-part', 'Class by class', 'classes'),
       ...table('#inside-maps table', 'Feature maps', 'maps'),

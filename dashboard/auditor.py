@@ -42,6 +42,7 @@ from engine import (
     Responses,
     RestorationCurve,
     RunCard,
+    RunRiver,
     RunView,
     Scope,
     SiteProfile,
@@ -136,6 +137,9 @@ class Runs(Protocol):
 
     def rebuilt(self, run: str, act: Act) -> Answer[Rebuilt] | None:
         """Return how far the rebuilding of a damaged result is; None where that was not asked for."""
+
+    def river(self, run: str, scope: Scope, share: float) -> RunRiver:
+        """Return the datapaths of all images of a scope at a share of kept maps; raises UnknownName, BadInput, StoreError."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

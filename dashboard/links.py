@@ -126,6 +126,8 @@ class ViewState:
     """True classes, as their indices joined by commas; None is all of them."""
     ended: str | None = None
     """Images that were `fooled` (None is the same), or that `kept` their right answer."""
+    within: str | None = None
+    """Layer of the run's model whose feature maps are listed; None is every layer."""
     report: str | None = None
     """Model and data set whose validation report the models page shows: `MODEL@DATA`."""
     drawer: str | None = None

@@ -233,6 +233,8 @@ TERMS: Final = {
     "inside-attacks": "Adds this attack to what is shown, or takes it out again; All shows every attack of the run.",
     "inside-classes": "Where attacks take hold in images of each true class; a button adds a class or takes it out again.",
     "inside-layers": "How much of the attack passes through each layer, over all chosen images, with noise as the floor.",
+    "inside-river": "Which channels of each layer clean and attacked images of the run rely on, and what joins them.",
+    "within": "Lists the channels of this layer alone, those that carry most of the attack; All layers takes it back.",
     "weak-map": "A channel at a layer, among those that carry most of the attack; a click opens it in Explain.",
     "layer-flow": "Net attack conductance of the layer, as a share of all conductance of an image; layers overlap.",
     "layer-noise": "The same share under the noise controls of the run, over images that stayed right.",
@@ -502,6 +504,8 @@ NAMES: Final = {
     "inside-attacks": "Attacks of the run",
     "inside-classes": "Classes of the run",
     "inside-layers": "Layers of the run",
+    "inside-river": "River of the run",
+    "within": "Channels of one layer",
 }
 """What terms are called on the page of help, where their own name and their column head do not say it."""
 

@@ -25,6 +25,7 @@ from engine.audit.report import (
     run_verdict,
     status_counts,
 )
+from engine.audit.river import IntoClasses, RunRiver
 from engine.audit.shards import load_libraries
 from engine.audit.summary import ClassResult, ConditionResult, CurvePoint, Decision, ModelResult, Pairing, Rate, Summary
 from engine.audit.tiers import TIERS
@@ -220,6 +221,7 @@ __all__ = [
     "HeldOutTest",
     "InputByTarget",
     "Inside",
+    "IntoClasses",
     "LayerFlow",
     "LayerMatch",
     "LayerPair",
@@ -248,6 +250,7 @@ __all__ = [
     "Restoration",
     "RestorationCurve",
     "RunCard",
+    "RunRiver",
     "RunView",
     "Scope",
     "SetStability",

@@ -170,6 +170,9 @@ class NoRuns:
     def rebuilt(self, run: str, act: engine.Act) -> Answer[engine.Rebuilt] | None:
         raise engine.UnknownName("run", run, [])
 
+    def river(self, run: str, scope: engine.Scope, share: float) -> engine.RunRiver:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.audit import shards
+from engine.audit.connections import Sampled, SampledImage
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.runs import Run
 from engine.audit.shards import Found, Receipt, Rows
@@ -38,7 +39,13 @@ def finish(store: Store, text: str = PLAN) -> Run:
         place = Run(store, manifest).place
         rows = made_up(manifest, condition, block)
         receipt = Receipt(place.run, folder, block, len(rows.samples), 0.1, "cpu")
-        shards.write(place, manifest, condition, receipt, Found(rows, None))
+        shards.write(
+            place,
+            manifest,
+            condition,
+            receipt,
+            Found(rows, None, made_up_connections(store, condition, manifest, rows)),
+        )
         return False
 
     run, state, _ = audits.drive(store, manifest, plant)
@@ -55,7 +62,10 @@ def made_up(manifest: Manifest, condition: Condition, block: int) -> Rows:
     fooled = is_attack & (labels != EMPTY)
     status = ["unperturbed" if is_clean else "fooled" if own else "resisted" for own in fooled]
     sites = manifest.model(condition.role).sites
-    scores, totals = shards.scaled([generator.normal(size=(count, channels)) for _, channels in sites])
+    drawn = [generator.normal(size=(count, channels)) for _, channels in sites]
+    if is_attack:
+        drawn[LAYER][np.isin(labels, CLASSES), CHANNEL] += STRENGTH
+    scores, totals = shards.scaled(drawn)
     flow, flow_totals = shards.scaled(
         [_flow(generator, labels, k, channels, is_attack) for k, (_, channels) in enumerate(sites)]
     )
@@ -76,3 +86,24 @@ def _flow(generator: np.random.Generator, labels: np.ndarray, site: int, channel
     if is_attack and site == LAYER:
         values[np.isin(labels, CLASSES), CHANNEL] += STRENGTH
     return values
+
+
+def made_up_connections(store: Store, condition: Condition, manifest: Manifest, rows: Rows) -> Sampled | None:
+    """Return connections of the block's sampled images, drawn at random."""
+    card = store.model_card(manifest.model(condition.role).name)
+    widths = [*(site.channels for site in card.sites), 2]
+    places = {manifest.images.samples[place] for place in manifest.connected}
+    generator = np.random.default_rng(len(condition.folder))
+    images = [
+        SampledImage(
+            sample=sample,
+            group=shards.group_of(status),
+            label=int(label),
+            matrices=tuple(generator.normal(size=(widths[link.target], widths[link.source])) for link in card.links),
+            completeness=np.zeros(len(card.links)),
+        )
+        for sample, status, label in zip(rows.samples, rows.status, rows.labels, strict=True)
+        if sample in places
+    ]
+    links = [(link.source, link.target) for link in card.links]
+    return Sampled.of(links, images) if images and manifest.connects(condition) else None

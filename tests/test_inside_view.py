@@ -16,6 +16,7 @@ from dashboard.auth import Login
 from dashboard.links import ViewState, complaints
 from dashboard.panels.inside import figure as figures
 from dashboard.panels.inside import model as insides
+from dashboard.panels.inside import river as inside_river
 from dashboard.panels.inside import view as inside_view
 from dashboard.settings import Settings
 from engine import Scope
@@ -263,3 +264,82 @@ def test_an_attack_that_broke_down_is_said(auditor, run):
     assert told in insides.lead(failed, inside)
     assert told in insides.lead(failed, dataclasses.replace(inside, n=0))
     assert "broke down" not in insides.lead(view, inside)
+
+
+def river_of(auditor, run, **ask):
+    facts, figure = inside_river.answer(auditor, {"run": run.id, **ask})
+    return facts, figure, json.dumps(facts.get("note"), ensure_ascii=False)
+
+
+def test_the_river_draws_the_datapaths_of_the_run_with_what_joins_them(auditor, run):
+    facts, figure, note = river_of(auditor, run, classes="3,8", detail="sites")
+    river = auditor.audits.river(run.id, Scope(classes=(3, 8)), 0.2)
+    bars = {trace.name: trace for trace in figure.data if trace.name.startswith("bars ")}
+    columns = figure.layout.meta["columns"]
+    for name, field in (
+        ("bars clean", "clean_only"),
+        ("bars shared", "shared"),
+        ("bars adversarial", "adversarial_only"),
+    ):
+        drawn = {columns[x]: y for x, y in zip(bars[name].x, bars[name].y, strict=True) if columns[x]}
+        for site in river.comparison.sites:
+            kept = len(site.shared) + len(site.clean_only)
+            assert drawn.get(site.site, 0) == pytest.approx(len(getattr(site, field)) / kept)
+    (distance,) = [trace for trace in figure.data if trace.name == "distance"]
+    assert list(distance.y) == [site.distance for site in river.comparison.sites]
+    assert any(trace.name.startswith("bands") for trace in figure.data)
+    sample = river.connected
+    assert f"{river.inside.clean_n} clean and {river.inside.n} attacked images" in facts["lead"]
+    assert (
+        f"connections: {sample['clean']} clean and {sample['adversarial']} attacked ones of the sample" in facts["lead"]
+    )
+    assert f"among the {len(run.manifest.connected)} of 40" in note
+    assert inside_river.NOT_FILTERED in note
+    assert "of all conductance of an image" in json.dumps([one.text for one in figure.layout.annotations])
+
+
+def test_a_second_river_holds_the_classes_fooled_into(auditor, run):
+    facts, figure, _ = river_of(auditor, run, versus="class")
+    river = auditor.audits.river(run.id, Scope(), 0.2)
+    texts = json.dumps([one.text for one in figure.layout.annotations])
+    assert f"clean images of {river.into.classes} classes fooled into (n = {river.into.clean_n})" in texts
+    assert any(trace.yaxis == "y4" for trace in figure.data)
+    assert facts["height"] == figure.layout.height
+    groups = [one["attributes"]["aria-label"] for one in facts["controls"]]
+    assert groups == ["Layers", "Top-k per layer", "Compare with"]
+    kept, _, note = river_of(auditor, run, ended="kept", classes="6", versus="class")
+    assert [one["attributes"]["aria-label"] for one in kept["controls"]] == groups[:2]
+    assert inside_river.NOT_FILTERED not in note
+
+
+def test_a_layer_of_the_river_lists_its_channels_and_leads_to_explain(auditor, run):
+    layer = run.manifest.model("candidate").sites[planted_runs.LAYER][0]
+    _, _, note = river_of(auditor, run)
+    assert f'"data-inside": "within", "data-value": "{layer}"' in note
+    assert f"layer={layer}" in note
+    facts, _ = inside_view.answer(auditor, {"run": run.id, "within": layer, "classes": "3,8"})
+    shown = json.dumps(facts["maps"], ensure_ascii=False)
+    channels = dict(run.manifest.model("candidate").sites)[layer]
+    assert f"{min(50, channels)} of {channels} feature maps of layer {layer}" in shown
+    assert f"{layer} · {planted_runs.CHANNEL}" in shown
+    assert "All layers" in shown and f"Explain an image at {layer}" in shown
+    inside = auditor.audits.inside(run.id, Scope(classes=(3, 8), layer=layer))
+    assert {one.layer for one in inside.maps} == {layer}
+    facts, _ = inside_view.answer(auditor, {"run": run.id, "within": "layer9"})
+    assert "no layer called 'layer9'" in facts["lead"]
+
+
+def test_a_choice_without_images_has_no_river_and_says_so(auditor, run):
+    facts, figure, _ = river_of(auditor, run, classes="6")
+    assert facts["state"] == "none" and "No image of the run is in this choice" in facts["lead"]
+    assert not figure.data
+
+
+def test_the_river_answers_within_300_ms(auditor, run):
+    river_of(auditor, run)
+    seconds = []
+    for label in range(5):
+        started = time.process_time()
+        river_of(auditor, run, classes=f"{label},{label + 1},{label + 2},{label + 3}", attacks="1")
+        seconds.append(time.process_time() - started)
+    assert sorted(seconds)[2] < 0.3, seconds

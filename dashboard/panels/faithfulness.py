@@ -248,7 +248,7 @@ def spanned(span: SiteSpan | None) -> str:
 
 def keeps_class(explanation: Explanation) -> bool:
     """Whether the attack left the class as it was, so that there is no margin to be patched."""
-    return explanation.clean.target == explanation.adversarial.target
+    return explanation.keeps_class
 
 
 def eligible_maps(explanation: Explanation) -> int:

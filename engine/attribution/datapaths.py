@@ -181,11 +181,16 @@ def score(bundle: ModelBundle, case: Case, references: References, *, method: Me
 
 def with_edges(bundle: ModelBundle, case: Case, references: References, *, method: Method, seed: int) -> Extracted:
     """Return the scores of a method and the connections of the two-run passes, which every method shares."""
-    extracted = _between_runs(bundle, case, references, with_edges=True)
+    extracted = connected(bundle, case, references)
     if method == TWO_RUN:
         return extracted
     own, passes = score(bundle, case, references, method=method, seed=seed)
     return Extracted(own, extracted.matrices, extracted.completeness, extracted.passes + passes)
+
+
+def connected(bundle: ModelBundle, case: Case, references: References) -> Extracted:
+    """Return the two-run scores of a case with its connections."""
+    return _between_runs(bundle, case, references, with_edges=True)
 
 
 def datapath(bundle: ModelBundle, case: Case, references: References, per_map: PerMap, *, method: Method) -> Datapath:

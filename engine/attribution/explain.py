@@ -245,7 +245,7 @@ def _connections(
     bundle: ModelBundle, references: References, sides: tuple[Case, Case], extracteds: tuple[Extracted, Extracted]
 ) -> tuple[Connection, ...]:
     last = len(bundle.sites)
-    heads = [_head(bundle, case, references, sides) for case in sides]
+    heads = [head(bundle, case, references, sides) for case in sides]
     result = []
     for link in bundle.links:
         if link.target == last:
@@ -259,8 +259,8 @@ def _connections(
     return tuple(result)
 
 
-def _head(bundle: ModelBundle, case: Case, references: References, sides: tuple[Case, Case]) -> edges.Head:
-    """Mean over all pairs of an image and a reference."""
+def head(bundle: ModelBundle, case: Case, references: References, sides: tuple[Case, Case]) -> edges.Head:
+    """Return what the last maps add to the commonest target of either side, mean over all pairs of an image and a reference."""
     classes = torch.stack([side.targets.mode().values for side in sides])
     rows, refs = case.pairs(references)
     parts = []

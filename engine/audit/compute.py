@@ -25,6 +25,7 @@ from engine.attribution import baselines, datapaths, explain, scorers
 from engine.attribution.baselines import Case, References
 from engine.audit import manifest as manifests
 from engine.audit import shards
+from engine.audit.connections import Sampled, SampledImage
 from engine.audit.manifest import Condition, Manifest, Place
 from engine.audit.plan import Precomputed
 from engine.audit.shards import Found, NoShard, Receipt, Rows
@@ -143,6 +144,7 @@ def compute(subject: Subject, store: Store, samples: Sequence[int], check: Check
     for images that changed since the run was planned.
     """
     parts: list[AttackedImages] = []
+    drawn = _Drawn(subject)
     with threads(subject.manifest.plan.threads):
         for place in range(0, len(samples), hooks.batch_limit(subject.bundle)):
             check(place)
@@ -150,13 +152,14 @@ def compute(subject: Subject, store: Store, samples: Sequence[int], check: Check
             parts.append(_judged(subject, store, chosen))
         whole = attacked.joined(parts)
         measured = (
-            _measured(subject, whole, check)
+            _measured(subject, whole, drawn, check)
             if subject.manifest.scores(subject.condition)
             else _Measured.nothing(len(samples))
         )
+        connections = _sampled(drawn, samples, whole, measured)
     pictures = attacked.pixels(whole.adversarial)
     rows = _rows(subject, list(samples), whole, measured, pictures)
-    return Found(rows, pictures if subject.manifest.plan.images.is_kept else None)
+    return Found(rows, pictures if subject.manifest.plan.images.is_kept else None, connections)
 
 
 def _judged(subject: Subject, store: Store, chosen: list[int]) -> AttackedImages:
@@ -241,7 +244,7 @@ class _Measured:
         return cls((), (), np.zeros(count, dtype=bool))
 
 
-def _measured(subject: Subject, whole: AttackedImages, check: Check) -> _Measured:
+def _measured(subject: Subject, whole: AttackedImages, drawn: _Drawn, check: Check) -> _Measured:
     """Score the datapath of every image that was right without attack; where it was attacked, also the flow.
 
     Each image is explained against references of classes that play no part in it, as in its explanation.
@@ -251,7 +254,6 @@ def _measured(subject: Subject, whole: AttackedImages, check: Check) -> _Measure
     result = tuple(np.zeros((count, width)) for width in widths)
     flow = () if is_clean else tuple(np.zeros((count, width)) for width in widths)
     scored = [k for k, one in enumerate(whole.outcomes) if is_scored(one.status, is_clean=is_clean)]
-    drawn = _Drawn(subject)
     for group in _groups(whole.outcomes, scored):
         for part in _split(group, hooks.batch_limit(subject.bundle)):
             check(count)
@@ -299,6 +301,39 @@ def _flow(bundle: ModelBundle, whole: AttackedImages, part: list[int]) -> tuple[
     rivals = torch.tensor([attacked.rival(whole.outcomes[k]) for k in part], device=bundle.device)
     question = scorers.Question(whole.clean[part], whole.before[part], rivals)
     return scorers.conductance(bundle, question, whole.adversarial[part]).scores
+
+
+def _sampled(drawn: _Drawn, samples: Sequence[int], whole: AttackedImages, measured: _Measured) -> Sampled | None:
+    """Return the connections of the images of the sample that are scored, each alone, as an explanation of it has them."""
+    manifest, links = drawn.subject.manifest, drawn.subject.bundle.links
+    if not manifest.connects(drawn.subject.condition):
+        return None
+    places = set(manifest.connected)
+    images = [_connected(drawn, whole, k) for k, row in enumerate(samples) if row in places and measured.is_scored[k]]
+    return Sampled.of([(link.source, link.target) for link in links], images) if images else None
+
+
+def _connected(drawn: _Drawn, whole: AttackedImages, row: int) -> SampledImage:
+    bundle, pair = drawn.subject.bundle, whole.rows(torch.tensor([row]))
+    (outcome,) = pair.outcomes
+    clean, case = explain.sides(pair)
+    references = drawn.references(case, attacked.played([outcome]))
+    extracted = datapaths.connected(bundle, case, references)
+    head = explain.head(bundle, case, references, (clean, case))
+    last = len(bundle.sites)
+    found = [
+        (head.matrices[link.source], head.completeness)
+        if link.target == last
+        else (extracted.matrices[link.source, link.target], extracted.completeness[link.target])
+        for link in bundle.links
+    ]
+    return SampledImage(
+        sample=outcome.sample,
+        group=shards.group_of(outcome.status),
+        label=outcome.label,
+        matrices=tuple(matrix.float().cpu().numpy() for matrix, _ in found),
+        completeness=np.array([error for _, error in found], dtype=np.float32),
+    )
 
 
 def _fill(target: tuple[np.ndarray, ...], part: list[int], values: tuple[Tensor, ...]) -> None:

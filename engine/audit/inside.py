@@ -54,6 +54,8 @@ class Scope:
     classes: tuple[int, ...] = ()
     """Indices of true classes; none is all of them."""
     group: Group = "fooled"
+    layer: str = ""
+    """Whose feature maps are named; none is every layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class Inside:
     clusters: Clusters | None
     """None for fewer classes than can be told apart."""
     maps: tuple[WeakMap, ...]
-    """Those with the most attack flow, the strongest first."""
+    """Those with the most attack flow, of the scope's layer or of all, the strongest first."""
     tested: int
     """Feature maps of the network."""
 
@@ -156,12 +158,10 @@ class Question:
 def of_run(place: Place, scope: Scope) -> Inside:
     """Return what a run says of a scope, also while it goes on. Raises BadInput and StoreError, which say why there is nothing."""
     manifest = manifests.read(place)
-    question = _question(manifest, scope)
+    asked = question(manifest, scope)
     if not results.is_finished(place):
-        return _so_far(place, manifest, question)
-    with files.disk_errors("reading a result"):
-        marks = tuple(_mark(place, f"cube-{scope.role}-{what}.npy") for what in FILES)
-    return _of_run(place, question, marks)
+        return _so_far(place, manifest, asked)
+    return _of_run(place, asked, _marks(place, [f"cube-{scope.role}-{what}.npy" for what in FILES]))
 
 
 def _so_far(place: Place, manifest: Manifest, question: Question) -> Inside:
@@ -200,7 +200,8 @@ def measured(cube: Cube, question: Question) -> Inside:
     )
 
 
-def _question(manifest: Manifest, scope: Scope) -> Question:
+def question(manifest: Manifest, scope: Scope) -> Question:
+    """Return a scope in places of the model's conditions; raises BadInput for what the run does not have."""
     if not manifest.is_scored:
         raise BadInput("This run was planned with the method 'none': it scored no feature maps, so none can be shown.")
     sites = manifest.model(scope.role).sites
@@ -214,6 +215,8 @@ def _question(manifest: Manifest, scope: Scope) -> Question:
     wrong = [label for label in scope.classes if not 0 <= label < len(manifest.classes)]
     if wrong:
         raise BadInput(f"This run has classes 0 to {len(manifest.classes) - 1}, got {wrong[0]}.")
+    if scope.layer and scope.layer not in [name for name, _ in sites]:
+        raise BadInput(f"The model of this run has no layer called '{scope.layer[:80]}'.")
     (clean,) = _places(manifest, own, ("clean",))
     return Question(scope, sites, clean, scope.attacks or known, _places(manifest, own, ("control",)))
 
@@ -224,6 +227,11 @@ def _places(manifest: Manifest, own: Sequence[Condition], kinds: Sequence[str]) 
 
 Mark = tuple[Path, int, int]
 """A file, when it was changed, and its size."""
+
+
+def _marks(place: Place, names: Sequence[str]) -> tuple[Mark, ...]:
+    with files.disk_errors("reading a result"):
+        return tuple(_mark(place, name) for name in names)
 
 
 def _mark(place: Place, name: str) -> Mark:
@@ -237,9 +245,7 @@ def _mark(place: Place, name: str) -> Mark:
 @functools.lru_cache(maxsize=64)
 def _of_run(place: Place, question: Question, marks: tuple[Mark, ...]) -> Inside:
     """Two panels ask for the same, and Back asks for what was shown before."""
-    for path, _, _ in marks:
-        if not results.is_as_sealed(place, path.name):
-            raise results.damage(place, path.name)
+    results.require_sealed(place, [path.name for path, _, _ in marks])
     return measured(results.open_cube(place, question.scope.role), question)
 
 
@@ -340,7 +346,9 @@ def _weak_maps(question: Question, flow: MapStatistics, noise: MapStatistics) ->
     attacked, floor = _Means.of(flow, len(question.attacks)), _Means.of(noise, len(question.controls))
     p_values = comparison.holm(_above(attacked, floor)) if attacked.has_spread and floor.has_spread else None
     names = [(name, channel) for name, channels in question.sites for channel in range(channels)]
-    strongest = np.argsort(-flow.mean, kind="stable")[:MOST_MAPS].tolist()
+    layer = question.scope.layer
+    ranked = np.argsort(-flow.mean, kind="stable").tolist()
+    strongest = [k for k in ranked if layer in ("", names[k][0])][:MOST_MAPS]
     return tuple(
         WeakMap(
             names[k][0],

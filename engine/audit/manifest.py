@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal
@@ -15,11 +15,12 @@ import numpy as np
 from engine import class_names, hashing, serialization
 from engine.audit.plan import CLEAN, AuditPlan, Images
 from engine.errors import BadInput, StoreError, UnknownName
-from engine.hashing import VERSION, stored_as
+from engine.hashing import GROWN, VERSION, stored_as
 from engine.specs import catalogue
 from engine.specs.methods import NO_METHOD
 from engine.specs.threat_model import Attack
 from engine.store import Dataset, Store, files
+from engine.types.core import ModelCard
 
 SAME_NUMBERS: Final = frozenset({"0.1.0", "0.2.0"})
 """Versions of Faultline that compute the same to the last bit: each takes up and verifies the other's runs
@@ -126,6 +127,12 @@ Kind = Literal["clean", "attack", "control", "curve", "premade"]
 CANDIDATE: Final[Role] = "candidate"
 BASELINE: Final[Role] = "baseline"
 FORMAT: Final = 2
+FEWEST_CONNECTED: Final = 8
+MOST_CONNECTED: Final = 32
+"""Images of each condition whose connections are stored: one of so many, but no fewer and no more than these."""
+CONNECTED_SHARE: Final = 32
+CONNECTED_BYTES: Final = 64 * 2**20
+"""What the connections of one condition may take in float32, so that large networks have fewer images, one at least."""
 PIXELS: Final = 96 * 1024
 """Image positions of a block whose size the plan leaves open: 96 images of 32 pixels last seconds on two cores."""
 
@@ -221,6 +228,8 @@ class Manifest:
     block: int
     """Images of one block; the last one may have fewer."""
     dtype: str
+    connected: tuple[int, ...] = field(default=(), metadata=GROWN)
+    """Which of the run's images have their connections stored where their feature maps are scored; none in older runs."""
 
     @property
     def blocks(self) -> int:
@@ -240,6 +249,10 @@ class Manifest:
     def scores(self, condition: Condition) -> bool:
         """Tell whether feature maps are scored under a condition: not along the curve, which asks for answers alone."""
         return self.is_scored and condition.kind != "curve"
+
+    def connects(self, condition: Condition) -> bool:
+        """Tell whether connections are stored under a condition: without attack, and where somebody made it to fool."""
+        return bool(self.connected) and self.scores(condition) and condition.kind in ("clean", "attack", "premade")
 
     def rows(self, block: int) -> slice:
         """Return which of the run's images a block holds."""
@@ -279,12 +292,21 @@ def build(plan: AuditPlan, store: Store) -> Manifest:
         conditions=_conditions(plan, models),
         block=plan.images.block or _block(models),
         dtype="float32",
+        connected=_connected(plan, store),
     )
+
+
+def unconnected(manifest: Manifest) -> Manifest:
+    """Return what a version that stored no connections would have planned."""
+    return replace(manifest, connected=())
 
 
 def text(manifest: Manifest) -> bytes:
     """Return the canonical JSON of a manifest."""
     value = serialization.flatten(manifest).value
+    if not manifest.connected:
+        # A run of a version that stored none has its own id.
+        del value["connected"]
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
@@ -331,6 +353,23 @@ def _model(role: Role, name: str, store: Store) -> AuditedModel:
         std=card.std,
         sites=tuple((site.name, site.channels) for site in card.sites),
     )
+
+
+def _connected(plan: AuditPlan, store: Store) -> tuple[int, ...]:
+    """Return the places of images that lie evenly among all of them: those are sorted by class, so each has its share."""
+    if plan.method == NO_METHOD:
+        return ()
+    entries = max(_entries(store.model_card(name)) for name in (plan.model, plan.baseline) if name)
+    wanted = min(MOST_CONNECTED, max(FEWEST_CONNECTED, plan.images.count // CONNECTED_SHARE))
+    count = min(plan.images.count, wanted, max(1, CONNECTED_BYTES // (4 * entries)))
+    middles = (np.arange(count) + 0.5) * plan.images.count / count
+    return tuple(int(place) for place in middles)
+
+
+def _entries(card: ModelCard) -> int:
+    """Return how many connections of single maps a network has at most: no more than pairs of maps, or than weights."""
+    widths = [*(site.channels for site in card.sites), 2]
+    return max(1, min(card.parameters, sum(widths[link.source] * widths[link.target] for link in card.links)))
 
 
 def _allowed(dataset: Dataset, sets: list[tuple[str, Dataset]]) -> np.ndarray:

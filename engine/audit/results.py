@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import hashing, serialization
-from engine.audit import shards, summary
+from engine.audit import connections, shards, summary
+from engine.audit.connections import RunConnections
 from engine.audit.manifest import Condition, Manifest, Place, Role
 from engine.audit.shards import Cube, NoShard, Part, Rows
 from engine.audit.summary import Summary
@@ -134,6 +135,13 @@ def is_as_sealed(place: Place, name: str) -> bool:
         return _is_as_sealed(place, name, status.st_mtime_ns, status.st_size)
 
 
+def require_sealed(place: Place, names: Iterable[str]) -> None:
+    """Raise StoreError, naming the file, where one of the result is missing or not the one that was sealed."""
+    for name in names:
+        if not is_as_sealed(place, name):
+            raise damage(place, name)
+
+
 @functools.lru_cache(maxsize=256)
 def _is_as_sealed(place: Place, name: str, changed: int, size: int) -> bool:
     del changed, size
@@ -174,6 +182,11 @@ def _is_there(place: Place, condition: Condition, block: int) -> bool:
     except NoShard:
         return False
     return True
+
+
+def open_connections(place: Place, role: Role) -> RunConnections:
+    """Return the connections of one model of a finished run; raises StoreError."""
+    return RunConnections(place.result, role)
 
 
 def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
@@ -224,6 +237,8 @@ def _write(folder: Path, place: Place, manifest: Manifest, *, from_rows: bool) -
     for model in manifest.models if manifest.is_scored else ():
         parts = _parts(place, manifest, model.role, from_rows=from_rows)
         shards.merge(folder, model.role, cube_shape(manifest, model.role), parts)
+        widths = tuple(channels for _, channels in model.sites)
+        connections.merge(folder, model.role, widths, _connected(place, manifest, model.role), len(manifest.classes))
     complete = summary.summarise(manifest, result, is_interim=False)
     (folder / SUMMARY).write_text(json.dumps(serialization.flatten(complete).value, indent=1), encoding="utf-8")
 
@@ -255,6 +270,17 @@ def _parts(place: Place, manifest: Manifest, role: Role, *, from_rows: bool) -> 
                 yield index, shards.cube_part(shards.read(place.shard(condition.folder, block) / shards.ROWS))
             else:
                 yield index, shards.part(place, condition.folder, block)
+
+
+def _connected(place: Place, manifest: Manifest, role: Role) -> list[tuple[int, Path]]:
+    """Return the files of connections of a model: blocks without a sampled image that is scored have none."""
+    paths = [
+        (index, place.shard(condition.folder, block) / connections.PART)
+        for index, condition in enumerate(manifest.of(role))
+        if manifest.connects(condition)
+        for block in range(manifest.blocks)
+    ]
+    return [(index, path) for index, path in paths if path.is_file()]
 
 
 def _write_table(path: Path, manifest: Manifest, values: dict[str, Rows]) -> None:

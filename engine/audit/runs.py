@@ -262,6 +262,12 @@ class Run:
         """Return a run that was begun; raises UnknownName, StoreError."""
         return cls(store, manifests.read(manifests.place(store.root, run)), run)
 
+    @classmethod
+    def of(cls, store: Store, manifest: Manifest) -> Run:
+        """Return the run of a plan: the one that a version without connections began, where only that is there."""
+        own, older = cls(store, manifest), cls(store, manifests.unconnected(manifest))
+        return older if older.place.manifest.is_file() and not own.place.manifest.is_file() else own
+
     @property
     def pieces(self) -> list[Piece]:
         """All shards, block by block in an order that spreads the classes, so that interim results speak of all."""

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import serialization
+from engine.audit import connections
+from engine.audit.connections import Sampled
 from engine.audit.manifest import Condition, Manifest, Place
 from engine.errors import BadInput, StoreError
 from engine.hashing import Schema
@@ -357,8 +359,13 @@ def _groups(rows: Rows) -> np.ndarray:
     full = np.full(len(rows.samples), -1)
     for place, status in enumerate(rows.status):
         if rows.is_scored[place]:
-            full[place] = GROUPS.index("fooled") if status == "fooled" else GROUPS.index("kept")
+            full[place] = group_of(status)
     return full
+
+
+def group_of(status: str) -> int:
+    """Return the index into `GROUPS` of a scored image."""
+    return GROUPS.index("fooled" if status == "fooled" else "kept")
 
 
 def _joined(per_site: Sequence[np.ndarray], images: int, maps: int) -> np.ndarray:
@@ -410,6 +417,8 @@ class Found:
     rows: Rows
     images: np.ndarray | None
     """(images, height, width, channels) uint8, or None where images are not kept."""
+    connections: Sampled | None = None
+    """Of the block's sampled images; None where it has none, or none that is scored."""
 
 
 def write(place: Place, manifest: Manifest, condition: Condition, receipt: Receipt, result: Found) -> None:
@@ -425,6 +434,8 @@ def write(place: Place, manifest: Manifest, condition: Condition, receipt: Recei
             files.write(new / PART, _arrays(cube_part(result.rows)))
         if result.images is not None:
             np.save(new / IMAGES, result.images, allow_pickle=False)
+        if result.connections is not None:
+            connections.write_part(new / connections.PART, result.connections)
         hashes = {file.name: files.file_hash(file) for file in sorted(new.iterdir())}
         sealed = Envelope(Receipt.SCHEMA, serialization.flatten(receipt).value, files=hashes)
         (new / RECEIPT).write_bytes(files.pack(sealed))

@@ -35,7 +35,7 @@ INTERIM_EVERY: Final = 20.0
 def audit(options: argparse.Namespace) -> Reply:
     """Run or resume the audit of a plan."""
     store = Store(options.store, create=False)
-    run = Run(store, manifests.build(plan.read(options.plan, store), store))
+    run = Run.of(store, manifests.build(plan.read(options.plan, store), store))
     started = time.monotonic()
     if options.cancel:
         run.cancel()

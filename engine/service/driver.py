@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeVar, final
 
-from engine.audit import endings, held_out, inside, plan, rebuild, report, tiers, versus
+from engine.audit import endings, held_out, inside, plan, rebuild, report, river, tiers, versus
 from engine.audit import manifest as manifests
 from engine.audit.endings import Confusion
 from engine.audit.held_out import Halves
@@ -16,6 +16,7 @@ from engine.audit.inside import Inside, Scope
 from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
 from engine.audit.report import Forecast, RunCard, RunView
+from engine.audit.river import RunRiver
 from engine.audit.runs import BEGUN, AuditLog, Piece, Run
 from engine.audit.versus import Versus
 from engine.errors import EngineError
@@ -139,6 +140,13 @@ class Runs:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
         return inside.of_run(Run.open(self._store, run).place, scope)
 
+    def river(self, run: str, scope: Scope, share: float) -> RunRiver:
+        """Return the clean and the adversarial datapath of all images of a scope, at a share of kept maps of each layer.
+
+        Raises UnknownName, BadInput, StoreError.
+        """
+        return river.of_run(self._store, Run.open(self._store, run).place, scope, share)
+
     def confusion(self, run: str, scope: Scope, most: int | None = None) -> Confusion:
         """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
         return endings.confusion(Run.open(self._store, run).place, scope, most)
@@ -197,7 +205,7 @@ class Runs:
 
     def begin(self, manifest: Manifest, author: str) -> str:
         """Begin a run, or take it up, and return its id; author: who asked for it, in the log. Raises StoreError."""
-        run = Run(self._store, manifest)
+        run = Run.of(self._store, manifest)
         if not run.place.manifest.exists():
             AuditLog(self._store.root).append(run.id, BEGUN, author)
         run.begin()

@@ -284,6 +284,17 @@ SPARSE = 4
 """A matrix is kept by its entries where at most one in so many is not zero."""
 
 
+def entries_of(used: Array) -> Array | None:
+    """Return per target map its source maps, (target channels, width) int32, where most entries are zero; else None.
+
+    used: (target channels, source channels) bool, the entries that are not zero.
+    """
+    width = max(1, int(used.sum(axis=1).max(initial=0)))
+    if width * SPARSE > used.shape[1]:
+        return None
+    return np.argsort(~used, axis=1, kind="stable")[:, :width].astype(np.int32)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Connection:
     """Exact contributions of one site's maps to the next along linear layers (E_ji of the design, section 4)."""
@@ -306,13 +317,12 @@ class Connection:
 
         MobileNetV2's depthwise convolutions alone would take 36 of 55 MB.
         """
-        used = (clean != 0) | (adversarial != 0)
-        width = max(1, int(used.sum(axis=1).max()))
-        if width * SPARSE > clean.shape[1]:
+        sources = entries_of((clean != 0) | (adversarial != 0))
+        if sources is None:
             return cls(*ends, clean, adversarial, completeness)
-        sources = np.argsort(~used, axis=1, kind="stable")[:, :width]
-        kept = np.take_along_axis(clean, sources, axis=1), np.take_along_axis(adversarial, sources, axis=1)
-        return cls(*ends, *kept, completeness, sources.astype(np.int32))
+        places = sources.astype(np.int64)
+        kept = np.take_along_axis(clean, places, axis=1), np.take_along_axis(adversarial, places, axis=1)
+        return cls(*ends, *kept, completeness, sources)
 
     def run(self, side: Side) -> Array:
         """Return the entries of the clean or of the adversarial run."""
@@ -389,19 +399,32 @@ class Explanation:
         return len(self.noise_flow[0]) > 0
 
     @property
+    def keeps_class(self) -> bool:
+        """Whether the attack left the class as it was."""
+        return self.clean.target == self.adversarial.target
+
+    @property
     def inexact(self) -> dict[tuple[int, int], str]:
         """Why the edges of some links are not what changing one map alone does, by (source, target), in words."""
-        results = {}
-        for link, connection in zip(self.links, self.connections, strict=True):
-            if link.through:
-                gates = "the gate" if len(link.through) == 1 else "the gates"
-                results[link.source, link.target] = (
-                    f"a channel counts with what {gates} {', '.join(link.through)} read of others"
-                )
-            elif connection.completeness > COMPLETE:
-                what = "several layers follow" if link.target == len(self.sites) else "contributions do not add up"
-                results[link.source, link.target] = f"{what}: complete to {connection.completeness:.1%}"
-        return results
+        return why_inexact(self.links, self.connections, head=len(self.sites))
+
+
+def why_inexact(links: Sequence[Link], connections: Sequence[Connection], *, head: int) -> dict[tuple[int, int], str]:
+    """Return why the edges of some links are not what changing one map alone does, by (source, target), in words.
+
+    connections: one per link, in the same order; head: the target that stands for the logits.
+    """
+    results = {}
+    for link, connection in zip(links, connections, strict=True):
+        if link.through:
+            gates = "the gate" if len(link.through) == 1 else "the gates"
+            results[link.source, link.target] = (
+                f"a channel counts with what {gates} {', '.join(link.through)} read of others"
+            )
+        elif connection.completeness > COMPLETE:
+            what = "several layers follow" if link.target == head else "contributions do not add up"
+            results[link.source, link.target] = f"{what}: complete to {connection.completeness:.1%}"
+    return results
 
 
 @dataclass(frozen=True, eq=False, slots=True)

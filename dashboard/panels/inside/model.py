@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from dash import html
+from dash.development.base_component import Component
+
 from dashboard.links import CHOICES, LISTS
+from dashboard.markup import aria, data, term
 from dashboard.panels.audits import model as audits
 from dashboard.wording import number
 from engine import ATTACKING, BadInput, Condition, Estimate, Inside, RunView, Scope, WeakMap, class_handles
@@ -91,7 +95,15 @@ def scope(stored: Mapping[str, Any]) -> Scope:
         _places(stored, "attacks"),
         _places(stored, "classes"),
         "kept" if ended == "kept" else "fooled",
+        _layer(stored),
     )
+
+
+def _layer(stored: Mapping[str, Any]) -> str:
+    layer = stored.get("within")
+    if layer is not None and not isinstance(layer, str):
+        raise BadInput("The page asked for a layer that has no name; reload it.")
+    return layer or ""
 
 
 def _places(stored: Mapping[str, Any], name: str) -> tuple[int, ...]:
@@ -134,6 +146,36 @@ def _several(field: str, title: str, options: Sequence[tuple[int, str, str]], ch
     return Choices(field, title, (Choice("", "All", "All of them", not chosen), *shown), takes_several=True)
 
 
+GROUPS: Final = {
+    "role": "inside-role",
+    "ended": "inside-ended",
+    "attacks": "inside-attacks",
+    "classes": "inside-classes",
+    "detail": "detail",
+    "share": "share-select",
+    "versus": "versus-select",
+}
+"""The term of each group of buttons."""
+
+
+def group_of_buttons(group: Choices) -> Component:
+    """Return a group of buttons; assets/inside.js makes a step of the link of each click."""
+    buttons = [
+        html.Button(
+            option.title,
+            className="plain-button",
+            title=option.full,
+            **data(inside=group.field, value=option.value),
+            **aria(pressed="true" if option.is_chosen else "false"),
+            **term(GROUPS[group.field]),
+        )
+        for option in group.options
+    ]
+    name = html.Span(group.title, className="control-label")
+    return html.Div([name, html.Div(buttons, className="inside-options")], className="inside-choice", role="group",
+                    **aria(label=group.title))  # fmt: skip
+
+
 def described(view: RunView, inside: Inside) -> Described:
     """Return what a run says of a scope, in words."""
     return Described(
@@ -141,8 +183,15 @@ def described(view: RunView, inside: Inside) -> Described:
         _missing(inside),
         _clusters(inside),
         tuple(_map(view, inside, one) for one in inside.maps),
-        f"{len(inside.maps)} of {inside.tested:,} feature maps, those that carry most of the attack",
+        _maps_title(inside),
     )
+
+
+def _maps_title(inside: Inside) -> str:
+    layer = inside.scope.layer
+    own = next((one.channels for one in inside.layers if one.layer == layer), inside.tested)
+    where = f" of layer {layer}" if layer else ""
+    return f"{len(inside.maps)} of {own:,} feature maps{where}, those that carry most of the attack"
 
 
 def lead(view: RunView, inside: Inside) -> str:
@@ -235,6 +284,12 @@ def probability(p_value: float) -> str:
 
 def link(view: RunView, inside: Inside, one: WeakMap) -> str:
     """Return the query of an image of the scope at a feature map; empty where the levels can show no such image."""
+    query = layer_query(view, inside, one.layer)
+    return f"{query}&{urlencode({'channel': one.channel})}" if query else ""
+
+
+def layer_query(view: RunView, inside: Inside, layer: str) -> str:
+    """Return the query of an image of the scope at a layer; empty where the levels can show no such image."""
     known, names = attacks(view, inside.scope.role), class_handles(view.manifest.classes)
     query = audits.example_query(
         view,
@@ -243,7 +298,7 @@ def link(view: RunView, inside: Inside, one: WeakMap) -> str:
         [names[label] for label in inside.scope.classes],
         OUTCOMES[inside.scope.group],
     )
-    return f"{query}&{urlencode({'layer': one.layer, 'channel': one.channel})}" if query else ""
+    return f"{query}&{urlencode({'layer': layer})}" if query else ""
 
 
 Table = tuple[tuple[str, ...], tuple[tuple[object, ...], ...]]

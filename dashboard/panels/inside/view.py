@@ -14,16 +14,10 @@ from dashboard.auditor import Auditor
 from dashboard.markup import aria, data, term
 from dashboard.panels.inside import figure as figures
 from dashboard.panels.inside import model as insides
-from dashboard.panels.inside.model import Choices, Described, MapRow
+from dashboard.panels.inside import river
+from dashboard.panels.inside.model import Described, MapRow
 from engine import EngineError, Inside, RunView, class_handles
 
-GROUPS: Final = {
-    "role": "inside-role",
-    "ended": "inside-ended",
-    "attacks": "inside-attacks",
-    "classes": "inside-classes",
-}
-"""The term of each group of buttons."""
 FEW = "Grey: fewer than 30 images, not to be ranked."
 
 
@@ -36,6 +30,7 @@ def layout() -> html.Section:
             ),
             html.Div(id=ids.INSIDE_CONTROLS, className="inside-controls"),
             html.P(id=ids.INSIDE_LEAD, role="status"),
+            river.layout(),
             html.Div(
                 [
                     html.H4("Layer by layer"),
@@ -82,12 +77,12 @@ def answer(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.F
     query = _query(stored)
     facts = {
         "state": "ready",
-        "controls": markup.pieces(list(map(_choices, insides.choices(view, inside.scope)))),
+        "controls": markup.pieces(list(map(insides.group_of_buttons, insides.choices(view, inside.scope)))),
         "lead": told.lead,
         "line": f"run {view.card.name} ({view.card.run[:12]}), {told.lead}",
         "layers": markup.pieces(_layers(view, inside, told, query)) if inside.n else [],
         "classes": markup.pieces(_classes(view, inside, told, query)) if inside.n else [],
-        "maps": markup.pieces(_maps(view, told, query)) if inside.n else [],
+        "maps": markup.pieces(_maps(view, inside, told, query)) if inside.n else [],
         "again": view.summary.is_interim,
     }
     return facts, figures.draw_layers(inside, theme)
@@ -127,26 +122,9 @@ def _without(auditor: Auditor, stored: protocol.Ask, why: str) -> protocol.Facts
         is_open = view.card.state.state != "finished"
         # Of a run that is finished another choice may have something to show.
         controls = [] if is_open or not view.manifest.is_scored else insides.choices(view, insides.scope(stored))
-        return {**facts, "again": is_open, "controls": markup.pieces(list(map(_choices, controls)))}
+        return {**facts, "again": is_open, "controls": markup.pieces(list(map(insides.group_of_buttons, controls)))}
     except EngineError:
         return facts
-
-
-def _choices(group: Choices) -> Component:
-    buttons = [
-        html.Button(
-            option.title,
-            className="plain-button",
-            title=option.full,
-            **data(inside=group.field, value=option.value),
-            **aria(pressed="true" if option.is_chosen else "false"),
-            **term(GROUPS[group.field]),
-        )
-        for option in group.options
-    ]
-    name = html.Span(group.title, className="control-label")
-    return html.Div([name, html.Div(buttons, className="inside-options")], className="inside-choice", role="group",
-                    **aria(label=group.title))  # fmt: skip
 
 
 def _layers(view: RunView, inside: Inside, told: Described, query: str) -> list[Component]:
@@ -190,7 +168,18 @@ def _classes(view: RunView, inside: Inside, told: Described, query: str) -> list
     return [html.P([f"{told.clusters}{few}", _file(view, "classes", query)], className="note"), folded]
 
 
-def _maps(view: RunView, told: Described, query: str) -> list[Component]:
+def _within(view: RunView, inside: Inside) -> list[Component]:
+    """Return the way back from one layer to all, and to an image at that layer."""
+    layer = inside.scope.layer
+    if not layer:
+        return []
+    back = html.Button("All layers", className="plain-button", **data(inside="within", value=""), **term("within"))
+    query = insides.layer_query(view, inside, layer)
+    explain = [html.A(f"Explain an image at {layer}", href=f"/?{query}")] if query else []
+    return [html.P([back, " ", *explain], className="inside-within")]
+
+
+def _maps(view: RunView, inside: Inside, told: Described, query: str) -> list[Component]:
     heads = ("Feature map", "Conductance (t, 95 %)", "Under noise (t, 95 %)", "p above noise (Welch, Holm)", "Images")
     has_link = any(row.link for row in told.maps)
     note = "A click opens Explain of an image of the run at this channel." if has_link else (
@@ -199,6 +188,7 @@ def _maps(view: RunView, told: Described, query: str) -> list[Component]:
     table = html.Table([markup.head(heads), html.Tbody(list(map(_map, told.maps)))])
     frame = html.Div(table, className="table-scroll", tabIndex=0, role="region", **aria(label=told.maps_title))
     return [
+        *_within(view, inside),
         html.H4([told.maps_title, _file(view, "maps", query)]),
         frame,
         html.P(f"{note} {insides.SCALE} {insides.CLAIM}", className="note"),
@@ -217,7 +207,7 @@ def _file(view: RunView, name: str, query: str) -> Component:
 
 
 def _query(stored: protocol.Ask) -> str:
-    given = {name: str(stored[name]) for name in ("role", "attacks", "classes", "ended") if stored.get(name)}
+    given = {name: str(stored[name]) for name in ("role", "attacks", "classes", "ended", "within") if stored.get(name)}
     return f"?{urlencode(given)}" if given else ""
 
 

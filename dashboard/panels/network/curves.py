@@ -112,7 +112,7 @@ def shapes(curves: Curves, places: Heights, colours: Palette) -> list[dict[str, 
 
 def texts(curves: Curves, places: Heights, colours: Palette, width: int) -> list[dict[str, object]]:
     """Return the titles, which name every line where there is room, and the texts at the marks."""
-    lane = _flow_title(width) if curves.localised is None else _localised_title(curves, width)
+    lane = _flow_title(curves, width) if curves.localised is None else _localised_title(curves, width)
     return [
         _title(_distance_title(curves, width), places.distance_title, colours),
         _title(lane, places.flow_title, colours),
@@ -120,8 +120,8 @@ def texts(curves: Curves, places: Heights, colours: Palette, width: int) -> list
     ]
 
 
-def _flow_title(width: int) -> str:
-    start = "<b>Attack conductance</b> of each branch alone, of the margin lost"
+def _flow_title(curves: Curves, width: int) -> str:
+    start = f"<b>Attack conductance</b> of each branch alone, of {curves.flow_unit}"
     return start if width < NARROW else f"{start} (branches overlap) · grey: noise of the same size"
 
 
@@ -212,7 +212,7 @@ def _distance(curves: Curves, colours: Palette) -> Scatter:
     rows = zip(curves.names, curves.distance, intervals, curves.floor_low, curves.floor_high, strict=True)
     text = [
         f"<b>{html.escape(name)}</b><br>distance {distance:.2f}{_within(*interval) if curves.interval else ''}"
-        f"<br>same-size noise {_noise(f'{low:.2f} to {high:.2f}', low)}"
+        f"<br>same-size noise {_noise(f'{low:.2f} to {high:.2f}', low, curves)}"
         for name, distance, interval, low, high in rows
     ]
     return Scatter(
@@ -229,8 +229,8 @@ def _distance(curves: Curves, colours: Palette) -> Scatter:
     )
 
 
-def _noise(text: str, floor: float) -> str:
-    return "still being computed" if math.isnan(floor) else text
+def _noise(text: str, floor: float, curves: Curves) -> str:
+    return curves.no_noise if math.isnan(floor) else text
 
 
 def _within(low: float, high: float) -> str:
@@ -279,7 +279,7 @@ def _flow(curves: Curves, colours: Palette) -> list[Bar]:
     floor = np.array([flow.floor for _, flow in present])
     text = [
         f"<b>{html.escape(flow.site)}</b><br>attack conductance {flow.share:+.1%}"
-        f"<br>largest under noise {_noise(f'{flow.floor:.1%}', flow.floor)}"
+        f"<br>largest under noise {_noise(f'{flow.floor:.1%}', flow.floor, curves)}"
         for _, flow in present
     ]
     above = [colours.text if abs(flow.share) > flow.floor else colours.shared for _, flow in present]

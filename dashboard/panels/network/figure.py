@@ -59,6 +59,8 @@ class Drawing:
     answers: tuple[str, str]
     """What the clean and the adversarial input were called, written beside the head."""
     attack: str = ""
+    click: str = "click to open the layer"
+    """What a click on a bar does, behind the bar's text."""
 
 
 def draw(drawing: Drawing, *, theme: str, height: int = HEIGHT, width: int = USUAL_WIDTH) -> Figure:
@@ -114,7 +116,7 @@ def traces(drawing: Drawing, colours: Palette, axis: str = "y") -> list[Scatter 
     river = drawing.river
     kinds = [(is_bypass, is_exact) for is_bypass in (True, False) for is_exact in (True, False)]
     results: list[Scatter | Bar] = [trace for kind in kinds for trace in _bands(river, colours, *kind)]
-    results += [*_bars(river, colours, drawing.checked), *_band_points(river)]
+    results += [*_bars(drawing, colours), *_band_points(river)]
     return [trace.update(yaxis=axis) for trace in results]
 
 
@@ -193,14 +195,14 @@ def _bands(river: River, colours: Palette, is_bypass: bool, is_exact: bool) -> l
     return bands
 
 
-def _bars(river: River, colours: Palette, checked: frozenset[str]) -> list[Bar]:
-    bars = []
+def _bars(drawing: Drawing, colours: Palette) -> list[Bar]:
+    bars, river, checked = [], drawing.river, drawing.checked
     for group in GROUPS:
         chosen = [bar for bar in river.bars if bar.group == group]
         needed = {"clean", "adversarial"} if group == "shared" else {group}
         pattern = {"shape": "" if needed <= checked else "/", "fgcolor": colours.panel, "size": 6, "solidity": 0.4}
         columns = [river.columns[bar.column] for bar in chosen]
-        text = [_bar_text(column, group, bar.count) for column, bar in zip(columns, chosen, strict=True)]
+        text = [_bar_text(column, group, bar.count, drawing.click) for column, bar in zip(columns, chosen, strict=True)]
         bars.append(
             Bar(
                 x=[bar.column for bar in chosen],
@@ -216,13 +218,13 @@ def _bars(river: River, colours: Palette, checked: frozenset[str]) -> list[Bar]:
     return bars
 
 
-def _bar_text(column: Column, group: str, count: int) -> str:
+def _bar_text(column: Column, group: str, count: int, click: str) -> str:
     name = html.escape(column.name)
     if column.is_head:
         return f"<b>{name}</b><br>the answer, {WORDS[group]}"
     if column.stands_for > 1:
         name = f"{name}, the last of {column.stands_for} layers"
-    return f"<b>{name}</b><br>{count} of {column.kept} kept maps: {WORDS[group]}<br>click to open the layer"
+    return f"<b>{name}</b><br>{count} of {column.kept} kept maps: {WORDS[group]}<br>{click}"
 
 
 def _band_points(river: River) -> list[Scatter]:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from engine import (
     Datapath,
     Explanation,
     LayerShare,
+    Link,
     Localisation,
     Side,
+    Site,
     SiteComparison,
 )
 
@@ -45,7 +48,31 @@ CLASS, NOISE = "class", "noise"
 """Values of `versus` that name a group of the same explanation instead of another attack."""
 
 
-def between(explanation: Explanation, comparison: Comparison, columns: Sequence[int]) -> Strengths:
+class Network(Protocol):
+    """What a river is drawn from: an explanation, or the datapaths of a whole run."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The layers, in network order."""
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """Which layers lead to which."""
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """One per link, in the same order; none where they are not known, and then there are no bands."""
+
+    @property
+    def inexact(self) -> dict[tuple[int, int], str]:
+        """Why the edges of some links are not exact, by (source, target)."""
+
+    @property
+    def keeps_class(self) -> bool:
+        """Whether both answers are the same."""
+
+
+def between(explanation: Network, comparison: Comparison, columns: Sequence[int]) -> Strengths:
     """Return the strength of the connections between shown sites; the head is site `len(sites)`.
 
     The clean run's contributions count for maps of the clean datapath, the adversarial run's for maps of the
@@ -75,7 +102,7 @@ def _joined(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
     return total
 
 
-def inexact(explanation: Explanation, columns: Sequence[int]) -> Reasons:
+def inexact(explanation: Network, columns: Sequence[int]) -> Reasons:
     """Return the shown pairs of sites between which any link on the way, through sites not shown too, is not exact."""
     why = explanation.inexact
     if not why:
@@ -103,7 +130,7 @@ def _reached(links: Sequence[tuple[_Origins, str | None]]) -> _Origins:
     return reached
 
 
-def members(explanation: Explanation, comparison: Comparison, run: Side) -> tuple[np.ndarray, ...]:
+def members(explanation: Network, comparison: Comparison, run: Side) -> tuple[np.ndarray, ...]:
     """Return per site (channels, groups) float32: one where a map of the run's datapath is in the group; head last."""
     results = []
     for site, sets in zip(explanation.sites, comparison.sites, strict=True):
@@ -113,12 +140,12 @@ def members(explanation: Explanation, comparison: Comparison, run: Side) -> tupl
             belongs[list(kept[group]), GROUPS.index(group)] = 1.0
         results.append(belongs)
     head = np.zeros((len(HEAD_ROWS), len(GROUPS)), np.float32)
-    same = explanation.clean.target == explanation.adversarial.target
+    same = explanation.keeps_class
     head[HEAD_ROWS[run], GROUPS.index("shared" if same else run)] = 1.0
     return (*results, head)
 
 
-def _of_run(explanation: Explanation, comparison: Comparison, columns: Sequence[int], run: Side) -> Strengths:
+def _of_run(explanation: Network, comparison: Comparison, columns: Sequence[int], run: Side) -> Strengths:
     belongs = members(explanation, comparison, run)
     incoming: Incoming = {}
     for connection in explanation.connections:
@@ -237,7 +264,7 @@ class River:
 
 
 def build_river(
-    explanation: Explanation, comparison: Comparison, detail: str, folded: frozenset[str] = frozenset()
+    explanation: Network, comparison: Comparison, detail: str, folded: frozenset[str] = frozenset()
 ) -> River:
     """Return the river of `blocks` (stem, block outputs, head) or of all `sites`.
 
@@ -325,7 +352,7 @@ def _slots(flows: Sequence[tuple], spans: dict, *, is_leaving: bool) -> dict[int
     return slots
 
 
-def _column(explanation: Explanation, sets: SiteComparison, site: int, detail: str) -> Column:
+def _column(explanation: Network, sets: SiteComparison, site: int, detail: str) -> Column:
     place = explanation.sites[site]
     counts = (len(sets.adversarial_only), len(sets.shared), len(sets.clean_only))
     label = place.name if detail == "blocks" else place.name.removeprefix(f"{place.stage}.")
@@ -337,13 +364,13 @@ def _folded(column: Column, stands_for: Mapping[str, int]) -> Column:
     return replace(column, label=column.stage, stands_for=stands_for[column.stage])
 
 
-def _head(explanation: Explanation) -> Column:
-    same = explanation.clean.target == explanation.adversarial.target
+def _head(explanation: Network) -> Column:
+    same = explanation.keeps_class
     counts = (0, 1, 0) if same else (1, 0, 1)
     return Column("head", "answer", "head", len(explanation.sites), True, 1, counts)
 
 
-def _places(explanation: Explanation, columns: Sequence[Column]) -> tuple[tuple[str, float], ...]:
+def _places(explanation: Network, columns: Sequence[Column]) -> tuple[tuple[str, float], ...]:
     shown = [column.site for column in columns]
     x = np.interp(np.arange(len(explanation.sites)), shown, np.arange(len(shown)))
     return tuple((site.name, float(place)) for site, place in zip(explanation.sites, x, strict=True))
@@ -377,7 +404,7 @@ class Curves:
     distance: tuple[float, ...]
     """1 - Jaccard of the clean and the adversarial datapath."""
     interval: tuple[tuple[float, float], ...] | None
-    """95 % of it over the images of a group; None for a single pair."""
+    """95 % of it over the images of a group; None for a single pair, and for the means of a run."""
     floor_low: tuple[float, ...]
     floor_high: tuple[float, ...]
     """NaN while the noise control is still being computed, as the floors of `flow` are."""
@@ -394,6 +421,10 @@ class Curves:
     """Where the localisation stands in the flow's place: None of a layer that it says nothing of."""
     too_few: bool = False
     """Whether the localisation is of too few images for a layer to stand out."""
+    flow_unit: str = "the margin lost"
+    """What the shares of the attack conductance are of."""
+    no_noise: str = "still being computed"
+    """Why there is no floor, where there is none."""
 
 
 def with_localisation(curves: Curves, localisation: Localisation | None) -> Curves:
@@ -407,29 +438,41 @@ def build_curves(
     explanation: Explanation, comparison: Comparison, drawn: River, class_similarity: ClassSimilarity | None
 ) -> Curves:
     """Return the curves at the columns of the river; the marks may lie between them."""
+    names = explanation.classes[explanation.clean.target], explanation.classes[explanation.adversarial.target]
+    return curves_of(explanation, comparison, drawn, class_similarity, names)
+
+
+def curves_of(
+    network: Network,
+    comparison: Comparison,
+    drawn: River,
+    class_similarity: ClassSimilarity | None,
+    names: tuple[str, str],
+) -> Curves:
+    """Return the same of any network; names: of the true and of the fooled-into class."""
     sites = [column.site for column in drawn.columns if not column.is_head]
     rows = [comparison.sites[k] for k in sites]
     places = dict(drawn.places)
-    fooled_name = explanation.classes[explanation.adversarial.target]
+    has_interval = comparison.images > 1 and not math.isnan(rows[0].distance_low)
     return Curves(
         names=tuple(row.site for row in rows),
         distance=tuple(row.distance for row in rows),
-        interval=tuple((row.distance_low, row.distance_high) for row in rows) if comparison.images > 1 else None,
+        interval=tuple((row.distance_low, row.distance_high) for row in rows) if has_interval else None,
         floor_low=tuple(row.floor_low for row in rows),
         floor_high=tuple(row.floor_high for row in rows),
-        flow=tuple(_flow(explanation, comparison, k, set(sites)) for k in sites),
+        flow=tuple(_flow(network, comparison, k, set(sites)) for k in sites),
         true_class=tuple(class_similarity.true_class[k] for k in sites) if class_similarity else None,
         fooled_into=tuple(class_similarity.fooled_into[k] for k in sites) if class_similarity else None,
-        true_name=explanation.classes[explanation.clean.target],
-        fooled_name=fooled_name,
+        true_name=names[0],
+        fooled_name=names[1],
         parts=_mark(places, comparison.diverges_at, "diverge at"),
         merges=_mark(
-            places, class_similarity.converges_at if class_similarity else None, f"nearer to '{fooled_name}' from"
+            places, class_similarity.converges_at if class_similarity else None, f"nearer to '{names[1]}' from"
         ),
     )
 
 
-def _flow(explanation: Explanation, comparison: Comparison, site: int, shown: set[int]) -> Flow | None:
+def _flow(explanation: Network, comparison: Comparison, site: int, shown: set[int]) -> Flow | None:
     """The flow of a site, or for a block's output, where it is the whole margin by construction, of the block's branch."""
     inside = range(site) if explanation.sites[site].is_cut else range(site + 1)
     block = explanation.sites[site].name
