@@ -18,6 +18,7 @@ from dashboard.panels.inside import model as insides
 from dashboard.panels.inside.model import Choice, Choices
 from dashboard.panels.network import figure as network_figure
 from dashboard.panels.network import model as network
+from dashboard.panels.network.view import legend
 from dashboard.wording import number, percent
 from engine import ClassSimilarity, EngineError, IntoClasses, RunRiver, RunView, class_handles
 
@@ -65,7 +66,9 @@ def layout() -> html.Div:
     )
     return html.Div(
         [
-            html.H4("Which feature maps clean and attacked images rely on"),
+            html.Div(
+                [html.H4("Which feature maps clean and attacked images rely on"), legend()], className="inside-within"
+            ),
             html.Div(id=ids.INSIDE_RIVER_CONTROLS, className="inside-controls"),
             html.P(id=ids.INSIDE_RIVER_LEAD, role="status"),
             graph,

@@ -221,7 +221,7 @@ def _heading() -> html.Div:
             html.Button(
                 "Whole river", id=ids.RIVER_RESET, className="plain-button", hidden=True, **term("river-reset")
             ),
-            _legend(),
+            legend(),
             html.Div([menu(ids.VERSUS, "Compare with"), menu(ids.LAYER, "Layer")], className="layer-pick"),
             save("network"),
         ],
@@ -240,7 +240,8 @@ def _lane() -> html.Button:
     )
 
 
-def _legend() -> html.Ul:
+def legend() -> html.Ul:
+    """Return what the colours of the bars mean."""
     entries = (("adversarial", "adversarial only"), ("shared", "shared"), ("clean", "clean only"))
     return html.Ul(
         [html.Li([html.Span(className=f"swatch {name}"), text]) for name, text in entries],
