@@ -120,7 +120,7 @@ class Runs(Protocol):
     def confusion(self, run: str, scope: Scope, most: int | None = None) -> Confusion:
         """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
 
-    def versus(self, run: str, scope: Scope) -> Versus:
+    def versus(self, run: str, scope: Scope, most: int | None = None) -> Versus:
         """Return candidate beside baseline, also while the run goes on; raises UnknownName, BadInput, StoreError."""
 
     def matching(self, run: str, act: Act) -> Answer[MapMatching] | None:

@@ -152,7 +152,7 @@ class NoRuns:
     def confusion(self, run: str, scope: engine.Scope, most: int | None = None) -> engine.Confusion:
         raise engine.UnknownName("run", run, [])
 
-    def versus(self, run: str, scope: engine.Scope) -> engine.Versus:
+    def versus(self, run: str, scope: engine.Scope, most: int | None = None) -> engine.Versus:
         raise engine.UnknownName("run", run, [])
 
     def matching(self, run: str, act: engine.Act) -> Answer[engine.MapMatching] | None:

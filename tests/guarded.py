@@ -76,6 +76,10 @@ class OpenedAuditor(FakeAuditor):
         """Mark the folder."""
         (self._root / "demo").touch()
 
+    def begin_demo_audit(self) -> None:
+        """Mark the folder."""
+        (self._root / "demo-audit").touch()
+
     def close(self) -> None:
         """Mark the folder."""
         (self._root / f"closed-{os.getpid()}").touch()

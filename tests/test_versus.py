@@ -119,6 +119,9 @@ def test_what_is_drawn_is_what_the_run_says(run, auditor):
     fooled_in = {"candidate only": "digits-standard", "baseline only": "digits-robust"}[first.side]
     assert (query["model"], query["sample"]) == (fooled_in, first.sample)
     assert "does not exist" not in text(facts)
+    fewer = auditor.audits.versus(run.id, Scope(), 1)
+    assert len(fewer.changed) <= 2
+    assert fewer.baseline_only == found.baseline_only
     broken, _ = versus_view.answer(auditor, {"run": run.id, "classes": "99"})
     assert "0 to 9, got 99" in broken["lead"]
 

@@ -75,7 +75,7 @@ class Versus:
     p_value: float
     """Exact McNemar."""
     changed: tuple[Changed, ...]
-    """Images that changed side, those of the candidate first."""
+    """The images that are named of those that changed side, those of the candidate first."""
     is_interim: bool
 
     @property
@@ -84,8 +84,11 @@ class Versus:
         return self.both_right + self.candidate_only + self.baseline_only + self.both_fooled
 
 
-def of_run(place: Place, scope: Scope) -> Versus:
-    """Return what both models of a run say of its attacks and classes. Raises UnknownName, BadInput, StoreError."""
+def of_run(place: Place, scope: Scope, most: int | None = None) -> Versus:
+    """Return what both models of a run say of its attacks and classes. Raises UnknownName, BadInput, StoreError.
+
+    most: images of each side that are named, the first of them; None is all.
+    """
     manifest = manifests.read(place)
     if len(manifest.models) < len(ROLES):
         raise BadInput("This run has one model: a plan with a baseline lays two beside each other.")
@@ -94,7 +97,7 @@ def of_run(place: Place, scope: Scope) -> Versus:
     ended = endings.of_run(place)
     sides = [_Sides.of(manifest, ended, replace(scope, role=role), attacks) for role in ROLES]
     layers, counts, problem = _layers(place, manifest, scope)
-    return _versus(manifest, replace(scope, role=CANDIDATE), (attacks, sides), (layers, counts, problem, place))
+    return _versus(manifest, replace(scope, role=CANDIDATE), (attacks, sides), (layers, counts, problem, place), most)
 
 
 def _versus(
@@ -102,6 +105,7 @@ def _versus(
     scope: Scope,
     ends: tuple[tuple[int, ...], list[_Sides]],
     shares: tuple[tuple[LayerPair, ...], tuple[int, int], str, Place],
+    most: int | None,
 ) -> Versus:
     attacks, (own, other) = ends
     layers, counts, problem, place = shares
@@ -123,7 +127,7 @@ def _versus(
         left_out=int(own.in_scope.sum()) - sum(numbers),
         difference=statistics.paired_difference(*numbers) if sum(numbers) else None,
         p_value=statistics.mcnemar(numbers[1], numbers[2]),
-        changed=(*own.changed(first, "candidate only"), *other.changed(second, "baseline only")),
+        changed=(*own.changed(first, "candidate only", most), *other.changed(second, "baseline only", most)),
         is_interim=not results.is_finished(place),
     )
 
@@ -155,9 +159,9 @@ class _Sides:
     def is_fooled(self) -> np.ndarray:
         return np.asarray(self.fooled.any(axis=0))
 
-    def changed(self, chosen: np.ndarray, side: Side) -> list[Changed]:
+    def changed(self, chosen: np.ndarray, side: Side, most: int | None) -> list[Changed]:
         images, results = self.manifest.images, []
-        for image in np.flatnonzero(chosen).tolist():
+        for image in np.flatnonzero(chosen)[:most].tolist():
             row = int(self.fooled[:, image].argmax())
             into, label = int(self.after[row, image]), images.labels[image]
             found = Changed(images.samples[image], images.names[image], label, side, into, self.attacks[row])

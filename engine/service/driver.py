@@ -151,9 +151,9 @@ class Runs:
         """Return where fooled images of a run end, also while it goes on; raises UnknownName, BadInput, StoreError."""
         return endings.confusion(Run.open(self._store, run).place, scope, most)
 
-    def versus(self, run: str, scope: Scope) -> Versus:
+    def versus(self, run: str, scope: Scope, most: int | None = None) -> Versus:
         """Return candidate beside baseline, also while the run goes on; raises UnknownName, BadInput, StoreError."""
-        return versus.of_run(Run.open(self._store, run).place, scope)
+        return versus.of_run(Run.open(self._store, run).place, scope, most)
 
     def matching(self, run: str, act: Act) -> Answer[MapMatching] | None:
         """Return the feature maps of both models of a run, matched; None where that was not asked for yet.

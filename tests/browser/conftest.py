@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+# Servers that scripts start have their worker for themselves, as those of the tests do.
+os.environ.setdefault("FAULTLINE_DEMO_AUDIT", "0")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",

@@ -68,7 +68,9 @@ def answer(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.F
         view = auditor.audits.view(run)
         if len(view.manifest.models) < 2:
             return {**NOTHING, "state": "one model"}, figures.draw(None, None, theme)
-        versus = auditor.audits.versus(run, insides.scope({name: stored.get(name) for name in FIELDS}))
+        versus = auditor.audits.versus(
+            run, insides.scope({name: stored.get(name) for name in FIELDS}), models.MOST_EXAMPLES
+        )
     except EngineError as error:
         return {**NOTHING, "lead": str(error)}, figures.draw(None, None, theme)
     told, query = models.described(view, versus), _query(stored)
