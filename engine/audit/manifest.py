@@ -130,7 +130,7 @@ FORMAT: Final = 2
 FEWEST_CONNECTED: Final = 8
 MOST_CONNECTED: Final = 32
 """Images of each condition whose connections are stored: one of so many, but no fewer and no more than these."""
-CONNECTED_SHARE: Final = 32
+CONNECTED_SHARE: Final = 50
 CONNECTED_BYTES: Final = 64 * 2**20
 """What the connections of one condition may take in float32, so that large networks have fewer images, one at least."""
 PIXELS: Final = 96 * 1024
