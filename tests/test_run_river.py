@@ -190,7 +190,6 @@ def test_two_workers_and_verification_agree_on_the_connections(store, run, tmp_p
 )
 def test_a_damaged_file_of_connections_is_named_and_the_bars_stand(store, run, tmp_path, what):
     own = stores.copied(store, tmp_path / "store")
-    what = what("candidate")
     file = own.root / "runs" / run.id / "result" / what
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
