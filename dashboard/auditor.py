@@ -29,6 +29,7 @@ from engine import (
     Forecast,
     Gallery,
     Inside,
+    Listing,
     LocalisationStudy,
     MapSet,
     ModelCard,
@@ -38,6 +39,7 @@ from engine import (
     RunCard,
     RunView,
     Scope,
+    Selection,
     SiteProfile,
     SmallestSets,
     Taken,
@@ -108,6 +110,12 @@ class Runs(Protocol):
 
     def inside(self, run: str, scope: Scope) -> Inside:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
+
+    def images(self, run: str, selection: Selection) -> Listing:
+        """Return the images of a run that a selection chooses, finished or not; raises UnknownName, BadInput, StoreError."""
+
+    def picture(self, run: str, folder: str, sample: str, expected: str) -> np.ndarray:
+        """Return the stored image of a hash, (height, width, channels) uint8; raises UnknownName, BadInput, StoreError."""
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""

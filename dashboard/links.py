@@ -12,6 +12,7 @@ from dashboard.auditor import Auditor
 from engine import (
     LACKING,
     MEASURES,
+    STATUSES,
     VALIDATION_CHECKS,
     Answer,
     Attack,
@@ -57,6 +58,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "drawer": ("checks", "test", "study", "layers", "evidence", "closed"),
     "role": ("candidate", "baseline"),
     "ended": ("fooled", "kept"),
+    "status": ("all", *STATUSES),
     "tab": ("patches", "links", "feature", "growth", "histogram", "numbers"),
 }
 LISTS = {"attacks": re.compile(r"\d{1,4}(,\d{1,4}){0,399}"), "classes": re.compile(r"\d{1,4}(,\d{1,4}){0,399}")}
@@ -126,6 +128,16 @@ class ViewState:
     """True classes, as their indices joined by commas; None is all of them."""
     ended: str | None = None
     """Images that were `fooled` (None is the same), or that `kept` their right answer."""
+    under: str | None = None
+    """Of the table of images: the place of a condition, or `all`; None is the attacks chosen above it."""
+    status: str | None = None
+    """How its images ended; None is as `ended` says."""
+    into: str | None = None
+    """Index of the class that the model answers after the attack."""
+    find: str | None = None
+    """What the name of an image holds."""
+    order: str | None = None
+    """The column by which they are sorted, with `-` for the largest first."""
     report: str | None = None
     """Model and data set whose validation report the models page shows: `MODEL@DATA`."""
     drawer: str | None = None

@@ -14,6 +14,7 @@ from dashboard.markup import aria, data, icon, menu, save, term
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.audits import view as audits_view
 from dashboard.panels.channel import view as channel_view
+from dashboard.panels.images import view as images_view
 from dashboard.panels.inside import view as inside_view
 from dashboard.panels.layer import view as layer_view
 from dashboard.panels.network import view as network_view
@@ -23,7 +24,8 @@ from dashboard.panels.registry import view as registry_view
 PANELS: Final = tuple(
     panel
     for view in (
-        progress, network_view, layer_view, channel_view, patching_view, audits_view, inside_view, registry_view,
+        progress, network_view, layer_view, channel_view, patching_view, audits_view, inside_view,
+        images_view, registry_view,
     )
     for panel in view.PANELS
 )  # fmt: skip

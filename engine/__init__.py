@@ -8,6 +8,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from engine.attribution.comparison import compare, kept_by
 from engine.audit.inside import ATTACKING, ClassFlow, Clusters, Inside, LayerFlow, Scope, WeakMap
+from engine.audit.listing import SORTABLE, Listing, Selection
+from engine.audit.listing import parquet as listing_parquet
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.manifest import installed as installed_versions
 from engine.audit.plan import METRIC_TITLES, WrongPlan
@@ -153,6 +155,7 @@ __all__ = [
     "METHODS",
     "METRIC_TITLES",
     "SIDES",
+    "SORTABLE",
     "STATUSES",
     "TIERS",
     "TITLES",
@@ -212,6 +215,7 @@ __all__ = [
     "LayerFlow",
     "LayerShare",
     "Link",
+    "Listing",
     "Localisation",
     "LocalisationStudy",
     "Manifest",
@@ -235,6 +239,7 @@ __all__ = [
     "RunCard",
     "RunView",
     "Scope",
+    "Selection",
     "SetStability",
     "SetTest",
     "SetTests",
@@ -275,6 +280,7 @@ __all__ = [
     "installed_versions",
     "kept_by",
     "left_out",
+    "listing_parquet",
     "load_libraries",
     "measure_of",
     "method",

@@ -149,6 +149,12 @@ class NoRuns:
     def inside(self, run: str, scope: engine.Scope) -> engine.Inside:
         raise engine.UnknownName("run", run, [])
 
+    def images(self, run: str, selection: engine.Selection) -> engine.Listing:
+        raise engine.UnknownName("run", run, [])
+
+    def picture(self, run: str, folder: str, sample: str, expected: str) -> np.ndarray:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, final
 
-from engine.audit import inside, plan, report, tiers
+import numpy as np
+
+from engine.audit import inside, listing, plan, report, tiers
 from engine.audit import manifest as manifests
 from engine.audit.inside import Inside, Scope
+from engine.audit.listing import Listing, Selection
 from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
 from engine.audit.report import Forecast, RunCard, RunView
@@ -121,6 +124,17 @@ class Runs:
     def inside(self, run: str, scope: Scope) -> Inside:
         """Return where attacks take hold over all images of a finished run; raises UnknownName, BadInput, StoreError."""
         return inside.of_run(Run.open(self._store, run).place, scope)
+
+    def images(self, run: str, selection: Selection) -> Listing:
+        """Return the images of a run that a selection chooses, finished or not; raises UnknownName, BadInput, StoreError."""
+        return listing.listing(manifests.place(self._store.root, run), selection)
+
+    def picture(self, run: str, folder: str, sample: str, expected: str) -> np.ndarray:
+        """Return the stored image of a sample under a condition, (height, width, channels) uint8.
+
+        folder: of the condition; expected: the hash of the picture. Raises UnknownName, BadInput, StoreError.
+        """
+        return listing.picture(manifests.place(self._store.root, run), folder, sample, expected)
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from dashboard.panels.audits.counted import Images, images_of
 from dashboard.wording import measured
 from engine import (
     CHECKS,
@@ -18,8 +19,10 @@ from engine import (
     AttackSanity,
     BadInput,
     ClassResult,
+    Condition,
     ConditionResult,
     Decision,
+    Manifest,
     ModelResult,
     Pairing,
     Rate,
@@ -113,7 +116,10 @@ class Row:
     high: float | None
     value: float | None
     statuses: str
-    into: str
+    into: tuple[tuple[str, str], ...]
+    """The commonest confusions, each with the query of its images."""
+    images: str
+    """Query of the images behind it."""
     link: str
     """Query of the page that explains it; empty where it cannot be explained there."""
     doubts: tuple[str, ...] = ()
@@ -131,6 +137,8 @@ class Cell:
     link: str
     """Query of the page that explains this class under this attack; empty where it cannot be explained there."""
     told: str
+    images: str
+    """Query of the images behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,12 +382,15 @@ def rate(result: Rate) -> str:
 
 def _model(model_result: ModelResult, view: RunView) -> ModelPart:
     worst = model_result.worst_case
-    rows = [_row(condition, _link(condition, model_result, view)) for condition in model_result.conditions]
+    rows = [
+        _row(condition, _link(condition, model_result, view), images_of(condition, model_result, view))
+        for condition in model_result.conditions
+    ]
     is_left_out = any(
         condition.kind in EXPLAINED and not _is_shown(condition.name, view) for condition in model_result.conditions
     )
     if worst is not None:
-        rows.append(_row(worst, ""))
+        rows.append(_row(worst, "", images_of(worst, model_result, view)))
     warning = (
         "" if model_result.is_monotone else "Accuracy rises with epsilon beyond its intervals: gradients may be masked."
     )
@@ -389,13 +400,16 @@ def _model(model_result: ModelResult, view: RunView) -> ModelPart:
     return ModelPart(title, tuple(rows), heat(model_result, view), warning, tuple(notes))
 
 
-def _row(condition_result: ConditionResult, link: str) -> Row:
-    flows = ", ".join(f"{flow.true} → {flow.into} ({flow.images})" for flow in condition_result.confusion[:MOST_FLOWS])
+def _row(condition_result: ConditionResult, link: str, images: Images) -> Row:
+    flows = tuple(
+        (f"{flow.true} → {flow.into} ({flow.images})", images("fooled", classes=flow.true, into=flow.into))
+        for flow in condition_result.confusion[:MOST_FLOWS]
+    )
     accuracy = condition_result.accuracy
     return Row(
         condition_name(condition_result), condition_result.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high,
         accuracy.value,
-        status_counts(condition_result), flows, link, condition_result.doubts,
+        status_counts(condition_result), flows, images(), link, condition_result.doubts,
     )  # fmt: skip
 
 
@@ -408,10 +422,19 @@ def _link(condition_result: ConditionResult, model: ModelResult, view: RunView) 
     return _query(condition_result, model, view, **where)
 
 
+def is_explained(condition: Condition, manifest: Manifest) -> bool:
+    """Return whether the levels show the images of a condition as they are attacked anew."""
+    return condition.kind in EXPLAINED and _is_standard(condition.name, manifest)
+
+
 def _is_shown(name: str, view: RunView) -> bool:
+    return _is_standard(name, view.manifest)
+
+
+def _is_standard(name: str, manifest: Manifest) -> bool:
     """Whether the levels show this attack: all but its strength is at its default, and the seed is theirs."""
     try:
-        return attack(name).is_standard and view.manifest.plan.seed == SEED
+        return attack(name).is_standard and manifest.plan.seed == SEED
     except BadInput:  # A run of another version, whose attack is no longer there.
         return False
 
@@ -471,25 +494,31 @@ def heat(model: ModelResult, view: RunView, most: int | None = MOST_CLASSES) -> 
         return None
     by_condition = [{class_.name: class_ for class_ in condition.classes} for condition in shown]
     names = _shown_classes(shown[-1], [class_.name for class_ in shown[0].classes], most)
-    links = [_link_maker(condition, model, view) for condition in shown]
+    links = [(_link_maker(one, model, view), images_of(one, model, view)) for one in shown]
     rows = tuple(
         (
             name,
             tuple(
-                _cell(condition, own.get(name), link)
+                _cell(condition, own.get(name), *link)
                 for condition, own, link in zip(shown, by_condition, links, strict=True)
             ),
         )
         for name in names
     )
     columns = tuple((short_name(condition.name), condition_name(condition)) for condition in shown)
-    return Heat(f"{model.model}, class by class", columns, rows, tuple(map(_total, shown)), len(shown[0].classes))
+    return Heat(
+        f"{model.model}, class by class",
+        columns,
+        rows,
+        tuple(_total(one, images()) for one, (_, images) in zip(shown, links, strict=True)),
+        len(shown[0].classes),
+    )
 
 
-def _total(condition: ConditionResult) -> Cell:
+def _total(condition: ConditionResult, images: str) -> Cell:
     accuracy = condition.accuracy
     told = f"All classes under {condition_name(condition)}: {rate(accuracy)} ({INTERVAL}), n = {accuracy.n}"
-    return Cell(accuracy, accuracy.n < FEW, round(STEPS * (1 - (accuracy.value or 0.0))), "", told)
+    return Cell(accuracy, accuracy.n < FEW, round(STEPS * (1 - (accuracy.value or 0.0))), "", told, images)
 
 
 def _shown_classes(last: ConditionResult, names: list[str], most: int | None) -> list[str]:
@@ -503,12 +532,14 @@ def _shown_classes(last: ConditionResult, names: list[str], most: int | None) ->
     return [name for name in names if name in worst]
 
 
-def _cell(condition: ConditionResult, own: ClassResult | None, link: Callable[[ClassResult], str]) -> Cell | None:
+def _cell(
+    condition: ConditionResult, own: ClassResult | None, link: Callable[[ClassResult], str], images: Images
+) -> Cell | None:
     if own is None or own.accuracy.value is None:
         return None
     step = round(STEPS * (1 - own.accuracy.value))
     told = f"{own.name} under {condition_name(condition)}: {rate(own.accuracy)} ({INTERVAL}), n = {own.accuracy.n}"
-    return Cell(own.accuracy, own.has_few, step, link(own), told)
+    return Cell(own.accuracy, own.has_few, step, link(own), told, images(classes=own.name))
 
 
 def short_name(name: str) -> str:

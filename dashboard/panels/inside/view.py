@@ -87,7 +87,7 @@ def answer(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.F
         "line": f"run {view.card.name} ({view.card.run[:12]}), {told.lead}",
         "layers": markup.pieces(_layers(view, inside, told, query)) if inside.n else [],
         "classes": markup.pieces(_classes(view, inside, told, query)) if inside.n else [],
-        "maps": markup.pieces(_maps(view, told, query)) if inside.n else [],
+        "maps": markup.pieces(_maps(view, inside, told, query)) if inside.n else [],
     }
     return facts, figures.draw_layers(inside, theme)
 
@@ -178,7 +178,8 @@ def _classes(view: RunView, inside: Inside, told: Described, query: str) -> list
     names, layers = class_handles(view.manifest.classes), inside.layers
     heads = ("Class", "Cluster", "Images", "Most conductance at")
     rows = [
-        html.Tr([html.Th(names[own.label], scope="row"), html.Td(str(own.cluster or "–")), html.Td(f"{own.n:,}"),
+        html.Tr([html.Th(names[own.label], scope="row"), html.Td(str(own.cluster or "–")),
+                 html.Td(markup.counted(f"{own.n:,}", insides.images_query(view, inside, own.label))),
                  html.Td(layers[max(range(len(layers)), key=own.layers.__getitem__)].layer)])
         for own in inside.classes
     ]  # fmt: skip
@@ -189,13 +190,14 @@ def _classes(view: RunView, inside: Inside, told: Described, query: str) -> list
     return [html.P([f"{told.clusters}{few}", _file(view, "classes", query)], className="note"), folded]
 
 
-def _maps(view: RunView, told: Described, query: str) -> list[Component]:
+def _maps(view: RunView, inside: Inside, told: Described, query: str) -> list[Component]:
     heads = ("Feature map", "Conductance (t, 95 %)", "Under noise (t, 95 %)", "p above noise (Welch, Holm)", "Images")
     has_link = any(row.link for row in told.maps)
     note = "A click opens Explain of an image of the run at this channel." if has_link else (
         "Explain cannot show these images: no chosen attack has its settings and seed."
     )  # fmt: skip
-    table = html.Table([markup.head(heads), html.Tbody(list(map(_map, told.maps)))])
+    listed = insides.images_query(view, inside)
+    table = html.Table([markup.head(heads), html.Tbody([_map(row, listed) for row in told.maps])])
     frame = html.Div(table, className="table-scroll", tabIndex=0, role="region", **aria(label=told.maps_title))
     return [
         html.H4([told.maps_title, _file(view, "maps", query)]),
@@ -204,9 +206,9 @@ def _maps(view: RunView, told: Described, query: str) -> list[Component]:
     ]
 
 
-def _map(row: MapRow) -> Component:
+def _map(row: MapRow, listed: str) -> Component:
     shown = html.A(row.name, href=f"/?{row.link}", **aria(label=f"Explain {row.name}")) if row.link else row.name
-    cells = [html.Td(text) for text in (row.flow, row.noise, row.p, row.n)]
+    cells = [html.Td(text) for text in (row.flow, row.noise, row.p, markup.counted(row.n, listed))]
     return html.Tr([html.Th(shown, scope="row"), *cells], className="worst" if row.is_above else "")
 
 
