@@ -156,6 +156,9 @@ class Auditor(Protocol):
     def attacks(self) -> tuple[AttackCard, ...]:
         """Return the cards of all attacks and noise controls."""
 
+    def attack_of_run(self, text: str, model: str, data: str) -> AttackCard:
+        """Return what menus show of images that a run stored, named `run:RUN/ROLE/CONDITION`; raises BadInput."""
+
     def methods(self) -> tuple[str, ...]:
         """Return the names of the ways to score feature maps, the default first."""
 

@@ -63,6 +63,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 LISTS = {"attacks": re.compile(r"\d{1,4}(,\d{1,4}){0,399}"), "classes": re.compile(r"\d{1,4}(,\d{1,4}){0,399}")}
 """Fields that list places in the shown run; whether they are there is seen once the run is read."""
+OF_RUN = "run:"
+"""What names images begin with that a run stored, where an attack is named."""
 FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
 PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
@@ -129,15 +131,11 @@ class ViewState:
     ended: str | None = None
     """Images that were `fooled` (None is the same), or that `kept` their right answer."""
     under: str | None = None
-    """Of the table of images: the place of a condition, or `all`; None is the attacks chosen above it."""
     status: str | None = None
-    """How its images ended; None is as `ended` says."""
     into: str | None = None
-    """Index of the class that the model answers after the attack."""
     find: str | None = None
-    """What the name of an image holds."""
     order: str | None = None
-    """The column by which they are sorted, with `-` for the largest first."""
+    """These five choose and sort the table of the run's images, as `dashboard.panels.images.model` reads them."""
     report: str | None = None
     """Model and data set whose validation report the models page shows: `MODEL@DATA`."""
     drawer: str | None = None
@@ -192,7 +190,7 @@ def _read(name: str, value: object) -> str | float | int | None:
         return _nearest_share(value)
     if name == "channel":
         return _channel(value)
-    text = str(value)[: LONGEST_CHOICE if name in ("patch", *LISTS) else LONGEST].strip()
+    text = str(value)[: LONGEST_CHOICE if name in ("patch", "attack", *LISTS) else LONGEST].strip()
     if name in CHOICES and text not in CHOICES[name]:
         return None
     if name in LISTS and not LISTS[name].fullmatch(text):
@@ -244,11 +242,9 @@ class Resolved:
     """The same images under the other attack that is drawn beside."""
 
 
-def _never(_request: ExplanationRequest) -> bool:
-    return False
-
-
-def resolve(view: ViewState, auditor: Auditor, holds: Callable[[ExplanationRequest], bool] = _never) -> Resolved:
+def resolve(
+    view: ViewState, auditor: Auditor, holds: Callable[[ExplanationRequest], bool] = lambda _: False
+) -> Resolved:
     """Return what can be shown of `view`; nothing in a link is trusted, and what is dropped is named in `notices`.
 
     holds: whether the checks of a stored explanation bear it out; a view without class and image opens on the first such.
@@ -273,7 +269,7 @@ def resolve(view: ViewState, auditor: Auditor, holds: Callable[[ExplanationReque
     )
     if model and data:
         notices += failed_validation(model, data, auditor)
-        chosen = _with_attack(chosen, notices)
+        chosen = _with_attack(_with_run(chosen, auditor, notices), notices)
         chosen = _with_attack_results(_with_layer(chosen, model, notices), auditor, notices, holds)
     return replace(chosen, notices=tuple(notices))
 
@@ -357,6 +353,19 @@ def _dataset(
     archived = _unless_known(view.data, names, lambda: auditor.model_registry.datasets(archived=True))
     name = choose("data", view.data, names, names[0] if names else None, notices, archived)
     return next((card for card in datasets if card.name == name), None)
+
+
+def _with_run(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    """Add the images of a run that a link names to the attacks; without them the view falls back, saying why."""
+    asked = chosen.view.attack
+    if asked is None or not asked.startswith(OF_RUN):
+        return chosen
+    try:
+        own = auditor.attack_of_run(asked, str(chosen.view.model), str(chosen.view.data))
+        return replace(chosen, attacks=(*chosen.attacks, own))
+    except BadInput as error:
+        notices.append(f"{error} Showing what is attacked anew.")
+        return replace(chosen, view=replace(chosen.view, attack=None, epsilon=None, sample=None))
 
 
 def _with_attack(chosen: Resolved, notices: list[str]) -> Resolved:

@@ -226,6 +226,9 @@ class FakeAuditor:
     def attacks(self) -> tuple[AttackCard, ...]:
         return ATTACKS
 
+    def attack_of_run(self, text: str, model: str, data: str) -> engine.AttackCard:
+        raise engine.BadInput("The fake holds no runs.")
+
     def methods(self) -> tuple[str, ...]:
         return ("two-run", "mask", "gradient", "activation", "random")
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from dashboard import markup
+from dashboard.panels.audits import heat_map
 from dashboard.panels.audits import model as audits_model
 from dashboard.panels.audits import view as audits_view
 from engine import CHECKS, Answer, AttackSanity, RunCard
@@ -227,7 +228,7 @@ def test_of_many_classes_those_that_fare_worst_are_shown_and_it_is_said(auditor,
     last = sorted(row[-1].accuracy.value for _, row in every)
     assert sorted(row[-1].accuracy.value for _, row in heat.rows) == last[:2]
     assert (len(heat.rows), heat.classes) == (2, len(every))
-    assert f"2 of {len(every)} classes" in json.dumps(markup.pieces(audits_view._heat(heat)))
+    assert f"2 of {len(every)} classes" in json.dumps(markup.pieces(heat_map.drawn(heat)))
 
 
 @pytest.mark.parametrize(("tier", "told"), [("fast", "Screening only"), ("standard", ""), ("custom", "Attacks chosen")])

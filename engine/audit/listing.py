@@ -340,7 +340,7 @@ def parquet(listing: Listing) -> Iterator[bytes]:
 
 
 @functools.lru_cache(maxsize=2)
-def _image_places(place: Place) -> dict[str, int]:
+def image_places(place: Place) -> dict[str, int]:
     """Where each image stands in a run, whose manifest never changes."""
     return {sample: index for index, sample in enumerate(manifests.read(place).images.samples)}
 
@@ -351,7 +351,7 @@ def picture(place: Place, folder: str, sample: str, expected: str) -> np.ndarray
     folder: of the condition; expected: the hash that the run's row gives. Raises UnknownName for what the run does not hold,
     BadInput where it kept no images, and StoreError where the picture is not the one of that hash.
     """
-    manifest, places = manifests.read(place), _image_places(place)
+    manifest, places = manifests.read(place), image_places(place)
     if folder not in {one.folder for one in manifest.conditions}:
         raise UnknownName("condition", folder, [one.folder for one in manifest.conditions])
     if sample not in places:

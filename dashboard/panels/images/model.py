@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from dashboard import markup
-from dashboard.links import CHOICES
+from dashboard.links import CHOICES, OF_RUN
 from dashboard.panels.audits import model as audits
 from dashboard.panels.inside import model as insides
 from dashboard.wording import percent
@@ -151,19 +151,29 @@ def _row(manifest: Manifest, run: str, condition: Condition, row: Mapping[str, A
         "l2": f"{row['l2']:.3g}",
         "in_budget": "yes" if row["in_budget"] else "no: left out",
         "target": row["target"] or "–",
-        "link": link(manifest, condition, sample, row["true_class"], row["status"]),
+        "link": link(manifest, run, condition, (sample, row["true_class"], row["status"])),
     }
 
 
-def link(manifest: Manifest, condition: Condition, sample: str, label: str, status: str) -> str:
-    """Return the query of Explain at an image of a run under a condition; empty where the levels cannot show it."""
-    if status not in KEPT.values() or not audits.is_explained(condition, manifest):
+def link(manifest: Manifest, run: str, condition: Condition, image: tuple[str, str, str]) -> str:
+    """Return the query of Explain at an image of a run under a condition; empty where nothing of it can be shown.
+
+    image: its sample, its true class and how it ended. A run that kept its images shows those; of one that kept hashes only,
+    the levels attack anew where that is the same attack.
+    """
+    sample, label, status = image
+    if status not in KEPT.values() or condition.kind == "clean":
         return ""
-    own = condition.attack
     where = {
-        "model": manifest.model(condition.role).name, "data": manifest.images.data, "attack": own.name,
-        "epsilon": own.epsilon_text, "label": label, "outcome": status, "sample": sample,
+        "model": manifest.model(condition.role).name, "data": manifest.images.data, "label": label, "outcome": status,
+        "sample": sample,
     }  # fmt: skip
+    if manifest.plan.images.is_kept:
+        where["attack"] = f"{OF_RUN}{run}/{condition.role}/{condition.name}"
+    elif audits.is_explained(condition, manifest):
+        where |= {"attack": condition.attack.name, "epsilon": condition.attack.epsilon_text}
+    else:
+        return ""
     return urlencode({name: value for name, value in where.items() if value})
 
 
