@@ -37,7 +37,7 @@ SORTABLE: Final = tuple(name for name in COLUMNS if name not in ("role", "model"
 """Columns that rows can be sorted by: all that differ between the rows of one model."""
 LONGEST: Final = 200
 """Characters of a name that is looked for."""
-BATCH: Final = 10_000
+BATCH: Final = 2_000
 """Rows of a file that are made at a time."""
 NUMBERS: Final = ("before_confidence", "after_confidence", "linf", "l2")
 CLASSES: Final = {"true_class": "label", "before": "before", "after": "after", "target": "target"}
@@ -164,19 +164,19 @@ def _interim_mark(place: Place) -> tuple[int, ...]:
 def _rows(place: Place, is_interim: bool, mark: tuple[int, ...]) -> RunRows:
     del mark
     manifest = manifests.read(place)
-    parts = _of_shards(place, manifest) if is_interim else _of_table(place, manifest)
-    if not parts:
-        raise BadInput("No part of this run is finished yet, so there is no image to list.")
-    table = pa.concat_tables([table for _, table in parts]).combine_chunks()
-    statuses = pc.index_in(table["status"], pa.array(STATUSES)).to_numpy()
-    names = ("label", "before", "after", "target", "in_budget", *NUMBERS)
-    return RunRows(
-        np.repeat([place for place, _ in parts], [len(table) for _, table in parts]).astype(np.int16),
-        statuses.astype(np.int8),
-        {name: table[name].to_numpy() for name in names},
-        {name: _whole(table[name].dictionary_encode()) for name in TEXTS},
-        _whole(table["image_hash"]),
+    read, conditions = _of_shards(place, manifest) if is_interim else _of_table(place, manifest)
+    statuses, names = _texts(read("status")), ("label", "before", "after", "target", "in_budget", *NUMBERS)
+    known = pc.index_in(statuses.dictionary, pa.array(STATUSES)).to_numpy(zero_copy_only=False).astype(np.int8)
+    rows = RunRows(
+        conditions,
+        known[statuses.indices.to_numpy()],
+        {name: read(name).to_numpy() for name in names},
+        {name: _texts(read(name)) for name in TEXTS},
+        _whole(read("image_hash")),
     )
+    # What reading took on the way is given back: the process that serves the page keeps to its budget.
+    pa.default_memory_pool().release_unused()
+    return rows
 
 
 def _whole(column: pa.ChunkedArray) -> Any:
@@ -184,11 +184,20 @@ def _whole(column: pa.ChunkedArray) -> Any:
     return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
 
 
+def _texts(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    is_encoded = pa.types.is_dictionary(column.type)
+    return _whole(column.unify_dictionaries() if is_encoded else column.dictionary_encode())
+
+
+REPEATED: Final = (*TEXTS, "role", "condition", "status")
+"""Columns of texts that stand in many rows."""
+Read = Callable[[str], pa.ChunkedArray]
+"""From the name of a column to it: one after the other, so that the whole table is never held twice."""
 KEPT: Final = (*TEXTS, "label", "before", "after", "target", "in_budget", *NUMBERS, "status", "image_hash")
 
 
-def _of_table(place: Place, manifest: Manifest) -> list[tuple[int, pa.Table]]:
-    """The rows of a finished run, by the places of its conditions; raises StoreError for a table that is not the sealed one."""
+def _of_table(place: Place, manifest: Manifest) -> tuple[Read, np.ndarray]:
+    """The rows of a finished run and the places of their conditions; raises StoreError for a table that is not the sealed one."""
     path = place.result / results.TABLE
     _, hashes = results.read_seal(place)
     with files.disk_errors("reading a result"):
@@ -196,24 +205,37 @@ def _of_table(place: Place, manifest: Manifest) -> list[tuple[int, pa.Table]]:
             raise StoreError(
                 f"{path.name} of the run's result was changed after it was written; restore it from a copy of the store."
             )
-        table = pq.read_table(path, columns=["role", "condition", *KEPT], read_dictionary=["role", "condition"])
-    parts = []
-    for index, condition in enumerate(manifest.conditions):
-        own = pc.and_(pc.equal(table["role"], condition.role), pc.equal(table["condition"], condition.name))
-        parts.append((index, table.filter(own).select(KEPT)))
-    return parts
+
+    def read(name: str) -> pa.ChunkedArray:
+        encoded = [name] if name in REPEATED else []
+        with files.disk_errors("reading a result"), pq.ParquetFile(path, read_dictionary=encoded) as file:
+            return file.read([name], use_threads=False)[name]
+
+    roles, names = (_texts(read(name)) for name in ("role", "condition"))
+    planned = {(one.role, one.name): index for index, one in enumerate(manifest.conditions)}
+    known = [
+        [planned.get((role, name), -1) for name in names.dictionary.to_pylist()]
+        for role in roles.dictionary.to_pylist()
+    ]
+    places = np.array(known, dtype=np.int16)[roles.indices.to_numpy(), names.indices.to_numpy()]
+    return read, places
 
 
-def _of_shards(place: Place, manifest: Manifest) -> list[tuple[int, pa.Table]]:
+def _of_shards(place: Place, manifest: Manifest) -> tuple[Read, np.ndarray]:
+    """The rows of the shards that are there, and the places of their conditions; raises BadInput for none."""
     held = results.plain_tables(place, manifest)
-    return [
+    parts = [
         (index, table.select(KEPT))
         for index, condition in enumerate(manifest.conditions)
         for table in held.get(condition.folder, ())
     ]
+    if not parts:
+        raise BadInput("No part of this run is finished yet, so there is no image to list.")
+    places = np.repeat([index for index, _ in parts], [len(table) for _, table in parts]).astype(np.int16)
+    return pa.concat_tables([table for _, table in parts]).column, places
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=6)
 def _chosen(place: Place, is_interim: bool, mark: tuple[int, ...], selection: Selection) -> np.ndarray:
     manifest = manifests.read(place)
     rows = _rows(place, is_interim, mark)
@@ -275,7 +297,7 @@ def _ranks(texts: pa.Array) -> np.ndarray:
 def _column(listing: Listing, name: str, at: np.ndarray) -> pa.Array:
     rows, manifest = listing.rows, listing.manifest
     if name in TEXTS:
-        return rows.texts[name].take(pa.array(at)).cast(pa.string())
+        return rows.texts[name].dictionary.take(rows.texts[name].indices.take(pa.array(at)))
     if name in CLASSES:
         return _named(rows.columns[CLASSES[name]][at], class_names.handles(manifest.classes))
     if name == "status":

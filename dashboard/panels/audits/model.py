@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dashboard.panels.audits.counted import Images, images_of
+from dashboard.panels.audits.counted import Images, images_of, shown_as
 from dashboard.wording import measured
 from engine import (
     CHECKS,
@@ -17,19 +17,15 @@ from engine import (
     TIERS,
     Answer,
     AttackSanity,
-    BadInput,
     ClassResult,
-    Condition,
     ConditionResult,
     Decision,
-    Manifest,
     ModelResult,
     Pairing,
     Rate,
     RunCard,
     RunView,
     Summary,
-    attack,
     condition_name,
     duration,
     left_out,
@@ -39,13 +35,9 @@ from engine import (
 
 OUTCOMES = {"pass": "✔ pass", "fail": "✘ fail", "inconclusive": "? inconclusive"}
 MOST_FLOWS = 3
-EXPLAINED = ("attack", "control", "curve")
-"""Kinds of conditions that the levels can show."""
-SEED = 0
-"""The seed of every attack that the levels show."""
 NOT_EXPLAINED = (
-    "Rows without 'Explain' attacked no image, or with other settings or another seed than the levels show: there it "
-    "would be another attack."
+    "Rows without 'Explain' attacked no image, or with other settings or another seed than the levels show, in a run that kept "
+    "no images: there it would be another attack."
 )
 WORST, CLEAN = "worst-case", "clean"
 SMALLEST_P = 0.001
@@ -387,7 +379,7 @@ def _model(model_result: ModelResult, view: RunView) -> ModelPart:
         for condition in model_result.conditions
     ]
     is_left_out = any(
-        condition.kind in EXPLAINED and not _is_shown(condition.name, view) for condition in model_result.conditions
+        condition.kind != CLEAN and not _shown(condition, model_result, view) for condition in model_result.conditions
     )
     if worst is not None:
         rows.append(_row(worst, "", images_of(worst, model_result, view)))
@@ -416,27 +408,10 @@ def _row(condition_result: ConditionResult, link: str, images: Images) -> Row:
 def _link(condition_result: ConditionResult, model: ModelResult, view: RunView) -> str:
     """Return the query of an image of the run under this very attack; empty where the levels cannot show it."""
     example = view.examples.get((model.role, condition_result.name))
-    if condition_result.kind not in EXPLAINED or example is None or not _is_shown(condition_result.name, view):
+    if example is None or not _shown(condition_result, model, view):
         return ""
     where = {"label": example.label, "outcome": example.outcome, "sample": example.sample}
     return _query(condition_result, model, view, **where)
-
-
-def is_explained(condition: Condition, manifest: Manifest) -> bool:
-    """Return whether the levels show the images of a condition as they are attacked anew."""
-    return condition.kind in EXPLAINED and _is_standard(condition.name, manifest)
-
-
-def _is_shown(name: str, view: RunView) -> bool:
-    return _is_standard(name, view.manifest)
-
-
-def _is_standard(name: str, manifest: Manifest) -> bool:
-    """Whether the levels show this attack: all but its strength is at its default, and the seed is theirs."""
-    try:
-        return attack(name).is_standard and manifest.plan.seed == SEED
-    except BadInput:  # A run of another version, whose attack is no longer there.
-        return False
 
 
 def _threshold(decision: Decision, *, is_interim: bool) -> Agreed:
@@ -551,7 +526,7 @@ def short_name(name: str) -> str:
 
 def _link_maker(condition: ConditionResult, model: ModelResult, view: RunView) -> Callable[[ClassResult], str]:
     """Return what makes the query of a class under this attack: of an image it fooled, else of one that withstood."""
-    if condition.kind not in EXPLAINED or not _is_shown(condition.name, view):
+    if not _shown(condition, model, view):
         return lambda _: ""
 
     def link(own: ClassResult) -> str:
@@ -568,7 +543,7 @@ def example_query(view: RunView, role: str, names: Sequence[str], classes: Seque
     """
     (model,) = [one for one in view.summary.models if one.role == role]
     for condition in model.conditions:
-        if condition.name not in names or condition.kind not in EXPLAINED or not _is_shown(condition.name, view):
+        if condition.name not in names or not _shown(condition, model, view):
             continue
         example = view.examples.get((role, condition.name))
         if example and example.outcome == outcome and (not classes or example.label in classes):
@@ -579,9 +554,12 @@ def example_query(view: RunView, role: str, names: Sequence[str], classes: Seque
     return ""
 
 
+def _shown(condition: ConditionResult, model: ModelResult, view: RunView) -> dict[str, str]:
+    return shown_as(view.manifest, view.card.run, (condition.kind, condition.name, model.role))
+
+
 def _query(condition: ConditionResult, model: ModelResult, view: RunView, **where: str) -> str:
-    own = attack(condition.name)
-    query = {"model": model.model, "data": view.card.data, "attack": own.name, "epsilon": own.epsilon_text, **where}
+    query = {"model": model.model, "data": view.card.data, **_shown(condition, model, view), **where}
     return urlencode({key: value for key, value in query.items() if value})
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from dashboard import markup
-from dashboard.links import CHOICES, OF_RUN
-from dashboard.panels.audits import model as audits
+from dashboard.links import CHOICES
+from dashboard.panels.audits.counted import shown_as
 from dashboard.panels.inside import model as insides
 from dashboard.wording import percent
 from engine import SORTABLE, STATUSES, BadInput, Condition, Listing, Manifest, Selection, class_handles, listing_parquet
@@ -162,18 +162,13 @@ def link(manifest: Manifest, run: str, condition: Condition, image: tuple[str, s
     the levels attack anew where that is the same attack.
     """
     sample, label, status = image
-    if status not in KEPT.values() or condition.kind == "clean":
+    shown = shown_as(manifest, run, (condition.kind, condition.name, condition.role), is_stored=True)
+    if status not in KEPT.values() or not shown:
         return ""
     where = {
-        "model": manifest.model(condition.role).name, "data": manifest.images.data, "label": label, "outcome": status,
+        "model": manifest.model(condition.role).name, "data": manifest.images.data, **shown, "label": label, "outcome": status,
         "sample": sample,
     }  # fmt: skip
-    if manifest.plan.images.is_kept:
-        where["attack"] = f"{OF_RUN}{run}/{condition.role}/{condition.name}"
-    elif audits.is_explained(condition, manifest):
-        where |= {"attack": condition.attack.name, "epsilon": condition.attack.epsilon_text}
-    else:
-        return ""
     return urlencode({name: value for name, value in where.items() if value})
 
 

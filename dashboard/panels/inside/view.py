@@ -194,7 +194,7 @@ def _maps(view: RunView, inside: Inside, told: Described, query: str) -> list[Co
     heads = ("Feature map", "Conductance (t, 95 %)", "Under noise (t, 95 %)", "p above noise (Welch, Holm)", "Images")
     has_link = any(row.link for row in told.maps)
     note = "A click opens Explain of an image of the run at this channel." if has_link else (
-        "Explain cannot show these images: no chosen attack has its settings and seed."
+        "Explain cannot show these images: no chosen attack has its settings and seed, and the run kept no images."
     )  # fmt: skip
     listed = insides.images_query(view, inside)
     table = html.Table([markup.head(heads), html.Tbody([_map(row, listed) for row in told.maps])])
