@@ -12,7 +12,8 @@
   /* A choice that makes others meaningless clears them; the server then chooses anew. */
   const CLEARS = {
     model: ['channel', 'folded'], data: ['label', 'sample'], label: ['sample'], outcome: ['sample'],
-    layer: ['channel'], run: ['role', 'attacks', 'classes', 'ended', 'within'], role: ['within'],
+    layer: ['channel'], run: ['role', 'attacks', 'classes', 'ended', 'within', 'under', 'status', 'into', 'find', 'order'],
+    role: ['within'],
   };
   const { byId, doubt, emit, fill, isBelow, isGroup, make, on, panel, say, set, speak, want, wishes } = window.faultline;
   /* Changes that are no step: Back does not undo them. */

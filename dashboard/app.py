@@ -58,6 +58,7 @@ def create_app(auditor: Auditor, settings: Settings) -> dash.Dash:
     media.register(app.server, auditor)
     guide.register(app.server)
     transfers.register(app.server, auditor)
+    transfers.register_images(app.server, auditor)
     register_probes(app.server, auditor)
     return secured(app, settings)
 

@@ -33,6 +33,7 @@ from engine import (
     Halves,
     HeldOutTest,
     Inside,
+    Listing,
     LocalisationStudy,
     MapMatching,
     MapSet,
@@ -45,6 +46,7 @@ from engine import (
     RunRiver,
     RunView,
     Scope,
+    Selection,
     SiteProfile,
     SmallestSets,
     Taken,
@@ -141,6 +143,12 @@ class Runs(Protocol):
     def river(self, run: str, scope: Scope, share: float) -> RunRiver:
         """Return the datapaths of all images of a scope at a share of kept maps; raises UnknownName, BadInput, StoreError."""
 
+    def images(self, run: str, selection: Selection) -> Listing:
+        """Return the images of a run that a selection chooses, finished or not; raises UnknownName, BadInput, StoreError."""
+
+    def picture(self, run: str, folder: str, sample: str, expected: str) -> np.ndarray:
+        """Return the stored image of a hash, (height, width, channels) uint8; raises UnknownName, BadInput, StoreError."""
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; raises WrongPlan, BadInput."""
 
@@ -179,6 +187,9 @@ class Auditor(Protocol):
 
     def attacks(self) -> tuple[AttackCard, ...]:
         """Return the cards of all attacks and noise controls."""
+
+    def attack_of_run(self, text: str, model: str, data: str) -> AttackCard:
+        """Return what menus show of images that a run stored, named `run:RUN/ROLE/CONDITION`; raises BadInput."""
 
     def methods(self) -> tuple[str, ...]:
         """Return the names of the ways to score feature maps, the default first."""

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from dashboard import strengths
 from dashboard.auditor import Auditor
 from engine import (
     LACKING,
-    MEASURES,
+    STATUSES,
     VALIDATION_CHECKS,
     Answer,
     Attack,
@@ -23,7 +24,6 @@ from engine import (
     ExplanationRequest,
     ModelCard,
     Outcome,
-    SettingCard,
     attack,
     attack_at,
     class_handles,
@@ -57,18 +57,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "drawer": ("checks", "test", "study", "layers", "evidence", "closed"),
     "role": ("candidate", "baseline"),
     "ended": ("fooled", "kept"),
+    "status": ("all", *STATUSES),
     "tab": ("patches", "links", "feature", "growth", "histogram", "numbers"),
 }
 LISTS = {"attacks": re.compile(r"\d{1,4}(,\d{1,4}){0,399}"), "classes": re.compile(r"\d{1,4}(,\d{1,4}){0,399}")}
 """Fields that list places in the shown run; whether they are there is seen once the run is read."""
+OF_RUN = "run:"
+"""What names images begin with that a run stored, where an attack is named."""
 FIRST_ATTACK = "pgd-linf"
 FIRST_METHOD = "two-run"
-PIXEL_STRENGTHS = ("0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255", "16/255", "24/255", "32/255")
-LENGTH_STRENGTHS = ("0.1", "0.25", "0.5", "1", "2", "3", "5", "10")
-SUM_STRENGTHS = ("1", "2", "5", "8", "12", "20", "30", "50", "100")
-AREA_STRENGTHS = ("0.01", "0.02", "0.05", "0.1", "0.15", "0.2", "0.25")
-USUAL_STRENGTHS = {"pixel": PIXEL_STRENGTHS, "length": LENGTH_STRENGTHS, "sum": SUM_STRENGTHS, "area": AREA_STRENGTHS}
-"""By scale of the measure."""
 DOUBTFUL = {
     "function": "whatever is said of the module that was handed in, which answers otherwise than the network audited",
     "edges": "connections (bands between layers, a channel's neighbours), which may not be what changing one channel does",
@@ -77,8 +74,6 @@ DOUBTFUL = {
 """What cannot be trusted of a model that fails a check."""
 GROUPS = {"class": "the fooled-into class", "noise": "noise of the same size"}
 """What of the same explanation can be drawn beside, by the value of `versus`."""
-STRENGTH = re.compile(r"\d{1,9}(\.\d{1,9})?(/[1-9]\d{0,8})?")
-"""How a strength may be written."""
 
 
 ALIASES = {"prove": "patch", "intake": "report"}
@@ -128,6 +123,12 @@ class ViewState:
     """Images that were `fooled` (None is the same), or that `kept` their right answer."""
     within: str | None = None
     """Layer of the run's model whose feature maps are listed; None is every layer."""
+    under: str | None = None
+    status: str | None = None
+    into: str | None = None
+    find: str | None = None
+    order: str | None = None
+    """These five choose and sort the table of the run's images, as `dashboard.panels.images.model` reads them."""
     report: str | None = None
     """Model and data set whose validation report the models page shows: `MODEL@DATA`."""
     drawer: str | None = None
@@ -182,7 +183,7 @@ def _read(name: str, value: object) -> str | float | int | None:
         return _nearest_share(value)
     if name == "channel":
         return _channel(value)
-    text = str(value)[: LONGEST_CHOICE if name in ("patch", *LISTS) else LONGEST].strip()
+    text = str(value)[: LONGEST_CHOICE if name in ("patch", "attack", *LISTS) else LONGEST].strip()
     if name in CHOICES and text not in CHOICES[name]:
         return None
     if name in LISTS and not LISTS[name].fullmatch(text):
@@ -234,11 +235,9 @@ class Resolved:
     """The same images under the other attack that is drawn beside."""
 
 
-def _never(_request: ExplanationRequest) -> bool:
-    return False
-
-
-def resolve(view: ViewState, auditor: Auditor, holds: Callable[[ExplanationRequest], bool] = _never) -> Resolved:
+def resolve(
+    view: ViewState, auditor: Auditor, holds: Callable[[ExplanationRequest], bool] = lambda _: False
+) -> Resolved:
     """Return what can be shown of `view`; nothing in a link is trusted, and what is dropped is named in `notices`.
 
     holds: whether the checks of a stored explanation bear it out; a view without class and image opens on the first such.
@@ -263,7 +262,7 @@ def resolve(view: ViewState, auditor: Auditor, holds: Callable[[ExplanationReque
     )
     if model and data:
         notices += failed_validation(model, data, auditor)
-        chosen = _with_attack(chosen, notices)
+        chosen = _with_attack(_with_run(chosen, auditor, notices), notices)
         chosen = _with_attack_results(_with_layer(chosen, model, notices), auditor, notices, holds)
     return replace(chosen, notices=tuple(notices))
 
@@ -283,11 +282,6 @@ def misfit(data: DatasetCard, model: ModelCard) -> str:
         return ""
     others = f" and {len(lacking) - 1} more are" if len(lacking) > 1 else " is"
     return f"its class '{lacking[0][:40]}'{others} not among the model's, such as '{model.classes[0][:40]}'"
-
-
-def epsilon_setting(attack: AttackCard) -> SettingCard | None:
-    """Return the attack's strength setting, or None when it has none."""
-    return next((card for card in attack.settings if card.name == "epsilon"), None)
 
 
 def failed_validation(model: ModelCard, data: DatasetCard, auditor: Auditor) -> list[str]:
@@ -349,6 +343,19 @@ def _dataset(
     return next((card for card in datasets if card.name == name), None)
 
 
+def _with_run(chosen: Resolved, auditor: Auditor, notices: list[str]) -> Resolved:
+    """Add the images of a run that a link names to the attacks; without them the view falls back, saying why."""
+    asked = chosen.view.attack
+    if asked is None or not asked.startswith(OF_RUN):
+        return chosen
+    try:
+        own = auditor.attack_of_run(asked, str(chosen.view.model), str(chosen.view.data))
+        return replace(chosen, attacks=(*chosen.attacks, own))
+    except BadInput as error:
+        notices.append(f"{error} Showing what is attacked anew.")
+        return replace(chosen, view=replace(chosen.view, attack=None, epsilon=None, sample=None))
+
+
 def _with_attack(chosen: Resolved, notices: list[str]) -> Resolved:
     view = chosen.view
     names = [card.name for card in chosen.attacks]
@@ -362,19 +369,12 @@ def _with_attack(chosen: Resolved, notices: list[str]) -> Resolved:
     return replace(chosen, attack=card, view=replace(view, attack=name, method=scored, epsilon=epsilon))
 
 
-def first_strength(data: DatasetCard | None, attack: AttackCard) -> str | None:
-    """Return the strength to start with: the data set's own for an Linf attack, else the attack's; None without one."""
-    setting = epsilon_setting(attack)
-    suggested = data.epsilon if data and attack.norm == "linf" else ""
-    return (suggested or setting.default) if setting else None
-
-
 def _epsilon(chosen: Resolved, card: AttackCard, notices: list[str]) -> str | None:
-    view, setting = chosen.view, epsilon_setting(card)
-    first = first_strength(chosen.data, card)
+    view, setting = chosen.view, strengths.epsilon_setting(card)
+    first = strengths.first_strength(chosen.data, card)
     if view.epsilon is None or setting is None:
         return first
-    value = strength(view.epsilon)
+    value = strengths.strength(view.epsilon)
     if value is not None and setting.low <= value <= setting.high:
         try:
             attack_at(card.name, view.epsilon)
@@ -386,36 +386,6 @@ def _epsilon(chosen: Resolved, card: AttackCard, notices: list[str]) -> str | No
         f"{setting.high:g}; showing {first}."
     )
     return first
-
-
-def scale(setting: SettingCard) -> str:
-    """Return whether a strength is a `pixel` change, a Euclidean `length`, a `sum` of changes or a share of the `area`."""
-    return MEASURES[setting.unit].scale
-
-
-def strength_title(setting: SettingCard, text: str) -> str:
-    """Return what menus show of a strength: as it is written, or `5 % of the area`."""
-    value = strength(text)
-    return MEASURES["area"].text(value) if setting.unit == "area" and value is not None else text
-
-
-def strengths(chosen: Resolved) -> list[str]:
-    """Return the useful strengths within the attack's range, its default and the shown one among them, weakest first."""
-    setting = epsilon_setting(chosen.attack) if chosen.attack else None
-    if setting is None:
-        return []
-    usual = USUAL_STRENGTHS[scale(setting)]
-    named = {text: strength(text) or 0.0 for text in (*usual, setting.default, chosen.view.epsilon or setting.default)}
-    ordered = sorted(named, key=lambda text: named[text])
-    return [text for text in ordered if setting.low <= named[text] <= setting.high]
-
-
-def strength(text: str) -> float | None:
-    """Return the value of a strength as written, `8/255` or `0.05`; None for anything else."""
-    if not STRENGTH.fullmatch(text):
-        return None
-    above, _, below = text.partition("/")
-    return float(above) / float(below) if below else float(above)
 
 
 def _with_layer(chosen: Resolved, model: ModelCard, notices: list[str]) -> Resolved:
@@ -564,15 +534,15 @@ def rivals(chosen: Resolved) -> dict[str, str]:
     own, view = chosen.attack, chosen.view
     if own is None or view.epsilon is None:
         return dict(GROUPS)
-    setting = epsilon_setting(own)
+    setting = strengths.epsilon_setting(own)
     result = dict(GROUPS)
-    for text in strengths(chosen):
+    for text in strengths.offered(own, view.epsilon):
         if setting and text != view.epsilon:
-            result[f"{own.name}@{text}"] = f"{own.title} {strength_title(setting, text)}"
+            result[f"{own.name}@{text}"] = f"{own.title} {strengths.strength_title(setting, text)}"
     for card in chosen.attacks:
-        other = epsilon_setting(card)
-        if card.name != own.name and setting and other and scale(other) == scale(setting):
-            result[f"{card.name}@{view.epsilon}"] = f"{card.title} {strength_title(setting, view.epsilon)}"
+        other = strengths.epsilon_setting(card)
+        if card.name != own.name and setting and other and strengths.scale(other) == strengths.scale(setting):
+            result[f"{card.name}@{view.epsilon}"] = f"{card.title} {strengths.strength_title(setting, view.epsilon)}"
     return result
 
 

@@ -110,6 +110,12 @@ def interval(low: float, value: float, high: float) -> html.Span:
     return html.Span([span, html.Span(className="point", style={"left": f"{100 * value:.2f}%"})], className="interval")
 
 
+def counted(text: str, query: str, label: str = "") -> html.A | str:
+    """Return a number as a link to the images that it counts, by the query of the page; as it stands where there is none."""
+    told = aria(label=label) if label else {}
+    return html.A(text, href=f"/?{query}", className="to-images", **told, **term("images-table")) if query else text
+
+
 def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table as CSV; text that a spreadsheet would run is escaped, numbers stay numbers."""
     buffer = io.StringIO()

@@ -51,6 +51,7 @@ class Media:
         self.single = lru_cache(PICTURES_KEPT)(self._single)
         self.picture = lru_cache(PICTURES_KEPT)(self._picture)
         self.strip = lru_cache(SHEETS_KEPT)(self._strip)
+        self.of_run = lru_cache(PICTURES_KEPT)(self._of_run)
 
     def _sheet(self, key: str, site: int, side: str, scale: str) -> Encoded:
         """Return the tiles of all maps of a site."""
@@ -95,6 +96,10 @@ class Media:
         if not 0 < len(samples) <= STRIP:
             raise UnknownName("number of samples", len(samples), (f"1 to {STRIP}",))
         return _tagged(pictures.strip(self._auditor.pictures(data.name, samples), THUMBNAIL))
+
+    def _of_run(self, run: str, folder: str, sample: str, expected: str) -> Encoded:
+        """Return the thumbnail of what a run stored of an image; its hash stands in the address."""
+        return _tagged(pictures.strip(self._auditor.audits.picture(run, folder, sample, expected)[None], THUMBNAIL))
 
     def data(self, name: str) -> DatasetCard:
         """Return the card of a data set by name."""
@@ -144,6 +149,10 @@ def register(server: Flask, auditor: Auditor) -> None:
     @server.get("/media/strip/<data>/<samples>.png")
     def samples_strip(data: str, samples: str) -> Response:
         return _respond(lambda: media.strip(media.data(data), tuple(samples.split(","))), REVALIDATED)
+
+    @server.get("/media/run/<run>/<folder>/<sample>/<expected>.png")
+    def picture_of_run(run: str, folder: str, sample: str, expected: str) -> Response:
+        return _respond(lambda: media.of_run(run, folder, sample, expected))
 
     @server.get("/media/patches/<model>/<data>/<int:site>/<int:channel>/<order>.png")
     def top_patches(model: str, data: str, site: int, channel: int, order: str) -> Response:

@@ -16,6 +16,7 @@ from dashboard.panels.audits import view as audits_view
 from dashboard.panels.channel import view as channel_view
 from dashboard.panels.confusion import view as confusion_view
 from dashboard.panels.held_out import view as held_out_view
+from dashboard.panels.images import view as images_view
 from dashboard.panels.inside import river as inside_river
 from dashboard.panels.inside import view as inside_view
 from dashboard.panels.layer import view as layer_view
@@ -30,7 +31,7 @@ PANELS: Final = tuple(
     panel
     for view in (
         progress, network_view, layer_view, channel_view, patching_view, audits_view, inside_view, inside_river,
-        confusion_view, held_out_view, versus_view, rebuild_view, registry_view,
+        confusion_view, held_out_view, versus_view, images_view, rebuild_view, registry_view,
     )
     for panel in view.PANELS
 )  # fmt: skip

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
-from dashboard import links, protocol
+from dashboard import links, protocol, strengths
 from dashboard.auditor import Auditor
-from dashboard.links import GROUP_SIZE, PAIR, SHARES, Resolved, ViewState, epsilon_setting
+from dashboard.links import GROUP_SIZE, PAIR, SHARES, Resolved, ViewState
 from dashboard.panels.network import verdict
 from dashboard.wording import percent
 from engine import (
@@ -86,8 +86,8 @@ def counts(attack_results: AttackResults) -> str:
 
 def scales(attacks: Sequence[AttackCard]) -> dict[str, str]:
     """Return per attack the scale of its strength, `pixel`, `length`, `sum` or `area`: a strength is kept only within one."""
-    settings = {card.name: epsilon_setting(card) for card in attacks}
-    return {name: links.scale(setting) for name, setting in settings.items() if setting}
+    settings = {card.name: strengths.epsilon_setting(card) for card in attacks}
+    return {name: strengths.scale(setting) for name, setting in settings.items() if setting}
 
 
 def _option(value: str, label: str) -> Option:
@@ -99,10 +99,13 @@ def _plain(names: Iterable[str]) -> tuple[Option, ...]:
 
 
 def _strengths(resolved: Resolved) -> tuple[Option, ...]:
-    setting = epsilon_setting(resolved.attack) if resolved.attack else None
+    setting = strengths.epsilon_setting(resolved.attack) if resolved.attack else None
     if setting is None:
         return ()
-    return tuple(_option(text, links.strength_title(setting, text)) for text in links.strengths(resolved))
+    return tuple(
+        _option(text, strengths.strength_title(setting, text))
+        for text in strengths.offered(resolved.attack, resolved.view.epsilon)
+    )
 
 
 def _classes(resolved: Resolved) -> tuple[Option, ...]:

@@ -55,7 +55,7 @@ PALETTES = {
         focus="#1B2129",
         warning_bg="#FFF6E5",
         warning_text="#6B4300",
-        holds="#1B7F4B",
+        holds="#1A7A48",
         fails="#B3261E",
     ),
     "dark": Palette(

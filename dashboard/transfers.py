@@ -12,6 +12,7 @@ from dashboard import guard, markup
 from dashboard.auditor import Auditor
 from dashboard.panels.audits.model import INTERVAL
 from dashboard.panels.confusion import model as confusions
+from dashboard.panels.images import model as images
 from dashboard.panels.inside import model as insides
 from dashboard.panels.versus import model as versus
 from engine import STATUSES, EngineError, RunView, UnknownName
@@ -142,10 +143,7 @@ def register(server: Flask, auditor: Auditor) -> None:
             text = markup.csv_text(*_chosen(auditor, view, name))
         except EngineError:
             return Response("Not found.\n", status=404, mimetype="text/plain")
-        plain = UNUSUAL.sub("-", view.card.name)[:60].strip("-") or "audit"
-        named = f"faultline-{plain}-{run[:12]}-{name}.csv"
-        headers = {"Content-Disposition": f'attachment; filename="{named}"', "Cache-Control": "no-store"}
-        return Response(text, mimetype="text/csv", headers=headers)
+        return Response(text, mimetype="text/csv", headers=_attached(view.card.name, run, f"{name}.csv"))
 
     @server.post(guard.UPLOAD_PATH)
     def received() -> Response:
@@ -157,6 +155,42 @@ def register(server: Flask, auditor: Auditor) -> None:
         except EngineError as error:
             return _refused(str(error), 422)
         return jsonify(key=entry.key, name=entry.name, kind=entry.kind, bytes=entry.bytes)
+
+
+def register_images(server: Flask, auditor: Auditor) -> None:
+    """Add the addresses of a run's images: blocks of rows for the table, and the whole of what it lists as files."""
+
+    @server.get("/audits/<run>/images.json")
+    def image_rows(run: str) -> Response:
+        try:
+            first, last = images.block(request.args)
+            listing = auditor.audits.images(run, images.selection(request.args))
+        except EngineError as error:
+            return _refused(str(error), 400)
+        return jsonify(rows=images.rows(listing, run, first, last), count=listing.count)
+
+    @server.get("/audits/<run>/images.<ending>")
+    def image_file(run: str, ending: str) -> Response:
+        try:
+            mimetype, made = images.FILES[_known(ending)]
+            listing = auditor.audits.images(run, images.selection(request.args))
+        except EngineError as error:
+            return Response(f"{error}\n", status=404, mimetype="text/plain")
+        name = f"{'interim-' if listing.is_interim else ''}images.{ending}"
+        # Sent as it is made: 300,000 rows are never held as text.
+        return Response(made(listing), mimetype=mimetype, headers=_attached(listing.manifest.plan.name, run, name))
+
+
+def _known(ending: str) -> str:
+    if ending not in images.FILES:
+        raise UnknownName("kind of file", ending, images.FILES)
+    return ending
+
+
+def _attached(run_name: str, run: str, name: str) -> dict[str, str]:
+    plain = UNUSUAL.sub("-", run_name)[:60].strip("-") or "audit"
+    named = f"faultline-{plain}-{run[:12]}-{name}"
+    return {"Content-Disposition": f'attachment; filename="{named}"', "Cache-Control": "no-store"}
 
 
 def _refused(text: str, status: int) -> Response:

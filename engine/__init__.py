@@ -10,6 +10,8 @@ from engine.attribution.comparison import compare, kept_by
 from engine.audit.endings import Confusion, ConfusionFlow
 from engine.audit.held_out import Halves
 from engine.audit.inside import ATTACKING, ClassFlow, Clusters, Inside, LayerFlow, Scope, WeakMap
+from engine.audit.listing import SORTABLE, Listing, Selection
+from engine.audit.listing import parquet as listing_parquet
 from engine.audit.manifest import Condition, Manifest
 from engine.audit.manifest import installed as installed_versions
 from engine.audit.plan import METRIC_TITLES, WrongPlan
@@ -159,6 +161,7 @@ __all__ = [
     "METHODS",
     "METRIC_TITLES",
     "SIDES",
+    "SORTABLE",
     "STATUSES",
     "TIERS",
     "TITLES",
@@ -227,6 +230,7 @@ __all__ = [
     "LayerPair",
     "LayerShare",
     "Link",
+    "Listing",
     "Localisation",
     "LocalisationStudy",
     "Manifest",
@@ -253,6 +257,7 @@ __all__ = [
     "RunRiver",
     "RunView",
     "Scope",
+    "Selection",
     "SetStability",
     "SetTest",
     "SetTests",
@@ -295,6 +300,7 @@ __all__ = [
     "installed_versions",
     "kept_by",
     "left_out",
+    "listing_parquet",
     "load_libraries",
     "measure_of",
     "method",

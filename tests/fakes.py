@@ -173,6 +173,12 @@ class NoRuns:
     def river(self, run: str, scope: engine.Scope, share: float) -> engine.RunRiver:
         raise engine.UnknownName("run", run, [])
 
+    def images(self, run: str, selection: engine.Selection) -> engine.Listing:
+        raise engine.UnknownName("run", run, [])
+
+    def picture(self, run: str, folder: str, sample: str, expected: str) -> np.ndarray:
+        raise engine.UnknownName("run", run, [])
+
     def forecast(self, values: Mapping[str, Any]) -> Answer[engine.Forecast]:
         return ABSENT
 
@@ -243,6 +249,9 @@ class FakeAuditor:
 
     def attacks(self) -> tuple[AttackCard, ...]:
         return ATTACKS
+
+    def attack_of_run(self, text: str, model: str, data: str) -> engine.AttackCard:
+        raise engine.BadInput("The fake holds no runs.")
 
     def methods(self) -> tuple[str, ...]:
         return ("two-run", "mask", "gradient", "activation", "random")

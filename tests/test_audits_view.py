@@ -11,6 +11,7 @@ import pytest
 from dashboard import markup
 from dashboard import theme as themes
 from dashboard.panels.audits import curve as curves
+from dashboard.panels.audits import heat_map
 from dashboard.panels.audits import model as audits_model
 from dashboard.panels.audits import view as audits_view
 from engine import CHECKS, Answer, AttackSanity, RunCard
@@ -129,9 +130,27 @@ def test_an_attack_that_fooled_nothing_leads_to_an_image_that_resisted(auditor, 
     assert rows(dataclasses.replace(seen, examples={}))[ATTACK].link == ""
 
 
-@pytest.mark.parametrize("attack", ["pgd-linf:eps=24/255,steps=20", "fgsm-linf:eps=24/255,target=random", "gone:eps=1"])
-def test_an_attack_that_the_levels_cannot_show_has_no_link_and_the_page_says_why(auditor, finished, attack):
+def without_images(seen):
+    """The same of a run that kept hashes of its images only."""
+    plan = seen.manifest.plan
+    kept = dataclasses.replace(plan, images=dataclasses.replace(plan.images, is_kept=False))
+    return dataclasses.replace(seen, manifest=dataclasses.replace(seen.manifest, plan=kept))
+
+
+OWN = ["pgd-linf:eps=24/255,steps=20", "fgsm-linf:eps=24/255,target=random"]
+
+
+@pytest.mark.parametrize("attack", OWN)
+def test_an_attack_with_its_own_settings_leads_to_the_images_that_the_run_kept(auditor, finished, attack):
     seen = with_condition(auditor.audits.view(finished.id), name=attack)
+    seen = dataclasses.replace(seen, examples={("candidate", attack): seen.examples["candidate", ATTACK]})
+    assert parse_qs(rows(seen)[attack].link)["attack"] == [f"run:{finished.id}/candidate/{attack}"]
+    assert audits_model.panel(seen).models[0].notes == ()
+
+
+@pytest.mark.parametrize("attack", [*OWN, "gone:eps=1"])
+def test_an_attack_that_the_levels_cannot_show_has_no_link_and_the_page_says_why(auditor, finished, attack):
+    seen = with_condition(without_images(auditor.audits.view(finished.id)), name=attack)
     seen = dataclasses.replace(seen, examples={("candidate", attack): seen.examples["candidate", ATTACK]})
     assert rows(seen)[attack].link == ""
     assert audits_model.NOT_EXPLAINED in audits_model.panel(seen).models[0].notes
@@ -145,11 +164,12 @@ def test_an_attack_at_its_default_settings_has_a_link(auditor, finished):
     assert audits_model.panel(seen).models[0].notes == ()
 
 
-def test_attacks_of_another_seed_have_no_link(auditor, finished):
+def test_attacks_of_another_seed_lead_to_the_images_that_the_run_kept(auditor, finished):
     seen = auditor.audits.view(finished.id)
     plan = dataclasses.replace(seen.manifest.plan, seed=1)
     other = dataclasses.replace(seen, manifest=dataclasses.replace(seen.manifest, plan=plan))
-    assert rows(other)[ATTACK].link == ""
+    assert parse_qs(rows(other)[ATTACK].link)["attack"] == [f"run:{finished.id}/candidate/{ATTACK}"]
+    assert rows(without_images(other))[ATTACK].link == ""
 
 
 def test_an_attack_on_cascade_says_what_its_rate_counts(auditor, finished):
@@ -188,7 +208,7 @@ def test_a_class_with_few_images_is_grey(auditor, finished):
     assert all(
         cell.has_few for cell in cells(audits_model.panel(auditor.audits.view(finished.id)).models[0].heat).values()
     )
-    assert audits_view.FEW in text(facts)
+    assert heat_map.FEW in text(facts)
 
 
 def test_a_cell_opens_explain_of_its_class_and_attack(auditor, finished):
@@ -229,7 +249,7 @@ def test_of_many_classes_those_that_fare_worst_are_shown_and_it_is_said(auditor,
     last = sorted(row[-1].accuracy.value for _, row in every)
     assert sorted(row[-1].accuracy.value for _, row in heat.rows) == last[:2]
     assert (len(heat.rows), heat.classes) == (2, len(every))
-    assert f"2 of {len(every)} classes" in json.dumps(markup.pieces(audits_view._heat(heat)))
+    assert f"2 of {len(every)} classes" in json.dumps(markup.pieces(heat_map.drawn(heat)))
 
 
 def test_a_plan_of_own_attacks_is_not_called_a_tier():

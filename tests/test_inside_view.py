@@ -70,8 +70,11 @@ def test_the_planted_map_stands_first_and_leads_to_an_image_of_the_run(auditor, 
     assert rows(auditor, run, ended="kept", classes="6")[0].link.count("outcome=resisted") == 1
 
 
-def test_attacks_with_another_seed_have_no_link(auditor, store):
-    other = planted_runs.finish(store, planted_runs.PLAN.replace("threads = 1", "threads = 1\nseed = 5"))
+def test_attacks_with_another_seed_have_no_link_in_a_run_that_kept_no_images(auditor, store):
+    plan = planted_runs.PLAN.replace("threads = 1", "threads = 1\nseed = 5")
+    kept = planted_runs.finish(store, plan)
+    assert dict(parse_qsl(rows(auditor, kept)[0].link))["attack"] == f"run:{kept.id}/candidate/fgsm-linf:eps=24/255"
+    other = planted_runs.finish(store, plan.replace("block = 16", "block = 16\nkeep = false"))
     assert not any(row.link for row in rows(auditor, other))
     assert "Explain cannot show these images" in text(inside_view.answer(auditor, {"run": other.id})[0])
 

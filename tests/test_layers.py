@@ -29,7 +29,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "dashboard.auditor", "dashboard.auth", "dashboard.guard", "dashboard.guide",
         "dashboard.ids", "dashboard.links",
         "dashboard.markup",
-        "dashboard.pictures", "dashboard.settings", "dashboard.theme", "dashboard.wording",
+        "dashboard.pictures", "dashboard.settings", "dashboard.strengths", "dashboard.theme", "dashboard.wording",
     ),
     ("dashboard.protocol",),
     ("dashboard.panels",),
@@ -39,7 +39,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("dashboard", "dashboard.__main__", "dashboard.wsgi"),
 )  # fmt: skip
 """From the ground up: packages, and modules that stand outside of one. Each has exactly one row."""
-MOST_FILES = {"engine": 131, "dashboard": 67}
+MOST_FILES = {"engine": 134, "dashboard": 72}
 MOST_ROWS = 16
 
 BELOW_THE_LINE = (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import engine
-from dashboard import ids, links, progress
+from dashboard import ids, links, progress, strengths
 from dashboard.links import ViewState
 from dashboard.panels import faithfulness, inputs
 from dashboard.panels.network import model as network
@@ -216,7 +216,7 @@ def test_strengths_stay_within_the_attack_and_hold_the_default_and_the_shown_one
     assert offered.index("2/255") < offered.index("3/255") < offered.index("4/255")
     card = SettingCard("epsilon", "0.5", 0.0, 0.6, "", unit="1/255")
     small = replace(found, attack=replace(found.attack, settings=(card,)))
-    assert all(links.strength(option["value"]) <= 0.6 for option in progress.build(small)["epsilon"].options)
+    assert all(strengths.strength(option["value"]) <= 0.6 for option in progress.build(small)["epsilon"].options)
 
 
 def test_a_length_is_offered_where_the_strength_is_a_length():
@@ -225,7 +225,7 @@ def test_a_length_is_offered_where_the_strength_is_a_length():
     attack = replace(found.attack, settings=(card,))
     assert progress.scales((attack,)) == {"pgd-linf": "length"}
     offered = progress.build(replace(found, attack=attack, view=replace(found.view, epsilon="0.5")))["epsilon"].options
-    assert [option["value"] for option in offered] == list(links.LENGTH_STRENGTHS)
+    assert [option["value"] for option in offered] == list(strengths.LENGTH_STRENGTHS)
 
 
 def test_a_sum_of_changes_is_offered_where_the_strength_is_one():
@@ -233,7 +233,7 @@ def test_a_sum_of_changes_is_offered_where_the_strength_is_one():
     (card,) = [card for card in catalogue.cards() if card.name == "pgd-l1"]
     assert progress.scales((card,)) == {"pgd-l1": "sum"}
     offered = progress.build(replace(found, attack=card, view=replace(found.view, epsilon="12")))["epsilon"].options
-    assert [option["value"] for option in offered] == list(links.SUM_STRENGTHS)
+    assert [option["value"] for option in offered] == list(strengths.SUM_STRENGTHS)
 
 
 def test_a_share_of_the_area_is_offered_and_read_as_such():

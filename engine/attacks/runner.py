@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine import hashing
 from engine.attacks import attacked, autoattack, gradient, guards, noise
-from engine.attacks.attacked import AttackedImages, Fellows, Shown, Subjects, answers, rounded, unit
+from engine.attacks.attacked import AttackedImages, Batch, Fellows, Shown, Subjects, answers, rounded, unit
 from engine.attacks.gradient import Classifier
 from engine.attacks.guards import isolated
 from engine.errors import BadInput, WorkFailed
@@ -34,7 +34,7 @@ from engine.specs.catalogue import (
 from engine.specs.threat_model import Attack, Family
 from engine.types.core import Outcome
 
-__all__ = ["run", "unit"]
+__all__ = ["judged", "run", "unit"]
 
 TOLERANCE = 1e-6
 """How far, in [0, 1] units, a measured norm may exceed its budget: float arithmetic only."""
@@ -99,6 +99,25 @@ def run(
     outcomes = attacked.judge(shown)
     _verify(spec, outcomes, (clean, stored))
     return AttackedImages.of(plain, unit(stored, bundle.device), seeds, outcomes)
+
+
+def judged(bundle: Classifier, asked: Batch, stored: Tensor) -> tuple[Outcome, ...]:
+    """Judge images that nobody attacks here; raises BadInput for clean ones that are answered with what is not finite."""
+    with torch.no_grad():
+        before, after = bundle.logits(asked.pictures), bundle.logits(stored)
+    guards.check_logits(before, len(asked.samples), len(bundle.classes))
+    return attacked.judge(
+        Shown(
+            samples=asked.samples,
+            labels=asked.labels.tolist(),
+            clean=attacked.pixels(asked.pictures),
+            stored=attacked.pixels(stored),
+            before=before,
+            after=after,
+            failed=~after.isfinite().all(dim=1).cpu().numpy(),
+            targets=np.full(len(asked.samples), attacked.NOWHERE),
+        )
+    )
 
 
 def _subjects(

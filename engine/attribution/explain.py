@@ -17,13 +17,14 @@ from torch import Tensor
 from engine import class_names, hashing
 from engine.attacks import attacked as attacks
 from engine.attacks import runner
-from engine.attacks.attacked import AttackedImages
+from engine.attacks.attacked import AttackedImages, Batch
 from engine.attribution import baselines, datapaths, edges, scorers
 from engine.attribution.baselines import Case, References
 from engine.attribution.datapaths import Extracted
 from engine.models import hooks
 from engine.models.hooks import PerMap
 from engine.models.network import ModelBundle
+from engine.specs.of_run import OfRun
 from engine.specs.threat_model import Attack
 from engine.store.store import Dataset
 from engine.types.core import AttackResults, AttackResultsRequest, Connection, Explanation, ExplanationRequest, Outcome
@@ -165,10 +166,14 @@ def _pictures(**sides: Tensor) -> dict[str, np.ndarray]:
 def attacked(
     bundle: ModelBundle, dataset: Dataset, attack: Attack, samples: tuple[str, ...], seed: int
 ) -> AttackedImages:
-    """Return some samples under an attack; the seed of each image is its own."""
+    """Return some samples under an attack, or as a run stored them; the seed of each image is its own."""
     labels = baselines.labels(bundle, dataset)[[dataset.row(sample) for sample in samples]]
     clean = baselines.load(bundle, dataset, samples)
     seeds = image_seeds(attack, dataset.card.content_hash, samples, seed)
+    if isinstance(attack, OfRun):
+        stored = attacks.pictures(dataset.stored_images(attack, samples), bundle.device)
+        asked = Batch(clean, torch.as_tensor(labels, device=bundle.device), samples)
+        return AttackedImages.of(clean, stored, seeds, runner.judged(bundle, asked, stored))
     rows, fellows = torch.as_tensor(labels, device=bundle.device), baselines.fellows(bundle, dataset)
     return runner.run(bundle, clean, rows, attack, seeds, samples=samples, fellows=fellows)
 

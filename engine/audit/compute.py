@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import parameters
-from engine.attacks import attacked, guards, runner
-from engine.attacks.attacked import AttackedImages, Batch, Shown
+from engine.attacks import attacked, runner
+from engine.attacks.attacked import AttackedImages, Batch
 from engine.attacks.gradient import Classifier
 from engine.attacks.guards import isolated
 from engine.attribution import baselines, datapaths, explain, scorers
@@ -178,7 +178,7 @@ def _judged(subject: Subject, store: Store, chosen: list[int]) -> AttackedImages
     left = [place for place, sample in enumerate(samples) if sample not in subject.broken]
     if len(left) == len(samples):
         return _attacked(subject, clean, labels, samples)
-    outcomes, stored = [replace(item, status=BROKEN) for item in judged(bundle, asked, clean)], clean.clone()
+    outcomes, stored = [replace(item, status=BROKEN) for item in runner.judged(bundle, asked, clean)], clean.clone()
     if left:
         part = _attacked(subject, clean[left], labels[left], tuple(samples[place] for place in left))
         stored[left] = part.adversarial
@@ -188,7 +188,7 @@ def _judged(subject: Subject, store: Store, chosen: list[int]) -> AttackedImages
 
 
 def _unattacked(subject: Subject, asked: Batch, stored: Tensor) -> AttackedImages:
-    outcomes = judged(subject.bundle, asked, stored)
+    outcomes = runner.judged(subject.bundle, asked, stored)
     return AttackedImages.of(asked.pictures, stored, _seeds(subject, asked.samples), outcomes)
 
 
@@ -210,25 +210,6 @@ def _precomputed(subject: Subject, store: Store, chosen: list[int], asked: Batch
     if other.image_hashes(samples) != tuple(paired.hashes[k] for k in chosen):
         raise BadInput(f"The data set '{paired.data}' is not the one the run was planned with.")
     return _unattacked(subject, asked, baselines.load(subject.bundle, other, samples))
-
-
-def judged(bundle: ModelBundle, asked: Batch, stored: Tensor) -> tuple[Outcome, ...]:
-    """Judge images that nobody attacks here; raises BadInput for clean ones that are answered with what is not finite."""
-    with torch.no_grad():
-        before, after = bundle.logits(asked.pictures), bundle.logits(stored)
-    guards.check_logits(before, len(asked.samples), len(bundle.classes))
-    return attacked.judge(
-        Shown(
-            samples=asked.samples,
-            labels=asked.labels.tolist(),
-            clean=attacked.pixels(asked.pictures),
-            stored=attacked.pixels(stored),
-            before=before,
-            after=after,
-            failed=~after.isfinite().all(dim=1).cpu().numpy(),
-            targets=np.full(len(asked.samples), attacked.NOWHERE),
-        )
-    )
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -22,6 +22,7 @@ from engine.hashing import stored_as
 from engine.specs import catalogue, methods, threat_model
 from engine.specs.catalogue import StoredAttack
 from engine.specs.methods import Method, StoredMethodOrNone
+from engine.specs.of_run import OfRun
 from engine.specs.threat_model import Attack, Norm
 from engine.store import Store, files
 from engine.types.core import ModelCard
@@ -416,6 +417,8 @@ def _effective(text: str, card: ModelCard) -> Attack:
 
 def _applicable(text: str, classes: int) -> Attack:
     spec = catalogue.attack(text)
+    if isinstance(spec, OfRun):
+        raise BadInput("Images that a run stored are no attack that could be planned; name them as a precomputed set")
     catalogue.check_applicable(spec, classes)
     return spec
 

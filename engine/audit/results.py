@@ -191,6 +191,11 @@ def open_connections(place: Place, role: Role) -> RunConnections:
 
 def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
     """Return the rows, without maps, of every condition that has a shard, block by block."""
+    return {folder: shards.from_plain(parts) for folder, parts in plain_tables(place, manifest).items()}
+
+
+def plain_tables(place: Place, manifest: Manifest) -> dict[str, list[pa.Table]]:
+    """Return the same rows as tables, one for each block that is there, by the folder of the condition; raises StoreError."""
     results: dict[str, list[pa.Table]] = {}
     for condition, block in _every(manifest):
         try:
@@ -199,7 +204,7 @@ def gathered(place: Place, manifest: Manifest) -> dict[str, Rows]:
             continue
         part = _plain(place.shard(condition.folder, block) / shards.ROWS, receipt.rows_hash)
         results.setdefault(condition.folder, []).append(part)
-    return {folder: shards.from_plain(parts) for folder, parts in results.items()}
+    return results
 
 
 @functools.lru_cache(maxsize=4096)

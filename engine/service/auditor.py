@@ -7,7 +7,8 @@ from typing import Any, Final, TypeVar, final
 
 import numpy as np
 
-from engine.errors import UnknownName
+from engine.audit import stored_images
+from engine.errors import BadInput, UnknownName
 from engine.jobs import Jobs, Workers
 from engine.service import driver, tasks, worker
 from engine.service.answers import Answers
@@ -16,6 +17,7 @@ from engine.service.registry import ImportFolder, ModelRegistry
 from engine.service.tasks import Task
 from engine.specs import catalogue, methods
 from engine.specs.catalogue import AttackCard
+from engine.specs.of_run import OfRun
 from engine.store import NotStored, Store
 from engine.types import faithfulness
 from engine.types.checks import AttackSanity, FeatureVisualization, Responses, ValidationReport
@@ -106,6 +108,16 @@ class Auditor:
         """Return the cards of all attacks and noise controls."""
         return catalogue.cards()
 
+    def attack_of_run(self, text: str, model: str, data: str) -> AttackCard:
+        """Return what menus show of images that a run stored, named `run:RUN/ROLE/CONDITION`.
+
+        Raises BadInput for what is not there any more, or is of another model or data set.
+        """
+        attack = catalogue.attack(text)
+        if not isinstance(attack, OfRun):
+            raise BadInput(f"'{text[:80]}' names no images of a run.")
+        return stored_images.card(self._store, attack, model, data)
+
     def methods(self) -> tuple[str, ...]:
         """Return the names of the ways to score feature maps, the default first."""
         return tuple(methods.METHODS)
@@ -123,6 +135,9 @@ class Auditor:
 
     def attack_results(self, request: AttackResultsRequest) -> Answer[AttackResults]:
         """Return how every image of a class fares under one attack; raises BadInput."""
+        if isinstance(request.attack, OfRun):
+            # The run's rows say it: there is nothing to wait for, and an unfinished run says more each time.
+            return Answer("ready", stored_images.attack_results(self._store, request, request.attack))
         return self.ask(tasks.ATTACK_RESULTS, request)
 
     def explanation(self, request: ExplanationRequest) -> Answer[Explanation]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine import demo as demo_store
 from engine.attribution import explain
-from engine.audit import compute
+from engine.audit import compute, stored_images
 from engine.audit import held_out as held_outs
 from engine.audit import manifest as manifests
 from engine.audit import rebuild as rebuilding
@@ -25,6 +25,7 @@ from engine.service import registry
 from engine.service.tasks import EXPLANATION, GALLERY
 from engine.service.worker import Bench, Kept
 from engine.specs import catalogue
+from engine.specs.of_run import OfRun
 from engine.store import Store
 from engine.types.checks import AttackSanity, FeatureVisualization, Responses, ValidationReport
 from engine.types.core import AttackResults, AttackResultsRequest, Explanation, ExplanationRequest, Gallery
@@ -109,7 +110,9 @@ def _classes(store: Store, named: str, path: str | None) -> tuple[str, ...]:
 
 
 def attack_results(bench: Bench, request: AttackResultsRequest) -> AttackResults:
-    """Attack every image of a class."""
+    """Attack every image of a class, or read how those of a run ended."""
+    if isinstance(request.attack, OfRun):
+        return stored_images.attack_results(bench.store, request, request.attack)
     return explain.attack_class(*bench.both(request), request, bench.report)
 
 

@@ -8,11 +8,14 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeVar, final
 
-from engine.audit import endings, held_out, inside, plan, rebuild, report, river, tiers, versus
+import numpy as np
+
+from engine.audit import endings, held_out, inside, listing, plan, rebuild, report, river, tiers, versus
 from engine.audit import manifest as manifests
 from engine.audit.endings import Confusion
 from engine.audit.held_out import Halves
 from engine.audit.inside import Inside, Scope
+from engine.audit.listing import Listing, Selection
 from engine.audit.manifest import CANDIDATE, AuditedModel, Manifest
 from engine.audit.plan import Threshold
 from engine.audit.report import Forecast, RunCard, RunView
@@ -194,6 +197,17 @@ class Runs:
         if act == "stop":
             self._answers.stop(task, request)
         return self._answers.known(task, request)
+
+    def images(self, run: str, selection: Selection) -> Listing:
+        """Return the images of a run that a selection chooses, finished or not; raises UnknownName, BadInput, StoreError."""
+        return listing.listing(manifests.place(self._store.root, run), selection)
+
+    def picture(self, run: str, folder: str, sample: str, expected: str) -> np.ndarray:
+        """Return the stored image of a sample under a condition, (height, width, channels) uint8.
+
+        folder: of the condition; expected: the hash of the picture. Raises UnknownName, BadInput, StoreError.
+        """
+        return listing.picture(manifests.place(self._store.root, run), folder, sample, expected)
 
     def forecast(self, values: Mapping[str, Any]) -> Answer[Forecast]:
         """Return what a plan will cost; values are those of a plan's file. Raises WrongPlan, BadInput."""

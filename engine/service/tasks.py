@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from engine import hashing, serialization
-from engine.audit import runs
+from engine.audit import runs, stored_images
 from engine.errors import BadInput, BadSetting, StoreError, UnknownName
 from engine.jobs import Priority
+from engine.specs.of_run import OfRun
 from engine.store import Store
 from engine.types.checks import VALIDATION_CHECKS, AttackSanity, FeatureVisualization, Responses, ValidationReport
 from engine.types.core import (
@@ -100,7 +101,14 @@ def data_key(card: DatasetCard) -> str:
 
 def _by_model(shelf: str, store: Store, request: OfModel) -> str:
     model, data = model_key(store.model_card(request.model)), data_key(store.data_card(request.data))
-    return hashing.content_key(shelf, request, model, data, hashing.FORMAT)
+    return hashing.content_key(shelf, request, model, data, *_stored_hashes(store, request), hashing.FORMAT)
+
+
+def _stored_hashes(store: Store, request: Any) -> tuple[tuple[str, ...], ...]:
+    """Return the hashes of the images that a request takes from a run; nothing where it attacks anew."""
+    asked = getattr(request, "group", request)
+    attack = getattr(asked, "attack", None)
+    return (stored_images.hashes(store, attack, asked.samples),) if isinstance(attack, OfRun) else ()
 
 
 def _by_two_models(shelf: str, store: Store, request: MatchRequest) -> str:
@@ -227,8 +235,15 @@ def _one_class(store: Store, request: ExplanationRequest) -> None:
     labels = dataset.labels_for(store.model_card(request.model))
     if not 1 <= len(request.samples) <= MOST_SAMPLES or len(set(request.samples)) != len(request.samples):
         raise BadInput(f"An explanation takes 1 to {MOST_SAMPLES} different samples, got {len(request.samples)}.")
+    _of_run(store, request)
     if len({int(labels[dataset.row(sample)]) for sample in request.samples}) > 1:
         raise BadInput("The samples of an explanation must be of one class.")
+
+
+def _of_run(store: Store, request: ExplanationRequest | FooledRequest) -> None:
+    """Where images of a run are asked for, they must be of this model and data set."""
+    if isinstance(request.attack, OfRun):
+        stored_images.require(store, request.attack, request.model, request.data)
 
 
 def _group(store: Store, group: FooledRequest) -> None:
@@ -238,6 +253,7 @@ def _group(store: Store, group: FooledRequest) -> None:
         dataset.row(sample)
     if not 1 <= len(group.samples) <= MOST_FOOLED or len(set(group.samples)) != len(group.samples):
         raise BadInput(f"A group takes 1 to {MOST_FOOLED} different samples, got {len(group.samples)}.")
+    _of_run(store, group)
     _check_seed(group.seed)
 
 

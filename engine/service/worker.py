@@ -7,11 +7,13 @@ import importlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import numpy as np
 
 from engine import hashing, streams
+from engine.audit import stored_images
 from engine.jobs.worker import Notes, Report
 from engine.service import tasks
 from engine.service.tasks import OfModel, Task
@@ -92,7 +94,7 @@ class Bench:
     def both(self, request: OfModel) -> tuple[ModelBundle, Dataset]:
         """Return the network and the data set that a request names; raises UnknownName."""
         bundle = self.bundle(request.model, getattr(request, "sites", "all"))
-        return bundle, self.store.dataset(request.data)
+        return bundle, self.store.dataset(request.data).reading(partial(stored_images.pictures, self.store))
 
     def publish(self, task: Task[Any, Record], kept: Kept[Record]) -> None:
         """Leave what can be shown before the rest is done; once the result is stored this goes. Raises StoreError."""

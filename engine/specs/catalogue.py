@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from engine import parameters
 from engine.errors import BadInput, UnknownName
 from engine.parameters import Measure, ReadBy, SettingCard, choice, setting
-from engine.specs import threat_model
+from engine.specs import of_run, threat_model
 from engine.specs.threat_model import NO_TARGET, Attack, Cost, Family, Norm, climb
 
 STRENGTHS = 3
@@ -536,7 +536,9 @@ class AttackCard:
 
 
 def attack(identifier: str) -> Attack:
-    """Return the spec of a full id or of a bare name (its defaults); raises UnknownName or BadSetting."""
+    """Return the spec of a full id, of a bare name (its defaults) or of a run's images; raises UnknownName or BadSetting."""
+    if identifier.startswith(of_run.PREFIX):
+        return of_run.read(identifier, ATTACKS)
     return parameters.parse(identifier, ATTACKS)
 
 

@@ -161,9 +161,17 @@ BUDGETED: Final = {item.name: item for item in (LINF, L2, L1, AREA)}
 
 
 Family = Literal[
-    "ascent", "universal", "library", "sign noise", "matched noise", "noise patch", "sparse noise", "corruption"
+    "ascent",
+    "universal",
+    "library",
+    "sign noise",
+    "matched noise",
+    "noise patch",
+    "sparse noise",
+    "corruption",
+    "stored",
 ]
-"""Which runner of `engine.attacks.runner` runs it."""
+"""Which runner of `engine.attacks.runner` runs it; what is `stored` was run before."""
 NO_TARGET: Final = "none"
 
 

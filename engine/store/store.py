@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol, TypeVar, final
@@ -17,6 +18,7 @@ import numpy as np
 from engine import class_names, hashing, serialization
 from engine.errors import BadInput, StoreError, UnknownName
 from engine.hashing import schema
+from engine.specs.of_run import OfRun
 from engine.store import files as durable
 from engine.store import files as envelope
 from engine.store import files as names
@@ -35,6 +37,10 @@ class Classifier(Protocol):
     def classes(self) -> tuple[str, ...]: ...
 
 
+OfRunReader = Callable[[OfRun, Sequence[str]], np.ndarray]
+"""From a run's condition and samples to what it stored of them."""
+
+
 @final
 class Dataset:
     """Images, labels and names of one data set; every sample has a key such as `00017`."""
@@ -42,6 +48,19 @@ class Dataset:
     def __init__(self, card: DatasetCard, folder: Path) -> None:
         self.card = card
         self._folder = folder
+        self._of_run: OfRunReader | None = None
+
+    def reading(self, of_run: OfRunReader) -> Dataset:
+        """Return the same data set, which also knows where the images lie that audit runs stored of it."""
+        result = copy.copy(self)
+        result._of_run = of_run
+        return result
+
+    def stored_images(self, attack: OfRun, samples: Sequence[str]) -> np.ndarray:
+        """Return what a run stored of some samples, (samples, height, width, channels) uint8; raises BadInput, StoreError."""
+        if self._of_run is None:
+            raise BadInput(f"There is no store here that could hold the images of run {attack.run[:12]}.")
+        return self._of_run(attack, samples)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:

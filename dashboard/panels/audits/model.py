@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from dashboard.panels.audits.counted import Images, images_of, shown_as
 from dashboard.wording import measured
 from engine import (
     CHECKS,
@@ -16,7 +17,6 @@ from engine import (
     TIERS,
     Answer,
     AttackSanity,
-    BadInput,
     ClassResult,
     ConditionResult,
     Decision,
@@ -26,7 +26,6 @@ from engine import (
     RunCard,
     RunView,
     Summary,
-    attack,
     condition_name,
     duration,
     left_out,
@@ -36,13 +35,9 @@ from engine import (
 
 OUTCOMES = {"pass": "✔ pass", "fail": "✘ fail", "inconclusive": "? inconclusive"}
 MOST_FLOWS = 3
-EXPLAINED = ("attack", "control", "curve")
-"""Kinds of conditions that the levels can show."""
-SEED = 0
-"""The seed of every attack that the levels show."""
 NOT_EXPLAINED = (
-    "Rows without 'Explain' attacked no image, or with other settings or another seed than the levels show: there it "
-    "would be another attack."
+    "Rows without 'Explain' attacked no image, or with other settings or another seed than the levels show, in a run that kept "
+    "no images: there it would be another attack."
 )
 WORST, CLEAN = "worst-case", "clean"
 SMALLEST_P = 0.001
@@ -114,7 +109,10 @@ class Row:
     high: float | None
     value: float | None
     statuses: str
-    into: str
+    into: tuple[tuple[str, str], ...]
+    """The commonest confusions, each with the query of its images."""
+    images: str
+    """Query of the images behind it."""
     link: str
     """Query of the page that explains it; empty where it cannot be explained there."""
     doubts: tuple[str, ...] = ()
@@ -132,6 +130,8 @@ class Cell:
     link: str
     """Query of the page that explains this class under this attack; empty where it cannot be explained there."""
     told: str
+    images: str
+    """Query of the images behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,12 +375,15 @@ def rate(result: Rate) -> str:
 
 def _model(model_result: ModelResult, view: RunView) -> ModelPart:
     worst = model_result.worst_case
-    rows = [_row(condition, _link(condition, model_result, view)) for condition in model_result.conditions]
+    rows = [
+        _row(condition, _link(condition, model_result, view), images_of(condition, model_result, view))
+        for condition in model_result.conditions
+    ]
     is_left_out = any(
-        condition.kind in EXPLAINED and not is_shown(condition.name, view) for condition in model_result.conditions
+        condition.kind != CLEAN and not _shown(condition, model_result, view) for condition in model_result.conditions
     )
     if worst is not None:
-        rows.append(_row(worst, ""))
+        rows.append(_row(worst, "", images_of(worst, model_result, view)))
     warning = (
         "" if model_result.is_monotone else "Accuracy rises with epsilon beyond its intervals: gradients may be masked."
     )
@@ -390,31 +393,26 @@ def _model(model_result: ModelResult, view: RunView) -> ModelPart:
     return ModelPart(title, tuple(rows), heat(model_result, view), warning, tuple(notes))
 
 
-def _row(condition_result: ConditionResult, link: str) -> Row:
-    flows = ", ".join(f"{flow.true} → {flow.into} ({flow.images})" for flow in condition_result.confusion[:MOST_FLOWS])
+def _row(condition_result: ConditionResult, link: str, images: Images) -> Row:
+    flows = tuple(
+        (f"{flow.true} → {flow.into} ({flow.images})", images("fooled", classes=flow.true, into=flow.into))
+        for flow in condition_result.confusion[:MOST_FLOWS]
+    )
     accuracy = condition_result.accuracy
     return Row(
         condition_name(condition_result), condition_result.kind, accuracy.n, rate(accuracy), accuracy.low, accuracy.high,
         accuracy.value,
-        status_counts(condition_result), flows, link, condition_result.doubts,
+        status_counts(condition_result), flows, images(), link, condition_result.doubts,
     )  # fmt: skip
 
 
 def _link(condition_result: ConditionResult, model: ModelResult, view: RunView) -> str:
     """Return the query of an image of the run under this very attack; empty where the levels cannot show it."""
     example = view.examples.get((model.role, condition_result.name))
-    if condition_result.kind not in EXPLAINED or example is None or not is_shown(condition_result.name, view):
+    if example is None or not _shown(condition_result, model, view):
         return ""
     where = {"label": example.label, "outcome": example.outcome, "sample": example.sample}
     return _query(condition_result, model, view, **where)
-
-
-def is_shown(name: str, view: RunView) -> bool:
-    """Whether the levels show this attack: all but its strength is at its default, and the seed is theirs."""
-    try:
-        return attack(name).is_standard and view.manifest.plan.seed == SEED
-    except BadInput:  # A run of another version, whose attack is no longer there.
-        return False
 
 
 def _threshold(decision: Decision, *, is_interim: bool) -> Agreed:
@@ -477,25 +475,31 @@ def heat(model: ModelResult, view: RunView, most: int | None = MOST_CLASSES) -> 
         return None
     by_condition = [{class_.name: class_ for class_ in condition.classes} for condition in shown]
     names = _shown_classes(shown[-1], [class_.name for class_ in shown[0].classes], most)
-    links = [_link_maker(condition, model, view) for condition in shown]
+    links = [(_link_maker(one, model, view), images_of(one, model, view)) for one in shown]
     rows = tuple(
         (
             name,
             tuple(
-                _cell(condition, own.get(name), link)
+                _cell(condition, own.get(name), *link)
                 for condition, own, link in zip(shown, by_condition, links, strict=True)
             ),
         )
         for name in names
     )
     columns = tuple((short_name(condition.name), condition_name(condition)) for condition in shown)
-    return Heat(f"{model.model}, class by class", columns, rows, tuple(map(_total, shown)), len(shown[0].classes))
+    return Heat(
+        f"{model.model}, class by class",
+        columns,
+        rows,
+        tuple(_total(one, images()) for one, (_, images) in zip(shown, links, strict=True)),
+        len(shown[0].classes),
+    )
 
 
-def _total(condition: ConditionResult) -> Cell:
+def _total(condition: ConditionResult, images: str) -> Cell:
     accuracy = condition.accuracy
     told = f"All classes under {condition_name(condition)}: {rate(accuracy)} ({INTERVAL}), n = {accuracy.n}"
-    return Cell(accuracy, accuracy.n < FEW, round(STEPS * (1 - (accuracy.value or 0.0))), "", told)
+    return Cell(accuracy, accuracy.n < FEW, round(STEPS * (1 - (accuracy.value or 0.0))), "", told, images)
 
 
 def _shown_classes(last: ConditionResult, names: list[str], most: int | None) -> list[str]:
@@ -509,12 +513,14 @@ def _shown_classes(last: ConditionResult, names: list[str], most: int | None) ->
     return [name for name in names if name in worst]
 
 
-def _cell(condition: ConditionResult, own: ClassResult | None, link: Callable[[ClassResult], str]) -> Cell | None:
+def _cell(
+    condition: ConditionResult, own: ClassResult | None, link: Callable[[ClassResult], str], images: Images
+) -> Cell | None:
     if own is None or own.accuracy.value is None:
         return None
     step = round(STEPS * (1 - own.accuracy.value))
     told = f"{own.name} under {condition_name(condition)}: {rate(own.accuracy)} ({INTERVAL}), n = {own.accuracy.n}"
-    return Cell(own.accuracy, own.has_few, step, link(own), told)
+    return Cell(own.accuracy, own.has_few, step, link(own), told, images(classes=own.name))
 
 
 def short_name(name: str) -> str:
@@ -526,7 +532,7 @@ def short_name(name: str) -> str:
 
 def _link_maker(condition: ConditionResult, model: ModelResult, view: RunView) -> Callable[[ClassResult], str]:
     """Return what makes the query of a class under this attack: of an image it fooled, else of one that withstood."""
-    if condition.kind not in EXPLAINED or not is_shown(condition.name, view):
+    if not _shown(condition, model, view):
         return lambda _: ""
 
     def link(own: ClassResult) -> str:
@@ -543,7 +549,7 @@ def example_query(view: RunView, role: str, names: Sequence[str], classes: Seque
     """
     (model,) = [one for one in view.summary.models if one.role == role]
     for condition in model.conditions:
-        if condition.name not in names or condition.kind not in EXPLAINED or not is_shown(condition.name, view):
+        if condition.name not in names or not _shown(condition, model, view):
             continue
         example = view.examples.get((role, condition.name))
         if example and example.outcome == outcome and (not classes or example.label in classes):
@@ -554,9 +560,21 @@ def example_query(view: RunView, role: str, names: Sequence[str], classes: Seque
     return ""
 
 
+def _shown(condition: ConditionResult, model: ModelResult, view: RunView) -> dict[str, str]:
+    return shown_as(view.manifest, view.card.run, (condition.kind, condition.name, model.role))
+
+
 def _query(condition: ConditionResult, model: ModelResult, view: RunView, **where: str) -> str:
-    own = attack(condition.name)
-    query = {"model": model.model, "data": view.card.data, "attack": own.name, "epsilon": own.epsilon_text, **where}
+    return image_query(view, (condition.kind, condition.name, model.role), **where)
+
+
+def image_query(view: RunView, condition: tuple[str, str, str], **where: str) -> str:
+    """Return the query of an image under a condition: its kind, name and role. Empty where the levels cannot show it."""
+    shown = shown_as(view.manifest, view.card.run, condition)
+    if not shown:
+        return ""
+    (model,) = [one.name for one in view.manifest.models if one.role == condition[2]]
+    query = {"model": model, "data": view.card.data, **shown, **where}
     return urlencode({key: value for key, value in query.items() if value})
 
 

@@ -15,11 +15,13 @@ from dashboard.auditor import Auditor
 from dashboard.markup import aria, data, term
 from dashboard.panels.audits import curve as curves
 from dashboard.panels.audits import form as planning
+from dashboard.panels.audits import heat_map
 from dashboard.panels.audits import model as audits
 from dashboard.panels.audits.form import Mistake, Offer
-from dashboard.panels.audits.model import Agreed, Cell, Heat, Line, ModelPart, Panel, Row, SanityCheck, Versus
+from dashboard.panels.audits.model import Agreed, Line, ModelPart, Panel, Row, SanityCheck, Versus
 from dashboard.panels.confusion import view as confusion_view
 from dashboard.panels.held_out import view as held_out_view
+from dashboard.panels.images import view as images_view
 from dashboard.panels.inside import view as inside_view
 from dashboard.panels.rebuild import view as rebuild_view
 from dashboard.panels.versus import view as versus_view
@@ -38,7 +40,6 @@ NONE = (
     "python -m engine audit PLAN.toml --store DIR; this page then shows how far it is and what it finds."
 )
 MARKS = {"pass": "✔ pass", "fail": "✘ fail", "not run": "– not run"}
-FEW = "Grey: fewer than 30 images, not to be ranked."
 HEADS: Final = (
     ("name", "Run"), ("about", "About"), ("begun", "Began (UTC)"), ("seconds", "Took"), ("author", "By"), ("tier", "Tier"),
     ("state", "State"), ("verdict", "Verdict"),
@@ -89,6 +90,7 @@ def layout() -> html.Section:
             held_out_view.layout(),
             confusion_view.layout(),
             versus_view.layout(),
+            images_view.layout(),
             html.Div(id=ids.AUDIT_DETAILS, className="audit"),
         ],
         id=ids.AUDITS,
@@ -280,64 +282,13 @@ def _maps(panel: Panel) -> list[Component]:
     results: list[Component] = []
     for place, (model, heat) in enumerate(shown):
         warning = [html.P(model.warning, className="warning")] if model.warning else []
-        drawn = [*warning, *_heat(heat)]
+        drawn = [*warning, *heat_map.drawn(heat)]
         title = html.H3([f"Robust accuracy, {heat.title}", _file(panel.line.run, "classes")])
         folded = html.Details(
             [html.Summary(f"Robust accuracy, {heat.title}", **term("heat")), *drawn], className="twin"
         )
         results += [title, *drawn] if place == 0 else [folded]
     return results
-
-
-def _heat(heat: Heat) -> list[Component]:
-    heads = [html.Th("Class", scope="col"), *(html.Th(short, scope="col", title=full) for short, full in heat.columns)]
-    rows = [html.Tr([html.Th(name, scope="row"), *map(_square, cells)]) for name, cells in heat.rows]
-    rows.insert(0, html.Tr([html.Th("All classes", scope="row"), *map(_square, heat.every)], className="every"))
-    caption = html.Caption(f"{heat.title}, in per cent", className="sr-only")
-    table = html.Table([caption, html.Thead(html.Tr(heads)), html.Tbody(rows)], className="heat-map")
-    has_few = any(cell and cell.has_few for _, cells in heat.rows for cell in cells)
-    told = [
-        f"{len(heat.rows)} of {heat.classes} classes, those that fare worst; the file holds all."
-        if len(heat.rows) < heat.classes
-        else "",
-        "Right answers in per cent. A cell opens Explain of its class and attack.",
-        FEW if has_few else "",
-    ]
-    note = html.P([_scale(), html.Span(" ".join(filter(None, told)))], className="note heat-note")
-    frame = html.Div(table, className="heat-frame", tabIndex=0, role="region", **aria(label=heat.title), **term("heat"))
-    return [frame, note, _twin(heat)]
-
-
-def _scale() -> Component:
-    colours = [html.Span(className=f"heat-{step}") for step in range(audits.STEPS + 1)]
-    told = aria(label="Colours from 100 % right to 0 % right")
-    return html.Span([html.Span("100 %"), *colours, html.Span("0 %")], className="heat-scale", role="img", **told)
-
-
-def _square(cell: Cell | None) -> Component:
-    if cell is None:
-        return html.Td("–", className="muted")
-    shown: Any = f"{100 * (cell.accuracy.value or 0.0):.0f}"
-    if cell.link:
-        shown = html.A(shown, href=f"/?{cell.link}", **aria(label=f"Explain {cell.told}"))
-    return html.Td(shown, className=f"heat-{cell.step}{' few' if cell.has_few else ''}", title=cell.told)
-
-
-def _twin(heat: Heat) -> Component:
-    """Return the same as a table, with intervals and numbers of images."""
-    heads = ("Class", "Condition", "Images", "Right (Clopper-Pearson, 95 %)")
-    rows = [
-        html.Tr([html.Th(name, scope="row"), html.Td(full), html.Td(f"{cell.accuracy.n:,}"), html.Td(audits.rate(cell.accuracy))],
-                className="few" if cell.has_few else "")
-        for name, cells in (("All classes", heat.every), *heat.rows)
-        for (_, full), cell in zip(heat.columns, cells, strict=True)
-        if cell
-    ]  # fmt: skip
-    table = html.Div(html.Table([markup.head(heads), html.Tbody(rows)]), className="table-scroll", tabIndex=0,
-                     role="region", **aria(label=f"{heat.title}, as a table"))  # fmt: skip
-    return html.Details(
-        [html.Summary("As a table, with intervals and n", **term("heat-table")), table], className="twin"
-    )
 
 
 def _details(panel: Panel) -> list[Component]:
@@ -464,7 +415,8 @@ def _sanity(sanity_check: SanityCheck) -> list[Component]:
 
 def _row(row: Row) -> Component:
     link = [html.A("Explain", href=f"/?{row.link}")] if row.link else []
-    texts = [html.Td(text) for text in (f"{row.n:,}", row.accuracy)]
+    texts = [html.Td(markup.counted(f"{row.n:,}", row.images)), html.Td(row.accuracy)]
+    into = [part for text, query in row.into for part in (", ", markup.counted(text, query))][1:]
     bar = "" if row.value is None else markup.interval(row.low or 0.0, row.value, row.high or 0.0)
     return html.Tr(
         [
@@ -472,7 +424,7 @@ def _row(row: Row) -> Component:
             *texts,
             html.Td(bar),
             html.Td([row.statuses, *(html.Div(f"? {doubt}", className="doubt") for doubt in row.doubts)]),
-            html.Td(row.into),
+            html.Td(into),
             html.Td(link, className="act"),
         ],
         className="worst" if row.kind == "worst-case" else row.kind,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import urlencode
 
 from dashboard.panels.audits import model as audits
 from dashboard.wording import measured
-from engine import Confusion, ConfusionFlow, ModelResult, Rate, RunView, attack, class_handles, measure_of
+from engine import Confusion, ConfusionFlow, ModelResult, Rate, RunView, class_handles, measure_of
 
 MOST_FLOWS: Final = 400
 """Pairs of classes that are counted out for the page: all that 20 classes have, and the most frequent of more."""
@@ -150,14 +149,9 @@ def row(view: RunView, confusion: Confusion, one: ConfusionFlow) -> FlowRow:
 def _link(view: RunView, confusion: Confusion, one: ConfusionFlow) -> str:
     role, names = confusion.scope.role, class_handles(view.manifest.classes)
     condition = view.manifest.of(role)[one.condition]
-    if condition.kind not in audits.EXPLAINED or not audits.is_shown(condition.name, view):
-        return ""
-    own = attack(condition.name)
-    query = {
-        "model": view.manifest.model(role).name, "data": view.card.data, "attack": own.name, "epsilon": own.epsilon_text,
-        "label": names[one.label], "outcome": "fooled", "sample": one.sample,
-    }  # fmt: skip
-    return urlencode({key: value for key, value in query.items() if value})
+    return audits.image_query(
+        view, (condition.kind, condition.name, role), label=names[one.label], outcome="fooled", sample=one.sample
+    )
 
 
 def _matrix(view: RunView, confusion: Confusion, rows: dict[tuple[int, int], FlowRow]) -> Matrix | None:

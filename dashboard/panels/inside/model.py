@@ -301,6 +301,18 @@ def layer_query(view: RunView, inside: Inside, layer: str) -> str:
     return f"{query}&{urlencode({'layer': layer})}" if query else ""
 
 
+def images_query(view: RunView, inside: Inside, label: int | None = None) -> str:
+    """Return the query of the images that a scope counts, or of those of one class."""
+    scope = inside.scope
+    classes = scope.classes if label is None else (label,)
+    fields = {
+        "page": "audits", "run": view.card.run, "role": "" if scope.role == "candidate" else scope.role,
+        "attacks": ",".join(map(str, scope.attacks)), "classes": ",".join(map(str, classes)),
+        "ended": "" if scope.group == "fooled" else scope.group,
+    }  # fmt: skip
+    return urlencode({name: value for name, value in fields.items() if value})
+
+
 Table = tuple[tuple[str, ...], tuple[tuple[object, ...], ...]]
 """Heads and rows of a file."""
 

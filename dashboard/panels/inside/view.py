@@ -157,7 +157,8 @@ def _classes(view: RunView, inside: Inside, told: Described, query: str) -> list
     names, layers = class_handles(view.manifest.classes), inside.layers
     heads = ("Class", "Cluster", "Images", "Most conductance at")
     rows = [
-        html.Tr([html.Th(names[own.label], scope="row"), html.Td(str(own.cluster or "–")), html.Td(f"{own.n:,}"),
+        html.Tr([html.Th(names[own.label], scope="row"), html.Td(str(own.cluster or "–")),
+                 html.Td(markup.counted(f"{own.n:,}", insides.images_query(view, inside, own.label))),
                  html.Td(layers[max(range(len(layers)), key=own.layers.__getitem__)].layer)])
         for own in inside.classes
     ]  # fmt: skip
@@ -183,9 +184,10 @@ def _maps(view: RunView, inside: Inside, told: Described, query: str) -> list[Co
     heads = ("Feature map", "Conductance (t, 95 %)", "Under noise (t, 95 %)", "p above noise (Welch, Holm)", "Images")
     has_link = any(row.link for row in told.maps)
     note = "A click opens Explain of an image of the run at this channel." if has_link else (
-        "Explain cannot show these images: no chosen attack has its settings and seed."
+        "Explain cannot show these images: no chosen attack has its settings and seed, and the run kept no images."
     )  # fmt: skip
-    table = html.Table([markup.head(heads), html.Tbody(list(map(_map, told.maps)))])
+    listed = insides.images_query(view, inside)
+    table = html.Table([markup.head(heads), html.Tbody([_map(row, listed) for row in told.maps])])
     frame = html.Div(table, className="table-scroll", tabIndex=0, role="region", **aria(label=told.maps_title))
     return [
         *_within(view, inside),
@@ -195,9 +197,9 @@ def _maps(view: RunView, inside: Inside, told: Described, query: str) -> list[Co
     ]
 
 
-def _map(row: MapRow) -> Component:
+def _map(row: MapRow, listed: str) -> Component:
     shown = html.A(row.name, href=f"/?{row.link}", **aria(label=f"Explain {row.name}")) if row.link else row.name
-    cells = [html.Td(text) for text in (row.flow, row.noise, row.p, row.n)]
+    cells = [html.Td(text) for text in (row.flow, row.noise, row.p, markup.counted(row.n, listed))]
     return html.Tr([html.Th(shown, scope="row"), *cells], className="worst" if row.is_above else "")
 
 

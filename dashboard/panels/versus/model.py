@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlencode
 
 from dashboard.panels.audits import model as audits
 from dashboard.panels.inside import model as insides
 from dashboard.wording import measured, number
-from engine import Changed, Inside, LayerMatch, MapMatching, RunView, Versus, attack, class_handles, clopper_pearson
+from engine import Changed, Inside, LayerMatch, MapMatching, RunView, Versus, class_handles, clopper_pearson
 
 MOST_EXAMPLES: Final = 3
 """Images of each side that are linked; the file holds all."""
@@ -97,14 +96,10 @@ def link(view: RunView, one: Changed) -> str:
     """Return the query of an image in the model that it is fooled in; empty where the levels cannot show it."""
     role = "candidate" if one.side == "candidate only" else "baseline"
     condition = view.manifest.of(role)[one.condition]  # type: ignore[arg-type]
-    if condition.kind not in audits.EXPLAINED or not audits.is_shown(condition.name, view):
-        return ""
-    own, model = attack(condition.name), view.manifest.model(condition.role).name
-    query = {
-        "model": model, "data": view.card.data, "attack": own.name, "epsilon": own.epsilon_text,
-        "label": class_handles(view.manifest.classes)[one.label], "outcome": "fooled", "sample": one.sample,
-    }  # fmt: skip
-    return urlencode({key: value for key, value in query.items() if value})
+    label = class_handles(view.manifest.classes)[one.label]
+    return audits.image_query(
+        view, (condition.kind, condition.name, condition.role), label=label, outcome="fooled", sample=one.sample
+    )
 
 
 def _notes(versus: Versus) -> tuple[str, ...]:
