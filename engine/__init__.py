@@ -48,7 +48,7 @@ from engine.service.driver import Act
 from engine.specs.catalogue import AttackCard, attack, attack_at, measure_of
 from engine.specs.methods import METHODS, Method, method
 from engine.specs.threat_model import Attack
-from engine.statistics import HALF, Estimate, against_half, clopper_pearson
+from engine.statistics import HALF, Estimate, against_half, clopper_pearson, standing_out
 from engine.statistics import needed as hits_needed
 from engine.types.checks import (
     CHECKS,
@@ -310,5 +310,6 @@ __all__ = [
     "rebuild",
     "run_verdict",
     "same_classes",
+    "standing_out",
     "status_counts",
 ]

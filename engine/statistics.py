@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import scipy  # its `stats` is loaded at first use: it takes most of a second, and the web process rarely needs it
@@ -15,6 +15,9 @@ from engine.errors import BadInput
 SIZES = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 EQUAL = 1e-3
 """Scores that differ by less than this share of themselves are equal: copies of a map differ by rounding alone."""
+
+SILENT: Final = 1e-12
+"""Mean |score| of a layer below which none of its channels stands out."""
 
 
 def quota(channels: int, share: float) -> int:
@@ -30,6 +33,17 @@ def strength(scores: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     totals = sum(np.abs(site).sum(axis=1) for site in scores)
     scale = 1.0 / np.maximum(totals, 1e-12)
     return tuple((np.abs(site) * scale[:, None]).mean(axis=0) for site in scores)
+
+
+def standing_out(scores: np.ndarray) -> np.ndarray:
+    """Return |scores| of a layer, (..., channels), divided by their mean: how far each channel stands out in its layer.
+
+    The default ranking of activation patching divides so, image by image. A layer without any score gives zeros.
+    """
+    size = np.abs(scores)
+    mean = size.mean(axis=-1, keepdims=True)
+    result: np.ndarray = np.divide(size, mean, out=np.zeros_like(size), where=mean > SILENT)
+    return result
 
 
 def per_site(strength: Sequence[np.ndarray], share: float) -> tuple[np.ndarray, ...]:

@@ -16,11 +16,12 @@ import torch
 
 import engine
 from engine import serialization
+from engine.attacks import runner
 from engine.attacks.attacked import Batch
 from engine.attribution import explain
-from engine.audit import compute, results, runs, shards, verify
 from engine.audit import manifest as manifests
 from engine.audit import manifest as places
+from engine.audit import results, runs, shards, verify
 from engine.audit.runs import AuditLog, Run
 from engine.data import register
 from engine.data.sources import Images
@@ -428,11 +429,11 @@ def test_answers_that_are_not_finite_are_never_right_where_nobody_attacks():
 
     dark, bright = torch.zeros(2, 3, 4, 4), torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 4, 4)
     labels = torch.zeros(2, dtype=torch.int64)
-    found = compute.judged(Breaking(), Batch(dark, labels, ("a", "b")), bright)
+    found = runner.judged(Breaking(), Batch(dark, labels, ("a", "b")), bright)
     assert [item.status for item in found] == ["unperturbed", "failed"]
     assert all(np.isfinite(item.after.confidence) for item in found)
     with pytest.raises(BadInput, match="not finite"):
-        compute.judged(Breaking(), Batch(bright, labels, ("a", "b")), bright)
+        runner.judged(Breaking(), Batch(bright, labels, ("a", "b")), bright)
 
 
 def test_the_cube_answers_as_the_shards_do(undisturbed):

@@ -71,7 +71,8 @@ def test_the_ranking_sees_the_ranking_half_alone(run):
     rows = shards.joined(
         [shards.read(run.place.shard(condition.folder, block) / shards.ROWS) for block in range(run.manifest.blocks)]
     )
-    mean = np.concatenate([site[list(halves.ranking)].astype(float).mean(axis=0) for site in rows.flow[1:]])
+    own = [site[list(halves.ranking)].astype(float) for site in rows.flow[1:]]
+    mean = np.concatenate([(np.abs(site) / np.abs(site).mean(axis=1, keepdims=True)).mean(axis=0) for site in own])
     places = [(name, k) for name, count in run.manifest.model("candidate").sites[1:] for k in range(count)]
     wanted = {places[k] for k in np.argsort(-mean)[:3]}
     assert {(site, k) for site, own in zip(chosen.sites, chosen.channels, strict=True) for k in own} == wanted

@@ -39,7 +39,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("dashboard", "dashboard.__main__", "dashboard.wsgi"),
 )  # fmt: skip
 """From the ground up: packages, and modules that stand outside of one. Each has exactly one row."""
-MOST_FILES = {"engine": 134, "dashboard": 72}
+MOST_FILES = {"engine": 134, "dashboard": 73}
 MOST_ROWS = 16
 
 BELOW_THE_LINE = (

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from engine import statistics
 from engine.audit import endings, results, shards
 from engine.audit import manifest as manifests
 from engine.audit.inside import Scope
@@ -88,13 +89,16 @@ def strongest(
     eligible: Collection[str],
     report: Callable[[int, int, str], None],
 ) -> MapSet:
-    """Return the maps with the most mean attack conductance over some images, of the layers that claims may use.
+    """Return the maps that stand out in their layers, in the mean over some images, of the layers that claims may use.
+
+    By the default ranking of activation patching: the size of the attack conductance divided by its mean over the layer, image
+    by image. Conductance alone fills narrow layers, of which any maps restore a label.
 
     Raises BadSetting for more than there are, StoreError for a damaged shard.
     """
     manifest = manifests.read(place)
     condition = condition_of(manifest, asked)
-    mean = _mean_flow(place, manifest, condition, ranking, report)
+    mean = _standing_out(place, manifest, condition, ranking, report)
     sites = manifest.model(condition.role).sites
     names = [(name, channel) for name, channels in sites for channel in range(channels)]
     usable = [k for k in np.argsort(-mean, kind="stable").tolist() if names[k][0] in eligible]
@@ -106,14 +110,14 @@ def strongest(
     return MapSet(tuple(name for name, _ in used), tuple(channels for _, channels in used))
 
 
-def _mean_flow(
+def _standing_out(
     place: Place,
     manifest: Manifest,
     condition: Condition,
     ranking: Sequence[int],
     report: Callable[[int, int, str], None],
 ) -> np.ndarray:
-    """Return (all maps,) float64 from the stored rows, each image scaled as they are."""
+    """Return (all maps,) float64 from the stored rows: means over images, where 1 is a map of average size in its layer."""
     images = np.array(ranking)
     blocks = np.unique(images // manifest.block).tolist()
     total: np.ndarray = np.zeros(manifest.model(condition.role).maps)
@@ -121,5 +125,7 @@ def _mean_flow(
         report(done, len(blocks), "Ranking channels on one half of the fooled images")
         rows = shards.read(place.shard(condition.folder, block) / shards.ROWS)
         own = images[images // manifest.block == block] - block * manifest.block
-        total += np.concatenate([site[own] for site in rows.flow], axis=1).astype(np.float64).sum(axis=0)
+        total += np.concatenate(
+            [statistics.standing_out(site[own].astype(np.float64)).sum(axis=0) for site in rows.flow]
+        )
     return total / len(images)

@@ -24,7 +24,7 @@ VERDICTS: Final = {
 }
 """What a test says, in the few words of a table; its whole sentence stands below."""
 HOW: Final = (
-    "The channels with the most mean attack conductance over the ranking half, of layers that claims may use, are patched with "
+    "The channels whose attack conductance stands out most in their layers, in the mean over the ranking half, are patched with "
     "their clean values into the attacked run of the held-out images, which the attack fools anew by the run's seeds. Supported "
     "only where the paired difference to layer-matched random channels lies above zero with its interval, and every other control "
     "does less."

@@ -28,6 +28,7 @@ from engine import (
     Explanation,
     MapSet,
     Prediction,
+    standing_out,
 )
 
 RANKED = re.compile(r"(flow|standout):(\d{1,12})")
@@ -41,8 +42,6 @@ INJECT = "inject:"
 WORDS = {"adversarial": "adversarial-only", "shared": "shared", "clean": "clean-only"}
 Places = frozenset[tuple[int, int]]
 """Site index and channel of every chosen map."""
-SILENT = 1e-12
-"""Mean |conductance| of a layer below which none of its channels stands out."""
 SIZES = (4, 8, 16, 32, 64, 128, 256)
 
 
@@ -141,9 +140,7 @@ def _first(explanation: Explanation, count: int, *, is_by_layer: bool) -> Places
 
 def _strength(flow: np.ndarray, *, is_by_layer: bool) -> np.ndarray:
     """Return (channels,) of (images, channels): as `engine.patching.trials` ranks a group."""
-    size = np.abs(flow)
-    if is_by_layer:
-        size = size / np.maximum(size.mean(axis=1, keepdims=True), SILENT)
+    size: np.ndarray = standing_out(flow) if is_by_layer else np.abs(flow)
     return size.mean(axis=0)
 
 
