@@ -79,6 +79,8 @@
     if (tab) { pick({ page: tab.dataset.pageTab }); }
     const sorter = event.target.closest?.('[data-order]');
     const clone = event.target.closest?.('[data-clone]');
+    const part = event.target.closest?.('[data-goto]');
+    if (part) { document.getElementById(part.dataset.goto).scrollIntoView({ block: 'start' }); }
     if (run) { pick({ run: run.dataset.run }); }
     if (sorter) { look({ order: sorter.dataset.order }); }
     if (clone) { emit('clone', clone.dataset.clone); }

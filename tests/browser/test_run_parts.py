@@ -57,6 +57,17 @@ def test_a_choice_is_followed_by_every_part_and_a_cell_opens_an_image(opened, ru
     until(page, f"{lead('confusion')}.includes('class 3')")
 
 
+def test_the_parts_of_a_run_are_reached_by_the_keyboard_and_only_those_that_are_there(opened):
+    page = opened.page
+    shown = [text for text in page.locator("#run-parts button").all_inner_texts() if text]
+    assert shown == ["Result", "Where", "Causal test", "Classes", "Baseline", "Images", "Details and checks"]
+    page.locator("#run-parts button", has_text="Images").press("Enter")
+    until(page, "document.querySelector('#images').getBoundingClientRect().top < 120")
+    assert page.locator("#run-parts").bounding_box()["y"] < 120, "it stays in sight"
+    page.evaluate("document.querySelector('#against').hidden = true")
+    assert not page.locator("#run-parts button", has_text="Baseline").is_visible()
+
+
 def test_buttons_match_and_test_and_their_answers_stay(opened, run):
     page = opened.page
     page.locator("#matching [data-matching=begin]").click()

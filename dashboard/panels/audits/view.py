@@ -77,6 +77,7 @@ def layout() -> html.Section:
             html.Div(id=ids.AUDIT_PROBLEM, role="alert"),
             form(),
             html.Div(id=ids.AUDIT_LIST, className="audit-list"),
+            _parts(),
             html.Div(id=ids.AUDIT, className="audit"),
             rebuild_view.layout(),
             html.Div(
@@ -96,6 +97,25 @@ def layout() -> html.Section:
         id=ids.AUDITS,
         className="panel audits",
         **aria(labelledby="audits-heading"),
+    )
+
+
+PARTS = {
+    ids.AUDIT: "Result",
+    ids.INSIDE: "Where",
+    ids.HELD_OUT_PART: "Causal test",
+    ids.CONFUSION: "Classes",
+    ids.AGAINST: "Baseline",
+    ids.IMAGES: "Images",
+    ids.AUDIT_DETAILS: "Details and checks",
+}
+"""The parts of a run's page, by the element that a button leads to; assets/app.css hides those that a run lacks."""
+
+
+def _parts() -> html.Nav:
+    buttons = [html.Button(title, className="plain-button", **data(goto=part)) for part, title in PARTS.items()]
+    return html.Nav(
+        buttons, id=ids.RUN_PARTS, className="run-parts", **aria(label="Parts of the run"), **term("run-parts")
     )
 
 
