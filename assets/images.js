@@ -41,6 +41,8 @@
 
   async function mounted(layout) {
     await fetched();
+    // A table whose heads and rows are still being made says nothing to anybody.
+    byId('images-frame').classList.add('is-mounting');
     set('images-frame', { children: layout });
     const api = await window.dash_ag_grid.getApiAsync(GRID);
     // Dash gives the table a source of its own once it is ready; ours must come after it.
@@ -73,6 +75,8 @@
     if (grid && order !== (view.order || null)) { pick({ order }); }
   }
 
+  const show = () => window.requestAnimationFrame(() => window.requestAnimationFrame(() => byId('images-frame').classList.remove('is-mounting')));
+
   function source(own) {
     return {
       rowCount: own.count,
@@ -89,6 +93,7 @@
           failCallback();
           renew('images-lead', make('span', { class: 'nothing' }, `Rows could not be read: ${error.message}`));
         }
+        show();
       },
     };
   }

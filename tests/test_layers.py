@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import sources
+
 ROOT = Path(__file__).resolve().parents[1]
 
 ROWS: tuple[tuple[str, ...], ...] = (
@@ -77,7 +79,7 @@ MODULES = modules()
 def imports(path: Path) -> frozenset[str]:
     """Every module an import statement names, in functions too; `from package import module` names the module."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(sources.parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -160,7 +162,7 @@ def test_no_module_is_longer_than_600_lines(module):
 def lengths() -> list[int]:
     found = []
     for path in MODULES.values():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(sources.parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
                 found.append(node.end_lineno - first.lineno + 1)

@@ -14,7 +14,7 @@ from torch import nn
 import engine
 from engine.attribution import scorers
 from engine.models import hooks, network, zoo
-from tests import toys
+from tests import sources, toys
 
 NETWORKS = {
     "toy": lambda: toys.bundle(toys.seeded(toys.Residual())),
@@ -185,7 +185,7 @@ ON_THE_HOST = {
 
 def created_without_a_device(path):
     """Calls of torch's creators without `device=` whose result is not moved with `.to(...)` in the same expression."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = sources.parsed(path)
     moved = {
         id(node.func.value)
         for node in ast.walk(tree)

@@ -16,7 +16,7 @@ from dashboard.links import ViewState
 from dashboard.panels.audits import view as audits_view
 from dashboard.panels.registry import view as registry_view
 from engine import __main__ as command_line
-from tests import stores
+from tests import sources, stores
 
 ROOT = Path(__file__).resolve().parent.parent
 RETIRED = re.compile(
@@ -34,7 +34,7 @@ LEGITIMATE = re.compile(
 
 def texts(path):
     """Yield the line and the text of every literal of a module that a reader may see: docstrings and keys left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = sources.parsed(path)
     hidden = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if (
@@ -81,7 +81,7 @@ def test_public_names_hold_no_retired_word():
         (path, node.name)
         for folder in ("engine", "dashboard")
         for path in (ROOT / folder).rglob("*.py")
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in sources.parsed(path).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
     spaced = {name: re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name) for name in (*engine.__all__, *(n for _, n in defined))}
