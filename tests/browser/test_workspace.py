@@ -136,7 +136,7 @@ def test_images_that_became_one_class_are_looked_at_together_and_counted(page):
     pair = min((text for text in chips[1:-1]), key=lambda text: int(text.split()[-1]))
     page.locator("#scope button", has_text=pair).click()
     target, count = pair.split()[1].removesuffix(":"), pair.split()[-1]
-    until(page, f"document.querySelector('#headline').textContent === \"{count} images of '3', all → '{target}'.\")")
+    until(page, f"document.querySelector('#headline').textContent === \"{count} images of '3', all → '{target}'.\"")
     said = page.locator("#scope p").inner_text()
     assert said == f"{count} of {count} fooled images of class '3' that became '{target}', together."
     assert page.locator(".members img").count() == int(count)
