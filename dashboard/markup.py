@@ -11,7 +11,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from dashboard import wording
-from engine import UnknownName
+from engine import UnknownName, harmless
 
 Piece = str | dict[str, Any]
 """A text, or `tag`, `attributes` and `children`."""
@@ -19,8 +19,6 @@ ATTRIBUTES = {"className": "class", "htmlFor": "for", "colSpan": "colspan", "tab
 HTML = "dash_html_components"
 NARROWEST = 0.5
 """Per cent of the bar that an interval takes at least, so that it is seen."""
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of a text that a spreadsheet would run."""
 
 
 def pieces(content: object) -> list[Piece]:
@@ -121,9 +119,5 @@ def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(heads)
-    writer.writerows([_safe(cell) for cell in row] for row in rows)
+    writer.writerows([harmless(cell) for cell in row] for row in rows)
     return buffer.getvalue()
-
-
-def _safe(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell

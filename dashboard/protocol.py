@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
@@ -74,6 +75,12 @@ def connect(app: Dash, auditor: Auditor, panel: Panel) -> None:
     app.clientside_callback(
         ClientsideFunction("panel", "answered"), Input(panel.facts, "data"), prevent_initial_call=True
     )
+
+
+def query(ask: Ask, names: Iterable[str]) -> str:
+    """Return what an ask holds of some fields as the query of an address, with its question mark; empty for none."""
+    given = {name: str(ask[name]) for name in names if ask.get(name)}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def nothing(text: object) -> list[markup.Piece]:

@@ -37,7 +37,7 @@ from engine.class_names import handles as class_handles
 from engine.class_names import matched as class_places
 from engine.class_names import plain as plain_name
 from engine.class_names import same as same_classes
-from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed
+from engine.errors import BadInput, BadSetting, EngineError, StoreError, UnknownName, Unsupported, WorkFailed, harmless
 from engine.hashing import VERSION
 from engine.parameters import MEASURES, Measure, SettingCard, read_fraction
 from engine.parameters import texts as attack_texts
@@ -296,6 +296,7 @@ __all__ = [
     "duration",
     "flatten",
     "forecast_text",
+    "harmless",
     "hits_needed",
     "installed_versions",
     "kept_by",

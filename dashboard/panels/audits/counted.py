@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -51,3 +51,18 @@ def shown_as(
     if own is not None and own.is_standard and manifest.plan.seed == SEED and not (stored and is_stored):
         return {"attack": own.name, "epsilon": own.epsilon_text}
     return stored
+
+
+def image_query(
+    manifest: Manifest, run: str, condition: tuple[str, str, str], where: Mapping[str, str], *, is_stored: bool = False
+) -> str:
+    """Return the query of Explain at an image under a condition, as `shown_as` names it; empty where it cannot be shown.
+
+    where: label, outcome and sample.
+    """
+    shown = shown_as(manifest, run, condition, is_stored=is_stored)
+    if not shown:
+        return ""
+    (model,) = [one.name for one in manifest.models if one.role == condition[2]]
+    query = {"model": model, "data": manifest.images.data, **shown, **where}
+    return urlencode({name: value for name, value in query.items() if value})

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
 
-from dashboard.panels.audits.counted import Images, images_of, shown_as
+from dashboard.panels.audits.counted import Images, image_query, images_of, shown_as
 from dashboard.wording import measured
 from engine import (
     CHECKS,
@@ -565,17 +564,7 @@ def _shown(condition: ConditionResult, model: ModelResult, view: RunView) -> dic
 
 
 def _query(condition: ConditionResult, model: ModelResult, view: RunView, **where: str) -> str:
-    return image_query(view, (condition.kind, condition.name, model.role), **where)
-
-
-def image_query(view: RunView, condition: tuple[str, str, str], **where: str) -> str:
-    """Return the query of an image under a condition: its kind, name and role. Empty where the levels cannot show it."""
-    shown = shown_as(view.manifest, view.card.run, condition)
-    if not shown:
-        return ""
-    (model,) = [one.name for one in view.manifest.models if one.role == condition[2]]
-    query = {"model": model, "data": view.card.data, **shown, **where}
-    return urlencode({key: value for key, value in query.items() if value})
+    return image_query(view.manifest, view.card.run, (condition.kind, condition.name, model.role), where)
 
 
 def _versus(pairing: Pairing) -> Versus:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dashboard.panels.audits import model as audits
+from dashboard.panels.audits.counted import image_query
 from dashboard.wording import measured
 from engine import Confusion, ConfusionFlow, ModelResult, Rate, RunView, class_handles, measure_of
 
@@ -149,9 +150,9 @@ def row(view: RunView, confusion: Confusion, one: ConfusionFlow) -> FlowRow:
 def _link(view: RunView, confusion: Confusion, one: ConfusionFlow) -> str:
     role, names = confusion.scope.role, class_handles(view.manifest.classes)
     condition = view.manifest.of(role)[one.condition]
-    return audits.image_query(
-        view, (condition.kind, condition.name, role), label=names[one.label], outcome="fooled", sample=one.sample
-    )
+    own, label = (condition.kind, condition.name, role), names[one.label]
+    where = {"label": label, "outcome": "fooled", "sample": one.sample}
+    return image_query(view.manifest, view.card.run, own, where)
 
 
 def _matrix(view: RunView, confusion: Confusion, rows: dict[tuple[int, int], FlowRow]) -> Matrix | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 from dash import dcc, html
@@ -55,7 +54,7 @@ def answer(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.F
         view = auditor.audits.view(run)
     except EngineError as error:
         return {**NOTHING, "lead": str(error)}, curves.draw((), theme)
-    told, query = confusions.described(view, confusion), _query(stored)
+    told, query = confusions.described(view, confusion), protocol.query(stored, FIELDS)
     facts = {
         "state": "ready",
         "lead": told.lead,
@@ -130,11 +129,6 @@ def _point(point: PointRow) -> Component:
 def _file(view: RunView, name: str, query: str) -> Component:
     href = f"/audits/{view.card.run}/{name}.csv{query}"
     return html.A("CSV", href=href, className="file", download="", **aria(label=f"{name} as CSV"), **term("csv"))
-
-
-def _query(stored: protocol.Ask) -> str:
-    given = {name: str(stored[name]) for name in FIELDS if stored.get(name)}
-    return f"?{urlencode(given)}" if given else ""
 
 
 PANELS: Final = (protocol.Panel("confusion", answer, ids.CONFUSION_CURVE, again=5000),)

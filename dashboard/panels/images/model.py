@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from dashboard import markup
 from dashboard.links import CHOICES
-from dashboard.panels.audits.counted import shown_as
+from dashboard.panels.audits.counted import image_query
 from dashboard.panels.inside import model as insides
+from dashboard.panels.inside.model import OUTCOMES
 from dashboard.wording import percent
 from engine import SORTABLE, STATUSES, BadInput, Condition, Listing, Manifest, Selection, class_handles, listing_parquet
 
@@ -19,8 +20,6 @@ FIELDS: Final = ("role", "attacks", "classes", "ended", "under", "status", "into
 EVERY: Final = "all"
 MOST_ROWS: Final = 500
 """Rows that one question may ask for."""
-KEPT: Final = {"fooled": "fooled", "kept": "resisted"}
-"""How images of each group of *Inside the model* ended."""
 STATUS_TITLES: Final = {
     "fooled": "Fooled",
     "resisted": "Resisted",
@@ -45,7 +44,7 @@ def selection(stored: Mapping[str, Any]) -> Selection:
     scope, under, status = insides.scope(stored), _text(stored, "under"), _text(stored, "status")
     if status and status not in CHOICES["status"]:
         raise BadInput(f"Images are listed by status {', '.join(CHOICES['status'])}; got '{status[:40]}'.")
-    by_status = () if status == EVERY else (status or KEPT[scope.group],)
+    by_status = () if status == EVERY else (status or OUTCOMES[scope.group],)
     order = _text(stored, "order")
     if order and order.removeprefix("-") not in SORTABLE:
         raise BadInput(f"Images are sorted by {', '.join(SORTABLE)}; got '{order[:40]}'.")
@@ -86,12 +85,6 @@ def _places(text: str, name: str) -> tuple[int, ...]:
     return (int(text),)
 
 
-def query(stored: Mapping[str, Any]) -> str:
-    """Return the fields that decide which rows are listed, as the query of an address; empty for none."""
-    given = {name: str(stored[name]) for name in FIELDS if stored.get(name)}
-    return f"?{urlencode(given)}" if given else ""
-
-
 def menus(manifest: Manifest, stored: Mapping[str, Any]) -> dict[str, Menu]:
     """Return the menus by the field that they set."""
     scope = insides.scope(stored)
@@ -99,7 +92,7 @@ def menus(manifest: Manifest, stored: Mapping[str, Any]) -> dict[str, Menu]:
     classes = [(str(label), name) for label, name in enumerate(class_handles(manifest.classes))]
     chosen = ",".join(map(str, scope.classes))
     several = [(chosen, f"{len(scope.classes)} classes chosen above")] if len(scope.classes) > 1 else []
-    ended = STATUS_TITLES[KEPT[scope.group]].lower()
+    ended = STATUS_TITLES[OUTCOMES[scope.group]].lower()
     statuses = [(name, STATUS_TITLES[name]) for name in STATUSES]
     return {
         "under": Menu((("", "Attacks chosen above"), (EVERY, "Every condition"), *conditions), _text(stored, "under")),
@@ -162,14 +155,10 @@ def link(manifest: Manifest, run: str, condition: Condition, image: tuple[str, s
     the levels attack anew where that is the same attack.
     """
     sample, label, status = image
-    shown = shown_as(manifest, run, (condition.kind, condition.name, condition.role), is_stored=True)
-    if status not in KEPT.values() or not shown:
+    if status not in OUTCOMES.values():
         return ""
-    where = {
-        "model": manifest.model(condition.role).name, "data": manifest.images.data, **shown, "label": label, "outcome": status,
-        "sample": sample,
-    }  # fmt: skip
-    return urlencode({name: value for name, value in where.items() if value})
+    own = condition.kind, condition.name, condition.role
+    return image_query(manifest, run, own, {"label": label, "outcome": status, "sample": sample}, is_stored=True)
 
 
 def csv(listing: Listing) -> Iterator[bytes]:

@@ -103,11 +103,11 @@ def answer(auditor: Auditor, stored: protocol.Ask) -> protocol.Facts:
         **facts,
         "count": listing.count,
         "lead": markup.pieces(_lead(listing)),
-        "files": markup.pieces([_file(run, ending, images.query(stored)) for ending in images.FILES]),
+        "files": markup.pieces([_file(run, ending, protocol.query(stored, images.FIELDS)) for ending in images.FILES]),
         "menus": {name: asdict(menu) for name, menu in images.menus(listing.manifest, stored).items()},
         "again": listing.is_interim,
         "grid": grid().to_plotly_json(),
-        "query": images.query(stored),
+        "query": protocol.query(stored, images.FIELDS),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 from dash import dcc, html
@@ -18,6 +17,8 @@ from dashboard.panels.inside import river
 from dashboard.panels.inside.model import Described, MapRow
 from engine import EngineError, Inside, RunView, class_handles
 
+FIELDS: Final = ("role", "attacks", "classes", "ended", "within")
+"""Of a view: what decides what is shown of a run."""
 FEW = "Grey: fewer than 30 images, not to be ranked."
 
 
@@ -74,7 +75,7 @@ def answer(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.F
     except EngineError as error:
         return _without(auditor, stored, str(error)), figures.draw_layers(None, theme)
     told = insides.described(view, inside)
-    query = _query(stored)
+    query = protocol.query(stored, FIELDS)
     facts = {
         "state": "ready",
         "controls": markup.pieces(list(map(insides.group_of_buttons, insides.choices(view, inside.scope)))),
@@ -206,11 +207,6 @@ def _map(row: MapRow, listed: str) -> Component:
 def _file(view: RunView, name: str, query: str) -> Component:
     href = f"/audits/{view.card.run}/inside-{name}.csv{query}"
     return html.A("CSV", href=href, className="file", download="", **aria(label=f"{name} as CSV"), **term("csv"))
-
-
-def _query(stored: protocol.Ask) -> str:
-    given = {name: str(stored[name]) for name in ("role", "attacks", "classes", "ended", "within") if stored.get(name)}
-    return f"?{urlencode(given)}" if given else ""
 
 
 PANELS: Final = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dashboard.panels.audits import model as audits
+from dashboard.panels.audits.counted import image_query
 from dashboard.panels.inside import model as insides
 from dashboard.wording import measured, number
 from engine import Changed, Inside, LayerMatch, MapMatching, RunView, Versus, class_handles, clopper_pearson
@@ -96,10 +97,9 @@ def link(view: RunView, one: Changed) -> str:
     """Return the query of an image in the model that it is fooled in; empty where the levels cannot show it."""
     role = "candidate" if one.side == "candidate only" else "baseline"
     condition = view.manifest.of(role)[one.condition]  # type: ignore[arg-type]
-    label = class_handles(view.manifest.classes)[one.label]
-    return audits.image_query(
-        view, (condition.kind, condition.name, condition.role), label=label, outcome="fooled", sample=one.sample
-    )
+    own, label = (condition.kind, condition.name, condition.role), class_handles(view.manifest.classes)[one.label]
+    where = {"label": label, "outcome": "fooled", "sample": one.sample}
+    return image_query(view.manifest, view.card.run, own, where)
 
 
 def _notes(versus: Versus) -> tuple[str, ...]:

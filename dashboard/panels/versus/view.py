@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Final, cast
-from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 from dash import dcc, html
@@ -73,7 +72,7 @@ def answer(auditor: Auditor, stored: protocol.Ask) -> tuple[protocol.Facts, go.F
         )
     except EngineError as error:
         return {**NOTHING, "lead": str(error)}, figures.draw(None, None, theme)
-    told, query = models.described(view, versus), _query(stored)
+    told, query = models.described(view, versus), protocol.query(stored, FIELDS)
     facts = {
         "state": "ready",
         "lead": told.lead,
@@ -175,11 +174,6 @@ def _partners(auditor: Auditor, run: str, found: MapMatching) -> list[Component]
 def _file(run: str, name: str, query: str) -> Component:
     href = f"/audits/{run}/{name}.csv{query}"
     return html.A("CSV", href=href, className="file", download="", **aria(label=f"{name} as CSV"), **term("csv"))
-
-
-def _query(stored: protocol.Ask) -> str:
-    given = {name: str(stored[name]) for name in FIELDS if stored.get(name)}
-    return f"?{urlencode(given)}" if given else ""
 
 
 PANELS: Final = (
