@@ -39,7 +39,8 @@ def _element(component: object) -> Piece:
     if written["namespace"] != HTML:
         raise TypeError(f"Only html components are drawn as plain values, got {written['type']}.")
     properties: Mapping[str, Any] = written["props"]
-    attributes = {ATTRIBUTES.get(name, name): value for name, value in properties.items() if name != "children"}
+    # Dash holds data-* names in a set: sorted, two processes of one server write the same.
+    attributes = {ATTRIBUTES.get(name, name): properties[name] for name in sorted(properties) if name != "children"}
     return {
         "tag": written["type"].lower(),
         "attributes": attributes,
