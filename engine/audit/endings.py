@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine import statistics
+from engine.audit import inside, results
 from engine.audit import manifest as manifests
-from engine.audit import results
 from engine.audit.inside import ATTACKING, Scope
 from engine.audit.manifest import Condition, Manifest, Place
 from engine.audit.shards import Rows
@@ -122,8 +122,7 @@ def of_run(place: Place) -> Endings:
     manifest = manifests.read(place)
     if not results.is_finished(place):
         return of_rows(manifest, results.gathered(place, manifest))
-    if not (place.result / results.TABLE).is_file():
-        raise results.damage(place, results.TABLE)
+    results.require_sealed(place, [results.TABLE])
     with files.disk_errors("reading a result"):
         status = (place.result / results.TABLE).stat()
     return _of_finished(place, status.st_mtime_ns, status.st_size)
@@ -135,8 +134,6 @@ def _of_finished(place: Place, changed: int, size: int) -> Endings:
     del changed, size
     manifest = manifests.read(place)
     shape = len(manifest.conditions), len(manifest.images.samples)
-    if not results.is_as_sealed(place, results.TABLE):
-        raise results.damage(place, results.TABLE)
     table = results.read_table(place, COLUMNS)
     codes = pc.index_in(table["status"], value_set=pa.array(STATUSES)).to_numpy().astype(np.int8)
     before, after, in_budget = (table[name].to_numpy() for name in ("before", "after", "in_budget"))
@@ -170,7 +167,7 @@ def confusion(place: Place, scope: Scope, most: int | None = None) -> Confusion:
     endings, labels = of_run(place), np.array(manifest.images.labels)
     chosen = attacks_of(manifest, scope)
     rows = [own[k] for k in chosen]
-    in_scope = np.isin(labels, scope.classes) if scope.classes else np.ones(len(labels), dtype=bool)
+    in_scope = inside.in_classes(manifest, scope)
     met, fooled = endings.has_met(rows) & in_scope, endings.is_fooled(rows) & in_scope
     counts = Counter(labels[met.any(axis=0)].tolist())
     pairs = _Pairs.of(fooled, endings.after[rows], labels)
@@ -197,12 +194,7 @@ def attacks_of(manifest: Manifest, scope: Scope) -> tuple[int, ...]:
     """Return the chosen attacks as places among the conditions of the model, all of them by default; raises BadInput."""
     manifest.model(scope.role)
     known = tuple(place for place, one in enumerate(manifest.of(scope.role)) if one.kind in ATTACKING)
-    unknown = [place for place in scope.attacks if place not in known]
-    if unknown:
-        raise BadInput(f"Condition {unknown[0]} of this run is no attack; attacks are {', '.join(map(str, known))}.")
-    wrong = [label for label in scope.classes if not 0 <= label < len(manifest.classes)]
-    if wrong:
-        raise BadInput(f"This run has classes 0 to {len(manifest.classes) - 1}, got {wrong[0]}.")
+    inside.require_choice(manifest, scope, known)
     if not known:
         raise BadInput("This run has no attack, so no image could be fooled.")
     return scope.attacks or known

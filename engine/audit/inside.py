@@ -37,6 +37,8 @@ MOST_INTERIM: Final = 2**20
 """Conditions x classes x maps that are added up anew with every look at a run that goes on: 32 MB."""
 MIXTURES: Final = 99
 SEED: Final = 0
+SIGNIFICANT: Final = 0.05
+"""Adjusted p below which a feature map carries more than under noise."""
 BY_CHANCE: Final = 0.05
 """Above this p, clusters are no better than those of classes mixed at random."""
 FILES: Final = ("n", "sums", "squares")
@@ -112,6 +114,11 @@ class WeakMap:
     noise: Estimate | None
     p_value: float | None
     """Of more flow than under noise: Welch, one-sided, Holm over all maps of the network; None without two images of each."""
+
+    @property
+    def is_above_noise(self) -> bool:
+        """Whether more of an image's change goes through it than under noise."""
+        return self.p_value is not None and self.p_value < SIGNIFICANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +216,27 @@ def question(manifest: Manifest, scope: Scope) -> Question:
     known = _places(manifest, own, ATTACKING)
     if not known:
         raise BadInput("This run has no attack whose feature maps were scored.")
+    require_choice(manifest, scope, known)
+    if scope.layer and scope.layer not in [name for name, _ in sites]:
+        raise BadInput(f"The model of this run has no layer called '{scope.layer[:80]}'.")
+    (clean,) = _places(manifest, own, ("clean",))
+    return Question(scope, sites, clean, scope.attacks or known, _places(manifest, own, ("control",)))
+
+
+def require_choice(manifest: Manifest, scope: Scope, known: Sequence[int]) -> None:
+    """Raise BadInput for a chosen attack that is none of the known places, and for a class that the run does not have."""
     unknown = [place for place in scope.attacks if place not in known]
     if unknown:
         raise BadInput(f"Condition {unknown[0]} of this run is no attack; attacks are {', '.join(map(str, known))}.")
     wrong = [label for label in scope.classes if not 0 <= label < len(manifest.classes)]
     if wrong:
         raise BadInput(f"This run has classes 0 to {len(manifest.classes) - 1}, got {wrong[0]}.")
-    if scope.layer and scope.layer not in [name for name, _ in sites]:
-        raise BadInput(f"The model of this run has no layer called '{scope.layer[:80]}'.")
-    (clean,) = _places(manifest, own, ("clean",))
-    return Question(scope, sites, clean, scope.attacks or known, _places(manifest, own, ("control",)))
+
+
+def in_classes(manifest: Manifest, scope: Scope) -> np.ndarray:
+    """Return (images,) bool: of the chosen true classes."""
+    labels = np.array(manifest.images.labels)
+    return np.isin(labels, scope.classes) if scope.classes else np.ones(len(labels), dtype=bool)
 
 
 def _places(manifest: Manifest, own: Sequence[Condition], kinds: Sequence[str]) -> tuple[int, ...]:

@@ -58,8 +58,8 @@ class AuditLog:
         self._old = root / OLD_FILE if file == FILE else None
         self._named = title, file
 
-    def append(self, run: str, event: str, detail: str = "") -> None:
-        """Append a line, durably. Raises StoreError where the last line is none, or the disk refuses.
+    def append(self, run: str, event: str, detail: str = "") -> Event:
+        """Append a line, durably, and return it. Raises StoreError where the last line is none, or the disk refuses.
 
         Whether earlier lines were changed, `events` tells: a run goes on whatever was done to the log.
         """
@@ -70,6 +70,7 @@ class AuditLog:
             os.lseek(descriptor, 0, os.SEEK_END)
             os.write(descriptor, _written((added,)))
             os.fsync(descriptor)
+            return added
 
     def events(self) -> tuple[Event, ...]:
         """Return the whole log, the oldest line first. Raises StoreError naming the first line that was tampered with."""

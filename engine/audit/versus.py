@@ -90,14 +90,18 @@ def of_run(place: Place, scope: Scope, most: int | None = None) -> Versus:
     most: images of each side that are named, the first of them; None is all.
     """
     manifest = manifests.read(place)
-    if len(manifest.models) < len(ROLES):
-        raise BadInput("This run has one model: a plan with a baseline lays two beside each other.")
+    _require_two(manifest)
     scope = replace(scope, role=CANDIDATE)
     attacks = endings.attacks_of(manifest, scope)
     ended = endings.of_run(place)
     sides = [_Sides.of(manifest, ended, replace(scope, role=role), attacks) for role in ROLES]
     layers, counts, problem = _layers(place, manifest, scope)
     return _versus(manifest, replace(scope, role=CANDIDATE), (attacks, sides), (layers, counts, problem, place), most)
+
+
+def _require_two(manifest: Manifest) -> None:
+    if len(manifest.models) < len(ROLES):
+        raise BadInput("This run has one model: a plan with a baseline lays two beside each other.")
 
 
 def _versus(
@@ -150,7 +154,7 @@ class _Sides:
     def of(cls, manifest: Manifest, ended: Endings, scope: Scope, attacks: tuple[int, ...]) -> _Sides:
         own, labels = endings.own_places(manifest, scope), np.array(manifest.images.labels)
         rows = [own[k] for k in attacks]
-        in_scope = np.isin(labels, scope.classes) if scope.classes else np.ones(len(labels), dtype=bool)
+        in_scope = inside.in_classes(manifest, scope)
         kept = np.array([ended.is_right(row, labels) & ended.is_judged[row] for row in rows])
         fooled, right = ended.is_fooled(rows) & in_scope, np.all(kept, axis=0) & in_scope
         return cls(manifest, attacks, in_scope, ended.after[rows], fooled, np.asarray(right))
@@ -210,8 +214,7 @@ def _shares(one: Inside) -> dict[str, float]:
 def match_request(place: Place) -> MatchRequest:
     """Return what is matched of a run: every pair of layers, on images that both models get right; raises BadInput."""
     manifest = manifests.read(place)
-    if len(manifest.models) < len(ROLES):
-        raise BadInput("This run has one model: a plan with a baseline lays two beside each other.")
+    _require_two(manifest)
     ended, labels = endings.of_run(place), np.array(manifest.images.labels)
     clean = [_clean(manifest, role) for role in ROLES]
     right = np.flatnonzero(np.array([ended.is_right(row, labels) for row in clean]).all(axis=0))

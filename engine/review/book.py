@@ -166,8 +166,8 @@ class Book:
         if not who.strip() or len(who) > LONGEST_NAME or any(ord(letter) < 32 for letter in who):
             raise BadInput(f"Say who writes this: a name of 1 to {LONGEST_NAME} letters on one line.")
         detail = json.dumps({"who": who.strip(), "body": body}, ensure_ascii=False, allow_nan=False)
-        self._log.append(self._opened.id, kind, detail)
-        AuditLog(self._root).append(self._opened.id, runs.REVIEWED, self._log.events()[-1].hash)
+        added = self._log.append(self._opened.id, kind, detail)
+        AuditLog(self._root).append(self._opened.id, runs.REVIEWED, added.hash)
 
     def _checked(self) -> tuple[Event, ...]:
         """Return the log. Raises StoreError where it was changed, or lacks what the store's audit log says it held."""

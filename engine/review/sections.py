@@ -11,6 +11,7 @@ from typing import Final
 
 from engine import statistics
 from engine.audit import report, tiers
+from engine.audit.inside import SIGNIFICANT
 from engine.audit.manifest import CANDIDATE
 from engine.audit.plan import METRIC_TITLES
 from engine.audit.summary import FEW, ConditionResult, Decision, ModelResult, Rate, Summary, of_clean
@@ -31,8 +32,6 @@ MOST_CLASSES: Final = 40
 """Classes that are printed one by one: of more, those with the lowest accuracy in the worst case."""
 MOST_MAPS: Final = 12
 MOST_CONFUSIONS: Final = 12
-SIGNIFICANT: Final = 0.05
-"""Adjusted p below which a feature map carries more than under noise."""
 MOST_MORE: Final = 1_000_000
 """Images above which an inconclusive threshold is not said to be settled by more."""
 LIMITS_OF_WHERE: Final = (
@@ -210,7 +209,7 @@ def takes_hold(subject: Subject) -> str:
     if inside is None or not inside.maps:
         return f"Where attacks take hold is not known. {subject.missing_inside or 'No image was fooled.'}"
     several = f" (one counts once for each of {len(inside.attacks)} attacks)" if len(inside.attacks) > 1 else ""
-    first, above = inside.maps[0], sum(one.p_value is not None and one.p_value < SIGNIFICANT for one in inside.maps)
+    first, above = inside.maps[0], sum(one.is_above_noise for one in inside.maps)
     noise = (
         "no noise control was run"
         if first.noise is None

@@ -16,8 +16,6 @@ from dashboard.panels.audits import model as audits
 from dashboard.wording import number
 from engine import ATTACKING, BadInput, Condition, Estimate, Inside, RunView, Scope, WeakMap, class_handles
 
-SIGNIFICANT: Final = 0.05
-"""Adjusted p below which a feature map carries more than under noise."""
 OUTCOMES: Final = {"fooled": "fooled", "kept": "resisted"}
 """What the levels call images of each group."""
 CLAIM: Final = (
@@ -264,9 +262,14 @@ def _map(view: RunView, inside: Inside, one: WeakMap) -> MapRow:
     noise = measured(one.noise) if one.noise else "–"
     counted = f"{one.flow.n:,}" + (f", noise {one.noise.n:,}" if one.noise else "")
     p = "–" if one.p_value is None else probability(one.p_value)
-    is_above = one.p_value is not None and one.p_value < SIGNIFICANT
     return MapRow(
-        f"{one.layer} · {one.channel}", link(view, inside, one), measured(one.flow), noise, p, counted, is_above
+        f"{one.layer} · {one.channel}",
+        link(view, inside, one),
+        measured(one.flow),
+        noise,
+        p,
+        counted,
+        one.is_above_noise,
     )
 
 
