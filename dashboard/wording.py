@@ -267,6 +267,7 @@ TERMS: Final = {
     "cluster": "Classes with the same number fail in the same layers; none where they cluster no better than by chance.",
     "most-at": "The layer with the largest share of the class's attack conductance.",
     "map-flow": "Mean attack conductance through the channel, with Student's t interval over images; 1 is the average channel.",
+    "map-layer": "What a channel drawn at random from the same layer carries: in narrow layers every channel carries much.",
     "map-noise": "The same under the noise controls; images that stayed right.",
     "map-p": "How likely so much more conductance than under noise is by chance, adjusted for all channels of the network.",
     # what the run says of its images
@@ -377,6 +378,7 @@ COLUMNS: Final = {
     "Cluster": "cluster",
     "Most conductance at": "most-at",
     "Conductance (t, 95 %)": "map-flow",
+    "Mean of its layer": "map-layer",
     "Under noise (t, 95 %)": "map-noise",
     "p above noise (Welch, Holm)": "map-p",
     "True → fooled into": "confusion-flow",

@@ -109,6 +109,8 @@ def test_a_map_has_the_interval_and_the_test_of_its_rows(run, runs, attacks, cla
         assert (one.flow.low, one.flow.high, one.flow.n) == pytest.approx((low, high, len(own)), abs=1e-7)
         assert one.noise.value == pytest.approx(noise[:, place].mean())
         assert one.p_value == pytest.approx(adjusted[place], rel=1e-5)
+        layer = [k for k, (name, _) in enumerate(names) if name == one.layer]
+        assert one.layer_mean == pytest.approx(values[:, layer].mean(), abs=1e-9)
 
 
 def test_the_planted_map_is_named_first_and_its_classes_cluster(run, runs):

@@ -90,6 +90,7 @@ def weak_maps(inside: Inside) -> pd.DataFrame:
             "layer": one.layer, "channel": one.channel, "flow": one.flow.value, "flow_low": one.flow.low,
             "flow_high": one.flow.high, "n": one.flow.n, "noise": one.noise.value if one.noise else None,
             "noise_n": one.noise.n if one.noise else 0, "p_holm": one.p_value, "of_maps": inside.tested,
+            "layer_mean": one.layer_mean,
         }
         for one in inside.maps
     ]  # fmt: skip

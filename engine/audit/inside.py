@@ -111,6 +111,8 @@ class WeakMap:
     channel: int
     flow: Estimate
     """With Student's t interval over images; its ends are NaN for fewer than two."""
+    layer_mean: float
+    """What a map drawn at random from its layer carries: narrow layers that every path crosses have much on every map."""
     noise: Estimate | None
     p_value: float | None
     """Of more flow than under noise: Welch, one-sided, Holm over all maps of the network; None without two images of each."""
@@ -364,6 +366,8 @@ def _weak_maps(question: Question, flow: MapStatistics, noise: MapStatistics) ->
     attacked, floor = _Means.of(flow, len(question.attacks)), _Means.of(noise, len(question.controls))
     p_values = comparison.holm(_above(attacked, floor)) if attacked.has_spread and floor.has_spread else None
     names = [(name, channel) for name, channels in question.sites for channel in range(channels)]
+    widths = [channels for _, channels in question.sites]
+    layer_means = np.repeat(_by_layer(flow.mean, question.sites) * len(flow.mean) / widths, widths)
     layer = question.scope.layer
     ranked = np.argsort(-flow.mean, kind="stable").tolist()
     strongest = [k for k in ranked if layer in ("", names[k][0])][:MOST_MAPS]
@@ -372,6 +376,7 @@ def _weak_maps(question: Question, flow: MapStatistics, noise: MapStatistics) ->
             names[k][0],
             names[k][1],
             attacked.estimate(k),
+            float(layer_means[k]),
             floor.estimate(k) if noise.n else None,
             None if p_values is None else float(p_values[k]),
         )

@@ -213,13 +213,14 @@ def takes_hold(subject: Subject) -> str:
     noise = (
         "no noise control was run"
         if first.noise is None
-        else f"{first.noise.value:.1f} times under noise of the same size"
+        else f"it under noise of the same size: {first.noise.value:.1f}"
     )
     return (
         f"Over {inside.n:,} fooled images{several}, feature map {first.channel} of {first.layer} carries most of the attack: "
-        f"{first.flow.value:.1f} times [{first.flow.low:.1f}, {first.flow.high:.1f}] what an average one carries; {noise}. Of the "
-        f"{len(inside.maps)} that carry most, {above} carry more than under noise (Welch, Holm, p < {SIGNIFICANT}). This "
-        "describes where the change passes and is no causal test."
+        f"{first.flow.value:.1f} times [{first.flow.low:.1f}, {first.flow.high:.1f}] what an average one of the network carries "
+        f"(an average one of its own layer: {first.layer_mean:.1f}; {noise}). Of the {len(inside.maps)} that carry most, {above} "
+        f"carry more than under noise (Welch, Holm, p < {SIGNIFICANT}). This describes where the change passes and is no causal "
+        "test."
     )
 
 
@@ -394,11 +395,12 @@ def _where(subject: Subject) -> Iterator[Block]:
     maps = tuple(
         (
             f"{one.layer} · {one.channel}", f"{one.flow.value:.2f} [{one.flow.low:.2f}, {one.flow.high:.2f}]",
-            "–" if one.noise is None else f"{one.noise.value:.2f}", "–" if one.p_value is None else f"{one.p_value:.2g}",
+            f"{one.layer_mean:.2f}", "–" if one.noise is None else f"{one.noise.value:.2f}",
+            "–" if one.p_value is None else f"{one.p_value:.2g}",
         )
         for one in inside.maps[:MOST_MAPS]
     )  # fmt: skip
-    heads = ("Feature map", "Conductance (t, 95 %)", "Under noise", "p above noise (Welch, Holm)")
+    heads = ("Feature map", "Conductance (t, 95 %)", "Mean of its layer", "Under noise", "p above noise (Welch, Holm)")
     yield Table(
         f"The {len(maps)} of {inside.tested:,} feature maps that carry most", heads, maps, note="1 is an average map."
     )

@@ -64,6 +64,7 @@ class MapRow:
     link: str
     """Query of Explain at this layer and channel; empty where the levels cannot show it."""
     flow: str
+    layer_mean: str
     noise: str
     p: str
     n: str
@@ -266,6 +267,7 @@ def _map(view: RunView, inside: Inside, one: WeakMap) -> MapRow:
         f"{one.layer} · {one.channel}",
         link(view, inside, one),
         measured(one.flow),
+        number(one.layer_mean),
         noise,
         p,
         counted,
@@ -349,11 +351,11 @@ def classes_table(view: RunView, inside: Inside) -> Table:
 def maps_table(view: RunView, inside: Inside) -> Table:
     """Return the strongest feature maps in full."""
     heads = ("role", "model", "outcome", "layer", "channel", "conductance", "low", "high", "noise", "noise_low", "noise_high",
-             "p_holm", "n", "noise_n", "interval", "of_maps")  # fmt: skip
+             "p_holm", "n", "noise_n", "interval", "of_maps", "layer_mean")  # fmt: skip
     rows = tuple(
         (
             *_of(view, inside), one.layer, one.channel, *_ends(one.flow), *_ends(one.noise), one.p_value,
-            inside.n, inside.noise_n, "Student's t, 95 %", inside.tested,
+            inside.n, inside.noise_n, "Student's t, 95 %", inside.tested, one.layer_mean,
         )
         for one in inside.maps
     )  # fmt: skip

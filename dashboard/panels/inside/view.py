@@ -182,7 +182,14 @@ def _within(view: RunView, inside: Inside) -> list[Component]:
 
 
 def _maps(view: RunView, inside: Inside, told: Described, query: str) -> list[Component]:
-    heads = ("Feature map", "Conductance (t, 95 %)", "Under noise (t, 95 %)", "p above noise (Welch, Holm)", "Images")
+    heads = (
+        "Feature map",
+        "Conductance (t, 95 %)",
+        "Mean of its layer",
+        "Under noise (t, 95 %)",
+        "p above noise (Welch, Holm)",
+        "Images",
+    )
     has_link = any(row.link for row in told.maps)
     note = "A click opens Explain of an image of the run at this channel." if has_link else (
         "Explain cannot show these images: no chosen attack has its settings and seed, and the run kept no images."
@@ -200,7 +207,7 @@ def _maps(view: RunView, inside: Inside, told: Described, query: str) -> list[Co
 
 def _map(row: MapRow, listed: str) -> Component:
     shown = html.A(row.name, href=f"/?{row.link}", **aria(label=f"Explain {row.name}")) if row.link else row.name
-    cells = [html.Td(text) for text in (row.flow, row.noise, row.p, markup.counted(row.n, listed))]
+    cells = [html.Td(text) for text in (row.flow, row.layer_mean, row.noise, row.p, markup.counted(row.n, listed))]
     return html.Tr([html.Th(shown, scope="row"), *cells], className="worst" if row.is_above else "")
 
 
