@@ -17,10 +17,9 @@ from dashboard.panels.audits import view as audits_view
 from engine import CHECKS, Answer, AttackSanity, RunCard
 from engine.audit import report
 from engine.audit.runs import Run, State
-from engine.service import driver
-from engine.service.answers import Answers
 from engine.types.checks import CheckResult, Conditions
 from tests import audits, fakes, stores
+from tests.watched import Watched
 
 PLAN = (
     audits.PLAN.replace(
@@ -33,12 +32,8 @@ PLAN = (
 ATTACK = "fgsm-linf:eps=24/255"
 
 
-class Watched(fakes.FakeAuditor):
-    """The page's questions answered from a real store."""
-
-    def __init__(self, store) -> None:
-        self.store = store
-        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
+class Checking(Watched):
+    """One whose attack sanity checks are still being made."""
 
     def attack_sanity(self, run):
         return Answer("working", None, 0, 0, "Checking")
@@ -56,7 +51,7 @@ def finished(store):
 
 @pytest.fixture
 def auditor(store, finished):
-    return Watched(store)
+    return Checking(store)
 
 
 def text(facts) -> str:
@@ -406,7 +401,7 @@ def test_a_run_whose_driver_vanished_says_so_and_cannot_be_stopped():
 def test_unfinished_figures_are_interim_and_decide_nothing(store):
     manifest = audits.planned(store, PLAN.replace("count = 6", "count = 8"))
     stopped = audits.drive(store, manifest, before=stop_after(3))[0]
-    facts, _ = audits_view.answer(Watched(store), {"run": stopped.id})
+    facts, _ = audits_view.answer(Checking(store), {"run": stopped.id})
     assert "Interim: " in text(facts)
     assert "not decided yet" in text(facts)
 
@@ -548,7 +543,7 @@ def test_the_page_shows_all_sixteen_once_they_are_made_and_asks_again_until_then
     facts, _ = audits_view.answer(auditor, {"run": finished.id})
     assert facts["again"]
     assert "are being made: Checking" in text(facts)
-    monkeypatch.setattr(Watched, "attack_sanity", lambda *_: Answer("ready", attack_sanity()))
+    monkeypatch.setattr(Checking, "attack_sanity", lambda *_: Answer("ready", attack_sanity()))
     facts, _ = audits_view.answer(auditor, {"run": finished.id})
     assert all(f"{check.name} {check.title}" in text(facts) for check in CHECKS)
     assert not facts["again"]
@@ -557,7 +552,7 @@ def test_the_page_shows_all_sixteen_once_they_are_made_and_asks_again_until_then
 def test_a_run_that_waits_shows_what_was_agreed_and_no_empty_tables(store):
     run = Run(store, audits.planned(store, PLAN.replace("count = 6", "count = 10")))
     run.begin()
-    facts, _ = audits_view.answer(Watched(store), {"run": run.id})
+    facts, _ = audits_view.answer(Checking(store), {"run": run.id})
     assert "Waiting for the first results" in text(facts)
     assert "not decided yet" in text(facts)
     assert "not run" not in text(facts)

@@ -20,19 +20,11 @@ from dashboard.settings import Settings
 from engine import BadInput, Scope, statistics
 from engine.audit import endings, frames
 from engine.audit.runs import Run
-from engine.service import driver
-from engine.service.answers import Answers
-from tests import audits, fakes, planted_runs, stores
+from tests import audits, planted_runs, stores
+from tests.watched import Watched
 
 PLAN = planted_runs.PLAN + '\n[curve]\nattack = "pgd-linf"\nepsilons = ["4/255", "8/255"]\n'
 NAMES = ("fgsm-linf:eps=24/255", "pgd-linf:eps=24/255,steps=10")
-
-
-class Watched(fakes.FakeAuditor):
-    """The page's questions answered from a real store."""
-
-    def __init__(self, store) -> None:
-        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
 
 
 def scattered(manifest, condition, block):

@@ -13,19 +13,11 @@ from dashboard.panels.held_out import model as tests_model
 from dashboard.panels.held_out import view as held_out_view
 from engine import Answer, BadInput, BadSetting, Scope
 from engine.audit import endings, held_out, shards
-from engine.service import driver
-from engine.service.answers import Answers
 from engine.store import Store
-from tests import audits, fakes, planted_runs, stores
+from tests import audits, planted_runs, stores
+from tests.watched import Watched
 
 PLAN = audits.PLAN.replace("count = 6\nblock = 2", "count = 20\nblock = 7")
-
-
-class Watched(fakes.FakeAuditor):
-    """The page's questions answered from a real store."""
-
-    def __init__(self, store) -> None:
-        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
 
 
 @pytest.fixture(scope="module")

@@ -23,16 +23,8 @@ from dashboard.panels.images import view as images_view
 from dashboard.panels.inside import model as insides
 from engine import BadInput, Selection, StoreError
 from engine.audit import frames, listing, results
-from engine.service import driver
-from engine.service.answers import Answers
-from tests import audits, fakes, planted_runs, stores
-
-
-class Watched(fakes.FakeAuditor):
-    """The page's questions answered from a real store."""
-
-    def __init__(self, store) -> None:
-        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
+from tests import audits, planted_runs, stores
+from tests.watched import Watched
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,8 @@ from dashboard.settings import Settings
 from engine import Scope
 from engine.audit import inside as inside_engine
 from engine.audit import results
-from engine.service import driver
-from engine.service.answers import Answers
-from tests import audits, fakes, planted_runs, stores
-
-
-class Watched(fakes.FakeAuditor):
-    """The page's questions answered from a real store."""
-
-    def __init__(self, store) -> None:
-        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
+from tests import audits, planted_runs, stores
+from tests.watched import Watched
 
 
 @pytest.fixture(scope="module")

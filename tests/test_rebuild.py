@@ -15,19 +15,11 @@ from engine.audit import rebuild, results
 from engine.audit.runs import AuditLog, Run
 from engine.audit.verify import verify
 from engine.errors import BadInput, StoreError
-from engine.service import driver
-from engine.service.answers import Answers
-from tests import audits, fakes, stores
+from tests import audits, stores
+from tests.watched import Watched
 
 CUBE = "cube-candidate-squares.npy"
 FILES = (CUBE, "cube-candidate-n.npy", results.TABLE, results.SUMMARY)
-
-
-class Watched(fakes.FakeAuditor):
-    """The page's questions answered from a real store."""
-
-    def __init__(self, store) -> None:
-        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
 
 
 @pytest.fixture(scope="module")

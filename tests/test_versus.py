@@ -20,18 +20,11 @@ from dashboard.settings import Settings
 from engine import Answer, BadInput, Scope, UnknownName
 from engine.audit import frames, versus
 from engine.features import matching
-from engine.service import driver, tasks
-from engine.service.answers import Answers
+from engine.service import tasks
 from engine.types.run_studies import MatchRequest
-from tests import audits, fakes, planted_runs, stores
+from tests import audits, planted_runs, stores
 from tests.test_confusion import scattered
-
-
-class Watched(fakes.FakeAuditor):
-    """The page's questions answered from a real store."""
-
-    def __init__(self, store) -> None:
-        self.audits = driver.Runs(Answers(store, audits.Inline(store.root)))
+from tests.watched import Watched
 
 
 @pytest.fixture(scope="module")

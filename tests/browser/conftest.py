@@ -233,3 +233,17 @@ def descendants(pid: int) -> list[int]:
 def resident(pid: int) -> float:
     """Return the memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.fixture(scope="module")
+def serving(chromium, run) -> Iterator[Served]:
+    """A dashboard on the store of the run that a module makes."""
+    running = start(run.place.folder.parent.parent)
+    yield running
+    stop(running)
+
+
+@pytest.fixture(scope="module")
+def login(chromium, serving) -> list[dict]:
+    """The cookies of somebody who is logged in there."""
+    return logged_in(chromium, serving)

@@ -10,7 +10,7 @@ import pytest
 
 from tests import audits, stores
 from tests.browser import conftest
-from tests.browser.conftest import Served, Watched, logged_in, require, until
+from tests.browser.conftest import Watched, require, until
 from tests.test_of_run import ATTACK, PLAN
 
 pytestmark = pytest.mark.browser
@@ -22,18 +22,6 @@ def run(small_demo_store, tmp_path_factory):
     made, state, _ = audits.drive(store, audits.planned(store, PLAN))
     assert state.state == "finished", state.message
     return made
-
-
-@pytest.fixture(scope="module")
-def serving(chromium, run) -> Iterator[Served]:
-    running = conftest.start(run.place.folder.parent.parent)
-    yield running
-    conftest.stop(running)
-
-
-@pytest.fixture(scope="module")
-def login(chromium, serving) -> list[dict]:
-    return logged_in(chromium, serving)
 
 
 ROWS = "[...document.querySelectorAll('#images-grid .ag-center-cols-container .ag-row')]"

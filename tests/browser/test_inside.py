@@ -9,7 +9,7 @@ import pytest
 
 from tests import planted_runs, stores
 from tests.browser import conftest
-from tests.browser.conftest import Served, Watched, logged_in, until
+from tests.browser.conftest import Watched, until
 
 pytestmark = pytest.mark.browser
 
@@ -17,18 +17,6 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def run(small_demo_store, tmp_path_factory):
     return planted_runs.finish(stores.copied(small_demo_store, tmp_path_factory.mktemp("inside") / "store"))
-
-
-@pytest.fixture(scope="module")
-def serving(chromium, run) -> Iterator[Served]:
-    running = conftest.start(run.place.folder.parent.parent)
-    yield running
-    conftest.stop(running)
-
-
-@pytest.fixture(scope="module")
-def login(chromium, serving) -> list[dict]:
-    return logged_in(chromium, serving)
 
 
 @pytest.fixture

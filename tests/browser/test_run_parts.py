@@ -8,7 +8,7 @@ import pytest
 
 from tests import planted_runs, stores
 from tests.browser import conftest
-from tests.browser.conftest import Served, Watched, logged_in, until
+from tests.browser.conftest import Watched, until
 
 pytestmark = pytest.mark.browser
 CUBE = "cube-candidate-squares.npy"
@@ -18,18 +18,6 @@ CUBE = "cube-candidate-squares.npy"
 def run(small_demo_store, tmp_path_factory):
     plan = planted_runs.PLAN + '\n[curve]\nattack = "pgd-linf"\nepsilons = ["4/255", "8/255"]\n'
     return planted_runs.finish(stores.copied(small_demo_store, tmp_path_factory.mktemp("parts") / "store"), plan)
-
-
-@pytest.fixture(scope="module")
-def serving(chromium, run) -> Iterator[Served]:
-    running = conftest.start(run.place.folder.parent.parent)
-    yield running
-    conftest.stop(running)
-
-
-@pytest.fixture(scope="module")
-def login(chromium, serving) -> list[dict]:
-    return logged_in(chromium, serving)
 
 
 @pytest.fixture
